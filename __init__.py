@@ -1,0 +1,1 @@
+"""humeris: a folder of images, a frozen pretrained network run once, many light heads, one exported model."""

@@ -1,0 +1,81 @@
+"""The errors a caller can meet, as one tree.
+
+    HumerisError
+    ├── CacheError        (OSError)            the cache folder
+    │   ├── NotACache                          a folder that is something else
+    │   ├── CacheReadOnly                      a write was needed and is not allowed
+    │   ├── CacheFull                          no space left for a write
+    │   └── RowsMissing   (LookupError)        rows were asked for that are not stored
+    ├── DataError         (ValueError)         the images and their labels
+    ├── BackboneError     (ValueError)         a network that cannot be built as asked
+    │   ├── LayerError    (LookupError)        a layer or pool that the network does not have
+    │   └── WeightsError                       a weights file that is missing or does not fit
+    ├── HeadError         (ValueError)         a head setting
+    ├── RunError          (ValueError)         a run folder
+    ├── ModelError        (ValueError)         an exported model file
+    └── ParityError       (ArithmeticError)    an export that disagrees with the cached answers
+
+The tree lies in the lowest folder because every stage raises from it.
+Each message says where, what was expected, what was found, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class HumerisError(Exception):
+    """Anything this package raises on purpose; its text is one line for the user."""
+
+
+class CacheError(HumerisError, OSError):
+    """The cache folder cannot be used as asked."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class NotACache(CacheError):
+    """The folder exists and holds something other than a humeris cache."""
+
+
+class CacheReadOnly(CacheError):
+    """A write was needed where writing is not permitted."""
+
+
+class CacheFull(CacheError):
+    """The disk, quota or file-size limit does not allow another file."""
+
+
+class RowsMissing(CacheError, LookupError):
+    """Rows were asked for that no valid shard holds."""
+
+
+class DataError(HumerisError, ValueError):
+    """The images or labels cannot be used as asked."""
+
+
+class BackboneError(HumerisError, ValueError):
+    """The network cannot be found or built as asked."""
+
+
+class LayerError(BackboneError, LookupError):
+    """The network has no such layer, or the layer has no such pool."""
+
+
+class WeightsError(BackboneError):
+    """The weights file is missing, damaged or made for another network."""
+
+
+class HeadError(HumerisError, ValueError):
+    """A head setting is unknown or out of range."""
+
+
+class RunError(HumerisError, ValueError):
+    """A run folder is missing, incomplete or made from other data."""
+
+
+class ModelError(HumerisError, ValueError):
+    """A model file is not one that humeris exported."""
+
+
+class ParityError(HumerisError, ArithmeticError):
+    """The exported model answers differently from the cached features."""

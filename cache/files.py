@@ -1,0 +1,94 @@
+"""Files that are either wholly there or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import CacheError, CacheFull, CacheReadOnly
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_STALE_SECONDS = 24 * 3600
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of a write under `path` into the cache error that says what to do."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise CacheFull(
+                f"{path}: no space left to write ({os.strerror(error.errno or 0)}); rows already written are safe: "
+                "free some space, or give another folder with --cache, and run the same command again"
+            ) from error
+        if error.errno in _READ_ONLY:
+            raise CacheReadOnly(
+                f"{path}: expected a folder that can be written, found a read-only one "
+                f"({os.strerror(error.errno or 0)}); change its permissions or give another folder with --cache"
+            ) from error
+        raise CacheError(f"{path}: writing failed: {os.strerror(error.errno or 0)}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside `folder` survive a power cut (rename alone does not, see ext4's documentation)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents, each one synced into its parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with write_errors(folder):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444) -> None:
+    """Write `data` to `path`: private file in `tmp`, fsync, rename, fsync of the folder.
+
+    When this returns the file survives a crash; until then nobody sees any part of it.
+    `tmp` must lie on the same file system as `path`. Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
+    """
+    make_folder(tmp)
+    make_folder(path.parent)
+    draft = tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
+    with write_errors(path.parent):
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(draft, path)
+            sync_folder(path.parent)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def clear_stale(tmp: Path) -> None:
+    """Remove what killed processes left in `tmp` more than a day ago."""
+    now = time.time()
+    for entry in os.scandir(tmp) if tmp.is_dir() else ():
+        try:
+            if entry.is_file(follow_symlinks=False) and now - entry.stat().st_mtime > _STALE_SECONDS:
+                os.unlink(entry.path)
+        except FileNotFoundError:
+            continue

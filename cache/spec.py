@@ -1,0 +1,69 @@
+"""What an extraction was made with: the readable key of a set of features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Fields that name things for people. Two extractions that differ in these alone are the same extraction.
+_DESCRIPTION = ("backbone", "arguments", "weights")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that decides the value of a feature, apart from the image and the tap.
+
+    backbone, arguments, weights: what the user calls it (not part of the identity)
+    architecture:   the network's structure: a constructor call, or the digest of a file's configuration
+    weights_sha256: digest of the weight values
+    image_size:     (height, width) in pixels
+    preprocessing:  how 0..255 pixels are scaled for the network
+    pixels:         version of the function from file bytes to pixels, and of its decoders
+    precision:      dtype of the computation
+    views:          augmentation policy of the views beside the plain one
+    """
+
+    backbone: str
+    architecture: str
+    weights: str
+    weights_sha256: str
+    image_size: tuple[int, int]
+    preprocessing: str
+    pixels: str
+    precision: str = "float32"
+    views: str = "plain"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Sha-256, in hexadecimal, of the identity fields."""
+        identity = {name: value for name, value in self.to_dict().items() if name not in _DESCRIPTION}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        """Name of the extraction's folder: backbone, image size, and the digest that decides."""
+        name = re.sub(r"[^A-Za-z0-9_.]+", "_", self.backbone).strip("._")[:60] or "backbone"
+        return f"{name}-{self.image_size[0]}-{self.digest[:16]}"
+
+    @property
+    def title(self) -> str:
+        """The backbone as a user writes it after `-b`, with what differs from its defaults."""
+        parts = [self.backbone, *(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())]
+        if self.weights.startswith("random"):
+            parts.append("weights=random")
+        return ",".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**asdict(self), "image_size": list(self.image_size), "arguments": dict(self.arguments)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Spec:
+        """The spec that `to_dict` wrote; raises `TypeError` or `KeyError` on anything else."""
+        height, width = value["image_size"]
+        return cls(**{**value, "image_size": (int(height), int(width))})

@@ -1,0 +1,71 @@
+"""Which files have been checked, and which were refused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import shard
+from .memo import Memo
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that was not served: where, and why."""
+
+    path: Path
+    reason: str
+
+
+class Trust:
+    """Digests verified once per file, remembered by inode, size, mtime and ctime.
+
+    damaged: files refused since it was made. With `write`, a damaged shard is renamed so that nobody trips over it again.
+    """
+
+    def __init__(self, root: Path, memo: Memo, write: bool) -> None:
+        self._root, self._memo, self._write = root, memo, write
+        self._verified: dict[str, list[int]] = memo.get_json("verified", "") or {}
+        self._changed = False
+        self.damaged: list[Damage] = []
+
+    def verify(self, path: Path) -> None:
+        """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`."""
+        if self._verified.get(self._name(path)) != _fingerprint(path):
+            shard.check_digest(path)
+            self.accept(path)
+
+    def accept(self, path: Path) -> None:
+        """Remember that the file at `path`, as it is now, matches its digest."""
+        self._verified[self._name(path)] = _fingerprint(path)
+        self._changed = True
+
+    def forget(self) -> None:
+        """Check every digest again from here on."""
+        self._verified.clear()
+
+    def refuse(self, path: Path, reason: str) -> None:
+        """Note a damaged file; when writing, set a readable shard aside."""
+        damage = Damage(path, reason)
+        if damage not in self.damaged:
+            self.damaged.append(damage)
+        if self._write and shard.NAME.fullmatch(path.name) and os.access(path, os.R_OK):
+            path.rename(path.with_name(path.name + ".damaged"))
+
+    def save(self) -> None:
+        """Write down which files were verified, where the cache may be written."""
+        if self._changed:
+            present = {name: value for name, value in self._verified.items() if (self._root / name).exists()}
+            self._changed = not self._memo.put_json("verified", "", present)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+
+def _fingerprint(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise shard.Damaged(f"cannot be read: {error.strerror}") from error
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -1,0 +1,1 @@
+"""Activations -> heads -> a run folder and one stacked model."""

@@ -1,0 +1,1 @@
+"""Images and backbones -> activations in the cache."""

@@ -1,0 +1,38 @@
+"""The compiled forward pass: a network cut above its deepest tap, every tap an output, pooled on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import taps
+from .graph import Graph
+from .runtime import load_keras
+from .taps import Tap
+
+
+class Forward:
+    """Rows of several taps in one pass. Plain Keras, so it runs on any of its back ends.
+
+    The batch always has `batch_size` images: a last, smaller one is padded, so that nothing is compiled twice and a
+    row does not depend on where in the data its image stands.
+    """
+
+    def __init__(self, graph: Graph, wanted: Sequence[Tap], batch_size: int) -> None:
+        keras = load_keras()
+        self.taps, self.batch_size = tuple(wanted), batch_size
+        self.passes = 0
+        outputs = [taps.apply(graph.outputs[tap.layer], tap) for tap in wanted]
+        self.model = keras.Model(graph.image, outputs)
+        self._batch = np.zeros((batch_size, *graph.image.shape[1:]), np.uint8)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Rows (n, ...) float32 of each tap, for n <= batch_size images, uint8 (height, width, 3) each."""
+        for number, image in enumerate(images):
+            self._batch[number] = image
+        self._batch[len(images) :] = 0
+        results = self.model.predict_on_batch(self._batch)
+        self.passes += 1
+        rows = results if isinstance(results, list | tuple) else [results]
+        return [np.asarray(row, dtype=np.float32)[: len(images)] for row in rows]

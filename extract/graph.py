@@ -1,0 +1,143 @@
+"""A network laid flat on top of an image of bytes: every layer's output, its cost, and where it can be cut."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from . import preprocessing
+from .runtime import load_keras
+
+# A tap there sees half a step of a block: before normalisation, activation or addition.
+_UNFINISHED = {"ZeroPadding2D", "BatchNormalization", "LayerNormalization", "Normalization", "Rescaling", "Dropout"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's output.
+
+    shape: without the batch axis. cost: multiply-adds of everything needed to compute it, for one image.
+    cut: whether nothing below is needed above it, except through it. finished: whether it ends a step of the network.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    cost: int
+    cut: bool
+    finished: bool
+
+
+class Graph:
+    """The flat network.
+
+    image: symbolic input, uint8 (None, height, width, 3). outputs: symbolic output of each layer, by name.
+    layers: what is known of each, in the order of computation.
+    """
+
+    def __init__(self, model: Any, image_size: tuple[int, int], mode: str) -> None:
+        keras = load_keras()
+        self.image = keras.Input((*image_size, 3), dtype="uint8", name="image")
+        self.outputs: dict[str, Any] = {}
+        self._names: list[str] = []
+        self._kinds: list[str] = []
+        self._finished: list[bool] = []
+        self._own_cost: list[int] = []
+        self._ancestors: list[int] = []  # bit sets
+        self._last_use: list[int] = []
+        self._producer: dict[int, int] = {}
+        self._inline(model, preprocessing.apply(self.image, mode), "")
+        self.layers = self._describe()
+
+    def _inline(self, model: Any, tensor: Any, prefix: str) -> Any:
+        """Run `model` on a symbolic tensor, layer by layer, so that nested models come out flat."""
+        keras = load_keras()
+        if isinstance(model, keras.Sequential):
+            model = keras.Model(model.inputs, model.outputs)
+
+        def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            functional = isinstance(operation, keras.Sequential) or hasattr(operation, "_run_through_graph")
+            if functional and len(args) == 1 and isinstance(args[0], keras.KerasTensor):
+                return self._inline(operation, args[0], f"{prefix}{operation.name}/")
+            result = operation(*args, **kwargs)
+            self._note(operation, prefix, keras.tree.flatten((args, kwargs)), keras.tree.flatten(result))
+            return result
+
+        return model._run_through_graph(tensor, call_fn=call)
+
+    def _note(self, operation: Any, prefix: str, inputs: list[Any], results: list[Any]) -> None:
+        number = len(self._names)
+        used = {self._producer[id(tensor)] for tensor in inputs if id(tensor) in self._producer}
+        for producer in used:
+            self._last_use[producer] = number
+        self._ancestors.append((1 << number) | _union(self._ancestors[producer] for producer in used))
+        self._producer.update((id(tensor), number) for tensor in results)
+        self._last_use.append(number)
+        self._names.append(prefix + operation.name)
+        self._kinds.append(type(operation).__name__)
+        self._finished.append(_finishes(operation))
+        shape = results[0].shape
+        self._own_cost.append(_multiply_adds(operation, shape))
+        if len(results) == 1 and shape[0] is None and None not in shape[1:]:
+            self.outputs[prefix + operation.name] = results[0]
+
+    def _describe(self) -> list[Layer]:
+        layers, open_until = [], 0
+        for number, name in enumerate(self._names):
+            cut = open_until <= number
+            open_until = max(open_until, self._last_use[number])
+            if name in self.outputs and self._producer[id(self.outputs[name])] == number:
+                needed = self._ancestors[number]
+                cost = sum(own for bit, own in enumerate(self._own_cost) if needed >> bit & 1)
+                shape = tuple(self.outputs[name].shape[1:])
+                layers.append(Layer(name, self._kinds[number], shape, cost, cut, self._finished[number]))
+        return layers
+
+
+def _union(sets: Any) -> int:
+    result = 0
+    for bits in sets:
+        result |= bits
+    return result
+
+
+def _multiply_adds(operation: Any, shape: tuple[int | None, ...]) -> int:
+    """Each weight of rank 2 or more is used once at every output position (a dense layer has one position)."""
+    kernels = sum(math.prod(weight.shape) for weight in getattr(operation, "weights", []) if len(weight.shape) >= 2)
+    positions = math.prod(side or 1 for side in shape[1:-1]) if len(shape) > 2 else 1
+    return int(kernels * positions)
+
+
+def _finishes(operation: Any) -> bool:
+    activation = getattr(operation, "activation", None)
+    linear = getattr(activation, "__name__", "linear") == "linear"
+    kind = type(operation).__name__
+    convolution = "Conv" in kind or kind == "Dense"
+    return kind not in _UNFINISHED and not (convolution and linear)
+
+
+def default_taps(layers: list[Layer], most: int = 8) -> list[str]:
+    """Layers worth a tap, by depth: the last one at each resolution, and others where the cost between two is greatest.
+
+    Only layers that nothing bypasses are taken, so that the network can be cut there and trained on from there.
+    """
+    candidates = [layer for layer in layers if layer.cut and layer.finished and len(layer.shape) in {2, 3}]
+    if not candidates:
+        return [layers[-1].name]
+    maps = [layer for layer in candidates if len(layer.shape) == 3] or candidates
+    stages = {layer.shape[:-1]: layer for layer in maps}
+    chosen = [maps.index(layer) for layer in list(stages.values())[-most:]]
+    while len(chosen) < min(most, len(maps)):
+        chosen.sort()
+        gaps = [
+            (maps[after].cost - maps[before].cost, before, after)
+            for before, after in zip(chosen, chosen[1:], strict=False)
+            if after - before > 1
+        ]
+        if not gaps:
+            break
+        _, before, after = max(gaps)
+        middle = (maps[before].cost + maps[after].cost) / 2
+        chosen.append(min(range(before + 1, after), key=lambda number: abs(maps[number].cost - middle)))
+    return [maps[number].name for number in sorted(chosen)]

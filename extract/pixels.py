@@ -1,0 +1,106 @@
+"""The one definition of pixels: file bytes -> oriented RGB uint8 at the backbone's size.
+
+Extraction, prediction and parity checks all come through here. Whatever changes a pixel changes `version()`, and with it
+the key of every feature.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 64_000_000
+_BACKGROUND = (255, 255, 255)
+_MAGIC = (
+    ("JPEG", b"\xff\xd8\xff", 0),
+    ("PNG", b"\x89PNG\r\n\x1a\n", 0),
+    ("GIF", b"GIF8", 0),
+    ("WEBP", b"WEBP", 8),
+    ("BMP", b"BM", 0),
+    ("TIFF", b"II*\x00", 0),
+    ("TIFF", b"MM\x00*", 0),
+)
+
+# Pillow warns of odd metadata and large images; here the outcome of each file says it. `catch_warnings` is not thread-safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class Refused(Exception):
+    """An image that is not used. `reason` is a short stable code, the text says more.
+
+    Codes: empty, not_an_image, unsupported, too_large, damaged, unreadable, not_a_file.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def version() -> str:
+    """The version of this function and of the decoders that decide its result."""
+    pillow = features.version("pil") or "?"
+    jpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return f"1, Pillow {pillow.split('.')[0]}, libjpeg {jpeg}"
+
+
+def sniff(data: bytes) -> str:
+    """The format of the file's bytes, judged by its first bytes (names lie); raises `Refused`."""
+    if not data:
+        raise Refused("empty", "the file is empty")
+    for name, magic, offset in _MAGIC:
+        if data[offset : offset + len(magic)] == magic:
+            return name
+    raise Refused("not_an_image", f"expected {', '.join(FORMATS)}, found bytes {data[:8]!r}")
+
+
+def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """RGB uint8 (height, width, 3) of an encoded image, resized to `size` = (height, width).
+
+    The whole image is squeezed to the size by antialiased bilinear interpolation (Keras's `image_dataset_from_directory`
+    also keeps the whole image, but does not antialias). EXIF orientation is applied, transparency is laid on white, 16-bit
+    samples lose their low byte, animations give their first frame. A JPEG more than twice as large as needed is decoded
+    at a reduced DCT scale of at least twice the size. Raises `Refused`.
+    """
+    name = sniff(data)
+    height, width = size
+    try:
+        with Image.open(io.BytesIO(data), formats=[name]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Refused("too_large", f"expected at most {MAX_PIXELS:,} pixels, found {image.width:,} x {image.height:,}")
+            longer = 2 * max(height, width)
+            image.draft("RGB", (longer, longer))
+            upright = _rgb(ImageOps.exif_transpose(image))
+            return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
+    except UnidentifiedImageError as error:
+        raise Refused("damaged", f"the {name} header cannot be read") from error
+    except Image.DecompressionBombError as error:
+        raise Refused("too_large", f"expected at most {MAX_PIXELS:,} pixels") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise Refused("damaged", f"{name}: {error}") from error  # what Pillow's plugins raise on garbled input
+    except MemoryError as error:
+        raise Refused("too_large", "not enough memory to decode it") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in {"I;16", "I;16L", "I;16B", "I;16N"}:
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in {"I", "F"}:
+        return _wide(image)
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, (*_BACKGROUND, 255))
+        return Image.alpha_composite(canvas, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _wide(image: Image.Image) -> Image.Image:
+    """32-bit samples: integers are 16-bit values in a wider box, floating point has no agreed scale."""
+    samples = np.asarray(image)
+    if image.mode == "F" or samples.min(initial=0) < 0 or samples.max(initial=0) > 0xFFFF:
+        raise Refused("unsupported", f"expected 8- or 16-bit samples, found mode {image.mode}")
+    return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+

@@ -1,0 +1,69 @@
+"""The one door to Keras: imported when first needed, without its start-up chatter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+def load_keras() -> Any:
+    """The `keras` module. The first call takes seconds and hundreds of megabytes; `--help` and linear sweeps avoid it."""
+    if "keras" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with _silent_descriptor(2):  # TensorFlow's C++ prints on import and when it first looks for devices
+            import keras
+
+            keras.ops.zeros(())
+    import keras
+
+    return keras
+
+
+@contextlib.contextmanager
+def _silent_descriptor(descriptor: int) -> Iterator[None]:
+    """Send a file descriptor to nowhere; Python exceptions are not affected."""
+    sys.stderr.flush()
+    saved = os.dup(descriptor)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        os.dup2(saved, descriptor)
+        os.close(saved)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Number unnamed layers from the start (`conv2d`, `conv2d_1`, …), whatever was built before.
+
+    Unnamed layers are named by a process-wide counter, so the second InceptionV3 of a process has other layer names
+    than the first. The caller's counter is put back. Keras offers no public way but `clear_session`, which also drops
+    the caller's state.
+    """
+    load_keras()
+    from keras.src.backend.common import global_state
+
+    name = "object_name_uids"
+    before = global_state.get_global_attribute(name)
+    global_state.set_global_attribute(name, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(name, before)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Make Keras's initializers repeatable; they draw their seeds from Python's own generator, which is put back."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
