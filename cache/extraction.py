@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -54,6 +55,19 @@ class Extraction:
         path = self.path / "spec.json"
         if read_spec(path) is None:
             publish((json.dumps(self.spec.to_dict(), indent=2) + "\n").encode(), path, self._tmp)
+
+    def attach(self, name: str, value: Any) -> None:
+        """Keep a JSON value beside the spec, as `<name>.json`, unless it is there."""
+        if self.attached(name) is None:
+            self.create()
+            publish((json.dumps(value) + "\n").encode(), self.path / f"{name}.json", self._tmp)
+
+    def attached(self, name: str) -> Any:
+        """The JSON value kept as `<name>.json`, or None."""
+        try:
+            return json.loads((self.path / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
 
     def add(self, layer: str, pool: str, keys: np.ndarray, features: np.ndarray) -> int:
         """Store rows (n, ...) of one tap for `keys` (n,) S32; the bytes written. They then survive a crash."""

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # Fields that name things for people. Two extractions that differ in these alone are the same extraction.
-_DESCRIPTION = ("backbone", "arguments", "weights")
+_DESCRIPTION = ("backbone", "arguments", "weights", "file")
 
 
 @dataclass(frozen=True)
 class Spec:
     """Everything that decides the value of a feature, apart from the image and the tap.
 
-    backbone, arguments, weights: what the user calls it (not part of the identity)
+    backbone, arguments, weights, file: what the user calls it and where its file was (not part of the identity)
     architecture:   the network's structure: a constructor call, or the digest of a file's configuration
     weights_sha256: digest of the weight values
     image_size:     (height, width) in pixels
@@ -37,6 +37,7 @@ class Spec:
     precision: str = "float32"
     views: str = "plain"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
 
     @property
     def digest(self) -> str:
@@ -52,7 +53,7 @@ class Spec:
 
     @property
     def title(self) -> str:
-        """The backbone as a user writes it after `-b`, with what differs from its defaults."""
+        """The backbone's name for people, with its arguments."""
         parts = [self.backbone, *(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())]
         if self.weights.startswith("random"):
             parts.append("weights=random")

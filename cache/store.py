@@ -1,7 +1,7 @@
 """The cache folder: extractions, each a spec and a folder of rows per tap.
 
     <cache>/CACHEDIR.TAG  humeris.json
-    <cache>/features/<extraction>/spec.json
+    <cache>/features/<extraction>/spec.json  layers.json
     <cache>/features/<extraction>/<layer>.<pool>/<sha256>.h5
     <cache>/known/        what need not be found out twice; may be deleted at any time
     <cache>/tmp/

@@ -32,7 +32,7 @@ def build(request: Request) -> Backbone:
     """The backbone `request` describes, with its weights; imports Keras. Raises `BackboneError` or `WeightsError`."""
     with fresh_names(), seeded(request.seed):
         if request.file is not None:
-            model, architecture = _load(request.file), _file_architecture(request.file)
+            model, architecture = _load(request), file_architecture(request.file)
         else:
             model, architecture = _construct(request), _architecture(request)
         model.trainable = False
@@ -46,11 +46,12 @@ def build(request: Request) -> Backbone:
         backbone=request.name,
         arguments=dict(request.arguments),
         architecture=architecture,
-        weights=f"random, seed {request.seed}" if request.weights == "random" else request.weights,
+        weights=_weights_name(request),
         weights_sha256=weights.digest(model),
         image_size=size,
         preprocessing=mode,
         pixels=pixels.version(),
+        file=str(request.file.absolute()) if request.file else "",
     )
     return Backbone(spec, graph)
 
@@ -102,8 +103,9 @@ def _keras_application(request: Request, shape: tuple[int, int, int]) -> Any:
         ) from error
 
 
-def _load(path: Path) -> Any:
-    keras = load_keras()
+def _load(request: Request) -> Any:
+    path, keras = request.file, load_keras()
+    assert path is not None
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a file of the user's: Keras raises almost anything on a damaged or hostile one
@@ -111,7 +113,18 @@ def _load(path: Path) -> Any:
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
         raise BackboneError(f"backbone {path}: expected one input (batch, height, width, 3), found {shapes or 'none'}")
+    if request.weights == "random":
+        raise WeightsError(f"backbone {path}: a file comes with its weights, found --weights random; leave it out")
+    if request.weights != "file":
+        weights.load(model, Path(request.weights))
     return model
+
+
+def _weights_name(request: Request) -> str:
+    if request.weights == "random":
+        return f"random, seed {request.seed}"
+    path = Path(request.weights)
+    return str(path.absolute()) if path.is_file() else request.weights
 
 
 def _architecture(request: Request) -> str:
@@ -121,7 +134,7 @@ def _architecture(request: Request) -> str:
     return f"{package}.{request.application.constructor}({arguments})"
 
 
-def _file_architecture(path: Path) -> str:
+def file_architecture(path: Path) -> str:
     """The digest of the file's own configuration: the same weights in another structure give other features."""
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read("config.json"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def extract(
     extraction = store.extraction(card.spec)
     masks = missing(extraction, taps, images.keys)
     if masks:
-        extraction.create()
+        extraction.attach("layers", [asdict(layer) for layer in card.layers])
         needed = np.logical_or.reduce(list(masks.values()))
         todo = [image for image, need in zip(images.used, needed, strict=True) if need]
         backbone = backbone or build(request)

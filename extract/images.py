@@ -88,7 +88,7 @@ class Images:
         formats = Counter(image.format for image in self.used)
         rare = [name for name, count in formats.items() if count <= 5 and count < max(formats.values())]
         return {
-            "root": str(self.dataset.root),
+            "root": str(self.dataset.root.absolute()),
             "kind": self.dataset.kind,
             "used": len(self.used),
             "duplicates": [vars(duplicate) for duplicate in self.duplicates],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import BackboneError
+from ..cache.spec import Spec
 from .applications import Application, find
 from .preprocessing import MODES
 
@@ -20,7 +21,7 @@ _RESERVED = {"input_tensor", "input_shape", "pooling", "classes", "name", "class
 class Request:
     """A backbone as asked for; what is None is decided by the backbone itself.
 
-    application or file: one of the two. arguments: further arguments of the Keras constructor.
+    application or file: one of the two; a file is called by its stem. arguments: further arguments of the Keras constructor.
     weights: imagenet, drawings (nano), file (a .keras file's own), random, or the path of a weights file.
     image_size: (height, width). seed: of random weights.
     """
@@ -54,7 +55,7 @@ class Request:
         size = said.pop("image_size", image_size)
         preprocessing = said.pop("preprocessing", None)
         if preprocessing is not None and preprocessing not in MODES:
-            raise BackboneError(f"backbone {name}: expected preprocessing {_modes()}; found {preprocessing!r}")
+            raise BackboneError(f"backbone {name}: expected preprocessing to be {_modes()}; found {preprocessing!r}")
         seed = _whole(said.pop("seed", seed), name)
         arguments = {key: _value(value) for key, value in sorted(said.items())}
         if taken := _RESERVED & set(arguments):
@@ -64,7 +65,7 @@ class Request:
             application = find(name)
             default, name = application.pretrained, application.name
         else:
-            application, default = None, "file"
+            application, default, name = None, "file", file.stem
             _check_file(file, preprocessing, arguments)
         return cls(
             name=name,
@@ -76,6 +77,15 @@ class Request:
             preprocessing=preprocessing,
             seed=seed,
         )
+
+    @classmethod
+    def of(cls, spec: Spec) -> Request:
+        """The request that builds the backbone of `spec` again; raises `BackboneError` when its file is gone."""
+        said = [f"{name}={json.dumps(value)}" for name, value in spec.arguments.items()]
+        weights, _, seed = spec.weights.partition(", seed ")
+        said += [f"weights={weights}", f"seed={seed or 0}", f"preprocessing={spec.preprocessing}"]
+        size = f"{spec.image_size[0]}x{spec.image_size[1]}"
+        return cls.parse(",".join([spec.file or spec.backbone, *said]), image_size=size)
 
     @property
     def title(self) -> str:
@@ -90,7 +100,7 @@ class Request:
         if self.weights not in {self.application.pretrained if self.application else "file"}:
             said["weights"] = self.weights
         pairs = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in said.items()]
-        return ",".join([self.name, *pairs])
+        return ",".join([str(self.file or self.name), *pairs])
 
 
 def parse_size(text: str | int) -> tuple[int, int]:

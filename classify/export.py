@@ -1,0 +1,147 @@
+"""One model out: stack, save, load again elsewhere, compare, and only then give it its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..cache.errors import DataError, ModelError
+from ..cache.files import make_folder, write_errors
+from ..cache.shard import as_keys
+from ..cache.spec import Spec
+from ..cache.store import Store
+from ..extract import pixels, source
+from ..extract.backbone import build
+from ..extract.request import Request
+from ..extract.taps import Tap
+from . import parity, sources
+from .head import Head
+from .run import Record, Run
+from .stack import stack
+from .sweep import train
+from .trial import Score, Trial
+
+MEMBER = "humeris.json"
+CHECKED = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model: where it is, and how it was checked."""
+
+    path: Path
+    trial: Trial
+    parity: parity.Parity
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "model": str(self.path),
+            "trial": self.trial.id,
+            "parity": self.parity.to_dict(),
+            "bytes": self.bytes,
+        }
+
+
+def export(run: Run, store: Store, out: Path, *, trial: str | None = None) -> Exported:
+    """Write the head of a trial (the best one by default) stacked on its backbone, as a `.keras` file at `out`.
+
+    The file is loaded in a fresh process and must answer as the cached features do on up to 64 of the run's test
+    images; otherwise `ParityError` is raised and no file is left. Class names and the image size are kept in the
+    archive's `humeris.json`.
+    """
+    if out.suffix != ".keras":
+        raise ModelError(f"{out}: expected a name that ends in .keras")
+    chosen, score = run.trial(trial)
+    records = run.images()
+    spec = Spec.from_dict(run.description["specs"][chosen.sources[0].extraction])
+    head = run.head(chosen) or _train(run, store, chosen, score, records)
+    backbone = build(Request.of(spec))
+    _same(backbone.spec, spec)
+    model = stack(backbone, [Tap(item.layer, item.pool) for item in chosen.sources], head)
+    make_folder(out.absolute().parent)
+    draft = out.with_name(f".{out.stem}-{secrets.token_hex(4)}.keras")
+    try:
+        with write_errors(out):
+            model.save(draft)
+            _describe(draft, run, chosen, spec, head)
+        checked = _check(draft, run, store, chosen, records, head, spec.image_size)
+        os.replace(draft, out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Exported(out, chosen, checked, out.stat().st_size)
+
+
+def _train(run: Run, store: Store, trial: Trial, score: Score, records: Sequence[Record]) -> Head:
+    """The head of a trial that was not the winner, trained as the winner was: on everything but the test split."""
+    learnt = [record for record in records if record.split != "test"]
+    classes = run.description["splits"]["classes"]
+    features = sources.load(store, trial.sources, as_keys([record.digest for record in learnt]))
+    labels = np.array([classes.index(record.label) for record in learnt])
+    head = train(trial, score, features, labels, classes, run.description["seed"])
+    run.save_head(trial, head)
+    return head
+
+
+def _same(built: Spec, wanted: Spec) -> None:
+    """Raise `ModelError` unless the network is still the one that the features were made with."""
+    if built.digest != wanted.digest:
+        now, then = built.to_dict(), wanted.to_dict()
+        for name in ("weights_sha256", "architecture", "preprocessing", "pixels", "image_size", "precision"):
+            if now[name] != then[name]:
+                raise ModelError(
+                    f"backbone {wanted.title}: expected {name} {then[name]}, as the features were made with, "
+                    f"found {now[name]}; put the old one back, or extract and sweep again"
+                )
+
+
+def _check(
+    draft: Path, run: Run, store: Store, trial: Trial, records: Sequence[Record], head: Head, size: tuple[int, int]
+) -> parity.Parity:
+    """Compare the file at `draft` with the cached answers on test images, evenly chosen."""
+    test = [record for record in records if record.split == "test"]
+    chosen = [test[row] for row in np.unique(np.linspace(0, len(test) - 1, CHECKED).astype(int))]
+    features = sources.load(store, trial.sources, as_keys([record.digest for record in chosen]))
+    root = Path(run.description["data"]["root"])
+    shown = np.stack([_pixels(root / record.name, record.digest, size) for record in chosen])
+    return parity.compare(head.predict_proba(features), parity.keras_answers(draft, shown))
+
+
+def _pixels(path: Path, digest: bytes, size: tuple[int, int]) -> np.ndarray:
+    try:
+        data = source.read(path)
+        if source.digest(data) != digest:
+            raise pixels.Refused("changed", "the file is not the one the run was made from")
+        return pixels.decode(data, size)
+    except pixels.Refused as refused:
+        raise DataError(
+            f"{path}: expected the image that the export is checked on, found: {refused}; put it back, or sweep again"
+        ) from refused
+
+
+def _describe(path: Path, run: Run, trial: Trial, spec: Spec, head: Head) -> None:
+    """Add `humeris.json` to the archive; Keras passes over members that it does not know."""
+    description = {
+        "format": 1,
+        "humeris": __version__,
+        "classes": list(head.classes),
+        "image_size": list(spec.image_size),
+        "pixels": spec.pixels,
+        "spec": spec.to_dict(),
+        "trial": trial.to_dict(),
+        "test": {name: run.description["test"][name] for name in ("images", "accuracy", "accuracy_95")}
+        if trial.id == run.description["best"]["id"]
+        else None,
+    }
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, json.dumps(description, indent=2))

@@ -1,0 +1,187 @@
+"""The folder a sweep leaves behind: plain files, each wholly written or not there.
+
+    run.json               what was asked, what was found, and everything needed to repeat it
+    trials.jsonl           a line per trial, appended as they end; an interrupted sweep goes on from here
+    leaderboard.csv        the trials, best first
+    images.csv             every path with its outcome
+    predictions.csv        the test images with their answers; probabilities.npy has all classes, row for row
+    heads/<trial>.npz      the arrays of a trained head, described in heads/<trial>.json
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache.errors import RunError
+from ..cache.files import make_folder, publish, write_errors
+from .head import Head
+from .trial import Score, Trial, ranked
+
+FORMAT = 1
+_GUARDED = {"=", "+", "-", "@", "\t", "\r", "'"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A used image as a run saw it: path relative to the data's root, label, role (train, val, test), digest."""
+
+    name: str
+    label: str
+    split: str
+    digest: bytes
+
+
+class Run:
+    """A run folder. `description` is the content of `run.json`, `{}` before it is written."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.description: dict[str, Any] = {}
+        file = self.path / "run.json"
+        if file.exists():
+            try:
+                self.description = json.loads(file.read_bytes())
+            except (OSError, ValueError) as error:
+                raise RunError(f"{file}: expected a run's description, found something unreadable: {error}") from error
+            if self.description.get("format") != FORMAT:
+                raise RunError(f"{file}: expected run format {FORMAT}, found {self.description.get('format')}")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Run:
+        """The finished run at `path`; raises `RunError`."""
+        run = cls(path)
+        if not run.description:
+            raise RunError(f"{path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
+        if not run.complete:
+            raise RunError(f"{path}: this run was interrupted; finish it with: {run.description['command']}")
+        return run
+
+    @property
+    def complete(self) -> bool:
+        """Whether the sweep ended; the last thing it writes says so."""
+        return bool(self.description.get("complete"))
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Write what is going to be done, or check that an interrupted run was going to do the same."""
+        if self.description:
+            if self.description["plan"] != plan["plan"]:
+                raise RunError(
+                    f"{self.path}: expected a run of the same images, features and heads, found another one there; "
+                    "give another folder with -o"
+                )
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise RunError(f"{self.path}: expected a new folder or a run, found other files; give another folder with -o")
+        self.write_json("run.json", {"format": FORMAT, "complete": False, **plan})
+        self.description = {"format": FORMAT, "complete": False, **plan}
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result; from then on the run is complete."""
+        self.description = {**self.description, **result, "complete": True}
+        self.write_json("run.json", self.description)
+
+    def trials(self) -> dict[Trial, Score]:
+        """The trials that ended. A line torn by a crash is passed over and its trial is run again."""
+        found: dict[Trial, Score] = {}
+        path = self.path / "trials.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                value = json.loads(line)
+                found[Trial.from_dict(value["trial"])] = Score.from_dict(value["score"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+    def append(self, scores: Mapping[Trial, Score]) -> None:
+        """Add ended trials, one line each, on the disk when this returns."""
+        lines = [
+            json.dumps({"id": trial.id, "trial": trial.to_dict(), "score": score.to_dict()})
+            for trial, score in scores.items()
+        ]
+        path = self.path / "trials.jsonl"
+        with write_errors(path), path.open("a+b") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                lines.insert(0, "")
+            file.write(("\n".join(lines) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def trial(self, name: str | None = None) -> tuple[Trial, Score]:
+        """The trial whose id begins with `name`, or the best one; raises `RunError`."""
+        scores = self.trials()
+        if name is None:
+            chosen = ranked(scores)[0]
+            return chosen, scores[chosen]
+        found = [trial for trial in scores if trial.id.startswith(name)]
+        if len(found) != 1:
+            raise RunError(
+                f"{self.path}: expected the id of one trial, found {len(found)} that begin with {name!r}; "
+                "leaderboard.csv lists them"
+            )
+        return found[0], scores[found[0]]
+
+    def head(self, trial: Trial) -> Head | None:
+        """The trained head of a trial, if the run holds it."""
+        description = self.path / "heads" / f"{trial.id}.json"
+        if not description.exists():
+            return None
+        return Head.load(description.with_suffix(".npz"), json.loads(description.read_bytes()))
+
+    def save_head(self, trial: Trial, head: Head) -> None:
+        """Write a trained head, the description last."""
+        self.write(f"heads/{trial.id}.npz", head.arrays())
+        self.write_json(f"heads/{trial.id}.json", {**head.description(), "trial": trial.to_dict()})
+
+    def images(self) -> list[Record]:
+        """The used images as they were, in the order of every array of the run; raises `RunError`."""
+        path = self.path / "images.csv"
+        try:
+            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                rows = [{name: _plain(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+            return [
+                Record(row["path"], row["label"], row["split"], bytes.fromhex(row["sha256"]))
+                for row in rows
+                if row["outcome"] == "used"
+            ]
+        except (OSError, KeyError, ValueError) as error:
+            raise RunError(f"{path}: expected the run's table of images, found: {error}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file of the run, whole."""
+        path = self.path / name
+        make_folder(path.parent.absolute())
+        publish(data, path, path.parent, mode=0o644)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one JSON file of the run."""
+        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write one CSV file of the run. A cell that a spreadsheet would run as a formula gets a leading apostrophe."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(header)
+        writer.writerows([[_cell(value) for value in row] for row in rows])
+        self.write(name, text.getvalue().encode("utf-8", "surrogateescape"))
+
+    def probabilities(self) -> np.ndarray:
+        """Probabilities (n, classes) of the test images, in the order of `predictions.csv`."""
+        return np.load(self.path / "probabilities.npy", allow_pickle=False)
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in _GUARDED else value
+
+
+def _plain(cell: str) -> str:
+    """The cell that `_cell` guarded."""
+    return cell[1:] if cell[:1] == "'" else cell

@@ -1,0 +1,177 @@
+"""Stage two: train heads over cached features, choose one honestly, score it once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, starmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..cache.features import Features
+from ..cache.store import Store
+from ..extract.images import Images, Progress
+from ..extract.request import Request
+from ..extract.source import cores
+from . import metrics, sources, tables
+from .head import Head
+from .heads import FAMILIES, Family
+from .run import Run
+from .splits import Splits, split
+from .trial import Score, Source, Trial, ranked
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The trials of one family on one source; they are solved together."""
+
+    source: Source
+    family: Family
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [Trial((self.source,), self.family.name, setting) for setting in self.family.settings]
+
+
+def sweep(
+    images: Images,
+    store: Store,
+    families: Sequence[Family],
+    *,
+    requests: Sequence[Request] = (),
+    patterns: Sequence[str] = (),
+    pools: Sequence[str] = (),
+    select: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Run:
+    """Train every family on every cached tap asked for; the run, whose winner was scored once on the test split.
+
+    The winner has the best mean accuracy over the folds (or on the validation split), is trained again on everything
+    but the test split, and only then meets the test split. A run that was interrupted goes on where it stopped; one that
+    is complete is returned as it is. Raises `DataError`, `RunError`.
+    """
+    splits = split(images, select)
+    found = sources.find(store, images.keys, requests, patterns, pools)
+    plan = _plan(images, splits, list(found.complete), families, seed)
+    run = Run(out or Path("runs") / f"{images.dataset.root.resolve().name}-{plan[:8]}")
+    run.begin(
+        {
+            "plan": plan,
+            "command": command,
+            "humeris": __version__,
+            "data": images.summary(),
+            "splits": splits.summary(),
+            "sources": [{**vars(source), "depth": sources.depth(store, source)} for source in found.complete],
+            "left_out": [{**vars(source), "images_missing": lacking} for source, lacking in found.left_out.items()],
+            "specs": {
+                item.path.name: item.spec.to_dict()
+                for item in store.extractions()
+                if item.path.name in {source.extraction for source in found.complete}
+            },
+            "heads": [{"head": family.name, "settings": list(family.settings)} for family in families],
+            "seed": seed,
+        }
+    )
+    if run.complete:
+        return run
+    began = time.monotonic()
+    _try_all(run, found.complete, images.keys, splits, families, seed, jobs or cores(), progress)
+    _conclude(run, images, splits, store, seed, time.monotonic() - began)
+    return run
+
+
+def _plan(images: Images, splits: Splits, found: Sequence[Source], families: Sequence[Family], seed: int) -> str:
+    """Digest of everything that decides the result, so that the same question finds its own run again."""
+    content = [
+        [(image.digest.hex(), image.item.label, image.item.split, image.item.group) for image in images.used],
+        splits.select,
+        [vars(source) for source in found],
+        [(family.name, list(family.settings)) for family in families],
+        seed,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _try_all(
+    run: Run,
+    found: Mapping[Source, Features],
+    keys: np.ndarray,
+    splits: Splits,
+    families: Sequence[Family],
+    seed: int,
+    jobs: int,
+    progress: Progress | None,
+) -> None:
+    """Solve every task that has no score yet; Keras heads come last, in this process, where they use every core."""
+    done = run.trials()
+    tasks = [_Task(source, family) for family in families for source in found]
+    left = [task for task in tasks if not all(trial in done for trial in task.trials)]
+    folds = list(splits.folds(seed))
+    count = len(tasks) - len(left)
+
+    def arguments(keras: bool) -> Iterator[tuple[Any, ...]]:
+        for task in left:
+            if task.family.uses_keras == keras:
+                yield task, sources.rows(found[task.source], keys), splits.labels, folds, seed
+
+    for task, scores in chain(_parallel(_solve, arguments(False), jobs), _parallel(_solve, arguments(True), 1)):
+        run.append(dict(zip(task.trials, scores, strict=True)))
+        count += 1
+        if progress is not None:
+            progress(count, len(tasks))
+
+
+def _solve(
+    task: _Task, features: np.ndarray, labels: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]], seed: int
+) -> tuple[_Task, list[Score]]:
+    family = task.family
+    return task, family.module.cross_validate(features, labels, folds, family.settings, seed)
+
+
+def _parallel(function: Callable[..., Any], arguments: Iterator[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+    """Results as they come, from as many processes; arguments are made only as they are needed."""
+    if jobs == 1:
+        yield from starmap(function, arguments)
+    else:
+        from joblib import Parallel, delayed
+
+        pool = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs + 1)
+        yield from pool(starmap(delayed(function), arguments))
+
+
+def train(
+    trial: Trial, score: Score, features: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int
+) -> Head:
+    """The head of `trial`, trained on features (n, d) and labels (n,)."""
+    module = FAMILIES[trial.head]
+    head: Head = module.fit(features, labels, trial.setting, score.detail, classes, seed)
+    return head
+
+
+def _conclude(run: Run, images: Images, splits: Splits, store: Store, seed: int, seconds: float) -> None:
+    """Train the winner, score it once, write everything down."""
+    scores = run.trials()
+    chosen = ranked(scores)[0]
+    features = sources.load(store, chosen.sources, images.keys)
+    rows = splits.development
+    head = train(chosen, scores[chosen], features[rows], splits.labels[rows], splits.classes, seed)
+    probabilities = head.predict_proba(features[splits.test])
+    run.save_head(chosen, head)
+    tables.write(run, images, splits, scores, probabilities)
+    run.finish(
+        {
+            "seconds": round(seconds, 3),
+            "best": {"id": chosen.id, **chosen.to_dict(), "score": scores[chosen].to_dict()},
+            "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
+        }
+    )
