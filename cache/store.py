@@ -1,10 +1,10 @@
 """The cache folder: extractions, each a spec and a folder of rows per tap.
 
-    <cache>/CACHEDIR.TAG  humeris.json
-    <cache>/features/<extraction>/spec.json  layers.json
-    <cache>/features/<extraction>/<layer>.<pool>/<sha256>.h5
-    <cache>/known/        what need not be found out twice; may be deleted at any time
-    <cache>/tmp/
+<cache>/CACHEDIR.TAG  humeris.json
+<cache>/features/<extraction>/spec.json  layers.json
+<cache>/features/<extraction>/<layer>.<pool>/<sha256>.h5
+<cache>/known/        what need not be found out twice; may be deleted at any time
+<cache>/tmp/
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class Store:
             found = json.loads(mark.read_bytes())["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotACache(
-                f"{mark}: expected the mark of a humeris cache, found something unreadable; "
-                "give another folder with --cache"
+                f"{mark}: expected the mark of a humeris cache, found something unreadable; give another folder with --cache"
             ) from error
         if found != FORMAT:
             raise NotACache(

@@ -53,13 +53,14 @@ class Exported:
         }
 
 
-def export(run: Run, store: Store, out: Path, *, trial: str | None = None) -> Exported:
+def export(run: Run, store: Store, out: Path | str, *, trial: str | None = None) -> Exported:
     """Write the head of a trial (the best one by default) stacked on its backbone, as a `.keras` file at `out`.
 
     The file is loaded in a fresh process and must answer as the cached features do on up to 64 of the run's test
     images; otherwise `ParityError` is raised and no file is left. Class names and the image size are kept in the
     archive's `humeris.json`.
     """
+    out = Path(out)
     if out.suffix != ".keras":
         raise ModelError(f"{out}: expected a name that ends in .keras")
     chosen, score = run.trial(trial)

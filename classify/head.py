@@ -81,9 +81,8 @@ def softmax_of(weights: np.ndarray, bias: np.ndarray) -> Dense:
 
 def _activate(values: np.ndarray, activation: str) -> np.ndarray:
     if activation == "relu":
-        return np.maximum(values, 0)
+        return np.asarray(np.maximum(values, 0))
     if activation == "softmax":
         powers = np.exp(values - values.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
     return values
-

@@ -35,9 +35,7 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
     numbers = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
     right = int((predicted == labels).sum())
-    precision, recall, f1, count = precision_recall_fscore_support(
-        labels, predicted, labels=numbers, zero_division=0.0
-    )
+    precision, recall, f1, count = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
     occurs = count > 0
     return {
         "images": len(labels),

@@ -45,7 +45,7 @@ def keras_answers(model: Path, images: np.ndarray) -> np.ndarray:
         if process.returncode:
             last = (process.stderr.strip().splitlines() or ["no message"])[-1]
             raise ParityError(f"{model}: expected a file that Keras loads and runs by itself, found: {last}")
-        return np.load(outputs, allow_pickle=False)
+        return np.asarray(np.load(outputs, allow_pickle=False))
 
 
 def compare(cached: np.ndarray, exported: np.ndarray, bound: float = BOUND) -> Parity:

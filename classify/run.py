@@ -1,11 +1,11 @@
 """The folder a sweep leaves behind: plain files, each wholly written or not there.
 
-    run.json               what was asked, what was found, and everything needed to repeat it
-    trials.jsonl           a line per trial, appended as they end; an interrupted sweep goes on from here
-    leaderboard.csv        the trials, best first
-    images.csv             every path with its outcome
-    predictions.csv        the test images with their answers; probabilities.npy has all classes, row for row
-    heads/<trial>.npz      the arrays of a trained head, described in heads/<trial>.json
+run.json               what was asked, what was found, and everything needed to repeat it
+trials.jsonl           a line per trial, appended as they end; an interrupted sweep goes on from here
+leaderboard.csv        the trials, best first
+images.csv             every path with its outcome
+predictions.csv        the test images with their answers; probabilities.npy has all classes, row for row
+heads/<trial>.npz      the arrays of a trained head, described in heads/<trial>.json
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from ..cache.errors import RunError
 from ..cache.files import make_folder, publish, write_errors
 from .head import Head
-from .trial import Score, Trial, ranked
+from .trial import Score, Source, Trial, ranked
 
 FORMAT = 1
 _GUARDED = {"=", "+", "-", "@", "\t", "\r", "'"}
@@ -129,6 +129,41 @@ class Run:
             )
         return found[0], scores[found[0]]
 
+    def depth_curve(self) -> list[dict[str, Any]]:
+        """The best trial of each source and head, by backbone and depth: what the choice was made from."""
+        scores = self.trials()
+        curve = []
+        for source in self.description["sources"]:
+            place = Source(**{name: source[name] for name in ("backbone", "extraction", "layer", "pool")})
+            for head in {trial.head: None for trial in scores}:
+                here = ranked({t: score for t, score in scores.items() if t.sources == (place,) and t.head == head})
+                if here:
+                    score = scores[here[0]]
+                    curve.append(
+                        {
+                            **source,
+                            "trial": here[0].id,
+                            "head": head,
+                            "setting": dict(here[0].setting),
+                            "accuracy": score.accuracy,
+                            "std": float(np.std(score.folds)),
+                            "log_loss": score.log_loss,
+                        }
+                    )
+        return curve
+
+    def summary(self) -> dict[str, Any]:
+        """The answer, as JSON values: where, which trial, how good along the depth, and on the test split."""
+        described = self.description
+        return {
+            "run": str(self.path),
+            "best": described["best"],
+            "depth": self.depth_curve(),
+            "test": described["test"],
+            "splits": described["splits"],
+            "left_out": described["left_out"],
+        }
+
     def head(self, trial: Trial) -> Head | None:
         """The trained head of a trial, if the run holds it."""
         description = self.path / "heads" / f"{trial.id}.json"
@@ -175,7 +210,7 @@ class Run:
 
     def probabilities(self) -> np.ndarray:
         """Probabilities (n, classes) of the test images, in the order of `predictions.csv`."""
-        return np.load(self.path / "probabilities.npy", allow_pickle=False)
+        return np.asarray(np.load(self.path / "probabilities.npy", allow_pickle=False))
 
 
 def _cell(value: Any) -> Any:

@@ -42,7 +42,7 @@ def find(
             continue
         for features in _by_depth(extraction):
             tap = Tap(features.layer, features.pool)
-            if pools and tap.pool not in pools or patterns and not any(matches(text, tap) for text in patterns):
+            if (pools and tap.pool not in pools) or (patterns and not any(matches(text, tap) for text in patterns)):
                 continue
             lacking = int(features.missing(keys).sum())
             source = Source(extraction.spec.title, extraction.path.name, tap.layer, tap.pool)
@@ -88,7 +88,7 @@ def depth(store: Store, source: Source) -> float | None:
     for extraction in store.extractions():
         if extraction.path.name == source.extraction and (layers := extraction.attached("layers")):
             costs = {layer["name"]: layer["cost"] for layer in layers}
-            return round(costs[source.layer] / max(1, *costs.values()), 4)
+            return float(round(costs[source.layer] / max(1, *costs.values()), 4))
     return None
 
 
@@ -100,11 +100,7 @@ def _is(spec: Spec, request: Request) -> bool:
         same = spec.backbone == request.name and dict(spec.arguments) == dict(request.arguments)
         same = same and spec.weights in {request.weights, f"random, seed {request.seed}", _absolute(request.weights)}
         same = same and (spec.weights.startswith("random") == (request.weights == "random"))
-    return (
-        same
-        and request.image_size in {None, spec.image_size}
-        and request.preprocessing in {None, spec.preprocessing}
-    )
+    return same and request.image_size in {None, spec.image_size} and request.preprocessing in {None, spec.preprocessing}
 
 
 def _absolute(path: str) -> str:

@@ -72,7 +72,7 @@ def split(images: Images, select: str | None = None) -> Splits:
     """
     root = images.dataset.root
     classes = _classes(images)
-    given = np.array([image.item.split or "" for image in images.used])
+    given = np.array([image.item.split or "" for image in images.used], dtype="<U5")
     found = set(given) - {""}
     if found and "train" not in found and "" not in given:
         raise DataError(f"{root}: expected a train split, found only {', '.join(sorted(found))}")

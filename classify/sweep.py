@@ -21,7 +21,7 @@ from ..extract.request import Request
 from ..extract.source import cores
 from . import metrics, sources, tables
 from .head import Head
-from .heads import FAMILIES, Family
+from .heads import FAMILIES, Family, parse
 from .run import Run
 from .splits import Splits, split
 from .trial import Score, Source, Trial, ranked
@@ -42,7 +42,7 @@ class _Task:
 def sweep(
     images: Images,
     store: Store,
-    families: Sequence[Family],
+    heads: Sequence[Family | str],
     *,
     requests: Sequence[Request] = (),
     patterns: Sequence[str] = (),
@@ -54,12 +54,13 @@ def sweep(
     command: str = "",
     progress: Progress | None = None,
 ) -> Run:
-    """Train every family on every cached tap asked for; the run, whose winner was scored once on the test split.
+    """Train every head on every cached tap asked for; the run, whose winner was scored once on the test split.
 
     The winner has the best mean accuracy over the folds (or on the validation split), is trained again on everything
     but the test split, and only then meets the test split. A run that was interrupted goes on where it stopped; one that
     is complete is returned as it is. Raises `DataError`, `RunError`.
     """
+    families = [parse(head) if isinstance(head, str) else head for head in heads]
     splits = split(images, select)
     found = sources.find(store, images.keys, requests, patterns, pools)
     plan = _plan(images, splits, list(found.complete), families, seed)
@@ -149,9 +150,7 @@ def _parallel(function: Callable[..., Any], arguments: Iterator[tuple[Any, ...]]
         yield from pool(starmap(delayed(function), arguments))
 
 
-def train(
-    trial: Trial, score: Score, features: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int
-) -> Head:
+def train(trial: Trial, score: Score, features: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int) -> Head:
     """The head of `trial`, trained on features (n, d) and labels (n,)."""
     module = FAMILIES[trial.head]
     head: Head = module.fit(features, labels, trial.setting, score.detail, classes, seed)

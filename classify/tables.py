@@ -13,9 +13,7 @@ from .splits import Splits
 from .trial import Score, Trial, ranked
 
 
-def write(
-    run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray
-) -> None:
+def write(run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray) -> None:
     """Write `leaderboard.csv`, `images.csv`, `predictions.csv` and `probabilities.npy`.
 
     probabilities (n, classes): the winner's answers for the test split.

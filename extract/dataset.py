@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cache.errors import DataError
@@ -49,10 +49,12 @@ class Refusal:
 class Dataset:
     """The images of one DATA argument, in a stable order.
 
+    source: DATA itself; root: the folder that names are relative to.
     kind: `folders` (class folders), `splits` (split folders of class folders), `flat` (images without labels)
     or `manifest` (CSV).
     """
 
+    source: Path
     root: Path
     kind: str
     items: tuple[Item, ...]
@@ -76,7 +78,7 @@ def detect(data: Path | str, limit: int | None = None) -> Dataset:
         dataset = _folders(root)
     elif root.suffix.lower() in {".csv", ".tsv"}:
         items, refused = _manifest(root)
-        dataset = Dataset(root.parent, "manifest", tuple(items), tuple(refused))
+        dataset = Dataset(root, root.parent, "manifest", tuple(items), tuple(refused))
     else:
         raise DataError(
             f"{root}: expected a folder of class folders (root/cat/1.jpg) or a CSV file, found a file of another kind"
@@ -111,7 +113,7 @@ def _folders(root: Path) -> Dataset:
         items, kind = [Item(_name(path, root), path) for path in files], "flat"
         files = []
     refused.extend(Refusal(_name(path, root), "no_label", "a file beside split folders") for path in files)
-    return Dataset(root, kind, tuple(items), tuple(refused))
+    return Dataset(root, root, kind, tuple(items), tuple(refused))
 
 
 def _class(folder: Path, root: Path, split: str | None, refused: list[Refusal]) -> list[Item]:
@@ -146,7 +148,9 @@ def _listing(folder: Path, root: Path, refused: list[Refusal]) -> tuple[list[Pat
             elif entry.is_file():
                 files.append(path)
             else:
-                refused.append(Refusal(_name(path, root), "not_a_file", "a folder link (not followed), a dangling link or a device"))
+                refused.append(
+                    Refusal(_name(path, root), "not_a_file", "a folder link (not followed), a dangling link or a device")
+                )
         except OSError as error:
             refused.append(Refusal(_name(path, root), "not_a_file", os.strerror(error.errno or 0)))
     return folders, files
@@ -199,4 +203,4 @@ def _limited(dataset: Dataset, limit: int) -> Dataset:
         taken[place] = taken.get(place, 0) + 1
         if taken[place] <= limit:
             items.append(item)
-    return Dataset(dataset.root, dataset.kind, tuple(items), dataset.refused)
+    return replace(dataset, items=tuple(items))

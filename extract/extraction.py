@@ -62,9 +62,9 @@ def missing(extraction: Extraction, taps: Sequence[Tap], keys: np.ndarray) -> di
     return {tap: mask for tap, mask in masks.items() if mask.any()}
 
 
-def extract(
+def extract_features(
     images: Images,
-    request: Request,
+    request: Request | str,
     patterns: Sequence[str],
     store: Store,
     *,
@@ -75,10 +75,12 @@ def extract(
 ) -> Extracted:
     """Fill the cache with the taps that `patterns` name, for `images`; only what is missing is computed.
 
+    `request` is a backbone (`mobilenet_v2,alpha=0.35`); without patterns its default taps are taken.
     Images that cannot be decoded are refused and the rest is done. On `KeyboardInterrupt` what was computed is stored
     before the interrupt goes on. Raises `BackboneError`, `LayerError`, `CacheReadOnly`, `CacheFull`.
     """
     began = time.monotonic()
+    request = Request.parse(request) if isinstance(request, str) else request
     card, backbone = look_up(request, store.memo)
     taps = resolve(patterns, card.layers, card.defaults, pools)
     result = Extracted(card, taps, images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from . import preprocessing
@@ -131,9 +132,7 @@ def default_taps(layers: list[Layer], most: int = 8) -> list[str]:
     while len(chosen) < min(most, len(maps)):
         chosen.sort()
         gaps = [
-            (maps[after].cost - maps[before].cost, before, after)
-            for before, after in zip(chosen, chosen[1:], strict=False)
-            if after - before > 1
+            (maps[after].cost - maps[before].cost, before, after) for before, after in pairwise(chosen) if after - before > 1
         ]
         if not gaps:
             break

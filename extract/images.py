@@ -11,8 +11,9 @@ import numpy as np
 
 from ..cache.memo import Memo
 from ..cache.shard import as_keys
+from ..cache.store import Store
 from . import pixels, source
-from .dataset import Dataset, Item, Refusal
+from .dataset import Dataset, Item, Refusal, detect
 from .known import Fact, Known, Stamp
 
 Progress = Callable[[int, int], None]
@@ -88,16 +89,27 @@ class Images:
         formats = Counter(image.format for image in self.used)
         rare = [name for name, count in formats.items() if count <= 5 and count < max(formats.values())]
         return {
+            "source": str(self.dataset.source),
             "root": str(self.dataset.root.absolute()),
             "kind": self.dataset.kind,
             "used": len(self.used),
             "duplicates": [vars(duplicate) for duplicate in self.duplicates],
             "refused": [vars(refusal) for refusal in self.refused],
             "formats": dict(formats.most_common()),
-            "unusual": [
-                {"name": image.name, "format": image.format} for image in self.used if image.format in rare
-            ],
+            "unusual": [{"name": image.name, "format": image.format} for image in self.used if image.format in rare],
         }
+
+
+def load_images(
+    data: Path | str,
+    store: Store,
+    *,
+    limit: int | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Images:
+    """The images at `data` (class folders, split folders or a CSV), identified; see `detect` and `identify`."""
+    return identify(detect(data, limit), store.memo, jobs or source.cores(), progress)
 
 
 def identify(dataset: Dataset, memo: Memo, jobs: int, progress: Progress | None = None) -> Images:
@@ -157,9 +169,7 @@ def _resolve(dataset: Dataset, facts: dict[str, Fact], known: Known) -> Images:
             continue
         first = min(items, key=lambda item: _EVALUATED_FIRST[item.split])
         chosen[first.name] = Image(first, digest, facts[first.name].format)
-        duplicates += [
-            Duplicate(item.name, first.name, item.split != first.split) for item in items if item is not first
-        ]
+        duplicates += [Duplicate(item.name, first.name, item.split != first.split) for item in items if item is not first]
     used, straddling = _whole_groups(chosen.values())
     return Images(dataset, tuple(used), tuple(duplicates), tuple(refused + straddling), known)
 

@@ -70,7 +70,9 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise Refused("too_large", f"expected at most {MAX_PIXELS:,} pixels, found {image.width:,} x {image.height:,}")
+                raise Refused(
+                    "too_large", f"expected at most {MAX_PIXELS:,} pixels, found {image.width:,} x {image.height:,}"
+                )
             longer = 2 * max(height, width)
             image.draft("RGB", (longer, longer))
             upright = _rgb(ImageOps.exif_transpose(image))
@@ -103,4 +105,3 @@ def _wide(image: Image.Image) -> Image.Image:
     if image.mode == "F" or samples.min(initial=0) < 0 or samples.max(initial=0) > 0xFFFF:
         raise Refused("unsupported", f"expected 8- or 16-bit samples, found mode {image.mode}")
     return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
-

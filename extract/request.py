@@ -36,9 +36,7 @@ class Request:
     seed: int = 0
 
     @classmethod
-    def parse(
-        cls, text: str, *, weights: str | None = None, image_size: str | int | None = None, seed: int = 0
-    ) -> Request:
+    def parse(cls, text: str, *, weights: str | None = None, image_size: str | int | None = None, seed: int = 0) -> Request:
         """The request written `NAME[,key=value…]`; keywords are what `text` does not say itself.
 
         Keys are `weights`, `image_size`, `preprocessing`, `seed`, and any argument of the Keras constructor, with JSON

@@ -39,7 +39,7 @@ def row_shape(tap: Tap, shape: Sequence[int]) -> tuple[int, ...]:
     grid = _grid(tap.pool)
     if tap.pool == "map":
         return tuple(shape)
-    if len(shape) == 3 and tap.pool in {"avg", "max"} or len(shape) == 2 and tap.pool in {"avg", "max", "cls"}:
+    if (len(shape) == 3 and tap.pool in {"avg", "max"}) or (len(shape) == 2 and tap.pool in {"avg", "max", "cls"}):
         return (shape[-1],)
     if len(shape) == 3 and grid:
         if grid > min(shape[:2]):

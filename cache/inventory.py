@@ -1,0 +1,88 @@
+"""What a cache holds, and whether all of it is sound."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .errors import CacheError
+from .extraction import Extraction
+from .features import Features
+from .store import Store
+
+
+def inventory(store: Store) -> dict[str, Any]:
+    """Every extraction with its taps, rows and bytes, as JSON values."""
+    found = [_extraction(each) for each in store.extractions()]
+    return {
+        "cache": str(store.path),
+        "extractions": found,
+        "bytes": sum(each["bytes"] for each in found),
+        "damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged],
+    }
+
+
+def info(store: Store, name: str) -> dict[str, Any]:
+    """One extraction, named by its folder or the beginning of it, with its spec; raises `CacheError`."""
+    names = [each.path.name for each in store.extractions()]
+    chosen = [each for each in store.extractions() if each.path.name.startswith(name)]
+    exact = [each for each in chosen if each.path.name == name]
+    if len(exact or chosen) != 1:
+        raise CacheError(
+            f"{store.path}: expected the name of one extraction, found {len(chosen)} that begin with {name!r}; "
+            f"there are: {', '.join(names) or 'none'}"
+        )
+    extraction = (exact or chosen)[0]
+    return {**_extraction(extraction), "spec": extraction.spec.to_dict(), "path": str(extraction.path)}
+
+
+def verify(store: Store) -> dict[str, Any]:
+    """Read every shard anew, check its digest and its structure; what fails is set aside and listed."""
+    store.trust.forget()
+    shards = rows = size = not_finite = 0
+    for extraction in store.extractions():
+        for features in extraction.taps():
+            for item in features.shards():
+                shards, rows, size = shards + 1, rows + len(item.keys), size + item.size
+                not_finite += int((~np.isfinite(item.rows()).reshape(len(item.keys), -1).all(axis=1)).sum())
+    aside = [str(path) for path in sorted(store.path.glob("features/*/*/*.damaged"))]
+    return {
+        "cache": str(store.path),
+        "shards": shards,
+        "rows": rows,
+        "bytes": size,
+        "rows_not_finite": not_finite,
+        "damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged],
+        "set_aside": aside,
+        "hdf5": h5py.version.hdf5_version,
+    }
+
+
+def _extraction(extraction: Extraction) -> dict[str, Any]:
+    order = {layer["name"]: number for number, layer in enumerate(extraction.attached("layers") or [])}
+    taps = sorted(extraction.taps(), key=lambda features: (order.get(features.layer, 0), features.layer, features.pool))
+    listed = [_tap(features) for features in taps]
+    return {
+        "extraction": extraction.path.name,
+        "backbone": extraction.spec.title,
+        "image_size": list(extraction.spec.image_size),
+        "precision": extraction.spec.precision,
+        "taps": listed,
+        "bytes": sum(each["bytes"] for each in listed),
+    }
+
+
+def _tap(features: Features) -> dict[str, Any]:
+    shards = features.shards()
+    keys = np.concatenate([item.keys for item in shards]) if shards else np.zeros(0, "S32")
+    return {
+        "tap": f"{features.layer}:{features.pool}",
+        "rows": len(np.unique(keys)),
+        "shards": len(shards),
+        "shape": list(shards[0].shape[1:]) if shards else [],
+        "dtypes": sorted({str(item.dtype) for item in shards}),
+        "bytes": sum(os.stat(item.path).st_size for item in shards),
+    }

@@ -1,0 +1,100 @@
+"""Text for people: columns, sizes, and what `humeris cache` says. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def safe(value: object) -> str:
+    """`value` on one line, with what could move the cursor or reorder the text escaped (file names may hold anything)."""
+    text = str(value)
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in text)
+
+
+def size(count: float) -> str:
+    """A number of bytes with a unit: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """An aligned table; columns of numbers are set to the right."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in cells) and bool(cells) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in [list(header), *cells]
+    ]
+    return "\n".join(lines)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace(",", "").replace("%", "").replace(" ", "").replace("-", "").isdigit() or not cell
+
+
+def damaged(found: Mapping[str, Any]) -> str:
+    """A line per damaged file, or nothing."""
+    lines = [f"damaged: {safe(each['path'])}: {each['reason']}" for each in found.get("damaged", [])]
+    if lines:
+        lines.append("damaged files are not used; their rows will be computed again by the next `humeris extract`")
+    return "\n".join(lines)
+
+
+def paragraphs(*parts: str) -> str:
+    """The parts that say anything, one below the other."""
+    return "\n".join(part for part in parts if part)
+
+
+def inventory(found: Mapping[str, Any]) -> str:
+    """`humeris cache list`."""
+    if not found["extractions"]:
+        return paragraphs(f"{found['cache']}: nothing is cached yet; `humeris extract DATA` fills it", damaged(found))
+    rows = [
+        [
+            each["extraction"],
+            each["backbone"],
+            "x".join(map(str, each["image_size"])),
+            len(each["taps"]),
+            max((tap["rows"] for tap in each["taps"]), default=0),
+            size(each["bytes"]),
+        ]
+        for each in found["extractions"]
+    ]
+    table = columns(["extraction", "backbone", "pixels", "taps", "images", "size"], rows)
+    return paragraphs(table, f"{found['cache']}: {size(found['bytes'])}", damaged(found))
+
+
+def info(found: Mapping[str, Any]) -> str:
+    """`humeris cache info`."""
+    spec = columns(["made with", ""], list(found["spec"].items()))
+    rows = [
+        [
+            tap["tap"],
+            "x".join(map(str, tap["shape"])),
+            " ".join(tap["dtypes"]),
+            tap["rows"],
+            tap["shards"],
+            size(tap["bytes"]),
+        ]
+        for tap in found["taps"]
+    ]
+    return paragraphs(found["path"], f"{spec}\n", columns(["tap", "row", "dtype", "images", "shards", "size"], rows))
+
+
+def verified(found: Mapping[str, Any]) -> str:
+    """`humeris cache verify`."""
+    verdict = "damage found" if found["damaged"] else "all sound"
+    return paragraphs(
+        f"{found['cache']}: {found['shards']} shards, {found['rows']} rows, {size(found['bytes'])}: {verdict}",
+        f"{found['rows_not_finite']} rows hold NaN or infinity" if found["rows_not_finite"] else "",
+        damaged(found),
+        *(f"set aside earlier: {safe(path)}" for path in found["set_aside"]),
+    )

@@ -1,0 +1,129 @@
+"""Classes of new images, from an exported model."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache.errors import DataError, ModelError
+from ..extract import pixels, source
+from ..extract.runtime import load_keras
+from .export import MEMBER
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first; or the reason why there is none."""
+
+    path: str
+    top: tuple[tuple[str, float], ...] = ()
+    refused: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        if self.refused:
+            return {"path": self.path, "refused": self.refused}
+        return {
+            "path": self.path,
+            "predicted": self.top[0][0],
+            "probability": round(self.top[0][1], 6),
+            "top": [{"class": name, "probability": round(value, 6)} for name, value in self.top],
+        }
+
+
+class Predictor:
+    """A model that `humeris export` wrote. Loading it runs no foreign code: Keras's safe mode stays on."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        described = _description(self.path)
+        self.classes: list[str] = described["classes"]
+        self.image_size: tuple[int, int] = tuple(described["image_size"])
+        if described["pixels"] != pixels.version():
+            raise ModelError(
+                f"{path}: expected pixels version {pixels.version()!r}, found {described['pixels']!r}; "
+                "use the versions of humeris and Pillow it was exported with, or export it again"
+            )
+        try:
+            self.model = load_keras().saving.load_model(self.path, compile=False, safe_mode=True)
+        except Exception as error:  # a file from anywhere: Keras raises almost anything on a damaged one
+            raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (n, classes) of images (n, height, width, 3) uint8 at the model's size."""
+        return np.asarray(self.model.predict_on_batch(images))
+
+    def predict(
+        self, paths: Iterable[Path], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
+    ) -> Iterator[Prediction]:
+        """A prediction for each path, in order, as they come; memory does not grow with their number."""
+        jobs = jobs or source.cores()
+        waiting: list[tuple[str, np.ndarray | str]] = []
+        for read in source.in_order(self._read, paths, jobs, 2 * batch_size + 2 * jobs):
+            waiting.append(read)
+            if len(waiting) == batch_size:
+                yield from self._answer(waiting, top, batch_size)
+                waiting = []
+        yield from self._answer(waiting, top, batch_size)
+
+    def _read(self, path: Path) -> tuple[str, np.ndarray | str]:
+        try:
+            return str(path), pixels.decode(source.read(path), self.image_size)
+        except pixels.Refused as refused:
+            return str(path), f"{refused.reason}: {refused}"
+
+    def _answer(self, read: Sequence[tuple[str, np.ndarray | str]], top: int, batch_size: int) -> Iterator[Prediction]:
+        """Predictions of up to `batch_size` images, padded to it so that nothing is compiled twice."""
+        batch = np.zeros((batch_size, *self.image_size, 3), np.uint8)
+        for number, (_, image) in enumerate(read):
+            if not isinstance(image, str):
+                batch[number] = image
+        probabilities = self.predict_proba(batch) if any(not isinstance(image, str) for _, image in read) else batch
+        for (path, image), row in zip(read, probabilities, strict=False):
+            if isinstance(image, str):
+                yield Prediction(path, refused=image)
+            else:
+                best = np.argsort(-row, kind="stable")[:top]
+                yield Prediction(path, tuple((self.classes[number], float(row[number])) for number in best))
+
+
+def expand(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and every visible file below the folders named, sorted; raises `DataError`."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [
+                Path(folder, name)
+                for folder, folders, names in os.walk(path)
+                for name in names
+                if not name.startswith(".")
+                and not any(part.startswith(".") for part in Path(folder).relative_to(path).parts)
+            ]
+            found.extend(sorted(inside))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: expected an image or a folder of images, found nothing; check the path")
+    if not found:
+        raise DataError(f"{', '.join(map(str, paths))}: expected images, found none")
+    return found
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelError(f"{path}: expected a model that `humeris export` wrote, found no file there; check the path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found: dict[str, Any] = json.loads(archive.read(MEMBER))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{path}: expected a .keras file that `humeris export` wrote (with {MEMBER} inside), found another file"
+        ) from error
+    return found

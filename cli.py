@@ -1,0 +1,471 @@
+"""The command line: parse, one library call, render."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from . import __version__
+from .cache.errors import HumerisError
+
+if TYPE_CHECKING:
+    from .classify.predict import Prediction
+    from .extract.images import Images, Progress
+    from .extract.request import Request
+
+DEFAULT_BACKBONE = "mobilenet_v2"
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+cache_app = typer.Typer(no_args_is_help=True, help="Look after the cache of activations.")
+app.add_typer(cache_app, name="cache")
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Class folders, split folders, or a CSV with path,label.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+BackboneArgument = Annotated[str, typer.Argument(metavar="BACKBONE", help="A name, or FILE.keras,preprocessing=MODE.")]
+Backbones = Annotated[
+    list[str] | None,
+    typer.Option("--backbone", "-b", envvar="HUMERIS_BACKBONE", metavar="NAME[,key=value]",
+                 help="A backbone with Keras's constructor arguments (mobilenet_v2,alpha=0.35), or your own file "
+                      "(net.keras,preprocessing=tf|torch|caffe|unit|none). Repeatable."),
+]  # fmt: skip
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", "-l", metavar="LAYER[:POOL]", help="Layers to tap; globs are allowed. Repeatable."),
+]
+Pools = Annotated[
+    list[str] | None,
+    typer.Option("--pool", envvar="HUMERIS_POOL", help="avg, max, gridN, map or cls, for layers given without one."),
+]
+Weights = Annotated[
+    str | None, typer.Option(envvar="HUMERIS_WEIGHTS", help="imagenet, random, or a weights file.", show_default=False)
+]
+Size = Annotated[str | None, typer.Option("--image-size", envvar="HUMERIS_IMAGE_SIZE", help="SIDE or HEIGHTxWIDTH.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", envvar="HUMERIS_BATCH_SIZE", min=1, max=4096)]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option("--head", envvar="HUMERIS_HEAD", metavar="NAME[,option=a/b]",
+                 help="logreg (option C) or mlp (hidden, dropout, learning_rate, batch_size, epochs). Repeatable."),
+]  # fmt: skip
+Select = Annotated[str | None, typer.Option(help="Choose on val, or by cross-validation (cv).")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", envvar="HUMERIS_JOBS", min=1, help="Default: every core.")]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option("--cache", envvar="HUMERIS_CACHE", help="The cache folder.", show_default="the user's cache"),
+]
+Seed = Annotated[int, typer.Option(envvar="HUMERIS_SEED", help="Of folds, MLP heads and random weights.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first so many images of each class and split.")]
+Json = Annotated[bool, typer.Option("--json", envvar="HUMERIS_JSON", help="One JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HUMERIS_QUIET", help="Errors only.")]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def reported(function: _Command) -> _Command:
+    """A command whose errors are one line and an exit code: 2 for bad input, 130 for an interruption."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> None:
+        try:
+            code = function(*args, **options)
+        except (HumerisError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(0) from None
+            if options.get("as_json"):
+                print(json.dumps({"error": str(error)}))
+            print(f"humeris: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print(f"humeris: interrupted; what was done is kept. Go on with: {_command()}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        if code:
+            raise typer.Exit(code)
+
+    return call  # type: ignore[return-value]
+
+
+@app.command()
+@reported
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where everything is written.")] = Path("humeris-demo"),
+    jobs: Jobs = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Do the main job offline: handwritten digits on nano, and on nano with random weights."""
+    from .classify import text
+    from .classify.demo import demo as run_demo
+
+    with _stages(as_json or quiet) as stage:
+        result = run_demo(out, jobs=jobs, progress=stage)
+    return _render(result.to_dict(), as_json, quiet, text.demo)
+
+
+@app.command()
+@reported
+def run(
+    data: Data,
+    backbone: Backbones = None,
+    layer: Layers = None,
+    pool: Pools = None,
+    weights: Weights = None,
+    image_size: Size = None,
+    head: Heads = None,
+    select: Select = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.", show_default="runs/DATA-…")] = None,
+    model: Annotated[Path | None, typer.Option(help="The model file.", show_default="RUN/model.keras")] = None,
+    batch_size: BatchSize = 32,
+    cache: CacheFolder = None,
+    jobs: Jobs = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Extract, sweep and export: one command, one model."""
+    from .cache.store import Store
+    from .classify import heads, text
+    from .classify.pipeline import run as run_all
+
+    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed)
+    families = [heads.parse(text) for text in head or ["logreg"]]
+    with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
+        images = _images(data, store, limit, jobs, stage)
+        result = run_all(
+            images, requests, layer or [], families, store, pools=pool or [], batch_size=batch_size, select=select,
+            out=out, model=model, seed=seed, jobs=jobs, command=_command(), progress=stage,
+        )  # fmt: skip
+        found = {**result.to_dict(), "cache": str(store.path), **_damage(store)}
+    return _render(found, as_json, quiet, text.outcome)
+
+
+@app.command()
+@reported
+def extract(
+    data: Data,
+    backbone: Backbones = None,
+    layer: Layers = None,
+    pool: Pools = None,
+    weights: Weights = None,
+    image_size: Size = None,
+    batch_size: BatchSize = 32,
+    cache: CacheFolder = None,
+    jobs: Jobs = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; compute nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Fill the cache with activations; only what is missing is computed."""
+    from .cache.store import Store
+    from .extract import text
+    from .extract.extraction import extract_features
+    from .extract.plan import plan
+
+    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed)
+    with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
+        images = _images(data, store, limit, jobs, stage)
+        done = []
+        for request in requests:
+            if dry_run:
+                done.append(plan(images, request, layer or [], store, pool or []).to_dict())
+                continue
+            result = extract_features(
+                images, request, layer or [], store, pools=pool or [], batch_size=batch_size, jobs=jobs,
+                progress=stage(request.title),
+            )  # fmt: skip
+            images = result.images
+            done.append(result.to_dict())
+        name = "planned" if dry_run else "extracted"
+        found = {
+            "data": images.summary(),
+            name: done,
+            "cache": str(store.path),
+            "command": _command(),
+            **_damage(store),
+        }
+    return _render(found, as_json, quiet, text.plans if dry_run else text.extracted)
+
+
+@app.command()
+@reported
+def sweep(
+    data: Data,
+    backbone: Backbones = None,
+    layer: Layers = None,
+    pool: Pools = None,
+    weights: Weights = None,
+    image_size: Size = None,
+    head: Heads = None,
+    select: Select = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.", show_default="runs/DATA-…")] = None,
+    cache: CacheFolder = None,
+    jobs: Jobs = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Train heads over what is cached, choose one honestly, score it once; leaves a run."""
+    from .cache.store import Store
+    from .classify import text
+    from .classify.sweep import sweep as run_sweep
+
+    requests = _requests(backbone or [], weights, image_size, seed)
+    with Store(cache) as store, _stages(as_json or quiet) as stage:
+        images = _images(data, store, limit, jobs, stage)
+        done = run_sweep(
+            images, store, head or ["logreg"], requests=requests, patterns=layer or [], pools=pool or [],
+            select=select, out=out, seed=seed, jobs=jobs, command=_command(), progress=stage("heads"),
+        )  # fmt: skip
+        found = {"data": images.summary(), **done.summary(), **_damage(store)}
+    return _render(found, as_json, quiet, text.run)
+
+
+@app.command()
+@reported
+def export(
+    run_folder: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model file, NAME.keras.")],
+    trial: Annotated[str | None, typer.Option(help="Id in leaderboard.csv.", show_default="the best")] = None,
+    cache: CacheFolder = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Stack a head on its backbone as one model, checked against the cached answers."""
+    from .cache.store import Store
+    from .classify import text
+    from .classify.export import export as run_export
+    from .classify.run import Run
+
+    done = run_export(Run.load(run_folder), Store(cache), out, trial=trial)
+    return _render({"exported": done.to_dict()}, as_json, quiet, text.exported)
+
+
+@app.command()
+@reported
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `humeris export` wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    form: Annotated[str, typer.Option("--format", "-f", help="table, csv or jsonl.")] = "table",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of standard output.")] = None,
+    batch_size: BatchSize = 32,
+    jobs: Jobs = None,
+    as_json: Json = False,
+) -> int:
+    """Classify images with an exported model."""
+    from .classify import text
+    from .classify.predict import Predictor, expand
+
+    if form not in {"table", "csv", "jsonl"}:
+        raise typer.BadParameter(f"expected table, csv or jsonl, found {form!r}", param_hint="--format")
+    paths = expand(images)
+    predictions = Predictor(model).predict(paths, top=top, batch_size=batch_size, jobs=jobs)
+    refused = 0
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal refused
+        for each in predictions:
+            refused += bool(each.refused)
+            yield each
+
+    if as_json:
+        print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2))
+    else:
+        with out.open("w", encoding="utf-8", errors="surrogateescape") if out else nullcontext(sys.stdout) as file:
+            for line in text.predictions(counted(), form):
+                print(line, file=file)
+    return 1 if refused else 0
+
+
+@app.command()
+@reported
+def backbones(as_json: Json = False) -> int:
+    """List the backbones that come by name."""
+    from .extract import text
+    from .extract.applications import APPLICATIONS
+
+    return _render({"backbones": [vars(item) for item in APPLICATIONS]}, as_json, False, text.backbones)
+
+
+@app.command()
+@reported
+def layers(
+    backbone: BackboneArgument,
+    weights: Weights = None,
+    image_size: Size = None,
+    pool: Pools = None,
+    cache: CacheFolder = None,
+    as_json: Json = False,
+) -> int:
+    """List a backbone's layers: shape, bytes per image, share of the forward cost."""
+    from .cache.store import Store
+    from .extract import text
+    from .extract.layers import describe
+
+    request = _requests([backbone], weights, image_size, 0)[0]
+    return _render(describe(request, Store(cache, write=True), pool or []), as_json, False, text.layers)
+
+
+@app.command()
+@reported
+def doctor(cache: CacheFolder = None, as_json: Json = False) -> int:
+    """Say what this machine has: versions, devices, precision, weights, cache."""
+    from .extract import text
+    from .extract.doctor import examine
+
+    return _render(examine(cache), as_json, False, text.doctor)
+
+
+@cache_app.command("list")
+@reported
+def cache_list(cache: CacheFolder = None, as_json: Json = False) -> int:
+    """List the extractions in the cache."""
+    from .cache import text
+    from .cache.inventory import inventory
+    from .cache.store import Store
+
+    return _render(inventory(Store(cache)), as_json, False, text.inventory)
+
+
+@cache_app.command("info")
+@reported
+def cache_info(
+    name: Annotated[str, typer.Argument(metavar="EXTRACTION", help="Its folder's name, or the beginning of it.")],
+    cache: CacheFolder = None,
+    as_json: Json = False,
+) -> int:
+    """Show how an extraction was made and what it holds."""
+    from .cache import text
+    from .cache.inventory import info
+    from .cache.store import Store
+
+    return _render(info(Store(cache), name), as_json, False, text.info)
+
+
+@cache_app.command("verify")
+@reported
+def cache_verify(cache: CacheFolder = None, as_json: Json = False) -> int:
+    """Check every file against its digest; damaged ones are set aside and will be computed again."""
+    from .cache import text
+    from .cache.inventory import verify
+    from .cache.store import Store
+
+    with Store(cache, write=True) as store:
+        found = verify(store)
+    return _render(found, as_json, False, text.verified)
+
+
+@cache_app.command("export")
+@reported
+def cache_export(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HDF5 file.")],
+    backbone: Backbones = None,
+    layer: Layers = None,
+    pool: Pools = None,
+    weights: Weights = None,
+    image_size: Size = None,
+    cache: CacheFolder = None,
+    jobs: Jobs = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Write the cached features of DATA as one portable HDF5 file, a dataset per tap."""
+    from .cache.store import Store
+    from .extract import text
+    from .extract.portable import export as export_portable
+
+    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed)
+    if len(requests) > 1:
+        raise typer.BadParameter("give one backbone: a file holds the features of one", param_hint="-b")
+    with Store(cache) as store, _stages(as_json or quiet) as stage:
+        images = _images(data, store, limit, jobs, stage)
+        done = export_portable(images, requests[0], layer or [], store, out, pool or [])
+    return _render({"data": images.summary(), "exported": done.to_dict()}, as_json, quiet, text.portable)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Frozen pretrained networks run once, light heads swept over their activations, one model out."""
+    if version:
+        print(f"humeris {__version__}")
+        raise typer.Exit
+
+
+def _requests(texts: Sequence[str], weights: str | None, size: str | None, seed: int) -> list[Request]:
+    from .extract.request import Request
+
+    return [Request.parse(text, weights=weights, image_size=size, seed=seed) for text in texts]
+
+
+def _images(data: Path, store: Any, limit: int | None, jobs: int | None, stage: Callable[[str], Progress]) -> Images:
+    from .extract.images import load_images
+
+    return load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
+
+
+def _damage(store: Any) -> dict[str, Any]:
+    return {"damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged]}
+
+
+def _command() -> str:
+    return shlex.join(["humeris", *sys.argv[1:]])
+
+
+def _render(found: dict[str, Any], as_json: bool, quiet: bool, show: Callable[[dict[str, Any]], str]) -> int:
+    """Print the result; 1 when something was refused, left out or damaged."""
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=True))
+    elif not quiet:
+        print(show(found))
+    left_out = (found.get("data") or {}).get("refused") or found.get("left_out") or found.get("damaged")
+    unstored = any(each.get("not_finite") for each in found.get("extracted", []))
+    return 1 if left_out or unstored else 0
+
+
+@contextmanager
+def _stages(silent: bool) -> Iterator[Callable[[str], Progress]]:
+    """Progress bars on a terminal's standard error, one per stage, with rate and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
+    with Bars(*columns, console=console, disable=silent or not console.is_terminal, transient=True) as bars:
+
+        def stage(name: str) -> Progress:
+            task = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield stage
+
+
+def main() -> None:
+    """The `humeris` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What this machine has for the job."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from ..cache.errors import HumerisError
+from ..cache.store import Store
+from . import pixels, source, weights
+from .plan import free_bytes
+from .runtime import load_keras
+
+_PACKAGES = ("humeris", "keras", "tensorflow", "h5py", "numpy", "scikit-learn", "joblib", "typer", "pillow")
+
+
+def examine(cache: Path | None = None) -> dict[str, Any]:
+    """Versions, processors and devices, the precision that is used, weights at hand, and the cache's state."""
+    keras = load_keras()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "pixels": pixels.version(),
+        "backend": keras.backend.backend(),
+        "cores": source.cores(),
+        "devices": keras.distribution.list_devices(),
+        "precision": keras.config.dtype_policy().name,
+        "keras_home": str(weights.keras_home()),
+        "weights_at_hand": [name for name, _, _ in weights.downloaded()],
+        "cache": _cache(cache),
+    }
+
+
+def _cache(path: Path | None) -> dict[str, Any]:
+    try:
+        store = Store(path)
+    except HumerisError as error:
+        return {"problem": str(error)}
+    extractions = list(store.extractions())
+    writable = os.access(store.path, os.W_OK) if store.path.exists() else True
+    return {
+        "path": str(store.path),
+        "writable": writable,
+        "extractions": len(extractions),
+        "damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged],
+        "bytes_free": free_bytes(store.path),
+    }
