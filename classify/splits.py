@@ -47,9 +47,9 @@ class Splits:
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
         rows, labels = self.development, self.labels[self.development]
-        count = min(FOLDS, int(np.bincount(labels).min()))
         groups = None if self.groups is None else self.groups[rows]
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+        count = min(FOLDS, *_parts(labels, groups).values())
         for fit, score in kind(count, shuffle=True, random_state=seed).split(rows, labels, groups):
             yield rows[fit], rows[score]
 
@@ -71,6 +71,8 @@ def split(images: Images, select: str | None = None) -> Splits:
     `select` is `cv` or `val`; None takes `val` where train, val and test are all given, else `cv`. Raises `DataError`.
     """
     root = images.dataset.root
+    if select not in {None, "cv", "val"}:
+        raise DataError(f"{root}: expected to choose by cv or on val, found --select {select}")
     classes = _classes(images)
     given = np.array([image.item.split or "" for image in images.used], dtype="<U5")
     found = set(given) - {""}
@@ -131,6 +133,7 @@ def _check(splits: Splits, images: Images) -> None:
         raise DataError(f"{root}: expected images to test on, found none among {len(images.used)}; add images")
     learnt = splits.train if splits.select == "val" else splits.development
     counts = Counter(splits.labels[learnt].tolist())
+    parts = _parts(splits.labels[learnt], None if splits.groups is None else splits.groups[learnt])
     least = 1 if splits.select == "val" else 2
     for number, name in enumerate(splits.classes):
         if counts[number] < least:
@@ -140,6 +143,18 @@ def _check(splits: Splits, images: Images) -> None:
                 f"{root}: expected at least {least} training images of each class, found {counts[number]} of {name!r} "
                 f"({total} in all, {where} the first); add images or take the class out"
             )
+        if parts[number] < least:
+            raise DataError(
+                f"{root}: expected training images of each class in at least {least} groups, for cross-validation without "
+                f"a leak, found all {counts[number]} of {name!r} in one; use smaller groups or take the class out"
+            )
+
+
+def _parts(labels: np.ndarray, groups: np.ndarray | None) -> Counter[int]:
+    """Into how many parts each class can be divided: its images, or its groups."""
+    if groups is None:
+        return Counter(labels.tolist())
+    return Counter(label for label, _ in set(zip(labels.tolist(), groups.tolist(), strict=True)))
 
 
 def _counts(roles: dict[str, np.ndarray]) -> str:

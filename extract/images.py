@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -90,7 +91,7 @@ class Images:
         rare = [name for name, count in formats.items() if count <= 5 and count < max(formats.values())]
         return {
             "source": str(self.dataset.source),
-            "root": str(self.dataset.root.absolute()),
+            "root": os.path.abspath(self.dataset.root),
             "kind": self.dataset.kind,
             "used": len(self.used),
             "duplicates": [vars(duplicate) for duplicate in self.duplicates],

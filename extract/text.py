@@ -14,7 +14,7 @@ _LISTED = 20
 def images(found: Mapping[str, Any]) -> str:
     """What became of the listed paths, the refused ones by name."""
     formats = ", ".join(f"{count} {name}" for name, count in found["formats"].items())
-    lines = [f"{safe(found['root'])}: {found['used']} images used ({formats})"]
+    lines = [f"{safe(found['source'])}: {found['used']} images used ({formats})"]
     lines += [f"  used, and unusual here: {safe(each['name'])} ({each['format']})" for each in found["unusual"]]
     if copies := found["duplicates"]:
         across = [each for each in copies if each["across"]]
