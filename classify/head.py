@@ -59,12 +59,12 @@ class Head:
     def load(cls, arrays: Path, description: Mapping[str, Any]) -> Head:
         """The head of an `.npz` file and its description; raises `RunError`."""
         try:
-            with np.load(arrays, allow_pickle=False) as named:
+            with arrays.open("rb") as file, np.load(file, allow_pickle=False) as named:
                 layers = [
                     Dense(named[f"weights{i}"], named[f"bias{i}"], activation)
                     for i, activation in enumerate(description["activations"])
                 ]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{arrays}: expected a head written by `humeris sweep`, found: {error}") from error
         return cls(tuple(layers), tuple(description["classes"]))
 

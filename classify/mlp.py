@@ -34,11 +34,11 @@ def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
             values = [kind(value) for value in str(options.get(name, default)).split("/")]
         except ValueError as error:
             raise HeadError(f"head mlp: expected {name} as {kind.__name__} or a/b/c, found {options[name]!r}") from error
-        if not all(value > 0 or (name == "dropout" and value == 0) for value in values):
+        if not all(0 < value < float("inf") or (name == "dropout" and value == 0) for value in values):
             raise HeadError(f"head mlp: expected {name} above 0, found {options[name]!r}")
         if name == "dropout" and max(values) >= 1:
             raise HeadError(f"head mlp: expected dropout below 1, found {options[name]!r}")
-        tried = [{**setting, name: value} for setting in tried for value in values]
+        tried = [{**setting, name: value} for setting in tried for value in dict.fromkeys(values)]
     return tried
 
 
@@ -118,7 +118,8 @@ class _Model:
         optimizer = keras.optimizers.Adam(setting["learning_rate"])
         self._network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         optimizer.build(self._network.trainable_variables)
-        self._start = [(variable, np.array(variable)) for variable in self._network.variables + optimizer.variables]
+        variables = self._network.variables + optimizer.variables
+        self._start = [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in variables]
 
     def train(
         self,
@@ -157,5 +158,5 @@ class _Model:
     def dense(self) -> tuple[Dense, Dense]:
         """The trained layers; dropout does nothing at inference."""
         hidden, output = (layer for layer in self._network.layers if layer.weights)
-        arrays = [np.array(weight, dtype=np.float32) for layer in (hidden, output) for weight in layer.weights]
+        arrays = [np.array(weight, dtype=np.float32) for layer in (hidden, output) for weight in layer.get_weights()]
         return Dense(arrays[0], arrays[1], "relu"), Dense(arrays[2], arrays[3], "softmax")

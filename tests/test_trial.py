@@ -1,0 +1,65 @@
+"""Trials: values with a stable name, and the order they are ranked in."""
+
+from __future__ import annotations
+
+import json
+
+from humeris.classify.trial import Score, Source, Trial, ranked
+
+SOURCE = Source("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
+TRIAL = Trial((SOURCE,), "logreg", {"C": 0.1})
+
+
+def test_a_trial_survives_json() -> None:
+    again = Trial.from_dict(json.loads(json.dumps(TRIAL.to_dict())))
+    assert again == TRIAL
+    assert hash(again) == hash(TRIAL)
+    assert again.id == TRIAL.id
+
+
+def test_an_id_is_the_same_in_every_process() -> None:
+    assert TRIAL.id == "bb7115fb"
+
+
+def test_the_order_in_which_a_setting_is_written_does_not_matter() -> None:
+    one, other = Trial((SOURCE,), "mlp", {"hidden": 8, "epochs": 2}), Trial((SOURCE,), "mlp", {"epochs": 2, "hidden": 8})
+    assert one.id == other.id
+    assert {one: 1}[other] == 1
+
+
+def test_everything_that_decides_a_trial_is_in_its_id() -> None:
+    elsewhere = [
+        Source("nano", "nano-64-0123456789abcdef", "block2_out", "avg"),
+        Source("nano", "nano-64-0123456789abcdef", "block3_out", "max"),
+        Source("nano", "nano-64-fedcba9876543210", "block3_out", "avg"),
+    ]
+    trials = [
+        TRIAL,
+        Trial((SOURCE,), "logreg", {"C": 1.0}),
+        Trial((SOURCE,), "mlp", {"C": 0.1}),
+        Trial((SOURCE, SOURCE), "logreg", {"C": 0.1}),
+        *(Trial((source,), "logreg", {"C": 0.1}) for source in elsewhere),
+    ]
+    assert len({trial.id for trial in trials}) == len(trials)
+
+
+def test_a_score_survives_json() -> None:
+    score = Score(0.875, 0.3, (0.75, 1.0), 1.5, {"epochs": 3, "curves": {"loss": [1.0, 0.5]}})
+    assert Score.from_dict(json.loads(json.dumps(score.to_dict()))) == score
+
+
+def test_ranking_is_by_accuracy_then_by_log_loss_then_by_id() -> None:
+    trials = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.1, 1.0, 10.0, 100.0)]
+    same = sorted(trials[2:], key=lambda trial: trial.id)
+    scores = {
+        trials[0]: Score(0.9, 0.5, (0.9,)),
+        trials[1]: Score(0.8, 0.1, (0.8,)),
+        trials[2]: Score(0.9, 0.4, (0.9,)),
+        trials[3]: Score(0.9, 0.4, (0.9,)),
+    }
+    assert ranked(scores) == [*same, trials[0], trials[1]]
+    assert ranked(dict(reversed(scores.items()))) == ranked(scores)
+
+
+def test_a_trial_reads_as_head_setting_and_source() -> None:
+    assert str(TRIAL) == "logreg(C=0.1) on nano/block3_out:avg"
