@@ -1,0 +1,98 @@
+"""Images that the tests draw, a cache of their own, and the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ASSETS = os.environ.get("HUMERIS_ASSETS", "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the photographs, and say so, where they are not."""
+    if not ASSETS:
+        for item in items:
+            if item.get_closest_marker("assets"):
+                item.add_marker(pytest.mark.skip(reason="HUMERIS_ASSETS does not point to the photographs and weights"))
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache, weights or working directory."""
+    for name in list(os.environ):
+        if name.startswith("HUMERIS_") and name != "HUMERIS_ASSETS":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HUMERIS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    return Path(ASSETS)
+
+
+def draw(path: Path, kind: int, seed: int, size: tuple[int, int] = (48, 40)) -> Path:
+    """A small image of one of three kinds that a classifier can tell apart: stripes, a blob, noise; `seed` varies it."""
+    random = np.random.default_rng([kind, seed])
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width]
+    if kind % 3 == 0:
+        grey = 127 + 100 * np.sin(x / random.uniform(1.5, 2.5) + random.uniform(0, 6))
+    elif kind % 3 == 1:
+        centre = random.uniform(0.3, 0.7, 2) * (width, height)
+        grey = 230 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / random.uniform(60, 160))
+    else:
+        grey = random.uniform(0, 255, (height, width))
+    colour = random.uniform(0.6, 1.0, 3)
+    pixels = np.clip(grey[..., None] * colour + random.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def draw_image() -> Callable[..., Path]:
+    return draw
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three classes with twelve images each."""
+    folder = tmp_path / "photos"
+    for kind, name in enumerate(("stripes", "blob", "noise")):
+        for seed in range(12):
+            draw(folder / name / f"{seed:02}.png", kind, seed)
+    return folder
+
+
+class Result:
+    """What a command did: exit code, standard output and standard error."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def humeris() -> Callable[..., Result]:
+    """Run a command in this process: `humeris("extract", folder, "-b", "nano")`."""
+    from typer.testing import CliRunner
+
+    from humeris.cli import app
+
+    def invoke(*arguments: object) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+        return Result(result.exit_code, result.stdout, result.stderr)
+
+    return invoke
