@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from drawings import CLASSES, LABELS, draw_set
+
 from humeris.extract.nano import nano
 
 if TYPE_CHECKING:

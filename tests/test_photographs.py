@@ -113,7 +113,8 @@ def test_the_second_extract_runs_nothing_and_imports_no_tensorflow(whole: dict[s
     script = (
         "import sys\nfrom humeris.cli import app\n"
         "try:\n    app()\nexcept SystemExit as end:\n    code = end.code\n"
-        "print([name for name in ('tensorflow', 'keras', 'sklearn') if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
+        "print([name for name in ('tensorflow', 'keras', 'sklearn') if name in sys.modules], file=sys.stderr)\n"
+        "sys.exit(code)"
     )
     environment = {**os.environ, "KERAS_HOME": str(assets / "keras"), "HUMERIS_CACHE": str(place / "cache")}
     words = [sys.executable, "-c", script, "extract", data, "-b", BACKBONE, *layers, "--json"]
