@@ -49,7 +49,9 @@ class Features:
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of `keys` (n,) S32: shard number (n,) and row (n,) of its plain view, or -1 where there is none."""
-        shards = self.shards()
+        return self._find(self.shards(), keys)
+
+    def _find(self, shards: list[shard.Shard], keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._index is None:
             where = [np.nonzero(item.views == 0)[0] for item in shards]
             known = np.concatenate([item.keys[rows] for item, rows in zip(shards, where, strict=True)] or [keys[:0]])
@@ -69,13 +71,13 @@ class Features:
 
     def read(self, keys: np.ndarray) -> np.ndarray:
         """Rows (n, ...) in the order of `keys`; raises `RowsMissing` rather than fill a gap."""
-        numbers, rows = self.find(keys)
+        shards = self.shards()  # listed once: another process may add one, which would number them anew
+        numbers, rows = self._find(shards, keys)
         if not len(keys) or (numbers < 0).any():
             raise RowsMissing(
                 f"{self.path}: expected rows for {len(keys)} images, found {int((numbers >= 0).sum())}; "
                 "run `humeris extract` on the same data to compute the rest"
             )
-        shards = self.shards()
         out = np.empty((len(keys), *shards[0].shape[1:]), np.result_type(*(item.dtype for item in shards)))
         for number in np.unique(numbers):
             mine = np.nonzero(numbers == number)[0]

@@ -104,13 +104,13 @@ def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) 
         if dataset.dtype.kind not in "fu" or dataset.nbytes > size or dataset.id.get_offset() is None:
             raise Damaged(f"{name} is not a contiguous array of numbers inside the file")
     attributes = json.loads(file.attrs["attributes"])
-    if any(attributes.get(name) != value for name, value in identity.items()):
+    if not isinstance(attributes, dict) or any(attributes.get(name) != value for name, value in identity.items()):
         raise Damaged("it belongs to another extraction, layer or pool")
     features, keys, views = file["features"], file["keys"], file["views"]
     count = len(features)
     if features.ndim < 2 or keys.shape != (count, 32) or views.shape != (count,) or count == 0:
         raise Damaged("the shapes of features, keys and views do not agree")
-    if features.dtype.kind != "f" or keys.dtype != np.uint8:
+    if features.dtype.kind != "f" or keys.dtype != np.uint8 or views.dtype != np.uint16:
         raise Damaged("unexpected dtypes")
     return Shard(
         path=path,

@@ -53,7 +53,7 @@ class Store:
         if not self.path.is_dir():
             raise NotACache(f"{self.path}: expected a cache folder, found a file; give another place with --cache")
         if not mark.exists():
-            if any(entry.name not in {"CACHEDIR.TAG", "tmp"} for entry in os.scandir(self.path)):
+            if set(os.listdir(self.path)) - {"CACHEDIR.TAG", "tmp"}:
                 raise NotACache(
                     f"{self.path}: expected a humeris cache or an empty folder, found other files and no {_MARK}; "
                     "give another folder with --cache"

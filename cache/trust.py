@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +53,8 @@ class Trust:
         if damage not in self.damaged:
             self.damaged.append(damage)
         if self._write and shard.NAME.fullmatch(path.name) and os.access(path, os.R_OK):
-            path.rename(path.with_name(path.name + ".damaged"))
+            with contextlib.suppress(OSError):  # a read-only disk, or another process was faster
+                path.rename(path.with_name(path.name + ".damaged"))
 
     def save(self) -> None:
         """Write down which files were verified, where the cache may be written."""
@@ -68,4 +71,6 @@ def _fingerprint(path: Path) -> list[int]:
         status = path.stat()
     except OSError as error:
         raise shard.Damaged(f"cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
+        raise shard.Damaged("not a regular file")
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
