@@ -50,10 +50,13 @@ class Run:
         if file.exists():
             try:
                 self.description = json.loads(file.read_bytes())
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise RunError(f"{file}: expected a run's description, found something unreadable: {error}") from error
-            if self.description.get("format") != FORMAT:
-                raise RunError(f"{file}: expected run format {FORMAT}, found {self.description.get('format')}")
+            if not isinstance(self.description, dict) or self.description.get("format") != FORMAT:
+                raise RunError(
+                    f"{file}: expected a run's description in format {FORMAT}, found another one; "
+                    "use the humeris version that made it, or sweep into another folder"
+                )
 
     @classmethod
     def load(cls, path: Path | str) -> Run:
@@ -93,11 +96,11 @@ class Run:
         """The trials that ended. A line torn by a crash is passed over and its trial is run again."""
         found: dict[Trial, Score] = {}
         path = self.path / "trials.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_bytes().splitlines() if path.exists() else ():
             try:
                 value = json.loads(line)
                 found[Trial.from_dict(value["trial"])] = Score.from_dict(value["score"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return found
 
