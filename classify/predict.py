@@ -61,7 +61,7 @@ class Predictor:
         return np.asarray(self.model.predict_on_batch(images))
 
     def predict(
-        self, paths: Iterable[Path], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
+        self, paths: Iterable[Path | str], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
     ) -> Iterator[Prediction]:
         """A prediction for each path, in order, as they come; memory does not grow with their number."""
         jobs = jobs or source.cores()
@@ -73,9 +73,9 @@ class Predictor:
                 waiting = []
         yield from self._answer(waiting, top, batch_size)
 
-    def _read(self, path: Path) -> tuple[str, np.ndarray | str]:
+    def _read(self, path: Path | str) -> tuple[str, np.ndarray | str]:
         try:
-            return str(path), pixels.decode(source.read(path), self.image_size)
+            return str(path), pixels.decode(source.read(Path(path)), self.image_size)
         except pixels.Refused as refused:
             return str(path), f"{refused.reason}: {refused}"
 

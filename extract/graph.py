@@ -18,7 +18,8 @@ _UNFINISHED = {"ZeroPadding2D", "BatchNormalization", "LayerNormalization", "Nor
 class Layer:
     """One layer's output.
 
-    shape: without the batch axis. cost: multiply-adds of everything needed to compute it, for one image.
+    shape: without the batch axis. cost, elements: multiply-adds, and values written, of everything needed to compute it,
+    for one image.
     cut: whether nothing below is needed above it, except through it. finished: whether it ends a step of the network.
     """
 
@@ -26,6 +27,7 @@ class Layer:
     kind: str
     shape: tuple[int, ...]
     cost: int
+    elements: int
     cut: bool
     finished: bool
 
@@ -44,7 +46,7 @@ class Graph:
         self._names: list[str] = []
         self._kinds: list[str] = []
         self._finished: list[bool] = []
-        self._own_cost: list[int] = []
+        self._own: list[tuple[int, int]] = []  # multiply-adds, values written
         self._ancestors: list[int] = []  # bit sets
         self._last_use: list[int] = []
         self._producer: dict[int, int] = {}
@@ -79,7 +81,7 @@ class Graph:
         self._kinds.append(type(operation).__name__)
         self._finished.append(_finishes(operation))
         shape = results[0].shape
-        self._own_cost.append(_multiply_adds(operation, shape))
+        self._own.append((_multiply_adds(operation, shape), math.prod(side or 1 for side in shape)))
         if len(results) == 1 and shape[0] is None and None not in shape[1:]:
             self.outputs[prefix + operation.name] = results[0]
 
@@ -89,10 +91,10 @@ class Graph:
             cut = open_until <= number
             open_until = max(open_until, self._last_use[number])
             if name in self.outputs and self._producer[id(self.outputs[name])] == number:
-                needed = self._ancestors[number]
-                cost = sum(own for bit, own in enumerate(self._own_cost) if needed >> bit & 1)
+                needed = [own for bit, own in enumerate(self._own) if self._ancestors[number] >> bit & 1]
+                cost, elements = (sum(column) for column in zip(*needed, strict=True))
                 shape = tuple(self.outputs[name].shape[1:])
-                layers.append(Layer(name, self._kinds[number], shape, cost, cut, self._finished[number]))
+                layers.append(Layer(name, self._kinds[number], shape, cost, elements, cut, self._finished[number]))
         return layers
 
 
