@@ -15,7 +15,7 @@ def safe(value: object) -> str:
 def size(count: float) -> str:
     """A number of bytes with a unit: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"

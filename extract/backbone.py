@@ -97,10 +97,10 @@ def _keras_application(request: Request, shape: tuple[int, int, int]) -> Any:
     try:
         with weights.download_errors(request.name):
             return constructor(weights=pretrained, input_shape=shape, **arguments)
+    except WeightsError:
+        raise
     except (ValueError, TypeError) as error:
-        raise BackboneError(
-            f"backbone {request.name} at {shape[0]}x{shape[1]} pixels with {dict(request.arguments)}: {_line(error)}"
-        ) from error
+        raise BackboneError(f"backbone {request.title} at {shape[0]}x{shape[1]} pixels: {_line(error)}") from error
 
 
 def _load(request: Request) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -35,9 +36,9 @@ def downloaded() -> list[tuple[str, int, int]]:
 
 @contextlib.contextmanager
 def download_errors(backbone: str) -> Iterator[None]:
-    """Say which file is missing and where to put it, when Keras cannot download it. Its progress goes to stderr."""
+    """Say which file is missing and where to put it, when Keras cannot download it. Its progress goes to a terminal's stderr."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
             yield
     except Exception as error:  # Keras raises a bare Exception for a failed download
         match = re.search(r"URL fetch failure on (\S+?):? ", str(error))
