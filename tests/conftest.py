@@ -96,3 +96,35 @@ def humeris() -> Callable[..., Result]:
         return Result(result.exit_code, result.stdout, result.stderr)
 
     return invoke
+
+
+class Finished:
+    """A run that is done: split folders of three classes on nano, swept and exported. Read it, do not change it."""
+
+    def __init__(self, folder: Path) -> None:
+        from humeris.cache.store import Store
+        from humeris.classify import heads, pipeline
+        from humeris.extract.images import load_images
+        from humeris.extract.request import Request
+
+        self.photos, self.cache, self.path = folder / "photos", folder / "cache", folder / "run"
+        for kind, name in enumerate(("stripes", "blob", "noise")):
+            for seed in range(14):
+                draw(self.photos / ("train" if seed < 8 else "test") / name / f"{seed:02}.png", kind, seed)
+        with Store(self.cache, write=True) as store:
+            self.outcome = pipeline.run(
+                load_images(self.photos, store, jobs=1),
+                [Request.parse("nano")],
+                ["block4_out", "block5_out"],
+                [heads.parse("logreg,C=0.1/1")],
+                store,
+                out=self.path,
+                jobs=1,
+                command=f"humeris run {self.photos}",
+            )
+        self.run, self.model = self.outcome.run, self.outcome.exported.path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return Finished(tmp_path_factory.mktemp("finished"))
