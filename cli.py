@@ -16,6 +16,7 @@ import typer
 
 from . import __version__
 from .cache.errors import HumerisError
+from .cache.text import safe
 
 if TYPE_CHECKING:
     from .classify.predict import Prediction
@@ -84,7 +85,7 @@ def reported(function: _Command) -> _Command:
                 raise typer.Exit(0) from None
             if options.get("as_json"):
                 print(json.dumps({"error": str(error)}))
-            print(f"humeris: {error}", file=sys.stderr)
+            print(f"humeris: {safe(error)}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print(f"humeris: interrupted; what was done is kept. Go on with: {_command()}", file=sys.stderr)

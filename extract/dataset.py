@@ -169,13 +169,13 @@ def _manifest(path: Path) -> tuple[list[Item], list[Refusal]]:
         where = f"line {line}"
         if not row.path:
             refused.append(Refusal(f"{path.name}:{line}", "no_path", f"{where}: the path is empty"))
-        elif not target.resolve().is_relative_to(inside):
+        elif _leads_out(target, inside):
             refused.append(Refusal(row.path, "outside", f"{where}: expected a path inside {root}"))
         elif not row.label:
             refused.append(Refusal(name, "no_label", f"{where}: the label is empty"))
         elif row.split and row.split.lower() not in SPLITS:
             refused.append(Refusal(name, "unknown_split", f"{where}: expected train, val or test, found {row.split!r}"))
-        elif not target.is_file():
+        elif not os.path.isfile(target):  # unlike `Path.is_file`, False for names that no file can have
             refused.append(Refusal(name, "not_found", f"{where}: no such file"))
         else:
             item = Item(name, target, row.label, SPLITS.get(row.split.lower()), row.group or None)
@@ -189,6 +189,14 @@ def _manifest(path: Path) -> tuple[list[Item], list[Refusal]]:
         del items[name]
         refused.append(Refusal(name, "conflicting_rows", "listed with different labels, splits or groups"))
     return list(items.values()), refused
+
+
+def _leads_out(path: Path, inside: Path) -> bool:
+    """Whether `path`, links followed, lies outside of `inside`; a path that cannot exist leads nowhere."""
+    try:
+        return not Path(os.path.realpath(path)).is_relative_to(inside)
+    except (OSError, ValueError):
+        return False
 
 
 def _name(path: Path, root: Path) -> str:

@@ -38,7 +38,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
                 if where[field] is None:
                     raise DataError(
                         f"{path}: expected a column {' or '.join(_COLUMNS[field][:3])}, "
-                        f"found the columns {', '.join(header) or '(none)'}; name the columns in the first line"
+                        f"found the columns {', '.join(header)[:200] or '(none)'}; name the columns in the first line"
                     )
             for cells in reader:
                 if cells:

@@ -7,10 +7,11 @@ the key of every feature.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
@@ -24,6 +25,20 @@ _MAGIC = (
     ("TIFF", b"II*\x00", 0),
     ("TIFF", b"MM\x00*", 0),
 )
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's plugins raise on garbled input.
+_GARBLED = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error,
+)  # fmt: skip
 
 # Pillow warns of odd metadata and large images; here the outcome of each file says it. `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -75,16 +90,23 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
                 )
             longer = 2 * max(height, width)
             image.draft("RGB", (longer, longer))
-            upright = _rgb(ImageOps.exif_transpose(image))
+            upright = _rgb(_upright(image))
             return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
     except UnidentifiedImageError as error:
         raise Refused("damaged", f"the {name} header cannot be read") from error
     except Image.DecompressionBombError as error:
         raise Refused("too_large", f"expected at most {MAX_PIXELS:,} pixels") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise Refused("damaged", f"{name}: {error}") from error  # what Pillow's plugins raise on garbled input
+    except _GARBLED as error:
+        raise Refused("damaged", f"{name}: {error}") from error
     except MemoryError as error:
         raise Refused("too_large", "not enough memory to decode it") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF says. Pillow's `exif_transpose` also writes the metadata anew, and fails on odd ones."""
+    image.load()  # which turns a TIFF by itself, and takes the tag away
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -23,13 +23,16 @@ def read(path: Path) -> bytes:
     """The bytes of a regular file; raises `Refused` for anything else (opening a FIFO would wait for ever)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise Refused("not_a_file", "expected a regular file")
             if status.st_size > MAX_BYTES:
                 raise Refused("too_large", f"expected at most {MAX_BYTES:,} bytes, found {status.st_size:,}")
-            return file.read()
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise Refused("unreadable", os.strerror(error.errno or 0)) from error
 

@@ -266,7 +266,8 @@ def test_hostile_files_are_refused_and_nothing_outside_is_opened(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert all(result["naive"].values()) and len(result["naive"]) == 4
+    assert all(result["naive"].values())
+    assert len(result["naive"]) == 4
     assert {name: outcome.split(":")[0] for name, outcome in result["found"].items()} == dict.fromkeys(
         result["found"], "refused"
     )

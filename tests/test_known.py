@@ -1,0 +1,156 @@
+"""What is remembered about files: an unchanged file is not read again, a changed one always is."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from humeris.cache.memo import Memo
+from humeris.extract import pixels
+from humeris.extract.known import Fact, Known, Stamp
+
+FACT = Fact(bytes(range(32)), "PNG")
+
+
+@pytest.fixture
+def memo(tmp_path: Path) -> Memo:
+    return Memo(tmp_path / "known", tmp_path / "tmp", lambda: None)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "data" / "a.png"
+    path.parent.mkdir()
+    path.write_bytes(b"one")
+    settle(path)
+    return path
+
+
+def settle(path: Path) -> None:
+    """Wait until a later change must show in the file's times (some 20 ms, unless the disk's clock is slow)."""
+    while not Stamp.of(path).settled(time.time_ns()):
+        pass
+
+
+def known(memo: Memo, file: Path) -> Known:
+    return Known(memo, file.parent)
+
+
+def remembered(memo: Memo, file: Path, fact: Fact = FACT) -> None:
+    first = known(memo, file)
+    first.put("a.png", Stamp.of(file), fact)
+    first.save(["a.png"])
+
+
+def test_a_fact_is_remembered_from_one_run_to_the_next(memo: Memo, file: Path) -> None:
+    remembered(memo, file)
+    assert known(memo, file).get("a.png", file) == FACT
+    assert known(memo, file).get("b.png", file) is None
+
+
+def test_a_refusal_is_remembered_with_its_reason(memo: Memo, file: Path) -> None:
+    fact = Fact(bytes(32), "", "not_an_image", "found b'<ht\0ml>'")
+    remembered(memo, file, fact)
+    found = known(memo, file).get("a.png", file)
+    assert found == Fact(bytes(32), "", "not_an_image", "found b'<ht ml>'")
+
+
+def test_a_same_size_edit_with_its_time_put_back_is_noticed(memo: Memo, file: Path) -> None:
+    status = file.stat()
+    remembered(memo, file)
+    file.write_bytes(b"two")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (file.stat().st_mtime_ns, file.stat().st_size) == (status.st_mtime_ns, status.st_size)
+    assert known(memo, file).get("a.png", file) is None
+
+
+@pytest.mark.parametrize("shift", [-86_400, 3600, 366 * 86_400])
+def test_a_changed_time_makes_the_file_unknown(shift: int, memo: Memo, file: Path) -> None:
+    remembered(memo, file)
+    os.utime(file, (file.stat().st_atime + shift, file.stat().st_mtime + shift))
+    assert known(memo, file).get("a.png", file) is None
+
+
+def test_another_file_of_the_same_size_and_time_is_noticed(memo: Memo, file: Path) -> None:
+    status = file.stat()
+    remembered(memo, file)
+    other = file.with_name("other")
+    other.write_bytes(b"two")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(file)
+    assert known(memo, file).get("a.png", file) is None
+
+
+def test_a_file_that_is_gone_is_unknown(memo: Memo, file: Path) -> None:
+    remembered(memo, file)
+    file.unlink()
+    assert known(memo, file).get("a.png", file) is None
+
+
+def test_a_file_just_written_is_not_remembered(memo: Memo, file: Path) -> None:
+    """Within one tick of the clock a second change could leave the same times."""
+    file.write_bytes(b"new")
+    os.utime(file, ns=(time.time_ns() + 10**9, time.time_ns() + 10**9))
+    assert not Stamp.of(file).settled(Stamp.of(file).ctime_ns + 1)
+    first = known(memo, file)
+    first.put("a.png", Stamp(1, 3, 0, time.time_ns()), FACT)
+    first.save(["a.png"])
+    assert known(memo, file).get("a.png", file) is None
+
+
+def test_a_file_system_of_whole_seconds_needs_longer(file: Path) -> None:
+    stamp = Stamp(1, 1, 10**9, 5 * 10**9)
+    assert not stamp.settled(6 * 10**9)
+    assert stamp.settled(8 * 10**9)
+    assert Stamp(1, 1, 10**9, 5 * 10**9 + 1).settled(6 * 10**9)
+
+
+def test_what_is_not_listed_any_more_is_forgotten(memo: Memo, file: Path) -> None:
+    first = known(memo, file)
+    for name in ("a.png", "b.png"):
+        first.put(name, Stamp.of(file), FACT)
+    first.save(["b.png"])
+    assert known(memo, file).get("a.png", file) is None
+    assert known(memo, file).get("b.png", file) == FACT
+
+
+def test_facts_of_another_pixels_version_are_not_used(memo: Memo, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered(memo, file)
+    monkeypatch.setattr(pixels, "version", lambda: "0, other")
+    assert known(memo, file).get("a.png", file) is None
+
+
+def test_facts_belong_to_their_root(memo: Memo, file: Path, tmp_path: Path) -> None:
+    remembered(memo, file)
+    assert Known(memo, tmp_path).get("a.png", file) is None
+    link = tmp_path / "link"
+    link.symlink_to(file.parent)
+    assert Known(memo, link).get("a.png", file) == FACT
+
+
+def test_damaged_facts_are_forgotten_and_found_out_again(memo: Memo, file: Path, tmp_path: Path) -> None:
+    remembered(memo, file)
+    (path,) = (tmp_path / "known").iterdir()
+    good = path.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        changed = bytearray(good)
+        changed[random.integers(len(good))] ^= 1 << random.integers(8)
+        path.write_bytes(changed)
+        assert known(memo, file).get("a.png", file) is None
+        path.write_bytes(good[: random.integers(len(good))])
+        assert known(memo, file).get("a.png", file) is None
+
+
+def test_names_of_any_bytes_and_digests_with_zeros_survive(memo: Memo, file: Path) -> None:
+    names = ["new\nline", "caf\udce9", "=x", "ü", "x" * 255]
+    facts = {name: Fact(bytes([number]) + bytes(31), "PNG") for number, name in enumerate(names)}
+    first = known(memo, file)
+    for name, fact in facts.items():
+        first.put(name, Stamp.of(file), fact)
+    first.save(names)
+    assert {name: known(memo, file).get(name, file) for name in names} == facts
