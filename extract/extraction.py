@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cache.errors import BackboneError
 from ..cache.extraction import Extraction
 from ..cache.store import Store
 from . import pixels, source
@@ -91,6 +92,11 @@ def extract_features(
         needed = np.logical_or.reduce(list(masks.values()))
         todo = [image for image, need in zip(images.used, needed, strict=True) if need]
         backbone = backbone or build(request)
+        if backbone.spec.digest != card.spec.digest:
+            raise BackboneError(
+                f"backbone {request.title}: expected the weights {card.spec.weights_sha256[:12]} that were there before, "
+                f"found {backbone.spec.weights_sha256[:12]}; delete {store.path / 'known'} and run the command again"
+            )
         _compute(result, todo, masks, backbone, extraction, batch_size, jobs or source.cores(), progress)
     images.known.save(item.name for item in images.dataset.items)
     store.close()
@@ -130,7 +136,8 @@ def _compute(
         for done, (image, outcome) in enumerate(decoded, start=1):
             if isinstance(outcome, pixels.Refused):
                 refused[image.name] = Refusal(image.name, outcome.reason, str(outcome))
-                result.images.remember(image, outcome)
+                if outcome.reason in pixels.LASTING:
+                    result.images.known.refuse(image.name, outcome.reason, str(outcome))
             else:
                 batch.append((image, outcome))
             if len(batch) == batch_size or done == len(todo):

@@ -80,11 +80,6 @@ class Images:
             refused=self.refused + tuple(refused.values()),
         )
 
-    def remember(self, image: Image, refused: pixels.Refused) -> None:
-        """Note for the next run that the file cannot be decoded."""
-        stamp = Stamp.of(image.path)
-        self.known.put(image.name, stamp, Fact(image.digest, image.format, refused.reason, str(refused)))
-
     def summary(self) -> dict[str, object]:
         """Counts for people and JSON; formats other than the commonest are listed by name when they are few."""
         formats = Counter(image.format for image in self.used)
@@ -149,7 +144,7 @@ def _look(item: Item) -> tuple[Item, Stamp | None, Fact]:
         digest = source.digest(data)
         return item, stamp, Fact(digest, pixels.sniff(data))
     except pixels.Refused as refused:
-        keep = stamp if refused.reason in {"empty", "not_an_image"} else None
+        keep = stamp if refused.reason in pixels.LASTING else None
         return item, keep, Fact(digest, "", refused.reason, str(refused))
 
 

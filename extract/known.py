@@ -6,7 +6,7 @@ import io
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,13 @@ class Known:
         """Remember `fact`, unless the file is so young that a later change might not show."""
         if stamp.settled(time.time_ns()):
             self._facts[name] = (stamp, fact)
+            self._changed = True
+
+    def refuse(self, name: str, reason: str, detail: str) -> None:
+        """Add to what is known of a file that it cannot be used; its stamp stays the one it was identified with."""
+        if name in self._facts:
+            stamp, fact = self._facts[name]
+            self._facts[name] = (stamp, replace(fact, reason=reason, detail=detail))
             self._changed = True
 
     def save(self, names: Iterable[str]) -> None:

@@ -36,7 +36,7 @@ def downloaded() -> list[tuple[str, int, int]]:
 
 @contextlib.contextmanager
 def download_errors(backbone: str) -> Iterator[None]:
-    """Say which file is missing and where to put it, when Keras cannot download it. Its progress goes to a terminal's stderr."""
+    """Say which file is missing and where to put it when Keras cannot download it; its progress goes to a terminal only."""
     try:
         with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
             yield
