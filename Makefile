@@ -1,6 +1,6 @@
 # Everything a fresh machine with Python 3.11 to 3.13 and make needs: `make demo`, `make test`.
 
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 DEMO ?= demo
@@ -24,7 +24,7 @@ tests: .venv/developing
 	$(BIN)/python -m pytest -n 2 $(PYTEST)
 
 .venv/installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "humeris needs Python 3.11, 3.12 or 3.13: none of python3.13, python3.12, python3.11 and python3 is one; name yours with make PYTHON=..." >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "humeris needs Python 3.11, 3.12 or 3.13: none of python3, python3.13, python3.12 and python3.11 is one; name yours with make PYTHON=..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
