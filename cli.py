@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -283,10 +284,10 @@ def predict(
             refused += bool(each.refused)
             yield each
 
-    if as_json:
-        print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2))
-    else:
-        with out.open("w", encoding="utf-8", errors="surrogateescape") if out else nullcontext(sys.stdout) as file:
+    with out.open("w", encoding="utf-8", errors="surrogateescape") if out else nullcontext(sys.stdout) as file:
+        if as_json:
+            print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2), file=file)
+        else:
             for line in text.predictions(counted(), form):
                 print(line, file=file)
     return 1 if refused else 0
@@ -426,7 +427,15 @@ def _damage(store: Any) -> dict[str, Any]:
 
 
 def _command() -> str:
-    return shlex.join(["humeris", *sys.argv[1:]])
+    return shlex.join([_program(), *sys.argv[1:]])
+
+
+def _program() -> str:
+    """What to type for this command: its name where that is found, else the path it was started by."""
+    found = shutil.which("humeris")
+    if Path(sys.argv[0]).name != "humeris" or found and os.path.samefile(found, sys.argv[0]):
+        return "humeris"
+    return os.path.relpath(sys.argv[0])
 
 
 def _render(found: dict[str, Any], as_json: bool, quiet: bool, show: Callable[[dict[str, Any]], str]) -> int:
@@ -434,7 +443,7 @@ def _render(found: dict[str, Any], as_json: bool, quiet: bool, show: Callable[[d
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=True))
     elif not quiet:
-        print(show(found))
+        print(show(found).replace("next: humeris ", f"next: {_program()} "))
     left_out = (found.get("data") or {}).get("refused") or found.get("left_out") or found.get("damaged")
     unstored = any(each.get("not_finite") for each in found.get("extracted", []))
     return 1 if left_out or unstored else 0

@@ -45,7 +45,7 @@ class Predictor:
         self.path = Path(path)
         described = _description(self.path)
         self.classes: list[str] = described["classes"]
-        self.image_size: tuple[int, int] = tuple(described["image_size"])
+        self.image_size: tuple[int, int] = described["image_size"]
         if described["pixels"] != pixels.version():
             raise ModelError(
                 f"{path}: expected pixels version {pixels.version()!r}, found {described['pixels']!r}; "
@@ -121,9 +121,10 @@ def _description(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: expected a model that `humeris export` wrote, found no file there; check the path")
     try:
         with zipfile.ZipFile(path) as archive:
-            found: dict[str, Any] = json.loads(archive.read(MEMBER))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            found = json.loads(archive.read(MEMBER))
+        height, width = found["image_size"]
+        return {"classes": list(found["classes"]), "image_size": (int(height), int(width)), "pixels": found["pixels"]}
+    except (OSError, KeyError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"{path}: expected a .keras file that `humeris export` wrote (with {MEMBER} inside), found another file"
         ) from error
-    return found
