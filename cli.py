@@ -433,7 +433,7 @@ def _command() -> str:
 def _program() -> str:
     """What to type for this command: its name where that is found, else the path it was started by."""
     found = shutil.which("humeris")
-    if Path(sys.argv[0]).name != "humeris" or found and os.path.samefile(found, sys.argv[0]):
+    if Path(sys.argv[0]).name != "humeris" or (found and os.path.samefile(found, sys.argv[0])):
         return "humeris"
     return os.path.relpath(sys.argv[0])
 

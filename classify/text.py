@@ -37,13 +37,13 @@ def outcome(found: Mapping[str, Any]) -> str:
 def demo(found: Mapping[str, Any]) -> str:
     """`humeris demo`."""
     trained, random = found["trained"], found["random"]
-    root = Path(trained["data"]["root"])
+    sevens = Path(trained["data"]["source"], "7")
     return paragraphs(
         outcome(trained).rpartition("\n")[0],
         f"\nnano, trained on drawings:  test accuracy {_accuracy(trained['test'])}",
         f"nano, random weights:       test accuracy {_accuracy(random['test'])}",
         f"model: {safe(trained['exported']['model'])}",
-        f"next: humeris predict {safe(trained['exported']['model'])} {safe(root / '7')} --top 2",
+        f"next: humeris predict {safe(trained['exported']['model'])} {safe(sevens)} --top 2",
     )
 
 
