@@ -50,7 +50,10 @@ class Graph:
         self._ancestors: list[int] = []  # bit sets
         self._last_use: list[int] = []
         self._producer: dict[int, int] = {}
-        self._inline(model, preprocessing.apply(self.image, mode), "")
+        self._own_names: dict[int, str] = {}
+        self._taken = {"image", "humeris_preprocessing"}
+        self._scaled, self._scaled_last_use = preprocessing.apply(self.image, mode), 0
+        self._inline(model, self._scaled, "")
         self.layers = self._describe()
 
     def _inline(self, model: Any, tensor: Any, prefix: str) -> Any:
@@ -69,24 +72,38 @@ class Graph:
 
         return model._run_through_graph(tensor, call_fn=call)
 
+    def _name(self, operation: Any, prefix: str) -> str:
+        """The operation's name with its prefix. Two nested models may each have a `conv`: the second is renamed inside.
+
+        A Keras model refuses to hold two operations of one name.
+        """
+        if id(operation) not in self._own_names:
+            own = self._own_names[id(operation)] = operation.name
+            if own in self._taken:
+                operation.name = f"humeris_{len(self._names)}_{own}"
+            self._taken.add(operation.name)
+        return prefix + self._own_names[id(operation)]
+
     def _note(self, operation: Any, prefix: str, inputs: list[Any], results: list[Any]) -> None:
-        number = len(self._names)
+        number, name = len(self._names), self._name(operation, prefix)
         used = {self._producer[id(tensor)] for tensor in inputs if id(tensor) in self._producer}
         for producer in used:
             self._last_use[producer] = number
+        if any(tensor is self._scaled for tensor in inputs):
+            self._scaled_last_use = number
         self._ancestors.append((1 << number) | _union(self._ancestors[producer] for producer in used))
         self._producer.update((id(tensor), number) for tensor in results)
         self._last_use.append(number)
-        self._names.append(prefix + operation.name)
+        self._names.append(name)
         self._kinds.append(type(operation).__name__)
         self._finished.append(_finishes(operation))
         shape = results[0].shape
         self._own.append((_multiply_adds(operation, shape), math.prod(side or 1 for side in shape)))
         if len(results) == 1 and shape[0] is None and None not in shape[1:]:
-            self.outputs[prefix + operation.name] = results[0]
+            self.outputs[name] = results[0]
 
     def _describe(self) -> list[Layer]:
-        layers, open_until = [], 0
+        layers, open_until = [], self._scaled_last_use
         for number, name in enumerate(self._names):
             cut = open_until <= number
             open_until = max(open_until, self._last_use[number])

@@ -70,9 +70,9 @@ def apply(tensor: Any, tap: Tap) -> Any:
         if tap.pool == "cls":
             return tensor[:, 0]
         return (layers.GlobalAveragePooling1D if tap.pool == "avg" else layers.GlobalMaxPooling1D)(name=name)(tensor)
-    if grid:
+    if grid > 1:
         return layers.Flatten(name=name)(layers.AdaptiveAveragePooling2D(grid, name=name + "_cells")(tensor))
-    return (layers.GlobalAveragePooling2D if tap.pool == "avg" else layers.GlobalMaxPooling2D)(name=name)(tensor)
+    return (layers.GlobalMaxPooling2D if tap.pool == "max" else layers.GlobalAveragePooling2D)(name=name)(tensor)
 
 
 def resolve(patterns: Iterable[str], layers: Sequence[Layer], defaults: Sequence[str], pools: Sequence[str]) -> list[Tap]:
