@@ -1,0 +1,185 @@
+"""The house: flow one way, a face that costs nothing, every public name described."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import humeris
+
+ROOT = Path(humeris.__file__).parent
+FOLDERS = ("cache", "extract", "classify")
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+CODE = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+
+
+def imported(path: Path) -> list[tuple[str, bool]]:
+    """(module as a dotted path below the package, whether at import time) of every import of ours in a file."""
+    tree = ast.parse(path.read_text())
+    typing = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    package = path.relative_to(ROOT).parent.parts
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else [])]
+            early = any(node is top for top in tree.body) and id(node) not in typing
+            for alias in node.names:
+                parts = [*base, alias.name]
+                known = (ROOT.joinpath(*parts).with_suffix(".py")).exists()
+                found.append((".".join(parts if known else base), early))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert not any(name.split(".")[0] == "humeris" for name in names), f"{path}: an absolute import of ours"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [("cache", ("extract", "classify", "cli")), ("extract", ("classify", "cli")), ("classify", ("cli",))],
+)
+def test_the_flow_of_imports_is_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
+    files = sorted((ROOT / folder).glob("*.py"))
+    assert len(files) > 5
+    wrong = [f"{path.name} imports {name}" for path in files for name, _ in imported(path) if name.startswith(forbidden)]
+    assert wrong == []
+
+
+def test_the_rule_would_notice_an_import_the_wrong_way(tmp_path: Path) -> None:
+    assert ("cache.store", True) in imported(ROOT / "extract/images.py")
+    assert ("cache.errors", True) in imported(ROOT / "classify/splits.py")
+    assert any(name.startswith("extract") for name, _ in imported(ROOT / "classify/splits.py"))
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): [name for name, early in imported(path) if early]
+        for path in MODULES
+    }
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way, name])
+        if name not in done:
+            for other in graph.get(name, []):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+    assert len(done & set(graph)) == len(MODULES)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "__init__.py", "cli.py"])
+def test_every_public_thing_has_a_docstring(name: str) -> None:
+    tree = ast.parse((ROOT / name).read_text())
+    assert ast.get_docstring(tree), "the module"
+
+    def check(body: list[ast.stmt], where: str) -> None:
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                overrides = where and node.name == "render"  # rich's own method
+                assert overrides or ast.get_docstring(node), f"{where}{node.name}"
+                if isinstance(node, ast.ClassDef):
+                    check(node.body, f"{node.name}.")
+
+    check(tree.body, "")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "__init__.py", "cli.py"])
+def test_every_function_has_type_hints(name: str) -> None:
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert node.returns is not None, node.name
+            assert all(each.annotation or each.arg in {"self", "cls"} for each in arguments), node.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_library_never_prints(name: str) -> None:
+    calls = [node.func for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "__init__.py", "cli.py"])
+def test_nothing_is_loaded_that_can_run_code(name: str) -> None:
+    tree = ast.parse((ROOT / name).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & CODE
+        if isinstance(node, ast.ImportFrom):
+            taken = {alias.name for alias in node.names}
+            assert (node.module or "").split(".")[0] not in CODE
+            assert not (node.module == "joblib" and taken & {"load", "dump"})
+        if isinstance(node, ast.Call):
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            called = ast.unparse(node.func)
+            for keyword, wanted in (("allow_pickle", False), ("safe_mode", True)):
+                if keyword in keywords:
+                    assert ast.literal_eval(keywords[keyword]) is wanted, called
+            if called in {"np.load", "numpy.load"}:
+                assert "allow_pickle" in keywords
+            if called.endswith("load_model"):
+                assert "safe_mode" in keywords
+            assert called not in {"eval", "exec", "joblib.load"}
+
+
+def test_only_the_face_and_the_command_line_lie_at_the_root() -> None:
+    assert sorted(path.name for path in ROOT.glob("*.py")) == ["__init__.py", "cli.py"]
+
+
+def test_the_packages_listed_are_the_folders_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = project["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(["humeris", *(f"humeris.{name}" for name in FOLDERS)])
+    there = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "examples", "benchmarks"}
+    assert there == set(FOLDERS)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == humeris.__version__
+
+
+def test_the_data_files_that_ship_are_listed() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert data["humeris.extract"] == ["nano.weights.h5"]
+    assert (ROOT / "extract/nano.weights.h5").is_file()
+    assert (ROOT / "extract/nano.weights.h5").stat().st_size < 1_000_000
+    assert (ROOT / "py.typed").is_file()
+
+
+def test_the_public_names_are_sorted_importable_and_all_there_is() -> None:
+    assert humeris.__all__ == ["__version__", *sorted(humeris.__all__[1:])]
+    assert dir(humeris) == sorted(humeris.__all__)
+    for name in humeris.__all__:
+        assert getattr(humeris, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = humeris.nothing  # type: ignore[attr-defined]
+
+
+HEAVY = ["tensorflow", "keras", "h5py", "sklearn", "joblib", "PIL", "rich", "typer", "platformdirs", "numpy", "scipy"]
+
+
+def heavy_after(code: str) -> list[str]:
+    """Which heavy modules are loaded after `code`, in a fresh process."""
+    ask = f"{code}\nimport sys; print(*(name for name in {HEAVY} if name in sys.modules))"
+    return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert heavy_after("import humeris") == []
+
+
+def test_the_errors_are_light() -> None:
+    assert heavy_after("from humeris import HumerisError") == []
