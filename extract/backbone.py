@@ -107,7 +107,8 @@ def _load(request: Request) -> Any:
     path, keras = request.file, load_keras()
     assert path is not None
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with weights.nothing_skipped():
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a file of the user's: Keras raises almost anything on a damaged or hostile one
         raise BackboneError(f"backbone {path}: cannot be loaded as a .keras file: {_line(error)}") from error
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
@@ -57,7 +58,8 @@ def look_up(request: Request, memo: Memo) -> tuple[Card, Backbone | None]:
     Keras's own downloads by name, size and mtime.
     """
     if (stored := memo.get_json("backbone", _key(request))) is not None:
-        return Card.from_dict(stored), None
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # one that an older humeris left
+            return Card.from_dict(stored), None
     backbone = build(request)
     card = Card.of(backbone)
     memo.put_json("backbone", _key(request), card.to_dict())  # the key anew: building may have downloaded the weights

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,22 @@ def download_errors(backbone: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def nothing_skipped() -> Iterator[None]:
+    """Raise `UserWarning` where Keras would only warn that layers keep the random weights they began with."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Skipping nested container", UserWarning)
+        yield
+
+
 def load(model: Any, path: Path) -> None:
     """Load a weights file (`.weights.h5`, or `.h5` in Keras's older layout) into `model`; raises `WeightsError`."""
     if not path.is_file():
         raise WeightsError(f"weights {path}: expected imagenet, random or a weights file, found no file there")
     try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with nothing_skipped():
+            model.load_weights(path)
+    except (OSError, ValueError, KeyError, TypeError, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"weights {path}: expected weights of {model.name}, found other ones: {reason}") from error
 

@@ -44,7 +44,7 @@ def test_the_default_sizes_are_those_of_the_papers() -> None:
         ("convnext", "none", "convnext_tiny convnext_small convnext_base convnext_large convnext_xlarge"),
         ("densenet", "torch", "densenet121 densenet169 densenet201"),
         ("efficientnet", "none", " ".join(f"efficientnet_b{number}" for number in range(8))),
-        ("efficientnet_v2", "none", " ".join(f"efficientnet_v2_{size}" for size in "b0 b1 b2 b3 s m l".split())),
+        ("efficientnet_v2", "none", " ".join(f"efficientnet_v2_{size}" for size in ["b0", "b1", "b2", "b3", "s", "m", "l"])),
         ("inception_resnet_v2", "tf", "inception_resnet_v2"),
         ("inception_v3", "tf", "inception_v3"),
         ("mobilenet", "tf", "mobilenet"),

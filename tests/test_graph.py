@@ -117,8 +117,8 @@ def test_shapes_are_without_the_batch() -> None:
 
 def nested() -> Any:
     keras = load_keras()
-    inner = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.ReLU(name="relu")],
-                             name="inner")  # fmt: skip
+    layers = [keras.Input((8, 8, 4)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.ReLU(name="relu")]
+    inner = keras.Sequential(layers, name="inner")
     image = keras.Input((16, 16, 3))
     middle_in = keras.Input((16, 16, 3))
     middle = keras.Model(middle_in, inner(keras.layers.Conv2D(4, 3, strides=2, padding="same", name="conv")(middle_in)),
