@@ -89,7 +89,7 @@ def reported(function: _Command) -> _Command:
             print(f"humeris: {safe(error)}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            print(f"humeris: interrupted; what was done is kept. Go on with: {_command()}", file=sys.stderr)
+            print(f"humeris: interrupted; what was done is kept. Go on with: {safe(_command())}", file=sys.stderr)
             raise typer.Exit(130) from None
         if code:
             raise typer.Exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ def safe(value: object) -> str:
     """`value` on one line, with what could move the cursor or reorder the text escaped (file names may hold anything)."""
     text = str(value)
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in text)
+
+
+def quoted(value: object) -> str:
+    """`value` as one word of a shell command, harmless on a terminal."""
+    return shlex.quote(safe(value))
 
 
 def size(count: float) -> str:
@@ -42,7 +48,7 @@ def _is_number(cell: str) -> bool:
 
 def damaged(found: Mapping[str, Any]) -> str:
     """A line per damaged file, or nothing."""
-    lines = [f"damaged: {safe(each['path'])}: {each['reason']}" for each in found.get("damaged", [])]
+    lines = [f"damaged: {safe(each['path'])}: {safe(each['reason'])}" for each in found.get("damaged", [])]
     if lines:
         lines.append("damaged files are not used; their rows will be computed again by the next `humeris extract`")
     return "\n".join(lines)
@@ -56,7 +62,7 @@ def paragraphs(*parts: str) -> str:
 def inventory(found: Mapping[str, Any]) -> str:
     """`humeris cache list`."""
     if not found["extractions"]:
-        return paragraphs(f"{found['cache']}: nothing is cached yet; `humeris extract DATA` fills it", damaged(found))
+        return paragraphs(f"{safe(found['cache'])}: nothing is cached yet; `humeris extract DATA` fills it", damaged(found))
     rows = [
         [
             each["extraction"],
@@ -69,7 +75,7 @@ def inventory(found: Mapping[str, Any]) -> str:
         for each in found["extractions"]
     ]
     table = columns(["extraction", "backbone", "pixels", "taps", "images", "size"], rows)
-    return paragraphs(table, f"{found['cache']}: {size(found['bytes'])}", damaged(found))
+    return paragraphs(table, f"{safe(found['cache'])}: {size(found['bytes'])}", damaged(found))
 
 
 def info(found: Mapping[str, Any]) -> str:
@@ -86,14 +92,14 @@ def info(found: Mapping[str, Any]) -> str:
         ]
         for tap in found["taps"]
     ]
-    return paragraphs(found["path"], f"{spec}\n", columns(["tap", "row", "dtype", "images", "shards", "size"], rows))
+    return paragraphs(safe(found["path"]), f"{spec}\n", columns(["tap", "row", "dtype", "images", "shards", "size"], rows))
 
 
 def verified(found: Mapping[str, Any]) -> str:
     """`humeris cache verify`."""
     verdict = "damage found" if found["damaged"] else "all sound"
     return paragraphs(
-        f"{found['cache']}: {found['shards']} shards, {found['rows']} rows, {size(found['bytes'])}: {verdict}",
+        f"{safe(found['cache'])}: {found['shards']} shards, {found['rows']} rows, {size(found['bytes'])}: {verdict}",
         f"{found['rows_not_finite']} rows hold NaN or infinity" if found["rows_not_finite"] else "",
         damaged(found),
         *(f"set aside earlier: {safe(path)}" for path in found["set_aside"]),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..cache.text import columns, damaged, paragraphs, safe, size
+from ..cache.text import columns, damaged, paragraphs, quoted, safe, size
 from ..extract.text import extracted as extracted_text
 from ..extract.text import images
 from .predict import Prediction
@@ -23,7 +23,7 @@ def run(found: Mapping[str, Any]) -> str:
         images(found["data"]),
         _result(found),
         damaged(found),
-        f"next: humeris export {safe(found['run'])} -o model.keras",
+        f"next: humeris export {quoted(found['run'])} -o model.keras",
     )
 
 
@@ -43,7 +43,7 @@ def demo(found: Mapping[str, Any]) -> str:
         f"\nnano, trained on drawings:  test accuracy {_accuracy(trained['test'])}",
         f"nano, random weights:       test accuracy {_accuracy(random['test'])}",
         f"model: {safe(trained['exported']['model'])}",
-        f"next: humeris predict {safe(trained['exported']['model'])} {safe(sevens)} --top 2",
+        f"next: humeris predict {quoted(trained['exported']['model'])} {quoted(sevens)} --top 2",
     )
 
 
@@ -54,7 +54,7 @@ def exported(found: Mapping[str, Any]) -> str:
     return paragraphs(
         f"model: {safe(done['model'])} ({size(done['bytes'])}), loaded again in a fresh process: "
         f"{parity['top1_agree']} of {parity['images']} classes equal, probabilities within {parity['max_difference']:.1e}",
-        f"next: humeris predict {safe(done['model'])} IMAGES",
+        f"next: humeris predict {quoted(done['model'])} IMAGES",
     )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..cache.text import columns, damaged, paragraphs, safe, size
+from ..cache.text import columns, damaged, paragraphs, quoted, safe, size
 
 _LISTED = 20
 
@@ -39,9 +39,9 @@ def extracted(found: Mapping[str, Any]) -> str:
             f"{each['seconds']:.1f} s{rate}, {size(each['bytes'])} written"
         )
         parts += [f"  {tap}: {count} new rows" for tap, count in each["rows"].items() if count]
-        parts += [f"  not stored: {safe(bad['name'])}: {bad['detail']}" for bad in each["not_finite"][:_LISTED]]
-    data = safe(found["data"]["source"])
-    return paragraphs(*parts, damaged(found), f"cache: {found['cache']}", f"next: humeris sweep {data}")
+        parts += [f"  not stored: {safe(bad['name'])}: {safe(bad['detail'])}" for bad in each["not_finite"][:_LISTED]]
+    data = quoted(found["data"]["source"])
+    return paragraphs(*parts, damaged(found), f"cache: {safe(found['cache'])}", f"next: humeris sweep {data}")
 
 
 def plans(found: Mapping[str, Any]) -> str:
@@ -96,17 +96,18 @@ def doctor(found: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
     cache = found["cache"]
     if "problem" in cache:
-        state = f"cache      {cache['problem']}"
+        state = f"cache      {safe(cache['problem'])}"
     else:
         access = "writable" if cache["writable"] else "read-only"
-        state = f"cache      {cache['path']}: {cache['extractions']} extractions, {access}, {size(cache['bytes_free'])} free"
+        free = size(cache["bytes_free"])
+        state = f"cache      {safe(cache['path'])}: {cache['extractions']} extractions, {access}, {free} free"
     return paragraphs(
         f"python     {found['python']}",
         f"packages   {packages}",
         f"compute    keras on {found['backend']}, {', '.join(found['devices'])}, {found['cores']} cores",
         f"precision  {found['precision']}",
         f"pixels     version {found['pixels']}",
-        f"weights    {found['keras_home']}: {', '.join(found['weights_at_hand']) or 'none downloaded'}",
+        f"weights    {safe(found['keras_home'])}: {', '.join(found['weights_at_hand']) or 'none downloaded'}",
         state,
         damaged(cache),
     )
