@@ -88,6 +88,7 @@ def extract_features(
     extraction = store.extraction(card.spec)
     masks = missing(extraction, taps, images.keys)
     if masks:
+        extraction.create()  # so that a cache that cannot be written is found out before the network runs
         extraction.attach("layers", [asdict(layer) for layer in card.layers])
         needed = np.logical_or.reduce(list(masks.values()))
         todo = [image for image, need in zip(images.used, needed, strict=True) if need]
