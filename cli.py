@@ -65,7 +65,9 @@ CacheFolder = Annotated[
     Path | None,
     typer.Option("--cache", envvar="HUMERIS_CACHE", help="The cache folder.", show_default="the user's cache"),
 ]
-Seed = Annotated[int, typer.Option(envvar="HUMERIS_SEED", help="Of folds, MLP heads and random weights.")]
+Seed = Annotated[
+    int, typer.Option(envvar="HUMERIS_SEED", min=0, max=2**32 - 1, help="Of folds, MLP heads and random weights.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use the first so many images of each class and split.")]
 Json = Annotated[bool, typer.Option("--json", envvar="HUMERIS_JSON", help="One JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HUMERIS_QUIET", help="Errors only.")]

@@ -136,9 +136,15 @@ def _architecture(request: Request) -> str:
 
 
 def file_architecture(path: Path) -> str:
-    """The digest of the file's own configuration: the same weights in another structure give other features."""
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
+    """The digest of the file's own configuration: the same weights in another structure give other features.
+
+    Raises `BackboneError`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = dict(json.loads(archive.read("config.json")))
+    except (OSError, KeyError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+        raise BackboneError(f"backbone {path}: expected a .keras file, found another one: {_line(error)}") from error
     config.pop("compile_config", None)
     return f"sha256:{hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()}"
 
