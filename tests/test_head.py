@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from humeris.cache.errors import HeadError, RunError
-from humeris.classify.head import Dense, Head, softmax_of
-from humeris.classify.heads import FAMILIES, parse
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from humeris.cache.errors import HeadError, RunError
+from humeris.classify.head import Dense, Head, softmax_of
+from humeris.classify.heads import FAMILIES, parse
 
 
 def some_head(seed: int = 0) -> Head:

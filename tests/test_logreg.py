@@ -6,12 +6,13 @@ import warnings
 
 import numpy as np
 import pytest
-from humeris.classify import logreg
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from humeris.classify import logreg
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 C = (1e-3, 1e-1)

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from humeris.classify.metrics import log_loss, report, wilson
 from sklearn import metrics as peer
+
+from humeris.classify.metrics import log_loss, report, wilson
 
 
 def answers(rows: int = 80, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedKFold
+
 from humeris.classify import mlp
 from humeris.classify.trial import Score
-from sklearn.model_selection import StratifiedKFold
 
 SETTING = {"hidden": 8, "dropout": 0.2, "learning_rate": 0.01, "batch_size": 16, "epochs": 6}
 

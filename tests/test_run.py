@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from humeris.cache.errors import RunError
 from humeris.classify.head import Dense, Head
 from humeris.classify.run import Record, Run

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from humeris.cache.errors import DataError
 from humeris.cache.memo import Memo
 from humeris.classify.splits import FOLDS, Splits, split
