@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -33,6 +33,7 @@ class Extraction:
         self.path, self.spec = path, spec
         self._trust, self._tmp, self._prepare = trust, tmp, prepare
         self._features: dict[tuple[str, str], Features] = {}
+        self._layers: list[dict[str, Any]] = []
 
     def features(self, layer: str, pool: str) -> Features:
         """The rows of one tap, stored or not yet."""
@@ -43,31 +44,41 @@ class Extraction:
         return self._features[layer, pool]
 
     def taps(self) -> list[Features]:
-        """The taps that have a folder, by name."""
+        """The taps that have a folder, by depth."""
         if not self.path.is_dir():
             return []
         names = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and "." in entry.name)
-        return [self.features(unquote(layer), pool) for layer, _, pool in (name.rpartition(".") for name in names)]
+        taps = [self.features(unquote(layer), pool) for layer, _, pool in (name.rpartition(".") for name in names)]
+        depth = {layer["name"]: number for number, layer in enumerate(self.layers)}
+        return sorted(taps, key=lambda features: (depth.get(features.layer, 0), features.layer, features.pool))
 
-    def create(self) -> None:
-        """Write `spec.json` unless it is there; raises `CacheReadOnly` where rows could not be stored."""
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """What `create` was told of the network's layers, in the order of computation; [] before that."""
+        if not self._layers:
+            try:
+                self._layers = json.loads((self.path / "layers.json").read_bytes())
+            except (OSError, ValueError):
+                return []
+        return self._layers
+
+    @property
+    def created(self) -> bool:
+        """Whether the spec and the layers are there and whole."""
+        return read_spec(self.path / "spec.json") is not None and bool(self.layers)
+
+    def create(self, layers: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write `spec.json`, and `layers.json` if given, unless they are there.
+
+        Each of `layers` has a `name` and a `cost`, in the order of computation. Raises `CacheReadOnly` where rows could
+        not be stored.
+        """
         self._prepare()
         path = self.path / "spec.json"
         if read_spec(path) is None:
             publish((json.dumps(self.spec.to_dict(), indent=2) + "\n").encode(), path, self._tmp)
-
-    def attach(self, name: str, value: Any) -> None:
-        """Keep a JSON value beside the spec, as `<name>.json`, unless it is there."""
-        if self.attached(name) is None:
-            self.create()
-            publish((json.dumps(value) + "\n").encode(), self.path / f"{name}.json", self._tmp)
-
-    def attached(self, name: str) -> Any:
-        """The JSON value kept as `<name>.json`, or None."""
-        try:
-            return json.loads((self.path / f"{name}.json").read_bytes())
-        except (OSError, ValueError):
-            return None
+        if layers and not self.layers:
+            publish((json.dumps(list(layers)) + "\n").encode(), self.path / "layers.json", self._tmp)
 
     def add(self, layer: str, pool: str, keys: np.ndarray, features: np.ndarray) -> int:
         """Store rows (n, ...) of one tap for `keys` (n,) S32; the bytes written. They then survive a crash."""

@@ -38,13 +38,15 @@ class Features:
             del self._shards[name]
             self._index = None
         for name in present:
-            if name not in self._shards:
-                try:
-                    self._trust.verify(self.path / name)
+            try:
+                self._trust.verify(self.path / name)
+                if name not in self._shards:
                     self._shards[name] = shard.load(self.path / name, self.identity)
                     self._index = None
-                except shard.Damaged as damage:
-                    self._trust.refuse(self.path / name, str(damage))
+            except shard.Damaged as damage:
+                self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
+                self._shards.pop(name, None)
+                self._index = None
         return [self._shards[name] for name in present if name in self._shards]
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

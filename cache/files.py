@@ -15,27 +15,29 @@ from .errors import CacheError, CacheFull, CacheReadOnly
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _STALE_SECONDS = 24 * 3600
+_INSTEAD = "another folder with --cache"
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of a write under `path` into the cache error that says what to do."""
+def write_errors(path: Path, instead: str = _INSTEAD) -> Iterator[None]:
+    """Turn an `OSError` of a write under `path` into the cache error that says what to do, or what to give `instead`."""
     try:
         yield
     except CacheError:
         raise
     except OSError as error:
+        reason = error.strerror or str(error)
         if error.errno in _FULL:
             raise CacheFull(
-                f"{path}: no space left to write ({os.strerror(error.errno or 0)}); rows already written are safe: "
-                "free some space, or give another folder with --cache, and run the same command again"
+                f"{path}: no space left to write ({reason}); what was written before is safe: "
+                f"free some space, or give {instead}, and run the same command again"
             ) from error
         if error.errno in _READ_ONLY:
             raise CacheReadOnly(
                 f"{path}: expected a folder that can be written, found a read-only one "
-                f"({os.strerror(error.errno or 0)}); change its permissions or give another folder with --cache"
+                f"({reason}); change its permissions or give {instead}"
             ) from error
-        raise CacheError(f"{path}: writing failed: {os.strerror(error.errno or 0)}") from error
+        raise CacheError(f"{path}: expected a place to write, found: {reason}; give {instead}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -47,26 +49,26 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, instead: str = _INSTEAD) -> None:
     """Create `folder` and its parents, each one synced into its parent."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
-    with write_errors(folder):
+    make_folder(folder.parent, instead)
+    with write_errors(folder, instead):
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
 
-def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444) -> None:
+def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, instead: str = _INSTEAD) -> None:
     """Write `data` to `path`: private file in `tmp`, fsync, rename, fsync of the folder.
 
     When this returns the file survives a crash; until then nobody sees any part of it.
     `tmp` must lie on the same file system as `path`. Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
     """
-    make_folder(tmp)
-    make_folder(path.parent)
+    make_folder(tmp, instead)
+    make_folder(path.parent, instead)
     draft = tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
-    with write_errors(path.parent):
+    with write_errors(path.parent, instead):
         try:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:

@@ -62,9 +62,7 @@ def verify(store: Store) -> dict[str, Any]:
 
 
 def _extraction(extraction: Extraction) -> dict[str, Any]:
-    order = {layer["name"]: number for number, layer in enumerate(extraction.attached("layers") or [])}
-    taps = sorted(extraction.taps(), key=lambda features: (order.get(features.layer, 0), features.layer, features.pool))
-    listed = [_tap(features) for features in taps]
+    listed = [_tap(features) for features in extraction.taps()]
     return {
         "extraction": extraction.path.name,
         "backbone": extraction.spec.title,

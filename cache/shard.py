@@ -23,6 +23,10 @@ class Damaged(Exception):
     """A file that must not be served; the text is the reason."""
 
 
+class Unreadable(Damaged):
+    """A file that could not be read this time; it may be sound."""
+
+
 def as_keys(digests: list[bytes]) -> np.ndarray:
     """Array (n,) of 32-byte strings that NumPy can sort and compare.
 
@@ -71,7 +75,7 @@ def check_digest(path: Path) -> None:
         with path.open("rb", buffering=0) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise Damaged(f"cannot be read: {error.strerror}") from error
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
     if digest != path.stem:
         raise Damaged("its bytes do not match its digest")
 
@@ -86,7 +90,11 @@ def load(path: Path, identity: Mapping[str, Any]) -> Shard:
         size = path.stat().st_size
         with h5py.File(path, "r", locking=False) as file:
             return _audit(path, size, file, identity)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except OSError as error:
+        if error.errno is not None:
+            raise Unreadable(f"cannot be read: {error.strerror}") from error
+        raise Damaged(f"not a shard: {error}") from error
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise Damaged(f"not a shard: {error}") from error
 
 

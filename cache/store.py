@@ -45,6 +45,7 @@ class Store:
         self._check()
         self.memo = Memo(self.path / "known", self._tmp, self.create if write else None)
         self.trust = Trust(self.path, self.memo, write)
+        self._extractions: dict[Path, Extraction] = {}
 
     def _check(self) -> None:
         mark = self.path / _MARK
@@ -52,8 +53,9 @@ class Store:
             return
         if not self.path.is_dir():
             raise NotACache(f"{self.path}: expected a cache folder, found a file; give another place with --cache")
-        if not mark.exists():
-            if set(os.listdir(self.path)) - {"CACHEDIR.TAG", "tmp"}:
+        present = set(os.listdir(self.path))  # listed once: another process may be laying the folder out
+        if mark.name not in present:
+            if present - {"CACHEDIR.TAG", "tmp"}:
                 raise NotACache(
                     f"{self.path}: expected a humeris cache or an empty folder, found other files and no {_MARK}; "
                     "give another folder with --cache"
@@ -106,7 +108,10 @@ class Store:
                 self.trust.refuse(path, "not the spec of this folder")
 
     def _extraction(self, path: Path, spec: Spec) -> Extraction:
-        return Extraction(path, spec, self.trust, self._tmp, self.create)
+        known = self._extractions.get(path)
+        if known is None or known.spec.digest != spec.digest:
+            known = self._extractions[path] = Extraction(path, spec, self.trust, self._tmp, self.create)
+        return known
 
     def close(self) -> None:
         """Write down which files were verified, where the cache may be written."""

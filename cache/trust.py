@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +33,11 @@ class Trust:
 
     def verify(self, path: Path) -> None:
         """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`."""
-        if self._verified.get(self._name(path)) != _fingerprint(path):
+        before = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
+        if self._verified.get(self._name(path)) != before:
             shard.check_digest(path)
-            self.accept(path)
+            self._verified[self._name(path)] = before
+            self._changed = True
 
     def accept(self, path: Path) -> None:
         """Remember that the file at `path`, as it is now, matches its digest."""
@@ -47,12 +48,12 @@ class Trust:
         """Check every digest again from here on."""
         self._verified.clear()
 
-    def refuse(self, path: Path, reason: str) -> None:
-        """Note a damaged file; when writing, set a readable shard aside."""
+    def refuse(self, path: Path, reason: str, *, aside: bool = True) -> None:
+        """Note a damaged file; when writing, set a shard aside, unless it may be sound (`aside=False`)."""
         damage = Damage(path, reason)
         if damage not in self.damaged:
             self.damaged.append(damage)
-        if self._write and shard.NAME.fullmatch(path.name) and os.access(path, os.R_OK):
+        if aside and self._write and shard.NAME.fullmatch(path.name):
             with contextlib.suppress(OSError):  # a read-only disk, or another process was faster
                 path.rename(path.with_name(path.name + ".damaged"))
 
@@ -70,7 +71,7 @@ def _fingerprint(path: Path) -> list[int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise shard.Damaged(f"cannot be read: {error.strerror}") from error
+        raise shard.Unreadable(f"cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
         raise shard.Damaged("not a regular file")
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -20,7 +20,7 @@ from ..cache.shard import as_keys
 from ..cache.spec import Spec
 from ..cache.store import Store
 from ..extract import pixels, source
-from ..extract.backbone import build
+from ..extract.backbone import Backbone, build
 from ..extract.request import Request
 from ..extract.taps import Tap
 from . import parity, sources
@@ -53,27 +53,33 @@ class Exported:
         }
 
 
-def export(run: Run, store: Store, out: Path | str, *, trial: str | None = None) -> Exported:
+def export(
+    run: Run,
+    store: Store,
+    out: Path | str,
+    *,
+    trial: str | None = None,
+    requests: Sequence[Request] = (),
+) -> Exported:
     """Write the head of a trial (the best one by default) stacked on its backbone, as a `.keras` file at `out`.
 
     The file is loaded in a fresh process and must answer as the cached features do on up to 64 of the run's test
     images; otherwise `ParityError` is raised and no file is left. Class names and the image size are kept in the
-    archive's `humeris.json`.
+    archive's `humeris.json`. `requests` say where backbones are now; without them they are where they were.
     """
     out = Path(out)
     if out.suffix != ".keras":
         raise ModelError(f"{out}: expected a name that ends in .keras")
     chosen, score = run.trial(trial)
     records = run.images()
-    spec = Spec.from_dict(run.description["specs"][chosen.sources[0].extraction])
+    spec = run.spec(chosen.sources[0])
     head = run.head(chosen) or _train(run, store, chosen, score, records)
-    backbone = build(Request.of(spec))
-    _same(backbone.spec, spec)
+    backbone = _build(spec, requests)
     model = stack(backbone, [Tap(item.layer, item.pool) for item in chosen.sources], head)
-    make_folder(out.absolute().parent)
+    make_folder(out.absolute().parent, "another place with -o")
     draft = out.with_name(f".{out.stem}-{secrets.token_hex(4)}.keras")
     try:
-        with write_errors(out):
+        with write_errors(out, "another place with -o"):
             model.save(draft)
             _describe(draft, run, chosen, spec, head)
         checked = _check(draft, run, store, chosen, records, head, spec.image_size)
@@ -85,7 +91,7 @@ def export(run: Run, store: Store, out: Path | str, *, trial: str | None = None)
 
 def _train(run: Run, store: Store, trial: Trial, score: Score, records: Sequence[Record]) -> Head:
     """The head of a trial that was not the winner, trained as the winner was: on everything but the test split."""
-    learnt = [record for record in records if record.split != "test"]
+    learnt = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
     classes = run.description["splits"]["classes"]
     features = sources.load(store, trial.sources, as_keys([record.digest for record in learnt]))
     labels = np.array([classes.index(record.label) for record in learnt])
@@ -94,28 +100,38 @@ def _train(run: Run, store: Store, trial: Trial, score: Score, records: Sequence
     return head
 
 
-def _same(built: Spec, wanted: Spec) -> None:
-    """Raise `ModelError` unless the network is still the one that the features were made with."""
-    if built.digest != wanted.digest:
-        now, then = built.to_dict(), wanted.to_dict()
-        for name in ("weights_sha256", "architecture", "preprocessing", "pixels", "image_size", "precision"):
-            if now[name] != then[name]:
-                raise ModelError(
-                    f"backbone {wanted.title}: expected {name} {then[name]}, as the features were made with, "
-                    f"found {now[name]}; put the old one back, or extract and sweep again"
-                )
+def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
+    """The very network that the features were made with; raises `ModelError` when it is another one by now."""
+    named = [request for request in requests if request.name == spec.backbone and dict(request.arguments) == spec.arguments]
+    built = None
+    for request in named or [Request.of(spec)]:
+        built = build(request)
+        if built.spec.digest == spec.digest:
+            return built
+    assert built is not None
+    now, then = built.spec.to_dict(), spec.to_dict()
+    decisive = ["weights_sha256", *(name for name in then if name not in {"backbone", "arguments", "weights", "file"})]
+    changed = next(name for name in decisive if now[name] != then[name])
+    raise ModelError(
+        f"backbone {spec.title}: expected {changed} {then[changed]}, as the features were made with, found {now[changed]}; "
+        "put the old one back (or name it with -b), or extract, sweep and export anew"
+    )
 
 
 def _check(
     draft: Path, run: Run, store: Store, trial: Trial, records: Sequence[Record], head: Head, size: tuple[int, int]
 ) -> parity.Parity:
-    """Compare the file at `draft` with the cached answers on test images, evenly chosen."""
+    """Compare the file at `draft` with the cached answers on test images, evenly chosen.
+
+    Rows of whole maps are cached in float16, which alone moves a probability by some 1e-4.
+    """
     test = [record for record in records if record.split == "test"]
     chosen = [test[row] for row in np.unique(np.linspace(0, len(test) - 1, CHECKED).astype(int))]
     features = sources.load(store, trial.sources, as_keys([record.digest for record in chosen]))
     root = Path(run.description["data"]["root"])
     shown = np.stack([_pixels(root / record.name, record.digest, size) for record in chosen])
-    return parity.compare(head.predict_proba(features), parity.keras_answers(draft, shown))
+    bound = parity.BOUND_HALF if any(item.pool == "map" for item in trial.sources) else parity.BOUND
+    return parity.compare(head.predict_proba(features), parity.keras_answers(draft, shown), bound)
 
 
 def _pixels(path: Path, digest: bytes, size: tuple[int, int]) -> np.ndarray:
@@ -126,7 +142,8 @@ def _pixels(path: Path, digest: bytes, size: tuple[int, int]) -> np.ndarray:
         return pixels.decode(data, size)
     except pixels.Refused as refused:
         raise DataError(
-            f"{path}: expected the image that the export is checked on, found: {refused}; put it back, or sweep again"
+            f"{path}: expected the image that the export is checked on, found: {refused}; put it back, or, if the images "
+            "were moved, run `humeris sweep` where they are now (it trains nothing again)"
         ) from refused
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..cache.errors import ParityError
 
-BOUND = 1e-3
+BOUND, BOUND_HALF = 1e-4, 1e-3  # for features cached in float32, and in float16
 TIE = 1e-4
 _ANSWER = """
 import sys, numpy, keras

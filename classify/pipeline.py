@@ -82,8 +82,7 @@ def run(
         images,
         store,
         families,
-        requests=requests,
-        patterns=[str(tap) for result in extracted for tap in result.taps],
+        only={(result.card.spec.digest, tap) for result in extracted for tap in result.taps},
         select=select,
         out=out,
         seed=seed,
@@ -91,5 +90,5 @@ def run(
         command=command,
         progress=stage("heads"),
     )
-    exported = export(finished, store, model or finished.path / "model.keras")
+    exported = export(finished, store, model or finished.path / "model.keras", requests=requests)
     return Outcome(images, extracted, finished, exported)

@@ -10,6 +10,7 @@ heads/<trial>.npz      the arrays of a trained head, described in heads/<trial>.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -23,10 +24,14 @@ import numpy as np
 
 from ..cache.errors import RunError
 from ..cache.files import make_folder, publish, write_errors
+from ..cache.spec import Spec
 from .head import Head
 from .trial import Score, Source, Trial, ranked
 
 FORMAT = 1
+_DRAFTS = ".drafts"  # files on their way
+_INSTEAD = "another folder with -o"
+_KEPT = ("plan", "splits", "sources", "left_out", "specs", "seed", "data", "best", "test")
 _GUARDED = {"=", "+", "-", "@", "\t", "\r", "'"}
 
 
@@ -65,7 +70,12 @@ class Run:
         if not run.description:
             raise RunError(f"{path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
         if not run.complete:
-            raise RunError(f"{path}: this run was interrupted; finish it with: {run.description['command']}")
+            again = run.description.get("command") or "`humeris sweep` with the same arguments"
+            raise RunError(f"{path}: this run was interrupted; finish it with: {again}")
+        lacking = [name for name in _KEPT if name not in run.description]
+        if lacking or not run.trials():
+            what = f"{', '.join(lacking)} in run.json" if lacking else "the trials in trials.jsonl"
+            raise RunError(f"{path}: expected a whole run, found it without {what}; sweep again into another folder")
         return run
 
     @property
@@ -82,7 +92,7 @@ class Run:
                     "give another folder with -o"
                 )
             return
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and (not self.path.is_dir() or set(os.listdir(self.path)) - {_DRAFTS}):
             raise RunError(f"{self.path}: expected a new folder or a run, found other files; give another folder with -o")
         self.write_json("run.json", {"format": FORMAT, "complete": False, **plan})
         self.description = {"format": FORMAT, "complete": False, **plan}
@@ -111,7 +121,7 @@ class Run:
             for trial, score in scores.items()
         ]
         path = self.path / "trials.jsonl"
-        with write_errors(path), path.open("a+b") as file:
+        with write_errors(path, _INSTEAD), path.open("a+b") as file:
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
                 lines.insert(0, "")
             file.write(("\n".join(lines) + "\n").encode())
@@ -167,12 +177,22 @@ class Run:
             "left_out": described["left_out"],
         }
 
+    def spec(self, source: Source) -> Spec:
+        """How the features of `source` were made; raises `RunError`."""
+        try:
+            return Spec.from_dict(self.description["specs"][source.extraction])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path}: expected how {source} was made in run.json, found: {error}") from error
+
     def head(self, trial: Trial) -> Head | None:
         """The trained head of a trial, if the run holds it."""
         description = self.path / "heads" / f"{trial.id}.json"
         if not description.exists():
             return None
-        return Head.load(description.with_suffix(".npz"), json.loads(description.read_bytes()))
+        try:
+            return Head.load(description.with_suffix(".npz"), json.loads(description.read_bytes()))
+        except ValueError as error:
+            raise RunError(f"{description}: expected the description of a head, found: {error}; delete it") from error
 
     def save_head(self, trial: Trial, head: Head) -> None:
         """Write a trained head, the description last."""
@@ -196,8 +216,10 @@ class Run:
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the run, whole."""
         path = self.path / name
-        make_folder(path.parent.absolute())
-        publish(data, path, path.parent, mode=0o644)
+        make_folder(path.parent.absolute(), _INSTEAD)
+        publish(data, path, self.path / _DRAFTS, 0o644, _INSTEAD)
+        with contextlib.suppress(OSError):  # another file may be on its way
+            (self.path / _DRAFTS).rmdir()
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one JSON file of the run."""

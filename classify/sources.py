@@ -2,62 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ..cache.errors import DataError, RunError
+from ..cache.errors import DataError, LayerError, RunError
 from ..cache.extraction import Extraction
 from ..cache.features import Features
-from ..cache.spec import Spec
 from ..cache.store import Store
-from ..extract.backbone import file_architecture
+from ..extract.card import recall
+from ..extract.not_finite import NotFinite, images_at_fault
 from ..extract.request import Request
-from ..extract.taps import Tap, matches
+from ..extract.taps import Tap, closest, matches
 from .trial import Source
 
 
 @dataclass(frozen=True)
 class Found:
-    """Sources that hold every image, and those left out, each with the number of images they lack."""
+    """Sources that hold every image, by backbone and depth, and those left out, each with the images it lacks.
+
+    depth: share of the forward pass spent up to each source, where it is known.
+    not_finite: mask (n,) of images to be refused, because some source has no finite row of them.
+    """
 
     complete: dict[Source, Features]
+    depth: dict[Source, float | None]
     left_out: dict[Source, int]
+    not_finite: np.ndarray
 
 
 def find(
-    store: Store, keys: np.ndarray, requests: Sequence[Request], patterns: Sequence[str], pools: Sequence[str] = ()
+    store: Store,
+    keys: np.ndarray,
+    requests: Sequence[Request] = (),
+    patterns: Sequence[str] = (),
+    pools: Sequence[str] = (),
+    only: Collection[tuple[str, Tap]] | None = None,
 ) -> Found:
-    """The cached features of the images `keys` (n,), of the backbones and layers asked for (all when none is named).
+    """The cached features of the images `keys` (n,), of the backbones, layers and pools asked for (all when none is named).
 
-    By backbone, then by depth. Sources that hold none of the images belong to other data and are passed over. Raises
-    `DataError` when nothing is left.
+    `only` names them exactly instead, as (spec digest, tap). Sources that hold none of the images belong to other data
+    and are passed over. Raises `DataError` or `LayerError` where something asked for is not there.
     """
+    candidates = _candidates(store, requests, only)
+    chosen = [
+        (extraction, features)
+        for extraction, features in candidates
+        if (not patterns or any(matches(text, _tap(features)) for text in patterns))
+        and (not pools or features.pool in pools)
+    ]
+    _check_asked(candidates, patterns, pools)
+    bad = {features: NotFinite(store.memo, extraction.spec).mask(_tap(features), keys) for extraction, features in chosen}
+    excused = images_at_fault(bad.values()) if bad else np.zeros(len(keys), bool)
     complete: dict[Source, Features] = {}
     left_out: dict[Source, int] = {}
-    for extraction in store.extractions():
-        if requests and not any(_is(extraction.spec, request) for request in requests):
-            continue
-        for features in _by_depth(extraction):
-            tap = Tap(features.layer, features.pool)
-            if (pools and tap.pool not in pools) or (patterns and not any(matches(text, tap) for text in patterns)):
-                continue
-            lacking = int(features.missing(keys).sum())
-            source = Source(extraction.spec.title, extraction.path.name, tap.layer, tap.pool)
-            if lacking == 0:
-                complete[source] = features
-            elif lacking < len(keys):
-                left_out[source] = lacking
+    depth: dict[Source, float | None] = {}
+    names = _names([extraction for extraction, _ in chosen])
+    for extraction, features in chosen:
+        source = Source(names[extraction.path.name], extraction.path.name, features.layer, features.pool)
+        missing = features.missing(keys)
+        lacking = int((missing & ~excused).sum())
+        if lacking == 0:
+            complete[source], depth[source] = features, _depth(extraction, features.layer)
+        elif lacking < len(keys) or bad[features].any():
+            left_out[source] = lacking
     if not complete:
-        asked = " ".join([*(f"-b {request.title}" for request in requests), *(f"-l {text}" for text in patterns)])
+        asked = "".join([*(f" -b {request.title}" for request in requests), *(f" -l {text}" for text in patterns)])
         found = ", ".join(f"{source} lacks {lacking}" for source, lacking in left_out.items()) or "none"
         raise DataError(
-            f"{store.path}: expected cached features of these {len(keys)} images"
-            f"{' for ' + asked if asked else ''}, found {found}; run `humeris extract` on the same data first"
+            f"{store.path}: expected cached features of these {len(keys)} images{asked and ' for' + asked}, found {found}; "
+            "run `humeris extract` on the same data first"
         )
-    return Found(complete, left_out)
+    return Found(complete, depth, left_out, excused)
 
 
 def load(store: Store, wanted: Sequence[Source], keys: np.ndarray) -> np.ndarray:
@@ -78,30 +96,62 @@ def rows(features: Features, keys: np.ndarray) -> np.ndarray:
     return features.read(keys).reshape(len(keys), -1).astype(np.float32, copy=False)
 
 
-def _by_depth(extraction: Extraction) -> list[Features]:
-    order = {layer["name"]: number for number, layer in enumerate(extraction.attached("layers") or [])}
-    return sorted(extraction.taps(), key=lambda features: (order.get(features.layer, 0), features.pool))
+def _tap(features: Features) -> Tap:
+    return Tap(features.layer, features.pool)
 
 
-def depth(store: Store, source: Source) -> float | None:
-    """The share of the network's forward cost that is spent when `source` is computed; None where it is not known."""
-    for extraction in store.extractions():
-        if extraction.path.name == source.extraction and (layers := extraction.attached("layers")):
-            costs = {layer["name"]: layer["cost"] for layer in layers}
-            return float(round(costs[source.layer] / max(1, *costs.values()), 4))
-    return None
+def _candidates(
+    store: Store, requests: Sequence[Request], only: Collection[tuple[str, Tap]] | None
+) -> list[tuple[Extraction, Features]]:
+    """Every cached tap of the extractions asked for."""
+    extractions = list(store.extractions())
+    if requests:
+        digests = {}
+        for request in requests:
+            card = recall(request, store.memo)
+            digests[card.spec.digest if card else ""] = request
+        cached = {extraction.spec.digest for extraction in extractions}
+        for digest, request in digests.items():
+            if digest not in cached:
+                raise DataError(
+                    f"{store.path}: expected cached features of -b {request.title}, found none made so; "
+                    "run `humeris extract` with the same -b first"
+                )
+        extractions = [extraction for extraction in extractions if extraction.spec.digest in digests]
+    return [
+        (extraction, features)
+        for extraction in extractions
+        for features in extraction.taps()
+        if only is None or (extraction.spec.digest, _tap(features)) in only
+    ]
 
 
-def _is(spec: Spec, request: Request) -> bool:
-    """Whether an extraction was made as asked; what the request leaves open is not compared."""
-    if request.file is not None:
-        same = spec.architecture == file_architecture(request.file)
-    else:
-        same = spec.backbone == request.name and dict(spec.arguments) == dict(request.arguments)
-        same = same and spec.weights in {request.weights, f"random, seed {request.seed}", _absolute(request.weights)}
-        same = same and (spec.weights.startswith("random") == (request.weights == "random"))
-    return same and request.image_size in {None, spec.image_size} and request.preprocessing in {None, spec.preprocessing}
+def _check_asked(candidates: Sequence[tuple[Extraction, Features]], patterns: Sequence[str], pools: Sequence[str]) -> None:
+    taps = [_tap(features) for _, features in candidates]
+    for text in patterns if taps else ():
+        if not any(matches(text, tap) for tap in taps):
+            names = ", ".join(closest(text.partition(":")[0], [str(tap) for tap in taps]))
+            raise LayerError(
+                f"layer {text!r}: expected a cached tap, found none; closest: {names}; "
+                f"run `humeris extract` with -l {text} first"
+            )
+    for pool in pools if taps else ():
+        if not any(tap.pool == pool for tap in taps):
+            there = ", ".join(sorted({tap.pool for tap in taps}))
+            raise LayerError(
+                f"pool {pool!r}: expected a cached pool ({there}), found none; run `humeris extract` with it first"
+            )
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
+def _names(extractions: Sequence[Extraction]) -> dict[str, str]:
+    """What to call each extraction (by folder): its title, with the image size where two would be called alike."""
+    specs = {extraction.path.name: extraction.spec for extraction in extractions}
+    count = Counter(spec.title for spec in specs.values())
+    sized = {folder: f"{spec.title},image_size={'x'.join(map(str, spec.image_size))}" for folder, spec in specs.items()}
+    return {folder: spec.title if count[spec.title] == 1 else sized[folder] for folder, spec in specs.items()}
+
+
+def _depth(extraction: Extraction, layer: str) -> float | None:
+    """The share of the network's forward cost that is spent when `layer` is computed; None where it is not known."""
+    costs = {item["name"]: item["cost"] for item in extraction.layers}
+    return round(costs[layer] / max(1, *costs.values()), 4) if layer in costs else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, starmap
 from pathlib import Path
@@ -16,9 +16,11 @@ import numpy as np
 from .. import __version__
 from ..cache.features import Features
 from ..cache.store import Store
+from ..extract.dataset import Refusal
 from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.source import cores
+from ..extract.taps import Tap
 from . import metrics, sources, tables
 from .head import Head
 from .heads import FAMILIES, Family, parse
@@ -47,6 +49,7 @@ def sweep(
     requests: Sequence[Request] = (),
     patterns: Sequence[str] = (),
     pools: Sequence[str] = (),
+    only: Collection[tuple[str, Tap]] | None = None,
     select: str | None = None,
     out: Path | None = None,
     seed: int = 0,
@@ -61,46 +64,55 @@ def sweep(
     is complete is returned as it is. Raises `DataError`, `RunError`.
     """
     families = [parse(head) if isinstance(head, str) else head for head in heads]
+    split(images, select)  # labels that cannot be used are found out first
+    found = sources.find(store, images.keys, requests, patterns, pools, only)
+    images = _finite(images, found.not_finite).by_digest()
     splits = split(images, select)
-    found = sources.find(store, images.keys, requests, patterns, pools)
     plan = _plan(images, splits, list(found.complete), families, seed)
     run = Run(out or Path("runs") / f"{images.dataset.root.resolve().name}-{plan[:8]}")
+    extractions = {source.extraction for source in found.complete}
     run.begin(
         {
             "plan": plan,
             "command": command,
             "humeris": __version__,
-            "data": images.summary(),
             "splits": splits.summary(),
-            "sources": [{**vars(source), "depth": sources.depth(store, source)} for source in found.complete],
+            "sources": [{**vars(source), "depth": found.depth[source]} for source in found.complete],
             "left_out": [{**vars(source), "images_missing": lacking} for source, lacking in found.left_out.items()],
-            "specs": {
-                item.path.name: item.spec.to_dict()
-                for item in store.extractions()
-                if item.path.name in {source.extraction for source in found.complete}
-            },
+            "specs": {item.path.name: item.spec.to_dict() for item in store.extractions() if item.path.name in extractions},
             "heads": [{"head": family.name, "settings": list(family.settings)} for family in families],
             "seed": seed,
         }
     )
-    if run.complete:
-        return run
-    began = time.monotonic()
-    _try_all(run, found.complete, images.keys, splits, families, seed, jobs or cores(), progress)
-    _conclude(run, images, splits, store, seed, time.monotonic() - began)
+    data = {**images.summary(), "listing": _digest([(image.name, image.digest.hex()) for image in images.used])}
+    if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
+        began = time.monotonic()
+        _try_all(run, found.complete, images.keys, splits, families, seed, jobs or cores(), progress)
+        _conclude(run, images, splits, store, seed, {"data": data, "seconds": round(time.monotonic() - began, 3)})
     return run
+
+
+def _finite(images: Images, bad: np.ndarray) -> Images:
+    """The images without those of the mask `bad` (n,), which are refused."""
+    refused = [images.used[row].name for row in np.nonzero(bad)[0]]
+    return images.without({name: Refusal(name, "not_finite", "NaN or infinite activations") for name in refused})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _plan(images: Images, splits: Splits, found: Sequence[Source], families: Sequence[Family], seed: int) -> str:
     """Digest of everything that decides the result, so that the same question finds its own run again."""
-    content = [
-        [(image.digest.hex(), image.item.label, image.item.split, image.item.group) for image in images.used],
-        splits.select,
-        [vars(source) for source in found],
-        [(family.name, list(family.settings)) for family in families],
-        seed,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return _digest(
+        [
+            [(image.digest.hex(), image.item.label, image.item.split, image.item.group) for image in images.used],
+            splits.select,
+            [vars(source) for source in found],
+            [(family.name, list(family.settings)) for family in families],
+            seed,
+        ]
+    )
 
 
 def _try_all(
@@ -157,19 +169,19 @@ def train(trial: Trial, score: Score, features: np.ndarray, labels: np.ndarray, 
     return head
 
 
-def _conclude(run: Run, images: Images, splits: Splits, store: Store, seed: int, seconds: float) -> None:
+def _conclude(run: Run, images: Images, splits: Splits, store: Store, seed: int, described: Mapping[str, Any]) -> None:
     """Train the winner, score it once, write everything down."""
     scores = run.trials()
     chosen = ranked(scores)[0]
     features = sources.load(store, chosen.sources, images.keys)
     rows = splits.development
-    head = train(chosen, scores[chosen], features[rows], splits.labels[rows], splits.classes, seed)
+    head = run.head(chosen) or train(chosen, scores[chosen], features[rows], splits.labels[rows], splits.classes, seed)
     probabilities = head.predict_proba(features[splits.test])
     run.save_head(chosen, head)
     tables.write(run, images, splits, scores, probabilities)
     run.finish(
         {
-            "seconds": round(seconds, 3),
+            **described,
             "best": {"id": chosen.id, **chosen.to_dict(), "score": scores[chosen].to_dict()},
             "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
         }

@@ -16,7 +16,7 @@ from .trial import Score, Trial, ranked
 def write(run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray) -> None:
     """Write `leaderboard.csv`, `images.csv`, `predictions.csv` and `probabilities.npy`.
 
-    probabilities (n, classes): the winner's answers for the test split.
+    probabilities (n, classes): the winner's answers for the test split, in its order; the tables are in order of name.
     """
     _leaderboard(run, scores)
     _images(run, images, splits)
@@ -50,7 +50,7 @@ def _images(run: Run, images: Images, splits: Splits) -> None:
     role = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
     rows = [
         [image.name, "used", "", image.item.label, role[row], image.format, image.digest.hex()]
-        for row, image in enumerate(images.used)
+        for row, image in sorted(enumerate(images.used), key=lambda pair: pair[1].name)
     ]
     rows += [[copy.name, "duplicate", copy.original, "", "", "", ""] for copy in images.duplicates]
     rows += [[item.name, "refused", f"{item.reason}: {item.detail}", "", "", "", ""] for item in images.refused]
@@ -58,10 +58,12 @@ def _images(run: Run, images: Images, splits: Splits) -> None:
 
 
 def _predictions(run: Run, images: Images, splits: Splits, probabilities: np.ndarray) -> None:
+    order = sorted(range(len(splits.test)), key=lambda place: images.used[splits.test[place]].name)
+    probabilities = probabilities[order]
     predicted = probabilities.argmax(axis=1)
     rows = [
         [images.used[row].name, splits.classes[splits.labels[row]], splits.classes[guess], f"{sure[guess]:.6f}"]
-        for row, guess, sure in zip(splits.test, predicted, probabilities, strict=True)
+        for row, guess, sure in zip(splits.test[order], predicted, probabilities, strict=True)
     ]
     run.write_csv("predictions.csv", ["path", "label", "predicted", "probability"], rows)
     buffer = io.BytesIO()

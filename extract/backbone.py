@@ -32,7 +32,7 @@ def build(request: Request) -> Backbone:
     """The backbone `request` describes, with its weights; imports Keras. Raises `BackboneError` or `WeightsError`."""
     with fresh_names(), seeded(request.seed):
         if request.file is not None:
-            model, architecture = _load(request), file_architecture(request.file)
+            model, architecture = _load(request), _file_architecture(request.file)
         else:
             model, architecture = _construct(request), _architecture(request)
         model.trainable = False
@@ -43,15 +43,12 @@ def build(request: Request) -> Backbone:
         except (ValueError, TypeError) as error:
             raise BackboneError(f"backbone {request.name} at {size[0]}x{size[1]} pixels: {_line(error)}") from error
     spec = Spec(
-        backbone=request.name,
-        arguments=dict(request.arguments),
+        **described(request),
         architecture=architecture,
-        weights=_weights_name(request),
         weights_sha256=weights.digest(model),
         image_size=size,
         preprocessing=mode,
         pixels=pixels.version(),
-        file=str(request.file.absolute()) if request.file else "",
     )
     return Backbone(spec, graph)
 
@@ -121,11 +118,19 @@ def _load(request: Request) -> Any:
     return model
 
 
-def _weights_name(request: Request) -> str:
+def described(request: Request) -> dict[str, Any]:
+    """The fields of a spec that only name things, as `request` names them."""
+    weights_file = Path(request.weights)
     if request.weights == "random":
-        return f"random, seed {request.seed}"
-    path = Path(request.weights)
-    return str(path.absolute()) if path.is_file() else request.weights
+        named = f"random, seed {request.seed}"
+    else:
+        named = str(weights_file.absolute()) if weights_file.is_file() else request.weights
+    return {
+        "backbone": request.name,
+        "arguments": dict(request.arguments),
+        "weights": named,
+        "file": str(request.file.absolute()) if request.file else "",
+    }
 
 
 def _architecture(request: Request) -> str:
@@ -135,7 +140,7 @@ def _architecture(request: Request) -> str:
     return f"{package}.{request.application.constructor}({arguments})"
 
 
-def file_architecture(path: Path) -> str:
+def _file_architecture(path: Path) -> str:
     """The digest of the file's own configuration: the same weights in another structure give other features.
 
     Raises `BackboneError`.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..cache.memo import Memo
 from ..cache.spec import Spec
 from . import pixels, weights
-from .backbone import Backbone, build
+from .backbone import Backbone, build, described
 from .graph import Layer, default_taps
 from .request import Request
 
@@ -57,21 +56,31 @@ def look_up(request: Request, memo: Memo) -> tuple[Card, Backbone | None]:
     The memory holds for the same request, versions and weights files: a file given by path is compared by digest,
     Keras's own downloads by name, size and mtime.
     """
-    if (stored := memo.get_json("backbone", _key(request))) is not None:
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # one that an older humeris left
-            return Card.from_dict(stored), None
+    if (card := recall(request, memo)) is not None:
+        return card, None
     backbone = build(request)
     card = Card.of(backbone)
     memo.put_json("backbone", _key(request), card.to_dict())  # the key anew: building may have downloaded the weights
     return card, backbone
 
 
+def recall(request: Request, memo: Memo) -> Card | None:
+    """The card of a backbone as it was built before, under the names that `request` gives it; never imports Keras."""
+    if (stored := memo.get_json("backbone", _key(request))) is None:
+        return None
+    try:
+        card = Card.from_dict(stored)
+    except (KeyError, TypeError, ValueError, AttributeError):  # one that an older humeris left
+        return None
+    return replace(card, spec=replace(card.spec, **described(request)))
+
+
 def _key(request: Request) -> str:
     given = [path for path in (request.file, Path(request.weights)) if path is not None and path.is_file()]
     facts = {
         "request": [
-            request.name,
-            request.weights,
+            request.application.name if request.application else "",
+            request.weights if request.weights in {"imagenet", "drawings", "file", "random"} else "path",
             dict(request.arguments),
             request.image_size,
             request.preprocessing,

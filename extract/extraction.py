@@ -18,6 +18,7 @@ from .card import Card, look_up
 from .dataset import Refusal
 from .forward import Forward
 from .images import Image, Images, Progress
+from .not_finite import NotFinite, images_at_fault
 from .request import Request
 from .taps import Tap, resolve
 from .writer import Writer
@@ -28,7 +29,8 @@ class Extracted:
     """What one extraction did.
 
     computed: images that went through the network; passes: batches of them; rows: stored rows per tap.
-    not_finite: images whose activation at some tap was NaN or infinite; they were not stored there.
+    not_finite: how many images gave NaN or infinity, for each tap where any did; such rows are not stored, and the images
+    are refused unless most images are so there.
     """
 
     card: Card
@@ -39,7 +41,7 @@ class Extracted:
     rows: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     seconds: float = 0.0
-    not_finite: list[Refusal] = field(default_factory=list)
+    not_finite: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -53,13 +55,13 @@ class Extracted:
             "rows": self.rows,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
-            "not_finite": [vars(refusal) for refusal in self.not_finite],
+            "not_finite": self.not_finite,
         }
 
 
-def missing(extraction: Extraction, taps: Sequence[Tap], keys: np.ndarray) -> dict[Tap, np.ndarray]:
-    """Mask (n,) of the keys without a row, for each tap that lacks any."""
-    masks = {tap: extraction.features(tap.layer, tap.pool).missing(keys) for tap in taps}
+def missing(extraction: Extraction, taps: Sequence[Tap], keys: np.ndarray, bad: NotFinite) -> dict[Tap, np.ndarray]:
+    """Mask (n,) of the keys whose row is still to be computed, for each tap that lacks any."""
+    masks = {tap: extraction.features(tap.layer, tap.pool).missing(keys) & ~bad.mask(tap, keys) for tap in taps}
     return {tap: mask for tap, mask in masks.items() if mask.any()}
 
 
@@ -86,10 +88,11 @@ def extract_features(
     taps = resolve(patterns, card.layers, card.defaults, pools)
     result = Extracted(card, taps, images)
     extraction = store.extraction(card.spec)
-    masks = missing(extraction, taps, images.keys)
+    bad = NotFinite(store.memo, card.spec)
+    masks = missing(extraction, taps, images.keys, bad)
+    if masks or not extraction.created:
+        extraction.create([asdict(layer) for layer in card.layers])  # finds out a read-only cache before the network runs
     if masks:
-        extraction.create()  # so that a cache that cannot be written is found out before the network runs
-        extraction.attach("layers", [asdict(layer) for layer in card.layers])
         needed = np.logical_or.reduce(list(masks.values()))
         todo = [image for image, need in zip(images.used, needed, strict=True) if need]
         backbone = backbone or build(request)
@@ -98,7 +101,8 @@ def extract_features(
                 f"backbone {request.title}: expected the weights {card.spec.weights_sha256[:12]} that were there before, "
                 f"found {backbone.spec.weights_sha256[:12]}; delete {store.path / 'known'} and run the command again"
             )
-        _compute(result, todo, masks, backbone, extraction, batch_size, jobs or source.cores(), progress)
+        _compute(result, todo, masks, backbone, extraction, bad, batch_size, jobs or source.cores(), progress)
+    _refuse(result, bad)
     images.known.save(item.name for item in images.dataset.items)
     store.close()
     result.seconds = time.monotonic() - began
@@ -111,6 +115,7 @@ def _compute(
     masks: dict[Tap, np.ndarray],
     backbone: Backbone,
     extraction: Extraction,
+    bad: NotFinite,
     batch_size: int,
     jobs: int,
     progress: Progress | None,
@@ -149,7 +154,22 @@ def _compute(
         writer.close()
         result.images = result.images.without(refused)
         result.computed, result.passes = writer.images, forward.passes
-        result.rows, result.bytes, result.not_finite = writer.rows, writer.bytes, writer.not_finite
+        result.rows, result.bytes = writer.rows, writer.bytes
+        for tap, digests in writer.not_finite.items():
+            bad.add(tap, digests)
+
+
+def _refuse(result: Extracted, bad: NotFinite) -> None:
+    """Move the images without a finite row to the refused, and count them per tap."""
+    keys = result.images.keys
+    masks = {tap: bad.mask(tap, keys) for tap in result.taps}
+    result.not_finite = {str(tap): int(mask.sum()) for tap, mask in masks.items() if mask.any()}
+    refused = {}
+    for number in np.nonzero(images_at_fault(masks.values()))[0]:
+        name = result.images.used[number].name
+        where = ", ".join(str(tap) for tap, mask in masks.items() if mask[number])
+        refused[name] = Refusal(name, "not_finite", f"NaN or infinite activations at {where}")
+    result.images = result.images.without(refused)
 
 
 def _decode(image: Image, size: tuple[int, int]) -> tuple[Image, np.ndarray | pixels.Refused]:

@@ -80,6 +80,10 @@ class Images:
             refused=self.refused + tuple(refused.values()),
         )
 
+    def by_digest(self) -> Images:
+        """The same images in the order of their digests, which renaming does not change."""
+        return replace(self, used=tuple(sorted(self.used, key=lambda image: image.digest)))
+
     def summary(self) -> dict[str, object]:
         """Counts for people and JSON; formats other than the commonest are listed by name when they are few."""
         formats = Counter(image.format for image in self.used)

@@ -15,6 +15,7 @@ from ..cache.store import Store
 from .card import Card, look_up
 from .extraction import missing
 from .images import Images
+from .not_finite import NotFinite
 from .request import Request
 from .source import cores
 from .taps import Tap, resolve, row_bytes
@@ -60,7 +61,7 @@ def plan(images: Images, request: Request, patterns: Sequence[str], store: Store
     """
     card, _ = look_up(request, store.memo)
     taps = resolve(patterns, card.layers, card.defaults, pools)
-    masks = missing(store.extraction(card.spec), taps, images.keys)
+    masks = missing(store.extraction(card.spec), taps, images.keys, NotFinite(store.memo, card.spec))
     rows = {tap: int(masks[tap].sum()) if tap in masks else 0 for tap in taps}
     todo = int(np.logical_or.reduce(list(masks.values())).sum()) if masks else 0
     tapped = [layer for layer in card.layers if any(tap.layer == layer.name for tap in masks)]

@@ -63,7 +63,7 @@ def export(
         raise CacheFull(f"{out}: expected {needed:,} bytes free, found {free:,}; free some space or write elsewhere")
     draft = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
-        with write_errors(out):
+        with write_errors(out, "another place with -o"):
             _write(draft, images, [(f"{each.layer}.{each.pool}", each) for each in stored], card.spec.to_dict())
             os.replace(draft, out)
     finally:

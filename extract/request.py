@@ -79,11 +79,20 @@ class Request:
     @classmethod
     def of(cls, spec: Spec) -> Request:
         """The request that builds the backbone of `spec` again; raises `BackboneError` when its file is gone."""
-        said = [f"{name}={json.dumps(value)}" for name, value in spec.arguments.items()]
         weights, _, seed = spec.weights.partition(", seed ")
-        said += [f"weights={weights}", f"seed={seed or 0}", f"preprocessing={spec.preprocessing}"]
-        size = f"{spec.image_size[0]}x{spec.image_size[1]}"
-        return cls.parse(",".join([spec.file or spec.backbone, *said]), image_size=size)
+        file = Path(spec.file) if spec.file else None
+        if file is not None:
+            _check_file(file, spec.preprocessing, {})
+        return cls(
+            name=spec.backbone,
+            weights=weights,
+            application=None if file else find(spec.backbone),
+            file=file,
+            arguments=dict(spec.arguments),
+            image_size=spec.image_size,
+            preprocessing=spec.preprocessing,
+            seed=int(seed or 0),
+        )
 
     @property
     def title(self) -> str:

@@ -109,6 +109,12 @@ def matches(pattern: str, tap: Tap) -> bool:
     return pool in {"", tap.pool} and bool(_among(name, [tap.layer]))
 
 
+def closest(name: str, names: Sequence[str]) -> list[str]:
+    """Up to five of `names` that resemble `name`, else the last three."""
+    close = difflib.get_close_matches(plain(name), [plain(item) for item in names], n=5, cutoff=0.4)
+    return [item for item in names if plain(item) in close][:5] or list(names[-3:])
+
+
 def _among(name: str, names: Sequence[str]) -> list[str]:
     if name in names:
         return [name]
@@ -124,11 +130,9 @@ def _match(name: str, names: Sequence[str]) -> list[str]:
     if len(found) > 1 and not any(sign in name for sign in "*?["):
         raise LayerError(f"layer {name!r}: expected one layer, found {', '.join(found)}; write it as it stands there")
     if not found:
-        close = difflib.get_close_matches(plain(name), [plain(item) for item in names], n=5, cutoff=0.4)
-        likely = [item for item in names if plain(item) in close][:5] or list(names[-3:])
         raise LayerError(
             f"layer {name!r}: expected one of the network's {len(names)} layers, found none; "
-            f"closest: {', '.join(likely)}; `humeris layers` lists them all"
+            f"closest: {', '.join(closest(name, names))}; `humeris layers` lists them all"
         )
     return found
 

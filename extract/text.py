@@ -39,7 +39,7 @@ def extracted(found: Mapping[str, Any]) -> str:
             f"{each['seconds']:.1f} s{rate}, {size(each['bytes'])} written"
         )
         parts += [f"  {tap}: {count} new rows" for tap, count in each["rows"].items() if count]
-        parts += [f"  not stored: {safe(bad['name'])}: {safe(bad['detail'])}" for bad in each["not_finite"][:_LISTED]]
+        parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in each["not_finite"].items()]
     data = quoted(found["data"]["source"])
     return paragraphs(*parts, damaged(found), f"cache: {safe(found['cache'])}", f"next: humeris sweep {data}")
 

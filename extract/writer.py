@@ -9,7 +9,6 @@ import numpy as np
 
 from ..cache.extraction import Extraction
 from ..cache.shard import as_keys
-from .dataset import Refusal
 from .images import Image
 from .taps import Tap
 
@@ -21,7 +20,7 @@ class Writer:
     """Gathers rows and stores a shard per tap every 64 MB or 20 s, so that an interruption costs at most that.
 
     wanted: for each tap the digests whose rows are missing; others are not stored twice.
-    rows: rows stored per tap; images: images seen; bytes: written; not_finite: rows that were refused.
+    rows: rows stored per tap; images: images seen; bytes: written; not_finite: digests whose row was refused, per tap.
     """
 
     def __init__(self, extraction: Extraction, wanted: Mapping[Tap, set[bytes]]) -> None:
@@ -30,7 +29,7 @@ class Writer:
         self._size, self._since = 0, time.monotonic()
         self.rows = {str(tap): 0 for tap in wanted}
         self.images = self.bytes = 0
-        self.not_finite: list[Refusal] = []
+        self.not_finite: dict[Tap, set[bytes]] = {}
 
     def add(self, images: Sequence[Image], features: Mapping[Tap, np.ndarray]) -> None:
         """Take rows (n, ...) float32 of each tap for n images."""
@@ -39,7 +38,7 @@ class Writer:
             finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
             for image, row, good in zip(images, rows, finite, strict=True):
                 if not good:
-                    self.not_finite.append(Refusal(image.name, "not_finite", f"{tap} has NaN or infinite activations"))
+                    self.not_finite.setdefault(tap, set()).add(image.digest)
                 elif image.digest in self._wanted[tap]:
                     self._waiting[tap].append((image.digest, row))
                     self._size += row.nbytes

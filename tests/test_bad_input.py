@@ -227,7 +227,10 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
     )
     is_one_line(humeris("extract", few, "-b", "gone.keras,preprocessing=tf"), "found no file there; check the path")
     assert humeris("extract", few, *NANO).code == 0
-    is_one_line(humeris("sweep", few, "-b", "mine.keras,preprocessing=tf"), "mine.keras: expected a .keras file")
+    is_one_line(
+        humeris("sweep", few, "-b", "mine.keras,preprocessing=tf"),
+        "mine.keras,preprocessing=tf, found none made so; run `humeris extract`",
+    )
 
 
 # Options
@@ -361,7 +364,7 @@ def test_a_full_disk_loses_nothing(few: Path, small_disk: Path, humeris: Callabl
     filler = fill(small_disk, 100_000)
     big = ("extract", few, "-b", "nano,image_size=32", "-l", "block1_out:map", "--cache", cache)
     result = humeris(*big)
-    is_one_line(result, "no space left to write", "rows already written are safe: free some space, or give another folder")
+    is_one_line(result, "no space left to write", "what was written before is safe: free some space, or give another folder")
     assert verified(cache, humeris) == before == 16
     filler.unlink()
     assert humeris("extract", few, *NANO, "-l", "block4_out", "--cache", cache).code == 0

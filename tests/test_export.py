@@ -124,7 +124,7 @@ def test_a_trial_that_did_not_win_is_trained_on_everything_but_the_test_split(
 
     run, store, _ = own
     trial, score = run.trial(not_the_winner.trial.id)
-    records = run.images()
+    records = sorted(run.images(), key=lambda record: record.digest)
     keys = np.array([record.digest for record in records], dtype="S32")
     learnt = np.array([record.split != "test" for record in records])
     features = sources.load(store, trial.sources, keys)
@@ -223,7 +223,13 @@ def test_other_weights_than_the_features_were_made_with_are_refused(
         model = keras.saving.load_model(file)
         model.set_weights([weight * 1.01 for weight in model.get_weights()])
         model.save(file)
-        refused(run, store, tmp_path / "m.keras", ModelError, r"backbone mine: expected weights_sha256 .*extract and sweep")
+        refused(
+            run,
+            store,
+            tmp_path / "m.keras",
+            ModelError,
+            r"backbone mine: expected weights_sha256 .*extract, sweep and export",
+        )
         file.unlink()
         refused(run, store, tmp_path / "m.keras", BackboneError, r"mine.keras: expected a .keras file, found no file there")
     finally:

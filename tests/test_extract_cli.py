@@ -66,7 +66,7 @@ def test_activations_that_are_not_finite_are_exit_code_one(photos: Path, humeris
     keras.Model(image, large).save(tmp_path / "bad.keras")
     result = humeris("extract", photos, "-b", f"{tmp_path}/bad.keras,preprocessing=none", "-l", "huge", "--limit", "2")
     assert result.code == 1
-    assert "huge:avg has NaN or infinite activations" in result.out
+    assert "huge:avg: NaN or infinity for 6 images" in result.out
 
 
 def test_a_dry_run_computes_nothing_and_foretells_the_bytes(photos: Path, humeris: Run) -> None:

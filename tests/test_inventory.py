@@ -37,7 +37,7 @@ def cache(tmp_path: Path) -> Path:
     path = tmp_path / "cache"
     with Store(path, write=True) as store:
         extraction = store.extraction(SPEC)
-        extraction.attach("layers", [{"name": "z_first"}, {"name": "a_second"}])
+        extraction.create([{"name": "z_first", "cost": 1}, {"name": "a_second", "cost": 2}])
         extraction.add("a_second", "avg", KEYS, ROWS.mean(axis=(1, 2)))
         extraction.add("z_first", "map", KEYS[:4], ROWS[:4].astype(np.float16))
         extraction.add("z_first", "map", KEYS[3:], ROWS[3:])

@@ -137,7 +137,7 @@ def test_two_backbones_are_extracted_and_compared_in_one_run(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
-    monkeypatch.setattr(pipeline, "export", lambda run, *_: built.append(run.trial()[0].sources[0].backbone))
+    monkeypatch.setattr(pipeline, "export", lambda run, *_, **__: built.append(run.trial()[0].sources[0].backbone))
     shutil.copytree(finished.cache, tmp_path / "cache2")
     requests = [Request.parse("nano"), Request.parse("nano", weights="random")]
     with Store(tmp_path / "cache2", write=True) as store:

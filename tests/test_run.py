@@ -49,7 +49,9 @@ def test_a_run_is_described_before_anything_else_and_complete_only_at_the_end(tm
     with pytest.raises(RunError, match=r"this run was interrupted; finish it with: humeris sweep photos"):
         Run.load(run.path)
     run.finish({"best": {}})
-    again = Run.load(run.path)
+    with pytest.raises(RunError, match=r"expected a whole run, found it without splits, sources"):
+        Run.load(run.path)
+    again = Run(run.path)
     assert again.complete
     assert again.description == {
         "format": 1, "complete": True, "plan": "a" * 64, "command": "humeris sweep photos", "best": {},

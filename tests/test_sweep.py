@@ -96,7 +96,9 @@ def test_labels_at_random_score_at_chance(store: Store, photos_of: Callable[...,
     low, high = run.description["test"]["accuracy_95"]
     assert low <= 0.5 <= high
     assert high - low < 0.12
-    assert all(abs(score.accuracy - 0.5) < 0.12 for score in run.trials().values())
+    accuracies = [score.accuracy for score in run.trials().values()]
+    assert max(accuracies) < 0.62  # a leak raises it; cross-validation of noise itself errs downwards
+    assert abs(np.mean(accuracies) - 0.5) < 0.06
 
 
 def test_three_classes_at_random_score_at_chance_when_chosen_on_val(
@@ -154,7 +156,7 @@ def test_features_of_test_images_change_neither_the_leaderboard_nor_the_head(
 def test_the_winner_is_trained_again_on_train_and_val(
     store: Store, photos_of: Callable[..., Images], tmp_path: Path
 ) -> None:
-    images = photos_of({"train": 20, "val": 20, "test": 10})
+    images = photos_of({"train": 20, "val": 20, "test": 10}).by_digest()
     fill(store, images, {"layer": 1.5})
     run = sweep(images, store, ["logreg,C=0.1"], out=tmp_path / "run", jobs=1)
     rows = store.extraction(some_spec()).features("layer", "avg").read(images.keys)
@@ -163,7 +165,8 @@ def test_the_winner_is_trained_again_on_train_and_val(
     head = run.head(run.trial()[0])
     assert head is not None
     assert (head.layers[0].weights == expected.layers[0].weights).all()
-    assert np.array_equal(run.probabilities(), expected.predict_proba(rows[~learnt]))
+    by_name = np.argsort([image.name for image in images.used if image.item.split == "test"])
+    assert np.allclose(run.probabilities(), expected.predict_proba(rows[~learnt])[by_name], rtol=0, atol=1e-6)
 
 
 def test_the_leaderboard_has_every_trial_sorted_by_accuracy(
@@ -433,7 +436,7 @@ def test_layers_pools_and_backbones_choose_what_is_swept(
     assert swept("a", patterns=["mixed_5"]) == {"mixed5:avg", "mixed5:max"}
     assert swept("b", patterns=["mixed*:avg"]) == {"mixed4:avg", "mixed5:avg"}
     assert swept("c", pools=["max"]) == {"mixed5:max"}
-    with pytest.raises(DataError, match=r"for -b nano -l mixed5, found none"):
+    with pytest.raises(DataError, match=r"expected cached features of -b nano, found none"):
         swept("d", requests=[Request.parse("nano")], patterns=["mixed5"])
 
 
