@@ -17,7 +17,7 @@ import typer
 
 from . import __version__
 from .cache.errors import HumerisError
-from .cache.text import safe
+from .cache.text import quoted, safe
 
 if TYPE_CHECKING:
     from .classify.predict import Prediction
@@ -113,7 +113,8 @@ def demo(
 
     with _stages(as_json or quiet) as stage:
         result = run_demo(out, jobs=jobs, progress=stage)
-    return _render(result.to_dict(), as_json, quiet, text.demo)
+    model, sevens = result.trained.exported.path, out / "digits" / "7"
+    return _render(result.to_dict(), as_json, quiet, text.demo, ["predict", model, sevens, "--top", 2])
 
 
 @app.command()
@@ -151,7 +152,7 @@ def run(
             out=out, model=model, seed=seed, jobs=jobs, command=_command(), progress=stage,
         )  # fmt: skip
         found = {**result.to_dict(), "cache": str(store.path), **_damage(store)}
-    return _render(found, as_json, quiet, text.outcome)
+    return _render(found, as_json, quiet, text.outcome, ["predict", result.exported.path, "IMAGES"])
 
 
 @app.command()
@@ -200,7 +201,9 @@ def extract(
             "command": _command(),
             **_damage(store),
         }
-    return _render(found, as_json, quiet, text.plans if dry_run else text.extracted)
+    if dry_run:
+        return _render(found, as_json, quiet, text.plans)
+    return _render(found, as_json, quiet, text.extracted, ["sweep", data, *_at(cache)])
 
 
 @app.command()
@@ -235,7 +238,7 @@ def sweep(
             select=select, out=out, seed=seed, jobs=jobs, command=_command(), progress=stage("heads"),
         )  # fmt: skip
         found = {"data": images.summary(), **done.summary(), **_damage(store)}
-    return _render(found, as_json, quiet, text.run)
+    return _render(found, as_json, quiet, text.run, ["export", done.path, "-o", "model.keras", *_at(cache)])
 
 
 @app.command()
@@ -244,6 +247,12 @@ def export(
     run_folder: RunFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="The model file, NAME.keras.")],
     trial: Annotated[str | None, typer.Option(help="Id in leaderboard.csv.", show_default="the best")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", "-b", metavar="NAME[,key=value]", help="Where the backbone is now, if its file was moved."
+        ),
+    ] = None,
     cache: CacheFolder = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -254,8 +263,9 @@ def export(
     from .classify.export import export as run_export
     from .classify.run import Run
 
-    done = run_export(Run.load(run_folder), Store(cache), out, trial=trial)
-    return _render({"exported": done.to_dict()}, as_json, quiet, text.exported)
+    requests = _requests([backbone] if backbone else [], None, None, 0)
+    done = run_export(Run.load(run_folder), Store(cache), out, trial=trial, requests=requests)
+    return _render({"exported": done.to_dict()}, as_json, quiet, text.exported, ["predict", done.path, "IMAGES"])
 
 
 @app.command()
@@ -264,7 +274,7 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `humeris export` wrote.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
-    form: Annotated[str, typer.Option("--format", "-f", help="table, csv or jsonl.")] = "table",
+    form: Annotated[str | None, typer.Option("--format", "-f", help="table (the default), csv or jsonl.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of standard output.")] = None,
     batch_size: BatchSize = 32,
     jobs: Jobs = None,
@@ -274,7 +284,9 @@ def predict(
     from .classify import text
     from .classify.predict import Predictor, expand
 
-    if form not in {"table", "csv", "jsonl"}:
+    if as_json and form is not None:
+        raise typer.BadParameter("give --json or --format, not both", param_hint="--format")
+    if form not in {None, "table", "csv", "jsonl"}:
         raise typer.BadParameter(f"expected table, csv or jsonl, found {form!r}", param_hint="--format")
     paths = expand(images)
     predictions = Predictor(model).predict(paths, top=top, batch_size=batch_size, jobs=jobs)
@@ -290,7 +302,7 @@ def predict(
         if as_json:
             print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2), file=file)
         else:
-            for line in text.predictions(counted(), form):
+            for line in text.predictions(counted(), form or "table"):
                 print(line, file=file)
     return 1 if refused else 0
 
@@ -440,12 +452,25 @@ def _program() -> str:
     return os.path.relpath(sys.argv[0])
 
 
-def _render(found: dict[str, Any], as_json: bool, quiet: bool, show: Callable[[dict[str, Any]], str]) -> int:
-    """Print the result; 1 when something was refused, left out or damaged."""
+def _at(cache: Path | None) -> list[object]:
+    """The option that names the cache, where the environment does not."""
+    return [] if cache is None or os.environ.get("HUMERIS_CACHE") == str(cache) else ["--cache", cache]
+
+
+def _render(
+    found: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+    show: Callable[[dict[str, Any]], str],
+    then: Sequence[object] = (),
+) -> int:
+    """Print the result and the command to type next; 1 when something was refused, left out or damaged."""
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=True))
     elif not quiet:
-        print(show(found).replace("next: humeris ", f"next: {_program()} "))
+        print(show(found))
+        if then:
+            print("next:", " ".join(quoted(word) for word in [_program(), *then]))
     left_out = (found.get("data") or {}).get("refused") or found.get("left_out") or found.get("damaged")
     unstored = any(each.get("not_finite") for each in found.get("extracted", []))
     return 1 if left_out or unstored else 0
@@ -475,7 +500,8 @@ def _stages(silent: bool) -> Iterator[Callable[[str], Progress]]:
 
 
 def main() -> None:
-    """The `humeris` command."""
+    """The `humeris` command. Names that are not UTF-8 go out as they came in."""
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     app()
 
 

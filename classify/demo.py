@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.files import make_folder
+from ..cache.files import make_folder, write_errors
 from ..cache.store import Store
 from ..extract.images import Progress, load_images
 from ..extract.request import Request
@@ -32,16 +34,20 @@ class Demo:
 
 
 def write_digits(folder: Path) -> Path:
-    """`folder`, filled with the 1,797 digits as 8 x 8 grey PNG files in a folder per class."""
+    """`folder`, filled with the 1,797 digits as 8 x 8 grey PNG files in a folder per class, unless it is there."""
+    if folder.exists():
+        return folder
     from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        path = folder / str(label) / f"{number:04}.png"
-        if not path.exists():
-            make_folder(path.parent.absolute())
+    make_folder(folder.parent.absolute(), "another folder with -o")
+    with write_errors(folder, "another folder with -o"), tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+        for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            path = Path(draft, "digits", str(label), f"{number:04}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(path)
+        Path(draft, "digits").rename(folder)  # whole, or not there
     return folder
 
 
@@ -52,16 +58,17 @@ def demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str], Pro
         images = load_images(data, store, jobs=jobs)
         outcomes = {}
         for weights in ("drawings", "random"):
+            out = folder / f"run-{weights}"
+            words = ["-b", "nano", "--weights", weights, "-l", "block*_out", "--cache", folder / "cache", "-o", out]
             outcomes[weights] = run(
                 images,
                 [Request.parse("nano", weights=weights)],
                 ["block*_out"],
                 [heads.parse("logreg")],
                 store,
-                out=folder / f"run-{weights}",
+                out=out,
                 jobs=jobs,
-                command=f"humeris run {data} -b nano --weights {weights} -l 'block*_out' --cache {folder / 'cache'} "
-                f"-o {folder / f'run-{weights}'}",
+                command=shlex.join(map(str, ["humeris", "run", data, *words])),
                 progress=progress,
             )
     return Demo(outcomes["drawings"], outcomes["random"], str(folder / "cache"))

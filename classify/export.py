@@ -102,13 +102,17 @@ def _train(run: Run, store: Store, trial: Trial, score: Score, records: Sequence
 
 def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
     """The very network that the features were made with; raises `ModelError` when it is another one by now."""
-    named = [request for request in requests if request.name == spec.backbone and dict(request.arguments) == spec.arguments]
+    same_kind = [request for request in requests if (request.file is None) == (not spec.file)]
     built = None
-    for request in named or [Request.of(spec)]:
+    for request in same_kind or [Request.of(spec)]:
+        if request.file is None and request.name != spec.backbone:
+            continue
         built = build(request)
         if built.spec.digest == spec.digest:
             return built
-    assert built is not None
+    built = built or build(Request.of(spec))
+    if built.spec.digest == spec.digest:
+        return built
     now, then = built.spec.to_dict(), spec.to_dict()
     decisive = ["weights_sha256", *(name for name in then if name not in {"backbone", "arguments", "weights", "file"})]
     changed = next(name for name in decisive if now[name] != then[name])

@@ -49,7 +49,7 @@ class Predictor:
         if described["pixels"] != pixels.version():
             raise ModelError(
                 f"{path}: expected pixels version {pixels.version()!r}, found {described['pixels']!r}; "
-                "use the versions of humeris and Pillow it was exported with, or export it again"
+                "use the versions of humeris and Pillow it was exported with, or extract, sweep and export anew"
             )
         try:
             self.model = load_keras().saving.load_model(self.path, compile=False, safe_mode=True)
@@ -81,15 +81,17 @@ class Predictor:
 
     def _answer(self, read: Sequence[tuple[str, np.ndarray | str]], top: int, batch_size: int) -> Iterator[Prediction]:
         """Predictions of up to `batch_size` images, padded to it so that nothing is compiled twice."""
-        batch = np.zeros((batch_size, *self.image_size, 3), np.uint8)
-        for number, (_, image) in enumerate(read):
-            if not isinstance(image, str):
-                batch[number] = image
-        probabilities = self.predict_proba(batch) if any(not isinstance(image, str) for _, image in read) else batch
-        for (path, image), row in zip(read, probabilities, strict=False):
+        images = [image for _, image in read if not isinstance(image, str)]
+        rows: Iterator[np.ndarray] = iter(())
+        if images:
+            batch = np.zeros((batch_size, *self.image_size, 3), np.uint8)
+            batch[: len(images)] = images
+            rows = iter(self.predict_proba(batch))
+        for path, image in read:
             if isinstance(image, str):
                 yield Prediction(path, refused=image)
             else:
+                row = next(rows)
                 best = np.argsort(-row, kind="stable")[:top]
                 yield Prediction(path, tuple((self.classes[number], float(row[number])) for number in best))
 

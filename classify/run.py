@@ -204,7 +204,7 @@ class Run:
         path = self.path / "images.csv"
         try:
             with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                rows = [{name: _plain(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+                rows = [{name: unguarded(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
             return [
                 Record(row["path"], row["label"], row["split"], bytes.fromhex(row["sha256"]))
                 for row in rows
@@ -230,7 +230,7 @@ class Run:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(header)
-        writer.writerows([[_cell(value) for value in row] for row in rows])
+        writer.writerows([[guarded(value) for value in row] for row in rows])
         self.write(name, text.getvalue().encode("utf-8", "surrogateescape"))
 
     def probabilities(self) -> np.ndarray:
@@ -238,10 +238,11 @@ class Run:
         return np.asarray(np.load(self.path / "probabilities.npy", allow_pickle=False))
 
 
-def _cell(value: Any) -> Any:
+def guarded(value: Any) -> Any:
+    """The cell of a table, with an apostrophe before what a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in _GUARDED else value
 
 
-def _plain(cell: str) -> str:
-    """The cell that `_cell` guarded."""
+def unguarded(cell: str) -> str:
+    """The cell that `guarded` guarded."""
     return cell[1:] if cell[:1] == "'" else cell

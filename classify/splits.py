@@ -51,6 +51,11 @@ class Splits:
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
         count = min(FOLDS, *_parts(labels, groups).values())
         for fit, score in kind(count, shuffle=True, random_state=seed).split(rows, labels, groups):
+            if len(np.unique(labels[fit])) < len(self.classes):  # large groups can leave a class nowhere else
+                raise DataError(
+                    f"expected every class in every training part of {count} folds, found one that lies in too few groups; "
+                    "use smaller groups, or give a validation split"
+                )
             yield rows[fit], rows[score]
 
     def summary(self) -> dict[str, Any]:
@@ -130,7 +135,9 @@ def _held_out(image: Image) -> bool:
 def _check(splits: Splits, images: Images) -> None:
     root = images.dataset.root
     if not len(splits.test):
-        raise DataError(f"{root}: expected images to test on, found none among {len(images.used)}; add images")
+        raise DataError(
+            f"{root}: expected images to test on, found none among {len(images.used)} ({splits.note}); add images"
+        )
     learnt = splits.train if splits.select == "val" else splits.development
     counts = Counter(splits.labels[learnt].tolist())
     parts = _parts(splits.labels[learnt], None if splits.groups is None else splits.groups[learnt])
@@ -141,7 +148,7 @@ def _check(splits: Splits, images: Images) -> None:
             where = next(image.name for image in images.used if image.item.label == name)
             raise DataError(
                 f"{root}: expected at least {least} training images of each class, found {counts[number]} of {name!r} "
-                f"({total} in all, {where} the first); add images or take the class out"
+                f"({total} in all, {where} the first; {splits.note}); add images, take the class out, or give splits"
             )
         if parts[number] < least:
             raise DataError(

@@ -6,44 +6,36 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from ..cache.text import columns, damaged, paragraphs, quoted, safe, size
+from ..cache.text import columns, damaged, paragraphs, safe, size
 from ..extract.text import extracted as extracted_text
 from ..extract.text import images
 from .predict import Prediction
+from .run import guarded
 
 _BAR = 30
 
 
 def run(found: Mapping[str, Any]) -> str:
     """`humeris sweep`."""
-    return paragraphs(
-        images(found["data"]),
-        _result(found),
-        damaged(found),
-        f"next: humeris export {quoted(found['run'])} -o model.keras",
-    )
+    return paragraphs(images(found["data"]), _result(found), damaged(found))
 
 
 def outcome(found: Mapping[str, Any]) -> str:
     """`humeris run`."""
     data = {"data": found["data"], "extracted": found["extracted"], "cache": found["cache"]}
-    done = extracted_text(data).rpartition("\n")[0]
-    return paragraphs(done, _result(found), damaged(found), exported(found))
+    return paragraphs(extracted_text(data), _result(found), damaged(found), exported(found))
 
 
 def demo(found: Mapping[str, Any]) -> str:
     """`humeris demo`."""
     trained, random = found["trained"], found["random"]
-    sevens = Path(trained["data"]["source"], "7")
     return paragraphs(
-        outcome(trained).rpartition("\n")[0],
+        outcome(trained),
         f"\nnano, trained on drawings:  test accuracy {_accuracy(trained['test'])}",
         f"nano, random weights:       test accuracy {_accuracy(random['test'])}",
         f"model: {safe(trained['exported']['model'])}",
-        f"next: humeris predict {quoted(trained['exported']['model'])} {quoted(sevens)} --top 2",
     )
 
 
@@ -51,10 +43,9 @@ def exported(found: Mapping[str, Any]) -> str:
     """`humeris export`."""
     done = found["exported"]
     parity = done["parity"]
-    return paragraphs(
+    return (
         f"model: {safe(done['model'])} ({size(done['bytes'])}), loaded again in a fresh process: "
-        f"{parity['top1_agree']} of {parity['images']} classes equal, probabilities within {parity['max_difference']:.1e}",
-        f"next: humeris predict {quoted(done['model'])} IMAGES",
+        f"{parity['top1_agree']} of {parity['images']} classes equal, probabilities within {parity['max_difference']:.1e}"
     )
 
 
@@ -76,7 +67,7 @@ def predictions(found: Iterable[Prediction], form: str) -> Iterator[str]:
 
 def _csv(cells: list[str]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
+    csv.writer(text, lineterminator="").writerow([guarded(cell) for cell in cells])
     return text.getvalue()
 
 

@@ -130,7 +130,7 @@ def _walk(folder: Path, root: Path, refused: list[Refusal]) -> Iterator[Path]:
 def _listing(folder: Path, root: Path, refused: list[Refusal]) -> tuple[list[Path], list[Path]]:
     """Sub-folders and files of `folder`, sorted; hidden names are passed over, anything else odd is refused.
 
-    A link to a file is followed. A link to a folder is not, so no loop and no way out of the root exists.
+    A link to a file is followed, as data kept by DVC or git-annex needs; one to a folder is not, so there are no loops.
     """
     folders, files = [], []
     try:
@@ -200,7 +200,9 @@ def _leads_out(path: Path, inside: Path) -> bool:
 
 
 def _name(path: Path, root: Path) -> str:
-    return os.path.relpath(path, root)
+    """`path` relative to `root`; `relpath` would take seconds for 60,000 paths."""
+    whole, start = str(path), f"{root}{os.sep}"
+    return whole[len(start) :] if whole.startswith(start) else os.path.relpath(path, root)
 
 
 def _limited(dataset: Dataset, limit: int) -> Dataset:

@@ -103,7 +103,7 @@ def extract_features(
             )
         _compute(result, todo, masks, backbone, extraction, bad, batch_size, jobs or source.cores(), progress)
     _refuse(result, bad)
-    images.known.save(item.name for item in images.dataset.items)
+    images.known.save()
     store.close()
     result.seconds = time.monotonic() - began
     return result

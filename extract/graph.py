@@ -51,7 +51,7 @@ class Graph:
         self._last_use: list[int] = []
         self._producer: dict[int, int] = {}
         self._own_names: dict[int, str] = {}
-        self._taken = {"image", "humeris_preprocessing"}
+        self._taken = {"image", "probabilities"}  # what `stack` adds besides names that begin with humeris_
         self._scaled, self._scaled_last_use = preprocessing.apply(self.image, mode), 0
         self._inline(model, self._scaled, "")
         self.layers = self._describe()
@@ -79,7 +79,7 @@ class Graph:
         """
         if id(operation) not in self._own_names:
             own = self._own_names[id(operation)] = operation.name
-            if own in self._taken:
+            if own in self._taken or own.startswith("humeris_"):
                 operation.name = f"humeris_{len(self._names)}_{own}"
             self._taken.add(operation.name)
         return prefix + self._own_names[id(operation)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -126,19 +127,32 @@ def identify(dataset: Dataset, memo: Memo, jobs: int, progress: Progress | None 
             facts[item.name] = fact
         else:
             unread.append(item)
-    for done, (item, stamp, fact) in enumerate(source.in_order(_look, unread, jobs, 4 * jobs), start=1):
-        facts[item.name] = fact
-        if stamp is not None:
-            known.put(item.name, stamp, fact)
-        if progress is not None:
-            progress(done, len(unread))
-    known.save(facts)
+    try:
+        for done, seen in enumerate(source.in_order(_look, unread, jobs, 4 * jobs), start=1):
+            facts[seen.item.name] = seen.fact
+            if seen.stamp is not None:
+                known.put(seen.item.name, seen.stamp, seen.fact, seen.taken_ns)
+            if progress is not None:
+                progress(done, len(unread))
+    finally:
+        known.save()
     return _resolve(dataset, facts, known)
 
 
-def _look(item: Item) -> tuple[Item, Stamp | None, Fact]:
+@dataclass(frozen=True)
+class _Seen:
+    """What was read of one file; `stamp` is None for what need not hold the next time."""
+
+    item: Item
+    stamp: Stamp | None
+    taken_ns: int
+    fact: Fact
+
+
+def _look(item: Item) -> _Seen:
     """The fact about one file. The stamp is taken first: a change while reading makes it stale, never the digest."""
     digest = b"\0" * 32
+    taken_ns = time.time_ns()
     try:
         stamp = Stamp.of(item.path)
     except OSError:
@@ -146,10 +160,10 @@ def _look(item: Item) -> tuple[Item, Stamp | None, Fact]:
     try:
         data = source.read(item.path)
         digest = source.digest(data)
-        return item, stamp, Fact(digest, pixels.sniff(data))
+        return _Seen(item, stamp, taken_ns, Fact(digest, pixels.sniff(data)))
     except pixels.Refused as refused:
         keep = stamp if refused.reason in pixels.LASTING else None
-        return item, keep, Fact(digest, "", refused.reason, str(refused))
+        return _Seen(item, keep, taken_ns, Fact(digest, "", refused.reason, str(refused)))
 
 
 def _resolve(dataset: Dataset, facts: dict[str, Fact], known: Known) -> Images:
@@ -161,6 +175,7 @@ def _resolve(dataset: Dataset, facts: dict[str, Fact], known: Known) -> Images:
             refused.append(Refusal(item.name, fact.reason, fact.detail))
         else:
             by_digest[fact.digest].append(item)
+    groups = _merged_groups(by_digest.values())
     duplicates, chosen = [], {}
     for digest, items in by_digest.items():
         if len({item.label for item in items}) > 1:
@@ -168,10 +183,27 @@ def _resolve(dataset: Dataset, facts: dict[str, Fact], known: Known) -> Images:
             refused.extend(Refusal(item.name, "conflicting_labels", f"same bytes: {names}") for item in items)
             continue
         first = min(items, key=lambda item: _EVALUATED_FIRST[item.split])
-        chosen[first.name] = Image(first, digest, facts[first.name].format)
+        group = next((groups[item.group] for item in items if item.group is not None), None)
+        item = first if group == first.group else replace(first, group=group)
+        chosen[first.name] = Image(item, digest, facts[first.name].format)
         duplicates += [Duplicate(item.name, first.name, item.split != first.split) for item in items if item is not first]
     used, straddling = _whole_groups(chosen.values())
     return Images(dataset, tuple(used), tuple(duplicates), tuple(refused + straddling), known)
+
+
+def _merged_groups(copies: Iterable[Sequence[Item]]) -> dict[str, str]:
+    """What each group is called once groups that share an image are one: leaving a copy out must not hide the link."""
+    parent: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while parent.setdefault(group, group) != group:
+            group = parent[group]
+        return group
+
+    for items in copies:
+        linked = sorted({root(item.group) for item in items if item.group is not None})
+        parent.update(dict.fromkeys(linked[1:], linked[0]) if linked else {})
+    return {group: root(group) for group in list(parent)}
 
 
 def _whole_groups(images: Iterable[Image]) -> tuple[list[Image], list[Refusal]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +56,7 @@ class Known:
     """
 
     def __init__(self, memo: Memo, root: Path) -> None:
-        self._memo, self._key = memo, f"{root.resolve()}\n{pixels.version()}"
+        self._memo, self._root, self._key = memo, root, f"{root.resolve()}\n{pixels.version()}"
         self._facts: dict[str, tuple[Stamp, Fact]] = {}
         self._changed = False
         if (stored := memo.get("images", self._key)) is not None:
@@ -74,9 +72,9 @@ class Known:
         except OSError:
             return None
 
-    def put(self, name: str, stamp: Stamp, fact: Fact) -> None:
-        """Remember `fact`, unless the file is so young that a later change might not show."""
-        if stamp.settled(time.time_ns()):
+    def put(self, name: str, stamp: Stamp, fact: Fact, taken_ns: int) -> None:
+        """Remember `fact`, unless the file was so young when `stamp` was taken that a later change might not show."""
+        if stamp.settled(taken_ns):
             self._facts[name] = (stamp, fact)
             self._changed = True
 
@@ -87,10 +85,10 @@ class Known:
             self._facts[name] = (stamp, replace(fact, reason=reason, detail=detail))
             self._changed = True
 
-    def save(self, names: Iterable[str]) -> None:
-        """Write down what is known of `names`; the rest is forgotten."""
+    def save(self) -> None:
+        """Write down what is known; files that are gone are forgotten."""
         if self._changed:
-            facts = {name: self._facts[name] for name in names if name in self._facts}
+            facts = {name: fact for name, fact in self._facts.items() if os.path.lexists(self._root / name)}
             self._changed = not self._memo.put("images", self._key, _pack(facts))
 
 

@@ -48,7 +48,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 class Refused(Exception):
     """An image that is not used. `reason` is a short stable code, the text says more.
 
-    Codes: empty, not_an_image, unsupported, too_large, damaged, unreadable, not_a_file.
+    Codes: empty, not_an_image, unsupported, too_large, damaged, and for this time only no_memory, unreadable, not_a_file.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -100,7 +100,7 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
     except _GARBLED as error:
         raise Refused("damaged", f"{name}: {error}") from error
     except MemoryError as error:
-        raise Refused("too_large", "not enough memory to decode it") from error
+        raise Refused("no_memory", "not enough memory to decode it now") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..cache.text import columns, damaged, paragraphs, quoted, safe, size
+from ..cache.text import columns, damaged, paragraphs, safe, size
 
 _LISTED = 20
 
@@ -40,8 +40,7 @@ def extracted(found: Mapping[str, Any]) -> str:
         )
         parts += [f"  {tap}: {count} new rows" for tap, count in each["rows"].items() if count]
         parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in each["not_finite"].items()]
-    data = quoted(found["data"]["source"])
-    return paragraphs(*parts, damaged(found), f"cache: {safe(found['cache'])}", f"next: humeris sweep {data}")
+    return paragraphs(*parts, damaged(found), f"cache: {safe(found['cache'])}")
 
 
 def plans(found: Mapping[str, Any]) -> str:

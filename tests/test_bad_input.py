@@ -77,7 +77,9 @@ def test_a_class_with_one_image(few: Path, draw_image: Draw, humeris: Callable[.
     draw_image(few / "train/owl/only.png", 2, 1)
     result = humeris("run", few, *NANO)
     is_one_line(
-        result, "expected at least 2 training images of each class, found 1 of 'owl'", "add images or take the class out"
+        result,
+        "expected at least 2 training images of each class, found 1 of 'owl'",
+        "add images, take the class out, or give splits",
     )
 
 

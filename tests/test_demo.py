@@ -111,7 +111,7 @@ def test_the_run_says_the_command_that_repeats_it(shown: tuple[Path, Any]) -> No
 
 
 def test_the_digits_are_written_as_they_are(tmp_path: Path) -> None:
-    write_digits(tmp_path)
+    tmp_path = write_digits(tmp_path / "digits")
     digits = load_digits()
     assert len(list(tmp_path.rglob("*.png"))) == 1797
     for number in (0, 1234, 1796):

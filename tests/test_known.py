@@ -42,8 +42,8 @@ def known(memo: Memo, file: Path) -> Known:
 
 def remembered(memo: Memo, file: Path, fact: Fact = FACT) -> None:
     first = known(memo, file)
-    first.put("a.png", Stamp.of(file), fact)
-    first.save(["a.png"])
+    first.put("a.png", Stamp.of(file), fact, time.time_ns())
+    first.save()
 
 
 def test_a_fact_is_remembered_from_one_run_to_the_next(memo: Memo, file: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_file_just_written_is_not_remembered(memo: Memo, file: Path) -> None:
     os.utime(file, ns=(time.time_ns() + 10**9, time.time_ns() + 10**9))
     assert not Stamp.of(file).settled(Stamp.of(file).ctime_ns + 1)
     first = known(memo, file)
-    first.put("a.png", Stamp(1, 3, 0, time.time_ns()), FACT)
-    first.save(["a.png"])
+    first.put("a.png", Stamp.of(file), FACT, Stamp.of(file).ctime_ns + 1)
+    first.save()
     assert known(memo, file).get("a.png", file) is None
 
 
@@ -109,13 +109,27 @@ def test_a_file_system_of_whole_seconds_needs_longer(file: Path) -> None:
     assert Stamp(1, 1, 10**9, 5 * 10**9 + 1).settled(6 * 10**9)
 
 
-def test_what_is_not_listed_any_more_is_forgotten(memo: Memo, file: Path) -> None:
+def test_what_is_gone_is_forgotten_and_the_rest_is_kept(memo: Memo, file: Path) -> None:
     first = known(memo, file)
-    for name in ("a.png", "b.png"):
-        first.put(name, Stamp.of(file), FACT)
-    first.save(["b.png"])
+    for name in ("a.png", "gone.png"):
+        first.put(name, Stamp.of(file), FACT, time.time_ns())
+    first.save()
+    second = known(memo, file)
+    assert second.get("gone.png", file) is None
+    assert second.get("a.png", file) == FACT
+    (file.parent / "b.png").write_bytes(b"b")
+    second.put("b.png", Stamp.of(file), FACT, time.time_ns())
+    second.save()
+    assert known(memo, file).get("a.png", file) == FACT
+
+
+def test_a_file_changed_between_its_stamp_and_its_reading_is_not_remembered_by_a_late_clock(memo: Memo, file: Path) -> None:
+    """What counts is when the stamp was taken, not when the result was written down."""
+    first = known(memo, file)
+    stamp = Stamp.of(file)
+    first.put("a.png", stamp, FACT, stamp.ctime_ns)
+    first.save()
     assert known(memo, file).get("a.png", file) is None
-    assert known(memo, file).get("b.png", file) == FACT
 
 
 def test_facts_of_another_pixels_version_are_not_used(memo: Memo, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +165,7 @@ def test_names_of_any_bytes_and_digests_with_zeros_survive(memo: Memo, file: Pat
     facts = {name: Fact(bytes([number]) + bytes(31), "PNG") for number, name in enumerate(names)}
     first = known(memo, file)
     for name, fact in facts.items():
-        first.put(name, Stamp.of(file), fact)
-    first.save(names)
+        (file.parent / name).write_bytes(b"")
+        first.put(name, Stamp.of(file), fact, time.time_ns())
+    first.save()
     assert {name: known(memo, file).get(name, file) for name in names} == facts

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +135,12 @@ def some(tmp_path: Path, assets: Path) -> Path:
     return tmp_path / "some"
 
 
-def test_only_the_difference_is_computed(
-    humeris: Callable[..., Any], some: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(assets / "keras"))
-
+def test_only_the_difference_is_computed(some: Path, assets: Path, tmp_path: Path) -> None:
     def done(*layers: str) -> dict[str, Any]:
         words = [word for layer in layers for word in ("-l", layer)]
-        result = humeris("extract", some, "-b", BACKBONE, *words, "--json")
-        assert result.code == 0, result.err
-        found: dict[str, Any] = result.json["extracted"][0]
+        result = command(tmp_path, assets, "extract", some, "-b", BACKBONE, *words, "--json")
+        assert result.returncode == 0, result.stderr
+        found: dict[str, Any] = json.loads(result.stdout)["extracted"][0]
         return found
 
     assert done("out_relu")["computed"] == 12

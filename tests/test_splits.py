@@ -200,7 +200,9 @@ def test_images_without_labels_are_refused_with_the_layout_that_is_expected() ->
 
 
 def test_a_class_with_one_image_is_refused_with_its_name_and_file() -> None:
-    with pytest.raises(DataError, match=r"of 'owl' \(1 in all, owl/owl0.png the first\); add images or take the class out"):
+    with pytest.raises(
+        DataError, match=r"of 'owl' \(1 in all, owl/owl0.png the first; no split given: 20% .*\); add images, take"
+    ):
         split(images_of([*unsplit(40, ("cat", "dog")), *unsplit(1, ("owl",))]))
 
 
