@@ -237,7 +237,7 @@ def sweep(
             images, store, head or ["logreg"], requests=requests, patterns=layer or [], pools=pool or [],
             select=select, out=out, seed=seed, jobs=jobs, command=_command(), progress=stage("heads"),
         )  # fmt: skip
-        found = {"data": images.summary(), **done.summary(), **_damage(store)}
+        found = {"data": done.description["data"], **done.summary(), **_damage(store)}
     return _render(found, as_json, quiet, text.run, ["export", done.path, "-o", "model.keras", *_at(cache)])
 
 

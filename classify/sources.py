@@ -144,11 +144,15 @@ def _check_asked(candidates: Sequence[tuple[Extraction, Features]], patterns: Se
 
 
 def _names(extractions: Sequence[Extraction]) -> dict[str, str]:
-    """What to call each extraction (by folder): its title, with the image size where two would be called alike."""
+    """What to call each extraction (by folder): its title, with image size and digest where others have the same."""
     specs = {extraction.path.name: extraction.spec for extraction in extractions}
-    count = Counter(spec.title for spec in specs.values())
-    sized = {folder: f"{spec.title},image_size={'x'.join(map(str, spec.image_size))}" for folder, spec in specs.items()}
-    return {folder: spec.title if count[spec.title] == 1 else sized[folder] for folder, spec in specs.items()}
+    sizes = {folder: f",image_size={spec.image_size[0]}x{spec.image_size[1]}" for folder, spec in specs.items()}
+    digests = {folder: f" ({spec.digest[:8]})" for folder, spec in specs.items()}
+    names = {folder: spec.title for folder, spec in specs.items()}
+    for suffix in (sizes, digests):
+        count = Counter(names.values())
+        names = {folder: name + suffix[folder] if count[name] > 1 else name for folder, name in names.items()}
+    return names
 
 
 def _depth(extraction: Extraction, layer: str) -> float | None:
