@@ -59,7 +59,7 @@ def sweep(
 ) -> Run:
     """Train every head on every cached tap asked for; the run, whose winner was scored once on the test split.
 
-    The winner has the best mean accuracy over the folds (or on the validation split), is trained again on everything
+    The winner is the first of `ranked` by its scores on the folds (or the validation split), is trained again on everything
     but the test split, and only then meets the test split. A run that was interrupted goes on where it stopped; one that
     is complete is returned as it is. Raises `DataError`, `RunError`.
     """

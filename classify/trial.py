@@ -81,5 +81,17 @@ class Score:
 
 
 def ranked(scores: Mapping[Trial, Score]) -> list[Trial]:
-    """The trials, best first: by accuracy, of equal ones by log-loss, of equal ones by id."""
-    return sorted(scores, key=lambda trial: (-scores[trial].accuracy, scores[trial].log_loss, trial.id))
+    """The trials, best first.
+
+    Among the settings of one head on one source the lowest log-loss comes first: on few images accuracy moves in steps of
+    one image, and its maximum lands on settings that are much too strong or too weak (scikit-learn's LogisticRegressionCV
+    is moving to log-loss for the same reason). Heads and sources are then ordered by the accuracy of that setting, equal
+    ones by log-loss.
+    """
+    settings: dict[tuple[tuple[Source, ...], str], list[Trial]] = {}
+    for trial in sorted(scores, key=lambda trial: (scores[trial].log_loss, trial.id)):
+        settings.setdefault((trial.sources, trial.head), []).append(trial)
+    by_accuracy = sorted(
+        settings.values(), key=lambda group: (-scores[group[0]].accuracy, scores[group[0]].log_loss, group[0].id)
+    )
+    return [trial for group in by_accuracy for trial in group]

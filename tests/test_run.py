@@ -12,7 +12,7 @@ import pytest
 from humeris.cache.errors import RunError
 from humeris.classify.head import Dense, Head
 from humeris.classify.run import Record, Run
-from humeris.classify.trial import Score, Source, Trial
+from humeris.classify.trial import Score, Source, Trial, ranked
 
 SOURCE = Source("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIALS = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.01, 0.1, 1.0)]
@@ -126,7 +126,8 @@ def test_what_is_no_run_is_refused_with_the_command_that_makes_one(tmp_path: Pat
 def test_a_trial_is_found_by_the_beginning_of_its_id_and_the_best_without_one(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     run.append(SCORES)
-    assert run.trial() == (TRIALS[1], SCORES[TRIALS[1]])
+    best = ranked(SCORES)[0]
+    assert run.trial() == (best, SCORES[best])
     assert run.trial(TRIALS[0].id) == (TRIALS[0], SCORES[TRIALS[0]])
     assert run.trial(TRIALS[2].id[:5])[0] == TRIALS[2]
     with pytest.raises(RunError, match=r"expected the id of one trial, found 0 that begin with 'zz'; leaderboard.csv"):

@@ -48,17 +48,25 @@ def test_a_score_survives_json() -> None:
     assert Score.from_dict(json.loads(json.dumps(score.to_dict()))) == score
 
 
-def test_ranking_is_by_accuracy_then_by_log_loss_then_by_id() -> None:
-    trials = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.1, 1.0, 10.0, 100.0)]
-    same = sorted(trials[2:], key=lambda trial: trial.id)
+def test_settings_of_a_head_are_ranked_by_log_loss_and_heads_by_the_accuracy_of_their_best_setting() -> None:
+    strong, right, weak = (Trial((SOURCE,), "logreg", {"C": value}) for value in (0.001, 0.1, 10.0))
+    other = Trial((SOURCE,), "mlp", {"hidden": 8})
+    third = Trial((Source("nano", "nano-64-0123456789abcdef", "block1_out", "avg"),), "logreg", {"C": 0.1})
     scores = {
-        trials[0]: Score(0.9, 0.5, (0.9,)),
-        trials[1]: Score(0.8, 0.1, (0.8,)),
-        trials[2]: Score(0.9, 0.4, (0.9,)),
-        trials[3]: Score(0.9, 0.4, (0.9,)),
+        strong: Score(0.95, 0.6, (0.95,)),
+        right: Score(0.94, 0.2, (0.94,)),
+        weak: Score(0.93, 0.4, (0.93,)),
+        other: Score(0.90, 0.1, (0.90,)),
+        third: Score(0.94, 0.3, (0.94,)),
     }
-    assert ranked(scores) == [*same, trials[0], trials[1]]
+    assert ranked(scores) == [right, weak, strong, third, other]
     assert ranked(dict(reversed(scores.items()))) == ranked(scores)
+
+
+def test_equal_scores_are_ranked_by_id() -> None:
+    trials = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.1, 1.0, 10.0)]
+    scores = dict.fromkeys(trials, Score(0.9, 0.4, (0.9,)))
+    assert ranked(scores) == sorted(trials, key=lambda trial: trial.id)
 
 
 def test_a_trial_reads_as_head_setting_and_source() -> None:
