@@ -43,7 +43,9 @@ Backbones = Annotated[
 ]  # fmt: skip
 Layers = Annotated[
     list[str] | None,
-    typer.Option("--layer", "-l", metavar="LAYER[:POOL]", help="Layers to tap; globs are allowed. Repeatable."),
+    typer.Option(
+        "--layer", "-l", envvar="HUMERIS_LAYER", metavar="LAYER[:POOL]", help="Layers to tap; globs are allowed. Repeatable."
+    ),
 ]
 Pools = Annotated[
     list[str] | None,
@@ -59,7 +61,7 @@ Heads = Annotated[
     typer.Option("--head", envvar="HUMERIS_HEAD", metavar="NAME[,option=a/b]",
                  help="logreg (option C) or mlp (hidden, dropout, learning_rate, batch_size, epochs). Repeatable."),
 ]  # fmt: skip
-Select = Annotated[str | None, typer.Option(help="Choose on val, or by cross-validation (cv).")]
+Select = Annotated[str | None, typer.Option(envvar="HUMERIS_SELECT", help="Choose on val, or by cross-validation (cv).")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", envvar="HUMERIS_JOBS", min=1, help="Default: every core.")]
 CacheFolder = Annotated[
     Path | None,
@@ -68,7 +70,9 @@ CacheFolder = Annotated[
 Seed = Annotated[
     int, typer.Option(envvar="HUMERIS_SEED", min=0, max=2**32 - 1, help="Of folds, MLP heads and random weights.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use the first so many images of each class and split.")]
+Limit = Annotated[
+    int | None, typer.Option(envvar="HUMERIS_LIMIT", min=1, help="Use the first so many images of each class and split.")
+]
 Json = Annotated[bool, typer.Option("--json", envvar="HUMERIS_JSON", help="One JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HUMERIS_QUIET", help="Errors only.")]
 
@@ -102,7 +106,9 @@ def reported(function: _Command) -> _Command:
 @app.command()
 @reported
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where everything is written.")] = Path("humeris-demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="Where everything is written.")] = Path(
+        "humeris-demo"
+    ),
     jobs: Jobs = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -128,8 +134,12 @@ def run(
     image_size: Size = None,
     head: Heads = None,
     select: Select = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.", show_default="runs/DATA-…")] = None,
-    model: Annotated[Path | None, typer.Option(help="The model file.", show_default="RUN/model.keras")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The run folder.", show_default="runs/DATA-…")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(envvar="HUMERIS_MODEL", help="The model file.", show_default="RUN/model.keras")
+    ] = None,
     batch_size: BatchSize = 32,
     cache: CacheFolder = None,
     jobs: Jobs = None,
@@ -169,7 +179,9 @@ def extract(
     jobs: Jobs = None,
     seed: Seed = 0,
     limit: Limit = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; compute nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what it would cost; compute nothing.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -217,7 +229,9 @@ def sweep(
     image_size: Size = None,
     head: Heads = None,
     select: Select = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.", show_default="runs/DATA-…")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The run folder.", show_default="runs/DATA-…")
+    ] = None,
     cache: CacheFolder = None,
     jobs: Jobs = None,
     seed: Seed = 0,
@@ -245,8 +259,10 @@ def sweep(
 @reported
 def export(
     run_folder: RunFolder,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The model file, NAME.keras.")],
-    trial: Annotated[str | None, typer.Option(help="Id in leaderboard.csv.", show_default="the best")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The model file, NAME.keras.")],
+    trial: Annotated[
+        str | None, typer.Option(envvar="HUMERIS_TRIAL", help="Id in leaderboard.csv.", show_default="the best")
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -273,9 +289,13 @@ def export(
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `humeris export` wrote.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
-    form: Annotated[str | None, typer.Option("--format", "-f", help="table (the default), csv or jsonl.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of standard output.")] = None,
+    top: Annotated[int, typer.Option(envvar="HUMERIS_TOP", min=1, help="How many classes of each image.")] = 1,
+    form: Annotated[
+        str | None, typer.Option("--format", "-f", envvar="HUMERIS_FORMAT", help="table (the default), csv or jsonl.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="A file instead of standard output.")
+    ] = None,
     batch_size: BatchSize = 32,
     jobs: Jobs = None,
     as_json: Json = False,
@@ -389,7 +409,7 @@ def cache_verify(cache: CacheFolder = None, as_json: Json = False) -> int:
 @reported
 def cache_export(
     data: Data,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The HDF5 file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The HDF5 file.")],
     backbone: Backbones = None,
     layer: Layers = None,
     pool: Pools = None,

@@ -94,14 +94,14 @@ def extract_features(
         extraction.create([asdict(layer) for layer in card.layers])  # finds out a read-only cache before the network runs
     if masks:
         needed = np.logical_or.reduce(list(masks.values()))
-        todo = [image for image, need in zip(images.used, needed, strict=True) if need]
+        pending = [image for image, need in zip(images.used, needed, strict=True) if need]
         backbone = backbone or build(request)
         if backbone.spec.digest != card.spec.digest:
             raise BackboneError(
                 f"backbone {request.title}: expected the weights {card.spec.weights_sha256[:12]} that were there before, "
                 f"found {backbone.spec.weights_sha256[:12]}; delete {store.path / 'known'} and run the command again"
             )
-        _compute(result, todo, masks, backbone, extraction, bad, batch_size, jobs or source.cores(), progress)
+        _compute(result, pending, masks, backbone, extraction, bad, batch_size, jobs or source.cores(), progress)
     _refuse(result, bad)
     images.known.save()
     store.close()
@@ -111,7 +111,7 @@ def extract_features(
 
 def _compute(
     result: Extracted,
-    todo: list[Image],
+    pending: list[Image],
     masks: dict[Tap, np.ndarray],
     backbone: Backbone,
     extraction: Extraction,
@@ -138,7 +138,7 @@ def _compute(
             batch.clear()
 
     try:
-        decoded = source.in_order(lambda image: _decode(image, size), todo, jobs, 2 * batch_size + 2 * jobs)
+        decoded = source.in_order(lambda image: _decode(image, size), pending, jobs, 2 * batch_size + 2 * jobs)
         for done, (image, outcome) in enumerate(decoded, start=1):
             if isinstance(outcome, pixels.Refused):
                 refused[image.name] = Refusal(image.name, outcome.reason, str(outcome))
@@ -146,10 +146,10 @@ def _compute(
                     result.images.known.refuse(image.name, outcome.reason, str(outcome))
             else:
                 batch.append((image, outcome))
-            if len(batch) == batch_size or done == len(todo):
+            if len(batch) == batch_size or done == len(pending):
                 flush()
             if progress is not None:
-                progress(done, len(todo))
+                progress(done, len(pending))
     finally:
         writer.close()
         result.images = result.images.without(refused)

@@ -63,7 +63,7 @@ def plan(images: Images, request: Request, patterns: Sequence[str], store: Store
     taps = resolve(patterns, card.layers, card.defaults, pools)
     masks = missing(store.extraction(card.spec), taps, images.keys, NotFinite(store.memo, card.spec))
     rows = {tap: int(masks[tap].sum()) if tap in masks else 0 for tap in taps}
-    todo = int(np.logical_or.reduce(list(masks.values())).sum()) if masks else 0
+    pending = int(np.logical_or.reduce(list(masks.values())).sum()) if masks else 0
     tapped = [layer for layer in card.layers if any(tap.layer == layer.name for tap in masks)]
     forward = max((layer.cost for layer in tapped), default=0) / _multiply_adds_per_second()
     forward += max((layer.elements for layer in tapped), default=0) * _SECONDS_PER_ELEMENT
@@ -71,11 +71,11 @@ def plan(images: Images, request: Request, patterns: Sequence[str], store: Store
         card=card,
         taps=taps,
         images=len(images.used),
-        to_compute=todo,
+        to_compute=pending,
         rows={str(tap): count for tap, count in rows.items()},
         bytes=sum(count * (row_bytes(tap, card.shapes[tap.layer]) + 34) for tap, count in rows.items()),
         free=free_bytes(store.path),
-        seconds=todo * (forward + _DECODE_SECONDS / cores()),
+        seconds=pending * (forward + _DECODE_SECONDS / cores()),
     )
 
 
