@@ -83,7 +83,7 @@ def _result(found: Mapping[str, Any]) -> str:
             f"{each['layer']}:{each['pool']}",
             "" if each["depth"] is None else f"{each['depth']:.0%}",
             each["head"],
-            " ".join(f"{name}={value}" for name, value in each["setting"].items() if name == "C"),
+            " ".join(f"{name}={value}" for name, value in each["setting"].items() if name in {"C", "hidden"}),
             f"{each['accuracy']:.4f}",
             "#" * round(1 + (_BAR - 1) * (each["accuracy"] - low) / span) + (" <" if each["trial"] == best["id"] else ""),
         ]
