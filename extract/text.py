@@ -14,7 +14,7 @@ _LISTED = 20
 def images(found: Mapping[str, Any]) -> str:
     """What became of the listed paths, the refused ones by name."""
     formats = ", ".join(f"{count} {name}" for name, count in found["formats"].items())
-    lines = [f"{safe(found['source'])}: {found['used']} images used ({formats})"]
+    lines = [f"{safe(found['source'])}: {found['used']} images used{formats and f' ({formats})'}"]
     lines += [f"  used, and unusual here: {safe(each['name'])} ({each['format']})" for each in found["unusual"]]
     if copies := found["duplicates"]:
         across = [each for each in copies if each["across"]]
@@ -35,12 +35,16 @@ def extracted(found: Mapping[str, Any]) -> str:
     for each in found["extracted"]:
         rate = f" ({each['computed'] / each['seconds']:.0f} images/s)" if each["computed"] else ""
         parts.append(
-            f"{each['backbone']}: {len(each['taps'])} taps of {each['images']} images, {each['computed']} computed in "
+            f"{each['backbone']}: {_taps(each['taps'])} of {each['images']} images, {each['computed']} computed in "
             f"{each['seconds']:.1f} s{rate}, {size(each['bytes'])} written"
         )
         parts += [f"  {tap}: {count} new rows" for tap, count in each["rows"].items() if count]
         parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in each["not_finite"].items()]
     return paragraphs(*parts, damaged(found), f"cache: {safe(found['cache'])}")
+
+
+def _taps(taps: Sequence[str]) -> str:
+    return f"{len(taps)} tap{'' if len(taps) == 1 else 's'}"
 
 
 def plans(found: Mapping[str, Any]) -> str:
