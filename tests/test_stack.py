@@ -143,13 +143,6 @@ def test_the_model_in_a_fresh_process_answers_as_the_cache_on_every_test_image(m
     assert answers.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="rows of map taps are kept in float16, which alone moves probabilities beyond 1e-4")
-def test_models_on_whole_maps_are_within_1e4_too(matrix: Matrix) -> None:
-    for key in KEYS:
-        if key.split("-")[1] == "map":
-            assert np.abs(matrix.cached[key] - matrix.found[key]["answers"]).max() <= 1e-4
-
-
 @pytest.mark.parametrize("key", KEYS)
 def test_the_model_is_flat(matrix: Matrix, key: str) -> None:
     assert not {"Functional", "Sequential", "Model", "Lambda"} & set(matrix.found[key]["kinds"])
