@@ -457,7 +457,7 @@ def _images(data: Path, store: Any, limit: int | None, jobs: int | None, stage: 
 
 
 def _damage(store: Any) -> dict[str, Any]:
-    return {"damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged]}
+    return {"damaged": [damage.to_dict() for damage in store.damaged]}
 
 
 def _command() -> str:

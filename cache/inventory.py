@@ -21,7 +21,7 @@ def inventory(store: Store) -> dict[str, Any]:
         "cache": str(store.path),
         "extractions": found,
         "bytes": sum(each["bytes"] for each in found),
-        "damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged],
+        "damaged": [damage.to_dict() for damage in store.damaged],
     }
 
 
@@ -55,7 +55,7 @@ def verify(store: Store) -> dict[str, Any]:
         "rows": rows,
         "bytes": size,
         "rows_not_finite": not_finite,
-        "damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged],
+        "damaged": [damage.to_dict() for damage in store.damaged],
         "set_aside": aside,
         "hdf5": h5py.version.hdf5_version,
     }

@@ -18,6 +18,10 @@ class Damage:
     path: Path
     reason: str
 
+    def to_dict(self) -> dict[str, str]:
+        """JSON values."""
+        return {"path": str(self.path), "reason": self.reason}
+
 
 class Trust:
     """Digests verified once per file, remembered by inode, size, mtime and ctime.

@@ -102,17 +102,15 @@ def _train(run: Run, store: Store, trial: Trial, score: Score, records: Sequence
 
 def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
     """The very network that the features were made with; raises `ModelError` when it is another one by now."""
-    same_kind = [request for request in requests if (request.file is None) == (not spec.file)]
-    built = None
-    for request in same_kind or [Request.of(spec)]:
-        if request.file is None and request.name != spec.backbone:
-            continue
+    named = [
+        request
+        for request in requests
+        if (request.file is None) == (not spec.file) and (request.file is not None or request.name == spec.backbone)
+    ]
+    for request in named or [Request.of(spec)]:
         built = build(request)
         if built.spec.digest == spec.digest:
             return built
-    built = built or build(Request.of(spec))
-    if built.spec.digest == spec.digest:
-        return built
     now, then = built.spec.to_dict(), spec.to_dict()
     decisive = ["weights_sha256", *(name for name in then if name not in {"backbone", "arguments", "weights", "file"})]
     changed = next(name for name in decisive if now[name] != then[name])

@@ -200,7 +200,7 @@ class Run:
         self.write_json(f"heads/{trial.id}.json", {**head.description(), "trial": trial.to_dict()})
 
     def images(self) -> list[Record]:
-        """The used images as they were, in the order of every array of the run; raises `RunError`."""
+        """The used images as they were, in order of name, as the tables and `probabilities` are; raises `RunError`."""
         path = self.path / "images.csv"
         try:
             with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:

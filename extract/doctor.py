@@ -45,6 +45,6 @@ def _cache(path: Path | None) -> dict[str, Any]:
         "path": str(store.path),
         "writable": writable,
         "extractions": len(extractions),
-        "damaged": [{"path": str(damage.path), "reason": damage.reason} for damage in store.damaged],
+        "damaged": [damage.to_dict() for damage in store.damaged],
         "bytes_free": free_bytes(store.path),
     }
