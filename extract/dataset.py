@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..cache.errors import DataError
+from . import source
 from .manifest import read_rows
 
 SPLITS = {
@@ -25,15 +26,33 @@ SPLITS = {
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
-    """One listed image: `name` is its path relative to the data's root, `split` is train, val, test or None."""
+    """One listed image: `name` is its path relative to the data's root, `split` is train, val, test or None.
+
+    location: its file. encoded: what gives the bytes of an image that is a row of an array, and has no file.
+    """
 
     name: str
-    path: Path
+    location: Path | str
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    encoded: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return Path(self.location)
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the image is a file of its own at `path`."""
+        return self.encoded is None
+
+    def read(self) -> bytes:
+        """The encoded image, which its digest is of; raises `pixels.Refused`."""
+        return source.read(self.path) if self.encoded is None else self.encoded()
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def _look(item: Item) -> _Seen:
     except OSError:
         stamp = None
     try:
-        data = source.read(item.path)
+        data = item.read()
         digest = source.digest(data)
         return _Seen(item, stamp, taken_ns, Fact(digest, pixels.sniff(data)))
     except pixels.Refused as refused:
