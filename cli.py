@@ -21,6 +21,7 @@ from .cache.text import quoted, safe
 
 if TYPE_CHECKING:
     from .classify.predict import Prediction
+    from .extract.extraction import Extracted
     from .extract.images import Images, Progress
     from .extract.request import Request
 
@@ -56,6 +57,16 @@ Weights = Annotated[
 ]
 Size = Annotated[str | None, typer.Option("--image-size", envvar="HUMERIS_IMAGE_SIZE", help="SIDE or HEIGHTxWIDTH.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", envvar="HUMERIS_BATCH_SIZE", min=1, max=4096)]
+Precision = Annotated[
+    str,
+    typer.Option(envvar="HUMERIS_PRECISION",
+                 help="Of the network's arithmetic: float32, bfloat16, float16, or auto, what the device is good at."),
+]  # fmt: skip
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", envvar="HUMERIS_DEVICE", metavar="auto|cpu|gpu|gpu:N",
+                 help="What computes; a worker process on each where several are given. Repeatable."),
+]  # fmt: skip
 Heads = Annotated[
     list[str] | None,
     typer.Option("--head", envvar="HUMERIS_HEAD", metavar="NAME[,option=a/b]",
@@ -141,6 +152,8 @@ def run(
         Path | None, typer.Option(envvar="HUMERIS_MODEL", help="The model file.", show_default="RUN/model.keras")
     ] = None,
     batch_size: BatchSize = 32,
+    precision: Precision = "float32",
+    device: Devices = None,
     cache: CacheFolder = None,
     jobs: Jobs = None,
     seed: Seed = 0,
@@ -153,14 +166,18 @@ def run(
     from .classify import heads, text
     from .classify.pipeline import run as run_all
 
-    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed)
+    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed, precision)
+    workers = _devices(device)
     families = [heads.parse(text) for text in head or ["logreg"]]
     with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage)
+        options = {"pools": pool or [], "batch_size": batch_size}
+        apart = _apart(workers, data, limit, requests, layer or [], store.path, options, jobs, stage)
         result = run_all(
             images, requests, layer or [], families, store, pools=pool or [], batch_size=batch_size, select=select,
             out=out, model=model, seed=seed, jobs=jobs, command=_command(), progress=stage,
         )  # fmt: skip
+        _count(result.extracted, apart)
         found = {**result.to_dict(), "cache": str(store.path), **_damage(store)}
     return _render(found, as_json, quiet, text.outcome, ["predict", result.exported.path, "IMAGES"])
 
@@ -174,7 +191,24 @@ def extract(
     pool: Pools = None,
     weights: Weights = None,
     image_size: Size = None,
+    views: Annotated[
+        int, typer.Option(envvar="HUMERIS_VIEWS", min=0, max=1000, help="Augmented views of each image to cache as well.")
+    ] = 0,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HUMERIS_AUGMENT",
+            metavar="NAME[=strength],…",
+            show_default=False,
+            help="How views are made: flip, vflip, crop, rotate, color, gray, blur, cutout, randaugment, trivialaugment.",
+        ),
+    ] = None,
+    compress: Annotated[
+        str, typer.Option(envvar="HUMERIS_COMPRESS", help="Of whole maps: none, gzip, or blosc2 (needs hdf5plugin).")
+    ] = "none",
     batch_size: BatchSize = 32,
+    precision: Precision = "float32",
+    device: Devices = None,
     cache: CacheFolder = None,
     jobs: Jobs = None,
     seed: Seed = 0,
@@ -188,23 +222,27 @@ def extract(
     """Fill the cache with activations; only what is missing is computed."""
     from .cache.store import Store
     from .extract import text
-    from .extract.extraction import extract_features
+    from .extract.augment import Policy
+    from .extract.extraction import extract_all
     from .extract.plan import plan
 
-    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed)
+    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed, precision)
+    if bool(views) != bool(augment):
+        raise typer.BadParameter("give both --views and --augment, or neither", param_hint="--augment")
+    policy = Policy.parse(augment) if augment else None
+    workers = _devices(device)
     with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage)
-        done = []
-        for request in requests:
-            if dry_run:
-                done.append(plan(images, request, layer or [], store, pool or []).to_dict())
-                continue
-            result = extract_features(
-                images, request, layer or [], store, pools=pool or [], batch_size=batch_size, jobs=jobs,
-                progress=stage(request.title),
-            )  # fmt: skip
-            images = result.images
-            done.append(result.to_dict())
+        patterns, pools = layer or [], pool or []
+        if dry_run:
+            done = [plan(images, request, patterns, store, pools, views, policy).to_dict() for request in requests]
+        else:
+            options = {"pools": pools, "batch_size": batch_size, "views": views, "policy": policy, "compression": compress}
+            apart = _apart(workers, data, limit, requests, patterns, store.path, options, jobs, stage)
+            results = extract_all(images, requests, patterns, store, jobs=jobs, progress=stage, **options)
+            _count(results, apart)
+            images = results[-1].images
+            done = [result.to_dict() for result in results]
         name = "planned" if dry_run else "extracted"
         found = {
             "data": images.summary(),
@@ -214,7 +252,7 @@ def extract(
             **_damage(store),
         }
     if dry_run:
-        return _render(found, as_json, quiet, text.plans)
+        return _render(found, as_json, quiet, text.plans) if all(each["fits"] for each in done) else 2
     return _render(found, as_json, quiet, text.extracted, ["sweep", data, *_at(cache)])
 
 
@@ -444,10 +482,51 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _requests(texts: Sequence[str], weights: str | None, size: str | None, seed: int) -> list[Request]:
+def _requests(
+    texts: Sequence[str], weights: str | None, size: str | None, seed: int, precision: str = "float32"
+) -> list[Request]:
     from .extract.request import Request
 
-    return [Request.parse(text, weights=weights, image_size=size, seed=seed) for text in texts]
+    return [Request.parse(text, weights=weights, image_size=size, seed=seed, precision=precision) for text in texts]
+
+
+def _devices(texts: Sequence[str] | None) -> list[str]:
+    """The devices to start workers on; a single one is for this process."""
+    from .extract import device
+
+    devices = device.parse(list(texts or ["auto"]))
+    if len(devices) == 1:
+        device.use(devices[0])
+        return []
+    return devices
+
+
+def _apart(
+    devices: list[str],
+    data: Path,
+    limit: int | None,
+    requests: Sequence[Request],
+    patterns: Sequence[str],
+    cache: Path,
+    options: dict[str, Any],
+    jobs: int | None,
+    stage: Callable[[str], Progress],
+) -> list[list[Extracted]]:
+    """What workers on several devices did; [] without them."""
+    from .extract.workers import Order, extract_on
+
+    if not devices:
+        return []
+    order = Order(data, limit, requests, patterns, cache, options)
+    return extract_on(devices, order, jobs, stage(" + ".join(devices)))
+
+
+def _count(results: Sequence[Extracted], apart: Sequence[Sequence[Extracted]]) -> None:
+    from .extract.workers import add
+
+    for parts in apart:
+        for total, part in zip(results, parts, strict=True):
+            add(total, part)
 
 
 def _images(data: Path, store: Any, limit: int | None, jobs: int | None, stage: Callable[[str], Progress]) -> Images:

@@ -9,7 +9,8 @@
     ├── DataError         (ValueError)         the images and their labels
     ├── BackboneError     (ValueError)         a network that cannot be built as asked
     │   ├── LayerError    (LookupError)        a layer or pool that the network does not have
-    │   └── WeightsError                       a weights file that is missing or does not fit
+    │   ├── WeightsError                       a weights file that is missing or does not fit
+    │   └── DeviceError                        a device that is not there, or that nothing can compute on
     ├── HeadError         (ValueError)         a head setting
     ├── RunError          (ValueError)         a run folder
     ├── ModelError        (ValueError)         an exported model file
@@ -63,6 +64,10 @@ class LayerError(BackboneError, LookupError):
 
 class WeightsError(BackboneError):
     """The weights file is missing, damaged or made for another network."""
+
+
+class DeviceError(BackboneError):
+    """The device asked for is not there, or Keras cannot use it."""
 
 
 class HeadError(HumerisError, ValueError):

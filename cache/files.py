@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,3 +95,11 @@ def clear_stale(tmp: Path) -> None:
                 os.unlink(entry.path)
         except FileNotFoundError:
             continue
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the disk that holds `path`, or its nearest existing parent."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import platformdirs
 
+from .claims import Claims
 from .errors import CacheReadOnly, NotACache
 from .extraction import Extraction, read_spec
 from .files import clear_stale, make_folder, publish
@@ -45,6 +46,7 @@ class Store:
         self._check()
         self.memo = Memo(self.path / "known", self._tmp, self.create if write else None)
         self.trust = Trust(self.path, self.memo, write)
+        self.claims = Claims(self._tmp)
         self._extractions: dict[Path, Extraction] = {}
 
     def _check(self) -> None:

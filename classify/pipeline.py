@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.store import Store
-from ..extract.extraction import Extracted, extract_features
+from ..extract.extraction import Extracted, extract_all
 from ..extract.images import Images, Progress
 from ..extract.request import Request
 from .export import Exported, export
@@ -64,20 +64,10 @@ def run(
         return progress(name) if progress else None
 
     split(images, select)
-    extracted = []
-    for request in requests:
-        result = extract_features(
-            images,
-            request,
-            patterns,
-            store,
-            pools=pools,
-            batch_size=batch_size,
-            jobs=jobs,
-            progress=stage(request.title),
-        )
-        images = result.images
-        extracted.append(result)
+    extracted = extract_all(
+        images, requests, patterns, store, pools=pools, batch_size=batch_size, jobs=jobs, progress=progress
+    )
+    images = extracted[-1].images
     finished = sweep(
         images,
         store,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cache.errors import BackboneError, WeightsError
 from ..cache.spec import Spec
-from . import pixels, weights
+from . import pixels, precision, weights
 from .graph import Graph
 from .nano import WEIGHTS as NANO_WEIGHTS
 from .nano import nano
@@ -36,6 +36,8 @@ def build(request: Request) -> Backbone:
         else:
             model, architecture = _construct(request), _architecture(request)
         model.trainable = False
+        computing = precision.choose(request.precision, model)
+        precision.apply(model, computing)
         size = _image_size(request, model)
         mode = request.preprocessing or _preprocessing(request)
         try:
@@ -49,6 +51,7 @@ def build(request: Request) -> Backbone:
         image_size=size,
         preprocessing=mode,
         pixels=pixels.version(),
+        precision=computing,
     )
     return Backbone(spec, graph)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..cache.memo import Memo
 from ..cache.spec import Spec
-from . import pixels, weights
+from . import pixels, precision, weights
 from .backbone import Backbone, build, described
 from .graph import Layer, default_taps
 from .request import Request
@@ -85,6 +85,7 @@ def _key(request: Request) -> str:
             request.image_size,
             request.preprocessing,
             request.seed,
+            *precision.facts(request.precision),
         ],
         "versions": [importlib.metadata.version(name) for name in ("humeris", "keras", "tensorflow")],
         "pixels": pixels.version(),

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import HumerisError
+from ..cache.files import free_bytes
 from ..cache.store import Store
-from . import pixels, source, weights
-from .plan import free_bytes
+from . import pixels, precision, source, weights
 from .runtime import load_keras
 
 _PACKAGES = ("humeris", "keras", "tensorflow", "h5py", "numpy", "scikit-learn", "joblib", "typer", "pillow")
@@ -27,7 +27,7 @@ def examine(cache: Path | None = None) -> dict[str, Any]:
         "backend": keras.backend.backend(),
         "cores": source.cores(),
         "devices": keras.distribution.list_devices(),
-        "precision": keras.config.dtype_policy().name,
+        "precision": {"default": "float32", "auto": precision.choose("auto", keras.Sequential())},
         "keras_home": str(weights.keras_home()),
         "weights_at_hand": [name for name, _, _ in weights.downloaded()],
         "cache": _cache(cache),

@@ -28,11 +28,17 @@ class Forward:
         self._batch = np.zeros((batch_size, *graph.image.shape[1:]), np.uint8)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Rows (n, ...) float32 of each tap, for n <= batch_size images, uint8 (height, width, 3) each."""
+        """Rows (n, ...) of each tap, for n <= batch_size images, uint8 (height, width, 3) each.
+
+        Maps come in the precision of the computation, everything else in float32.
+        """
         for number, image in enumerate(images):
             self._batch[number] = image
         self._batch[len(images) :] = 0
         results = self.model.predict_on_batch(self._batch)
         self.passes += 1
         rows = results if isinstance(results, list | tuple) else [results]
-        return [np.asarray(row, dtype=np.float32)[: len(images)] for row in rows]
+        return [
+            np.asarray(row, dtype=None if tap.pool == "map" else np.float32)[: len(images)]
+            for tap, row in zip(self.taps, rows, strict=True)
+        ]

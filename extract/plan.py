@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..cache.files import free_bytes
 from ..cache.store import Store
+from .augment import Policy
 from .card import Card, look_up
-from .extraction import missing
 from .images import Images
-from .not_finite import NotFinite
 from .request import Request
+from .rows import Rows
 from .source import cores
-from .taps import Tap, resolve, row_bytes
+from .taps import Tap, resolve
 
 # A forward pass takes its multiply-adds at the speed of a matrix product, and this long per value it writes. On two cores
 # that gave 0.8 to 1.3 times the measured time of MobileNetV2-0.35, MobileNet, ResNet50 and VGG16, and half that of nano.
@@ -39,6 +38,11 @@ class Plan:
     free: int
     seconds: float
 
+    @property
+    def fits(self) -> bool:
+        """Whether the disk can hold the rows, uncompressed."""
+        return self.bytes <= self.free
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
@@ -50,18 +54,28 @@ class Plan:
             "rows": self.rows,
             "bytes": self.bytes,
             "bytes_free": self.free,
+            "fits": self.fits,
             "seconds_estimated": round(self.seconds, 1),
         }
 
 
-def plan(images: Images, request: Request, patterns: Sequence[str], store: Store, pools: Sequence[str] = ()) -> Plan:
+def plan(
+    images: Images,
+    request: Request,
+    patterns: Sequence[str],
+    store: Store,
+    pools: Sequence[str] = (),
+    views: int = 0,
+    policy: Policy | None = None,
+) -> Plan:
     """What `extract_features` with the same arguments would do; runs no forward pass and stores no row.
 
     A backbone that was never built here is built once to learn its shapes.
     """
     card, _ = look_up(request, store.memo)
     taps = resolve(patterns, card.layers, card.defaults, pools)
-    masks = missing(store.extraction(card.spec), taps, images.keys, NotFinite(store.memo, card.spec))
+    wanted = Rows(store, card, taps, views, policy)
+    masks = wanted.missing(images.keys)
     rows = {tap: int(masks[tap].sum()) if tap in masks else 0 for tap in taps}
     pending = int(np.logical_or.reduce(list(masks.values())).sum()) if masks else 0
     tapped = [layer for layer in card.layers if any(tap.layer == layer.name for tap in masks)]
@@ -73,18 +87,10 @@ def plan(images: Images, request: Request, patterns: Sequence[str], store: Store
         images=len(images.used),
         to_compute=pending,
         rows={str(tap): count for tap, count in rows.items()},
-        bytes=sum(count * (row_bytes(tap, card.shapes[tap.layer]) + 34) for tap, count in rows.items()),
+        bytes=wanted.size(masks),
         free=free_bytes(store.path),
         seconds=pending * (forward + _DECODE_SECONDS / cores()),
     )
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes free on the disk that holds `path`, or its nearest existing parent."""
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
 
 
 def _multiply_adds_per_second() -> float:

@@ -14,11 +14,10 @@ import numpy as np
 
 from .. import __version__
 from ..cache.errors import CacheFull, DataError
-from ..cache.files import write_errors
+from ..cache.files import free_bytes, write_errors
 from ..cache.store import Store
 from .card import look_up
 from .images import Images
-from .plan import free_bytes
 from .request import Request
 from .taps import resolve
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..cache.errors import BackboneError
 from ..cache.spec import Spec
 from .applications import Application, find
+from .precision import PRECISIONS
 from .preprocessing import MODES
 
 _RESERVED = {"input_tensor", "input_shape", "pooling", "classes", "name", "classifier_activation"}
@@ -23,7 +24,7 @@ class Request:
 
     application or file: one of the two; a file is called by its stem. arguments: further arguments of the Keras constructor.
     weights: imagenet, drawings (nano), file (a .keras file's own), random, or the path of a weights file.
-    image_size: (height, width). seed: of random weights.
+    image_size: (height, width). seed: of random weights. precision: one of `PRECISIONS`.
     """
 
     name: str
@@ -34,13 +35,22 @@ class Request:
     image_size: tuple[int, int] | None = None
     preprocessing: str | None = None
     seed: int = 0
+    precision: str = "float32"
 
     @classmethod
-    def parse(cls, text: str, *, weights: str | None = None, image_size: str | int | None = None, seed: int = 0) -> Request:
+    def parse(
+        cls,
+        text: str,
+        *,
+        weights: str | None = None,
+        image_size: str | int | None = None,
+        seed: int = 0,
+        precision: str = "float32",
+    ) -> Request:
         """The request written `NAME[,key=value…]`; keywords are what `text` does not say itself.
 
-        Keys are `weights`, `image_size`, `preprocessing`, `seed`, and any argument of the Keras constructor, with JSON
-        values. Raises `BackboneError`.
+        Keys are `weights`, `image_size`, `preprocessing`, `seed`, `precision`, and any argument of the Keras constructor,
+        with JSON values. Raises `BackboneError`.
         """
         name, *pairs = [part.strip() for part in text.split(",")]
         said: dict[str, str] = {}
@@ -55,6 +65,9 @@ class Request:
         if preprocessing is not None and preprocessing not in MODES:
             raise BackboneError(f"backbone {name}: expected preprocessing to be {_modes()}; found {preprocessing!r}")
         seed = _whole(said.pop("seed", seed), name)
+        precision = said.pop("precision", precision)
+        if precision not in PRECISIONS:
+            raise BackboneError(f"backbone {name}: expected precision {', '.join(PRECISIONS)}, found {precision!r}")
         arguments = {key: _value(value) for key, value in sorted(said.items())}
         if taken := _RESERVED & set(arguments):
             raise BackboneError(f"backbone {name}: {sorted(taken)[0]} is set by humeris and cannot be given")
@@ -74,6 +87,7 @@ class Request:
             image_size=None if size is None else parse_size(size),
             preprocessing=preprocessing,
             seed=seed,
+            precision=precision,
         )
 
     @classmethod
@@ -92,6 +106,7 @@ class Request:
             image_size=spec.image_size,
             preprocessing=spec.preprocessing,
             seed=int(seed or 0),
+            precision=spec.precision,
         )
 
     @property
@@ -102,6 +117,8 @@ class Request:
             said["preprocessing"] = self.preprocessing
         if self.image_size is not None:
             said["image_size"] = "x".join(map(str, self.image_size))
+        if self.precision != "float32":
+            said["precision"] = self.precision
         if self.weights == "random" and self.seed:
             said["seed"] = self.seed
         if self.weights not in {self.application.pretrained if self.application else "file"}:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from . import device
+
 
 def load_keras() -> Any:
     """The `keras` module. The first call takes seconds and hundreds of megabytes; `--help` and linear sweeps avoid it."""
@@ -18,6 +20,7 @@ def load_keras() -> Any:
             import keras
 
             keras.ops.zeros(())
+        device.check(keras)
     import keras
 
     return keras

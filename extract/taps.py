@@ -53,12 +53,12 @@ def row_shape(tap: Tap, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def row_bytes(tap: Tap, shape: Sequence[int]) -> int:
-    """Bytes of one stored row: float16 for maps, float32 for the rest."""
+    """Bytes of one stored row: half precision for maps, float32 for the rest."""
     return math.prod(row_shape(tap, shape)) * (2 if tap.pool == "map" else 4)
 
 
 def apply(tensor: Any, tap: Tap) -> Any:
-    """Keras tensor of rows (batch, *row_shape) from a layer's output."""
+    """Keras tensor of rows (batch, *row_shape) from a layer's output; pooling is done in float32 whatever comes in."""
     layers = load_keras().layers
     shape = tuple(tensor.shape[1:])
     row_shape(tap, shape)
@@ -69,10 +69,13 @@ def apply(tensor: Any, tap: Tap) -> Any:
     if len(shape) == 2:
         if tap.pool == "cls":
             return tensor[:, 0]
-        return (layers.GlobalAveragePooling1D if tap.pool == "avg" else layers.GlobalMaxPooling1D)(name=name)(tensor)
+        pool = layers.GlobalAveragePooling1D if tap.pool == "avg" else layers.GlobalMaxPooling1D
+        return pool(name=name, dtype="float32")(tensor)
     if grid > 1:
-        return layers.Flatten(name=name)(layers.AdaptiveAveragePooling2D(grid, name=name + "_cells")(tensor))
-    return (layers.GlobalMaxPooling2D if tap.pool == "max" else layers.GlobalAveragePooling2D)(name=name)(tensor)
+        cells = layers.AdaptiveAveragePooling2D(grid, name=name + "_cells", dtype="float32")(tensor)
+        return layers.Flatten(name=name, dtype="float32")(cells)
+    pool = layers.GlobalMaxPooling2D if tap.pool == "max" else layers.GlobalAveragePooling2D
+    return pool(name=name, dtype="float32")(tensor)
 
 
 def resolve(patterns: Iterable[str], layers: Sequence[Layer], defaults: Sequence[str], pools: Sequence[str]) -> list[Tap]:

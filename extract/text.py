@@ -35,16 +35,25 @@ def extracted(found: Mapping[str, Any]) -> str:
     for each in found["extracted"]:
         rate = f" ({each['computed'] / each['seconds']:.0f} images/s)" if each["computed"] else ""
         parts.append(
-            f"{each['backbone']}: {_taps(each['taps'])} of {each['images']} images, {each['computed']} computed in "
+            f"{each['backbone']}: {_taps(each['taps'])} of {each['images']} images{_views(each['views'])}, "
+            f"{each['computed']} computed in "
             f"{each['seconds']:.1f} s{rate}, {size(each['bytes'])} written"
         )
         parts += [f"  {tap}: {count} new rows" for tap, count in each["rows"].items() if count]
+        parts += [
+            f"  {tap}: {count} rows kept in float32, float16 cannot hold them"
+            for tap, count in each["rows_kept_in_float32"].items()
+        ]
         parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in each["not_finite"].items()]
     return paragraphs(*parts, damaged(found), f"cache: {safe(found['cache'])}")
 
 
 def _taps(taps: Sequence[str]) -> str:
     return f"{len(taps)} tap{'' if len(taps) == 1 else 's'}"
+
+
+def _views(count: int) -> str:
+    return f" and {count} view{'' if count == 1 else 's'} of each" if count else ""
 
 
 def plans(found: Mapping[str, Any]) -> str:
@@ -54,6 +63,7 @@ def plans(found: Mapping[str, Any]) -> str:
         parts.append(
             f"{each['backbone']}: {each['to_compute']} of {each['images']} images to compute, about "
             f"{each['seconds_estimated']:.0f} s; {size(each['bytes'])} to write, {size(each['bytes_free'])} free"
+            f"{'' if each['fits'] else ': it does not fit'}"
         )
         parts.append(columns(["  tap", "rows to compute"], [[f"  {tap}", count] for tap, count in each["rows"].items()]))
     return paragraphs(*parts, damaged(found), "nothing was computed")
@@ -108,7 +118,8 @@ def doctor(found: Mapping[str, Any]) -> str:
         f"python     {found['python']}",
         f"packages   {packages}",
         f"compute    keras on {found['backend']}, {', '.join(found['devices'])}, {found['cores']} cores",
-        f"precision  {found['precision']}",
+        f"precision  {found['precision']['default']}; --precision auto takes {found['precision']['auto']} here, "
+        "and float32 for networks that are slower so",
         f"pixels     version {found['pixels']}",
         f"weights    {safe(found['keras_home'])}: {', '.join(found['weights_at_hand']) or 'none downloaded'}",
         state,

@@ -1,0 +1,80 @@
+"""The process that decodes images for `decoders`, so that one that kills or hangs its decoder costs that image alone.
+
+A request is a line of JSON, then the image's bytes where they are not in a file. An answer is a number of bytes
+(4, little-endian), as much JSON, then the pixels unless the JSON says why there are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import pixels, source
+
+CPU_SECONDS = 10
+MEMORY = 4 << 30  # of address space, most of which is never touched
+_PIPE = 1 << 20
+
+
+def main() -> None:
+    """Answer requests on standard input until it is closed."""
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_AS, MEMORY)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # nothing else may write where the answers go
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(answers, fcntl.F_SETPIPE_SZ, _PIPE)
+    while line := sys.stdin.buffer.readline():
+        asked = json.loads(line)
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        _limit(resource.RLIMIT_CPU, int(used) + 1 + CPU_SECONDS)  # the kernel ends an endless loop wherever it is
+        views, answer = [], {}
+        try:
+            views = _views(asked, sys.stdin.buffer.read(asked["bytes"]))
+        except pixels.Refused as refused:
+            answer = {"reason": refused.reason, "detail": str(refused)}
+        text = json.dumps(answer).encode()
+        send(answers, struct.pack("<I", len(text)) + text)
+        for view in views:
+            send(answers, memoryview(np.ascontiguousarray(view)).cast("B"))
+
+
+def _views(asked: dict[str, Any], data: bytes) -> list[np.ndarray]:
+    digest = bytes.fromhex(asked["digest"])
+    if asked["path"]:
+        data = source.read(Path(asked["path"]))
+    if source.digest(data) != digest:
+        raise pixels.Refused("changed", "the file changed while it was used; run the command again")
+    plain = pixels.decode(data, tuple(asked["size"]))
+    if asked["views"] == [0]:
+        return [plain]
+    from .augment import Policy
+
+    policy = Policy.parse(asked["policy"])
+    return [plain if view == 0 else policy.view(plain, digest, view) for view in asked["views"]]
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    with contextlib.suppress(OSError, ValueError):  # a lower limit is set already, or the system has no such limit
+        resource.setrlimit(kind, (value, hard))
+
+
+def send(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of `data` to a pipe."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+if __name__ == "__main__":
+    main()

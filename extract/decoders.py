@@ -1,0 +1,148 @@
+"""Images to pixels in processes of their own: one that kills or hangs its decoder costs that image, not the job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from . import pixels
+from .decoder import CPU_SECONDS, send
+from .images import Image
+
+WALL_SECONDS = 60
+_OWN_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
+
+
+class Decoders:
+    """Up to `jobs` decoder processes, started when needed; `decode` may be called from as many threads."""
+
+    def __init__(self, jobs: int) -> None:
+        self._decoders = [_Decoder() for _ in range(jobs)]
+        self._free: queue.LifoQueue[_Decoder] = queue.LifoQueue()
+        for decoder in self._decoders:
+            self._free.put(decoder)
+
+    def decode(self, image: Image, size: tuple[int, int], views: Sequence[int] = (0,), policy: str = "") -> np.ndarray:
+        """Views (n, height, width, 3) uint8 of an image, if its file still holds the bytes that were identified.
+
+        View 0 is what `pixels.decode` gives, others are made from it by the augmentation `policy`. Raises `pixels.Refused`:
+        besides its codes `changed`; `crashed` or `killed` when two decoders died of it; and `too_slow` after `CPU_SECONDS`
+        of processor time, or `WALL_SECONDS` altogether.
+        """
+        data = b"" if image.item.in_file else image.item.read()
+        path = str(image.path) if image.item.in_file else ""
+        asked = {"path": path, "bytes": len(data), "digest": image.digest.hex(), "size": size}
+        request = json.dumps({**asked, "views": list(views), "policy": policy}).encode() + b"\n" + data
+        decoder = self._free.get()
+        try:
+            try:
+                return decoder.ask(request, (len(views), *size, 3))
+            except pixels.Refused as refused:
+                if refused.reason not in {"crashed", "killed"}:
+                    raise
+            return decoder.ask(request, (len(views), *size, 3))
+        finally:
+            self._free.put(decoder)
+
+    def close(self) -> None:
+        """End the processes."""
+        for decoder in self._decoders:
+            decoder.stop()
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Decoder:
+    """One process, started when first asked and again after it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        """The pixels that answer `request`; raises `pixels.Refused`."""
+        process = self._process = self._process or _start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        deadline = time.monotonic() + WALL_SECONDS
+        try:
+            send(process.stdin.fileno(), request)
+            (length,) = struct.unpack("<I", _read(process.stdout, bytearray(4), deadline))
+            answer = json.loads(_read(process.stdout, bytearray(length), deadline))
+            result = np.empty(shape, np.uint8)
+            if not answer:
+                _read(process.stdout, memoryview(result).cast("B"), deadline)
+        except TimeoutError:
+            process.kill()
+            self.stop()
+            raise _too_slow() from None
+        except (OSError, EOFError):
+            raise self._death() from None
+        if answer:
+            raise pixels.Refused(answer["reason"], answer["detail"])
+        return result
+
+    def _death(self) -> pixels.Refused:
+        status = self.stop()
+        if status == -signal.SIGXCPU:
+            return _too_slow()
+        if -status in _OWN_FAULT:
+            return pixels.Refused("crashed", f"two decoders died of it ({signal.Signals(-status).name})")
+        return pixels.Refused("killed", f"two decoders ended while they had it (exit status {status})")
+
+    def stop(self) -> int:
+        """End the process, if there is one; its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        return process.wait()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "humeris.extract.decoder"],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # libtiff says there in its own words what the refusal says anyway
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        process_group=0,  # Ctrl-C is for this process, which lets what is under way come to its end
+    )
+
+
+def _too_slow() -> pixels.Refused:
+    return pixels.Refused("too_slow", f"expected at most {CPU_SECONDS} s of work to decode it; the decoder was stopped")
+
+
+def _read(pipe: IO[bytes], into: Any, deadline: float) -> Any:
+    """Fill `into` from the pipe; raises `TimeoutError` or `EOFError`."""
+    rest = memoryview(into)
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while rest:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+        count = pipe.readinto(rest)  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError
+        rest = rest[count:]
+    return into

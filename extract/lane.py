@@ -1,0 +1,78 @@
+"""One backbone's share of a pass over the images: batches through its network, rows to the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .forward import Forward
+from .graph import Graph
+from .rows import Rows
+from .stage import Stage
+from .taps import Tap
+from .writer import Writer
+
+
+class Lane:
+    """Gathers image views into batches for one network; several lanes share the decoded images.
+
+    keys: digests (n,) of all images; they are known by number here. images, passes: how many views, and batches of them,
+    went through the network.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        graph: Graph,
+        taps: Sequence[Tap],
+        keys: np.ndarray,
+        batch_size: int,
+        stages: tuple[Stage, Stage],
+        compression: str,
+    ) -> None:
+        self.rows, self._keys = rows, keys
+        self._compute, storing = stages
+        self._forward = Forward(graph, taps, batch_size)
+        self.writer = Writer(rows, storing, compression)
+        self._missing = {tap: np.zeros((len(keys), 1 + rows.views), bool) for tap in taps}
+        self._batch: list[tuple[int, int, np.ndarray]] = []
+        self.images = 0
+
+    @property
+    def passes(self) -> int:
+        """Batches that went through the network."""
+        return self._forward.passes
+
+    def missing(self, numbers: np.ndarray) -> np.ndarray:
+        """Mask (n, 1 + views) of the image views that lack a row at any tap, asked of the cache anew."""
+        found = self.rows.missing(self._keys[numbers])
+        for tap, mask in self._missing.items():
+            mask[numbers] = found.get(tap, False)
+        return np.asarray(np.logical_or.reduce([mask[numbers] for mask in self._missing.values()]))
+
+    def add(self, number: int, view: int, pixels: np.ndarray) -> None:
+        """Take a view (height, width, 3) of an image, unless its rows are there."""
+        if any(mask[number, view] for mask in self._missing.values()):
+            self._batch.append((number, view, pixels))
+            if len(self._batch) == self._forward.batch_size:
+                self.run()
+
+    def run(self) -> None:
+        """Give the batch, full or not, to the computing stage."""
+        if self._batch:
+            self._compute(self._run, self._batch)
+            self._batch = []
+
+    def finish(self) -> None:
+        """Compute and store all that was taken."""
+        self.run()
+        self._compute(self.writer.flush)
+
+    def _run(self, batch: Sequence[tuple[int, int, np.ndarray]]) -> None:
+        numbers = np.array([number for number, _, _ in batch])
+        views = np.array([view for _, view, _ in batch], np.uint16)
+        rows = dict(zip(self._forward.taps, self._forward([pixels for _, _, pixels in batch]), strict=True))
+        self.images += len(batch)
+        wanted = {tap: mask[numbers, views] for tap, mask in self._missing.items()}
+        self.writer.add(self._keys[numbers], views, rows, wanted)

@@ -1,0 +1,94 @@
+"""More than one device: a worker process on each. They share the work by its slices, and the cache merges the results."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cache.errors import DeviceError
+from ..cache.store import Store
+from . import device, source
+from .extraction import Extracted, extract_all
+from .images import Progress, load_images
+from .request import Request
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every worker is to extract; `options` are those of `extract_all`."""
+
+    data: Path
+    limit: int | None
+    requests: Sequence[Request]
+    patterns: Sequence[str]
+    cache: Path
+    options: dict[str, Any]
+
+
+def extract_on(devices: Sequence[str], order: Order, jobs: int | None, progress: Progress | None) -> list[list[Extracted]]:
+    """What each worker did, in the order of `devices`; the rows are in the cache.
+
+    A worker is `extract_all` in a fresh process that sees one device. Raises what it raises, and `DeviceError` when a
+    worker dies; what was stored until then is kept.
+    """
+    context = multiprocessing.get_context("spawn")
+    news = context.SimpleQueue()
+    listener = threading.Thread(target=_listen, args=(news, progress), daemon=True)
+    listener.start()
+    each = max(1, (jobs or source.cores()) // len(devices))
+    try:
+        with ProcessPoolExecutor(len(devices), context, _begin, (news,)) as pool:
+            working = [pool.submit(_work, number, name, order, each) for number, name in enumerate(devices)]
+            return [future.result() for future in working]
+    except BrokenProcessPool as error:
+        raise DeviceError(
+            f"devices {', '.join(devices)}: expected every worker to come to its end, found one that was killed; "
+            "what was stored is kept, run the command again for the rest"
+        ) from error
+    finally:
+        news.put(None)
+        listener.join()
+
+
+def add(total: Extracted, part: Extracted) -> None:
+    """Count in `total` what a worker did."""
+    total.computed += part.computed
+    total.passes += part.passes
+    total.bytes += part.bytes
+    total.seconds = max(total.seconds, part.seconds)
+    for mine, its in ((total.rows, part.rows), (total.wide, part.wide)):
+        for tap, count in its.items():
+            mine[tap] = mine.get(tap, 0) + count
+
+
+_news: Any = None
+
+
+def _begin(news: Any) -> None:
+    global _news
+    _news = news
+
+
+def _work(number: int, name: str, order: Order, jobs: int) -> list[Extracted]:
+    device.use(name)
+    with Store(order.cache, write=True) as store:
+        images = load_images(order.data, store, limit=order.limit, jobs=jobs)
+
+        def stage(_: str) -> Progress:
+            return lambda done, total: _news.put((number, done, total))
+
+        return extract_all(images, order.requests, order.patterns, store, jobs=jobs, progress=stage, **order.options)
+
+
+def _listen(news: Any, progress: Progress | None) -> None:
+    done: dict[int, int] = {}
+    while (item := news.get()) is not None:
+        number, done[number], total = item
+        if progress is not None:
+            progress(min(sum(done.values()), total), total)
