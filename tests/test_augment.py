@@ -203,6 +203,8 @@ def test_tone_operations_are_those_of_pillow() -> None:
     assert np.array_equal(effects.equalize(pixels), np.asarray(ImageOps.equalize(image)))
     assert np.abs(effects.autocontrast(pixels).astype(int) - np.asarray(ImageOps.autocontrast(image))).max() <= 1
     assert effects.autocontrast(pixels).max() == 255
+    washed_out = np.maximum(PICTURE, 150) | np.uint8(85)
+    assert np.array_equal(effects.equalize(washed_out), np.asarray(ImageOps.equalize(Image.fromarray(washed_out))))
     for bits in range(1, 9):
         assert np.array_equal(effects.posterize(pixels, bits), np.asarray(ImageOps.posterize(image, bits)))
     for threshold in (0, 26, 128, 256):
