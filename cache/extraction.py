@@ -80,9 +80,22 @@ class Extraction:
         if layers and not self.layers:
             publish((json.dumps(list(layers)) + "\n").encode(), self.path / "layers.json", self._tmp)
 
-    def add(self, layer: str, pool: str, keys: np.ndarray, features: np.ndarray) -> int:
-        """Store rows (n, ...) of one tap for `keys` (n,) S32; the bytes written. They then survive a crash."""
+    def add(
+        self,
+        layer: str,
+        pool: str,
+        keys: np.ndarray,
+        features: np.ndarray,
+        *,
+        views: np.ndarray | None = None,
+        compression: str = "none",
+    ) -> int:
+        """Store rows (n, ...) of one tap for `keys` (n,) S32 and `views` (n,) uint16; the bytes written.
+
+        They then survive a crash. Without `views` they are of the plain one; see `Features.add`.
+        """
         if not len(keys):
             return 0
         self.create()
-        return self.features(layer, pool).add(keys, features, self._tmp, {"spec": self.spec.to_dict()})
+        tap, attributes = self.features(layer, pool), {"spec": self.spec.to_dict()}
+        return tap.add(keys, features, self._tmp, attributes, views=views, compression=compression)

@@ -5,22 +5,30 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import rows as reading
 from . import shard
-from .errors import RowsMissing
+from .errors import CacheError, RowsMissing
 from .files import publish
 from .trust import Trust
+
+_THREADS = min(4, os.cpu_count() or 1)
+_WORTH_THREADS = 1 << 25  # bytes: below this they take longer to start than to help
+_ATTEMPTS = 5
 
 
 class Features:
     """Rows keyed by image digest (32 bytes) and view, in the shards of one folder.
 
     Reading writes nothing. Where the same row was stored twice, either may be served: they are equal.
-    `identity` is what each shard must say of itself to be served from here.
+    `identity` is what each shard must say of itself to be served from here. Each call lists the folder and compares every
+    shard with what was verified, so that rows added, damaged or removed meanwhile are noticed; what is in the shards is
+    kept from call to call.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], trust: Trust) -> None:
@@ -28,70 +36,124 @@ class Features:
         self.layer, self.pool = str(identity["layer"]), str(identity["pool"])
         self._trust = trust
         self._shards: dict[str, shard.Shard] = {}
-        self._index: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._index: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def shards(self) -> list[shard.Shard]:
         """The valid shards now in the folder; damaged ones are refused and noted."""
-        names = sorted(entry.name for entry in os.scandir(self.path)) if self.path.is_dir() else []
-        present = [name for name in names if shard.NAME.fullmatch(name)]
+        present = self._present()
         for name in set(self._shards) - set(present):
-            del self._shards[name]
-            self._index = None
+            self._drop(name)
         for name in present:
             try:
                 self._trust.verify(self.path / name)
                 if name not in self._shards:
                     self._shards[name] = shard.load(self.path / name, self.identity)
-                    self._index = None
+                    self._index.clear()
+            except FileNotFoundError:  # removed since it was listed
+                self._drop(name)
             except shard.Damaged as damage:
-                self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
-                self._shards.pop(name, None)
-                self._index = None
+                self._refuse(name, damage)
         return [self._shards[name] for name in present if name in self._shards]
 
-    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each of `keys` (n,) S32: shard number (n,) and row (n,) of its plain view, or -1 where there is none."""
-        return self._find(self.shards(), keys)
+    def _present(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self.path) if shard.NAME.fullmatch(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
-    def _find(self, shards: list[shard.Shard], keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if self._index is None:
-            where = [np.nonzero(item.views == 0)[0] for item in shards]
+    def _drop(self, name: str) -> None:
+        if self._shards.pop(name, None) is not None:
+            self._index.clear()
+
+    def _refuse(self, name: str, damage: shard.Damaged) -> None:
+        self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
+        self._drop(name)
+
+    def find(self, keys: np.ndarray, view: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """For each of `keys` (n,) S32: shard number (n,) and row (n,) of its `view`, or -1 where there is none."""
+        return self._find(self.shards(), keys, view)
+
+    def _find(self, shards: list[shard.Shard], keys: np.ndarray, view: int) -> tuple[np.ndarray, np.ndarray]:
+        if view not in self._index:
+            where = [np.nonzero(item.views == view)[0] for item in shards]
             known = np.concatenate([item.keys[rows] for item, rows in zip(shards, where, strict=True)] or [keys[:0]])
             numbers = np.repeat(np.arange(len(shards)), [len(rows) for rows in where])
             order = np.argsort(known, kind="stable")
-            self._index = known[order], numbers[order], np.concatenate(where or [np.zeros(0, np.int64)])[order]
-        known, numbers, rows = self._index
+            self._index[view] = known[order], numbers[order], np.concatenate(where or [np.zeros(0, np.int64)])[order]
+        known, numbers, rows = self._index[view]
         if not len(known):
             return np.full(len(keys), -1), np.full(len(keys), -1)
         at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         hit = known[at] == keys
         return np.where(hit, numbers[at], -1), np.where(hit, rows[at], -1)
 
-    def missing(self, keys: np.ndarray) -> np.ndarray:
-        """Mask (n,) of the keys that have no row."""
-        return self.find(keys)[0] < 0
+    def missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
+        """Mask (n,) of the keys that have no row of `view`."""
+        return self.find(keys, view)[0] < 0
 
-    def read(self, keys: np.ndarray) -> np.ndarray:
-        """Rows (n, ...) in the order of `keys`; raises `RowsMissing` rather than fill a gap."""
-        shards = self.shards()  # listed once: another process may add one, which would number them anew
-        numbers, rows = self._find(shards, keys)
-        if not len(keys) or (numbers < 0).any():
-            raise RowsMissing(
-                f"{self.path}: expected rows for {len(keys)} images, found {int((numbers >= 0).sum())}; "
-                "run `humeris extract` on the same data to compute the rest"
-            )
-        out = np.empty((len(keys), *shards[0].shape[1:]), np.result_type(*(item.dtype for item in shards)))
-        for number in np.unique(numbers):
-            mine = np.nonzero(numbers == number)[0]
-            out[mine] = shards[number].rows()[rows[mine]]
-        return out
+    def read(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
+        """Rows (n, ...) of `view` in the order of `keys`, in the widest dtype among the shards; bfloat16 as float32.
 
-    def add(self, keys: np.ndarray, features: np.ndarray, tmp: Path, attributes: Mapping[str, Any]) -> int:
-        """Store rows (n, ...) of the plain view for `keys` (n,); the bytes written.
-
-        When this returns the rows survive a crash. Rows of `float16` and `float32` may lie side by side.
+        Raises `RowsMissing` rather than fill a gap. A shard that another process removes while it is read is a gap too,
+        unless another shard holds its rows.
         """
-        data = shard.encode(features, keys, np.zeros(len(keys), np.uint16), {**attributes, **self.identity})
+        for _ in range(_ATTEMPTS):
+            shards = self.shards()  # listed once: another process may add one, which would number them anew
+            numbers, rows = self._find(shards, keys, view)
+            if not len(keys) or (numbers < 0).any():
+                break
+            shape = shards[0].shape[1:]
+            if any(item.shape[1:] != shape for item in shards):
+                raise CacheError(
+                    f"{self.path}: expected rows of one shape, found {sorted({item.shape[1:] for item in shards})}; "
+                    "delete this folder and run `humeris extract` again"
+                )
+            out = np.empty((len(keys), *shape), np.result_type(*(item.dtype for item in shards)))
+            if self._gather(shards, numbers, rows, out):
+                return out
+        raise RowsMissing(
+            f"{self.path}: expected rows for {len(keys)} images, found {int((numbers >= 0).sum())}; "
+            "run `humeris extract` on the same data to compute the rest"
+        )
+
+    def _gather(self, shards: list[shard.Shard], numbers: np.ndarray, rows: np.ndarray, out: np.ndarray) -> bool:
+        """Fill `out` from the shards; False when one of them could not be read any more and another look is needed."""
+
+        def fill(number: int) -> bool:
+            places = np.nonzero(numbers == number)[0]
+            item = shards[number]
+            try:
+                reading.read(item.path, item.layout, rows[places], out, places)
+            except FileNotFoundError:
+                return False
+            except shard.Damaged as damage:
+                self._refuse(item.path.name, damage)
+                return False
+            return True
+
+        wanted = np.unique(numbers).tolist()
+        if out.nbytes < _WORTH_THREADS or len(wanted) == 1:
+            return all(fill(number) for number in wanted)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return all(list(pool.map(fill, wanted)))
+
+    def add(
+        self,
+        keys: np.ndarray,
+        features: np.ndarray,
+        tmp: Path,
+        attributes: Mapping[str, Any],
+        *,
+        views: np.ndarray | None = None,
+        compression: str = "none",
+    ) -> int:
+        """Store rows (n, ...) for `keys` (n,) and `views` (n,), the plain view unless given; the bytes written.
+
+        When this returns the rows survive a crash. Rows of different dtypes may lie side by side. `compression` is one of
+        none, gzip and blosc2; raises `CacheError` where it cannot be used.
+        """
+        views = np.zeros(len(keys), np.uint16) if views is None else views
+        data = shard.encode(features, keys, views, {**attributes, **self.identity}, compression)
         path = self.path / f"{hashlib.sha256(data).hexdigest()}.h5"
         publish(data, path, tmp)
         self._trust.accept(path)

@@ -81,6 +81,6 @@ def _tap(features: Features) -> dict[str, Any]:
         "rows": len(np.unique(keys)),
         "shards": len(shards),
         "shape": list(shards[0].shape[1:]) if shards else [],
-        "dtypes": sorted({str(item.dtype) for item in shards}),
+        "dtypes": sorted({item.stored for item in shards}),
         "bytes": sum(os.stat(item.path).st_size for item in shards),
     }

@@ -14,17 +14,15 @@ from typing import Any
 import h5py
 import numpy as np
 
+from . import compression as compressions
+from . import rows as reading
+from .damage import Damaged as Damaged
+from .damage import Unreadable as Unreadable
+from .rows import Layout
+
 NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _DATASETS = {"features", "keys", "views"}
 _MAX_ATTRIBUTES = 16
-
-
-class Damaged(Exception):
-    """A file that must not be served; the text is the reason."""
-
-
-class Unreadable(Damaged):
-    """A file that could not be read this time; it may be sound."""
 
 
 def as_keys(digests: list[bytes]) -> np.ndarray:
@@ -35,45 +33,89 @@ def as_keys(digests: list[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="S32")
 
 
-def encode(features: np.ndarray, keys: np.ndarray, views: np.ndarray, attributes: Mapping[str, Any]) -> bytes:
-    """Bytes of a shard: `features` (n, ...), `keys` (n, 32) uint8, `views` (n,) uint16, contiguous.
+def encode(
+    features: np.ndarray,
+    keys: np.ndarray,
+    views: np.ndarray,
+    attributes: Mapping[str, Any],
+    compression: str = "none",
+) -> bytes:
+    """Bytes of a shard: `features` (n, ...), `keys` (n, 32) uint8, `views` (n,) uint16; the same for the same rows.
 
-    h5py writes into memory, never into a file: on a full disk HDF5 crashes the process (h5py issue 914).
+    Rows of `bfloat16` are stored as uint16, with an attribute that says so. h5py writes into memory, never into a file:
+    on a full disk HDF5 crashes the process (h5py issue 914). Raises `CacheError` where `compression` cannot be used.
     """
+    bfloat16 = features.dtype.name == "bfloat16"
+    stored = np.ascontiguousarray(features.view(np.uint16) if bfloat16 else features)
+    options = compressions.options(compression, stored)
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver="latest") as file:
-        file.create_dataset("features", data=np.ascontiguousarray(features))
-        file.create_dataset("keys", data=np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 32))
-        file.create_dataset("views", data=np.ascontiguousarray(views, dtype=np.uint16))
+    with _timeless(buffer) as file:
+        rows = file.create_dataset("features", data=stored, track_times=False, **options)
+        if bfloat16:
+            rows.attrs["dtype"] = "bfloat16"
+        file.create_dataset("keys", data=np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 32), track_times=False)
+        file.create_dataset("views", data=np.ascontiguousarray(views, dtype=np.uint16), track_times=False)
         file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
     return buffer.getvalue()
+
+
+def _timeless(buffer: io.BytesIO) -> h5py.File:
+    """A new file in memory whose root carries no time stamps, which h5py's own constructor cannot make."""
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, buffer)
+    return h5py.File(h5py.h5f.create(b"shard", h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
 
 
 @dataclass(frozen=True)
 class Shard:
     """Where the rows of one verified file lie; holds no open file (1,500 shards need no 1,500 descriptors).
 
-    keys (n,) S32; views (n,) uint16; `offset` is the byte where the contiguous rows begin.
+    keys (n,) S32; views (n,) uint16; size: bytes of the file.
     """
 
     path: Path
     keys: np.ndarray
     views: np.ndarray
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
+    layout: Layout
     size: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, ...)."""
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype that rows are read as: float32 for bfloat16, which NumPy lacks."""
+        return self.layout.served
+
+    @property
+    def stored(self) -> str:
+        """The name of the dtype on disk."""
+        return "bfloat16" if self.layout.bfloat16 else str(self.layout.dtype)
+
     def rows(self) -> np.ndarray:
-        """The rows (n, ...) as a read-only memory map."""
-        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+        """The rows (n, ...), read-only: a memory map, or decoded where they are compressed or bfloat16."""
+        layout = self.layout
+        if layout.compression == "none" and not layout.bfloat16:
+            return np.memmap(self.path, dtype=layout.dtype, mode="r", offset=layout.offset, shape=layout.shape)
+        out = np.empty(layout.shape, layout.served)
+        every = np.arange(len(out))
+        reading.read(self.path, layout, every, out, every)
+        out.flags.writeable = False
+        return out
 
 
 def check_digest(path: Path) -> None:
-    """Raise `Damaged` unless the file's sha-256 is its name."""
+    """Raise `Damaged` unless the file's sha-256 is its name, `FileNotFoundError` when it is gone."""
     try:
         with path.open("rb", buffering=0) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror}") from error
     if digest != path.stem:
@@ -90,42 +132,71 @@ def load(path: Path, identity: Mapping[str, Any]) -> Shard:
         size = path.stat().st_size
         with h5py.File(path, "r", locking=False) as file:
             return _audit(path, size, file, identity)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         if error.errno is not None:
             raise Unreadable(f"cannot be read: {error.strerror}") from error
         raise Damaged(f"not a shard: {error}") from error
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise Damaged(f"not a shard: {error}") from error
 
 
 def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) -> Shard:
     if len(file.attrs) > _MAX_ATTRIBUTES or set(file) != _DATASETS:
         raise Damaged(f"expected the data sets {sorted(_DATASETS)}")
-    for name in _DATASETS:
+    for name in sorted(_DATASETS):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise Damaged(f"{name} is a link")
         if not isinstance(dataset := file[name], h5py.Dataset):
             raise Damaged(f"{name} is not a data set")
-        properties = dataset.id.get_create_plist()
-        if dataset.is_virtual or dataset.external or properties.get_nfilters():
-            raise Damaged(f"{name} is virtual, external or filtered")
-        if dataset.dtype.kind not in "fu" or dataset.nbytes > size or dataset.id.get_offset() is None:
-            raise Damaged(f"{name} is not a contiguous array of numbers inside the file")
+        if dataset.is_virtual or dataset.external or len(dataset.attrs) > _MAX_ATTRIBUTES:
+            raise Damaged(f"{name} is virtual or external, or has too many attributes")
+        if dataset.dtype.kind not in "fu" or dataset.shape is None:
+            raise Damaged(f"{name} is not an array of numbers")
     attributes = json.loads(file.attrs["attributes"])
     if not isinstance(attributes, dict) or any(attributes.get(name) != value for name, value in identity.items()):
         raise Damaged("it belongs to another extraction, layer or pool")
     features, keys, views = file["features"], file["keys"], file["views"]
-    count = len(features)
-    if features.ndim < 2 or keys.shape != (count, 32) or views.shape != (count,) or count == 0:
+    count = len(views)
+    if features.shape[:1] != (count,) or keys.shape != (count, 32) or views.shape != (count,):
         raise Damaged("the shapes of features, keys and views do not agree")
-    if features.dtype.kind != "f" or keys.dtype != np.uint8 or views.dtype != np.uint16:
-        raise Damaged("unexpected dtypes")
-    return Shard(
-        path=path,
-        keys=np.ascontiguousarray(keys[:]).view("S32").reshape(count),
-        views=views[:],
-        shape=features.shape,
-        dtype=features.dtype,
-        offset=int(features.id.get_offset()),
-        size=size,
-    )
+    if keys.dtype != np.uint8 or views.dtype != np.uint16 or not (_inside(keys, size) and _inside(views, size)):
+        raise Damaged("keys and views are not contiguous uint8 and uint16 inside the file")
+    layout = _layout(features, size)
+    return Shard(path, np.ascontiguousarray(keys[:]).view("S32").reshape(count), views[:], layout, size)
+
+
+def _inside(dataset: h5py.Dataset, size: int) -> bool:
+    """Whether a data set is contiguous, unfiltered and within the `size` bytes of the file."""
+    offset = dataset.id.get_offset()
+    unfiltered = not dataset.id.get_create_plist().get_nfilters()
+    return unfiltered and offset is not None and dataset.nbytes <= size - int(offset)
+
+
+def _layout(features: h5py.Dataset, size: int) -> Layout:
+    bfloat16 = features.attrs.get("dtype") == "bfloat16"
+    numbers = features.dtype == np.uint16 if bfloat16 else features.dtype.kind == "f"
+    if features.ndim < 2 or 0 in features.shape or not numbers:
+        raise Damaged("features are not rows of floating-point numbers")
+    compression = compressions.found(features)
+    if compression == "none":
+        if not _inside(features, size):
+            raise Damaged("features are not contiguous inside the file")
+        return Layout(features.shape, features.dtype, bfloat16, offset=int(features.id.get_offset()))
+    pieces = _pieces(features, size) if compression == "gzip" else None
+    return Layout(features.shape, features.dtype, bfloat16, compression, chunk=features.chunks[0], pieces=pieces)
+
+
+def _pieces(features: h5py.Dataset, size: int) -> np.ndarray:
+    """Where each chunk lies: offset, bytes and filter mask (chunks, 3); raises `Damaged` unless all lie in the file."""
+    found: list[tuple[int, int, int, int]] = []
+    step = features.chunks[0]
+    features.id.chunk_iter(lambda each: found.append((each.chunk_offset[0] // step, *each[2:], each.filter_mask)))
+    pieces = np.array(sorted(found), np.int64).reshape(-1, 4)
+    numbers, offsets, counts, _ = pieces.T
+    if not np.array_equal(numbers, np.arange(-(-features.shape[0] // step))):
+        raise Damaged("compressed rows: expected every chunk once")
+    if (offsets < 0).any() or (counts > size).any() or (offsets > size - counts).any():
+        raise Damaged("compressed rows: expected every chunk inside the file")
+    return pieces[:, 1:]

@@ -36,7 +36,10 @@ class Trust:
         self.damaged: list[Damage] = []
 
     def verify(self, path: Path) -> None:
-        """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`."""
+        """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`.
+
+        Raises `FileNotFoundError` when there is no file any more: that is no damage.
+        """
         before = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
         if self._verified.get(self._name(path)) != before:
             shard.check_digest(path)
@@ -45,8 +48,9 @@ class Trust:
 
     def accept(self, path: Path) -> None:
         """Remember that the file at `path`, as it is now, matches its digest."""
-        self._verified[self._name(path)] = _fingerprint(path)
-        self._changed = True
+        with contextlib.suppress(FileNotFoundError):  # removed by another process at once
+            self._verified[self._name(path)] = _fingerprint(path)
+            self._changed = True
 
     def forget(self) -> None:
         """Check every digest again from here on."""
@@ -73,9 +77,11 @@ class Trust:
 
 def _fingerprint(path: Path) -> list[int]:
     try:
-        status = path.stat()
+        status = path.lstat()
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise shard.Unreadable(f"cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # a FIFO would wait for ever, a link may lead outside
         raise shard.Damaged("not a regular file")
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -15,7 +15,8 @@ from ..cache.memo import Memo
 from ..cache.shard import as_keys
 from ..cache.store import Store
 from . import pixels, source
-from .dataset import Dataset, Item, Refusal, detect
+from .dataset import Dataset, Item, Refusal
+from .detect import detect
 from .known import Fact, Known, Stamp
 
 Progress = Callable[[int, int], None]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from humeris.cache.errors import DataError
-from humeris.extract.dataset import SPLITS, detect
+from humeris.extract.dataset import SPLITS
+from humeris.extract.detect import detect
 
 
 def touch(root: Path, *names: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from humeris.cache.errors import DataError
-from humeris.extract.dataset import Dataset, detect
+from humeris.extract.dataset import Dataset
+from humeris.extract.detect import detect
 
 
 @pytest.fixture
