@@ -237,7 +237,13 @@ def extract(
         if dry_run:
             done = [plan(images, request, patterns, store, pools, views, policy).to_dict() for request in requests]
         else:
-            options = {"pools": pools, "batch_size": batch_size, "views": views, "policy": policy, "compression": compress}
+            options: dict[str, Any] = {
+                "pools": pools,
+                "batch_size": batch_size,
+                "views": views,
+                "policy": policy,
+                "compression": compress,
+            }
             apart = _apart(workers, data, limit, requests, patterns, store.path, options, jobs, stage)
             results = extract_all(images, requests, patterns, store, jobs=jobs, progress=stage, **options)
             _count(results, apart)

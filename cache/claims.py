@@ -72,10 +72,9 @@ class Claims:
 def _void(path: Path) -> bool:
     """Whether nobody works on the claim at `path` any more."""
     try:
-        age = time.time() - path.stat().st_mtime
-        owner = json.loads(path.read_bytes() or b"{}")
-        if age > _STALE_SECONDS:
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             return True
+        owner = json.loads(path.read_bytes() or b"{}")
         if owner.get("host") == socket.gethostname():
             os.kill(owner["pid"], 0)
     except (FileNotFoundError, ProcessLookupError):

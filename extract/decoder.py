@@ -45,7 +45,7 @@ def main() -> None:
         text = json.dumps(answer).encode()
         send(answers, struct.pack("<I", len(text)) + text)
         for view in views:
-            send(answers, memoryview(np.ascontiguousarray(view)).cast("B"))
+            send(answers, np.ascontiguousarray(view).data.cast("B"))
 
 
 def _views(asked: dict[str, Any], data: bytes) -> list[np.ndarray]:

@@ -38,8 +38,8 @@ class Decoders:
         """Views (n, height, width, 3) uint8 of an image, if its file still holds the bytes that were identified.
 
         View 0 is what `pixels.decode` gives, others are made from it by the augmentation `policy`. Raises `pixels.Refused`:
-        besides its codes `changed`; `crashed` or `killed` when two decoders died of it; and `too_slow` after `CPU_SECONDS`
-        of processor time, or `WALL_SECONDS` altogether.
+        besides its codes `changed`; `crashed` when two decoders died of the image, `killed` when something ended them;
+        `too_slow` after `CPU_SECONDS` of processor time, `stalled` after `WALL_SECONDS` with less.
         """
         data = b"" if image.item.in_file else image.item.read()
         path = str(image.path) if image.item.in_file else ""
@@ -86,11 +86,11 @@ class _Decoder:
             answer = json.loads(_read(process.stdout, bytearray(length), deadline))
             result = np.empty(shape, np.uint8)
             if not answer:
-                _read(process.stdout, memoryview(result).cast("B"), deadline)
+                _read(process.stdout, result.data.cast("B"), deadline)
         except TimeoutError:
             process.kill()
             self.stop()
-            raise _too_slow() from None
+            raise pixels.Refused("stalled", f"nothing came of it in {WALL_SECONDS} s; the decoder was stopped") from None
         except (OSError, EOFError):
             raise self._death() from None
         if answer:
@@ -100,7 +100,9 @@ class _Decoder:
     def _death(self) -> pixels.Refused:
         status = self.stop()
         if status == -signal.SIGXCPU:
-            return _too_slow()
+            return pixels.Refused(
+                "too_slow", f"it takes more than {CPU_SECONDS} s of work to decode; the decoder was stopped"
+            )
         if -status in _OWN_FAULT:
             return pixels.Refused("crashed", f"two decoders died of it ({signal.Signals(-status).name})")
         return pixels.Refused("killed", f"two decoders ended while they had it (exit status {status})")
@@ -127,10 +129,6 @@ def _start() -> subprocess.Popen[bytes]:
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         process_group=0,  # Ctrl-C is for this process, which lets what is under way come to its end
     )
-
-
-def _too_slow() -> pixels.Refused:
-    return pixels.Refused("too_slow", f"expected at most {CPU_SECONDS} s of work to decode it; the decoder was stopped")
 
 
 def _read(pipe: IO[bytes], into: Any, deadline: float) -> Any:

@@ -15,7 +15,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
-LASTING = {"empty", "not_an_image", "unsupported", "too_large", "damaged"}  # reasons that hold as long as the bytes do
+# Reasons that hold as long as the bytes do.
+LASTING = {"empty", "not_an_image", "unsupported", "too_large", "damaged", "crashed", "too_slow"}
 _BACKGROUND = (255, 255, 255)
 _MAGIC = (
     ("JPEG", b"\xff\xd8\xff", 0),

@@ -34,8 +34,7 @@ class Rows:
     def create(self) -> None:
         """Lay the extractions out; finds out a read-only cache before a network runs."""
         for extraction in self.extractions:
-            if not extraction.created:
-                extraction.create([asdict(layer) for layer in self.card.layers])
+            extraction.create([asdict(layer) for layer in self.card.layers])
 
     @property
     def created(self) -> bool:

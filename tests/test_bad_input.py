@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from humeris.extract import extraction
+
 Draw = Callable[..., Path]
 NANO = ("-b", "nano,image_size=32", "-l", "block5_out")
 
@@ -60,7 +62,7 @@ def test_nothing_at_all(humeris: Callable[..., Any]) -> None:
 def test_a_file_that_is_no_csv(tmp_path: Path, humeris: Callable[..., Any]) -> None:
     (tmp_path / "data.xlsx").write_bytes(b"PK")
     is_one_line(
-        humeris("run", "data.xlsx", *NANO), "expected a folder of class folders .* or a CSV file, found a file of an"
+        humeris("run", "data.xlsx", *NANO), "expected images in class folders .* or listed .*, found a file of another kind"
     )
 
 
@@ -113,7 +115,7 @@ def rows_of(few: Path) -> list[str]:
 def test_a_csv_without_a_label_column(few: Path, humeris: Callable[..., Any]) -> None:
     path = listing(few, "list.csv", ["path,kind", "train/blob/0.png,blob"])
     is_one_line(humeris("run", path, *NANO), r"expected a column label or class or target, found the columns path, k",
-                "name the columns in the first line")  # fmt: skip
+                "name the columns as expected")  # fmt: skip
 
 
 def test_a_row_without_a_label_costs_that_row_alone(few: Path, humeris: Callable[..., Any]) -> None:
@@ -359,12 +361,21 @@ def verified(cache: Path, humeris: Callable[..., Any]) -> int:
     return int(result.json["rows"])
 
 
-def test_a_full_disk_loses_nothing(few: Path, small_disk: Path, humeris: Callable[..., Any]) -> None:
+def test_a_full_disk_loses_nothing(
+    few: Path, small_disk: Path, humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = small_disk / "cache"
     assert humeris("extract", few, *NANO, "--cache", cache).code == 0
     before = verified(cache, humeris)
     filler = fill(small_disk, 100_000)
     big = ("extract", few, "-b", "nano,image_size=32", "-l", "block1_out:map", "--cache", cache)
+    planned = humeris(*big, "--dry-run")
+    assert planned.code == 2
+    assert "it does not fit" in planned.out
+    is_one_line(
+        humeris(*big), "expected 197,152 bytes free for the rows to compute, found", "give another folder with --cache"
+    )
+    monkeypatch.setattr(extraction, "_check_room", lambda *_: None)  # the disk fills up later
     result = humeris(*big)
     is_one_line(result, "no space left to write", "what was written before is safe: free some space, or give another folder")
     assert verified(cache, humeris) == before == 16

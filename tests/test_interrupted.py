@@ -86,7 +86,7 @@ def sound() -> None:
 
 
 def test_a_command_killed_at_any_moment_goes_on_where_it_was(photos: Path, uninterrupted: dict[str, bytes]) -> None:
-    for where, count in (("rename", 3), ("write", 12)):
+    for where, count in (("rename", 3), ("fsync", 24)):
         assert driven(photos, where, count, signal.SIGKILL).returncode == -signal.SIGKILL
         sound()
     stored = sum(1 for _ in Store().path.glob("features/*/*/*.h5"))

@@ -95,7 +95,7 @@ def test_labels_are_checked_before_anything_is_computed(
     def reached(*_: object, **__: object) -> None:
         raise AssertionError("extraction was reached")
 
-    monkeypatch.setattr(pipeline, "extract_features", reached)
+    monkeypatch.setattr(pipeline, "extract_all", reached)
     for seed in range(4):
         draw_image(tmp_path / "photos/only" / f"{seed}.png", 0, seed)
     store = Store(tmp_path / "cache", write=True)
