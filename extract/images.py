@@ -110,8 +110,8 @@ def load_images(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Images:
-    """The images at `data` (class folders, split folders or a CSV), identified; see `detect` and `identify`."""
-    return identify(detect(data, limit), store.memo, jobs or source.cores(), progress)
+    """The images at `data` (folders, a list of images, or arrays), identified; see `detect` and `identify`."""
+    return identify(detect(data, limit, store.memo), store.memo, jobs or source.cores(), progress)
 
 
 def identify(dataset: Dataset, memo: Memo, jobs: int, progress: Progress | None = None) -> Images:
@@ -161,7 +161,7 @@ def _look(item: Item) -> _Seen:
     try:
         data = item.read()
         digest = source.digest(data)
-        return _Seen(item, stamp, taken_ns, Fact(digest, pixels.sniff(data)))
+        return _Seen(item, stamp, taken_ns, Fact(digest, pixels.sniff(data) if item.in_file else "array"))
     except pixels.Refused as refused:
         keep = stamp if refused.reason in pixels.LASTING else None
         return _Seen(item, keep, taken_ns, Fact(digest, "", refused.reason, str(refused)))

@@ -88,7 +88,8 @@ class Known:
     def save(self) -> None:
         """Write down what is known; files that are gone are forgotten."""
         if self._changed:
-            facts = {name: fact for name, fact in self._facts.items() if os.path.lexists(self._root / name)}
+            one = self._root.is_file()  # whose rows are the images
+            facts = {name: fact for name, fact in self._facts.items() if one or os.path.lexists(self._root / name)}
             self._changed = not self._memo.put("images", self._key, _pack(facts))
 
 

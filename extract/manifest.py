@@ -18,7 +18,7 @@ _COLUMNS = {
     "group": ("group",),
 }
 _NEEDED = ("path", "label")
-_MISSING = {"nan", "NaN", "<NA>"}  # what pandas makes of a missing value when it is turned into text
+MISSING = {"nan", "NaN", "<NA>"}  # what pandas makes of a missing value when it is turned into text
 _LONGEST = 1 << 20  # bytes of a line
 
 
@@ -70,7 +70,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
 def _cell(cells: Sequence[str], at: int | None) -> str:
     text = cells[at].strip() if at is not None and at < len(cells) else ""
-    return "" if text in _MISSING else text
+    return "" if text in MISSING else text
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
