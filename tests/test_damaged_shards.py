@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -36,20 +39,39 @@ KEYS = shard.as_keys([hashlib.sha256(bytes([number])).digest() for number in ran
 PARTS = (slice(0, 8), slice(8, 16), slice(16, 24))
 Tap = tuple[str, str]
 _NORMAL = np.random.default_rng(0).normal(size=(24, 96)).astype(np.float32)
-ROWS: dict[Tap, np.ndarray] = {
-    ("conv", "avg"): _NORMAL,
-    ("conv", "map"): np.maximum(_NORMAL, 0).astype(np.float16).reshape(24, 4, 4, 6),
+_MAPS = np.maximum(_NORMAL, 0).astype(np.float16).reshape(24, 4, 4, 6)
+STORED: dict[Tap, tuple[np.ndarray, str]] = {
+    ("conv", "avg"): (_NORMAL, "none"),
+    ("conv", "map"): (_MAPS, "none"),
+    ("packed", "map"): (_MAPS, "gzip"),
+    ("short", "avg"): (_NORMAL.astype(ml_dtypes.bfloat16), "none"),
 }
-TAPS = sorted(ROWS)
+if importlib.util.find_spec("hdf5plugin"):
+    STORED["quick", "map"] = (_MAPS, "blosc2")
+ROWS = {tap: rows.astype(np.float32) if tap[0] == "short" else rows for tap, (rows, _) in STORED.items()}
+TAPS = sorted(STORED)
+PLAIN = TAPS[:2]
 
 
-def filled(path: Path, spec: Spec = SPEC) -> Path:
+def filled(path: Path, taps: Sequence[Tap] = TAPS) -> Path:
     """A cache of 24 rows of each tap, three shards each."""
     with Store(path, write=True) as store:
-        for layer, pool in TAPS:
+        for layer, pool in taps:
             for part in PARTS:
-                store.extraction(spec).add(layer, pool, KEYS[part], ROWS[layer, pool][part])
+                rows, compression = STORED[layer, pool]
+                store.extraction(SPEC).add(layer, pool, KEYS[part], rows[part], compression=compression)
     return path
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of files are written, and each write waits for the disk."""
+    place = Path("/dev/shm")
+    if not os.access(place, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
 
 
 def shards(cache: Path, tap: Tap) -> list[Path]:
@@ -95,7 +117,8 @@ def heal(cache: Path, *taps: Tap) -> bool:
         extraction = store.extraction(SPEC)
         for tap in taps:
             gap = extraction.features(*tap).missing(KEYS)
-            extraction.add(*tap, KEYS[gap], ROWS[tap][gap])
+            rows, compression = STORED[tap]
+            extraction.add(*tap, KEYS[gap], rows[gap], compression=compression)
             found = extraction.features(*tap).read(KEYS)
             right &= found.dtype == ROWS[tap].dtype and found.tobytes() == ROWS[tap].tobytes()
     return right
@@ -118,10 +141,10 @@ def garbled(data: bytes, random: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize(("damage", "times"), [(flipped, 2000), (truncated, 200), (garbled, 200)])
 def test_no_damaged_shard_is_served_and_its_rows_come_back_bit_by_bit(
-    damage: Callable[[bytes, np.random.Generator], bytes], times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[bytes, np.random.Generator], bytes], times: int, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = np.random.default_rng(times)
-    cache = filled(tmp_path / "c")
+    cache = filled(memory / "c")
     parsed: list[str] = []
     real = h5py.File
 
@@ -130,12 +153,13 @@ def test_no_damaged_shard_is_served_and_its_rows_come_back_bit_by_bit(
         return real(name, *arguments, **options)
 
     counts: Counter[str] = Counter()
+    times -= times % -len(TAPS)  # the same for each kind of shard
     for _ in range(times // len(TAPS)):
         victims = {tap: shards(cache, tap)[random.integers(3)] for tap in TAPS}
         lost = {tap: keys_in(victim) for tap, victim in victims.items()}
-        for (_, pool), victim in victims.items():
+        for (layer, pool), victim in victims.items():
             overwrite(victim, damage(victim.read_bytes(), random))
-            counts[f"damaged shards of {pool}"] += 1
+            counts[f"damaged shards of {layer}:{pool}"] += 1
         parsed.clear()
         with monkeypatch.context() as patch:
             patch.setattr(h5py, "File", file)
@@ -149,7 +173,7 @@ def test_no_damaged_shard_is_served_and_its_rows_come_back_bit_by_bit(
     assert counts["read as they should be"] == counts["healed"] == times
     assert counts["given to HDF5"] == 0
     assert counts["good ones given to HDF5"] == times // len(TAPS)
-    assert {counts[f"damaged shards of {pool}"] for _, pool in TAPS} == {times // len(TAPS)}
+    assert {counts[f"damaged shards of {layer}:{pool}"] for layer, pool in TAPS} == {times // len(TAPS)}
 
 
 _READER = """
@@ -182,9 +206,7 @@ def test_damaged_headers_cost_no_memory(tmp_path: Path) -> None:
         for number in range(300):
             path, data = sound[number % 3]
             changed = bytearray(data)
-            header = data.find(ROWS[tap][:1].tobytes()[:16])
-            limit = header if header > 0 else len(data)
-            changed[random.integers(limit)] ^= 1 << random.integers(8)
+            changed[random.integers(400 if number % 4 == 1 else len(data))] ^= 1 << random.integers(8)
             (path.parent / f"{hashlib.sha256(data + bytes([number % 256, number // 256])).hexdigest()}.h5").write_bytes(
                 changed if number % 2 else changed[: random.integers(1, len(changed))]
             )
@@ -192,7 +214,7 @@ def test_damaged_headers_cost_no_memory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     print(found)
-    assert (found["served"], found["refused"]) == (6, 600)
+    assert (found["served"], found["refused"]) == (3 * len(TAPS), 300 * len(TAPS))
     assert found["kilobytes"] < 50_000
 
 
@@ -260,7 +282,6 @@ def test_what_stands_in_the_place_of_a_shard_is_a_miss_and_makes_way(tap: Tap, t
     assert counts == dict.fromkeys(("replaced", "missed", "healed"), len(REPLACED))
 
 
-@pytest.mark.xfail(strict=True, reason="a link with the right bytes behind it is followed out of the cache")
 def test_a_link_to_a_file_outside_of_the_cache_is_not_followed(tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     victim = shards(cache, TAPS[0])[0]
@@ -295,7 +316,7 @@ def test_swapped_and_foreign_shards_are_misses(tmp_path: Path) -> None:
             extraction.add(*TAPS[0], KEYS, ROWS[TAPS[0]] + 1)
         store.extraction(SPEC).add("deeper", "avg", KEYS, ROWS[TAPS[0]] + 1)
         store.extraction(SPEC).add("conv", "max", KEYS, ROWS[TAPS[0]] + 1)
-    foreign = [path for path in cache.glob("features/*/*/*.h5") if path.parent != home and not path.parent.match("conv.map")]
+    foreign = [path for path in cache.glob("features/*/*/*.h5") if path.parent != home]
     for path in foreign:
         shutil.copy(path, home)
     store = Store(cache)
@@ -304,7 +325,8 @@ def test_swapped_and_foreign_shards_are_misses(tmp_path: Path) -> None:
     assert features.read(KEYS).tobytes() == ROWS[TAPS[0]].tobytes()
     counts["foreign refused"] = sum("belongs to another" in found.reason for found in store.damaged)
     print(dict(counts))
-    assert counts == {"swapped": 4, "missed": 4, "healed": 4, "foreign": 6, "foreign refused": 6}
+    assert counts["swapped"] == counts["missed"] == counts["healed"] == 4
+    assert counts["foreign refused"] == counts["foreign"] >= 15
 
 
 # --- the other files of the cache
@@ -315,11 +337,11 @@ def outcome(cache: Path) -> str:
     try:
         with Store(cache) as store:
             listed = [str(features.layer) for each in store.extractions() for features in each.taps()]
-            assert listed in ([], [layer for layer, _ in TAPS])
+            assert listed in ([], [layer for layer, _ in PLAIN])
         with Store(cache, write=True) as store:
             extraction = store.extraction(SPEC)
             extraction.create(LAYERS)
-            for tap in TAPS:
+            for tap in PLAIN:
                 assert extraction.features(*tap).read(KEYS).tobytes() == ROWS[tap].tobytes()
         with Store(cache) as store:
             assert [each.spec.digest for each in store.extractions()] == [SPEC.digest]
@@ -332,7 +354,7 @@ LAYERS = [{"name": "conv", "kind": "Conv2D", "shape": [4, 4, 6], "elements": 96,
 
 
 def described(path: Path) -> Path:
-    with Store(filled(path), write=True) as store:
+    with Store(filled(path, PLAIN), write=True) as store:
         store.extraction(SPEC).create(LAYERS)
         store.memo.put_json("backbone", "toy", {"a": 1})
     return path
@@ -350,8 +372,8 @@ def described(path: Path) -> Path:
         ),
     ],
 )  # fmt: skip
-def test_a_flip_in_any_other_file_never_gives_a_wrong_row_or_a_crash(pattern: str, times: int, tmp_path: Path) -> None:
-    cache = described(tmp_path / "c")
+def test_a_flip_in_any_other_file_never_gives_a_wrong_row_or_a_crash(pattern: str, times: int, memory: Path) -> None:
+    cache = described(memory / "c")
     random = np.random.default_rng(times)
     good = {path: path.read_bytes() for path in sorted(cache.glob(pattern))}
     assert good
@@ -378,11 +400,11 @@ VALUES: tuple[Any, ...] = (None, 5, -1, "", "x", [], [1], {}, {"a": 1}, True, 1e
 
 
 @pytest.mark.xfail(strict=True, reason="some values of another type end in a TypeError or an AttributeError")
-def test_a_description_with_values_of_another_kind_is_no_crash(tmp_path: Path) -> None:
+def test_a_description_with_values_of_another_kind_is_no_crash(memory: Path) -> None:
     """What a text editor can do to spec.json and layers.json, and to what `humeris cache` then prints."""
     from humeris.cache import inventory, text
 
-    cache = described(tmp_path / "c")
+    cache = described(memory / "c")
     counts: Counter[str] = Counter()
     crashes: Counter[str] = Counter()
     for name in ("spec.json", "layers.json"):
