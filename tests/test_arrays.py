@@ -22,6 +22,7 @@ from humeris.cache.store import Store
 from humeris.extract import memory, pixels, source, tiff
 from humeris.extract.detect import detect, reader
 from humeris.extract.images import Images, load_images
+from humeris.extract.runtime import load_keras
 
 SIDE = 12
 
@@ -307,10 +308,11 @@ def write_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture
 def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keras notes its home when it is imported; here it is the test's own."""
+    load_keras()
     from keras.src.backend import config
 
     monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path / "keras"))
-    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras").mkdir(exist_ok=True)
     return tmp_path / "keras"
 
 
