@@ -258,12 +258,12 @@ def claims_two_gigabytes(chunk):
                 struct.pack_into(form, changed, at, claim)
     assert changed != chunk
     return bytes(changed)
-def garbled(chunk):
-    return chunk[: len(chunk) // 2] + bytes(64) + chunk[len(chunk) // 2 + 64 :]
+def cut(chunk):
+    return chunk[: len(chunk) // 2]
 
-cases = [("gzip", change) for change in (inflated, shortened, garbled)]
+cases = [("gzip", change) for change in (inflated, shortened, cut)]
 if importlib.util.find_spec("hdf5plugin"):
-    cases += [("blosc2", change) for change in (claims_two_gigabytes, garbled)]
+    cases += [("blosc2", change) for change in (claims_two_gigabytes, cut)]
 found = {}
 limits = resource.getrlimit(resource.RLIMIT_AS)
 for compression, change in cases:
