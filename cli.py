@@ -449,6 +449,41 @@ def cache_verify(cache: CacheFolder = None, as_json: Json = False) -> int:
     return _render(found, as_json, False, text.verified)
 
 
+@cache_app.command("prune")
+@reported
+def cache_prune(
+    older_than: Annotated[
+        str | None,
+        typer.Option(envvar="HUMERIS_OLDER_THAN", metavar="AGE", help="Remove taps that got no new rows for 30d, 12h, 2w …"),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(envvar="HUMERIS_MAX_SIZE", metavar="SIZE", help="Remove the oldest taps until the rest fits in 10GB …"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what would go; remove nothing.")
+    ] = False,
+    cache: CacheFolder = None,
+    as_json: Json = False,
+) -> int:
+    """Make room: remove taps, oldest first, and what damage and killed processes left.
+
+    A tap goes or stays whole. Its age is the time since rows were last added to it, not since it was last read, which no
+    disk tells reliably. What is removed is computed again when it is next needed.
+    """
+    from .cache import text
+    from .cache.prune import parse_age, parse_size, prune
+    from .cache.store import Store
+
+    if older_than is None and max_size is None:
+        raise typer.BadParameter("give --older-than, --max-size or both", param_hint="--older-than")
+    age = None if older_than is None else parse_age(older_than)
+    size = None if max_size is None else parse_size(max_size)
+    with Store(cache, write=True) as store:
+        found = prune(store, older_than=age, max_bytes=size, dry_run=dry_run)
+    return _render(found, as_json, False, text.pruned)
+
+
 @cache_app.command("export")
 @reported
 def cache_export(

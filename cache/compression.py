@@ -85,5 +85,7 @@ def found(dataset: h5py.Dataset) -> str:
                 f"compressed rows: expected chunks of whole rows, and at most {DECODED_LIMIT:,} bytes when decoded"
             )
     if name == "blosc2" and blosc2() is None:
-        raise Unreadable(f"its rows are compressed by blosc2 and the package hdf5plugin is not there; {_INSTALL}")
+        raise Unreadable(
+            f"its rows are compressed by blosc2 and hdf5plugin is not there: {_INSTALL}, or they are computed again"
+        )
     return name

@@ -45,9 +45,10 @@ class Extraction:
 
     def taps(self) -> list[Features]:
         """The taps that have a folder, by depth."""
-        if not self.path.is_dir():
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and "." in entry.name)
+        except FileNotFoundError:
             return []
-        names = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and "." in entry.name)
         taps = [self.features(unquote(layer), pool) for layer, _, pool in (name.rpartition(".") for name in names)]
         depth = {layer["name"]: number for number, layer in enumerate(self.layers)}
         return sorted(taps, key=lambda features: (depth.get(features.layer, 0), features.layer, features.pool))
@@ -55,12 +56,16 @@ class Extraction:
     @property
     def layers(self) -> list[dict[str, Any]]:
         """What `create` was told of the network's layers, in the order of computation; [] before that."""
-        if not self._layers:
-            try:
-                self._layers = json.loads((self.path / "layers.json").read_bytes())
-            except (OSError, ValueError):
-                return []
+        self._layers = self._layers or self._stored_layers()
         return self._layers
+
+    def _stored_layers(self) -> list[dict[str, Any]]:
+        try:
+            found = json.loads((self.path / "layers.json").read_bytes())
+        except (OSError, ValueError):
+            return []
+        whole = isinstance(found, list) and all(isinstance(layer, dict) and "name" in layer for layer in found)
+        return found if whole else []
 
     @property
     def created(self) -> bool:
@@ -77,8 +82,9 @@ class Extraction:
         path = self.path / "spec.json"
         if read_spec(path) is None:
             publish((json.dumps(self.spec.to_dict(), indent=2) + "\n").encode(), path, self._tmp)
-        if layers and not self.layers:
-            publish((json.dumps(list(layers)) + "\n").encode(), self.path / "layers.json", self._tmp)
+        self._layers = self._layers or [dict(layer) for layer in layers]
+        if self._layers and not self._stored_layers():
+            publish((json.dumps(self._layers) + "\n").encode(), self.path / "layers.json", self._tmp)
 
     def add(
         self,
@@ -98,4 +104,6 @@ class Extraction:
             return 0
         self.create()
         tap, attributes = self.features(layer, pool), {"spec": self.spec.to_dict()}
-        return tap.add(keys, features, self._tmp, attributes, views=views, compression=compression)
+        written = tap.add(keys, features, self._tmp, attributes, views=views, compression=compression)
+        self.create()  # again: `cache prune` may have found the folder empty before these rows were in it
+        return written

@@ -15,6 +15,7 @@ from . import rows as reading
 from . import shard
 from .errors import CacheError, RowsMissing
 from .files import publish
+from .index import Index
 from .trust import Trust
 
 _THREADS = min(4, os.cpu_count() or 1)
@@ -36,16 +37,16 @@ class Features:
         self.layer, self.pool = str(identity["layer"]), str(identity["pool"])
         self._trust = trust
         self._shards: dict[str, shard.Shard] = {}
-        self._index: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._index: dict[int, Index] = {}
 
     def shards(self) -> list[shard.Shard]:
         """The valid shards now in the folder; damaged ones are refused and noted."""
-        present = self._present()
+        present, folder = self._present(), f"{self.path}{os.sep}"
         for name in set(self._shards) - set(present):
             self._drop(name)
         for name in present:
             try:
-                self._trust.verify(self.path / name)
+                self._trust.verify(folder + name)
                 if name not in self._shards:
                     self._shards[name] = shard.load(self.path / name, self.identity)
                     self._index.clear()
@@ -75,17 +76,8 @@ class Features:
 
     def _find(self, shards: list[shard.Shard], keys: np.ndarray, view: int) -> tuple[np.ndarray, np.ndarray]:
         if view not in self._index:
-            where = [np.nonzero(item.views == view)[0] for item in shards]
-            known = np.concatenate([item.keys[rows] for item, rows in zip(shards, where, strict=True)] or [keys[:0]])
-            numbers = np.repeat(np.arange(len(shards)), [len(rows) for rows in where])
-            order = np.argsort(known, kind="stable")
-            self._index[view] = known[order], numbers[order], np.concatenate(where or [np.zeros(0, np.int64)])[order]
-        known, numbers, rows = self._index[view]
-        if not len(known):
-            return np.full(len(keys), -1), np.full(len(keys), -1)
-        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        hit = known[at] == keys
-        return np.where(hit, numbers[at], -1), np.where(hit, rows[at], -1)
+            self._index[view] = Index([item.keys for item in shards], [item.views for item in shards], view)
+        return self._index[view].find(keys)
 
     def missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
         """Mask (n,) of the keys that have no row of `view`."""
@@ -119,9 +111,8 @@ class Features:
     def _gather(self, shards: list[shard.Shard], numbers: np.ndarray, rows: np.ndarray, out: np.ndarray) -> bool:
         """Fill `out` from the shards; False when one of them could not be read any more and another look is needed."""
 
-        def fill(number: int) -> bool:
-            places = np.nonzero(numbers == number)[0]
-            item = shards[number]
+        def fill(places: np.ndarray) -> bool:
+            item = shards[numbers[places[0]]]
             try:
                 reading.read(item.path, item.layout, rows[places], out, places)
             except FileNotFoundError:
@@ -131,11 +122,12 @@ class Features:
                 return False
             return True
 
-        wanted = np.unique(numbers).tolist()
-        if out.nbytes < _WORTH_THREADS or len(wanted) == 1:
-            return all(fill(number) for number in wanted)
+        order = np.argsort(numbers, kind="stable")
+        groups = np.split(order, np.nonzero(np.diff(numbers[order]))[0] + 1)
+        if out.nbytes < _WORTH_THREADS or len(groups) == 1:
+            return all(fill(places) for places in groups)
         with ThreadPoolExecutor(_THREADS) as pool:
-            return all(list(pool.map(fill, wanted)))
+            return all(list(pool.map(fill, groups)))
 
     def add(
         self,

@@ -7,8 +7,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import CacheError, CacheFull, CacheReadOnly
@@ -16,6 +16,7 @@ from .errors import CacheError, CacheFull, CacheReadOnly
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _STALE_SECONDS = 24 * 3600
+_ATTEMPTS = 5
 _INSTEAD = "another folder with --cache"
 
 
@@ -54,47 +55,70 @@ def make_folder(folder: Path, instead: str = _INSTEAD) -> None:
     """Create `folder` and its parents, each one synced into its parent."""
     if folder.is_dir():
         return
-    make_folder(folder.parent, instead)
     with write_errors(folder, instead):
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        _persist(lambda: _make_folder(folder, instead))
+
+
+def _make_folder(folder: Path, instead: str) -> None:
+    make_folder(folder.parent, instead)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _persist(write: Callable[[], None]) -> None:
+    """Call `write` again when a folder is gone: it was empty for a moment, and `cache prune` took it away."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            write()
+            return
+    write()
 
 
 def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, instead: str = _INSTEAD) -> None:
     """Write `data` to `path`: private file in `tmp`, fsync, rename, fsync of the folder.
 
     When this returns the file survives a crash; until then nobody sees any part of it.
-    `tmp` must lie on the same file system as `path`. Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
+    `tmp` must lie on the same file system as `path`. A folder that `cache prune` takes away meanwhile is made again.
+    Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
     """
+    with write_errors(path.parent, instead):
+        _persist(lambda: _publish(data, path, tmp, mode, instead))
+
+
+def _publish(data: bytes, path: Path, tmp: Path, mode: int, instead: str) -> None:
     make_folder(tmp, instead)
     make_folder(path.parent, instead)
     draft = tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
-    with write_errors(path.parent, instead):
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.rename(draft, path)
-            sync_folder(path.parent)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
         finally:
-            draft.unlink(missing_ok=True)
+            os.close(descriptor)
+        os.rename(draft, path)
+        sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def stale(tmp: Path) -> list[Path]:
+    """What killed processes left in `tmp` more than a day ago."""
+    found, now = [], time.time()
+    for entry in os.scandir(tmp) if tmp.is_dir() else ():
+        with suppress(FileNotFoundError):
+            if entry.is_file(follow_symlinks=False) and now - entry.stat().st_mtime > _STALE_SECONDS:
+                found.append(Path(entry.path))
+    return found
 
 
 def clear_stale(tmp: Path) -> None:
     """Remove what killed processes left in `tmp` more than a day ago."""
-    now = time.time()
-    for entry in os.scandir(tmp) if tmp.is_dir() else ():
-        try:
-            if entry.is_file(follow_symlinks=False) and now - entry.stat().st_mtime > _STALE_SECONDS:
-                os.unlink(entry.path)
-        except FileNotFoundError:
-            continue
+    for path in stale(tmp):
+        path.unlink(missing_ok=True)
 
 
 def free_bytes(path: Path) -> int:

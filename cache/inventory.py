@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from typing import Any
 
 import h5py
 import numpy as np
 
+from .damage import Damaged, Unreadable
 from .errors import CacheError
 from .extraction import Extraction
 from .features import Features
@@ -42,17 +43,27 @@ def info(store: Store, name: str) -> dict[str, Any]:
 def verify(store: Store) -> dict[str, Any]:
     """Read every shard anew, check its digest and its structure; what fails is set aside and listed."""
     store.trust.forget()
-    shards = rows = size = not_finite = 0
-    for extraction in store.extractions():
-        for features in extraction.taps():
-            for item in features.shards():
-                shards, rows, size = shards + 1, rows + len(item.keys), size + item.size
-                not_finite += int((~np.isfinite(item.rows()).reshape(len(item.keys), -1).all(axis=1)).sum())
+    shards = size = not_finite = 0
+    stored: Counter[str] = Counter()
+    views: Counter[int] = Counter()
+    for item in (item for extraction in store.extractions() for tap in extraction.taps() for item in tap.shards()):
+        try:
+            finite = np.isfinite(item.rows()).reshape(len(item.keys), -1).all(axis=1)
+        except FileNotFoundError:  # pruned meanwhile
+            continue
+        except Damaged as damage:
+            store.trust.refuse(item.path, str(damage), aside=not isinstance(damage, Unreadable))
+            continue
+        shards, size, not_finite = shards + 1, size + item.size, not_finite + int((~finite).sum())
+        stored[f"{item.stored}, {item.layout.compression}"] += len(item.keys)
+        views.update(item.views.tolist())
     aside = [str(path) for path in sorted(store.path.glob("features/*/*/*.damaged"))]
     return {
         "cache": str(store.path),
         "shards": shards,
-        "rows": rows,
+        "rows": views.total(),
+        "rows_by_view": {str(number): views[number] for number in sorted(views)},
+        "rows_by_dtype_and_compression": dict(sorted(stored.items())),
         "bytes": size,
         "rows_not_finite": not_finite,
         "damaged": [damage.to_dict() for damage in store.damaged],
@@ -76,11 +87,16 @@ def _extraction(extraction: Extraction) -> dict[str, Any]:
 def _tap(features: Features) -> dict[str, Any]:
     shards = features.shards()
     keys = np.concatenate([item.keys for item in shards]) if shards else np.zeros(0, "S32")
+    views = np.concatenate([item.views for item in shards]) if shards else np.zeros(0, np.uint16)
+    numbers = np.unique(views).tolist()
     return {
         "tap": f"{features.layer}:{features.pool}",
-        "rows": len(np.unique(keys)),
+        "images": len(np.unique(keys)),
+        "views": numbers,
+        "rows": sum(len(np.unique(keys[views == number])) for number in numbers),
         "shards": len(shards),
         "shape": list(shards[0].shape[1:]) if shards else [],
         "dtypes": sorted({item.stored for item in shards}),
-        "bytes": sum(os.stat(item.path).st_size for item in shards),
+        "compression": sorted({item.layout.compression for item in shards}),
+        "bytes": sum(item.size for item in shards),
     }

@@ -6,11 +6,10 @@ memory map would be a SIGBUS.
 
 from __future__ import annotations
 
-import errno
+import math
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +46,7 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row as stored, before compression."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def values(self, stored: np.ndarray) -> np.ndarray:
         """Stored rows as numbers."""
@@ -59,41 +58,54 @@ def read(path: Path | str, layout: Layout, rows: np.ndarray, out: np.ndarray, pl
 
     Raises `FileNotFoundError` when the file is gone, `Damaged` when it is not what it was and `Unreadable` when it may be.
     """
-    if layout.compression == "blosc2":
-        with _unreadable(), h5py.File(path, "r", locking=False) as file:
-            _scatter(_blosc2_blocks(file["features"], layout, rows), layout, rows, out, places)
-        return
-    with _unreadable(), _opened(path) as descriptor:
-        if layout.compression == "gzip":
-            _scatter(_gzip_blocks(descriptor, layout, rows), layout, rows, out, places)
-        elif len(rows) * 4 < layout.shape[0] or layout.row_bytes >= 4096:
-            _by_runs(descriptor, layout, rows, out, places)
-        else:
-            _scatter(_plain_blocks(descriptor, layout, rows), layout, rows, out, places)
+    try:
+        if layout.compression == "blosc2":
+            with h5py.File(path, "r", locking=False) as file:
+                _scatter(_blosc2_blocks(file["features"], layout, rows), layout, rows, out, places)
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _read(descriptor, layout, rows, out, places)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # h5py's own
+            raise Damaged(f"compressed rows that cannot be decoded: {error}") from error
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
 
 
-def _by_runs(descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-    """A system call per run of rows that follow each other both in the file and in `out`."""
-    if layout.served == out.dtype and not layout.bfloat16:
-        target = _bytes(out)
-        width, offset = layout.row_bytes, layout.offset
-        for row, place, count in _runs(rows, places):
-            _fill(descriptor, target[place * width : (place + count) * width], offset + row * width)
+def _read(descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+    if layout.compression == "gzip":
+        _scatter(_gzip_blocks(descriptor, layout, rows), layout, rows, out, places)
         return
-    step = max(1, _BLOCK // layout.row_bytes)
-    plain = Layout(layout.shape, layout.dtype, offset=layout.offset)
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        stored = np.empty((len(part), *layout.shape[1:]), layout.dtype)
-        _by_runs(descriptor, plain, part, stored, np.arange(len(part)))
-        out[places[start : start + step]] = layout.values(stored)
+    runs = _runs(rows, places)
+    if len(runs) * _BLOCK > len(rows) * layout.row_bytes * 16 and len(rows) * 4 > layout.shape[0]:
+        _scatter(_plain_blocks(descriptor, layout, rows), layout, rows, out, places)
+    elif layout.served == out.dtype and not layout.bfloat16:
+        _fill_runs(descriptor, layout, runs, out)
+    else:
+        step = max(1, _BLOCK // layout.row_bytes)
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            stored = np.empty((len(part), *layout.shape[1:]), layout.dtype)
+            _fill_runs(descriptor, layout, _runs(part, np.arange(len(part))), stored)
+            out[places[start : start + step]] = layout.values(stored)
 
 
 def _runs(rows: np.ndarray, places: np.ndarray) -> list[tuple[int, int, int]]:
-    breaks = np.nonzero((np.diff(rows) != 1) | (np.diff(places) != 1))[0] + 1
-    starts = np.concatenate([[0], breaks])
-    counts = np.diff(np.concatenate([starts, [len(rows)]]))
-    return list(zip(rows[starts].tolist(), places[starts].tolist(), counts.tolist(), strict=True))
+    """(row, place, count) of the stretches of rows that follow each other both in the file and in their places."""
+    breaks = np.nonzero((rows[1:] - rows[:-1] != 1) | (places[1:] - places[:-1] != 1))[0] + 1
+    starts = [0, *breaks.tolist()]
+    counts = [end - start for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
+    return list(zip(rows[starts].tolist(), places[starts].tolist(), counts, strict=True))
+
+
+def _fill_runs(descriptor: int, layout: Layout, runs: list[tuple[int, int, int]], out: np.ndarray) -> None:
+    target, width = _bytes(out), layout.row_bytes
+    for row, place, count in runs:
+        _fill(descriptor, target[place * width : (place + count) * width], layout.offset + row * width)
 
 
 def _scatter(
@@ -104,7 +116,9 @@ def _scatter(
     ordered = rows[order]
     for first, block in blocks:
         begin, end = np.searchsorted(ordered, [first, first + len(block)])
-        out[places[order[begin:end]]] = layout.values(block[ordered[begin:end] - first])
+        mine, numbers = places[order[begin:end]], ordered[begin:end] - first
+        whole = len(numbers) == len(block) and bool((numbers == np.arange(len(block))).all())
+        out[mine] = layout.values(block if whole else block[numbers])
 
 
 def _plain_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -153,24 +167,3 @@ def _fill(descriptor: int, target: memoryview, offset: int) -> None:
         if not count:
             raise Damaged("it ends before its rows do")
         target, offset = target[count:], offset + count
-
-
-@contextmanager
-def _opened(path: Path | str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _unreadable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise
-        if error.errno is None:  # h5py's own
-            raise Damaged(f"compressed rows that cannot be decoded: {error}") from error
-        raise Unreadable(f"cannot be read: {error.strerror}") from error

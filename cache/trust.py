@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +32,21 @@ class Trust:
 
     def __init__(self, root: Path, memo: Memo, write: bool) -> None:
         self._root, self._memo, self._write = root, memo, write
+        self._prefix = os.path.join(root, "")
         self._verified: dict[str, list[int]] = memo.get_json("verified", "") or {}
         self._changed = False
         self.damaged: list[Damage] = []
 
-    def verify(self, path: Path) -> None:
+    def verify(self, path: Path | str) -> None:
         """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`.
 
         Raises `FileNotFoundError` when there is no file any more: that is no damage.
         """
         before = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
-        if self._verified.get(self._name(path)) != before:
-            shard.check_digest(path)
-            self._verified[self._name(path)] = before
+        name = self._name(path)
+        if self._verified.get(name) != before:
+            shard.check_digest(Path(path))
+            self._verified[name] = before
             self._changed = True
 
     def accept(self, path: Path) -> None:
@@ -71,13 +74,13 @@ class Trust:
             present = {name: value for name, value in self._verified.items() if (self._root / name).exists()}
             self._changed = not self._memo.put_json("verified", "", present)
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
+    def _name(self, path: Path | str) -> str:
+        return os.fspath(path).removeprefix(self._prefix)
 
 
-def _fingerprint(path: Path) -> list[int]:
+def _fingerprint(path: Path | str) -> list[int]:
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..cache.spec import Spec
 from ..cache.store import Store
 from ..extract import pixels, source
 from ..extract.backbone import Backbone, build
+from ..extract.detect import reader
 from ..extract.request import Request
 from ..extract.taps import Tap
 from . import parity, sources
@@ -130,22 +131,23 @@ def _check(
     test = [record for record in records if record.split == "test"]
     chosen = [test[row] for row in np.unique(np.linspace(0, len(test) - 1, CHECKED).astype(int))]
     features = sources.load(store, trial.sources, as_keys([record.digest for record in chosen]))
-    root = Path(run.description["data"]["root"])
-    shown = np.stack([_pixels(root / record.name, record.digest, size) for record in chosen])
+    data = run.description["data"]
+    read, root = reader(data), Path(data["root"])
+    shown = np.stack([_pixels(read, record, root, size) for record in chosen])
     bound = parity.BOUND_HALF if any(item.pool == "map" for item in trial.sources) else parity.BOUND
     return parity.compare(head.predict_proba(features), parity.keras_answers(draft, shown), bound)
 
 
-def _pixels(path: Path, digest: bytes, size: tuple[int, int]) -> np.ndarray:
+def _pixels(read: Callable[[str], bytes], record: Record, root: Path, size: tuple[int, int]) -> np.ndarray:
     try:
-        data = source.read(path)
-        if source.digest(data) != digest:
+        data = read(record.name)
+        if source.digest(data) != record.digest:
             raise pixels.Refused("changed", "the file is not the one the run was made from")
         return pixels.decode(data, size)
     except pixels.Refused as refused:
         raise DataError(
-            f"{path}: expected the image that the export is checked on, found: {refused}; put it back, or, if the images "
-            "were moved, run `humeris sweep` where they are now (it trains nothing again)"
+            f"{root / record.name}: expected the image that the export is checked on, found: {refused}; put it back, or, if "
+            "the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
         ) from refused
 
 

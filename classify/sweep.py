@@ -69,7 +69,7 @@ def sweep(
     images = _finite(images, found.not_finite).by_digest()
     splits = split(images, select)
     plan = _plan(images, splits, list(found.complete), families, seed)
-    run = Run(out or Path("runs") / f"{images.dataset.root.resolve().name}-{plan[:8]}")
+    run = Run(out or Path("runs") / f"{images.dataset.title}-{plan[:8]}")
     extractions = {source.extraction for source in found.complete}
     run.begin(
         {

@@ -67,7 +67,8 @@ class Dataset:
 
     source: DATA itself; root: the folder that names are relative to.
     kind: `folders` (class folders), `splits` (split folders of class folders), `flat` (images without labels)
-    or `manifest` (a list of images, or one in a folder of them).
+    `manifest` (a list of images, or one in a folder of them), `arrays` (rows of an .npz) or `keras` (one of
+    `keras.datasets`).
     """
 
     source: Path
@@ -75,6 +76,11 @@ class Dataset:
     kind: str
     items: tuple[Item, ...]
     refused: tuple[Refusal, ...]
+
+    @property
+    def title(self) -> str:
+        """A name for people."""
+        return self.source.name if self.kind == "keras" else self.root.resolve().name
 
     @property
     def classes(self) -> list[str]:

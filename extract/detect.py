@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..cache.errors import DataError
-from . import folders, listed
+from ..cache.memo import Memo
+from . import arrays, folders, keras_data, listed, source
 from .dataset import Dataset
+from .pixels import Refused
 
 _EXPECTED = (
     "images in class folders (root/cat/1.jpg), in split folders (root/train/cat/1.jpg), or listed with the columns "
-    "path,label in a .csv, .tsv, .jsonl or .parquet file"
+    "path,label in a .csv, .tsv, .jsonl or .parquet file, or arrays of them in an .npz file"
 )
 
 
-def detect(data: Path | str, limit: int | None = None) -> Dataset:
-    """The dataset at `data`: a folder of class folders, of split folders, or with a metadata file, or a list of images.
+def detect(data: Path | str, limit: int | None = None, memo: Memo | None = None) -> Dataset:
+    """The dataset at `data`, which may be any of these.
 
+    A folder of class folders, of split folders, or with a metadata file; a list of images; arrays in an `.npz` file; or
+    `keras.datasets.NAME`, of which `memo` remembers what Keras need not be asked twice.
     `limit` keeps the first so many images of each class and split. Raises `DataError`.
     """
     root = Path(data)
-    if not root.exists():
+    if keras_data.is_name(root) and not root.exists():
+        dataset = keras_data.find(root, memo)
+    elif not root.exists():
         raise DataError(f"{root}: expected a folder of images or a file that lists them, found nothing; check the path")
-    if root.is_dir():
+    elif root.is_dir():
         dataset = _folder(root)
     elif listed.is_list(root):
         dataset = listed.find(root)
+    elif root.suffix.lower() == ".npz":
+        dataset = arrays.find(root)
     else:
         raise DataError(f"{root}: expected {_EXPECTED}, found a file of another kind")
     if not dataset.items:
@@ -43,3 +53,21 @@ def _folder(root: Path) -> Dataset:
         if dataset.kind == "flat":
             raise
     return dataset or folders.find(root)
+
+
+def reader(data: Mapping[str, Any]) -> Callable[[str], bytes]:
+    """What reads the bytes of an image by its name, from the data as `Images.summary` describes it.
+
+    It raises `Refused`; this raises `DataError` when arrays are gone.
+    """
+    if data["kind"] not in {"arrays", "keras"}:
+        root = Path(data["root"])
+        return lambda name: source.read(root / name)
+    items = {item.name: item for item in detect(data["source"] if data["kind"] == "keras" else data["root"]).items}
+
+    def read(name: str) -> bytes:
+        if name not in items:
+            raise Refused("unreadable", "there is no such row")
+        return items[name].read()
+
+    return read

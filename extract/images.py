@@ -7,6 +7,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,14 @@ from ..cache.store import Store
 from . import pixels, source
 from .dataset import Dataset, Item, Refusal
 from .detect import detect
-from .known import Fact, Known, Stamp
+from .known import Fact, Facts, Known, Stamp
 
 Progress = Callable[[int, int], None]
+_TOGETHER = 16  # files that one task of a thread reads
 _EVALUATED_FIRST = {"test": 0, "val": 1, "train": 2, None: 3}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """One used image: its listing, its digest (32 bytes) and the format of its file."""
 
@@ -64,7 +67,7 @@ class Images:
     refused: tuple[Refusal, ...]
     known: Known = field(repr=False, compare=False)
 
-    @property
+    @cached_property
     def keys(self) -> np.ndarray:
         """Digests of the used images, (n,) S32."""
         return as_keys([image.digest for image in self.used])
@@ -110,8 +113,8 @@ def load_images(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Images:
-    """The images at `data` (class folders, split folders or a CSV), identified; see `detect` and `identify`."""
-    return identify(detect(data, limit), store.memo, jobs or source.cores(), progress)
+    """The images at `data` (folders, a list of images, or arrays), identified; see `detect` and `identify`."""
+    return identify(detect(data, limit, store.memo), store.memo, jobs or source.cores(), progress)
 
 
 def identify(dataset: Dataset, memo: Memo, jobs: int, progress: Progress | None = None) -> Images:
@@ -121,20 +124,19 @@ def identify(dataset: Dataset, memo: Memo, jobs: int, progress: Progress | None 
     the same bytes and different labels are all refused, and so are members of a group outside its most evaluated split.
     """
     known = Known(memo, dataset.root)
-    facts: dict[str, Fact] = {}
-    unread: list[Item] = []
-    for item in dataset.items:
-        if (fact := known.get(item.name, item.path)) is not None:
-            facts[item.name] = fact
-        else:
-            unread.append(item)
+    facts = known.look_up(dataset.items)
+    unread = np.nonzero(~facts.found)[0].tolist()
+    parts = [unread[start : start + _TOGETHER] for start in range(0, len(unread), _TOGETHER)]
+    done = 0
     try:
-        for done, seen in enumerate(source.in_order(_look, unread, jobs, 4 * jobs), start=1):
-            facts[seen.item.name] = seen.fact
-            if seen.stamp is not None:
-                known.put(seen.item.name, seen.stamp, seen.fact, seen.taken_ns)
-            if progress is not None:
-                progress(done, len(unread))
+        for part in source.in_order(lambda numbers: [_look(n, dataset.items[n]) for n in numbers], parts, jobs, 4 * jobs):
+            for seen in part:
+                facts.put(seen.number, seen.fact)
+                if seen.stamp is not None:
+                    known.put(dataset.items[seen.number].name, seen.stamp, seen.fact, seen.taken_ns)
+                done += 1
+                if progress is not None:
+                    progress(done, len(unread))
     finally:
         known.save()
     return _resolve(dataset, facts, known)
@@ -144,52 +146,65 @@ def identify(dataset: Dataset, memo: Memo, jobs: int, progress: Progress | None 
 class _Seen:
     """What was read of one file; `stamp` is None for what need not hold the next time."""
 
-    item: Item
+    number: int
     stamp: Stamp | None
     taken_ns: int
     fact: Fact
 
 
-def _look(item: Item) -> _Seen:
+def _look(number: int, item: Item) -> _Seen:
     """The fact about one file. The stamp is taken first: a change while reading makes it stale, never the digest."""
     digest = b"\0" * 32
     taken_ns = time.time_ns()
     try:
-        stamp = Stamp.of(item.path)
+        stamp = Stamp.of(item.location)
     except OSError:
         stamp = None
     try:
         data = item.read()
         digest = source.digest(data)
-        return _Seen(item, stamp, taken_ns, Fact(digest, pixels.sniff(data)))
+        return _Seen(number, stamp, taken_ns, Fact(digest, pixels.sniff(data) if item.in_file else "array"))
     except pixels.Refused as refused:
         keep = stamp if refused.reason in pixels.LASTING else None
-        return _Seen(item, keep, taken_ns, Fact(digest, "", refused.reason, str(refused)))
+        return _Seen(number, keep, taken_ns, Fact(digest, "", refused.reason, str(refused)))
 
 
-def _resolve(dataset: Dataset, facts: dict[str, Fact], known: Known) -> Images:
+def _resolve(dataset: Dataset, facts: Facts, known: Known) -> Images:
+    """The outcome of each item. Almost all have bytes of their own; the rest are gathered by digest."""
+    items, digests = dataset.items, facts.digests.tobytes()
     refused = list(dataset.refused)
-    by_digest: dict[bytes, list[Item]] = defaultdict(list)
-    for item in dataset.items:
-        fact = facts[item.name]
-        if fact.reason:
-            refused.append(Refusal(item.name, fact.reason, fact.detail))
-        else:
-            by_digest[fact.digest].append(item)
-    groups = _merged_groups(by_digest.values())
-    duplicates, chosen = [], {}
-    for digest, items in by_digest.items():
-        if len({item.label for item in items}) > 1:
-            names = ", ".join(item.name for item in items[:3])
-            refused.extend(Refusal(item.name, "conflicting_labels", f"same bytes: {names}") for item in items)
+    refused += [Refusal(items[number].name, *why) for number, why in sorted(facts.refused.items())]
+    usable = np.setdiff1d(np.arange(len(items)), list(facts.refused))
+    _, which, counts = np.unique(as_keys([digests])[usable], return_inverse=True, return_counts=True)
+    alone = counts[which] == 1
+    chosen = [
+        Image(items[number], digests[32 * number : 32 * number + 32], facts.formats[number])
+        for number in usable[alone].tolist()
+    ]
+    copies: dict[bytes, list[int]] = defaultdict(list)
+    for number in usable[~alone].tolist():
+        copies[digests[32 * number : 32 * number + 32]].append(number)
+    groups = _merged_groups([items[number] for number in numbers] for numbers in copies.values())
+    if groups:
+        chosen = [_in_group(image, groups.get(image.item.group or "")) for image in chosen]
+    duplicates = []
+    for digest, numbers in copies.items():
+        same = [items[number] for number in numbers]
+        if len({item.label for item in same}) > 1:
+            names = ", ".join(item.name for item in same[:3])
+            refused.extend(Refusal(item.name, "conflicting_labels", f"same bytes: {names}") for item in same)
             continue
-        first = min(items, key=lambda item: _EVALUATED_FIRST[item.split])
-        group = next((groups[item.group] for item in items if item.group is not None), None)
-        item = first if group == first.group else replace(first, group=group)
-        chosen[first.name] = Image(item, digest, facts[first.name].format)
-        duplicates += [Duplicate(item.name, first.name, item.split != first.split) for item in items if item is not first]
-    used, straddling = _whole_groups(chosen.values())
+        first = min(same, key=lambda item: _EVALUATED_FIRST[item.split])
+        group = next((groups[item.group] for item in same if item.group is not None), None)
+        chosen.append(_in_group(Image(first, digest, facts.formats[numbers[0]]), group))
+        duplicates += [Duplicate(item.name, first.name, item.split != first.split) for item in same if item is not first]
+    used, straddling = _whole_groups(sorted(chosen, key=attrgetter("item.name")))
     return Images(dataset, tuple(used), tuple(duplicates), tuple(refused + straddling), known)
+
+
+def _in_group(image: Image, group: str | None) -> Image:
+    """The image as a member of `group`, if it is to be in one."""
+    return image if group in {None, image.item.group} else replace(image, item=replace(image.item, group=group))
 
 
 def _merged_groups(copies: Iterable[Sequence[Item]]) -> dict[str, str]:
@@ -207,9 +222,10 @@ def _merged_groups(copies: Iterable[Sequence[Item]]) -> dict[str, str]:
     return {group: root(group) for group in list(parent)}
 
 
-def _whole_groups(images: Iterable[Image]) -> tuple[list[Image], list[Refusal]]:
+def _whole_groups(images: list[Image]) -> tuple[list[Image], list[Refusal]]:
     """Keep each group in one split: members elsewhere would leak into its evaluation."""
-    images = sorted(images, key=lambda image: image.name)
+    if all(image.item.group is None for image in images):
+        return images, []
     splits: dict[str, str | None] = {}
     for image in images:
         group, split = image.item.group, image.item.split

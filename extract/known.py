@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import numpy as np
 
 from ..cache.memo import Memo
 from . import pixels
+from .dataset import Item
 
 # A file changed within one tick of the clock after it was read could keep its timestamps. File systems that store whole
 # seconds tick once or twice a second or slower, others every few milliseconds.
 _TICK_NS = 20_000_000
 _SLOW_TICK_NS = 2_000_000_000
+_NO_STAMP = (-1, -1, -1, -1)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,37 @@ class Fact:
     detail: str = ""
 
 
+@dataclass
+class Facts:
+    """Facts about n files, by column.
+
+    found: mask (n,) of those there is a fact of. digests: (n, 32) uint8. formats: n names.
+    refused: number -> (reason, detail) of those that cannot be used.
+    """
+
+    found: np.ndarray
+    digests: np.ndarray
+    formats: list[str]
+    refused: dict[int, tuple[str, str]]
+
+    @classmethod
+    def none(cls, count: int) -> Facts:
+        """No fact about any of `count` files."""
+        return cls(np.zeros(count, bool), np.zeros((count, 32), np.uint8), [""] * count, {})
+
+    def put(self, number: int, fact: Fact) -> None:
+        """Add what is known of one file."""
+        self.found[number] = True
+        self.digests[number] = np.frombuffer(fact.digest, np.uint8)
+        self.formats[number] = fact.format
+        if fact.reason:
+            self.refused[number] = (fact.reason, fact.detail)
+
+    def get(self, number: int) -> Fact:
+        """What is known of one file."""
+        return Fact(self.digests[number].tobytes(), self.formats[number], *self.refused.get(number, ()))
+
+
 class Known:
     """Facts about the files under one root, kept in the cache's memo from one run to the next.
 
@@ -57,64 +92,111 @@ class Known:
 
     def __init__(self, memo: Memo, root: Path) -> None:
         self._memo, self._root, self._key = memo, root, f"{root.resolve()}\n{pixels.version()}"
-        self._facts: dict[str, tuple[Stamp, Fact]] = {}
-        self._changed = False
-        if (stored := memo.get("images", self._key)) is not None:
-            self._facts = _unpack(stored)
+        self._rows: dict[str, int] = {}
+        self._stamps, self._facts = np.zeros((0, 4), np.int64), Facts.none(0)
+        self._new: dict[str, tuple[Stamp, Fact]] = {}
+        if (stored := memo.get("files", self._key)) is not None:
+            self._rows, self._stamps, self._facts = _unpack(stored)
 
-    def get(self, name: str, path: Path) -> Fact | None:
-        """The fact about the file, if it is the very file that was seen."""
-        stored = self._facts.get(name)
-        if stored is None:
-            return None
-        try:
-            return stored[1] if Stamp.of(path) == stored[0] else None
-        except OSError:
-            return None
+    def look_up(self, items: Sequence[Item]) -> Facts:
+        """The facts about those of `items` whose file is the very one that was seen."""
+        found = Facts.none(len(items))
+        rows = np.fromiter((self._rows.get(item.name, -1) for item in items), np.int64, len(items))
+        listed = np.nonzero(rows >= 0)[0]
+        if not len(listed):
+            return found
+        rows = rows[listed]
+        same = (_stamps([items[number] for number in listed.tolist()]) == self._stamps[rows]).all(axis=1)
+        listed, rows = listed[same], rows[same]
+        found.found[listed] = True
+        found.digests[listed] = self._facts.digests[rows]
+        formats, refused = self._facts.formats, self._facts.refused
+        for number, row in zip(listed.tolist(), rows.tolist(), strict=True):
+            found.formats[number] = formats[row]
+        if refused:
+            places = dict(zip(rows.tolist(), listed.tolist(), strict=True))
+            found.refused = {places[row]: why for row, why in refused.items() if row in places}
+        return found
 
     def put(self, name: str, stamp: Stamp, fact: Fact, taken_ns: int) -> None:
         """Remember `fact`, unless the file was so young when `stamp` was taken that a later change might not show."""
         if stamp.settled(taken_ns):
-            self._facts[name] = (stamp, fact)
-            self._changed = True
+            self._new[name] = (stamp, fact)
 
     def refuse(self, name: str, reason: str, detail: str) -> None:
         """Add to what is known of a file that it cannot be used; its stamp stays the one it was identified with."""
-        if name in self._facts:
-            stamp, fact = self._facts[name]
-            self._facts[name] = (stamp, replace(fact, reason=reason, detail=detail))
-            self._changed = True
+        if name in self._new:
+            stamp, fact = self._new[name]
+        elif (row := self._rows.get(name)) is not None:
+            stamp, fact = Stamp(*self._stamps[row].tolist()), self._facts.get(row)
+        else:
+            return
+        self._new[name] = (stamp, replace(fact, reason=reason, detail=detail))
 
     def save(self) -> None:
         """Write down what is known; files that are gone are forgotten."""
-        if self._changed:
-            facts = {name: fact for name, fact in self._facts.items() if os.path.lexists(self._root / name)}
-            self._changed = not self._memo.put("images", self._key, _pack(facts))
+        if not self._new:
+            return
+        one = self._root.is_file()  # whose rows are the images
+        names = [*self._rows, *(name for name in self._new if name not in self._rows)]
+        kept = [name for name in names if one or os.path.lexists(self._root / name)]
+        stamps, facts = np.zeros((len(kept), 4), np.int64), Facts.none(len(kept))
+        for number, name in enumerate(kept):
+            if name in self._new:
+                stamp, fact = self._new[name]
+                stamps[number] = (stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns)
+                facts.put(number, fact)
+            else:
+                row = self._rows[name]
+                stamps[number] = self._stamps[row]
+                facts.put(number, self._facts.get(row))
+        self._rows, self._stamps, self._facts = {name: row for row, name in enumerate(kept)}, stamps, facts
+        if self._memo.put("files", self._key, _pack(kept, stamps, facts)):
+            self._new = {}
 
 
-def _pack(facts: dict[str, tuple[Stamp, Fact]]) -> bytes:
-    """The facts as a compressed-free `.npz`: text columns are joined by NUL, which no path and no message contains."""
-    stamps = [(stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns) for stamp, _ in facts.values()]
-    texts = [(name, fact.format, fact.reason, fact.detail.replace("\0", " ")) for name, (_, fact) in facts.items()]
+def _stamps(items: Sequence[Item]) -> np.ndarray:
+    """Stamps (n, 4) of the items' files; one that is not there has none."""
+    known: dict[Path | str, tuple[int, ...]] = {}  # rows of one array share a file
+    stamps = []
+    for item in items:
+        location = item.location
+        if item.encoded is not None and location in known:
+            stamps.append(known[location])
+            continue
+        try:
+            status = os.stat(location)
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        except (OSError, ValueError):
+            stamp = _NO_STAMP
+        stamps.append(stamp)
+        if item.encoded is not None:
+            known[location] = stamp
+    return np.array(stamps, np.int64).reshape(-1, 4)
+
+
+def _pack(names: Sequence[str], stamps: np.ndarray, facts: Facts) -> bytes:
+    """The facts as an uncompressed `.npz`: names are joined by NUL, which no path contains."""
+    formats = sorted(set(facts.formats))
+    number = {name: place for place, name in enumerate(formats)}
+    rest = {"formats": formats, "refused": [[row, *why] for row, why in facts.refused.items()]}
     buffer = io.BytesIO()
     np.savez(
         buffer,
         allow_pickle=False,
-        stamps=np.array(stamps, dtype=np.int64).reshape(-1, 4),
-        digests=np.frombuffer(b"".join(fact.digest for _, fact in facts.values()), np.uint8),
-        texts=np.frombuffer(os.fsencode("\0".join(cell for row in texts for cell in row)), np.uint8),
+        stamps=stamps,
+        digests=facts.digests,
+        formats=np.array([number[name] for name in facts.formats], np.uint8),
+        names=np.frombuffer(os.fsencode("\0".join(names)), np.uint8),
+        rest=np.frombuffer(json.dumps(rest).encode(), np.uint8),
     )
     return buffer.getvalue()
 
 
-def _unpack(data: bytes) -> dict[str, tuple[Stamp, Fact]]:
+def _unpack(data: bytes) -> tuple[dict[str, int], np.ndarray, Facts]:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        stamps, digests, texts = arrays["stamps"].tolist(), arrays["digests"].tobytes(), arrays["texts"].tobytes()
-    cells = os.fsdecode(texts).split("\0")
-    return {
-        cells[4 * i]: (
-            Stamp(*stamp),
-            Fact(digests[32 * i : 32 * i + 32], cells[4 * i + 1], cells[4 * i + 2], cells[4 * i + 3]),
-        )
-        for i, stamp in enumerate(stamps)
-    }
+        stamps, digests, rest = arrays["stamps"], arrays["digests"], json.loads(arrays["rest"].tobytes())
+        names = os.fsdecode(arrays["names"].tobytes()).split("\0") if len(stamps) else []
+        formats = [rest["formats"][number] for number in arrays["formats"].tolist()]
+    facts = Facts(np.ones(len(names), bool), digests, formats, {row: (why, detail) for row, why, detail in rest["refused"]})
+    return dict(zip(names, range(len(names)), strict=True)), stamps, facts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
 
 from ..cache.errors import DataError
 from . import folders
@@ -79,21 +78,20 @@ class _Listing:
             if not row.path:
                 refuse(Refusal(f"{prefix}{path.name}:{row.where.split()[-1]}", "no_path", f"{row.where}: the path is empty"))
                 continue
-            place = places.find(row.path)
-            name = f"{prefix}{place.name}"
+            place, location, fault = places.find(row.path)
+            name = prefix + place
             self.named.add(name)
-            if place.fault == "outside":
+            if fault == "outside":
                 refuse(Refusal(row.path, "outside", f"{row.where}: expected a path inside {path.parent}"))
             elif not row.label:
                 refuse(Refusal(name, "no_label", f"{row.where}: the label is empty"))
             elif row.split and row.split.lower() not in SPLITS:
                 refuse(Refusal(name, "unknown_split", f"{row.where}: expected train, val or test, found {row.split[:80]!r}"))
-            elif place.fault:
-                refuse(Refusal(name, place.fault, f"{row.where}: no such file"))
+            elif fault:
+                refuse(Refusal(name, fault, f"{row.where}: no such file"))
             else:
-                self._add(
-                    Item(name, place.location, row.label, SPLITS.get(row.split.lower(), split), row.group or None), row.where
-                )
+                own = SPLITS[row.split.lower()] if row.split else split
+                self._add(Item(name, location, row.label, own, row.group or None), row.where)
 
     def _add(self, item: Item, where: str) -> None:
         known = self._items.setdefault(item.name, item)
@@ -112,40 +110,43 @@ class _Listing:
         return tuple(self._items.values()), tuple(self._refused)
 
 
-class _Place(NamedTuple):
-    """A listed file: its name below the folder of the list, where it is, and `outside` or `not_found` if it is not."""
-
-    name: str
-    location: str
-    fault: str = ""
-
-
 class _Places:
     """Where listed paths lead, links followed: each folder is resolved once, a file only if it is a link."""
 
     def __init__(self, root: Path) -> None:
         self._start = "" if str(root) == "." else f"{str(root).rstrip(os.sep)}{os.sep}"
         self._inside = os.path.realpath(root)
+        self._below = f"{self._inside.rstrip(os.sep)}{os.sep}"
         self._folders: dict[str, str] = {}
+        self._sound: set[str] = set()  # folders that are spelt as the root is, and lie inside of it
 
-    def find(self, path: str) -> _Place:
-        """The file that the cell `path` names."""
-        location = os.path.normpath(self._start + path if path[0] != os.sep else path)
+    def find(self, path: str) -> tuple[str, str, str]:
+        """Name below the root, location, and "", `outside` or `not_found`, of the file that the cell `path` names."""
+        location = os.path.normpath(path if path[0] == os.sep else self._start + path)
         folder, _, last = location.rpartition(os.sep)
         if folder not in self._folders:
-            self._folders[folder] = _real(folder or (os.sep if location.startswith(os.sep) else "."))
+            self._folders[folder] = real = _real(folder or (os.sep if location.startswith(os.sep) else "."))
+            spelt = location.startswith(self._start) if self._start else not os.path.isabs(location)
+            if spelt and f"{real}{os.sep}".startswith(self._below):
+                self._sound.add(folder)
         try:
             mode = os.lstat(location).st_mode
         except (OSError, ValueError):
             mode = 0
-        real = _real(location) if stat.S_ISLNK(mode) or stat.S_ISDIR(mode) else f"{self._folders[folder]}{os.sep}{last}"
-        if real and real != self._inside and not real.startswith(f"{self._inside.rstrip(os.sep)}{os.sep}"):
-            return _Place(path, location, "outside")
+        if folder in self._sound and stat.S_ISREG(mode):
+            return location[len(self._start) :], location, ""
+        return self._look_closer(location, f"{self._folders[folder]}{os.sep}{last}", mode)
+
+    def _look_closer(self, location: str, real: str, mode: int) -> tuple[str, str, str]:
         name = location.removeprefix(self._start)
-        if not location.startswith(self._start) or (location.startswith(os.sep) and not self._start):
-            name = os.path.relpath(f"{self._folders[folder]}{os.sep}{last}", self._inside)  # another spelling of the root
+        if not location.startswith(self._start) or os.path.isabs(name):  # another spelling of the root
+            name = os.path.relpath(real, self._inside)
+        if stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
+            real = _real(location)
+        if real and real != self._inside and not real.startswith(self._below):
+            return name, location, "outside"
         found = stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(location))
-        return _Place(name, location, "" if found else "not_found")
+        return name, location, "" if found else "not_found"
 
 
 def _real(path: str) -> str:

@@ -18,7 +18,7 @@ _COLUMNS = {
     "group": ("group",),
 }
 _NEEDED = ("path", "label")
-_MISSING = {"nan", "NaN", "<NA>"}  # what pandas makes of a missing value when it is turned into text
+MISSING = {"nan", "NaN", "<NA>"}  # what pandas makes of a missing value when it is turned into text
 _LONGEST = 1 << 20  # bytes of a line
 
 
@@ -55,7 +55,7 @@ def _csv(path: Path) -> Iterator[Row]:
             header = next(reader, [])
         except csv.Error as error:
             raise DataError(f"{path}: expected CSV, found on line {reader.line_num}: {error}") from error
-        places = _places(path, header)
+        path_at, label_at, split_at, group_at = _places(path, header)
         while True:
             try:
                 cells = next(reader)
@@ -65,12 +65,17 @@ def _csv(path: Path) -> Iterator[Row]:
                 yield Row(f"line {reader.line_num}", fault=f"expected CSV, found: {error}")
                 continue
             if cells:
-                yield Row(f"line {reader.line_num}", *(_cell(cells, at) for at in places))
+                where = f"line {reader.line_num}"
+                yield Row(
+                    where, _cell(cells, path_at), _cell(cells, label_at), _cell(cells, split_at), _cell(cells, group_at)
+                )
 
 
 def _cell(cells: Sequence[str], at: int | None) -> str:
-    text = cells[at].strip() if at is not None and at < len(cells) else ""
-    return "" if text in _MISSING else text
+    if at is None or at >= len(cells):
+        return ""
+    text = cells[at].strip()
+    return "" if text in MISSING else text
 
 
 def _json_lines(path: Path) -> Iterator[Row]:

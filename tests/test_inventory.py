@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -58,15 +59,39 @@ def test_the_inventory_counts_rows_shards_and_bytes(cache: Path) -> None:
         "image_size": [8, 8],
         "precision": "float32",
         "taps": [
-            {"tap": "z_first:map", "rows": 6, "shards": 2, "shape": [2, 2, 3], "dtypes": ["float16", "float32"],
-             "bytes": sizes["z_first.map"]},
-            {"tap": "a_second:avg", "rows": 6, "shards": 1, "shape": [3], "dtypes": ["float32"],
-             "bytes": sizes["a_second.avg"]},
+            {"tap": "z_first:map", "images": 6, "views": [0], "rows": 6, "shards": 2, "shape": [2, 2, 3],
+             "dtypes": ["float16", "float32"], "compression": ["none"], "bytes": sizes["z_first.map"]},
+            {"tap": "a_second:avg", "images": 6, "views": [0], "rows": 6, "shards": 1, "shape": [3],
+             "dtypes": ["float32"], "compression": ["none"], "bytes": sizes["a_second.avg"]},
         ],
         "bytes": sizes["z_first.map"] + sizes["a_second.avg"],
     }  # fmt: skip
     assert found["bytes"] == sum(path.stat().st_size for path in cache.glob("features/*/*/*.h5"))
     assert found["damaged"] == []
+
+
+def test_views_dtypes_and_compression_are_shown(cache: Path) -> None:
+    with Store(cache, write=True) as store:
+        extraction = store.extraction(OTHER)
+        for view in range(3):
+            views, number = np.full(5, view, np.uint16), slice(view, view + 3)
+            rows = ROWS[:5].astype(ml_dtypes.bfloat16 if view else np.float32)
+            extraction.add("late", "map", KEYS[:5][number], rows[number], views=views[number],
+                           compression=("none", "gzip", "blosc2")[view])  # fmt: skip
+    store = Store(cache, write=True)
+    tap = info(store, "other")["taps"][1]
+    assert (tap["tap"], tap["images"], tap["views"], tap["rows"]) == ("late:map", 5, [0, 1, 2], 9)
+    assert (tap["dtypes"], tap["compression"]) == (["bfloat16", "float32"], ["blosc2", "gzip", "none"])
+    shown = text.info(info(store, "other"))
+    assert "bfloat16 float32" in shown
+    assert "blosc2 gzip none" in shown
+    found = verify(store)
+    assert found["rows_by_view"] == {"0": 17, "1": 3, "2": 3}
+    assert found["rows_by_dtype_and_compression"] == {
+        "bfloat16, blosc2": 3, "bfloat16, gzip": 3, "float16, none": 4, "float32, none": 13,
+    }  # fmt: skip
+    assert found["damaged"] == []
+    assert "bfloat16, blosc2: 3 rows" in text.verified(found)
 
 
 def test_an_extraction_is_named_by_the_beginning_of_its_folder(cache: Path) -> None:

@@ -1,0 +1,168 @@
+"""Making room: whole taps go, those that nobody has added rows to for longest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from . import shard
+from .errors import CacheError
+from .extraction import read_spec
+from .files import publish, stale, write_errors
+from .store import Store
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_BYTES = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def parse_age(text: str) -> float:
+    """Seconds in `30d`, `12h`, `2w`; raises `CacheError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smhdw])", text.strip())
+    if match is None:
+        raise CacheError(f"age {text!r}: expected a number and one of s, m, h, d and w, such as 30d; give it so")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_size(text: str) -> int:
+    """Bytes in `10GB`, `500 MB`, `1.5GiB`, `0`; raises `CacheError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kKMGT]|[KMGT]i)?B?)", text.strip())
+    if match is None:
+        raise CacheError(f"size {text!r}: expected a number and one of kB, MB, GB and TB, such as 10GB; give it so")
+    return int(float(match[1]) * _BYTES["k" if match[2] == "K" else match[2] or ""])
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """The shards of one folder; written: when the newest of them was, in seconds since 1970."""
+
+    path: Path
+    shards: list[Path]
+    bytes: int
+    written: float
+
+    def to_dict(self, now: float) -> dict[str, Any]:
+        layer, _, pool = self.path.name.rpartition(".")
+        return {
+            "extraction": self.path.parent.name,
+            "tap": f"{unquote(layer)}:{pool}",
+            "shards": len(self.shards),
+            "bytes": self.bytes,
+            "age_days": round((now - self.written) / 86400, 2),
+        }
+
+
+@dataclass
+class _Broom:
+    """Removes files unless it is a rehearsal; what is gone already is no failure, what cannot be removed is kept in mind."""
+
+    dry_run: bool
+    left: list[dict[str, str]] = field(default_factory=list)
+
+    def __call__(self, path: Path) -> bool:
+        try:
+            if not self.dry_run:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self.left.append({"path": str(path), "reason": error.strerror or str(error)})
+            return False
+        return True
+
+
+def prune(
+    store: Store, *, older_than: float | None = None, max_bytes: int | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Remove taps by age or to fit a size; what was removed and what is kept, as JSON values.
+
+    A tap of one extraction goes or stays whole, since a part of it serves no sweep. Its age is the time since rows were
+    last added to it: nothing on a disk tells reliably when a file was last read. `older_than` is in seconds;
+    for `max_bytes` the oldest go first until the rest fits. Files that were set aside as damaged, drafts that killed
+    processes left more than a day ago, and folders that hold no rows go too. Other processes may read and write meanwhile:
+    to a reader a removed row is one that was never stored, and a writer makes its folder again. Raises `CacheError`
+    without either criterion and `CacheReadOnly`.
+    """
+    if older_than is None and max_bytes is None:
+        raise CacheError("prune: expected an age or a size, found neither; give --older-than or --max-size")
+    root, now = store.path / "features", time.time()
+    if not dry_run and root.is_dir():
+        store.create()
+    taps = sorted(_taps(root), key=lambda tap: (tap.written, tap.path))
+    kept = [tap for tap in taps if older_than is None or now - tap.written <= older_than]
+    while kept and max_bytes is not None and sum(tap.bytes for tap in kept) > max_bytes:
+        kept.pop(0)
+    gone = [tap for tap in taps if tap not in kept]
+    remove = _Broom(dry_run)
+    for tap in gone:
+        for path in tap.shards:
+            remove(path)
+    damaged = [path for path in sorted(root.glob("*/*/*.h5.damaged")) if not path.is_dir() or path.is_symlink()]
+    found = {
+        "cache": str(store.path),
+        "dry_run": dry_run,
+        "removed": [tap.to_dict(now) for tap in gone],
+        "bytes": sum(tap.bytes for tap in gone),
+        "set_aside": [str(path) for path in damaged if remove(path)],
+        "drafts": sum(remove(path) for path in stale(store.path / "tmp")),
+        "kept": len(kept),
+        "bytes_kept": sum(tap.bytes for tap in kept),
+        "left_out": remove.left,
+    }
+    if not dry_run:
+        for folder in _folders(root):
+            with write_errors(folder):
+                _tidy(folder, store.path / "tmp")
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
+def _taps(root: Path) -> Iterator[_Tap]:
+    for folder in (tap for extraction in _folders(root) for tap in _folders(extraction)):
+        shards, size, written = [], 0, 0.0
+        for path in sorted(folder.iterdir()):
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            if shard.NAME.fullmatch(path.name):
+                shards.append(path)
+                size, written = size + status.st_size, max(written, status.st_mtime)
+        if shards:
+            yield _Tap(folder, shards, size, written)
+
+
+def _tidy(extraction: Path, tmp: Path) -> None:
+    """Remove the folders of an extraction that hold nothing; a folder that is not empty refuses by itself."""
+    for folder in _folders(extraction):
+        _remove_folder(folder)
+    if _folders(extraction):
+        return
+    spec = read_spec(extraction / "spec.json")
+    layers = extraction / "layers.json"
+    stored = b""
+    with suppress(FileNotFoundError):
+        stored = layers.read_bytes()
+    for path in (extraction / "spec.json", layers):
+        path.unlink(missing_ok=True)
+    if spec is not None and _folders(extraction):  # a writer was faster: give back what says how its rows were made
+        publish((json.dumps(spec.to_dict(), indent=2) + "\n").encode(), extraction / "spec.json", tmp)
+        if stored:
+            publish(stored, layers, tmp)
+    _remove_folder(extraction)
+
+
+def _remove_folder(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,41 @@
+"""How much memory there is, and a limit on what parsing a file from anywhere may take of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+try:
+    import resource
+except ImportError:  # no POSIX
+    resource = None  # type: ignore[assignment]
+
+_PARSING = 2 << 30  # a half-written HDF5 file can make the library ask for tens of GB
+
+
+def available() -> int:
+    """Bytes that can be had without swapping."""
+    with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo", encoding="ascii") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@contextlib.contextmanager
+def limited(more: int = _PARSING) -> Iterator[None]:
+    """Let the process take at most `more` bytes beyond what it has (Linux only); beyond that, allocations fail."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            held = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    except (OSError, AttributeError):
+        yield
+        return
+    if soft not in {resource.RLIM_INFINITY, -1} and soft <= held + more:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (held + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,0 +1,29 @@
+"""The plainest image file there is: an uncompressed TIFF is a header and the pixels as they lie in memory."""
+
+from __future__ import annotations
+
+import struct
+
+_SHORT, _LONG = 3, 4
+
+
+def header(height: int, width: int, channels: int = 1) -> bytes:
+    """What to put before the bytes of (height, width[, channels]) uint8: grey, RGB, or RGB with transparency."""
+    bits = struct.pack(f"<{channels}H", *[8] * channels)
+    entries = 9 + (channels == 4)
+    end = 8 + 2 + 12 * entries + 4
+    start = end + (len(bits) if channels > 2 else 0)
+    tags = [
+        (256, _LONG, 1, width),
+        (257, _LONG, 1, height),
+        (258, _SHORT, channels, end if channels > 2 else 8),  # bits per sample
+        (259, _SHORT, 1, 1),  # no compression
+        (262, _SHORT, 1, 2 if channels > 2 else 1),  # RGB, or 0 is black
+        (273, _LONG, 1, start),
+        (277, _SHORT, 1, channels),
+        (278, _LONG, 1, height),
+        (279, _LONG, 1, height * width * channels),
+        (338, _SHORT, 1, 2),  # the fourth is transparency, not multiplied in
+    ][:entries]
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, entries) + directory + bytes(4) + (bits if channels > 2 else b"")
