@@ -258,7 +258,8 @@ def extract(
             **_damage(store),
         }
     if dry_run:
-        return _render(found, as_json, quiet, text.plans) if all(each["fits"] for each in done) else 2
+        code = _render(found, as_json, quiet, text.plans)
+        return code if all(each["fits"] for each in done) else 2
     return _render(found, as_json, quiet, text.extracted, ["sweep", data, *_at(cache)])
 
 
