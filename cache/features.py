@@ -38,6 +38,7 @@ class Features:
         self._trust = trust
         self._shards: dict[str, shard.Shard] = {}
         self._index: dict[int, Index] = {}
+        self._unfit: set[str] = set()  # whole by their digest, and yet their rows could not be read
 
     def shards(self) -> list[shard.Shard]:
         """The valid shards now in the folder; damaged ones are refused and noted."""
@@ -58,9 +59,10 @@ class Features:
 
     def _present(self) -> list[str]:
         try:
-            return sorted(name for name in os.listdir(self.path) if shard.NAME.fullmatch(name))
+            names = os.listdir(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        return sorted(name for name in names if shard.NAME.fullmatch(name) and name not in self._unfit)
 
     def _drop(self, name: str) -> None:
         if self._shards.pop(name, None) is not None:
@@ -118,6 +120,7 @@ class Features:
             except FileNotFoundError:
                 return False
             except shard.Damaged as damage:
+                self._unfit.add(item.path.name)
                 self._refuse(item.path.name, damage)
                 return False
             return True
