@@ -68,9 +68,13 @@ class Features:
         if self._shards.pop(name, None) is not None:
             self._index.clear()
 
-    def _refuse(self, name: str, damage: shard.Damaged) -> None:
-        self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
+    def _refuse(self, name: str, damage: shard.Damaged) -> bool:
+        """Note a damaged shard; False when it is only gone (HDF5 calls a file damaged that goes while it is opened)."""
+        there = os.path.lexists(self.path / name)
+        if there:
+            self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
         self._drop(name)
+        return there
 
     def find(self, keys: np.ndarray, view: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """For each of `keys` (n,) S32: shard number (n,) and row (n,) of its `view`, or -1 where there is none."""
@@ -120,8 +124,8 @@ class Features:
             except FileNotFoundError:
                 return False
             except shard.Damaged as damage:
-                self._unfit.add(item.path.name)
-                self._refuse(item.path.name, damage)
+                if self._refuse(item.path.name, damage):
+                    self._unfit.add(item.path.name)
                 return False
             return True
 

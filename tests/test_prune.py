@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from humeris.cache import files, text
+from humeris.cache import files, shard, text
 from humeris.cache import prune as pruning
 from humeris.cache import rows as reading
 from humeris.cache.errors import CacheError, RowsMissing
@@ -206,15 +206,20 @@ def test_rows_removed_between_finding_and_reading_are_a_miss_unless_stored_elsew
     assert store.damaged == []
 
 
+@pytest.mark.parametrize("reason", ["", "can't retrieve stat info for file"])
 @pytest.mark.parametrize("name", ["check_digest", "load"])
-def test_a_shard_removed_while_it_is_opened_is_no_damage(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from humeris.cache import shard
+def test_a_shard_removed_while_it_is_opened_is_no_damage(
+    name: str, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the operating system says that it is gone, or HDF5 in its own words."""
 
     shutil.rmtree(cache / "known")
     real = getattr(shard, name)
 
     def call(path: Path, *rest: Any) -> Any:
         path.unlink()
+        if reason:
+            raise shard.Damaged(reason)
         return real(path, *rest)
 
     monkeypatch.setattr(shard, name, call)
