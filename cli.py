@@ -33,7 +33,13 @@ app = typer.Typer(
 cache_app = typer.Typer(no_args_is_help=True, help="Look after the cache of activations.")
 app.add_typer(cache_app, name="cache")
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Class folders, split folders, or a CSV with path,label.")]
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="Class or split folders, a CSV, JSONL or Parquet with path,label, an .npz, or keras.datasets.NAME.",
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 BackboneArgument = Annotated[str, typer.Argument(metavar="BACKBONE", help="A name, or FILE.keras,preprocessing=MODE.")]
 Backbones = Annotated[
@@ -291,7 +297,7 @@ def sweep(
 
     requests = _requests(backbone or [], weights, image_size, seed)
     with Store(cache) as store, _stages(as_json or quiet) as stage:
-        images = _images(data, store, limit, jobs, stage)
+        images = _images(data, store, limit, jobs, stage, features=True)
         done = run_sweep(
             images, store, head or ["logreg"], requests=requests, patterns=layer or [], pools=pool or [],
             select=select, out=out, seed=seed, jobs=jobs, command=_command(), progress=stage("heads"),
@@ -571,10 +577,12 @@ def _count(results: Sequence[Extracted], apart: Sequence[Sequence[Extracted]]) -
             add(total, part)
 
 
-def _images(data: Path, store: Any, limit: int | None, jobs: int | None, stage: Callable[[str], Progress]) -> Images:
+def _images(
+    data: Path, store: Any, limit: int | None, jobs: int | None, stage: Callable[[str], Progress], features: bool = False
+) -> Images:
     from .extract.images import load_images
 
-    return load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
+    return load_images(data, store, limit=limit, jobs=jobs, features=features, progress=stage("reading"))
 
 
 def _damage(store: Any) -> dict[str, Any]:

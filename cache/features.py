@@ -38,6 +38,7 @@ class Features:
         self._trust = trust
         self._shards: dict[str, shard.Shard] = {}
         self._index: dict[int, Index] = {}
+        self._unfit: set[str] = set()  # whole by their digest, and yet their rows could not be read
 
     def shards(self) -> list[shard.Shard]:
         """The valid shards now in the folder; damaged ones are refused and noted."""
@@ -58,17 +59,22 @@ class Features:
 
     def _present(self) -> list[str]:
         try:
-            return sorted(name for name in os.listdir(self.path) if shard.NAME.fullmatch(name))
+            names = os.listdir(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        return sorted(name for name in names if shard.NAME.fullmatch(name) and name not in self._unfit)
 
     def _drop(self, name: str) -> None:
         if self._shards.pop(name, None) is not None:
             self._index.clear()
 
-    def _refuse(self, name: str, damage: shard.Damaged) -> None:
-        self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
+    def _refuse(self, name: str, damage: shard.Damaged) -> bool:
+        """Note a damaged shard; False when it is only gone (HDF5 calls a file damaged that goes while it is opened)."""
+        there = os.path.lexists(self.path / name)
+        if there:
+            self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
         self._drop(name)
+        return there
 
     def find(self, keys: np.ndarray, view: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """For each of `keys` (n,) S32: shard number (n,) and row (n,) of its `view`, or -1 where there is none."""
@@ -118,7 +124,8 @@ class Features:
             except FileNotFoundError:
                 return False
             except shard.Damaged as damage:
-                self._refuse(item.path.name, damage)
+                if self._refuse(item.path.name, damage):
+                    self._unfit.add(item.path.name)
                 return False
             return True
 

@@ -16,7 +16,7 @@ from .errors import CacheError, CacheFull, CacheReadOnly
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _STALE_SECONDS = 24 * 3600
-_ATTEMPTS = 5
+_ATTEMPTS = 50
 _INSTEAD = "another folder with --cache"
 
 
@@ -61,17 +61,18 @@ def make_folder(folder: Path, instead: str = _INSTEAD) -> None:
 
 def _make_folder(folder: Path, instead: str) -> None:
     make_folder(folder.parent, instead)
-    folder.mkdir(exist_ok=True)
+    with suppress(FileExistsError):  # pathlib's own exist_ok fails on a folder that comes and goes
+        folder.mkdir()
     sync_folder(folder.parent)
 
 
-def _persist(write: Callable[[], None]) -> None:
-    """Call `write` again when a folder is gone: it was empty for a moment, and `cache prune` took it away."""
+def _persist(step: Callable[[], None]) -> None:
+    """Take a step again when a folder is gone: it was empty for a moment, and `cache prune` took it away."""
     for _ in range(_ATTEMPTS - 1):
         with suppress(FileNotFoundError):
-            write()
+            step()
             return
-    write()
+    step()
 
 
 def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, instead: str = _INSTEAD) -> None:
@@ -81,28 +82,30 @@ def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, instead: str 
     `tmp` must lie on the same file system as `path`. A folder that `cache prune` takes away meanwhile is made again.
     Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
     """
-    with write_errors(path.parent, instead):
-        _persist(lambda: _publish(data, path, tmp, mode, instead))
-
-
-def _publish(data: bytes, path: Path, tmp: Path, mode: int, instead: str) -> None:
     make_folder(tmp, instead)
     make_folder(path.parent, instead)
     draft = tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with write_errors(path.parent, instead):
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            _persist(lambda: _settle(draft, path, instead))
+            with suppress(FileNotFoundError):  # the file was pruned as soon as it was there, and its folder after it
+                sync_folder(path.parent)
         finally:
-            os.close(descriptor)
-        os.rename(draft, path)
-        sync_folder(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
+
+
+def _settle(draft: Path, path: Path, instead: str) -> None:
+    make_folder(path.parent, instead)
+    os.rename(draft, path)
 
 
 def stale(tmp: Path) -> list[Path]:

@@ -91,6 +91,7 @@ def prune(
     if older_than is None and max_bytes is None:
         raise CacheError("prune: expected an age or a size, found neither; give --older-than or --max-size")
     root, now = store.path / "features", time.time()
+    drafts = stale(store.path / "tmp")
     if not dry_run and root.is_dir():
         store.create()
     taps = sorted(_taps(root), key=lambda tap: (tap.written, tap.path))
@@ -109,7 +110,7 @@ def prune(
         "removed": [tap.to_dict(now) for tap in gone],
         "bytes": sum(tap.bytes for tap in gone),
         "set_aside": [str(path) for path in damaged if remove(path)],
-        "drafts": sum(remove(path) for path in stale(store.path / "tmp")),
+        "drafts": sum(remove(path) for path in drafts),
         "kept": len(kept),
         "bytes_kept": sum(tap.bytes for tap in kept),
         "left_out": remove.left,

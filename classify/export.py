@@ -22,6 +22,7 @@ from ..cache.store import Store
 from ..extract import pixels, source
 from ..extract.backbone import Backbone, build
 from ..extract.detect import reader
+from ..extract.feature_file import FeatureFile
 from ..extract.request import Request
 from ..extract.taps import Tap
 from . import parity, sources
@@ -74,7 +75,14 @@ def export(
     chosen, score = run.trial(trial)
     records = run.images()
     spec = run.spec(chosen.sources[0])
-    head = run.head(chosen) or _train(run, store, chosen, score, records)
+    if not spec.architecture:
+        raise ModelError(
+            f"{run.path}: expected to know the network that made the features, found a file that does not say: there is "
+            "no backbone to stack the head on; extract with humeris, or use the head's arrays in heads/"
+        )
+    data = run.description["data"]
+    shelf = FeatureFile(data["root"]) if data["kind"] == "features" else store
+    head = run.head(chosen) or _train(run, shelf, chosen, score, records)
     backbone = _build(spec, requests)
     model = stack(backbone, [Tap(item.layer, item.pool) for item in chosen.sources], head)
     make_folder(out.absolute().parent, "another place with -o")
@@ -83,14 +91,14 @@ def export(
         with write_errors(out, "another place with -o"):
             model.save(draft)
             _describe(draft, run, chosen, spec, head)
-        checked = _check(draft, run, store, chosen, records, head, spec.image_size)
+        checked = _check(draft, run, shelf, chosen, records, head, spec.image_size)
         os.replace(draft, out)
     finally:
         draft.unlink(missing_ok=True)
     return Exported(out, chosen, checked, out.stat().st_size)
 
 
-def _train(run: Run, store: Store, trial: Trial, score: Score, records: Sequence[Record]) -> Head:
+def _train(run: Run, store: sources.Shelf, trial: Trial, score: Score, records: Sequence[Record]) -> Head:
     """The head of a trial that was not the winner, trained as the winner was: on everything but the test split."""
     learnt = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
     classes = run.description["splits"]["classes"]
@@ -122,7 +130,13 @@ def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
 
 
 def _check(
-    draft: Path, run: Run, store: Store, trial: Trial, records: Sequence[Record], head: Head, size: tuple[int, int]
+    draft: Path,
+    run: Run,
+    store: sources.Shelf,
+    trial: Trial,
+    records: Sequence[Record],
+    head: Head,
+    size: tuple[int, int],
 ) -> parity.Parity:
     """Compare the file at `draft` with the cached answers on test images, evenly chosen.
 
@@ -132,7 +146,7 @@ def _check(
     chosen = [test[row] for row in np.unique(np.linspace(0, len(test) - 1, CHECKED).astype(int))]
     features = sources.load(store, trial.sources, as_keys([record.digest for record in chosen]))
     data = run.description["data"]
-    read, root = reader(data), Path(data["root"])
+    read, root = reader(data), Path((data.get("images") or data)["root"])
     shown = np.stack([_pixels(read, record, root, size) for record in chosen])
     bound = parity.BOUND_HALF if any(item.pool == "map" for item in trial.sources) else parity.BOUND
     return parity.compare(head.predict_proba(features), parity.keras_answers(draft, shown), bound)

@@ -13,10 +13,14 @@ from ..cache.extraction import Extraction
 from ..cache.features import Features
 from ..cache.store import Store
 from ..extract.card import recall
+from ..extract.feature_file import FeatureFile, FileRows
 from ..extract.not_finite import NotFinite, images_at_fault
 from ..extract.request import Request
 from ..extract.taps import Tap, closest, matches
 from .trial import Source
+
+Shelf = Store | FeatureFile  # where features are
+Candidate = tuple[Extraction | FeatureFile, Features | FileRows]
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,14 @@ class Found:
     not_finite: mask (n,) of images to be refused, because some source has no finite row of them.
     """
 
-    complete: dict[Source, Features]
+    complete: dict[Source, Features | FileRows]
     depth: dict[Source, float | None]
     left_out: dict[Source, int]
     not_finite: np.ndarray
 
 
 def find(
-    store: Store,
+    store: Shelf,
     keys: np.ndarray,
     requests: Sequence[Request] = (),
     patterns: Sequence[str] = (),
@@ -56,7 +60,7 @@ def find(
     _check_asked(candidates, patterns, pools)
     bad = {features: NotFinite(store.memo, extraction.spec).mask(_tap(features), keys) for extraction, features in chosen}
     excused = images_at_fault(bad.values()) if bad else np.zeros(len(keys), bool)
-    complete: dict[Source, Features] = {}
+    complete: dict[Source, Features | FileRows] = {}
     left_out: dict[Source, int] = {}
     depth: dict[Source, float | None] = {}
     names = _names([extraction for extraction, _ in chosen])
@@ -78,7 +82,7 @@ def find(
     return Found(complete, depth, left_out, excused)
 
 
-def load(store: Store, wanted: Sequence[Source], keys: np.ndarray) -> np.ndarray:
+def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> np.ndarray:
     """Rows (n, d) float32 of the sources side by side; raises `RunError` when the cache no longer has them."""
     extractions = {extraction.path.name: extraction for extraction in store.extractions()}
     for source in wanted:
@@ -91,20 +95,20 @@ def load(store: Store, wanted: Sequence[Source], keys: np.ndarray) -> np.ndarray
     return parts[0] if len(parts) == 1 else np.hstack(parts)
 
 
-def rows(features: Features, keys: np.ndarray) -> np.ndarray:
+def rows(features: Features | FileRows, keys: np.ndarray) -> np.ndarray:
     """Rows (n, d) float32, maps flattened in row-major order."""
     return features.read(keys).reshape(len(keys), -1).astype(np.float32, copy=False)
 
 
-def _tap(features: Features) -> Tap:
+def _tap(features: Features | FileRows) -> Tap:
     return Tap(features.layer, features.pool)
 
 
-def _candidates(
-    store: Store, requests: Sequence[Request], only: Collection[tuple[str, Tap]] | None
-) -> list[tuple[Extraction, Features]]:
+def _candidates(store: Shelf, requests: Sequence[Request], only: Collection[tuple[str, Tap]] | None) -> list[Candidate]:
     """Every cached tap of the extractions asked for."""
-    extractions = list(store.extractions())
+    extractions: list[Extraction | FeatureFile] = list(store.extractions())
+    if requests and isinstance(store, FeatureFile):
+        raise DataError(f"{store.path}: its features are of one network, found -b {requests[0].title}; leave -b out")
     if requests:
         digests = {}
         for request in requests:
@@ -126,7 +130,7 @@ def _candidates(
     ]
 
 
-def _check_asked(candidates: Sequence[tuple[Extraction, Features]], patterns: Sequence[str], pools: Sequence[str]) -> None:
+def _check_asked(candidates: Sequence[Candidate], patterns: Sequence[str], pools: Sequence[str]) -> None:
     taps = [_tap(features) for _, features in candidates]
     for text in patterns if taps else ():
         if not any(matches(text, tap) for tap in taps):
@@ -143,7 +147,7 @@ def _check_asked(candidates: Sequence[tuple[Extraction, Features]], patterns: Se
             )
 
 
-def _names(extractions: Sequence[Extraction]) -> dict[str, str]:
+def _names(extractions: Sequence[Extraction | FeatureFile]) -> dict[str, str]:
     """What to call each extraction (by folder): its title, with image size and digest where others have the same."""
     specs = {extraction.path.name: extraction.spec for extraction in extractions}
     sizes = {folder: f",image_size={spec.image_size[0]}x{spec.image_size[1]}" for folder, spec in specs.items()}
@@ -155,7 +159,7 @@ def _names(extractions: Sequence[Extraction]) -> dict[str, str]:
     return names
 
 
-def _depth(extraction: Extraction, layer: str) -> float | None:
+def _depth(extraction: Extraction | FeatureFile, layer: str) -> float | None:
     """The share of the network's forward cost that is spent when `layer` is computed; None where it is not known."""
     costs = {item["name"]: item["cost"] for item in extraction.layers}
     return round(costs[layer] / max(1, *costs.values()), 4) if layer in costs else None

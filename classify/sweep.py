@@ -17,6 +17,7 @@ from .. import __version__
 from ..cache.features import Features
 from ..cache.store import Store
 from ..extract.dataset import Refusal
+from ..extract.feature_file import FileRows
 from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.source import cores
@@ -57,7 +58,7 @@ def sweep(
     command: str = "",
     progress: Progress | None = None,
 ) -> Run:
-    """Train every head on every cached tap asked for; the run, whose winner was scored once on the test split.
+    """Train every head on every tap asked for, cached or in DATA; the run, whose winner was scored once on the test split.
 
     The winner is the first of `ranked` by its scores on the folds (or the validation split), is trained again on everything
     but the test split, and only then meets the test split. A run that was interrupted goes on where it stopped; one that
@@ -65,7 +66,8 @@ def sweep(
     """
     families = [parse(head) if isinstance(head, str) else head for head in heads]
     split(images, select)  # labels that cannot be used are found out first
-    found = sources.find(store, images.keys, requests, patterns, pools, only)
+    shelf = images.given or store
+    found = sources.find(shelf, images.keys, requests, patterns, pools, only)
     images = _finite(images, found.not_finite).by_digest()
     splits = split(images, select)
     plan = _plan(images, splits, list(found.complete), families, seed)
@@ -79,7 +81,7 @@ def sweep(
             "splits": splits.summary(),
             "sources": [{**vars(source), "depth": found.depth[source]} for source in found.complete],
             "left_out": [{**vars(source), "images_missing": lacking} for source, lacking in found.left_out.items()],
-            "specs": {item.path.name: item.spec.to_dict() for item in store.extractions() if item.path.name in extractions},
+            "specs": {item.path.name: item.spec.to_dict() for item in shelf.extractions() if item.path.name in extractions},
             "heads": [{"head": family.name, "settings": list(family.settings)} for family in families],
             "seed": seed,
         }
@@ -88,7 +90,7 @@ def sweep(
     if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
         began = time.monotonic()
         _try_all(run, found.complete, images.keys, splits, families, seed, jobs or cores(), progress)
-        _conclude(run, images, splits, store, seed, {"data": data, "seconds": round(time.monotonic() - began, 3)})
+        _conclude(run, images, splits, shelf, seed, {"data": data, "seconds": round(time.monotonic() - began, 3)})
     return run
 
 
@@ -117,7 +119,7 @@ def _plan(images: Images, splits: Splits, found: Sequence[Source], families: Seq
 
 def _try_all(
     run: Run,
-    found: Mapping[Source, Features],
+    found: Mapping[Source, Features | FileRows],
     keys: np.ndarray,
     splits: Splits,
     families: Sequence[Family],
@@ -169,7 +171,9 @@ def train(trial: Trial, score: Score, features: np.ndarray, labels: np.ndarray, 
     return head
 
 
-def _conclude(run: Run, images: Images, splits: Splits, store: Store, seed: int, described: Mapping[str, Any]) -> None:
+def _conclude(
+    run: Run, images: Images, splits: Splits, store: sources.Shelf, seed: int, described: Mapping[str, Any]
+) -> None:
     """Train the winner, score it once, write everything down."""
     scores = run.trials()
     chosen = ranked(scores)[0]

@@ -112,7 +112,7 @@ def texts(labels: np.ndarray, classes: Sequence[str] | None, where: str) -> list
     elif labels.ndim != 1 or kind not in "iufSU":
         raise DataError(f"{where}: expected numbers or names (n,), or one-hot (n, k), found {labels.dtype} {labels.shape}")
     if kind in "SU":
-        return [_text(label) for label in labels.tolist()]
+        return [text(label) for label in labels.tolist()]
     numbers, which = np.unique(labels, return_inverse=True)
     names = [_name(number, classes, where) for number in numbers.tolist()]
     return [names[each] for each in which.tolist()]
@@ -124,7 +124,7 @@ def class_names(values: np.ndarray | None, where: Path) -> list[str] | None:
         return None
     if values.ndim != 1 or values.dtype.kind not in "SUiu":
         raise DataError(f"{where}: expected class names (k,), found {values.dtype} {values.shape}")
-    return [_text(value) for value in values.tolist()]
+    return [text(value) for value in values.tolist()]
 
 
 def _name(number: float, classes: Sequence[str] | None, where: str) -> str:
@@ -137,7 +137,8 @@ def _name(number: float, classes: Sequence[str] | None, where: str) -> str:
     return classes[int(number)] if 0 <= number < len(classes) else ""
 
 
-def _text(value: str | bytes | int) -> str:
+def text(value: str | bytes | float) -> str:
+    """A label, name or number as text; "" for a missing one."""
     if isinstance(value, bytes):
         text = value.decode("utf-8", "surrogateescape").strip()
     else:

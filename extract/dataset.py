@@ -67,8 +67,8 @@ class Dataset:
 
     source: DATA itself; root: the folder that names are relative to.
     kind: `folders` (class folders), `splits` (split folders of class folders), `flat` (images without labels)
-    `manifest` (a list of images, or one in a folder of them), `arrays` (rows of an .npz) or `keras` (one of
-    `keras.datasets`).
+    `manifest` (a list of images, or one in a folder of them), `arrays` (rows of an .npz), `keras` (one of `keras.datasets`)
+    or `features` (rows of an HDF5 file, whose images are elsewhere).
     """
 
     source: Path

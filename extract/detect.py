@@ -60,6 +60,10 @@ def reader(data: Mapping[str, Any]) -> Callable[[str], bytes]:
 
     It raises `Refused`; this raises `DataError` when arrays are gone.
     """
+    if data["kind"] == "features":
+        if not data.get("images"):
+            raise DataError(f"{data['source']}: expected to say where its images are, to check an export on, found nothing")
+        data = data["images"]
     if data["kind"] not in {"arrays", "keras"}:
         root = Path(data["root"])
         return lambda name: source.read(root / name)

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cache.errors import DataError
 from ..cache.memo import Memo
 from ..cache.shard import as_keys
 from ..cache.store import Store
-from . import pixels, source
+from . import feature_file, pixels, source
 from .dataset import Dataset, Item, Refusal
 from .detect import detect
+from .feature_file import FeatureFile
 from .known import Fact, Facts, Known, Stamp
 
 Progress = Callable[[int, int], None]
@@ -58,7 +60,8 @@ class Duplicate:
 class Images:
     """Used images in order of name, and the outcome of every other path.
 
-    No two used images have the same bytes, so none can straddle splits or folds.
+    No two used images have the same bytes, so none can straddle splits or folds. `given`: the features themselves, where
+    DATA is a file of them.
     """
 
     dataset: Dataset
@@ -66,6 +69,7 @@ class Images:
     duplicates: tuple[Duplicate, ...]
     refused: tuple[Refusal, ...]
     known: Known = field(repr=False, compare=False)
+    given: FeatureFile | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -97,6 +101,7 @@ class Images:
             "source": str(self.dataset.source),
             "root": os.path.abspath(self.dataset.root),
             "kind": self.dataset.kind,
+            **({"images": self.given.origin} if self.given else {}),
             "used": len(self.used),
             "duplicates": [vars(duplicate) for duplicate in self.duplicates],
             "refused": [vars(refusal) for refusal in self.refused],
@@ -111,9 +116,17 @@ def load_images(
     *,
     limit: int | None = None,
     jobs: int | None = None,
+    features: bool = False,
     progress: Progress | None = None,
 ) -> Images:
-    """The images at `data` (folders, a list of images, or arrays), identified; see `detect` and `identify`."""
+    """The images at `data` (folders, a list of images, or arrays), identified; see `detect` and `identify`.
+
+    With `features`, an HDF5 file of features will do too: its rows are the images.
+    """
+    if feature_file.is_one(Path(data)):
+        if not features:
+            raise DataError(f"{data}: expected images, found a file of features; give it to `humeris sweep`")
+        return _given(feature_file.FeatureFile(data), store.memo, limit)
     return identify(detect(data, limit, store.memo), store.memo, jobs or source.cores(), progress)
 
 
@@ -140,6 +153,15 @@ def identify(dataset: Dataset, memo: Memo, jobs: int, progress: Progress | None 
     finally:
         known.save()
     return _resolve(dataset, facts, known)
+
+
+def _given(file: FeatureFile, memo: Memo, limit: int | None) -> Images:
+    """The rows of a file of features as images, each identified by its key."""
+    dataset = file.dataset() if limit is None else file.dataset().limited(limit)
+    facts = Facts.none(len(dataset.items))
+    for number, item in enumerate(dataset.items):
+        facts.put(number, Fact(file.keys[file.number[item.name]].tobytes(), "features"))
+    return replace(_resolve(dataset, facts, Known(memo, dataset.root)), given=file)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -43,8 +44,9 @@ def export(
 ) -> Portable:
     """Write `out`: a dataset `<layer>.<pool>` (n, ...) per cached tap, and what each row is.
 
-    `labels` (n,) class numbers (-1 where there is none), `split` (n,) and `paths` (n,) text, `keys` (n, 32) uint8; and
-    `classes`, the class names. The spec is repeated as attributes. Without patterns every tap is written that holds all
+    `labels` (n,) class numbers (-1 where there is none), `split` (n,), `paths` (n,) and, if there are any, `groups` (n,)
+    text, `keys` (n, 32) uint8; and `classes`, the class names. Attributes repeat the spec, as JSON in `spec` too, and say
+    in `data` where the images are. `feature_file` reads it. Without patterns every tap is written that holds all
     images. Raises `DataError`, `RowsMissing` and `CacheFull`.
     """
     card, _ = look_up(request, store.memo)
@@ -78,6 +80,9 @@ def _write(path: Path, images: Images, stored: list[tuple[str, Any]], spec: dict
         file.attrs["humeris"] = __version__
         for name, value in spec.items():
             file.attrs[name] = str(value) if isinstance(value, dict | list) else value
+        file.attrs["spec"] = json.dumps(spec)
+        summary = images.summary()
+        file.attrs["data"] = json.dumps({name: summary[name] for name in ("kind", "root", "source")})
         for name, features in stored:
             first = features.read(images.keys[:1])
             dataset = file.create_dataset(name.replace("/", "|"), (len(images.used), *first.shape[1:]), first.dtype)
@@ -87,6 +92,8 @@ def _write(path: Path, images: Images, stored: list[tuple[str, Any]], spec: dict
         file["keys"] = images.keys.view(np.uint8).reshape(-1, 32)
         file.create_dataset("classes", data=[_utf8(name) for name in classes], dtype=text)
         file.create_dataset("paths", data=[_utf8(image.name) for image in images.used], dtype=text)
+        if any(image.item.group for image in images.used):
+            file.create_dataset("groups", data=[_utf8(image.item.group or "") for image in images.used], dtype=text)
         file.create_dataset("split", data=[image.item.split or "" for image in images.used], dtype=text)
 
 

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from humeris.cache import shard
+from humeris.cache import rows, shard
 from humeris.cache.errors import CacheError, CacheReadOnly, NotACache, RowsMissing
 from humeris.cache.extraction import Extraction
 from humeris.cache.features import Features
@@ -139,6 +140,127 @@ def test_rows_of_both_widths_may_lie_side_by_side(tmp_path: Path) -> None:
     found = Store(tmp_path / "c").extraction(SPEC).features("conv", "map").read(KEYS[:4])
     assert found.dtype == np.float32
     assert np.array_equal(found, np.concatenate([ROWS[:2].astype(np.float16).astype(np.float32), ROWS[2:4] * 1e6]))
+
+
+def test_each_view_is_a_row_of_its_own_and_another_view_is_a_miss(tmp_path: Path) -> None:
+    views = np.array([0, 1, 2] * 8, np.uint16)
+    with Store(tmp_path / "c", write=True) as store:
+        store.extraction(SPEC).add("conv", "avg", KEYS[:8].repeat(3), ROWS, views=views)
+        store.extraction(SPEC).add("conv", "avg", KEYS[8:10], ROWS[8:10], views=np.full(2, 65535, np.uint16))
+    features = tap(tmp_path / "c")
+    for view in range(3):
+        assert np.array_equal(features.read(KEYS[:8][::-1], view), ROWS[view::3][::-1])
+        assert features.missing(KEYS[:10], view).tolist() == [False] * 8 + [True] * 2
+    assert np.array_equal(features.read(KEYS[8:10], view=65535), ROWS[8:10])
+    assert features.missing(KEYS, view=3).all()
+    with pytest.raises(RowsMissing):
+        features.read(KEYS[8:10])
+    assert np.array_equal(features.read(KEYS[:8]), features.read(KEYS[:8], view=0))
+
+
+def test_views_added_by_another_process_are_found(tmp_path: Path) -> None:
+    early = tap(filled(tmp_path / "c"))
+    assert early.missing(KEYS, view=1).all()
+    with Store(tmp_path / "c", write=True) as store:
+        store.extraction(SPEC).add("conv", "avg", KEYS, -ROWS, views=np.ones(24, np.uint16))
+    assert np.array_equal(early.read(KEYS, view=1), -ROWS)
+    assert np.array_equal(early.read(KEYS), ROWS)
+
+
+def test_rows_of_every_dtype_are_read_in_the_widest(tmp_path: Path) -> None:
+    rows = {"float16": ROWS[:8].astype(np.float16), "bfloat16": ROWS[8:16].astype(ml_dtypes.bfloat16), "float32": ROWS[16:]}
+    parts = {"float16": KEYS[:8], "bfloat16": KEYS[8:16], "float32": KEYS[16:]}
+    wanted = np.concatenate([each.astype(np.float32) for each in rows.values()])
+    for number, names in enumerate((["bfloat16"], ["float16", "bfloat16"], ["float16", "bfloat16", "float32"])):
+        with Store(tmp_path / str(number), write=True) as store:
+            for name in names:
+                store.extraction(SPEC).add("conv", "avg", parts[name], rows[name])
+        features = tap(tmp_path / str(number))
+        assert {item.stored for item in features.shards()} == set(names)
+        mine = np.concatenate([np.nonzero(np.isin(KEYS, parts[name]))[0] for name in names])[::-1]
+        read = features.read(KEYS[mine])
+        assert read.dtype == np.float32
+        assert np.array_equal(read, wanted[mine])
+
+
+def test_equal_rows_from_two_workers_are_one_file(tmp_path: Path) -> None:
+    filled(filled(tmp_path / "c"))
+    assert len(shards(tmp_path / "c")) == 3
+    victim = shards(tmp_path / "c")[0]
+    overwrite(victim, victim.read_bytes()[:-1])  # and the second worker's file takes the place of a damaged one
+    filled(tmp_path / "c")
+    assert len(shards(tmp_path / "c")) == 3
+    assert np.array_equal(tap(tmp_path / "c").read(KEYS), ROWS)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 500, 1024, 5000, 400_000])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_are_right_whichever_way_they_are_read(
+    columns: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few and many, in order, in runs, shuffled, twice, by one thread and by several."""
+    random = np.random.default_rng(columns)
+    count = 2000 if columns < 5000 else 40
+    keys = shard.as_keys([hashlib.sha256(str(number).encode()).digest() for number in range(count)])
+    rows = random.normal(size=(count, columns)).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    with Store(tmp_path / "c", write=True) as store:
+        for part in np.array_split(np.arange(count), 3):
+            store.extraction(SPEC).add("conv", "avg", keys[part], rows[part])
+    features = tap(tmp_path / "c")
+    whole, shuffled = np.arange(count), random.permutation(count)
+    runs = np.concatenate(np.array_split(whole, 7)[::-1])
+    orders = [whole, shuffled, runs, whole[::-1], shuffled[:9], np.repeat(shuffled[:20], 3), whole[5:6], whole[3:-3]]
+    for worth in (1 << 40, 1):
+        monkeypatch.setattr("humeris.cache.features._WORTH_THREADS", worth)
+        for order in orders:
+            assert np.array_equal(features.read(keys[order]), rows[order].astype(np.float32))
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_a_miss_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = filled(tmp_path / "c")
+    store = Store(cache)
+    features = store.extraction(SPEC).features("conv", "avg")
+    victim = shards(cache)[0]
+    real = rows.read
+
+    def read(path: Path, *rest: object) -> None:
+        if path == victim:
+            victim.chmod(0o644)
+            os.truncate(victim, 10)
+        real(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rows, "read", read)
+    with pytest.raises(RowsMissing, match="found 16"):
+        features.read(KEYS)
+    assert [found.path for found in store.damaged] == [victim]
+
+
+def test_rows_of_two_shapes_under_one_tap_are_refused_in_one_line(tmp_path: Path) -> None:
+    with Store(tmp_path / "c", write=True) as store:
+        store.extraction(SPEC).add("conv", "avg", KEYS[:8], ROWS[:8])
+        store.extraction(SPEC).add("conv", "avg", KEYS[8:], ROWS[8:, :1])
+    with pytest.raises(CacheError, match=r"expected rows of one shape, found \[\(1,\), \(16,\)\]"):
+        tap(tmp_path / "c").read(KEYS)
+
+
+def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    """The index sorts by the first eight bytes; digests made to share them or to crowd together are found too."""
+    alike = [b"\xff" * 8 + hashlib.sha256(bytes([number])).digest()[:24] for number in range(10)]
+    crowded = [b"\x01" * 7 + bytes([number]) + bytes(24) for number in range(100)]
+    keys = shard.as_keys(alike + crowded + [b"\xff" * 32, b"\0" * 32])
+    rows = np.arange(len(keys), dtype=np.float32).reshape(-1, 1)
+    with Store(tmp_path / "c", write=True) as store:
+        store.extraction(SPEC).add("conv", "avg", keys[:60], rows[:60])
+        store.extraction(SPEC).add("conv", "avg", keys[60:], rows[60:])
+    features = tap(tmp_path / "c")
+    order = np.random.default_rng(0).permutation(len(keys))
+    assert np.array_equal(features.read(keys[order]), rows[order])
+    strangers = shard.as_keys(
+        [b"\xff" * 8 + bytes(24), b"\x01" * 31 + b"\x02", b"\xff" * 31 + b"\xfe", b"\0" * 31 + b"\x01"]
+    )
+    assert features.missing(strangers).all()
 
 
 def test_rows_stored_twice_are_served_once(tmp_path: Path) -> None:

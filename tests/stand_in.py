@@ -1,0 +1,218 @@
+"""Extractors whose network is a stand-in, in processes that begin in milliseconds.
+
+As a program this is a nursery: it imports humeris once, without Keras, and forks a process for every order it reads. Such
+a process runs the real `humeris` command: real image files, decoding, writer, store and memory. Only the network is
+replaced, by rows drawn from the digest of the pixels, so that a row that is not its image's is told at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+BACKBONE = "nano,image_size=32"
+SHAPES = {"early:map": (3, 3, 8), "late:avg": (48,)}
+TAPS = tuple(SHAPES)
+
+_log = -1
+
+
+def row(tap: str, pixels: np.ndarray) -> np.ndarray:
+    """What the stand-in gives for one image, uint8 (height, width, 3): never zero, never twice the same."""
+    seed = hashlib.sha256(tap.encode() + np.ascontiguousarray(pixels).tobytes()).digest()
+    return np.random.default_rng(list(seed)).standard_normal(SHAPES[tap]).astype(np.float32)
+
+
+def tell(event: Mapping[str, Any], write: Callable[[int, bytes], int] = os.write) -> None:
+    """Append one line to this process's log; what was told stays told when the process is killed."""
+    if _log >= 0:
+        write(_log, json.dumps(event).encode() + b"\n")
+
+
+class Forward:
+    """In the place of `humeris.extract.forward.Forward`."""
+
+    def __init__(self, _graph: Any, wanted: Sequence[Any], batch_size: int) -> None:
+        self.taps, self.batch_size, self.passes = tuple(wanted), batch_size, 0
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        assert 0 < len(images) <= self.batch_size
+        self.passes += 1
+        rows = [np.stack([row(str(tap), image) for image in images]) for tap in self.taps]
+        tell({"computed": len(images)})
+        return rows
+
+
+def build(request: Any) -> Any:
+    """In the place of `humeris.extract.backbone.build`."""
+    from humeris.cache.spec import Spec
+    from humeris.extract import pixels
+    from humeris.extract.backbone import Backbone, described
+    from humeris.extract.graph import Layer
+
+    spec = Spec(
+        **described(request),
+        architecture="stand-in",
+        weights_sha256="0" * 64,
+        image_size=request.image_size,
+        preprocessing="tf",
+        pixels=pixels.version(),
+    )
+    layers = [
+        Layer("early", "Conv2D", (3, 3, 8), 1000, 72, True, True),
+        Layer("late", "Conv2D", (2, 2, 48), 2000, 192, True, True),
+    ]
+    return Backbone(spec, SimpleNamespace(layers=layers))  # type: ignore[arg-type]
+
+
+def replace_the_network() -> None:
+    """Put the stand-in wherever the package has the network, and tell of shards."""
+    import humeris.cli  # noqa: F401
+    from humeris.classify import text  # noqa: F401
+    from humeris.extract import backbone, extraction, forward, plan, portable  # noqa: F401
+
+    real = {id(forward.Forward): Forward, id(backbone.build): build}
+    for module in [module for name, module in sys.modules.items() if name.startswith("humeris.")]:
+        for name, value in list(vars(module).items()):
+            if id(value) in real:
+                setattr(module, name, real[id(value)])
+    tell_of_shards()
+
+
+def tell_of_shards() -> None:
+    """Tell of every shard once it is acknowledged."""
+    from humeris.cache.extraction import Extraction
+
+    add = Extraction.add
+
+    def acknowledged(self: Extraction, layer: str, pool: str, keys: np.ndarray, features: np.ndarray) -> int:
+        written = add(self, layer, pool, keys, features)
+        tell({"tap": f"{layer}:{pool}", "keys": np.ascontiguousarray(keys).tobytes().hex()})
+        return written
+
+    Extraction.add = acknowledged  # type: ignore[method-assign]
+
+
+def work(order: Mapping[str, Any]) -> int:
+    """Run the command of `order` and return its exit code.
+
+    shard_bytes: how much the writer gathers before it stores. faults: what `faulty_files.install` takes.
+    locks: "off" makes every lock of the `fcntl` module a success that locks nothing; "told" has them told.
+    """
+    import fcntl
+
+    from humeris.cli import main
+    from humeris.extract import writer
+
+    global _log
+    _log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.environ.update(order["env"])
+    os.chdir(order["folder"])
+    writer._BYTES = order["shard_bytes"]
+    if order["locks"] == "off":
+        fcntl.flock = fcntl.lockf = lambda *_: tell({"lock": "off"})
+    elif order["locks"] == "told":
+        sys.addaudithook(lambda event, _: tell({"lock": event}) if event in {"fcntl.flock", "fcntl.lockf"} else None)
+    if order["faults"]:
+        import faulty_files
+
+        faulty_files.install(**order["faults"], tell=tell)
+    sys.argv = ["humeris", *order["command"]]
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes later no longer reaches the command
+    return 0
+
+
+def child(order: Mapping[str, Any]) -> None:
+    """The whole life of a forked process; like an interpreter's, an exception that nobody caught is printed."""
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command runs: an interpreter that starts is no matter
+        for stream, path in ((1, order["out"]), (2, order["err"])):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(file, stream)
+            os.close(file)
+        code = work(order)
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def warm() -> None:
+    """Run the command once here, so that whatever it imports late is imported before the first fork."""
+    from PIL import Image
+
+    from humeris.cli import main
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+        (Path(folder) / "data" / "a").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(Path(folder) / "data" / "a" / "0.png")
+        taps = [word for tap in TAPS for word in ("-l", tap)]
+        sys.argv = ["humeris", "extract", f"{folder}/data", "-b", BACKBONE, *taps, "--cache", f"{folder}/cache", "--json"]
+        for _ in range(2):
+            with contextlib.suppress(SystemExit):
+                main()
+
+
+def nursery() -> None:
+    """Fork a process for every line that says how; answer with its id, or with the exit code of one that has ended."""
+    replace_the_network()
+    warm()
+    assert not {"keras", "tensorflow"} & set(sys.modules), "a process with TensorFlow's threads must not fork"
+    assert len(os.listdir("/proc/self/task")) == 1
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin.buffer:
+        order = json.loads(line)
+        if "ready" in order:
+            answer = 0
+        elif "wait" in order:
+            answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                child(order)
+        print(answer, file=answers, flush=True)
+
+
+def real() -> None:
+    """The real command with Keras, in this process; it tells of its batches and shards on the descriptor in `TOLD`."""
+    from humeris.cli import main
+    from humeris.extract import forward, writer
+
+    global _log
+    _log, writer._BYTES = int(os.environ["TOLD"]), 1
+    call = forward.Forward.__call__
+
+    def told(self: forward.Forward, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        rows = call(self, images)
+        tell({"computed": len(images)})
+        return rows
+
+    forward.Forward.__call__ = told  # type: ignore[method-assign]
+    tell_of_shards()
+    main()
+
+
+if __name__ == "__main__":
+    sys.modules["stand_in"] = sys.modules["__main__"]
+    real() if "TOLD" in os.environ else nursery()
