@@ -98,8 +98,10 @@ def tell_of_shards() -> None:
 
     add = Extraction.add
 
-    def acknowledged(self: Extraction, layer: str, pool: str, keys: np.ndarray, features: np.ndarray) -> int:
-        written = add(self, layer, pool, keys, features)
+    def acknowledged(
+        self: Extraction, layer: str, pool: str, keys: np.ndarray, features: np.ndarray, **options: Any
+    ) -> int:
+        written = add(self, layer, pool, keys, features, **options)
         tell({"tap": f"{layer}:{pool}", "keys": np.ascontiguousarray(keys).tobytes().hex()})
         return written
 
