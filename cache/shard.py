@@ -145,11 +145,13 @@ def load(path: Path, identity: Mapping[str, Any]) -> Shard:
 def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) -> Shard:
     if len(file.attrs) > _MAX_ATTRIBUTES or set(file) != _DATASETS:
         raise Damaged(f"expected the data sets {sorted(_DATASETS)}")
+    datasets = {}
     for name in sorted(_DATASETS):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise Damaged(f"{name} is a link")
         if not isinstance(dataset := file[name], h5py.Dataset):
             raise Damaged(f"{name} is not a data set")
+        datasets[name] = dataset
         if dataset.is_virtual or dataset.external or len(dataset.attrs) > _MAX_ATTRIBUTES:
             raise Damaged(f"{name} is virtual or external, or has too many attributes")
         if dataset.dtype.kind not in "fu" or dataset.shape is None:
@@ -157,7 +159,7 @@ def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) 
     attributes = json.loads(file.attrs["attributes"])
     if not isinstance(attributes, dict) or any(attributes.get(name) != value for name, value in identity.items()):
         raise Damaged("it belongs to another extraction, layer or pool")
-    features, keys, views = file["features"], file["keys"], file["views"]
+    features, keys, views = datasets["features"], datasets["keys"], datasets["views"]
     count = len(views)
     if features.shape[:1] != (count,) or keys.shape != (count, 32) or views.shape != (count,):
         raise Damaged("the shapes of features, keys and views do not agree")

@@ -35,7 +35,7 @@ NAMES = [" ".join(words) for words in COMMANDS]
 def test_the_commands_are_these() -> None:
     assert set(NAMES) == {
         "demo", "run", "extract", "sweep", "export", "predict", "backbones", "layers", "doctor",
-        "cache list", "cache info", "cache verify", "cache export",
+        "cache list", "cache info", "cache verify", "cache export", "cache prune",
     }  # fmt: skip
 
 
