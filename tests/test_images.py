@@ -313,3 +313,12 @@ def test_no_two_used_images_share_their_bytes_whatever_the_data(tmp_path: Path, 
             best = min(same, key=lambda path: order.index(path.parent.parent.name)).parent.parent.name
             assert image.item.split == best
             assert {path.parent.name for path in same} == {image.item.label}
+
+
+def test_groups_that_share_an_image_are_one_for_all_their_members(tmp_path: Path, draw_image: Draw) -> None:
+    for number in (1, 2, 3):
+        draw_image(tmp_path / f"{number}.png", 0, number)
+    shutil.copy(tmp_path / "1.png", tmp_path / "copy.png")
+    (tmp_path / "list.csv").write_text("path,label,group\n1.png,a,p\ncopy.png,a,q\n2.png,a,q\n3.png,a,r\n")
+    images = load(tmp_path / "list.csv")
+    assert {image.name: image.item.group for image in images.used} == {"1.png": "p", "2.png": "p", "3.png": "r"}
