@@ -366,10 +366,7 @@ def described(path: Path) -> Path:
         ("humeris.json", 150),
         ("features/*/spec.json", 300),
         ("known/*", 150),
-        pytest.param(
-            "features/*/layers.json", 300,
-            marks=pytest.mark.xfail(strict=True, reason="a layer without its name ends in a KeyError"),
-        ),
+        ("features/*/layers.json", 300),
     ],
 )  # fmt: skip
 def test_a_flip_in_any_other_file_never_gives_a_wrong_row_or_a_crash(pattern: str, times: int, memory: Path) -> None:
@@ -429,6 +426,23 @@ def test_a_description_with_values_of_another_kind_is_no_crash(memory: Path) -> 
     print(dict(counts), dict(crashes))
     assert not crashes
     assert counts["right rows"] == len(VALUES) * (len(SPEC.to_dict()) + len(LAYERS[0]))
+
+
+@pytest.mark.parametrize(
+    "key", ["name", pytest.param("cost", marks=pytest.mark.xfail(strict=True, reason="a sweep ends in a KeyError"))]
+)
+def test_a_flip_in_a_key_of_the_layers_stops_no_sweep(
+    key: str, photos: Path, humeris: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert humeris("extract", photos, "-b", "nano,image_size=32", "-l", "block2_out", "--json").code == 0
+    (path,) = (tmp_path / "cache").glob("features/*/layers.json")
+    good = path.read_bytes()
+    overwrite(path, good.replace(f'"{key}"'.encode(), f'"{key[:-1]}a"'.encode(), 1))
+    assert humeris("cache", "list").code == 0
+    swept = humeris("sweep", photos, "-j", 1, "--head", "logreg,C=1", "-o", tmp_path / "run", "--json")
+    assert swept.code in {0, 2}
+    assert humeris("extract", photos, "-b", "nano,image_size=32", "-l", "block2_out", "--json").code in {0, 1}
+    assert json.loads(path.read_bytes()) == json.loads(good)
 
 
 def test_the_mark_of_a_cache_is_never_written_over(tmp_path: Path) -> None:
