@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -270,6 +271,24 @@ def test_rows_stored_in_this_way_are_refused(what: str, tmp_path: Path) -> None:
     assert not isinstance(caught.value, shard.Unreadable)
 
 
+def test_a_chunk_that_lies_beyond_the_file_is_refused(tmp_path: Path) -> None:
+    """The old index of chunks has no checksum, so an address in it can be changed without HDF5 noticing."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="earliest") as file:
+        file.create_dataset("features", **CHUNKED, compression="gzip", shuffle=True)
+        file["keys"] = np.ascontiguousarray(KEYS[:8]).view(np.uint8).reshape(-1, 32)
+        file["views"] = np.zeros(8, np.uint16)
+        file.attrs["attributes"] = json.dumps(IDENTITY)
+        address = file["features"].id.get_chunk_info(2).byte_offset.to_bytes(8, "little")
+    data = buffer.getvalue()
+    assert data.count(address) == 1
+    assert np.array_equal(shard.load(published(tmp_path, data), IDENTITY).rows(), FEATURES)
+    for other in (len(data) - 8, len(data) * 2, 2**40, 2**63 - 1, 2**63, 2**64 - 2):
+        path = published(tmp_path, data.replace(address, other.to_bytes(8, "little")))
+        with pytest.raises(shard.Damaged):
+            shard.load(path, IDENTITY)
+
+
 @pytest.mark.parametrize("name", ["keys", "views"])
 def test_keys_and_views_may_not_be_compressed(name: str, tmp_path: Path) -> None:
     def change(file: h5py.File) -> None:
@@ -314,6 +333,26 @@ def test_a_file_cannot_have_a_filter_loaded_from_the_plug_in_folder(tmp_path: Pa
     assert json.loads(done.stdout) == {"found": ["filters 32004: expected none, gzip or blosc2"], "lz4": False}
 
 
+_OWN = r"""
+import sys, json
+from pathlib import Path
+from humeris.cache import shard
+assert shard.load(Path(sys.argv[1]), json.loads('%s')).rows().any()
+maps = Path("/proc/self/maps").read_text()
+print("libh5blosc2" in maps, sys.argv[2] in maps)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc for what was loaded")
+def test_blosc2_is_the_one_that_hdf5plugin_brings_and_not_one_from_the_plug_in_folder(tmp_path: Path) -> None:
+    stored(tmp_path / "c", relu(COUNT, 50), "blosc2")
+    shutil.copytree(hdf5plugin.PLUGIN_PATH, tmp_path / "plugins")
+    command = [sys.executable, "-c", _OWN % json.dumps(IDENTITY), shard_of(tmp_path / "c"), tmp_path / "plugins"]
+    environment = {**os.environ, "HDF5_PLUGIN_PATH": str(tmp_path / "plugins")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert (done.stdout.split(), done.stderr) == (["True", "False"], "")
+
+
 _BOMB = r"""
 import json, resource, sys, zlib
 from pathlib import Path
@@ -334,11 +373,11 @@ print(peak() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory in use from /proc")
 def test_a_chunk_that_swells_beyond_what_it_declares_is_refused_early(tmp_path: Path) -> None:
-    """Two megabytes that inflate to two gigabytes, declared as 512 bytes."""
+    """A quarter of a megabyte that inflates to a quarter of a gigabyte, declared as 512 bytes."""
     import zlib
 
     squeeze = zlib.compressobj(9)
-    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(2048)) + squeeze.flush()
+    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(256)) + squeeze.flush()
 
     def change(file: h5py.File) -> None:
         dataset = file.create_dataset("features", (8, 16), "f4", chunks=(8, 16), compression="gzip", shuffle=True)
