@@ -38,6 +38,7 @@ class Features:
         self._trust = trust
         self._shards: dict[str, shard.Shard] = {}
         self._index: dict[int, Index] = {}
+        self._added: set[str] = set()
         self._unfit: set[str] = set()  # whole by their digest, and yet their rows could not be read
 
     def shards(self) -> list[shard.Shard]:
@@ -84,6 +85,11 @@ class Features:
         if view not in self._index:
             self._index[view] = Index([item.keys for item in shards], [item.views for item in shards], view)
         return self._index[view].find(keys)
+
+    @property
+    def news(self) -> bool:
+        """Whether the folder has shards that neither a call before found nor this object added."""
+        return not self._added.union(self._shards).issuperset(self._present())
 
     def missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
         """Mask (n,) of the keys that have no row of `view`."""
@@ -155,5 +161,6 @@ class Features:
         data = shard.encode(features, keys, views, {**attributes, **self.identity}, compression)
         path = self.path / f"{hashlib.sha256(data).hexdigest()}.h5"
         publish(data, path, tmp)
+        self._added.add(path.name)
         self._trust.accept(path)
         return len(data)

@@ -215,7 +215,7 @@ class _Pass:
         self._stages = Stage("compute", 2), Stage("store", 1)
         keys = images.keys
         self._lanes = [
-            Lane(job.rows, _built(job, store).graph, list(job.missing), keys, batch_size, self._stages, compression)
+            Lane(job.rows, _built(job, store).graph, job.missing, keys, batch_size, self._stages, compression)
             for job in together
         ]
         pending = np.nonzero(np.logical_or.reduce([job.pending for job in together]))[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,15 +17,15 @@ from .writer import Writer
 class Lane:
     """Gathers image views into batches for one network; several lanes share the decoded images.
 
-    keys: digests (n,) of all images; they are known by number here. images, passes: how many views, and batches of them,
-    went through the network.
+    keys: digests (n,) of all images; they are known by number here. missing: what `rows.missing` says of them; what it
+    leaves out is not computed. images, passes: how many views, and batches of them, went through the network.
     """
 
     def __init__(
         self,
         rows: Rows,
         graph: Graph,
-        taps: Sequence[Tap],
+        missing: Mapping[Tap, np.ndarray],
         keys: np.ndarray,
         batch_size: int,
         stages: tuple[Stage, Stage],
@@ -33,9 +33,9 @@ class Lane:
     ) -> None:
         self.rows, self._keys = rows, keys
         self._compute, storing = stages
-        self._forward = Forward(graph, taps, batch_size)
+        self._forward = Forward(graph, list(missing), batch_size)
         self.writer = Writer(rows, storing, compression)
-        self._missing = {tap: np.zeros((len(keys), 1 + rows.views), bool) for tap in taps}
+        self._missing = {tap: mask.copy() for tap, mask in missing.items()}
         self._batch: list[tuple[int, int, np.ndarray]] = []
         self.images = 0
 
@@ -45,10 +45,11 @@ class Lane:
         return self._forward.passes
 
     def missing(self, numbers: np.ndarray) -> np.ndarray:
-        """Mask (n, 1 + views) of the image views that lack a row at any tap, asked of the cache anew."""
-        found = self.rows.missing(self._keys[numbers])
-        for tap, mask in self._missing.items():
-            mask[numbers] = found.get(tap, False)
+        """Mask (n, 1 + views) of the image views that lack a row at any tap, and that no other process stored meanwhile."""
+        if self.rows.news:
+            found = self.rows.missing(self._keys[numbers])
+            for tap, mask in self._missing.items():
+                mask[numbers] &= found.get(tap, False)
         return np.asarray(np.logical_or.reduce([mask[numbers] for mask in self._missing.values()]))
 
     def add(self, number: int, view: int, pixels: np.ndarray) -> None:

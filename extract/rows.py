@@ -41,6 +41,11 @@ class Rows:
         """Whether the extractions are laid out."""
         return all(extraction.created for extraction in self.extractions)
 
+    @property
+    def news(self) -> bool:
+        """Whether another process stored rows since this object last looked."""
+        return any(each.features(tap.layer, tap.pool).news for each in self.extractions for tap in self.taps)
+
     def missing(self, keys: np.ndarray) -> dict[Tap, np.ndarray]:
         """Mask (n, 1 + views) of the rows of `keys` (n,) that are still to be computed, for each tap that lacks any."""
         masks = {}
