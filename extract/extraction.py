@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cache import compression as compressing
 from ..cache.errors import BackboneError, CacheFull
 from ..cache.files import free_bytes
 from ..cache.store import Store
@@ -116,15 +117,18 @@ def extract_all(
     compression: str = "none",
     batch_size: int = 32,
     jobs: int | None = None,
+    sharers: int = 1,
     progress: Callable[[str], Progress] | None = None,
 ) -> list[Extracted]:
     """Fill the cache with the taps that `patterns` name, of each backbone; backbones of one image size share the decoding.
 
     Without patterns a backbone's default taps are taken. With `views`, so many augmentations of each image by `policy` are
     cached beside the plain one. `compression` is that of whole maps (`none`, `gzip`, `blosc2`). `jobs` decoder processes
-    work ahead. Images that cannot be decoded are refused and the rest is done. On `KeyboardInterrupt` what was computed is
-    stored before the interrupt goes on. Raises `BackboneError`, `LayerError`, `CacheReadOnly`, `CacheFull`.
+    work ahead. `sharers` extractors do the same work at once, and share it. Images that cannot be decoded are refused and
+    the rest is done. On `KeyboardInterrupt` what was computed is stored before the interrupt goes on. Raises
+    `BackboneError`, `LayerError`, `CacheReadOnly`, `CacheFull`, and `CacheError` for a compression that cannot be used.
     """
+    compressing.check(compression)
     work = [_job(images, request, patterns, store, pools, views, policy) for request in requests]
     if compression == "none":
         _check_room(work, store)
@@ -139,7 +143,7 @@ def extract_all(
         began = time.monotonic()
         stage = progress(" + ".join(job.request.title for job in together)) if progress else None
         try:
-            refused = _Pass(images, size, together, store, batch_size, jobs or source.cores(), compression)(stage)
+            refused = _Pass(images, size, together, store, batch_size, jobs or source.cores(), compression, sharers)(stage)
         finally:
             for job in together:
                 job.result.seconds = time.monotonic() - began
@@ -209,6 +213,7 @@ class _Pass:
         batch_size: int,
         jobs: int,
         compression: str,
+        sharers: int,
     ) -> None:
         self._images, self._size, self._together = images, size, together
         self._ahead, self._jobs = 2 * batch_size + 2 * jobs, jobs
@@ -222,9 +227,8 @@ class _Pass:
         names = [f"{job.result.card.spec.digest} {[str(tap) for tap in job.missing]}" for job in together]
         policy = together[0].rows.policy
         self._policy = str(policy) if policy else ""
-        self._slices = Slices(
-            pending, keys, batch_size, f"{names} {self._policy} {together[0].rows.views}", store.claims, self._missing
-        )
+        what = f"{names} {self._policy} {together[0].rows.views}"
+        self._slices = Slices(pending, keys, batch_size, what, store.claims, self._missing, sharers)
         self._total = len(pending)
 
     def __call__(self, progress: Progress | None) -> dict[str, Refusal]:

@@ -13,6 +13,7 @@ import numpy as np
 from ..cache.claims import Claim, Claims
 
 IMAGES = 1024
+_EACH = 4
 _PAUSE_SECONDS = 0.2
 
 
@@ -35,7 +36,8 @@ class Pause:
 class Slices:
     """The images `pending` (n,), in slices that no other extractor is at.
 
-    missing: asks the cache anew what is missing of some images, (n, views). The name of a slice is made of the work
+    missing: asks the cache anew what is missing of some images, (n, views). sharers: how many extractors are known to be
+    at it; several get smaller slices, where the work is small. The name of a slice is made of the work
     itself, so that extractors of the same data agree on it. Rows that others store meanwhile are not computed again.
     """
 
@@ -47,8 +49,10 @@ class Slices:
         work: str,
         claims: Claims,
         missing: Callable[[np.ndarray], np.ndarray],
+        sharers: int = 1,
     ) -> None:
-        length = -(-IMAGES // batch_size) * batch_size
+        length = IMAGES if sharers == 1 else min(IMAGES, -(-len(pending) // (_EACH * sharers)))
+        length = -(-length // batch_size) * batch_size
         parts = [pending[start : start + length] for start in range(0, len(pending), length)]
         self._waiting = deque((part, _name(work, keys[part])) for part in parts)
         self._claims, self._missing = claims, missing

@@ -44,7 +44,7 @@ def extract_on(devices: Sequence[str], order: Order, jobs: int | None, progress:
     each = max(1, (jobs or source.cores()) // len(devices))
     try:
         with ProcessPoolExecutor(len(devices), context, _begin, (news,)) as pool:
-            working = [pool.submit(_work, number, name, order, each) for number, name in enumerate(devices)]
+            working = [pool.submit(_work, number, name, len(devices), order, each) for number, name in enumerate(devices)]
             return [future.result() for future in working]
     except BrokenProcessPool as error:
         raise DeviceError(
@@ -75,7 +75,7 @@ def _begin(news: Any) -> None:
     _news = news
 
 
-def _work(number: int, name: str, order: Order, jobs: int) -> list[Extracted]:
+def _work(number: int, name: str, sharers: int, order: Order, jobs: int) -> list[Extracted]:
     device.use(name)
     with Store(order.cache, write=True) as store:
         images = load_images(order.data, store, limit=order.limit, jobs=jobs)
@@ -83,7 +83,9 @@ def _work(number: int, name: str, order: Order, jobs: int) -> list[Extracted]:
         def stage(_: str) -> Progress:
             return lambda done, total: _news.put((number, done, total))
 
-        return extract_all(images, order.requests, order.patterns, store, jobs=jobs, progress=stage, **order.options)
+        return extract_all(
+            images, order.requests, order.patterns, store, jobs=jobs, sharers=sharers, progress=stage, **order.options
+        )
 
 
 def _listen(news: Any, progress: Progress | None) -> None:

@@ -1,0 +1,66 @@
+"""A worker process on each of several devices: the work is shared, the rows are those of one, and a death is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from humeris.cache.errors import DeviceError
+from humeris.cache.store import Store
+from humeris.extract import workers
+from humeris.extract.extraction import extract_all
+from humeris.extract.images import load_images
+from humeris.extract.request import Request
+from humeris.extract.workers import Order, extract_on
+
+Run = Callable[..., object]
+OPTIONS = {"pools": (), "batch_size": 4}
+
+
+def test_two_workers_share_the_work_and_the_cache_merges_it(photos: Path, tmp_path: Path) -> None:
+    request, seen = Request.parse("nano"), []
+    order = Order(photos, None, [request], ["block4_out"], tmp_path / "cache", OPTIONS)
+    apart = extract_on(["cpu", "cpu"], order, None, lambda done, total: seen.append((done, total)))
+    computed = [done.computed for (done,) in apart]
+    assert sum(computed) == 36, computed
+    assert seen
+    assert max(done for done, _ in seen) <= 36
+    with Store(tmp_path / "cache", write=True) as store, Store(tmp_path / "alone", write=True) as alone:
+        images = load_images(photos, store)
+        (total,) = extract_all(images, [request], ["block4_out"], store)
+        assert total.computed == 0
+        for (part,) in apart:
+            workers.add(total, part)
+        assert (total.computed, total.rows) == (36, {"block4_out:avg": 36})
+        (one,) = extract_all(images, [request], ["block4_out"], alone, batch_size=4)
+        rows = [each.extraction(one.card.spec).features("block4_out", "avg").read(images.keys) for each in (store, alone)]
+    assert np.array_equal(*rows)
+
+
+def test_the_command_adds_up_what_its_workers_did(photos: Path, humeris: Run) -> None:
+    result = humeris("extract", photos, "-b", "nano", "-l", "block4_out", "--device", "cpu,cpu", "--json")
+    assert result.code == 0, result.err  # type: ignore[attr-defined]
+    (done,) = result.json["extracted"]  # type: ignore[attr-defined]
+    assert (done["computed"], done["rows"]) == (36, {"block4_out:avg": 36})
+
+
+def test_an_error_in_a_worker_is_the_commands_own(photos: Path, tmp_path: Path) -> None:
+    order = Order(photos, None, [Request.parse("nano")], ["nowhere"], tmp_path / "cache", OPTIONS)
+    with pytest.raises(LookupError, match="layer 'nowhere'"):
+        extract_on(["cpu", "cpu"], order, 1, None)
+
+
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_told_of(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_work", _die)
+    order = Order(photos, None, [Request.parse("nano")], ["block4_out"], tmp_path / "cache", OPTIONS)
+    with pytest.raises(DeviceError, match="found one that was killed; what was stored is kept"):
+        extract_on(["cpu", "cpu"], order, 1, None)
