@@ -5,7 +5,7 @@ the network with the same random weights, compiles it, and then answers one batc
 turns, so that a busy machine slows all of them; a figure is a median over the turns. Features are the network's averaged
 last map, on noise; cosine and deviation are the worst over the images, the deviation relative to the largest value.
 
-    python benchmarks/precision.py --network ResNet50 MobileNetV2 --variant float32 bfloat16 bfloat16+folded
+    python benchmarks/precision.py --network ResNet50 MobileNetV2 --variant float32 mixed_bfloat16+folded
 
 A variant is a Keras dtype policy followed by any of `+folded` (each batch normalisation folded into the convolution before
 it, which lets oneDNN do convolution, bias and activation in one go), `+jit` (XLA), `+fpmath` (oneDNN may multiply float32 in
@@ -26,7 +26,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 NETWORKS = ("ResNet50", "MobileNetV2", "EfficientNetB0", "VGG16")
-VARIANTS = ("float32", "float32+folded", "bfloat16", "bfloat16+folded", "float16")
+VARIANTS = ("float32", "float32+folded", "mixed_bfloat16", "mixed_bfloat16+folded", "mixed_float16")
 SETTINGS: dict[str, dict[str, str]] = {
     "folded": {},
     "jit": {},
