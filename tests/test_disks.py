@@ -53,9 +53,10 @@ from typer.testing import CliRunner
 from humeris.cache.inventory import verify
 from humeris.cache.store import Store
 from humeris.cli import app
-from humeris.extract import writer
+from humeris.extract import extraction, writer
 
 writer._BYTES = 1  # a shard of each tap for every batch
+extraction.free_bytes = lambda path: 1 << 40  # asked before anything is computed; here the disk fills afterwards
 kind, place, photos, options = sys.argv[1], Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[5])
 NO_LIMIT = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -195,11 +196,13 @@ def command(*arguments: object, before: tuple[str, ...] = (), code: str = _COMMA
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def test_a_full_disk_ends_no_process_by_a_crash(mounted: Callable[..., Path], photos: Path) -> None:
+def test_a_disk_that_is_too_small_is_found_out_before_anything_is_computed(
+    mounted: Callable[..., Path], photos: Path
+) -> None:
     disk = mounted("-t", "tmpfs", "-o", "size=200k", "tmpfs")
     done = command("extract", photos, "-b", "nano", "-l", "block2_out:map", "--cache", disk / "cache")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert "No space left on device" in done.stderr
+    assert "bytes free for the rows to compute" in done.stderr
 
 
 _LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); del sys.argv[1]; "
