@@ -79,6 +79,7 @@ def _extraction(extraction: Extraction) -> dict[str, Any]:
         "backbone": extraction.spec.title,
         "image_size": list(extraction.spec.image_size),
         "precision": extraction.spec.precision,
+        "views": extraction.spec.views,
         "taps": listed,
         "bytes": sum(each["bytes"] for each in listed),
     }

@@ -68,13 +68,14 @@ def inventory(found: Mapping[str, Any]) -> str:
             each["extraction"],
             each["backbone"],
             "x".join(map(str, each["image_size"])),
+            each["views"],
             len(each["taps"]),
             max((tap["images"] for tap in each["taps"]), default=0),
             size(each["bytes"]),
         ]
         for each in found["extractions"]
     ]
-    table = columns(["extraction", "backbone", "pixels", "taps", "images", "size"], rows)
+    table = columns(["extraction", "backbone", "pixels", "views", "taps", "images", "size"], rows)
     return paragraphs(table, f"{safe(found['cache'])}: {size(found['bytes'])}", damaged(found))
 
 

@@ -105,8 +105,8 @@ def _tap(features: Features | FileRows) -> Tap:
 
 
 def _candidates(store: Shelf, requests: Sequence[Request], only: Collection[tuple[str, Tap]] | None) -> list[Candidate]:
-    """Every cached tap of the extractions asked for."""
-    extractions: list[Extraction | FeatureFile] = list(store.extractions())
+    """Every cached tap of the extractions asked for, of the plain view."""
+    extractions: list[Extraction | FeatureFile] = [each for each in store.extractions() if each.spec.views == "plain"]
     if requests and isinstance(store, FeatureFile):
         raise DataError(f"{store.path}: its features are of one network, found -b {requests[0].title}; leave -b out")
     if requests:

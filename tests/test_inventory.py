@@ -58,6 +58,7 @@ def test_the_inventory_counts_rows_shards_and_bytes(cache: Path) -> None:
         "backbone": "toy,weights=random",
         "image_size": [8, 8],
         "precision": "float32",
+        "views": "plain",
         "taps": [
             {"tap": "z_first:map", "images": 6, "views": [0], "rows": 6, "shards": 2, "shape": [2, 2, 3],
              "dtypes": ["float16", "float32"], "compression": ["none"], "bytes": sizes["z_first.map"]},
