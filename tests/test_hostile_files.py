@@ -300,3 +300,73 @@ def test_a_compressed_chunk_that_lies_is_a_miss_and_takes_no_memory(tmp_path: Pa
     assert len(result["found"]) >= 3
     assert all(reason.startswith("compressed rows") for reason in result["found"].values())
     assert result["peak"] < 200_000  # kB
+
+
+# --- as data
+
+_DATA = r"""
+import sys
+from pathlib import Path
+import h5py, numpy as np
+
+root = Path(sys.argv[1])
+(root / "treasure").mkdir()
+rows = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
+(root / "treasure" / "raw").write_bytes(rows.tobytes())
+with h5py.File(root / "treasure" / "file.h5", "w") as file:
+    file["features"] = rows
+
+def sound(file):
+    file["features"] = rows
+def external_storage(file):
+    file.create_dataset("features", (40, 16), "f4", external=[(str(root / "treasure" / "raw"), 0, h5py.h5f.UNLIMITED)])
+def external_link(file):
+    file["features"] = h5py.ExternalLink(str(root / "treasure" / "file.h5"), "/features")
+def soft_link_to_it(file):
+    file["way"] = h5py.ExternalLink(str(root / "treasure" / "file.h5"), "/features")
+    file["features"] = h5py.SoftLink("/way")
+def virtual_data_set(file):
+    layout = h5py.VirtualLayout((40, 16), "f4")
+    layout[:] = h5py.VirtualSource(str(root / "treasure" / "file.h5"), "features", (40, 16))
+    file.create_virtual_dataset("features", layout)
+def huge(file):
+    file.create_dataset("features", (40, 2**36), "f4")
+def deep_instead(file):
+    group = file.create_group("features")
+    for _ in range(3000):
+        group = group.create_group("g")
+
+for kind in (sound, external_storage, external_link, soft_link_to_it, virtual_data_set, huge, deep_instead):
+    with h5py.File(root / f"{kind.__name__}.h5", "w") as file:
+        kind(file)
+        file["labels"] = np.arange(40) % 2
+"""
+
+_SWEEP = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 * 1024**3,) * 2); from humeris.cli import main; main()"
+
+
+def test_hostile_files_given_as_data_are_one_line_and_open_nothing_else(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _DATA, tmp_path], check=True, timeout=60)
+    strace = shutil.which("strace")
+    log = tmp_path / "calls"
+    watch = [strace, "-f", "-qq", "-s", "4096", "-e", "trace=open,openat,openat2", "-o", str(log)] if strace else []
+    if watch and subprocess.run([*watch, "true"], capture_output=True, check=False).returncode:
+        watch = []
+    refused = 0
+    for path in sorted(tmp_path.glob("*.h5")):
+        words = ["sweep", path, "-j", "1", "--head", "logreg,C=1", "-o", tmp_path / f"run-{path.stem}"]
+        done = subprocess.run(
+            [*watch, sys.executable, "-c", _SWEEP, *map(str, words)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if path.stem == "sound":
+            assert (done.returncode, done.stderr) == (0, "")
+        else:
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+            assert done.stderr.startswith("humeris: "), done.stderr
+            refused += 1
+        if watch:
+            assert str(path) in log.read_text()
+            assert "treasure" not in log.read_text()
+    print({"refused": refused, "watched": bool(watch)})
+    assert refused == 6
