@@ -6,7 +6,9 @@ import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from ..cache.errors import DataError, ModelError
 from ..extract import pixels, source
+from ..extract.decoders import Decoders
 from ..extract.runtime import load_keras
 from .export import MEMBER
 
@@ -66,16 +69,19 @@ class Predictor:
         """A prediction for each path, in order, as they come; memory does not grow with their number."""
         jobs = jobs or source.cores()
         waiting: list[tuple[str, np.ndarray | str]] = []
-        for read in source.in_order(self._read, paths, jobs, 2 * batch_size + 2 * jobs):
-            waiting.append(read)
-            if len(waiting) == batch_size:
-                yield from self._answer(waiting, top, batch_size)
-                waiting = []
+        with Decoders(jobs) as decoders:
+            reads = source.in_order(partial(self._read, decoders), paths, jobs, 2 * batch_size + 2 * jobs)
+            with closing(reads):  # before the decoders are, also when the caller has enough
+                for read in reads:
+                    waiting.append(read)
+                    if len(waiting) == batch_size:
+                        yield from self._answer(waiting, top, batch_size)
+                        waiting = []
         yield from self._answer(waiting, top, batch_size)
 
-    def _read(self, path: Path | str) -> tuple[str, np.ndarray | str]:
+    def _read(self, decoders: Decoders, path: Path | str) -> tuple[str, np.ndarray | str]:
         try:
-            return str(path), pixels.decode(source.read(Path(path)), self.image_size)
+            return str(path), decoders.decode(Path(path), self.image_size)[0]
         except pixels.Refused as refused:
             return str(path), f"{refused.reason}: {refused}"
 

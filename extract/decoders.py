@@ -13,13 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from . import pixels
 from .decoder import CPU_SECONDS, send
-from .images import Image
 
 WALL_SECONDS = 60
 _OWN_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
@@ -34,16 +34,22 @@ class Decoders:
         for decoder in self._decoders:
             self._free.put(decoder)
 
-    def decode(self, image: Image, size: tuple[int, int], views: Sequence[int] = (0,), policy: str = "") -> np.ndarray:
-        """Views (n, height, width, 3) uint8 of an image, if its file still holds the bytes that were identified.
+    def decode(
+        self,
+        file: Path | bytes,
+        size: tuple[int, int],
+        digest: bytes | None = None,
+        views: Sequence[int] = (0,),
+        policy: str = "",
+    ) -> np.ndarray:
+        """Views (n, height, width, 3) uint8 of an image file, or of the bytes of one, with the `digest` it should have.
 
         View 0 is what `pixels.decode` gives, others are made from it by the augmentation `policy`. Raises `pixels.Refused`:
         besides its codes `changed`; `crashed` when two decoders died of the image, `killed` when something ended them;
         `too_slow` after `CPU_SECONDS` of processor time, `stalled` after `WALL_SECONDS` with less.
         """
-        data = b"" if image.item.in_file else image.item.read()
-        path = str(image.path) if image.item.in_file else ""
-        asked = {"path": path, "bytes": len(data), "digest": image.digest.hex(), "size": size}
+        path, data = ("", file) if isinstance(file, bytes) else (str(file), b"")
+        asked = {"path": path, "bytes": len(data), "digest": digest.hex() if digest else "", "size": size}
         request = json.dumps({**asked, "views": list(views), "policy": policy}).encode() + b"\n" + data
         decoder = self._free.get()
         try:

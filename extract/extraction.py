@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -247,6 +247,7 @@ class _Pass:
             stack.callback(compute.drain)
             decoders = stack.enter_context(Decoders(self._jobs))
             steps = source.in_order(lambda step: self._decode(step, decoders), self._steps(), self._jobs, self._ahead)
+            stack.enter_context(closing(steps))
             for step, outcome in steps:
                 self._slices.beat()
                 if isinstance(step, Pause):
@@ -285,7 +286,9 @@ class _Pass:
         if not isinstance(step, _Decode):
             return step, None
         try:
-            return step, decoders.decode(self._images.used[step.number], self._size, step.views, self._policy)
+            image = self._images.used[step.number]
+            file = image.path if image.item.in_file else image.item.read()
+            return step, decoders.decode(file, self._size, image.digest, step.views, self._policy)
         except pixels.Refused as refused:
             return step, refused
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -47,7 +47,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(function: Callable[[_In], _Out], values: Iterable[_In], jobs: int, ahead: int) -> Iterator[_Out]:
+def in_order(function: Callable[[_In], _Out], values: Iterable[_In], jobs: int, ahead: int) -> Generator[_Out]:
     """`map` over `jobs` threads, results in order, never more than `ahead` values in flight."""
     rest = iter(values)
     with ThreadPoolExecutor(jobs) as pool:

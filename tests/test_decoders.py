@@ -30,6 +30,10 @@ def picture(path: Path, seed: int = 0) -> Image:
     return Image(Item(path.name, path), source.digest(path.read_bytes()), "PNG")
 
 
+def decode(pool: Decoders, image: Image, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return pool.decode(image.path if image.item.in_file else image.item.read(), size, image.digest)
+
+
 def refusal(call: Callable[[], object]) -> str:
     with pytest.raises(pixels.Refused) as caught:
         call()
@@ -63,7 +67,7 @@ def bad_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 def test_pixels_are_those_of_the_one_definition(tmp_path: Path) -> None:
     images = [picture(tmp_path / f"{number}.png", number) for number in range(20)]
     with Decoders(2) as pool:
-        decoded = list(source.in_order(lambda image: pool.decode(image, SIZE), images, 2, 8))
+        decoded = list(source.in_order(lambda image: decode(pool, image, SIZE), images, 2, 8))
     for image, got in zip(images, decoded, strict=True):
         assert got.shape == (1, *SIZE, 3)
         assert np.array_equal(got[0], pixels.decode(image.path.read_bytes(), SIZE))
@@ -73,8 +77,8 @@ def test_views_are_those_of_the_policy(tmp_path: Path) -> None:
     image, policy = picture(tmp_path / "a.png"), Policy.parse("flip,crop,color")
     plain = pixels.decode(image.path.read_bytes(), SIZE)
     with Decoders(1) as pool:
-        got = pool.decode(image, SIZE, (0, 1, 3), str(policy))
-        later = pool.decode(image, SIZE, (3,), str(policy))
+        got = pool.decode(image.path, SIZE, image.digest, (0, 1, 3), str(policy))
+        later = pool.decode(image.path, SIZE, image.digest, (3,), str(policy))
     assert np.array_equal(got[0], plain)
     assert np.array_equal(got[1], policy.view(plain, image.digest, 1))
     assert np.array_equal(got[2], policy.view(plain, image.digest, 3))
@@ -88,7 +92,7 @@ def test_an_image_without_a_file_is_decoded_from_its_bytes() -> None:
     data = buffer.getvalue()
     image = Image(Item("x_train/0", "none.npz", encoded=lambda: data), source.digest(data), "BMP")
     with Decoders(1) as pool:
-        assert np.array_equal(pool.decode(image, SIZE)[0], drawn)
+        assert np.array_equal(decode(pool, image, SIZE)[0], drawn)
 
 
 def test_a_large_request_and_a_large_answer_pass_the_pipes(tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_large_request_and_a_large_answer_pass_the_pipes(tmp_path: Path) -> No
     data = buffer.getvalue()
     image = Image(Item("x", "none.npz", encoded=lambda: data), source.digest(data), "BMP")
     with Decoders(1) as pool:
-        assert np.array_equal(pool.decode(image, (1500, 1400))[0], drawn)
+        assert np.array_equal(decode(pool, image, (1500, 1400))[0], drawn)
 
 
 def test_refusals_come_back_with_their_words_whatever_the_name(tmp_path: Path) -> None:
@@ -110,11 +114,11 @@ def test_refusals_come_back_with_their_words_whatever_the_name(tmp_path: Path) -
         with pytest.raises(pixels.Refused) as here:
             pixels.decode(odd.read_bytes(), SIZE)
         with pytest.raises(pixels.Refused) as there:
-            pool.decode(cut, SIZE)
+            decode(pool, cut, SIZE)
         assert (there.value.reason, str(there.value)) == (here.value.reason, str(here.value))
-        assert refusal(lambda: pool.decode(image, SIZE)) == "changed"
+        assert refusal(lambda: decode(pool, image, SIZE)) == "changed"
         odd.unlink()
-        assert refusal(lambda: pool.decode(image, SIZE)) == "unreadable"
+        assert refusal(lambda: decode(pool, image, SIZE)) == "unreadable"
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS"])
@@ -124,8 +128,8 @@ def test_an_image_that_crashes_its_decoder_costs_itself_alone(
     bad_decoder(f"os.kill(os.getpid(), signal.{name})")
     bad, good = picture(tmp_path / "bad.png"), [picture(tmp_path / f"{number}.png", number) for number in range(4)]
     with Decoders(2) as pool:
-        assert refusal(lambda: pool.decode(bad, SIZE)) == "crashed"
-        assert all(pool.decode(image, SIZE).shape == (1, *SIZE, 3) for image in good)
+        assert refusal(lambda: decode(pool, bad, SIZE)) == "crashed"
+        assert all(decode(pool, image, SIZE).shape == (1, *SIZE, 3) for image in good)
     assert "crashed" in pixels.LASTING
 
 
@@ -134,11 +138,11 @@ def test_a_decoder_that_is_killed_once_costs_a_retry(tmp_path: Path, bad_decoder
     bad_decoder(f"open({str(flag)!r}, 'x'); os.kill(os.getpid(), signal.SIGKILL)")
     image = picture(tmp_path / "bad.png")
     with Decoders(1) as pool:  # the second time `open` finds the file there, which is an error the decoder does not expect
-        assert refusal(lambda: pool.decode(image, SIZE)) == "killed"
+        assert refusal(lambda: decode(pool, image, SIZE)) == "killed"
         bad_decoder(f"os.path.exists({str(flag)!r}) or (open({str(flag)!r}, 'x'), os.kill(os.getpid(), signal.SIGKILL))")
         flag.unlink()
         pool.close()
-        assert pool.decode(image, SIZE).shape == (1, *SIZE, 3)
+        assert decode(pool, image, SIZE).shape == (1, *SIZE, 3)
     assert flag.exists()
     assert "killed" not in pixels.LASTING
 
@@ -147,8 +151,8 @@ def test_an_endless_loop_is_ended_by_the_kernel(tmp_path: Path, bad_decoder: Cal
     bad_decoder("import humeris.extract.decoder as d; d._limit(d.resource.RLIMIT_CPU, 1); exec('while True: pass')")
     bad, good = picture(tmp_path / "bad.png"), picture(tmp_path / "good.png", 1)
     with Decoders(1) as pool:
-        assert refusal(lambda: pool.decode(bad, SIZE)) == "too_slow"
-        assert pool.decode(good, SIZE).shape == (1, *SIZE, 3)
+        assert refusal(lambda: decode(pool, bad, SIZE)) == "too_slow"
+        assert decode(pool, good, SIZE).shape == (1, *SIZE, 3)
 
 
 def test_a_decoder_that_waits_for_ever_is_stopped(
@@ -158,8 +162,8 @@ def test_a_decoder_that_waits_for_ever_is_stopped(
     bad_decoder("signal.pause()")
     bad, good = picture(tmp_path / "bad.png"), picture(tmp_path / "good.png", 1)
     with Decoders(1) as pool:
-        assert refusal(lambda: pool.decode(bad, SIZE)) == "stalled"
-        assert pool.decode(good, SIZE).shape == (1, *SIZE, 3)
+        assert refusal(lambda: decode(pool, bad, SIZE)) == "stalled"
+        assert decode(pool, good, SIZE).shape == (1, *SIZE, 3)
 
 
 def test_the_kernel_allows_an_image_so_much_processor_time_beyond_what_was_used() -> None:
@@ -178,11 +182,8 @@ def test_decoders_end_with_their_parent(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from humeris.extract.decoders import Decoders\n"
-        "from humeris.extract.dataset import Item\n"
-        "from humeris.extract.images import Image\n"
         "pool = Decoders(1)\n"
-        f"item, digest = Item('a.png', Path({str(image.path)!r})), bytes.fromhex({image.digest.hex()!r})\n"
-        f"pool.decode(Image(item, digest, 'PNG'), {SIZE})\n"
+        f"pool.decode(Path({str(image.path)!r}), {SIZE})\n"
         "print(pool._decoders[0]._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
