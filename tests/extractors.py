@@ -121,7 +121,7 @@ class Nursery:
 
     def start(
         self, command: Iterable[object], cache: Path, *,
-        shard_bytes: int = 1, faults: Mapping[str, Any] | None = None, locks: str = "",
+        shard_bytes: int = 1, faults: Mapping[str, Any] | None = None, claims: bool = True,
     ) -> Extractor:  # fmt: skip
         """A process that runs `humeris` with `command`; see `stand_in.work` for the rest."""
         with self._lock:
@@ -134,7 +134,7 @@ class Nursery:
             **{name: f"{base}.{name}" for name in ("log", "out", "err")},
             "shard_bytes": shard_bytes,
             "faults": faults,
-            "locks": locks,
+            "claims": claims,
         }
         return Extractor(self, self.ask(order), order)
 

@@ -98,9 +98,7 @@ def tell_of_shards() -> None:
 
     add = Extraction.add
 
-    def acknowledged(
-        self: Extraction, layer: str, pool: str, keys: np.ndarray, features: np.ndarray, **options: Any
-    ) -> int:
+    def acknowledged(self: Extraction, layer: str, pool: str, keys: np.ndarray, features: np.ndarray, **options: Any) -> int:
         written = add(self, layer, pool, keys, features, **options)
         tell({"tap": f"{layer}:{pool}", "keys": np.ascontiguousarray(keys).tobytes().hex()})
         return written
@@ -112,10 +110,9 @@ def work(order: Mapping[str, Any]) -> int:
     """Run the command of `order` and return its exit code.
 
     shard_bytes: how much the writer gathers before it stores. faults: what `faulty_files.install` takes.
-    locks: "off" makes every lock of the `fcntl` module a success that locks nothing; "told" has them told.
+    claims: whether what others have claimed is theirs; if not, every claim is granted. Locks of files are told.
     """
-    import fcntl
-
+    from humeris.cache import claims
     from humeris.cli import main
     from humeris.extract import writer
 
@@ -124,10 +121,9 @@ def work(order: Mapping[str, Any]) -> int:
     os.environ.update(order["env"])
     os.chdir(order["folder"])
     writer._BYTES = order["shard_bytes"]
-    if order["locks"] == "off":
-        fcntl.flock = fcntl.lockf = lambda *_: tell({"lock": "off"})
-    elif order["locks"] == "told":
-        sys.addaudithook(lambda event, _: tell({"lock": event}) if event in {"fcntl.flock", "fcntl.lockf"} else None)
+    sys.addaudithook(lambda event, _: tell({"lock": event}) if event in {"fcntl.flock", "fcntl.lockf"} else None)
+    if not order["claims"]:
+        claims.Claims.take = lambda _, name: claims.Claim(Path(name))  # type: ignore[method-assign]
     if order["faults"]:
         import faulty_files
 

@@ -48,7 +48,7 @@ def read_on(cache: Path, reference: Reference, tally: Tally, stop: threading.Eve
             return
 
 
-def together(nursery: Nursery, data: Path, cache: Path, reference: Reference, locks: str) -> tuple[Tally, list[Extractor]]:
+def together(nursery: Nursery, data: Path, cache: Path, reference: Reference, claims: bool) -> tuple[Tally, list[Extractor]]:
     """Four extractors begun at the same moment while two threads read."""
     began, tally, stop = time.monotonic(), Tally(), threading.Event()
     tallies = [Tally() for _ in range(READERS)]
@@ -57,7 +57,7 @@ def together(nursery: Nursery, data: Path, cache: Path, reference: Reference, lo
         reader.start()
     try:
         running = [
-            nursery.extract(data, cache, batch_size=BATCH, shard_bytes=SHARD_BYTES, locks=locks) for _ in range(EXTRACTORS)
+            nursery.extract(data, cache, batch_size=BATCH, shard_bytes=SHARD_BYTES, claims=claims) for _ in range(EXTRACTORS)
         ]
         codes = [each.code for each in running]
     finally:
@@ -72,8 +72,8 @@ def together(nursery: Nursery, data: Path, cache: Path, reference: Reference, lo
     tally["computed"] = sum(each.computed[0] for each in running)
     rows, different = rows_stored(cache)
     print(
-        f"\n{EXTRACTORS} extractors of the same {IMAGES} images, locks {locks}: {tally['lost']} of {tally['acknowledged']} "
-        f"acknowledged rows lost, {tally['wrong']} of {tally['served']} wrong, {tally['filler']} filler; "
+        f"\n{EXTRACTORS} extractors of the same {IMAGES} images, {'with' if claims else 'without'} claims: "
+        f"{tally['lost']} of {tally['acknowledged']} acknowledged rows lost, {tally['wrong']} of {tally['served']} wrong, {tally['filler']} filler; "
         f"{tally['computed'] - IMAGES} images computed twice ({', '.join(str(each.computed[0]) for each in running)}), "
         f"{rows - different} of {rows} rows stored twice; {tally['readings']} readings, {tally['readings of some']} of a "
         f"part; {seconds_since(began)}"
@@ -84,27 +84,26 @@ def together(nursery: Nursery, data: Path, cache: Path, reference: Reference, lo
 def test_extractors_and_readers_at_once_never_see_a_wrong_row(
     nursery: Nursery, data: Path, reference: Reference, tmp_path: Path
 ) -> None:
-    tally, _ = together(nursery, data, tmp_path / "cache", reference, "told")
+    tally, running = together(nursery, data, tmp_path / "cache", reference, claims=True)
     tally.assert_sound()
+    assert not [event for each in running for event in each.told if "lock" in event], "a lock on a file"
     assert tally["readings of some"] > 0
     assert nursery.extract(data, tmp_path / "cache").computed == (0, 0)
 
 
-def test_without_locks_it_is_the_same(nursery: Nursery, data: Path, reference: Reference, tmp_path: Path) -> None:
-    """On file systems whose locks hold nobody off: correctness never depends on one."""
-    tally, running = together(nursery, data, tmp_path / "cache", reference, "off")
+def test_without_claims_it_is_the_same(nursery: Nursery, data: Path, reference: Reference, tmp_path: Path) -> None:
+    """Where nobody is held off, only work is lost: nothing that is right depends on a claim."""
+    tally, _ = together(nursery, data, tmp_path / "cache", reference, claims=False)
     tally.assert_sound()
     assert nursery.extract(data, tmp_path / "cache").computed == (0, 0)
-    told = [event for each in running for event in each.told if "lock" in event]
-    print(f"{len(told)} locks were asked for, and none was given")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="extractors do not yet share out what is missing: each computes all that was missing when it began",
-)
 def test_at_most_one_shard_per_extractor_is_computed_twice(
     nursery: Nursery, data: Path, reference: Reference, tmp_path: Path
 ) -> None:
-    tally, _ = together(nursery, data, tmp_path / "cache", reference, "")
-    assert tally["computed"] - IMAGES <= EXTRACTORS * SHARD
+    """Three times, because who comes first is chance."""
+    twice = []
+    for number in range(3):
+        tally, _ = together(nursery, data, tmp_path / f"cache{number}", reference, claims=True)
+        twice.append(tally["computed"] - IMAGES)
+    assert max(twice) <= EXTRACTORS * SHARD, twice
