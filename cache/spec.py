@@ -24,6 +24,7 @@ class Spec:
     preprocessing:  how 0..255 pixels are scaled for the network
     pixels:         version of the function from file bytes to pixels, and of its decoders
     precision:      dtype of the computation
+    forward:        version of how the forward pass is arranged
     views:          augmentation policy of the views beside the plain one
     """
 
@@ -35,6 +36,7 @@ class Spec:
     preprocessing: str
     pixels: str
     precision: str = "float32"
+    forward: str = ""
     views: str = "plain"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     file: str = ""
@@ -67,6 +69,12 @@ class Spec:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Spec:
-        """The spec that `to_dict` wrote; raises `TypeError` or `KeyError` on anything else."""
+        """The spec that `to_dict` wrote; raises `TypeError`, `KeyError` or `ValueError` on anything else."""
         height, width = value["image_size"]
-        return cls(**{**value, "image_size": (int(height), int(width))})
+        spec = cls(**{**value, "image_size": (height, width)})
+        texts = [given for name, given in vars(spec).items() if name not in {"image_size", "arguments"}]
+        if not (all(isinstance(given, str) for given in texts) and isinstance(spec.arguments, Mapping)):
+            raise TypeError("expected text in every field but image_size and arguments")
+        if not (type(height) is int and type(width) is int):
+            raise TypeError(f"image_size: expected two whole numbers, found {height!r} and {width!r}")
+        return spec

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cache.errors import BackboneError, WeightsError
 from ..cache.spec import Spec
-from . import pixels, precision, weights
+from . import fold, pixels, precision, weights
 from .graph import Graph
 from .nano import WEIGHTS as NANO_WEIGHTS
 from .nano import nano
@@ -36,7 +36,7 @@ def build(request: Request) -> Backbone:
         else:
             model, architecture = _construct(request), _architecture(request)
         model.trainable = False
-        computing = precision.choose(request.precision, model)
+        computing = precision.choose(request.precision)
         precision.apply(model, computing)
         size = _image_size(request, model)
         mode = request.preprocessing or _preprocessing(request)
@@ -52,6 +52,7 @@ def build(request: Request) -> Backbone:
         preprocessing=mode,
         pixels=pixels.version(),
         precision=computing,
+        forward=fold.VERSION,
     )
     return Backbone(spec, graph)
 

@@ -27,7 +27,7 @@ def examine(cache: Path | None = None) -> dict[str, Any]:
         "backend": keras.backend.backend(),
         "cores": source.cores(),
         "devices": keras.distribution.list_devices(),
-        "precision": {"default": "float32", "auto": precision.choose("auto", keras.Sequential())},
+        "precision": {"default": "float32", "auto": precision.choose("auto")},
         "keras_home": str(weights.keras_home()),
         "weights_at_hand": [name for name, _, _ in weights.downloaded()],
         "cache": _cache(cache),

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from . import preprocessing
+from .fold import foldable, folded
 from .runtime import load_keras
 
 # A tap there sees half a step of a block: before normalisation, activation or addition.
@@ -36,10 +37,11 @@ class Graph:
     """The flat network.
 
     image: symbolic input, uint8 (None, height, width, 3). outputs: symbolic output of each layer, by name.
-    layers: what is known of each, in the order of computation.
+    layers: what is known of each, in the order of computation. With `fold`, a convolution does the normalisation that
+    alone follows it; the convolution's own output is still there.
     """
 
-    def __init__(self, model: Any, image_size: tuple[int, int], mode: str) -> None:
+    def __init__(self, model: Any, image_size: tuple[int, int], mode: str, *, fold: bool = True) -> None:
         keras = load_keras()
         self.image = keras.Input((*image_size, 3), dtype="uint8", name="image")
         self.outputs: dict[str, Any] = {}
@@ -51,6 +53,8 @@ class Graph:
         self._last_use: list[int] = []
         self._producer: dict[int, int] = {}
         self._own_names: dict[int, str] = {}
+        self._fold = fold
+        self._made_by: dict[int, tuple[Any, Any]] = {}  # convolution and its input, of an output with one user
         self._taken = {"image", "probabilities"}  # what `stack` adds besides names that begin with humeris_
         self._scaled, self._scaled_last_use = preprocessing.apply(self.image, mode), 0
         self._inline(model, self._scaled, "")
@@ -62,12 +66,20 @@ class Graph:
         if isinstance(model, keras.Sequential):
             model = keras.Model(model.inputs, model.outputs)
 
+        once = {id(each) for each in model.operations if len(each._inbound_nodes) == 1 == len(each._outbound_nodes)}
+
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             functional = isinstance(operation, keras.Sequential) or hasattr(operation, "_run_through_graph")
             if functional and len(args) == 1 and isinstance(args[0], keras.KerasTensor):
                 return self._inline(operation, args[0], f"{prefix}{operation.name}/")
-            result = operation(*args, **kwargs)
+            convolution, its_input = self._made_by.get(id(args[0]) if args else 0, (None, None))
+            if self._fold and foldable(convolution, operation):
+                result = folded(convolution, operation, its_input)
+            else:
+                result = operation(*args, **kwargs)
             self._note(operation, prefix, keras.tree.flatten((args, kwargs)), keras.tree.flatten(result))
+            if id(operation) in once:
+                self._made_by[id(result)] = operation, args[0]
             return result
 
         return model._run_through_graph(tensor, call_fn=call)

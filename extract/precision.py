@@ -10,23 +10,20 @@ from .runtime import load_keras
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _SCALING = {"Rescaling", "Normalization", "Resizing"}  # on pixels, where bfloat16 would lose some of the eight bits
-_SLOW_ON_CPU = ("DepthwiseConv", "SeparableConv")
 
 
-def choose(asked: str, model: Any) -> str:
+def choose(asked: str) -> str:
     """`asked`, or for `auto` what the device is good at.
 
-    A GPU computes in bfloat16 from compute capability 8.0 on, in float16 from 7.0 on. A processor with bfloat16
-    instructions computes in bfloat16 unless the network has depthwise convolutions, which are slower so in TensorFlow 2.21
-    (MobileNetV2 took 1.14 times as long as in float32, ResNet50 0.65 times).
+    A GPU computes in bfloat16 from compute capability 8.0 on, in float16 from 7.0 on; a processor in bfloat16 if it has
+    instructions for it.
     """
     if asked != "auto":
         return asked
     if load_keras().distribution.list_devices("gpu"):
         capability = device.compute_capability()
         return "bfloat16" if capability >= 8 else "float16" if capability >= 7 else "float32"
-    depthwise = any(type(layer).__name__.startswith(_SLOW_ON_CPU) for layer in model._flatten_layers())
-    return "bfloat16" if processor_has_bfloat16() and not depthwise else "float32"
+    return "bfloat16" if processor_has_bfloat16() else "float32"
 
 
 def apply(model: Any, precision: str) -> None:

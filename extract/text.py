@@ -118,8 +118,7 @@ def doctor(found: Mapping[str, Any]) -> str:
         f"python     {found['python']}",
         f"packages   {packages}",
         f"compute    keras on {found['backend']}, {', '.join(found['devices'])}, {found['cores']} cores",
-        f"precision  {found['precision']['default']}; --precision auto takes {found['precision']['auto']} here, "
-        "and float32 for networks that are slower so",
+        f"precision  {found['precision']['default']}; --precision auto takes {found['precision']['auto']} here",
         f"pixels     version {found['pixels']}",
         f"weights    {safe(found['keras_home'])}: {', '.join(found['weights_at_hand']) or 'none downloaded'}",
         state,

@@ -26,6 +26,7 @@ DECIDES: dict[str, Any] = {
     "preprocessing": "caffe",
     "pixels": "2, Pillow 13",
     "precision": "bfloat16",
+    "forward": "2",
     "views": "flips",
 }
 DESCRIBES: dict[str, Any] = {
