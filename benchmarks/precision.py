@@ -1,215 +1,134 @@
-"""How fast a forward pass is at each precision, against float32, and how far its features are from float32's.
+"""Half precision against float32: images per second of the forward pass, and how far the features move.
 
-Every variant is a process of its own, because oneDNN and TensorFlow read their settings when they start. Each builds
-the network with the same random weights, compiles it, and then answers one batch whenever it is asked to. The variants take
-turns, so that a busy machine slows all of them; a figure is a median over the turns. Features are the network's averaged
-last map, on noise; cosine and deviation are the worst over the images, the deviation relative to the largest value.
+Peers, in turns within one run: `keras`, the network as Keras builds it, in float32; `float32`, humeris's forward pass of the
+same weights, whose normalisations are folded into the convolutions; and the same in each --precision. Each has a
+preloaded batch and the same four taps. Ratios are of medians; processor seconds are steadier than wall time where other
+work disturbs. Goal: bfloat16 at least 1.4 times as fast as float32 on a processor with the instructions.
 
-    python benchmarks/precision.py --network ResNet50 MobileNetV2 --variant float32 mixed_bfloat16+folded
+With --data, the accuracy of a linear head (five folds, as `humeris sweep` does it) on the features of each precision: goal,
+within half a point of float32's.
 
-A variant is a Keras dtype policy followed by any of `+folded` (each batch normalisation folded into the convolution before
-it, which lets oneDNN do convolution, bias and activation in one go), `+jit` (XLA), `+fpmath` (oneDNN may multiply float32 in
-bfloat16, where the processor has AMX) and `+noonednn` (TF_ENABLE_ONEDNN_OPTS=0).
+    python benchmarks/precision.py --backbone resnet50,weights=random --backbone mobilenet_v2,weights=random
+    python benchmarks/precision.py --backbone mobilenet_v2,alpha=0.35 --data cifar10-6k --layer block_16_expand_relu
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
-NETWORKS = ("ResNet50", "MobileNetV2", "EfficientNetB0", "VGG16")
-VARIANTS = ("float32", "float32+folded", "mixed_bfloat16", "mixed_bfloat16+folded", "mixed_float16")
-SETTINGS: dict[str, dict[str, str]] = {
-    "folded": {},
-    "jit": {},
-    "fpmath": {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "TF_SET_ONEDNN_FPMATH_MODE": "BF16"},
-    "noonednn": {"TF_ENABLE_ONEDNN_OPTS": "0"},
-}
+from humeris.cache.store import Store
+from humeris.classify.sweep import sweep
+from humeris.extract import device, precision
+from humeris.extract.backbone import build
+from humeris.extract.extraction import extract_features
+from humeris.extract.forward import Forward
+from humeris.extract.graph import default_taps
+from humeris.extract.images import load_images
+from humeris.extract.request import Request
+from humeris.extract.runtime import load_keras
+from humeris.extract.taps import Tap
 
 
-class Worker:
-    """One variant in a process of its own."""
-
-    def __init__(self, network: str, variant: str, batch_size: int) -> None:
-        environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
-        for flag in variant.split("+")[1:]:
-            environment |= SETTINGS[flag]
-        command = [sys.executable, __file__, "--worker", network, variant, str(batch_size)]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.seconds: list[float] = []
-        self.cpu_seconds: list[float] = []
-        ready = self._read()
-        self.features = np.array(ready["features"])
-        self.first = float(ready["first"])
-
-    def _read(self) -> dict[str, Any]:
-        line = cast(IO[str], self.process.stdout).readline()
-        if not line:
-            raise SystemExit(f"{' '.join(self.process.args)}: ended before it answered")  # type: ignore[arg-type]
-        return dict(json.loads(line))
-
-    def turn(self) -> None:
-        """One more batch."""
-        asking = cast(IO[str], self.process.stdin)
-        asking.write("\n")
-        asking.flush()
-        answer = self._read()
-        self.seconds.append(answer["seconds"])
-        self.cpu_seconds.append(answer["cpu_seconds"])
-
-    def close(self) -> None:
-        """End the process."""
-        cast(IO[str], self.process.stdin).close()
-        self.process.wait()
+def forwards(backbone: str, precisions: Sequence[str], batch_size: int) -> dict[str, Forward]:
+    """What is compared, by name; all have the same weights and taps."""
+    built = {name: build(Request.parse(backbone, precision=name)) for name in precisions}
+    plain = built["float32"].graph
+    taps = [Tap(layer, "avg") for layer in default_taps(plain.layers, most=4)]
+    return {name: Forward(each.graph, taps, batch_size) for name, each in built.items()}
 
 
-def work(network: str, variant: str, batch_size: int) -> None:
-    """Build, compile, say the features, then time one batch for each line read."""
-    import keras
-
-    policy, *flags = variant.split("+")
-    keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy(policy)
-    constructor = getattr(keras.applications, network)
-    model = constructor(weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3))
-    model.set_weights([drawn(number, weight) for number, weight in enumerate(model.weights)])
-    if "folded" in flags:
-        model = folded(model)
-    model.compile(jit_compile="jit" in flags)
-    scale = 255 if network.startswith("EfficientNet") else 1
-    batch = np.random.default_rng(0).uniform(0, scale, (batch_size, 224, 224, 3)).astype(np.float32)
-    began = time.perf_counter()
-    features = np.asarray(model.predict_on_batch(batch), np.float32)
-    first = time.perf_counter() - began
-    print(json.dumps({"first": first, "features": features.tolist()}), flush=True)
-    for _ in sys.stdin:
-        began, cpu = time.perf_counter(), time.process_time()
-        model.predict_on_batch(batch)
-        answer = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-        print(json.dumps(answer), flush=True)
-
-
-def drawn(number: int, weight: Any) -> np.ndarray:
-    """Values for a Keras weight: kernels keep activations near 1 after a ReLU, a normalisation is not trivial."""
-    random, shape = np.random.default_rng(number), tuple(weight.shape)
-    if len(shape) > 1:
-        inputs = np.prod(shape[:2]) if shape[-1] == 1 else np.prod(shape[:-1])
-        return random.normal(0, (2 / inputs) ** 0.5, shape)
-    if weight.name in {"gamma", "moving_variance"}:
-        return random.uniform(0.7, 1.3, shape)
-    if weight.name in {"beta", "moving_mean"}:
-        return random.normal(0, 0.1, shape)
-    return np.asarray(weight)
-
-
-def folded(model: Any) -> Any:
-    """The same network, in inference, without the batch normalisations that follow a convolution that nothing else uses."""
-    import keras
-
-    class Through(keras.layers.Layer):  # type: ignore[misc]
-        def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:  # noqa: ARG002
-            return inputs
-
-    convolutions = keras.layers.Conv2D, keras.layers.DepthwiseConv2D
-    after: dict[str, Any] = {}
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            before = layer.input._keras_history.operation
-            if isinstance(before, convolutions) and len(before._outbound_nodes) == 1:
-                after[before.name] = layer
-    gone = {layer.name for layer in after.values()}
-
-    def clone(layer: Any) -> Any:
-        bias = {"use_bias": True} if layer.name in after else {}
-        return Through(name=layer.name) if layer.name in gone else type(layer).from_config(layer.get_config() | bias)
-
-    result = keras.models.clone_model(model, clone_function=clone)
-    for layer in model.layers:
-        if layer.weights and layer.name not in gone:
-            values = [np.asarray(value, np.float32) for value in layer.get_weights()]
-            if layer.name in after:
-                values = _fold(values, after[layer.name], depthwise=isinstance(layer, convolutions[1]))
-            result.get_layer(layer.name).set_weights(values)
-    return result
-
-
-def _fold(values: list[np.ndarray], normalisation: Any, *, depthwise: bool) -> list[np.ndarray]:
-    """Kernel and bias of a convolution that does its normalisation itself."""
-    mean, variance = (np.asarray(value, np.float64) for value in (normalisation.moving_mean, normalisation.moving_variance))
-    scale = (np.asarray(normalisation.gamma, np.float64) if normalisation.scale else 1) / np.sqrt(
-        variance + normalisation.epsilon
-    )
-    shift = (np.asarray(normalisation.beta, np.float64) if normalisation.center else 0) - mean * scale
-    bias = shift + (values[1] * scale if len(values) > 1 else 0)
-    return [values[0] * (scale[:, None] if depthwise else scale), bias]
-
-
-def compare(network: str, variants: list[str], batch_size: int, turns: int) -> dict[str, Any]:
-    """Figures of each variant; the first one is what the others are compared with."""
-    workers: list[Worker] = []
-    try:
-        workers.extend(Worker(network, variant, batch_size) for variant in variants)
-        for turn in range(turns + 1):
-            for worker in workers:
-                worker.turn()
-            if turn == 0:
-                for worker in workers:
-                    worker.seconds.clear()
-                    worker.cpu_seconds.clear()
-    finally:
-        for worker in workers:
-            worker.close()
-    base = workers[0]
-    return {variant: figures(worker, base, batch_size) for variant, worker in zip(variants, workers, strict=True)}
-
-
-def figures(worker: Worker, base: Worker, batch_size: int) -> dict[str, Any]:
-    """Speed and deviation of one variant."""
-    ours, theirs = worker.features, base.features
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = float(((ours * theirs).sum(axis=1) / lengths).min())
-    finite = bool(np.isfinite(ours).all())
-    deviation = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    ratios = [theirs / ours for ours, theirs in zip(worker.seconds, base.seconds, strict=True)]
+def speed(backbone: str, precisions: Sequence[str], batch_size: int, turns: int) -> dict[str, Any]:
+    """Images per second of each, and ratios to float32."""
+    compared = {"keras": unfolded(backbone, batch_size), **forwards(backbone, precisions, batch_size)}
+    size = compared["float32"]._batch.shape[1:3]
+    images = list(np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), np.uint8))
+    rows = {name: forward(images)[-1] for name, forward in compared.items()}
+    wall: dict[str, list[float]] = {name: [] for name in compared}
+    work: dict[str, list[float]] = {name: [] for name in compared}
+    for _ in range(turns):
+        for name, forward in compared.items():
+            began, used = time.perf_counter(), time.process_time()
+            forward(images)
+            wall[name].append(time.perf_counter() - began)
+            work[name].append(time.process_time() - used)
+    base, exact = "float32", rows["float32"]
     return {
-        "images_per_second": round(batch_size / median(worker.seconds), 2),
-        "times_as_fast": round(median(ratios), 3),
-        "cpu_seconds_per_image": round(median(worker.cpu_seconds) / batch_size, 5),
-        "first_batch_seconds": round(worker.first, 2),
-        "finite": finite,
-        "cosine": round(cosine, 7) if finite else None,
-        "deviation": round(deviation, 6) if finite else None,
+        name: {
+            "images_per_second": round(batch_size / median(wall[name]), 2),
+            "times_float32": round(median(wall[base]) / median(wall[name]), 3),
+            "times_float32_in_processor_seconds": round(median(work[base]) / median(work[name]), 3),
+            "lowest_cosine": round(float((_unit(rows[name]) * _unit(exact)).sum(axis=1).min()), 6),
+            "largest_deviation": round(float(np.abs(rows[name] - exact).max() / np.abs(exact).max()), 6),
+        }
+        for name in compared
     }
+
+
+def unfolded(backbone: str, batch_size: int) -> Forward:
+    """The network without folding."""
+    from humeris.extract import graph
+
+    real, graph.foldable = graph.foldable, lambda *_: False
+    try:
+        plain = build(Request.parse(backbone)).graph
+    finally:
+        graph.foldable = real
+    return Forward(plain, [Tap(layer, "avg") for layer in default_taps(plain.layers, most=4)], batch_size)
+
+
+def accuracy(backbone: str, precisions: Sequence[str], data: Path, layers: Sequence[str]) -> dict[str, Any]:
+    """Accuracy of the best linear head on each precision's features, by cross-validation and on the test split."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "cache", write=True) as store:
+        for name in precisions:
+            request = Request.parse(backbone, precision=name)
+            done = extract_features(load_images(data, store), request, layers, store)
+            only = {(done.card.spec.digest, tap) for tap in done.taps}
+            run = sweep(done.images, store, ["logreg"], only=only, out=Path(folder) / name)
+            best = max(run.depth_curve(), key=lambda point: float(point["accuracy"]))
+            found[name] = {
+                "tap": str(best["tap"]),
+                "by_cross_validation": best["accuracy"],
+                "test": run.description["test"]["accuracy"],
+            }
+    return found
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", nargs="+", default=NETWORKS, help="names in keras.applications")
-    parser.add_argument("--variant", nargs="+", default=VARIANTS, help="the first one is the base")
+    parser.add_argument("--backbone", action="append")
+    parser.add_argument("--precision", action="append")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--layer", action="append")
     asked = parser.parse_args()
-    if asked.worker:
-        work(asked.worker[0], asked.worker[1], int(asked.worker[2]))
-        return
-    for variant in asked.variant:
-        if unknown := set(variant.split("+")[1:]) - set(SETTINGS):
-            parser.error(f"variant {variant}: expected settings {', '.join(SETTINGS)}, found {', '.join(sorted(unknown))}")
-    results = {network: compare(network, list(asked.variant), asked.batch_size, asked.turns) for network in asked.network}
-    print(json.dumps({"benchmark": "precision", "batch_size": asked.batch_size, "turns": asked.turns, "networks": results}))
+    precisions = ["float32", *(asked.precision or ["bfloat16"])]
+    found: dict[str, Any] = {
+        "backend": load_keras().backend.backend(),
+        "processor_has_bfloat16": precision.processor_has_bfloat16(),
+        "gpus": device.visible(),
+        "batch_size": asked.batch_size,
+    }
+    for backbone in asked.backbone or ["resnet50,weights=random"]:
+        found[backbone] = {"speed": speed(backbone, precisions, asked.batch_size, asked.turns)}
+        if asked.data:
+            found[backbone]["accuracy"] = accuracy(backbone, precisions, asked.data, asked.layer or [])
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
