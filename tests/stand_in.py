@@ -106,13 +106,19 @@ def tell_of_shards() -> None:
     Extraction.add = acknowledged  # type: ignore[method-assign]
 
 
+def grant_every_claim() -> None:
+    """Let this process do what others have claimed, as where claims cannot be written."""
+    from humeris.cache import claims
+
+    claims.Claims.take = lambda _, name: claims.Claim(Path(name))  # type: ignore[method-assign]
+
+
 def work(order: Mapping[str, Any]) -> int:
     """Run the command of `order` and return its exit code.
 
     shard_bytes: how much the writer gathers before it stores. faults: what `faulty_files.install` takes.
     claims: whether what others have claimed is theirs; if not, every claim is granted. Locks of files are told.
     """
-    from humeris.cache import claims
     from humeris.cli import main
     from humeris.extract import writer
 
@@ -123,7 +129,7 @@ def work(order: Mapping[str, Any]) -> int:
     writer._BYTES = order["shard_bytes"]
     sys.addaudithook(lambda event, _: tell({"lock": event}) if event in {"fcntl.flock", "fcntl.lockf"} else None)
     if not order["claims"]:
-        claims.Claims.take = lambda _, name: claims.Claim(Path(name))  # type: ignore[method-assign]
+        grant_every_claim()
     if order["faults"]:
         import faulty_files
 
@@ -193,7 +199,10 @@ def nursery() -> None:
 
 
 def real() -> None:
-    """The real command with Keras, in this process; it tells of its batches and shards on the descriptor in `TOLD`."""
+    """The real command with Keras, in this process; it tells of its batches and shards on the descriptor in `TOLD`.
+
+    It respects no claim, so that several work at the same moment.
+    """
     from humeris.cli import main
     from humeris.extract import forward, writer
 
@@ -207,6 +216,7 @@ def real() -> None:
         return rows
 
     forward.Forward.__call__ = told  # type: ignore[method-assign]
+    grant_every_claim()
     tell_of_shards()
     main()
 

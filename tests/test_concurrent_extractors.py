@@ -71,10 +71,12 @@ def together(nursery: Nursery, data: Path, cache: Path, reference: Reference, cl
     assert found == reference
     tally["computed"] = sum(each.computed[0] for each in running)
     rows, different = rows_stored(cache)
+    shares = ", ".join(str(each.computed[0]) for each in running)
     print(
         f"\n{EXTRACTORS} extractors of the same {IMAGES} images, {'with' if claims else 'without'} claims: "
-        f"{tally['lost']} of {tally['acknowledged']} acknowledged rows lost, {tally['wrong']} of {tally['served']} wrong, {tally['filler']} filler; "
-        f"{tally['computed'] - IMAGES} images computed twice ({', '.join(str(each.computed[0]) for each in running)}), "
+        f"{tally['lost']} of {tally['acknowledged']} acknowledged rows lost, {tally['wrong']} of {tally['served']} wrong, "
+        f"{tally['filler']} filler; "
+        f"{tally['computed'] - IMAGES} images computed twice ({shares}), "
         f"{rows - different} of {rows} rows stored twice; {tally['readings']} readings, {tally['readings of some']} of a "
         f"part; {seconds_since(began)}"
     )

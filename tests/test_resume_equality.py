@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for
 SIGNALS = (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 INTERRUPTIONS = 50
 IMAGES = 61  # a last batch that is not full
+REAL_IMAGES = 203
 
 
 @pytest.fixture
@@ -66,7 +67,8 @@ def test_fifty_interruptions_change_no_byte(nursery: Nursery, tmp_path: Path) ->
                 break
             if begun(extractor):
                 assert code in {-number, 128 + number}, (code, extractor.err)
-                assert "Traceback" not in extractor.err, extractor.err
+                # interrupted inside a constructor, Python's own classes complain: "Exception ignored in … __del__"
+                assert "Traceback" not in extractor.err.partition("Exception ignored")[0], extractor.err
             ends[signal.Signals(number).name] += 1
             acknowledged[-1] = extractor.acknowledged
         assert tally.check(cache, never, acknowledged) == never
@@ -92,14 +94,13 @@ def interrupt_the_real_command(data: Path, cache: Path, number: int, lines: int,
     with out.open("wb") as file:
         process = subprocess.Popen(command, env=environment, pass_fds=[write], stdout=file, stderr=file)
     os.close(write)
-    with os.fdopen(read, "rb") as told:
+    with process, os.fdopen(read, "rb") as told:
         assert all(told.readline() for _ in range(lines)), out.read_text()
         ended = os.pidfd_open(process.pid)
         select.select([ended], [], [], 0.001 * number)
         os.close(ended)
         process.send_signal(number)
         told.read()
-        process.wait(60)
     assert "Traceback" not in out.read_text(), out.read_text()
     return process.returncode
 
@@ -117,7 +118,7 @@ def complete(data: Path, cache: Path) -> tuple[int, Reference]:
 def test_real_interruptions_with_padded_batches_change_no_byte(tmp_path: Path) -> None:
     """After each one the batches fall otherwise, and the last is padded."""
     began = time.monotonic()
-    data = scribble(tmp_path / "data", IMAGES)
+    data = scribble(tmp_path / "data", REAL_IMAGES)
     stored = []
     for number, lines in ((signal.SIGINT, 4), (signal.SIGKILL, 2), (signal.SIGTERM, 5)):
         code = interrupt_the_real_command(data, tmp_path / "cache", number, lines, tmp_path / "out")
@@ -125,12 +126,12 @@ def test_real_interruptions_with_padded_batches_change_no_byte(tmp_path: Path) -
         stored.append(len(list(tmp_path.glob("cache/features/*/*/*.h5"))))
     never, reference = complete(data, tmp_path / "never")
     rest, found = complete(data, tmp_path / "cache")
-    assert never == IMAGES
-    assert 0 < rest < IMAGES
-    assert all(len(rows) == IMAGES for rows in reference.values())
+    assert never == REAL_IMAGES
+    assert 0 < rest < REAL_IMAGES
+    assert all(len(rows) == REAL_IMAGES for rows in reference.values())
     assert found == reference
     print(
-        f"\n3 real interruptions: {stored} shards after each, {rest} of {IMAGES} images left to the last run, 0 of "
-        f"{2 * IMAGES} rows other than those of an uninterrupted one; {seconds_since(began)}"
+        f"\n3 real interruptions: {stored} shards after each, {rest} of {REAL_IMAGES} images left to the last run, 0 of "
+        f"{2 * REAL_IMAGES} rows other than those of an uninterrupted one; {seconds_since(began)}"
     )
     assert complete(data, tmp_path / "cache")[0] == 0
