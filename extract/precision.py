@@ -20,7 +20,7 @@ def choose(asked: str) -> str:
     """
     if asked != "auto":
         return asked
-    if load_keras().distribution.list_devices("gpu"):
+    if device.gpus_of(load_keras()):
         capability = device.compute_capability()
         return "bfloat16" if capability >= 8 else "float16" if capability >= 7 else "float32"
     return "bfloat16" if processor_has_bfloat16() else "float32"
