@@ -8,6 +8,8 @@ import socket
 import time
 from pathlib import Path
 
+from .files import read_json
+
 _STALE_SECONDS = 60.0
 _BEAT_SECONDS = 5.0
 
@@ -74,7 +76,7 @@ def _void(path: Path) -> bool:
     try:
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             return True
-        owner = json.loads(path.read_bytes() or b"{}")
+        owner = read_json(path)
         if owner.get("host") == socket.gethostname():
             os.kill(owner["pid"], 0)
     except (FileNotFoundError, ProcessLookupError):

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from .features import Features
-from .files import publish
+from .files import publish, read_json
 from .spec import Spec
 from .trust import Trust
 
@@ -20,8 +20,8 @@ from .trust import Trust
 def read_spec(path: Path) -> Spec | None:
     """The spec in the file at `path`; None when there is none, it is damaged, or it belongs to another folder."""
     try:
-        spec = Spec.from_dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        spec = Spec.from_dict(read_json(path))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return spec if path.parent.name.endswith(f"-{spec.digest[:16]}") else None
 
@@ -61,11 +61,10 @@ class Extraction:
 
     def _stored_layers(self) -> list[dict[str, Any]]:
         try:
-            found = json.loads((self.path / "layers.json").read_bytes())
+            found = read_json(self.path / "layers.json")
         except (OSError, ValueError):
             return []
-        whole = isinstance(found, list) and all(isinstance(layer, dict) and "name" in layer for layer in found)
-        return found if whole else []
+        return found if isinstance(found, list) and all(map(_is_layer, found)) else []
 
     @property
     def created(self) -> bool:
@@ -107,3 +106,11 @@ class Extraction:
         written = tap.add(keys, features, self._tmp, attributes, views=views, compression=compression)
         self.create()  # again: `cache prune` may have found the folder empty before these rows were in it
         return written
+
+
+def _is_layer(value: object) -> bool:
+    """Whether a value from a file names a layer and says what it costs."""
+    if not isinstance(value, dict):
+        return False
+    cost = value.get("cost")
+    return isinstance(value.get("name"), str) and isinstance(cost, int) and not isinstance(cost, bool) and cost >= 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import CacheError, CacheFull, CacheReadOnly
 
@@ -40,6 +43,22 @@ def write_errors(path: Path, instead: str = _INSTEAD) -> Iterator[None]:
                 f"({reason}); change its permissions or give {instead}"
             ) from error
         raise CacheError(f"{path}: expected a place to write, found: {reason}; give {instead}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file; raises `OSError` for anything else, where reading a FIFO would wait for ever."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a regular file; raises `OSError`, or `ValueError` for anything that is no JSON."""
+    try:
+        return json.loads(read_file(path))
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import CacheFull, CacheReadOnly
-from .files import publish
+from .errors import CacheError
+from .files import publish, read_file
 
 
 class Memo:
@@ -27,7 +27,7 @@ class Memo:
     def get(self, kind: str, key: str) -> bytes | None:
         """The bytes stored for `key`, or None when there are none or they are damaged."""
         try:
-            digest, _, value = self._path(kind, key).read_bytes().partition(b"\n")
+            digest, _, value = read_file(self._path(kind, key)).partition(b"\n")
         except OSError:
             return None
         return value if hashlib.sha256(value).hexdigest().encode() == digest else None
@@ -40,7 +40,7 @@ class Memo:
             self._prepare()
             digest = hashlib.sha256(value).hexdigest().encode()
             publish(digest + b"\n" + value, self._path(kind, key), self._tmp, mode=0o644)
-        except (CacheFull, CacheReadOnly):
+        except CacheError:
             return False
         return True
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from . import shard
 from .errors import CacheError
 from .extraction import read_spec
-from .files import publish, stale, write_errors
+from .files import publish, read_file, stale, write_errors
 from .store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -153,8 +153,8 @@ def _tidy(extraction: Path, tmp: Path) -> None:
     spec = read_spec(extraction / "spec.json")
     layers = extraction / "layers.json"
     stored = b""
-    with suppress(FileNotFoundError):
-        stored = layers.read_bytes()
+    with suppress(OSError):
+        stored = read_file(layers)
     for path in (extraction / "spec.json", layers):
         path.unlink(missing_ok=True)
     if spec is not None and _folders(extraction):  # a writer was faster: give back what says how its rows were made

@@ -19,7 +19,7 @@ import platformdirs
 from .claims import Claims
 from .errors import CacheReadOnly, NotACache
 from .extraction import Extraction, read_spec
-from .files import clear_stale, make_folder, publish
+from .files import clear_stale, make_folder, publish, read_json
 from .memo import Memo
 from .spec import Spec
 from .trust import Damage, Trust
@@ -64,7 +64,7 @@ class Store:
                 )
             return
         try:
-            found = json.loads(mark.read_bytes())["format"]
+            found = read_json(mark)["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotACache(
                 f"{mark}: expected the mark of a humeris cache, found something unreadable; give another folder with --cache"

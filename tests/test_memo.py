@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +77,18 @@ def test_a_folder_where_a_value_should_be_is_a_miss(memo: Memo, tmp_path: Path) 
     path.unlink()
     path.mkdir()
     assert memo.get("kind", "key") is None
+    assert not memo.put("kind", "key", b"2")
+
+
+def test_a_fifo_where_a_value_should_be_is_a_miss_and_is_written_over(memo: Memo, tmp_path: Path) -> None:
+    memo.put("kind", "key", b"1")
+    (path,) = (tmp_path / "known").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom humeris.cache.memo import Memo\n"
+        "memo = Memo(Path('known'), Path('tmp'), lambda: None)\n"
+        "print(memo.get('kind', 'key'), memo.put('kind', 'key', b'2'), memo.get('kind', 'key'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == "None True b'2'\n", done.stderr
