@@ -162,5 +162,5 @@ class Features:
         path = self.path / f"{hashlib.sha256(data).hexdigest()}.h5"
         publish(data, path, tmp)
         self._added.add(path.name)
-        self._trust.accept(path)
+        self._trust.written(path)
         return len(data)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import shard
 from .memo import Memo
+from .stamp import Stamp
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Trust:
         self._root, self._memo, self._write = root, memo, write
         self._prefix = os.path.join(root, "")
         self._verified: dict[str, list[int]] = memo.get_json("verified", "") or {}
+        self._fresh: list[Path] = []
         self._changed = False
         self.damaged: list[Damage] = []
 
@@ -42,18 +46,32 @@ class Trust:
 
         Raises `FileNotFoundError` when there is no file any more: that is no damage.
         """
+        now = time.time_ns()
         before = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
         name = self._name(path)
         if self._verified.get(name) != before:
             shard.check_digest(Path(path))
-            self._verified[name] = before
-            self._changed = True
+            if Stamp(*before).settled(now):
+                self._verified[name] = before
+                self._changed = True
 
-    def accept(self, path: Path) -> None:
-        """Remember that the file at `path`, as it is now, matches its digest."""
-        with contextlib.suppress(FileNotFoundError):  # removed by another process at once
-            self._verified[self._name(path)] = _fingerprint(path)
-            self._changed = True
+    def written(self, path: Path) -> None:
+        """Note a new shard, and check those noted before it, which need not be read from the disk yet.
+
+        What was just written is never believed: a change within one tick of the clock shows in no timestamp. Readers that
+        may not write down what they checked would check each new shard every time.
+        """
+        self._check_written()
+        self._fresh.append(path)
+
+    def _check_written(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for path in fresh:
+            with contextlib.suppress(FileNotFoundError, shard.Damaged):  # whoever reads it will find out
+                if Stamp(*_fingerprint(path)).settled(time.time_ns()):
+                    self.verify(path)
+                else:
+                    self._fresh.append(path)
 
     def forget(self) -> None:
         """Check every digest again from here on."""
@@ -65,11 +83,15 @@ class Trust:
         if damage not in self.damaged:
             self.damaged.append(damage)
         if aside and self._write and shard.NAME.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # a read-only disk, or another process was faster
-                path.rename(path.with_name(path.name + ".damaged"))
+            # The second name is for when the first is a folder's.
+            for name in (f"{path.name}.damaged", f"{path.stem}-{secrets.token_hex(4)}.h5.damaged"):
+                with contextlib.suppress(OSError):  # a read-only disk, or another process was faster
+                    path.rename(path.with_name(name))
+                    break
 
     def save(self) -> None:
         """Write down which files were verified, where the cache may be written."""
+        self._check_written()
         if self._changed:
             present = {name: value for name, value in self._verified.items() if (self._root / name).exists()}
             self._changed = not self._memo.put_json("verified", "", present)

@@ -335,7 +335,6 @@ def test_rewrites_within_a_second_are_noticed_where_times_have_whole_seconds(sec
     assert invisible > 500
 
 
-@pytest.mark.xfail(strict=True, reason="a shard is trusted within the tick of the clock in which it was written")
 def test_a_shard_changed_within_the_second_it_was_written_is_not_served(seconds: Path) -> None:
     from humeris.cache.shard import as_keys
     from humeris.cache.spec import Spec

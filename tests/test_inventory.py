@@ -12,11 +12,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from humeris.cache import text
+from humeris.cache import shard, text
 from humeris.cache.errors import CacheError
 from humeris.cache.inventory import info, inventory, verify
 from humeris.cache.shard import as_keys
 from humeris.cache.spec import Spec
+from humeris.cache.stamp import Stamp
 from humeris.cache.store import Store
 
 SPEC = Spec(
@@ -128,15 +129,18 @@ def test_verify_reads_every_file_again_and_sets_damage_aside(cache: Path) -> Non
         assert verify(store)["damaged"] == []
 
 
-def test_verify_does_not_believe_what_it_remembers(cache: Path) -> None:
+def test_verify_does_not_believe_what_it_remembers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A memory that says a damaged file was checked, as after a fault of the disk that touches no timestamp."""
     path = sorted(cache.glob("features/*/a_second.avg/*.h5"))[0]
     path.chmod(0o644)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with Store(cache, write=True) as store:
-        store.trust.accept(path)
+    with Store(cache, write=True) as store, monkeypatch.context() as patch:
+        patch.setattr(Stamp, "settled", lambda *_: True)
+        patch.setattr(shard, "check_digest", lambda _: None)
+        store.trust.verify(path)
+    assert not Store(cache).extraction(SPEC).features("a_second", "avg").missing(KEYS[:3]).any()
     with Store(cache, write=True) as store:
         assert [each["path"] for each in verify(store)["damaged"]] == [str(path)]
 

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from humeris.cache import rows, shard
+from humeris.cache import rows, shard, trust
 from humeris.cache.errors import CacheError, CacheReadOnly, NotACache, RowsMissing
 from humeris.cache.extraction import Extraction
 from humeris.cache.features import Features
 from humeris.cache.spec import Spec
+from humeris.cache.stamp import Stamp
 from humeris.cache.store import Store
 
 SPEC = Spec(
@@ -42,6 +44,18 @@ def filled(path: Path) -> Path:
     with Store(path, write=True) as store:
         for part in (slice(0, 8), slice(8, 16), slice(16, 24)):
             store.extraction(SPEC).add("conv", "avg", KEYS[part], ROWS[part])
+    return remembered(path)
+
+
+def remembered(path: Path) -> Path:
+    """The cache once its shards were verified late enough for that to be written down."""
+    for each in shards(path):
+        while not Stamp.of(each).settled(time.time_ns()):
+            pass
+    with Store(path, write=True) as store:
+        for extraction in store.extractions():
+            for features in extraction.taps():
+                features.shards()
     return path
 
 
@@ -383,6 +397,21 @@ def test_a_damaged_shard_is_set_aside_so_that_it_is_reported_once(tmp_path: Path
         assert store.damaged == []
 
 
+def test_a_damaged_shard_is_set_aside_even_when_a_folder_has_the_name(tmp_path: Path) -> None:
+    cache = filled(tmp_path / "c")
+    victim = shards(cache)[0]
+    victim.with_name(f"{victim.name}.damaged").mkdir()
+    overwrite(victim, victim.read_bytes()[:-1])
+    with Store(cache, write=True) as store:
+        assert store.extraction(SPEC).features("conv", "avg").missing(KEYS).sum() == 8
+        assert [found.path for found in store.damaged] == [victim]
+    assert not victim.exists()
+    assert len(list(victim.parent.glob(f"{victim.stem}*.h5.damaged"))) == 2
+    with Store(cache, write=True) as store:
+        store.extraction(SPEC).features("conv", "avg").shards()
+        assert store.damaged == []
+
+
 def test_a_damaged_shard_that_cannot_be_set_aside_is_still_only_a_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,6 +517,35 @@ def test_a_fifo_under_a_digest_for_a_name_does_not_hang(tmp_path: Path) -> None:
     assert done.stdout.split() == ["3", "1"], done.stderr
 
 
+@pytest.mark.parametrize("name", ["humeris.json", "features/*/spec.json", "features/*/layers.json", "known/*"])
+def test_a_fifo_in_place_of_any_file_does_not_hang(name: str, tmp_path: Path) -> None:
+    cache = filled(tmp_path / "c")
+    with Store(cache, write=True) as store:
+        store.extraction(SPEC).create([{"name": "conv", "cost": 1}])
+        store.memo.put("kind", "key", b"1")
+    found = list(cache.glob(name))
+    assert found
+    for path in found:
+        path.unlink()
+        os.mkfifo(path)
+    code = (
+        "import sys\nfrom test_store import *\n"
+        "with Store(sys.argv[1], write=True) as store:\n"
+        "    store.memo.get('kind', 'key')\n"
+        "    extraction = store.extraction(SPEC)\n"
+        "    extraction.create([{'name': 'conv', 'cost': 1}])\n"
+        "    print(extraction.features('conv', 'avg').missing(KEYS).sum(), extraction.created, extraction.layers)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, cache],
+        capture_output=True, text=True, timeout=20, check=False, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    if name == "humeris.json":
+        assert "NotACache" in done.stderr
+    else:
+        assert done.stdout == "0 True [{'name': 'conv', 'cost': 1}]\n", done.stderr
+
+
 def test_deleting_what_is_known_loses_nothing(tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     assert any((cache / "known").iterdir())
@@ -515,6 +573,58 @@ def test_a_verified_file_is_not_hashed_again_and_a_changed_one_is(tmp_path: Path
     overwrite(victim, victim.read_bytes())
     assert np.array_equal(tap(cache).read(KEYS), ROWS)
     assert hashed == [victim]
+
+
+def test_a_shard_just_written_is_checked_by_each_reader_until_the_clock_has_ticked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    real = shard.check_digest
+    monkeypatch.setattr(shard, "check_digest", lambda path: (hashed.append(path.name), real(path)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Stamp, "settled", lambda *_: False)
+        with Store(tmp_path / "c", write=True) as store:
+            features = store.extraction(SPEC).features("conv", "avg")
+            for part in (slice(0, 12), slice(12, 24)):
+                store.extraction(SPEC).add("conv", "avg", KEYS[part], ROWS[part])
+            assert hashed == []
+            for _ in range(2):
+                assert np.array_equal(features.read(KEYS), ROWS)
+    assert len(hashed) == 4
+    remembered(tmp_path / "c")
+    assert len(hashed) == 6
+    for _ in range(2):
+        assert np.array_equal(tap(tmp_path / "c").read(KEYS), ROWS)
+    assert len(hashed) == 6
+
+
+def test_a_writer_checks_what_it_wrote_once_the_clock_has_ticked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that commands which only read need not hash every shard, whatever they are called for."""
+    cache = tmp_path / "c"
+    with Store(cache, write=True) as store:
+        for part in (slice(0, 12), slice(12, 24)):
+            store.extraction(SPEC).add("conv", "avg", KEYS[part], ROWS[part])
+        for each in shards(cache):
+            while not Stamp.of(each).settled(time.time_ns()):
+                pass
+    monkeypatch.setattr(shard, "check_digest", None)
+    assert np.array_equal(tap(cache).read(KEYS), ROWS)
+
+
+def test_a_change_within_the_tick_in_which_a_shard_was_written_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that stands still: the changed file has the very times of the one that was written."""
+    monkeypatch.setattr(time, "time_ns", lambda: 10**18 + 1)
+    monkeypatch.setattr(trust, "_fingerprint", lambda _: [1, 1, 10**18, 10**18])
+    with Store(tmp_path / "c", write=True) as store:
+        store.extraction(SPEC).add("conv", "avg", KEYS, ROWS)
+        features = store.extraction(SPEC).features("conv", "avg")
+        assert not features.missing(KEYS).any()
+        (path,) = shards(tmp_path / "c")
+        overwrite(path, path.read_bytes()[:-1] + b"?")
+        assert tap(tmp_path / "c").missing(KEYS).all()
+        assert features.missing(KEYS).all()
 
 
 def test_a_same_size_change_with_its_time_put_back_is_noticed(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""What of a file's status shows that its bytes have changed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# A file changed within one tick of the clock after it was read could keep its timestamps. File systems that store whole
+# seconds tick once or twice a second or slower, others every few milliseconds.
+_TICK_NS = 20_000_000
+_SLOW_TICK_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A file's inode, size, mtime and ctime (ns): equal stamps mean the same bytes."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path | str) -> Stamp:
+        """The stamp of the file at `path`; raises `OSError`."""
+        status = os.stat(path)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def settled(self, now_ns: int) -> bool:
+        """Whether a change after `now_ns` must show in the stamp; ctime tells, which no program can set."""
+        tick = _SLOW_TICK_NS if self.ctime_ns % 1_000_000_000 == 0 else _TICK_NS
+        return self.ctime_ns + tick < now_ns
