@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from .files import read_json
@@ -15,30 +17,30 @@ _BEAT_SECONDS = 5.0
 
 
 class Claim:
-    """One piece of work that this process has taken, until it is released or its heartbeat stops."""
+    """One piece of work that this process has taken, until it is released or its heartbeat stops.
 
-    def __init__(self, path: Path) -> None:
+    `path` is its file; None where none could be made.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self._path, self._beaten = path, time.monotonic()
 
     def beat(self) -> None:
         """Say that the work goes on; to be called at least every few seconds."""
-        if time.monotonic() - self._beaten > _BEAT_SECONDS:
+        if self._path is not None and time.monotonic() - self._beaten > _BEAT_SECONDS:
             self._beaten = time.monotonic()
-            try:
+            with suppress(OSError):  # a claim that is lost costs others some work, no more
                 os.utime(self._path)
-            except OSError:  # a claim that is lost costs others some work, no more
-                return
 
     def release(self) -> None:
         """Give the work back, done or not."""
-        try:
-            self._path.unlink()
-        except OSError:
-            return
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
 
 
 class Claims:
-    """The claims in `folder`, each a file made exclusively, which says whose it is.
+    """The claims in `folder`, each a file that says whose it is.
 
     File locks are no use here: on some network file systems every caller gets them (huggingface_hub pull request 4306), and
     one held by a process that hangs holds for ever. A claim is void when its process on this host is gone, or when its
@@ -50,25 +52,30 @@ class Claims:
 
     def take(self, name: str) -> Claim | None:
         """The claim on `name`, or None while another process has it. Where no file can be written everything is granted."""
-        path = self._folder / f"claim-{name}"
-        for _ in range(2):
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except FileExistsError:
+        path, draft = self._folder / f"claim-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            _write(draft, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+            for _ in range(2):
+                with suppress(FileExistsError):
+                    os.link(draft, path)  # the claim and whose it is appear at once
+                    return Claim(path)
                 if not _void(path):
-                    return None
+                    break
                 Claim(path).release()
-            except OSError:
-                return Claim(path)
-            else:
-                try:
-                    os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
-                except OSError:  # a full disk; an empty claim is void after a minute
-                    pass
-                finally:
-                    os.close(descriptor)
-                return Claim(path)
-        return None
+            return None
+        except OSError:
+            return Claim(None)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def _void(path: Path) -> bool:

@@ -47,9 +47,9 @@ class Lane:
     def missing(self, numbers: np.ndarray) -> np.ndarray:
         """Mask (n, 1 + views) of the image views that lack a row at any tap, and that no other process stored meanwhile."""
         if self.rows.news:
-            found = self.rows.missing(self._keys[numbers])
+            found = self.rows.missing(self._keys)  # of all, for the next time there may be no news
             for tap, mask in self._missing.items():
-                mask[numbers] &= found.get(tap, False)
+                mask &= found.get(tap, False)
         return np.asarray(np.logical_or.reduce([mask[numbers] for mask in self._missing.values()]))
 
     def add(self, number: int, view: int, pixels: np.ndarray) -> None:
