@@ -107,9 +107,10 @@ def reported(function: _Command) -> _Command:
             if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(0) from None
+            words = str(error) if isinstance(error, HumerisError) else _of_system(error)
             if options.get("as_json"):
-                print(json.dumps({"error": str(error)}))
-            print(f"humeris: {safe(error)}", file=sys.stderr)
+                print(json.dumps({"error": words}))
+            print(f"humeris: {safe(words)}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print(f"humeris: interrupted; what was done is kept. Go on with: {safe(_command())}", file=sys.stderr)
@@ -648,10 +649,19 @@ def _stages(silent: bool) -> Iterator[Callable[[str], Progress]]:
         yield stage
 
 
+def _of_system(error: OSError) -> str:
+    """An error of the operating system's that nothing was known to do about."""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    return f"{where}: {error.strerror or error}; put that right and run the command again: what was stored is kept"
+
+
 def main() -> None:
     """The `humeris` command. Names that are not UTF-8 go out as they came in."""
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command began
+        sys.exit(130)
 
 
 if __name__ == "__main__":
