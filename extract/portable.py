@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 
 from .. import __version__
+from ..cache.draft import Draft
 from ..cache.errors import CacheFull, DataError
-from ..cache.files import free_bytes, write_errors
+from ..cache.files import free_bytes, sync_folder, write_errors
 from ..cache.store import Store
 from .card import look_up
 from .images import Images
@@ -60,23 +61,26 @@ def export(
             "run `humeris extract` on the same data first"
         )
     needed = sum(features.read(images.keys[:1]).nbytes * len(images.used) for features in stored)
-    if needed > (free := free_bytes(out)):  # checked first: HDF5 can crash the process on a full disk
+    if needed > (free := free_bytes(out)):  # asked before hours of writing
         raise CacheFull(f"{out}: expected {needed:,} bytes free, found {free:,}; free some space or write elsewhere")
     draft = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
         with write_errors(out, "another place with -o"):
-            _write(draft, images, [(f"{each.layer}.{each.pool}", each) for each in stored], card.spec.to_dict())
+            with Draft(draft) as target:
+                _write(target, images, [(f"{each.layer}.{each.pool}", each) for each in stored], card.spec.to_dict())
+            target.check()
             os.replace(draft, out)
+            sync_folder(out.parent)
     finally:
         draft.unlink(missing_ok=True)
     return Portable(out, [f"{each.layer}:{each.pool}" for each in stored], len(images.used), out.stat().st_size)
 
 
-def _write(path: Path, images: Images, stored: list[tuple[str, Any]], spec: dict[str, Any]) -> None:
+def _write(target: Draft, images: Images, stored: list[tuple[str, Any]], spec: dict[str, Any]) -> None:
     classes = images.dataset.classes
     numbers = {name: number for number, name in enumerate(classes)}
     text = h5py.string_dtype("utf-8")
-    with h5py.File(path, "w") as file:
+    with h5py.File(target, "w") as file:
         file.attrs["humeris"] = __version__
         for name, value in spec.items():
             file.attrs[name] = str(value) if isinstance(value, dict | list) else value
@@ -88,6 +92,7 @@ def _write(path: Path, images: Images, stored: list[tuple[str, Any]], spec: dict
             dataset = file.create_dataset(name.replace("/", "|"), (len(images.used), *first.shape[1:]), first.dtype)
             for start in range(0, len(images.used), _BLOCK):
                 dataset[start : start + _BLOCK] = features.read(images.keys[start : start + _BLOCK])
+                target.check()
         file["labels"] = np.array([numbers.get(label, -1) for label in images.labels], np.int32)
         file["keys"] = images.keys.view(np.uint8).reshape(-1, 32)
         file.create_dataset("classes", data=[_utf8(name) for name in classes], dtype=text)

@@ -206,22 +206,50 @@ def test_a_disk_that_is_too_small_is_found_out_before_anything_is_computed(
 
 
 _LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); del sys.argv[1]; "
+_UNASKED = "from humeris.extract import portable; portable.free_bytes = lambda path: 1 << 40; "
 
 
-@pytest.mark.xfail(strict=True, reason="HDF5 writes the portable file itself, and crashes when it cannot")
-def test_a_portable_file_without_room_is_one_line_and_leaves_nothing(finished: Any, tmp_path: Path) -> None:
-    """Limits from nothing to nearly enough."""
+def test_a_portable_file_without_room_is_one_line_and_leaves_nothing(
+    finished: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Limits from nothing to a byte too few."""
     whole = tmp_path / "whole.h5"
     words = ("cache", "export", finished.photos, "-b", "nano", "--cache", finished.cache, "-o")
     assert command(*words, whole).returncode == 0
-    ends = Counter(
-        (done.returncode, done.stderr.count("\n"))
-        for limit in (0, 1000, whole.stat().st_size // 2, whole.stat().st_size - 2000)
-        for done in [command(limit, *words, tmp_path / "some.h5", code=_LIMITED + _COMMAND)]
-    )
-    print("exit codes and lines:", dict(ends))
-    assert ends == {(2, 1): 4}
+    size = whole.stat().st_size
+    limits = (0, 1, 1000, 4096, size // 2, size - 2000, size - 1)
+    for limit in limits:
+        done = command(limit, *words, tmp_path / "some.h5", code=_LIMITED + _COMMAND)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert "some.h5: no space left to write (File too large)" in done.stderr
+    with capfd.disabled():
+        print(f"\n{len(limits)} limits on a portable file: all one line")
     assert [path.name for path in tmp_path.iterdir()] == ["whole.h5"]
+    assert command(size, *words, tmp_path / "some.h5", code=_LIMITED + _COMMAND).returncode == 0
+    assert (tmp_path / "some.h5").read_bytes() == whole.read_bytes()
+
+
+def test_a_portable_file_on_a_disk_that_fills_is_one_line_and_leaves_nothing(
+    mounted: Callable[..., Path], finished: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each disk is mounted with room for so many pages, and fills after the space was asked for."""
+    words = ("cache", "export", finished.photos, "-b", "nano", "--cache", finished.cache, "-o")
+    whole = tmp_path / "whole.h5"
+    assert command(*words, whole).returncode == 0
+    disk = mounted("-t", "tmpfs", "-o", "size=4096", "tmpfs")
+    pages = -(-whole.stat().st_size // 4096)
+    sizes = (1, 2, 3, pages // 2, pages - 1)
+    for size in sizes:
+        subprocess.run(["mount", "-o", f"remount,size={size * 4096}", str(disk)], check=True)
+        done = command(*words, disk / "some.h5", code=_UNASKED + _COMMAND)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert "some.h5: no space left to write (No space left on device)" in done.stderr
+        assert list(disk.iterdir()) == []
+    with capfd.disabled():
+        print(f"\n{len(sizes)} disks for a portable file of {pages} pages: all one line")
+    subprocess.run(["mount", "-o", f"remount,size={(pages + 1) * 4096}", str(disk)], check=True)
+    assert command(*words, disk / "some.h5", code=_UNASKED + _COMMAND).returncode == 0
+    assert (disk / "some.h5").read_bytes() == whole.read_bytes()
 
 
 # --- read-only

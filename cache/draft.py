@@ -1,0 +1,86 @@
+"""A file that HDF5 fills by itself, because its rows do not fit into memory."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Draft(io.RawIOBase):
+    """A new file at `path` for `h5py.File(draft, "w")`, to which no write seems to fail.
+
+    HDF5 crashes the process after a failed write, some only when it ends (h5py issue 914). So the first error is kept, what
+    is written from then on stays in memory, and `check` raises the error: to be called often, and after HDF5 has closed
+    the file. Closing syncs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._at = self._end = 0
+        self._error: BaseException | None = None
+        self._lost: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the first error that a write met."""
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a byte, counted from the beginning, from here or from the end."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The byte that is read or written next."""
+        return self._at
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or keep it in mind."""
+        view = memoryview(data).cast("B")
+        if self._error is not None or not self._attempt(lambda: self._write(view)):
+            self._lost.append((self._at, bytes(view)))
+        self._at += len(view)
+        self._end = max(self._end, self._at)
+        return len(view)
+
+    def _write(self, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self._descriptor, view[done:], self._at + done)
+
+    def _attempt(self, step: Callable[[], object]) -> bool:
+        """Whether a step succeeds; the first error of all is kept."""
+        try:
+            step()
+        except BaseException as error:  # Ctrl-C too must not come between
+            self._error = self._error or error
+            return False
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what was written, and with zeros where nothing was."""
+        view = memoryview(buffer).cast("B")
+        view[:] = bytes(len(view))
+        self._attempt(lambda: os.preadv(self._descriptor, [view], self._at))
+        for start, data in self._lost:
+            begin, end = max(start, self._at), min(start + len(data), self._at + len(view))
+            if begin < end:
+                view[begin - self._at : end - self._at] = data[begin - start : end - start]
+        self._at += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Make the file `size` bytes long."""
+        self._end = self._at if size is None else size
+        self._attempt(lambda: os.ftruncate(self._descriptor, self._end))
+        return self._end
+
+    def close(self) -> None:
+        """Sync and close the file; an error is for `check`."""
+        if not self.closed:
+            self._attempt(lambda: os.fsync(self._descriptor))
+            os.close(self._descriptor)
+        super().close()
