@@ -15,9 +15,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
+MAX_WEBP_PIXELS = 40_000_000  # its decoder holds four copies of four bytes for each of them
 # Reasons that hold as long as the bytes do.
 LASTING = {"empty", "not_an_image", "unsupported", "too_large", "damaged", "crashed", "too_slow"}
 _BACKGROUND = (255, 255, 255)
+_PART = 1 << 20  # pixels
 _MAGIC = (
     ("JPEG", b"\xff\xd8\xff", 0),
     ("PNG", b"\x89PNG\r\n\x1a\n", 0),
@@ -86,9 +88,10 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
-            if image.width * image.height > MAX_PIXELS:
+            limit, kind = (MAX_WEBP_PIXELS, " of a WebP image") if name == "WEBP" else (MAX_PIXELS, "")
+            if image.width * image.height > limit:
                 raise Refused(
-                    "too_large", f"expected at most {MAX_PIXELS:,} pixels, found {image.width:,} x {image.height:,}"
+                    "too_large", f"expected at most {limit:,} pixels{kind}, found {image.width:,} x {image.height:,}"
                 )
             longer = 2 * max(height, width)
             image.draft("RGB", (longer, longer))
@@ -117,10 +120,22 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in {"I", "F"}:
         return _wide(image)
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        canvas = Image.new("RGBA", layer.size, (*_BACKGROUND, 255))
-        return Image.alpha_composite(canvas, layer).convert("RGB")
+        return _on_background(image)
     return image.convert("RGB")
+
+
+def _on_background(image: Image.Image) -> Image.Image:
+    """The image laid on the background, part by part: three more copies of a large one would take a gigabyte."""
+    whole = Image.new("RGB", image.size)
+    width = min(image.width, _PART)
+    height = max(1, _PART // width)
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            box = (left, top, min(left + width, image.width), min(top + height, image.height))
+            layer = image.crop(box).convert("RGBA")
+            canvas = Image.new("RGBA", layer.size, (*_BACKGROUND, 255))
+            whole.paste(Image.alpha_composite(canvas, layer).convert("RGB"), box)
+    return whole
 
 
 def _wide(image: Image.Image) -> Image.Image:

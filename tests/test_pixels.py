@@ -161,6 +161,48 @@ def test_what_is_transparent_is_white_whatever_colour_lies_under_it(mode: str, f
     assert np.abs(found[:, 18:] - expected[:, 18:]).mean() < 4
 
 
+def see_through(kind: str) -> Image.Image:
+    """Every way in which an image of Pillow's is transparent in part; colours and opacities at random."""
+    random = np.random.default_rng(3)
+    if kind in {"RGBA", "LA", "PA", "RGBa"}:
+        image = Image.fromarray(random.integers(0, 256, (37, 53, 4), np.uint8), "RGBA")
+        return image.convert(kind)
+    image = Image.fromarray(random.integers(0, 256, (37, 53, 3), np.uint8))
+    mode, _, how = kind.partition(" ")
+    image = image.convert(mode)
+    image.info["transparency"] = {
+        "entry": image.getpixel((5, 7)),
+        "entries": random.bytes(256),
+        "black": 0,
+    }[how]
+    return image
+
+
+@pytest.mark.parametrize("part", [1, 7, 100, 1000, 1 << 20])
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "PA", "RGBa", "P entry", "P entries", "L entry", "1 black", "RGB entry"])
+def test_an_image_laid_on_white_part_by_part_is_the_same_as_at_once(
+    kind: str, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = see_through(kind)
+    layer = image.convert("RGBA")
+    whole = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    monkeypatch.setattr(pixels, "_PART", part)
+    found = pixels._rgb(image)
+    assert (found.mode, found.size, found.tobytes()) == (whole.mode, whole.size, whole.tobytes())
+    assert whole.tobytes() != image.convert("RGB").tobytes()
+
+
+def test_a_webp_has_a_limit_of_its_own_because_its_decoder_needs_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "MAX_WEBP_PIXELS", 64 * 48)
+    picture = Image.new("RGBA", (64, 48), (1, 2, 3, 4))
+    decode(saved(picture, "WEBP"), SIZE)
+    larger = Image.new("RGBA", (64, 49), (1, 2, 3, 4))
+    with pytest.raises(Refused, match="expected at most 3,072 pixels of a WebP image, found 64 x 49") as refused:
+        decode(saved(larger, "WEBP"), SIZE)
+    assert refused.value.reason == "too_large"
+    decode(saved(larger, "PNG"), SIZE)
+
+
 def test_a_transparent_palette_entry_is_white() -> None:
     image = Image.new("P", (8, 8), 0)
     image.putpalette([255, 0, 0, 0, 255, 0])
