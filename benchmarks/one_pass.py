@@ -26,7 +26,7 @@ import numpy as np
 from humeris.extract.backbone import Backbone, build
 from humeris.extract.forward import Forward
 from humeris.extract.request import Request
-from humeris.extract.runtime import load_keras
+from humeris.extract.runtime import fresh_names, load_keras, seeded
 from humeris.extract.taps import Tap
 
 TAPS = {
@@ -65,9 +65,8 @@ def one_pass(count: int, batch_size: int, turns: int, name: str, layers: Sequenc
     backbone = build(Request.parse("resnet50,weights=random"))
     images = pictures(backbone, count)
     forward = Forward(backbone.graph, [Tap(layer, "avg") for layer in layers], batch_size)
-    model = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(*backbone.spec.image_size, 3))
-    whole = Forward(backbone.graph, [Tap(backbone.graph.layers[-1].name, "map")], batch_size)
-    model.set_weights(keras.Model(backbone.graph.image, whole.model.outputs).get_weights())
+    with fresh_names(), seeded(0):  # the same weights
+        model = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(*backbone.spec.image_size, 3))
     scaled = keras.applications.resnet50.preprocess_input(images.astype(np.float32))
     extractors = [keras.Model(model.input, model.get_layer(layer).output) for layer in layers]
     rows: dict[str, list[np.ndarray]] = {}
