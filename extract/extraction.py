@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +13,17 @@ from ..cache import compression as compressing
 from ..cache.errors import BackboneError, CacheFull
 from ..cache.files import free_bytes
 from ..cache.store import Store
-from . import pixels, source
+from . import source
 from .augment import Policy
 from .backbone import Backbone, build
 from .card import Card, look_up
+from .conveyor import Conveyor
 from .dataset import Refusal
-from .decoders import Decoders
 from .images import Images, Progress
 from .lane import Lane
 from .not_finite import images_at_fault
 from .request import Request
 from .rows import Rows
-from .slices import Pause, Slice, Slices
 from .stage import Stage
 from .taps import Tap, resolve
 
@@ -81,11 +79,6 @@ class _Job:
     missing: dict[Tap, np.ndarray]
     result: Extracted
 
-    @property
-    def pending(self) -> np.ndarray:
-        """Mask (n,) of the images that lack a row at any tap."""
-        return np.asarray(np.logical_or.reduce([mask.any(axis=1) for mask in self.missing.values()]))
-
 
 def extract_features(
     images: Images,
@@ -139,15 +132,12 @@ def extract_all(
     for job in work:
         if job.missing:
             sizes.setdefault(job.result.card.spec.image_size, []).append(job)
+    refused: dict[str, Refusal] = {}
     for size, together in sizes.items():
-        began = time.monotonic()
         stage = progress(" + ".join(job.request.title for job in together)) if progress else None
-        try:
-            refused = _Pass(images, size, together, store, batch_size, jobs or source.cores(), compression, sharers)(stage)
-        finally:
-            for job in together:
-                job.result.seconds = time.monotonic() - began
-        images = images.without(refused)
+        options = {"batch_size": batch_size, "jobs": jobs or source.cores(), "sharers": sharers}
+        refused |= _pass(together, images, size, store, compression, stage, **options)
+    images = images.without(refused)
     for job in work:
         images = images.without(_not_finite(job, images))
     for job in work:
@@ -182,6 +172,43 @@ def _check_room(work: Sequence[_Job], store: Store) -> None:
         )
 
 
+def _pass(
+    together: Sequence[_Job],
+    images: Images,
+    size: tuple[int, int],
+    store: Store,
+    compression: str,
+    progress: Progress | None,
+    **options: int,
+) -> dict[str, Refusal]:
+    """Compute what is missing of backbones of one image size; the images that turned out to be unusable, by name."""
+    began = time.monotonic()
+    compute, storing = Stage("compute", 2), Stage("store", 1)
+    lanes = [
+        Lane(
+            job.rows,
+            _built(job, store).graph,
+            job.missing,
+            images.keys,
+            options["batch_size"],
+            compute,
+            storing,
+            compression,
+        )
+        for job in together
+    ]
+    try:
+        return Conveyor(images, size, lanes, compute, storing, store.claims, **options).run(progress)
+    finally:
+        for job, lane in zip(together, lanes, strict=True):
+            result, writer = job.result, lane.writer
+            result.computed, result.passes, result.bytes = lane.images, lane.passes, writer.bytes
+            result.rows = {str(tap): count for tap, count in writer.stored.items() if tap in job.missing}
+            result.wide = {str(tap): count for tap, count in writer.wide.items() if count}
+            result.seconds = time.monotonic() - began
+            job.backbone = None
+
+
 def _built(job: _Job, store: Store) -> Backbone:
     backbone, spec = job.backbone or build(job.request), job.result.card.spec
     if backbone.spec.digest != spec.digest:
@@ -190,121 +217,6 @@ def _built(job: _Job, store: Store) -> Backbone:
             f"found {backbone.spec.weights_sha256[:12]}; delete {store.path / 'known'} and run the command again"
         )
     return backbone
-
-
-@dataclass(frozen=True)
-class _Decode:
-    number: int
-    views: tuple[int, ...]
-
-
-class _Pass:
-    """Images of one size through the networks of `together`.
-
-    Decoders work ahead in processes of their own, this thread hands their images out, one thread computes, one stores.
-    """
-
-    def __init__(
-        self,
-        images: Images,
-        size: tuple[int, int],
-        together: Sequence[_Job],
-        store: Store,
-        batch_size: int,
-        jobs: int,
-        compression: str,
-        sharers: int,
-    ) -> None:
-        self._images, self._size, self._together = images, size, together
-        self._ahead, self._jobs = 2 * batch_size + 2 * jobs, jobs
-        self._stages = Stage("compute", 2), Stage("store", 1)
-        keys = images.keys
-        self._lanes = [
-            Lane(job.rows, _built(job, store).graph, job.missing, keys, batch_size, self._stages, compression)
-            for job in together
-        ]
-        pending = np.nonzero(np.logical_or.reduce([job.pending for job in together]))[0]
-        names = [f"{job.result.card.spec.digest} {[str(tap) for tap in job.missing]}" for job in together]
-        policy = together[0].rows.policy
-        self._policy = str(policy) if policy else ""
-        what = f"{names} {self._policy} {together[0].rows.views}"
-        self._slices = Slices(pending, keys, batch_size, what, store.claims, self._missing, sharers)
-        self._total = len(pending)
-
-    def __call__(self, progress: Progress | None) -> dict[str, Refusal]:
-        """The images that turned out to be unusable, by name."""
-        compute, storing = self._stages
-        refused: dict[str, Refusal] = {}
-        done = 0
-        with ExitStack() as stack:
-            stack.callback(self._account)
-            stack.callback(self._slices.close)
-            stack.callback(storing.close)
-            stack.callback(storing.drain)
-            for lane in self._lanes:  # what was computed is stored, also after an interruption
-                stack.callback(lane.writer.flush)
-            stack.callback(compute.close)
-            stack.callback(compute.drain)
-            decoders = stack.enter_context(Decoders(self._jobs))
-            steps = source.in_order(lambda step: self._decode(step, decoders), self._steps(), self._jobs, self._ahead)
-            stack.enter_context(closing(steps))
-            for step, outcome in steps:
-                self._slices.beat()
-                if isinstance(step, Pause):
-                    time.sleep(max(0.0, step.until - time.monotonic()))
-                elif isinstance(step, Slice):
-                    self._total -= int((~step.needs.any(axis=1)).sum())
-                    self._finish(step)
-                elif isinstance(outcome, pixels.Refused):
-                    image = self._images.used[step.number]
-                    refused[image.name] = Refusal(image.name, outcome.reason, str(outcome))
-                    if outcome.reason in pixels.LASTING:
-                        self._images.known.refuse(image.name, outcome.reason, str(outcome))
-                    done += 1
-                else:
-                    for view, pixel in zip(step.views, outcome, strict=True):
-                        for lane in self._lanes:
-                            lane.add(step.number, view, pixel)
-                    done += 1
-                if progress is not None:
-                    progress(done, self._total)
-        return refused
-
-    def _missing(self, numbers: np.ndarray) -> np.ndarray:
-        return np.asarray(np.logical_or.reduce([lane.missing(numbers) for lane in self._lanes]))
-
-    def _steps(self) -> Iterator[_Decode | Slice | Pause]:
-        """What is to be done, in order; a slice comes after its images."""
-        for turn in self._slices:
-            if isinstance(turn, Slice):
-                for number, needs in zip(turn.numbers, turn.needs, strict=True):
-                    if needs.any():
-                        yield _Decode(int(number), tuple(np.nonzero(needs)[0].tolist()))
-            yield turn
-
-    def _decode(self, step: _Decode | Slice | Pause, decoders: Decoders) -> tuple[Any, Any]:
-        if not isinstance(step, _Decode):
-            return step, None
-        try:
-            image = self._images.used[step.number]
-            file = image.path if image.item.in_file else image.item.read()
-            return step, decoders.decode(file, self._size, image.digest, step.views, self._policy)
-        except pixels.Refused as refused:
-            return step, refused
-
-    def _finish(self, done: Slice) -> None:
-        """Compute and store the rest of a slice, and then give it back."""
-        compute, storing = self._stages
-        for lane in self._lanes:
-            lane.finish()
-        compute(storing, self._slices.release, done.claim)
-
-    def _account(self) -> None:
-        for job, lane in zip(self._together, self._lanes, strict=True):
-            result, writer = job.result, lane.writer
-            result.computed, result.passes, result.bytes = lane.images, lane.passes, writer.bytes
-            result.rows = {str(tap): count for tap, count in writer.stored.items() if tap in job.missing}
-            result.wide = {str(tap): count for tap, count in writer.wide.items() if count}
 
 
 def _not_finite(job: _Job, images: Images) -> dict[str, Refusal]:

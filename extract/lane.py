@@ -28,16 +28,27 @@ class Lane:
         missing: Mapping[Tap, np.ndarray],
         keys: np.ndarray,
         batch_size: int,
-        stages: tuple[Stage, Stage],
+        compute: Stage,
+        store: Stage,
         compression: str,
     ) -> None:
         self.rows, self._keys = rows, keys
-        self._compute, storing = stages
+        self._compute = compute
         self._forward = Forward(graph, list(missing), batch_size)
-        self.writer = Writer(rows, storing, compression)
+        self.writer = Writer(rows, store, compression)
         self._missing = {tap: mask.copy() for tap, mask in missing.items()}
         self._batch: list[tuple[int, int, np.ndarray]] = []
         self.images = 0
+
+    @property
+    def work(self) -> str:
+        """What is computed, the same for everyone who computes it."""
+        return f"{self.rows.card.spec.digest} {[str(tap) for tap in self._missing]} {self.rows.views} {self.rows.policy}"
+
+    @property
+    def pending(self) -> np.ndarray:
+        """Mask (n,) of the images that lack a row at any tap and view."""
+        return np.asarray(np.logical_or.reduce([mask.any(axis=1) for mask in self._missing.values()]))
 
     @property
     def passes(self) -> int:

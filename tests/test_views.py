@@ -114,3 +114,18 @@ def test_a_dry_run_counts_views(photos: Path, humeris: Run) -> None:
     ).json
     assert views["planned"][0]["bytes"] == 4 * plain["planned"][0]["bytes"]
     assert views["planned"][0]["to_compute"] == 4 * plain["planned"][0]["to_compute"]
+
+
+def test_an_image_that_cannot_be_decoded_is_refused_in_the_passes_of_every_size(photos: Path) -> None:
+    bad = photos / "blob/05.png"
+    bad.write_bytes(bad.read_bytes()[:-60])
+    requests = [NANO, Request.parse("nano,image_size=48"), Request.parse("nano,image_size=40")]
+    with Store(write=True) as store:
+        done = extract_all(load_images(photos, store), requests, ["block4_out"], store)
+        for each in done:
+            assert each.computed == len(each.images.used) == 35
+            assert [refusal.name for refusal in each.images.refused] == ["blob/05.png"]
+            rows = store.extraction(each.card.spec).features("block4_out", "avg")
+            assert not rows.missing(each.images.keys).any()
+        again = extract_all(load_images(photos, store), requests, ["block4_out"], store)
+    assert [each.passes for each in again] == [0, 0, 0]
