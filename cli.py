@@ -172,6 +172,7 @@ def run(
     from .cache.store import Store
     from .classify import heads, text
     from .classify.pipeline import run as run_all
+    from .classify.splits import split
 
     requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed, precision)
     workers = _devices(device)
@@ -179,6 +180,7 @@ def run(
     with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage)
         options = {"pools": pool or [], "batch_size": batch_size}
+        split(images, select)  # labels that cannot be used are found out before any device computes
         apart = _apart(workers, data, limit, requests, layer or [], store.path, options, jobs, stage)
         result = run_all(
             images, requests, layer or [], families, store, pools=pool or [], batch_size=batch_size, select=select,
@@ -242,7 +244,8 @@ def extract(
         images = _images(data, store, limit, jobs, stage)
         patterns, pools = layer or [], pool or []
         if dry_run:
-            done = [plan(images, request, patterns, store, pools, views, policy).to_dict() for request in requests]
+            plans = [plan(images, each, patterns, store, pools, views, policy, compress) for each in requests]
+            done = [each.to_dict() for each in plans]
         else:
             options: dict[str, Any] = {
                 "pools": pools,
@@ -267,7 +270,8 @@ def extract(
     if dry_run:
         code = _render(found, as_json, quiet, text.plans)
         return code if all(each["fits"] for each in done) else 2
-    return _render(found, as_json, quiet, text.extracted, ["sweep", data, *_at(cache)])
+    limited = ["--limit", limit] if limit else []
+    return _render(found, as_json, quiet, text.extracted, ["sweep", data, *limited, *_at(cache)])
 
 
 @app.command()
@@ -279,6 +283,7 @@ def sweep(
     pool: Pools = None,
     weights: Weights = None,
     image_size: Size = None,
+    precision: Precision = "float32",
     head: Heads = None,
     select: Select = None,
     out: Annotated[
@@ -296,7 +301,7 @@ def sweep(
     from .classify import text
     from .classify.sweep import sweep as run_sweep
 
-    requests = _requests(backbone or [], weights, image_size, seed)
+    requests = _requests(backbone or [], weights, image_size, seed, precision)
     with Store(cache) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage, features=True)
         done = run_sweep(
@@ -502,6 +507,7 @@ def cache_export(
     pool: Pools = None,
     weights: Weights = None,
     image_size: Size = None,
+    precision: Precision = "float32",
     cache: CacheFolder = None,
     jobs: Jobs = None,
     seed: Seed = 0,
@@ -514,7 +520,7 @@ def cache_export(
     from .extract import text
     from .extract.portable import export as export_portable
 
-    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed)
+    requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed, precision)
     if len(requests) > 1:
         raise typer.BadParameter("give one backbone: a file holds the features of one", param_hint="-b")
     with Store(cache) as store, _stages(as_json or quiet) as stage:

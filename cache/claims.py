@@ -13,6 +13,7 @@ from pathlib import Path
 from .files import read_json
 
 _STALE_SECONDS = 60.0
+_HUNG_SECONDS = 900.0
 _BEAT_SECONDS = 5.0
 
 
@@ -43,8 +44,8 @@ class Claims:
     """The claims in `folder`, each a file that says whose it is.
 
     File locks are no use here: on some network file systems every caller gets them (huggingface_hub pull request 4306), and
-    one held by a process that hangs holds for ever. A claim is void when its process on this host is gone, or when its
-    file was not touched for a minute.
+    one held by a process that hangs holds for ever. A claim is void when its process on this host is gone, when it was not
+    touched for a minute from another host, or for a quarter of an hour from this one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,14 +81,16 @@ def _write(path: Path, data: bytes) -> None:
 
 def _void(path: Path) -> bool:
     """Whether nobody works on the claim at `path` any more."""
+    void = False
     try:
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            return True
+        silent = time.time() - path.stat().st_mtime
+        void = silent > _STALE_SECONDS
         owner = read_json(path)
         if owner.get("host") == socket.gethostname():
+            void = silent > _HUNG_SECONDS
             os.kill(owner["pid"], 0)
     except (FileNotFoundError, ProcessLookupError):
         return True
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return False
-    return False
+        return void
+    return void

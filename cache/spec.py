@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # Fields that name things for people. Two extractions that differ in these alone are the same extraction.
-_DESCRIPTION = ("backbone", "arguments", "weights", "file")
+DESCRIPTION = ("backbone", "arguments", "weights", "file")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Spec:
     @property
     def digest(self) -> str:
         """Sha-256, in hexadecimal, of the identity fields."""
-        identity = {name: value for name, value in self.to_dict().items() if name not in _DESCRIPTION}
+        identity = {name: value for name, value in self.to_dict().items() if name not in DESCRIPTION}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -7,7 +7,7 @@ import os
 import secrets
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
         if (request.file is None) == (not spec.file) and (request.file is not None or request.name == spec.backbone)
     ]
     for request in named or [Request.of(spec)]:
-        built = build(request)
+        built = build(replace(request, precision=spec.precision, image_size=request.image_size or spec.image_size))
         if built.spec.digest == spec.digest:
             return built
     now, then = built.spec.to_dict(), spec.to_dict()

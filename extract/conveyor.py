@@ -19,11 +19,16 @@ from .lane import Lane
 from .slices import Pause, Slice, Slices
 from .stage import Stage
 
+_TOGETHER = 8
+
 
 @dataclass(frozen=True)
 class _Decode:
+    """An image, by number, and up to `_TOGETHER` of its views; `last` of those that are wanted."""
+
     number: int
     views: tuple[int, ...]
+    last: bool
 
 
 _Step = _Decode | Slice | Pause
@@ -51,12 +56,13 @@ class Conveyor:
     ) -> None:
         self._images, self._size, self._lanes = images, size, lanes
         self._compute, self._store = compute, store
-        self._jobs, self._ahead = jobs, 2 * batch_size + 2 * jobs
         self._policy = lanes[0].rows.policy
-        pending = np.nonzero(np.logical_or.reduce([lane.pending for lane in lanes]))[0]
-        work = " ".join(lane.work for lane in lanes)
-        self._slices = Slices(pending, images.keys, batch_size, work, claims, self._missing, sharers)
-        self._total = len(pending)
+        together = min(1 + lanes[0].rows.views, _TOGETHER)
+        self._jobs, self._ahead = jobs, 2 * batch_size // together + 2 * jobs
+        pending = np.logical_or.reduce([lane.pending for lane in lanes])
+        work = " ".join(lane.rows.work for lane in lanes)
+        self._slices = Slices(pending, images.keys, work, claims, self._missing, sharers)
+        self._total = int(pending.sum())
 
     def run(self, progress: Progress | None = None) -> dict[str, Refusal]:
         """Do all of it; the images that turned out to be unusable, by name.
@@ -84,7 +90,7 @@ class Conveyor:
                     self._total -= int((~step.needs.any(axis=1)).sum())
                     self._finish(step)
                 else:
-                    done += 1
+                    done += step.last
                     if isinstance(outcome, pixels.Refused):
                         refused.update(self._refuse(step, outcome))
                     else:
@@ -101,8 +107,10 @@ class Conveyor:
         for turn in self._slices:
             if isinstance(turn, Slice):
                 for number, needs in zip(turn.numbers, turn.needs, strict=True):
-                    if needs.any():
-                        yield _Decode(int(number), tuple(np.nonzero(needs)[0].tolist()))
+                    views = np.nonzero(needs)[0].tolist()
+                    for start in range(0, len(views), _TOGETHER):
+                        part = tuple(views[start : start + _TOGETHER])
+                        yield _Decode(int(number), part, start + len(part) == len(views))
             yield turn
 
     def _decode(self, step: _Step, decoders: Decoders) -> tuple[Any, Any]:
@@ -130,4 +138,4 @@ class Conveyor:
         """Compute and store the rest of a slice, and then give it back."""
         for lane in self._lanes:
             lane.finish()
-        self._compute(self._store, self._slices.release, done.claim)
+        self._compute(self._store, self._slices.release, done)

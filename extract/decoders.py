@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -18,8 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from ..cache.errors import HumerisError
 from . import pixels
-from .decoder import CPU_SECONDS, send
+from .decoder import CPU_SECONDS, READY, send
 
 WALL_SECONDS = 60
 _OWN_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
@@ -126,8 +128,22 @@ class _Decoder:
 
 
 def _start() -> subprocess.Popen[bytes]:
+    """A decoder that is ready; raises `HumerisError` when none can be started."""
+    command = [sys.executable, "-P", "-m", "humeris.extract.decoder"]
+    for _ in range(2):
+        process = _popen(command)
+        assert process.stdout is not None
+        with contextlib.suppress(EOFError, TimeoutError):
+            if bytes(_read(process.stdout, bytearray(len(READY)), time.monotonic() + WALL_SECONDS)) == READY:
+                return process
+        process.kill()
+        process.communicate()
+    raise HumerisError(f"expected a process that decodes images, found that it ends at once; {shlex.join(command)} says why")
+
+
+def _popen(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "humeris.extract.decoder"],
+        command,
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -9,7 +9,8 @@ from typing import Any
 from ..cache.errors import DataError
 from ..cache.memo import Memo
 from . import arrays, folders, keras_data, listed, source
-from .dataset import Dataset
+from .dataset import SPLITS, Dataset
+from .manifest import NoColumn
 from .pixels import Refused
 
 _EXPECTED = (
@@ -48,9 +49,9 @@ def _folder(root: Path) -> Dataset:
     """What a folder holds. A metadata file decides, unless it has no labels and the folders have."""
     try:
         dataset = listed.beside(root)
-    except DataError:
+    except NoColumn as error:
         dataset = folders.find(root)
-        if dataset.kind == "flat":
+        if error.column != "label" or dataset.kind == "flat" or set(dataset.classes) & set(SPLITS):
             raise
     return dataset or folders.find(root)
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..cache import compression as compressing
 from ..cache.errors import BackboneError, CacheFull
 from ..cache.files import free_bytes
+from ..cache.spec import DESCRIPTION
 from ..cache.store import Store
 from . import source
 from .augment import Policy
@@ -212,9 +213,11 @@ def _pass(
 def _built(job: _Job, store: Store) -> Backbone:
     backbone, spec = job.backbone or build(job.request), job.result.card.spec
     if backbone.spec.digest != spec.digest:
+        then, now = spec.to_dict(), backbone.spec.to_dict()
+        changed = next(name for name in then if then[name] != now[name] and name not in DESCRIPTION)
         raise BackboneError(
-            f"backbone {job.request.title}: expected the weights {spec.weights_sha256[:12]} that were there before, "
-            f"found {backbone.spec.weights_sha256[:12]}; delete {store.path / 'known'} and run the command again"
+            f"backbone {job.request.title}: expected {changed} {str(then[changed])[:40]} as it was before, "
+            f"found {str(now[changed])[:40]}; delete {store.path / 'known'} and run the command again"
         )
     return backbone
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..cache.errors import DeviceError
 from . import taps
 from .graph import Graph
 from .runtime import load_keras
 from .taps import Tap
+
+_MEMORY = re.compile(r"ResourceExhausted|RESOURCE_EXHAUSTED|OutOfMemory|out of memory", re.IGNORECASE)
 
 
 class Forward:
@@ -35,7 +39,14 @@ class Forward:
         for number, image in enumerate(images):
             self._batch[number] = image
         self._batch[len(images) :] = 0
-        results = self.model.predict_on_batch(self._batch)
+        try:
+            results = self.model.predict_on_batch(self._batch)
+        except Exception as error:  # each back end has a type of its own for it
+            if not isinstance(error, MemoryError) and not _MEMORY.search(f"{type(error).__name__} {error}"):
+                raise
+            raise DeviceError(
+                f"batches of {self.batch_size} images: expected memory for them, found too little; lower --batch-size"
+            ) from error
         self.passes += 1
         rows = results if isinstance(results, list | tuple) else [results]
         return [

@@ -160,7 +160,8 @@ def _given(file: FeatureFile, memo: Memo, limit: int | None) -> Images:
     dataset = file.dataset() if limit is None else file.dataset().limited(limit)
     facts = Facts.none(len(dataset.items))
     for number, item in enumerate(dataset.items):
-        facts.put(number, Fact(file.keys[file.number[item.name]].tobytes(), "features"))
+        row = file.number[item.name]
+        facts.put(number, Fact(file.keys[row : row + 1].tobytes(), "features"))  # a slice: one element loses its zeros
     return replace(_resolve(dataset, facts, Known(memo, dataset.root)), given=file)
 
 

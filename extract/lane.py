@@ -41,11 +41,6 @@ class Lane:
         self.images = 0
 
     @property
-    def work(self) -> str:
-        """What is computed, the same for everyone who computes it."""
-        return f"{self.rows.card.spec.digest} {[str(tap) for tap in self._missing]} {self.rows.views} {self.rows.policy}"
-
-    @property
     def pending(self) -> np.ndarray:
         """Mask (n,) of the images that lack a row at any tap and view."""
         return np.asarray(np.logical_or.reduce([mask.any(axis=1) for mask in self._missing.values()]))

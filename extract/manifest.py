@@ -22,6 +22,14 @@ MISSING = {"nan", "NaN", "<NA>"}  # what pandas makes of a missing value when it
 _LONGEST = 1 << 20  # bytes of a line
 
 
+class NoColumn(DataError):
+    """A list lacks a `column` that is needed: `path` or `label`."""
+
+    def __init__(self, column: str, text: str) -> None:
+        super().__init__(text)
+        self.column = column
+
+
 class Row(NamedTuple):
     """One line or row, at `where`; a column that the file lacks is an empty string.
 
@@ -147,9 +155,10 @@ def _places(path: Path, columns: Sequence[str]) -> list[int | None]:
     for field, names in _COLUMNS.items():
         places[field] = next((header.index(name) for name in names if name in header), None)
         if field in _NEEDED and places[field] is None:
-            raise DataError(
+            raise NoColumn(
+                field,
                 f"{path}: expected a column {' or '.join(_COLUMNS[field][:3])}, "
-                f"found the columns {', '.join(header)[:200] or '(none)'}; name the columns as expected"
+                f"found the columns {', '.join(header)[:200] or '(none)'}; name the columns as expected",
             )
     return list(places.values())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cache import compression as compressing
 from ..cache.files import free_bytes
 from ..cache.store import Store
 from .augment import Policy
@@ -37,11 +38,13 @@ class Plan:
     bytes: int
     free: int
     seconds: float
+    views: int = 0
+    compression: str = "none"
 
     @property
     def fits(self) -> bool:
-        """Whether the disk can hold the rows, uncompressed."""
-        return self.bytes <= self.free
+        """Whether the disk can hold the rows; of whole maps to be compressed nobody knows."""
+        return self.bytes <= self.free or self.compression != "none"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -55,6 +58,7 @@ class Plan:
             "bytes": self.bytes,
             "bytes_free": self.free,
             "fits": self.fits,
+            "views": self.views,
             "seconds_estimated": round(self.seconds, 1),
         }
 
@@ -67,11 +71,13 @@ def plan(
     pools: Sequence[str] = (),
     views: int = 0,
     policy: Policy | None = None,
+    compression: str = "none",
 ) -> Plan:
     """What `extract_features` with the same arguments would do; runs no forward pass and stores no row.
 
-    A backbone that was never built here is built once to learn its shapes.
+    A backbone that was never built here is built once to learn its shapes. The seconds are of this processor.
     """
+    compressing.check(compression)
     card, _ = look_up(request, store.memo)
     taps = resolve(patterns, card.layers, card.defaults, pools)
     wanted = Rows(store, card, taps, views, policy)
@@ -89,6 +95,8 @@ def plan(
         rows={str(tap): count for tap, count in rows.items()},
         bytes=wanted.size(masks),
         free=free_bytes(store.path),
+        views=views,
+        compression=compression,
         seconds=pending * (forward + _DECODE_SECONDS / cores()),
     )
 

@@ -40,7 +40,8 @@ def facts(asked: str) -> list[str]:
     """What decides `choose`, found out without Keras."""
     if asked != "auto":
         return [asked]
-    return [asked, device.visible(), str(processor_has_bfloat16())]
+    gpus = device.visible()
+    return [asked, gpus, str(device.compute_capability()) if gpus else "", str(processor_has_bfloat16())]
 
 
 def processor_has_bfloat16() -> bool:

@@ -31,6 +31,11 @@ class Rows:
         self.extractions = [store.extraction(spec) for spec in specs]
         self._bad = [NotFinite(store.memo, spec) for spec in specs]
 
+    @property
+    def work(self) -> str:
+        """What is asked for, the same for everyone who asks for it."""
+        return f"{self.card.spec.digest} {[str(tap) for tap in self.taps]} {self.views} {self.policy}"
+
     def create(self) -> None:
         """Lay the extractions out; finds out a read-only cache before a network runs."""
         for extraction in self.extractions:

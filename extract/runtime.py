@@ -21,9 +21,18 @@ def load_keras() -> Any:
 
             keras.ops.zeros(())
         device.check(keras)
+        _compute_in_float32(keras)
     import keras
 
     return keras
+
+
+def _compute_in_float32(keras: Any) -> None:
+    """On GPUs TensorFlow takes TF32 for float32, with a relative error of 1e-3: another precision under the same key."""
+    if keras.backend.backend() == "tensorflow" and device.gpus_of(keras):
+        import tensorflow
+
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ class Slice:
 
     numbers: np.ndarray
     needs: np.ndarray
-    claim: Claim
+    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True)
@@ -34,58 +34,74 @@ class Pause:
 
 
 class Slices:
-    """The images `pending` (n,), in slices that no other extractor is at.
+    """The images of the mask `pending` (n,), in slices that no other extractor is at.
 
+    All images, pending or not, are divided into blocks that are claimed by name, and the name is made of the block's images
+    and of the work: so extractors agree on them, whenever they begin. A slice is as many blocks as have enough to do.
     missing: asks the cache anew what is missing of some images, (n, views). sharers: how many extractors are known to be
-    at it; several get smaller slices, where the work is small. The name of a slice is made of the work
-    itself, so that extractors of the same data agree on it. Rows that others store meanwhile are not computed again.
+    at it; several get smaller blocks, where the work is small.
     """
 
     def __init__(
         self,
         pending: np.ndarray,
         keys: np.ndarray,
-        batch_size: int,
         work: str,
         claims: Claims,
         missing: Callable[[np.ndarray], np.ndarray],
         sharers: int = 1,
     ) -> None:
-        length = IMAGES if sharers == 1 else min(IMAGES, -(-len(pending) // (_EACH * sharers)))
-        length = -(-length // batch_size) * batch_size
-        parts = [pending[start : start + length] for start in range(0, len(pending), length)]
-        self._waiting = deque((part, _name(work, keys[part])) for part in parts)
+        self._length = IMAGES if sharers == 1 else max(1, min(IMAGES, len(keys) // (_EACH * sharers)))
+        parts = [slice(start, start + self._length) for start in range(0, len(keys), self._length)]
+        blocks = [(part.start + np.nonzero(pending[part])[0], _name(work, keys[part])) for part in parts]
+        self._waiting = deque((numbers, name) for numbers, name in blocks if len(numbers))
         self._claims, self._missing = claims, missing
         self._active: list[Claim] = []
+        self._pause = Pause(0.0)
 
     def __iter__(self) -> Iterator[Slice | Pause]:
         while self._waiting:
-            progress = False
-            for _ in range(len(self._waiting)):
-                numbers, name = self._waiting.popleft()
-                if (claim := self._claims.take(name)) is None:
-                    self._waiting.append((numbers, name))
-                    continue
-                self._active.append(claim)
-                progress = True
-                yield Slice(numbers, self._missing(numbers), claim)
-            if not progress:
-                yield Pause(time.monotonic() + _PAUSE_SECONDS)
+            if time.monotonic() < self._pause.until:  # asked for ahead of time
+                yield self._pause
+                continue
+            numbers, claims = self._take()
+            if claims:
+                yield Slice(numbers, self._missing(numbers), claims)
+            else:
+                self._pause = Pause(time.monotonic() + _PAUSE_SECONDS)
+                yield self._pause
+
+    def _take(self) -> tuple[np.ndarray, tuple[Claim, ...]]:
+        """As many of the waiting blocks as make a slice, and the claims on them; none where others have all of them."""
+        taken: list[np.ndarray] = [np.zeros(0, np.int64)]
+        claims: list[Claim] = []
+        for _ in range(len(self._waiting)):
+            numbers, name = self._waiting.popleft()
+            if (claim := self._claims.take(name)) is None:
+                self._waiting.append((numbers, name))
+                continue
+            taken.append(numbers)
+            claims.append(claim)
+            if 2 * sum(map(len, taken)) > self._length:
+                break
+        self._active += claims
+        return np.concatenate(taken), tuple(claims)
 
     def beat(self) -> None:
         """Say that what was taken is being worked on."""
-        for claim in self._active:
+        for claim in list(self._active):
             claim.beat()
 
-    def release(self, claim: Claim) -> None:
+    def release(self, done: Slice) -> None:
         """Give back a slice whose rows are stored."""
-        self._active.remove(claim)
-        claim.release()
+        for claim in done.claims:
+            self._active.remove(claim)
+            claim.release()
 
     def close(self) -> None:
         """Give everything back."""
-        for claim in list(self._active):
-            self.release(claim)
+        while self._active:
+            self._active.pop().release()
 
 
 def _name(work: str, keys: np.ndarray) -> str:

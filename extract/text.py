@@ -61,9 +61,10 @@ def plans(found: Mapping[str, Any]) -> str:
     parts = [images(found["data"])]
     for each in found["planned"]:
         parts.append(
-            f"{each['backbone']}: {each['to_compute']} of {each['images']} images to compute, about "
-            f"{each['seconds_estimated']:.0f} s; {size(each['bytes'])} to write, {size(each['bytes_free'])} free"
-            f"{'' if each['fits'] else ': it does not fit'}"
+            f"{each['backbone']}: {each['to_compute']} of {each['images'] * (1 + each['views'])} "
+            f"{'images and views of them' if each['views'] else 'images'} to compute, about "
+            f"{each['seconds_estimated']:.0f} s on this processor; {size(each['bytes'])} to write, "
+            f"{size(each['bytes_free'])} free{'' if each['fits'] else ': it does not fit'}"
         )
         parts.append(columns(["  tap", "rows to compute"], [[f"  {tap}", count] for tap, count in each["rows"].items()]))
     return paragraphs(*parts, damaged(found), "nothing was computed")

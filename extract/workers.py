@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +48,12 @@ def extract_on(devices: Sequence[str], order: Order, jobs: int | None, progress:
     try:
         with ProcessPoolExecutor(len(devices), context, _begin, (news,)) as pool:
             working = [pool.submit(_work, number, name, len(devices), order, each) for number, name in enumerate(devices)]
+            done, others = wait(working, return_when=FIRST_EXCEPTION)
+            if others and any(future.exception() for future in done):
+                for child in multiprocessing.active_children():  # they store what they have
+                    os.kill(child.pid or 0, signal.SIGINT)
+            for future in done:
+                future.result()
             return [future.result() for future in working]
     except BrokenProcessPool as error:
         raise DeviceError(
@@ -53,7 +62,7 @@ def extract_on(devices: Sequence[str], order: Order, jobs: int | None, progress:
         ) from error
     finally:
         news.put(None)
-        listener.join()
+        listener.join(5)
 
 
 def add(total: Extracted, part: Extracted) -> None:
@@ -73,6 +82,14 @@ _news: Any = None
 def _begin(news: Any) -> None:
     global _news
     _news = news
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the parent is gone: nobody would ask for the result."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _work(number: int, name: str, sharers: int, order: Order, jobs: int) -> list[Extracted]:
@@ -81,7 +98,7 @@ def _work(number: int, name: str, sharers: int, order: Order, jobs: int) -> list
         images = load_images(order.data, store, limit=order.limit, jobs=jobs)
 
         def stage(_: str) -> Progress:
-            return lambda done, total: _news.put((number, done, total))
+            return lambda done, total: _news.put((number, done, total)) if done % 16 == 0 or done == total else None
 
         return extract_all(
             images, order.requests, order.patterns, store, jobs=jobs, sharers=sharers, progress=stage, **order.options

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from humeris.cache.errors import HumerisError
 from humeris.extract import decoders, pixels, source
 from humeris.extract.augment import Policy
 from humeris.extract.dataset import Item
@@ -203,3 +204,14 @@ def test_the_decoder_loads_neither_keras_nor_hdf5() -> None:
         "import sys, humeris.extract.decoder; print(sorted({'keras', 'tensorflow', 'h5py', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_decoder_that_cannot_start_ends_the_command_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text("import os; os._exit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    with (
+        Decoders(1) as pool,
+        pytest.raises(HumerisError, match=r"found that it ends at once; .* -m humeris.extract.decoder says why"),
+    ):
+        decode(pool, picture(tmp_path / "a.png"))

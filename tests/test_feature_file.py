@@ -324,3 +324,12 @@ def test_groups_survive_our_own_file(tmp_path: Path, humeris: Callable[..., Any]
     assert [(each.name, each.item.group, each.digest) for each in after.used] == [
         (each.name, each.item.group, each.digest) for each in before.used
     ]
+
+
+def test_keys_that_end_in_zeros_are_whole(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(2000, 8)).astype(np.float32)
+    found = load(write(tmp_path / "many.h5", features=rows, labels=np.arange(2000) % 3))
+    assert len(found.used) == 2000
+    assert {len(image.digest) for image in found.used} == {32}
+    assert any(image.digest.endswith(b"\0") for image in found.used)

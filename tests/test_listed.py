@@ -282,3 +282,13 @@ def test_two_metadata_files_in_one_folder_are_one_line(tmp_path: Path) -> None:
         (tmp_path / f"metadata.{form}").write_text("")
     with pytest.raises(DataError, match=r"expected one metadata file, found metadata.csv and metadata.jsonl"):
         detect(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["file_name,text\n0.jpg,a cat\n", 'file_name,label\n"0.jpg,cat\n'])
+def test_metadata_that_cannot_be_used_never_makes_classes_of_splits(content: str, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "0.jpg").write_bytes(b"\xff\xd8\xff")
+        (tmp_path / split / "metadata.csv").write_text(content)
+    with pytest.raises(DataError, match=r"metadata.csv.*: expected"):
+        detect(tmp_path)

@@ -129,3 +129,14 @@ def test_an_image_that_cannot_be_decoded_is_refused_in_the_passes_of_every_size(
             assert not rows.missing(each.images.keys).any()
         again = extract_all(load_images(photos, store), requests, ["block4_out"], store)
     assert [each.passes for each in again] == [0, 0, 0]
+
+
+def test_many_views_come_in_groups_and_are_all_there(photos: Path) -> None:
+    policy = Policy.parse("flip,crop")
+    with Store(write=True) as store:
+        images = load_images(photos, store, limit=1)
+        done = extract_features(images, NANO, ["block4_out"], store, views=19, policy=policy, batch_size=16)
+        assert (done.computed, done.rows) == (60, {"block4_out:avg": 60})
+        augmented = store.extraction(replace(done.card.spec, views=policy.version)).features("block4_out", "avg")
+        assert not any(augmented.missing(images.keys, view).any() for view in range(1, 20))
+        assert extract_features(images, NANO, ["block4_out"], store, views=19, policy=policy).passes == 0
