@@ -37,6 +37,7 @@ Data = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
+        readable=False,
         help="Class or split folders, a CSV, JSONL or Parquet with path,label, an .npz, or keras.datasets.NAME.",
     ),
 ]
@@ -82,8 +83,9 @@ Select = Annotated[str | None, typer.Option(envvar="HUMERIS_SELECT", help="Choos
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", envvar="HUMERIS_JOBS", min=1, help="Default: every core.")]
 CacheFolder = Annotated[
     Path | None,
-    typer.Option("--cache", envvar="HUMERIS_CACHE", help="The cache folder.", show_default="the user's cache"),
-]
+    typer.Option("--cache", envvar="HUMERIS_CACHE", readable=False,  # our own errors say so in one line
+                 help="The cache folder.", show_default="the user's cache"),
+]  # fmt: skip
 Seed = Annotated[
     int, typer.Option(envvar="HUMERIS_SEED", min=0, max=2**32 - 1, help="Of folds, MLP heads and random weights.")
 ]

@@ -55,7 +55,7 @@ class Claims:
         """The claim on `name`, or None while another process has it. Where no file can be written everything is granted."""
         path, draft = self._folder / f"claim-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            _write(draft, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+            _write(draft, json.dumps(_owner()).encode())
             for _ in range(2):
                 with suppress(FileExistsError):
                     os.link(draft, path)  # the claim and whose it is appear at once
@@ -79,18 +79,31 @@ def _write(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def _owner() -> dict[str, str | int]:
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid()}
+
+
+def _boot() -> str:
+    """What tells one start of this machine from another, where the system says it."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 def _void(path: Path) -> bool:
     """Whether nobody works on the claim at `path` any more."""
-    void = False
     try:
         silent = time.time() - path.stat().st_mtime
-        void = silent > _STALE_SECONDS
         owner = read_json(path)
-        if owner.get("host") == socket.gethostname():
-            void = silent > _HUNG_SECONDS
+        if owner["host"] != socket.gethostname():
+            return silent > _STALE_SECONDS
+        if owner["boot"] == _boot():
             os.kill(owner["pid"], 0)
+            return silent > _HUNG_SECONDS
     except (FileNotFoundError, ProcessLookupError):
         return True
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return void
-    return void
+    except OSError:  # also when the process is somebody else's
+        return False
+    except (ValueError, KeyError, TypeError, OverflowError):  # claims appear whole: this one lost its bytes to a power cut
+        return True
+    return True

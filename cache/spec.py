@@ -57,7 +57,7 @@ class Spec:
     def title(self) -> str:
         """The backbone's name for people, with its arguments."""
         parts = [self.backbone, *(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())]
-        if self.precision != "float32":
+        if self.precision not in {"float32", ""}:
             parts.append(f"precision={self.precision}")
         if self.weights.startswith("random"):
             parts.append("weights=random")

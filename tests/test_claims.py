@@ -36,7 +36,7 @@ def test_a_claim_of_a_process_that_is_gone_is_void(tmp_path: Path) -> None:
 
 def test_a_claim_from_another_host_is_void_once_it_was_silent_for_a_minute(tmp_path: Path) -> None:
     path = tmp_path / "claim-a"
-    path.write_text(json.dumps({"host": socket.gethostname() + "-other", "pid": 1}))
+    path.write_text(json.dumps({"host": socket.gethostname() + "-other", "boot": "", "pid": 1}))
     assert Claims(tmp_path).take("a") is None
     os.utime(path, (time.time() - 61, time.time() - 61))
     assert Claims(tmp_path).take("a") is not None
@@ -57,12 +57,17 @@ def test_a_heartbeat_keeps_a_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     claim.release()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": 1}', b'{"host": "?", "pid": "x"}', b"\xff\xfe"])
-def test_a_garbled_claim_holds_for_a_minute_and_no_longer(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "claim-a"
-    path.write_bytes(content.replace(b"?", socket.gethostname().encode()))
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": "?", "boot": "", "pid": "x"}', b"\xff\xfe"])
+def test_a_claim_that_lost_its_bytes_is_void(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "claim-a").write_bytes(content.replace(b"?", socket.gethostname().encode()))
+    assert Claims(tmp_path).take("a") is not None
+
+
+def test_a_claim_from_before_the_machine_started_again_is_void(tmp_path: Path) -> None:
+    assert Claims(tmp_path).take("a") is not None
+    owner = json.loads((tmp_path / "claim-a").read_text())
     assert Claims(tmp_path).take("a") is None
-    os.utime(path, (0, 0))
+    (tmp_path / "claim-a").write_text(json.dumps({**owner, "boot": "another"}))
     assert Claims(tmp_path).take("a") is not None
 
 
