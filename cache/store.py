@@ -104,10 +104,13 @@ class Store:
         root = self.path / "features"
         for name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()) if root.is_dir() else ():
             path = root / name / "spec.json"
-            if (spec := read_spec(path)) is not None:
+            spec = read_spec(path)
+            if spec is None and path.exists():  # it may have been published since
+                spec = read_spec(path)
+                if spec is None:
+                    self.trust.refuse(path, "not the spec of this folder")
+            if spec is not None:
                 yield self._extraction(root / name, spec)
-            elif path.exists():
-                self.trust.refuse(path, "not the spec of this folder")
 
     def _extraction(self, path: Path, spec: Spec) -> Extraction:
         known = self._extractions.get(path)

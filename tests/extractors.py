@@ -58,6 +58,11 @@ class Extractor:
         return self._paths["err"].read_text() if self._paths["err"].exists() else ""
 
     @property
+    def said(self) -> str:
+        """Everything it printed."""
+        return self.err + self._paths["out"].read_text()
+
+    @property
     def json(self) -> Any:
         """What it printed, after it ended well."""
         assert self.code == 0, (self.code, self.err)

@@ -65,7 +65,7 @@ def one_round(
         running.sort(key=lambda pair: pair[0])
         until, extractor = running.pop(0)
         if extractor.ended(until - time.monotonic()):
-            assert extractor.code == 0, extractor.err
+            assert extractor.code == 0, extractor.said
             whole = True
             continue
         extractor.kill(signal.SIGKILL)

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from humeris.cache import rows, shard, trust
+from humeris.cache import store as store_module
 from humeris.cache.errors import CacheError, CacheReadOnly, NotACache, RowsMissing
-from humeris.cache.extraction import Extraction
+from humeris.cache.extraction import Extraction, read_spec
 from humeris.cache.features import Features
 from humeris.cache.spec import Spec
 from humeris.cache.stamp import Stamp
@@ -764,3 +765,20 @@ def test_every_cache_error_is_one_line_of_text(tmp_path: Path) -> None:
     assert str(error) == "somewhere: something"
     assert isinstance(error, CacheError)
     assert isinstance(error, OSError)
+
+
+def test_a_spec_that_is_published_while_it_is_looked_for_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(tmp_path / "cache", write=True) as store:
+        store.extraction(SPEC).create()
+    looked: list[Path] = []
+
+    def late(path: Path) -> Spec | None:
+        looked.append(path)
+        return None if len(looked) == 1 else read_spec(path)
+
+    monkeypatch.setattr(store_module, "read_spec", late)
+    found = Store(tmp_path / "cache")
+    assert [each.spec for each in found.extractions()] == [SPEC]
+    assert found.damaged == []
