@@ -182,7 +182,8 @@ def run(
     with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage)
         options = {"pools": pool or [], "batch_size": batch_size}
-        split(images, select)  # labels that cannot be used are found out before any device computes
+        if workers:
+            split(images, select)  # which `run_all` does first, but here the devices compute before it
         apart = _apart(workers, data, limit, requests, layer or [], store.path, options, jobs, stage)
         result = run_all(
             images, requests, layer or [], families, store, pools=pool or [], batch_size=batch_size, select=select,
