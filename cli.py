@@ -172,13 +172,13 @@ def run(
 ) -> int:
     """Extract, sweep and export: one command, one model."""
     from .cache.store import Store
-    from .classify import heads, text
+    from .classify import family, text
     from .classify.pipeline import run as run_all
     from .classify.splits import split
 
     requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed, precision)
     workers = _devices(device)
-    families = [heads.parse(text) for text in head or ["logreg"]]
+    families = [family.parse(text) for text in head or ["logreg"]]
     with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage)
         options = {"pools": pool or [], "batch_size": batch_size}

@@ -95,8 +95,10 @@ class Features:
         """Mask (n,) of the keys that have no row of `view`."""
         return self.find(keys, view)[0] < 0
 
-    def read(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
+    def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
         """Rows (n, ...) of `view` in the order of `keys`, in the widest dtype among the shards; bfloat16 as float32.
+
+        With `columns` (from start to stop) only those of the flattened rows, (n, stop - start).
 
         Raises `RowsMissing` rather than fill a gap. A shard that another process removes while it is read is a gap too,
         unless another shard holds its rows.
@@ -112,21 +114,25 @@ class Features:
                     f"{self.path}: expected rows of one shape, found {sorted({item.shape[1:] for item in shards})}; "
                     "delete this folder and run `humeris extract` again"
                 )
+            if columns is not None:
+                shape = (columns.stop - columns.start,)
             out = np.empty((len(keys), *shape), np.result_type(*(item.dtype for item in shards)))
-            if self._gather(shards, numbers, rows, out):
+            if self._gather(shards, numbers, rows, out, columns):
                 return out
         raise RowsMissing(
             f"{self.path}: expected rows for {len(keys)} images, found {int((numbers >= 0).sum())}; "
             "run `humeris extract` on the same data to compute the rest"
         )
 
-    def _gather(self, shards: list[shard.Shard], numbers: np.ndarray, rows: np.ndarray, out: np.ndarray) -> bool:
+    def _gather(
+        self, shards: list[shard.Shard], numbers: np.ndarray, rows: np.ndarray, out: np.ndarray, columns: slice | None
+    ) -> bool:
         """Fill `out` from the shards; False when one of them could not be read any more and another look is needed."""
 
         def fill(places: np.ndarray) -> bool:
             item = shards[numbers[places[0]]]
             try:
-                reading.read(item.path, item.layout, rows[places], out, places)
+                reading.read(item.path, item.layout, rows[places], out, places, columns)
             except FileNotFoundError:
                 return False
             except shard.Damaged as damage:

@@ -53,19 +53,27 @@ class Layout:
         return (stored.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else stored
 
 
-def read(path: Path | str, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+def read(
+    path: Path | str,
+    layout: Layout,
+    rows: np.ndarray,
+    out: np.ndarray,
+    places: np.ndarray,
+    columns: slice | None = None,
+) -> None:
     """Put the rows numbered `rows` (m,) at `out[places]`; `out` (n, ...) is contiguous and `places` ascends.
 
+    With `columns` only those of the flattened rows, and `out` is (n, columns): of plain rows no other byte is read.
     Raises `FileNotFoundError` when the file is gone, `Damaged` when it is not what it was and `Unreadable` when it may be.
     """
     try:
         if layout.compression == "blosc2":
             with h5py.File(path, "r", locking=False) as file:
-                _scatter(_blosc2_blocks(file["features"], layout, rows), layout, rows, out, places)
+                _scatter(_blosc2_blocks(file["features"], layout, rows), layout, rows, out, places, columns)
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            _read(descriptor, layout, rows, out, places)
+            _read(descriptor, layout, rows, out, places, columns)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -76,9 +84,14 @@ def read(path: Path | str, layout: Layout, rows: np.ndarray, out: np.ndarray, pl
         raise Unreadable(f"cannot be read: {error.strerror}") from error
 
 
-def _read(descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+def _read(
+    descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray, columns: slice | None
+) -> None:
     if layout.compression == "gzip":
-        _scatter(_gzip_blocks(descriptor, layout, rows), layout, rows, out, places)
+        _scatter(_gzip_blocks(descriptor, layout, rows), layout, rows, out, places, columns)
+        return
+    if columns is not None:
+        _fill_columns(descriptor, layout, rows, out, places, columns)
         return
     runs = _runs(rows, places)
     if len(runs) * _BLOCK > len(rows) * layout.row_bytes * 16 and len(rows) * 4 > layout.shape[0]:
@@ -108,14 +121,31 @@ def _fill_runs(descriptor: int, layout: Layout, runs: list[tuple[int, int, int]]
         _fill(descriptor, target[place * width : (place + count) * width], layout.offset + row * width)
 
 
+def _fill_columns(
+    descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray, columns: slice
+) -> None:
+    size = layout.dtype.itemsize
+    stored = np.empty(columns.stop - columns.start, layout.dtype)
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        _fill(descriptor, _bytes(stored), layout.offset + row * layout.row_bytes + columns.start * size)
+        out[place] = layout.values(stored)
+
+
 def _scatter(
-    blocks: Iterator[tuple[int, np.ndarray]], layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray
+    blocks: Iterator[tuple[int, np.ndarray]],
+    layout: Layout,
+    rows: np.ndarray,
+    out: np.ndarray,
+    places: np.ndarray,
+    columns: slice | None = None,
 ) -> None:
     """Copy from blocks (number of the first row, rows as stored), which come in the order of the file."""
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     for first, block in blocks:
         begin, end = np.searchsorted(ordered, [first, first + len(block)])
+        if columns is not None:
+            block = block.reshape(len(block), -1)[:, columns]
         mine, numbers = places[order[begin:end]], ordered[begin:end] - first
         whole = len(numbers) == len(block) and bool((numbers == np.arange(len(block))).all())
         out[mine] = layout.values(block if whole else block[numbers])

@@ -15,7 +15,7 @@ from ..cache.files import make_folder, write_errors
 from ..cache.store import Store
 from ..extract.images import Progress, load_images
 from ..extract.request import Request
-from . import heads
+from . import family
 from .pipeline import Outcome, run
 
 
@@ -64,7 +64,7 @@ def demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str], Pro
                 images,
                 [Request.parse("nano", weights=weights)],
                 ["block*_out"],
-                [heads.parse("logreg")],
+                [family.parse("logreg")],
                 store,
                 out=out,
                 jobs=jobs,

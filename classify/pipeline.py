@@ -12,7 +12,7 @@ from ..extract.extraction import Extracted, extract_all
 from ..extract.images import Images, Progress
 from ..extract.request import Request
 from .export import Exported, export
-from .heads import Family
+from .family import Family
 from .run import Run
 from .splits import split
 from .sweep import sweep

@@ -17,6 +17,7 @@ from ..extract.feature_file import FeatureFile, FileRows
 from ..extract.not_finite import NotFinite, images_at_fault
 from ..extract.request import Request
 from ..extract.taps import Tap, closest, matches
+from .matrix import Matrix, Part
 from .trial import Source
 
 Shelf = Store | FeatureFile  # where features are
@@ -82,8 +83,8 @@ def find(
     return Found(complete, depth, left_out, excused)
 
 
-def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> np.ndarray:
-    """Rows (n, d) float32 of the sources side by side; raises `RunError` when the cache no longer has them."""
+def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> Matrix:
+    """The features of the images `keys` (n,), those of the sources side by side; `RunError` when the cache lost them."""
     extractions = {extraction.path.name: extraction for extraction in store.extractions()}
     for source in wanted:
         if source.extraction not in extractions:
@@ -91,13 +92,12 @@ def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> np.ndarray
                 f"{store.path}: expected the extraction {source.extraction}, found it gone; "
                 f"run `humeris extract` with -b {source.backbone} -l {source.layer}:{source.pool} again"
             )
-    parts = [rows(extractions[source.extraction].features(source.layer, source.pool), keys) for source in wanted]
-    return parts[0] if len(parts) == 1 else np.hstack(parts)
+    return matrix([extractions[source.extraction].features(source.layer, source.pool) for source in wanted], keys)
 
 
-def rows(features: Features | FileRows, keys: np.ndarray) -> np.ndarray:
-    """Rows (n, d) float32, maps flattened in row-major order."""
-    return features.read(keys).reshape(len(keys), -1).astype(np.float32, copy=False)
+def matrix(stored: Sequence[Features | FileRows], keys: np.ndarray) -> Matrix:
+    """The plain views of the images `keys` (n,), nothing of them read yet but one row."""
+    return Matrix.stored([Part(each, keys, np.zeros(len(keys), np.intp)) for each in stored])
 
 
 def _tap(features: Features | FileRows) -> Tap:

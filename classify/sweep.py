@@ -23,8 +23,10 @@ from ..extract.request import Request
 from ..extract.source import cores
 from ..extract.taps import Tap
 from . import metrics, sources, tables
+from .family import FAMILIES, Family, parse
 from .head import Head
-from .heads import FAMILIES, Family, parse
+from .matrix import Matrix
+from .problem import Problem
 from .run import Run
 from .splits import Splits, split
 from .trial import Score, Source, Trial, ranked
@@ -131,13 +133,15 @@ def _try_all(
     done = run.trials()
     tasks = [_Task(source, family) for family in families for source in found]
     left = [task for task in tasks if not all(trial in done for trial in task.trials)]
-    folds = list(splits.folds(seed))
+    rows = splits.development
+    folds = tuple((np.searchsorted(rows, fit), np.searchsorted(rows, score)) for fit, score in splits.folds(seed))
     count = len(tasks) - len(left)
 
     def arguments(keras: bool) -> Iterator[tuple[Any, ...]]:
         for task in left:
             if task.family.uses_keras == keras:
-                yield task, sources.rows(found[task.source], keys), splits.labels, folds, seed
+                features = sources.matrix([found[task.source]], keys[rows])
+                yield task, Problem(features, splits.labels[rows], len(splits.classes), folds, np.arange(len(rows))), seed
 
     for task, scores in chain(_parallel(_solve, arguments(False), jobs), _parallel(_solve, arguments(True), 1)):
         run.append(dict(zip(task.trials, scores, strict=True)))
@@ -146,11 +150,8 @@ def _try_all(
             progress(count, len(tasks))
 
 
-def _solve(
-    task: _Task, features: np.ndarray, labels: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]], seed: int
-) -> tuple[_Task, list[Score]]:
-    family = task.family
-    return task, family.module.cross_validate(features, labels, folds, family.settings, seed)
+def _solve(task: _Task, problem: Problem, seed: int) -> tuple[_Task, list[Score]]:
+    return task, task.family.module.cross_validate(problem, task.family.settings, seed)
 
 
 def _parallel(function: Callable[..., Any], arguments: Iterator[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
@@ -164,10 +165,10 @@ def _parallel(function: Callable[..., Any], arguments: Iterator[tuple[Any, ...]]
         yield from pool(starmap(delayed(function), arguments))
 
 
-def train(trial: Trial, score: Score, features: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int) -> Head:
-    """The head of `trial`, trained on features (n, d) and labels (n,)."""
-    module = FAMILIES[trial.head]
-    head: Head = module.fit(features, labels, trial.setting, score.detail, classes, seed)
+def train(trial: Trial, score: Score, features: Matrix, labels: np.ndarray, classes: Sequence[str], seed: int) -> Head:
+    """The head of `trial`, trained on all of features (n, d) and labels (n,)."""
+    problem = Problem(features, labels, len(classes), (), np.arange(len(labels)))
+    head: Head = FAMILIES[trial.head].fit(problem, trial.setting, score.detail, classes, seed)
     return head
 
 
@@ -179,7 +180,7 @@ def _conclude(
     chosen = ranked(scores)[0]
     features = sources.load(store, chosen.sources, images.keys)
     rows = splits.development
-    head = run.head(chosen) or train(chosen, scores[chosen], features[rows], splits.labels[rows], splits.classes, seed)
+    head = run.head(chosen) or train(chosen, scores[chosen], features.take(rows), splits.labels[rows], splits.classes, seed)
     probabilities = head.predict_proba(features[splits.test])
     run.save_head(chosen, head)
     tables.write(run, images, splits, scores, probabilities)

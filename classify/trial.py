@@ -61,13 +61,15 @@ class Trial:
 class Score:
     """How a trial did on the images held out for choosing.
 
-    accuracy, log_loss: mean over folds. folds: accuracy of each. detail: what the head wants kept (epochs, curves).
+    accuracy, log_loss: mean over folds. folds: accuracy of each. right: hexadecimal digits of the packed bits that say which
+    images (in the order of the problem) were classified rightly. detail: what the head wants kept (epochs, curves).
     """
 
     accuracy: float
     log_loss: float
     folds: tuple[float, ...]
     seconds: float = 0.0
+    right: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -126,14 +126,16 @@ class FeatureFile:
         at = order[np.minimum(np.searchsorted(self.keys, keys, sorter=order), self._count - 1)]
         return np.where(self.keys[at] == keys, at, -1)
 
-    def read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """The rows numbered `rows` (n,) of one data set."""
+    def read(self, name: str, rows: np.ndarray, columns: slice | None = None) -> np.ndarray:
+        """The rows numbered `rows` (n,) of one data set, or `columns` of them flattened, (n, columns)."""
         with self._opened() as file:
             stored = _numbers(file, name)
-            out = np.empty((len(rows), *stored.shape[1:]), stored.dtype)
+            shape = stored.shape[1:] if columns is None else (columns.stop - columns.start,)
+            out = np.empty((len(rows), *shape), stored.dtype)
             for start, block in _blocks(stored):
                 here = np.nonzero((rows >= start) & (rows < start + len(block)))[0]
-                out[here] = block[rows[here] - start]
+                wanted = block if columns is None else block.reshape(len(block), -1)[:, columns]
+                out[here] = wanted[rows[here] - start]
         return out
 
     def _describe(self, file: h5py.File) -> tuple[list[str], dict[str, list[str]]]:
@@ -181,14 +183,14 @@ class FileRows:
         rows = self._file.rows(keys)
         return np.asarray((rows < 0) | self._file.bad[self._name][rows])
 
-    def read(self, keys: np.ndarray) -> np.ndarray:
-        """Rows (n, ...) in the order of `keys`; raises `RowsMissing` rather than fill a gap."""
+    def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
+        """Rows (n, ...) in the order of `keys`, or `columns` of the flattened rows; `RowsMissing` rather than fill a gap."""
         rows = self._file.rows(keys)
-        if (rows < 0).any():
+        if view or (rows < 0).any():
             raise RowsMissing(
                 f"{self._file.path}: expected {len(keys)} rows, found {int((rows >= 0).sum())}: it was changed"
             )
-        return self._file.read(self._name, rows)
+        return self._file.read(self._name, rows, columns)
 
 
 def _about(file: h5py.File) -> dict[str, Any]:

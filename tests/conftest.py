@@ -103,7 +103,7 @@ class Finished:
 
     def __init__(self, folder: Path) -> None:
         from humeris.cache.store import Store
-        from humeris.classify import heads, pipeline
+        from humeris.classify import family, pipeline
         from humeris.extract.images import load_images
         from humeris.extract.request import Request
 
@@ -116,7 +116,7 @@ class Finished:
                 load_images(self.photos, store, jobs=1),
                 [Request.parse("nano")],
                 ["block4_out", "block5_out"],
-                [heads.parse("logreg,C=0.1/1")],
+                [family.parse("logreg,C=0.1/1")],
                 store,
                 out=self.path,
                 jobs=1,

@@ -17,6 +17,7 @@ from humeris.cache.store import Store
 from humeris.classify import parity
 from humeris.classify.export import MEMBER, Exported, export
 from humeris.classify.parity import keras_answers
+from humeris.classify.problem import Problem
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
 from humeris.extract.extraction import extract_features
@@ -120,17 +121,18 @@ def test_a_trial_that_did_not_win_is_trained_on_everything_but_the_test_split(
     own: tuple[Run, Store, Path], not_the_winner: Exported
 ) -> None:
     from humeris.classify import sources
-    from humeris.classify.heads import FAMILIES
+    from humeris.classify.family import FAMILIES
 
     run, store, _ = own
     trial, score = run.trial(not_the_winner.trial.id)
     records = sorted(run.images(), key=lambda record: record.digest)
     keys = np.array([record.digest for record in records], dtype="S32")
     learnt = np.array([record.split != "test" for record in records])
-    features = sources.load(store, trial.sources, keys)
+    features = sources.load(store, trial.sources, keys).array()
     labels = np.array([["blob", "noise", "stripes"].index(record.label) for record in records])
     fit = FAMILIES[trial.head].fit
-    expected = fit(features[learnt], labels[learnt], trial.setting, score.detail, ["blob", "noise", "stripes"], 0)
+    problem = Problem.of(features[learnt], labels[learnt], [])
+    expected = fit(problem, trial.setting, score.detail, ["blob", "noise", "stripes"], 0)
     head = run.head(trial)
     assert head is not None
     assert np.abs(head.predict_proba(features) - expected.predict_proba(features)).max() < 1e-6

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from humeris.cache.errors import HeadError, RunError
+from humeris.classify.family import FAMILIES, parse
 from humeris.classify.head import Dense, Head, softmax_of
-from humeris.classify.heads import FAMILIES, parse
 
 
 def some_head(seed: int = 0) -> Head:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from humeris.classify import mlp
+from humeris.classify.heads import mlp
+from humeris.classify.problem import Problem
 from humeris.classify.trial import Score
 
 SETTING = {"hidden": 8, "dropout": 0.2, "learning_rate": 0.01, "batch_size": 16, "epochs": 6}
@@ -29,7 +30,7 @@ def problem() -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray
 def scores() -> list[Score]:
     features, labels, folds = problem()
     longer = {**SETTING, "dropout": 0.0, "epochs": 60, "hidden": 32}
-    return mlp.cross_validate(features, labels, folds, [SETTING, longer], seed=3)
+    return mlp.cross_validate(Problem.of(features, labels, folds), [SETTING, longer], seed=3)
 
 
 def test_an_mlp_learns_what_no_linear_head_can(scores: list[Score]) -> None:
@@ -54,16 +55,16 @@ def test_a_score_is_json(scores: list[Score]) -> None:
 
 def test_the_same_seed_gives_the_same_scores(scores: list[Score]) -> None:
     features, labels, folds = problem()
-    again = mlp.cross_validate(features, labels, folds, [SETTING], seed=3)[0]
+    again = mlp.cross_validate(Problem.of(features, labels, folds), [SETTING], seed=3)[0]
     assert again.folds == scores[0].folds
     assert again.detail == scores[0].detail
-    other = mlp.cross_validate(features, labels, folds, [SETTING], seed=4)[0]
+    other = mlp.cross_validate(Problem.of(features, labels, folds), [SETTING], seed=4)[0]
     assert other.detail["curves"] != scores[0].detail["curves"]
 
 
 def test_the_same_seed_gives_the_same_head() -> None:
     features, labels, _ = problem()
-    heads = [mlp.fit(features, labels, SETTING, {"epochs": 3}, ["a", "b"], seed=seed) for seed in (3, 3, 4)]
+    heads = [mlp.fit(Problem.of(features, labels, []), SETTING, {"epochs": 3}, ["a", "b"], seed=seed) for seed in (3, 3, 4)]
     answers = [head.predict_proba(features) for head in heads]
     assert (answers[0] == answers[1]).all()
     assert (answers[0] != answers[2]).any()
@@ -74,7 +75,7 @@ def test_training_leaves_the_callers_random_numbers_alone() -> None:
     random.seed(11)
     np.random.seed(11)
     python, numpy = random.getstate(), np.random.get_state()
-    mlp.cross_validate(features, labels, folds, [{**SETTING, "epochs": 1}], seed=0)
+    mlp.cross_validate(Problem.of(features, labels, folds), [{**SETTING, "epochs": 1}], seed=0)
     assert random.getstate() == python
     after: Any = np.random.get_state()
     assert all(np.array_equal(one, two) for one, two in zip(numpy, after, strict=True))
@@ -87,7 +88,7 @@ def test_a_head_answers_as_its_keras_model(monkeypatch: pytest.MonkeyPatch) -> N
     kept = []
     dense = mlp._Model.dense
     monkeypatch.setattr(mlp._Model, "dense", lambda self: (kept.append(self), dense(self))[1])
-    head = mlp.fit(features, labels, SETTING, {"epochs": 4}, ["a", "b"], seed=0)
+    head = mlp.fit(Problem.of(features, labels, []), SETTING, {"epochs": 4}, ["a", "b"], seed=0)
     scaled = StandardScaler().fit(features).transform(features)
     theirs = kept[0]._network.predict_on_batch(scaled)
     assert np.ptp(theirs, axis=0).max() > 0.05
@@ -97,8 +98,8 @@ def test_a_head_answers_as_its_keras_model(monkeypatch: pytest.MonkeyPatch) -> N
 def test_constant_columns_are_no_obstacle() -> None:
     features, labels, folds = problem()
     features[:, 3] = 7
-    (found,) = mlp.cross_validate(features, labels, folds, [{**SETTING, "epochs": 2}], seed=0)
-    head = mlp.fit(features, labels, SETTING, {"epochs": 2}, ["a", "b"], seed=0)
+    (found,) = mlp.cross_validate(Problem.of(features, labels, folds), [{**SETTING, "epochs": 2}], seed=0)
+    head = mlp.fit(Problem.of(features, labels, []), SETTING, {"epochs": 2}, ["a", "b"], seed=0)
     assert np.isfinite(found.log_loss)
     assert np.isfinite(head.predict_proba(features)).all()
 

@@ -13,7 +13,7 @@ import pytest
 
 from humeris.cache.errors import DataError
 from humeris.cache.store import Store
-from humeris.classify import heads, parity, pipeline
+from humeris.classify import family, parity, pipeline
 from humeris.extract.images import load_images
 from humeris.extract.request import Request
 
@@ -59,7 +59,7 @@ def run_again(finished: Any, photos: Path, cache: Path, out: Path) -> pipeline.O
     with Store(cache, write=True) as store:
         return pipeline.run(
             load_images(photos, store, jobs=1), [Request.parse("nano")], ["block4_out", "block5_out"],
-            [heads.parse("logreg,C=0.1/1")], store, out=out, jobs=1,
+            [family.parse("logreg,C=0.1/1")], store, out=out, jobs=1,
         )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_labels_are_checked_before_anything_is_computed(
         draw_image(tmp_path / "photos/only" / f"{seed}.png", 0, seed)
     store = Store(tmp_path / "cache", write=True)
     with pytest.raises(DataError, match="expected at least two classes"):
-        pipeline.run(load_images(tmp_path / "photos", store), [Request.parse("nano")], [], [heads.parse("logreg")], store)
+        pipeline.run(load_images(tmp_path / "photos", store), [Request.parse("nano")], [], [family.parse("logreg")], store)
 
 
 def test_an_image_that_cannot_be_decoded_costs_that_image_alone(
@@ -142,7 +142,7 @@ def test_two_backbones_are_extracted_and_compared_in_one_run(
     requests = [Request.parse("nano"), Request.parse("nano", weights="random")]
     with Store(tmp_path / "cache2", write=True) as store:
         outcome = pipeline.run(
-            load_images(finished.photos, store, jobs=1), requests, ["block5_out"], [heads.parse("logreg,C=0.1")], store,
+            load_images(finished.photos, store, jobs=1), requests, ["block5_out"], [family.parse("logreg,C=0.1")], store,
             out=tmp_path / "run", jobs=1,
         )  # fmt: skip
     assert [each.computed for each in outcome.extracted] == [0, 42]
@@ -161,6 +161,6 @@ def test_the_progress_of_each_stage_is_reported(finished: Any, tmp_path: Path, m
     with Store(tmp_path / "cache2", write=True) as store:
         pipeline.run(
             load_images(finished.photos, store, jobs=1), [Request.parse("nano")], ["block4_out", "block5_out"],
-            [heads.parse("logreg,C=0.1/1")], store, out=tmp_path / "run", jobs=1, progress=stage,
+            [family.parse("logreg,C=0.1/1")], store, out=tmp_path / "run", jobs=1, progress=stage,
         )  # fmt: skip
     assert seen == {"heads": [(1, 2), (2, 2)]}

@@ -15,7 +15,8 @@ import pytest
 
 from humeris.cache.store import Store
 from humeris.classify import sources
-from humeris.classify.heads import FAMILIES
+from humeris.classify.family import FAMILIES
+from humeris.classify.problem import Problem
 from humeris.classify.stack import stack
 from humeris.extract.backbone import build
 from humeris.extract.extraction import extract_features
@@ -121,9 +122,11 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, draw_image: Callable[..., P
         for key in KEYS:
             of, pool, family = key.split("-")
             if of == name:
-                features = sources.rows(store.extraction(done.card.spec).features(TAPPED[name], pool), images.keys)
+                features = sources.matrix(
+                    [store.extraction(done.card.spec).features(TAPPED[name], pool)], images.keys
+                ).array()
                 fit, detail = FAMILIES[family].fit, {"epochs": 6}
-                head = fit(features[~held_out], labels[~held_out], SETTINGS[family], detail, classes, 0)
+                head = fit(Problem.of(features[~held_out], labels[~held_out], []), SETTINGS[family], detail, classes, 0)
                 stack(backbone, [Tap(TAPPED[name], pool)], head).save(folder / f"{key}.keras")
                 cached[key] = head.predict_proba(features[held_out])
     pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in test])
@@ -177,16 +180,16 @@ def test_nothing_of_ours_is_needed_to_load_a_model(matrix: Matrix) -> None:
 
 
 def test_several_taps_are_set_side_by_side_in_the_order_of_the_sources(finished: Any) -> None:
-    from humeris.classify import logreg
+    from humeris.classify.heads import logreg
 
     store = Store(finished.cache)
     images: Images = load_images(finished.photos, store, jobs=1)
     chosen = [finished.run.trial(trial.id)[0].sources[0] for trial in finished.run.trials()]
     by_layer = {source.layer: source for source in chosen}
     wanted = [by_layer["block5_out"], by_layer["block4_out"]]
-    features = sources.load(store, wanted, images.keys)
+    features = sources.load(store, wanted, images.keys).array()
     labels = np.array([images.dataset.classes.index(label) for label in images.labels])
-    head = logreg.fit(features, labels, {"C": 0.1}, {}, images.dataset.classes, 0)
+    head = logreg.fit(Problem.of(features, labels, []), {"C": 0.1}, {}, images.dataset.classes, 0)
     model = stack(build(Request.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
     pixels = np.stack([decode(image.path.read_bytes(), (64, 64)) for image in images.used])
     assert np.abs(model.predict_on_batch(pixels) - head.predict_proba(features)).max() <= 1e-4

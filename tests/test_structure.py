@@ -14,7 +14,7 @@ import humeris
 
 ROOT = Path(humeris.__file__).parent
 FOLDERS = ("cache", "extract", "classify")
-MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 CODE = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
@@ -49,7 +49,7 @@ def imported(path: Path) -> list[tuple[str, bool]]:
     [("cache", ("extract", "classify", "cli")), ("extract", ("classify", "cli")), ("classify", ("cli",))],
 )
 def test_the_flow_of_imports_is_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
-    files = sorted((ROOT / folder).glob("*.py"))
+    files = sorted((ROOT / folder).rglob("*.py"))
     assert len(files) > 5
     wrong = [f"{path.name} imports {name}" for path in files for name, _ in imported(path) if name.startswith(forbidden)]
     assert wrong == []
@@ -141,7 +141,8 @@ def test_only_the_face_and_the_command_line_lie_at_the_root() -> None:
 def test_the_packages_listed_are_the_folders_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = project["tool"]["setuptools"]["packages"]
-    assert sorted(listed) == sorted(["humeris", *(f"humeris.{name}" for name in FOLDERS)])
+    folders = {path.relative_to(ROOT).parent for path in MODULES}
+    assert sorted(listed) == sorted(["humeris", *(f"humeris.{'.'.join(folder.parts)}" for folder in folders)])
     there = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "examples", "benchmarks"}
     assert there == set(FOLDERS)
 

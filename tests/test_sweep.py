@@ -16,7 +16,8 @@ import pytest
 from humeris.cache.errors import DataError, HeadError, RunError
 from humeris.cache.spec import Spec
 from humeris.cache.store import Store
-from humeris.classify import logreg
+from humeris.classify.heads import logreg
+from humeris.classify.problem import Problem
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
 from humeris.extract.images import Images, load_images
@@ -161,7 +162,7 @@ def test_the_winner_is_trained_again_on_train_and_val(
     run = sweep(images, store, ["logreg,C=0.1"], out=tmp_path / "run", jobs=1)
     rows = store.extraction(some_spec()).features("layer", "avg").read(images.keys)
     learnt = np.array([image.item.split != "test" for image in images.used])
-    expected = logreg.fit(rows[learnt], numbers(images)[learnt], {"C": 0.1}, {}, ["cat", "dog"], 0)
+    expected = logreg.fit(Problem.of(rows[learnt], numbers(images)[learnt], []), {"C": 0.1}, {}, ["cat", "dog"], 0)
     head = run.head(run.trial()[0])
     assert head is not None
     assert (head.layers[0].weights == expected.layers[0].weights).all()
@@ -242,7 +243,7 @@ def count_solved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     solve = logreg.cross_validate
 
     def counted(*arguments: Any) -> Any:
-        solved.append(len(arguments[3]))
+        solved.append(len(arguments[1]))
         return solve(*arguments)
 
     monkeypatch.setattr(logreg, "cross_validate", counted)

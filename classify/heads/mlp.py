@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.errors import HeadError
-from ..extract.runtime import fresh_names, load_keras, seeded
-from . import metrics
-from .head import Dense, Head
-from .trial import Score
+from ...cache.errors import HeadError
+from ...extract.runtime import fresh_names, load_keras, seeded
+from .. import metrics
+from ..head import Dense, Head
+from ..problem import Problem
+from ..trial import Score
 
 # setting -> (default, type)
 _OPTIONS: dict[str, tuple[Any, type]] = {
@@ -42,57 +43,46 @@ def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tried
 
 
-def cross_validate(
-    features: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[tuple[np.ndarray, np.ndarray]],
-    tried: Sequence[Mapping[str, Any]],
-    seed: int,
-) -> list[Score]:
-    """The score of each setting: features (n, d) float32, labels (n,), folds of (fit, score) rows.
+def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+    """The score of each setting.
 
     The number of epochs is a setting like any other: the one with the lowest log-loss, averaged over the folds, is kept
     (`detail["epochs"]`), and `fit` trains for as many.
     """
     from sklearn.preprocessing import StandardScaler
 
-    count = int(labels.max()) + 1
+    features, labels = problem.features.array(), problem.labels
     scores = []
     for setting in tried:
         began = time.perf_counter()
-        model = _Model(features.shape[1], count, setting, seed)
+        model = _Model(features.shape[1], problem.classes, setting, seed)
+        answers: list[list[np.ndarray]] = []
         curves: dict[str, list[list[float]]] = {}
-        for fit_rows, score_rows in folds:
+        for fit_rows, score_rows in problem.folds:
             scaler = StandardScaler().fit(features[fit_rows])
             held_out = (scaler.transform(features[score_rows]), labels[score_rows])
             history = model.train(scaler.transform(features[fit_rows]), labels[fit_rows], setting["epochs"], held_out)
+            answers.append(model.answers)
             for name, curve in history.items():
                 curves.setdefault(name, []).append(curve)
         mean = {name: np.mean(curve, axis=0) for name, curve in curves.items()}
         epoch = int(np.argmin(mean["val_loss"]))
-        scores.append(
-            Score(
-                accuracy=float(mean["val_accuracy"][epoch]),
-                log_loss=float(mean["val_loss"][epoch]),
-                folds=tuple(curve[epoch] for curve in curves["val_accuracy"]),
-                seconds=time.perf_counter() - began,
-                detail={"epochs": epoch + 1, "curves": {name: curve.round(5).tolist() for name, curve in mean.items()}},
-            )
-        )
+        detail = {"epochs": epoch + 1, "curves": {name: curve.round(5).tolist() for name, curve in mean.items()}}
+        scores.append(problem.score([fold[epoch] for fold in answers], time.perf_counter() - began, detail))
     return scores
 
 
 def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
+    problem: Problem,
     setting: Mapping[str, Any],
     detail: Mapping[str, Any],
     classes: Sequence[str],
     seed: int,
 ) -> Head:
-    """The head fitted on all given rows for `detail["epochs"]` epochs, with the scaler folded in."""
+    """The head fitted on all rows for `detail["epochs"]` epochs, with the scaler folded in."""
     from sklearn.preprocessing import StandardScaler
 
+    features, labels = problem.features.array(), problem.labels
     scaler = StandardScaler().fit(features)
     model = _Model(features.shape[1], len(classes), setting, seed)
     model.train(scaler.transform(features), labels, detail["epochs"])
@@ -106,6 +96,7 @@ class _Model:
     def __init__(self, columns: int, classes: int, setting: Mapping[str, Any], seed: int) -> None:
         keras = load_keras()
         self._setting, self._seed = setting, seed
+        self.answers: list[np.ndarray] = []
         with fresh_names(), seeded(seed):
             self._network = keras.Sequential(
                 [
@@ -137,6 +128,7 @@ class _Model:
         shuffle = np.random.default_rng(self._seed)
         size = self._setting["batch_size"]
         curves: dict[str, list[float]] = {}
+        self.answers = []
         for _ in range(epochs):
             order = shuffle.permutation(len(features))
             self._network.reset_metrics()
@@ -145,6 +137,7 @@ class _Model:
                 logs = self._network.train_on_batch(features[rows], labels[rows], return_dict=True)
             if held_out is not None:
                 probabilities = self._probabilities(held_out[0])
+                self.answers.append(probabilities)
                 logs["val_loss"] = metrics.log_loss(held_out[1], probabilities)
                 logs["val_accuracy"] = (probabilities.argmax(axis=1) == held_out[1]).mean()
             for name, value in logs.items():

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ..cache.errors import HeadError
-from . import logreg, mlp
+from .heads import logreg, mlp
 
 FAMILIES: Mapping[str, ModuleType] = {"logreg": logreg, "mlp": mlp}
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.errors import HeadError
-from . import metrics
-from .head import Head, softmax_of
-from .trial import Score
+from ...cache.errors import HeadError
+from ..head import Head, softmax_of
+from ..problem import Problem
+from ..trial import Score
 
 # Inverse regularisation strengths, weakest fit first, so that each solution starts the next.
 PATH = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -32,54 +32,42 @@ def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"C": value} for value in sorted(set(values))]
 
 
-def cross_validate(
-    features: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[tuple[np.ndarray, np.ndarray]],
-    tried: Sequence[Mapping[str, Any]],
-    seed: int,
-) -> list[Score]:
-    """The score of each setting: features (n, d) float32, labels (n,), folds of (fit, score) rows."""
+def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+    """The score of each setting."""
     from sklearn.preprocessing import StandardScaler
 
-    count = int(labels.max()) + 1
-    accuracy, loss, seconds = (np.zeros((len(tried), len(folds))) for _ in range(3))
+    features, labels = problem.features.array(), problem.labels
+    answers: list[list[np.ndarray]] = [[] for _ in tried]
+    seconds = np.zeros(len(tried))
     converged = [True] * len(tried)
-    for column, (fit_rows, score_rows) in enumerate(folds):
+    for fit_rows, score_rows in problem.folds:
         scaler = StandardScaler().fit(features[fit_rows])
         fit_on, score_on = scaler.transform(features[fit_rows]), scaler.transform(features[score_rows])
         model = _model(seed)
         for row, setting in enumerate(tried):
             began = time.perf_counter()
             converged[row] &= _fit(model.set_params(C=setting["C"]), fit_on, labels[fit_rows])
-            seconds[row, column] = time.perf_counter() - began
-            probabilities = np.zeros((len(score_rows), count))
+            seconds[row] += time.perf_counter() - began
+            probabilities = np.zeros((len(score_rows), problem.classes))
             probabilities[:, model.classes_] = model.predict_proba(score_on)
-            accuracy[row, column] = (probabilities.argmax(axis=1) == labels[score_rows]).mean()
-            loss[row, column] = metrics.log_loss(labels[score_rows], probabilities)
+            answers[row].append(probabilities)
     return [
-        Score(
-            accuracy=float(accuracy[row].mean()),
-            log_loss=float(loss[row].mean()),
-            folds=tuple(accuracy[row].tolist()),
-            seconds=float(seconds[row].sum()),
-            detail={"converged": converged[row]},
-        )
-        for row in range(len(tried))
+        problem.score(each, float(took), {"converged": ended})
+        for each, took, ended in zip(answers, seconds, converged, strict=True)
     ]
 
 
 def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
+    problem: Problem,
     setting: Mapping[str, Any],
     detail: Mapping[str, Any],  # noqa: ARG001 - every family's `fit` takes what its `cross_validate` kept
     classes: Sequence[str],
     seed: int,
 ) -> Head:
-    """The head fitted on all given rows, with the scaler folded in."""
+    """The head fitted on all rows, with the scaler folded in."""
     from sklearn.preprocessing import StandardScaler
 
+    features, labels = problem.features.array(), problem.labels
     scaler = StandardScaler().fit(features)
     model = _model(seed).set_params(C=setting["C"])
     _fit(model, scaler.transform(features), labels)

@@ -1,0 +1,1 @@
+"""Head families: what is trained on cached rows, a file each."""

@@ -1,0 +1,61 @@
+"""What heads are trained on and compared by: rows with labels, and folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import metrics
+from .matrix import Matrix
+from .trial import Score
+
+Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows that may be learnt from; the test split never gets here.
+
+    features (rows, d); labels (rows,): class numbers; classes: how many; folds: (fit, score) row numbers;
+    images (rows,): the number of the image that each row shows, the same for its views; threads: processor threads to use.
+    """
+
+    features: Matrix
+    labels: np.ndarray
+    classes: int
+    folds: Folds
+    images: np.ndarray
+    threads: int = 1
+
+    @classmethod
+    def of(cls, features: np.ndarray, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Problem:
+        """The problem of arrays: features (n, ...), labels (n,), a row an image."""
+        return cls(Matrix.of(features), labels, int(labels.max()) + 1, tuple(folds), np.arange(len(labels)))
+
+    def score(self, answers: Sequence[np.ndarray], seconds: float = 0.0, detail: Mapping[str, Any] | None = None) -> Score:
+        """The score of probabilities (rows to score, classes) for each fold.
+
+        The probabilities of one image's views are averaged, so that each image counts once.
+        """
+        right = np.zeros(int(self.images.max()) + 1, bool)
+        accuracy, loss = [], []
+        for (_, rows), probabilities in zip(self.folds, answers, strict=True):
+            images, first, places = np.unique(self.images[rows], return_index=True, return_inverse=True)
+            mean = np.zeros((len(images), self.classes))
+            np.add.at(mean, places, probabilities)
+            mean /= np.bincount(places)[:, None]
+            labels = self.labels[rows][first]
+            right[images] = mean.argmax(axis=1) == labels
+            accuracy.append(float(right[images].mean()))
+            loss.append(metrics.log_loss(labels, mean))
+        return Score(
+            accuracy=float(np.mean(accuracy)),
+            log_loss=float(np.mean(loss)),
+            folds=tuple(accuracy),
+            seconds=seconds,
+            right=np.packbits(right).tobytes().hex(),
+            detail=dict(detail or {}),
+        )
