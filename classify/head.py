@@ -82,6 +82,16 @@ def softmax_of(weights: np.ndarray, bias: np.ndarray) -> Dense:
 def _activate(values: np.ndarray, activation: str) -> np.ndarray:
     if activation == "relu":
         return np.asarray(np.maximum(values, 0))
+    if activation == "leaky_relu":
+        return np.asarray(np.maximum(values, np.float32(0.2) * values))
+    if activation in {"silu", "mish", "gelu"}:
+        from scipy.special import erf, expit
+
+        if activation == "silu":
+            return np.asarray(values * expit(values))
+        if activation == "gelu":
+            return np.asarray(values * (1 + erf(values * np.float32(0.5**0.5))) / 2)
+        return np.asarray(values * np.tanh(np.logaddexp(values, np.float32(0))))
     if activation == "softmax":
         powers = np.exp(values - values.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
