@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson, 1927): it stays inside [0, 1] and holds near both ends."""
-    z = 1.959963984540054
-    share = right / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
+from .calibration import calibration_error, calibration_error_by_chance, reliability
+from .intervals import of_means, wilson
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -24,11 +17,24 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(-np.log(np.clip(true, np.finfo(np.float32).eps, 1.0)).mean())
 
 
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared distance of probabilities (n, classes) from the truth, 0 to 2 (Brier, 1950)."""
+    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * true + 1).mean())
+
+
+def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> float:
+    """The share of images whose class is among the `k` most probable; of equal ones the later classes come first."""
+    best = np.argsort(probabilities, axis=1, kind="stable")[:, -k:]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Scores of probabilities (n, classes) against labels (n,), as JSON values.
 
-    Accuracy with its 95 % interval, balanced accuracy (over the classes that occur), macro-F1, log-loss, per class
-    precision, recall, F1 and count, and the confusion matrix (rows are true classes).
+    Accuracy, balanced accuracy and macro-F1 (over the classes that occur) with their 95 % intervals, log-loss, Brier score,
+    top-5 accuracy where there are more than five classes, expected calibration error with the table it is from and what
+    chance alone would show, per class precision, recall, F1 and count, and the confusion matrix (rows are true classes).
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -37,13 +43,23 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
     right = int((predicted == labels).sum())
     precision, recall, f1, count = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
     occurs = count > 0
+    confusion = confusion_matrix(labels, predicted, labels=numbers)
+    balanced_95, f1_95 = of_means(confusion)
+    bins = reliability(labels, probabilities)
     return {
         "images": len(labels),
         "accuracy": right / len(labels),
         "accuracy_95": list(wilson(right, len(labels))),
         "balanced_accuracy": float(recall[occurs].mean()),
+        "balanced_accuracy_95": list(balanced_95),
         "macro_f1": float(f1[occurs].mean()),
+        "macro_f1_95": list(f1_95),
+        **({"top_5_accuracy": top_k_accuracy(labels, probabilities, 5)} if len(classes) > 5 else {}),
         "log_loss": log_loss(labels, probabilities),
+        "brier_score": brier_score(labels, probabilities),
+        "calibration_error": calibration_error(bins),
+        "calibration_error_by_chance": calibration_error_by_chance(probabilities),
+        "reliability": bins,
         "per_class": [
             {
                 "class": name,
@@ -54,5 +70,5 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
             }
             for number, name in enumerate(classes)
         ],
-        "confusion": confusion_matrix(labels, predicted, labels=numbers).tolist(),
+        "confusion": confusion.tolist(),
     }

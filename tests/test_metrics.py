@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as peer
 
-from humeris.classify.metrics import log_loss, report, wilson
+from humeris.classify.calibration import calibration_error, calibration_error_by_chance, reliability
+from humeris.classify.intervals import of_means, wilson
+from humeris.classify.metrics import brier_score, log_loss, report, top_k_accuracy
 
 
 def answers(rows: int = 80, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -17,25 +19,6 @@ def answers(rows: int = 80, classes: int = 4, seed: int = 0) -> tuple[np.ndarray
     scores = random.normal(size=(rows, classes)) + 1.5 * np.eye(classes)[labels]
     powers = np.exp(scores)
     return labels, (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    ("right", "total", "low", "high"),
-    # Newcombe, Statistics in Medicine 17 (1998), table I: the score method without continuity correction
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_the_interval_is_the_published_one(right: int, total: int, low: float, high: float) -> None:
-    assert wilson(right, total) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
-
-
-def test_the_interval_stays_inside_zero_and_one_and_is_symmetric() -> None:
-    for total in (1, 7, 300):
-        for right in range(total + 1):
-            low, high = wilson(right, total)
-            mirrored = wilson(total - right, total)
-            assert 0 <= low <= right / total + 1e-12
-            assert right / total - 1e-12 <= high <= 1
-            assert (low, high) == (pytest.approx(1 - mirrored[1]), pytest.approx(1 - mirrored[0]))
 
 
 def test_scores_equal_scikit_learns() -> None:
@@ -47,6 +30,8 @@ def test_scores_equal_scikit_learns() -> None:
     assert found["accuracy_95"] == list(wilson((labels == predicted).sum(), 80))
     assert found["balanced_accuracy"] == pytest.approx(peer.balanced_accuracy_score(labels, predicted))
     assert found["macro_f1"] == pytest.approx(peer.f1_score(labels, predicted, average="macro"))
+    means = of_means(peer.confusion_matrix(labels, predicted))
+    assert (found["balanced_accuracy_95"], found["macro_f1_95"]) == (list(means[0]), list(means[1]))
     assert found["log_loss"] == pytest.approx(peer.log_loss(labels, probabilities), abs=1e-5)
     assert found["confusion"] == peer.confusion_matrix(labels, predicted).tolist()
     columns = peer.precision_recall_fscore_support(labels, predicted)
@@ -83,3 +68,49 @@ def test_a_report_is_json() -> None:
     labels, probabilities = answers()
     found = report(labels, probabilities, list("abcd"))
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("classes", [2, 4, 9])
+def test_the_brier_score_is_scikit_learns(classes: int) -> None:
+    labels, probabilities = answers(classes=classes)
+    probabilities = probabilities.astype(np.float64) / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    given = probabilities if classes > 2 else probabilities[:, 1]
+    expected = peer.brier_score_loss(labels, given, scale_by_half=False)
+    assert brier_score(labels, probabilities) == pytest.approx(expected)
+    assert report(labels, probabilities, [str(number) for number in range(classes)])["brier_score"] == pytest.approx(
+        expected
+    )
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_top_k_accuracy_is_scikit_learns(k: int) -> None:
+    labels, probabilities = answers(classes=9)
+    assert top_k_accuracy(labels, probabilities, k) == peer.top_k_accuracy_score(labels, probabilities, k=k)
+    coarse = np.round(probabilities, 1)  # full of ties
+    assert top_k_accuracy(labels, coarse, k) == peer.top_k_accuracy_score(labels, coarse, k=k)
+
+
+def test_top_5_accuracy_is_reported_where_there_are_more_than_five_classes() -> None:
+    labels, probabilities = answers(classes=9)
+    found = report(labels, probabilities, list("abcdefghi"))
+    assert found["top_5_accuracy"] == peer.top_k_accuracy_score(labels, probabilities, k=5)
+    assert found["accuracy"] < found["top_5_accuracy"] < 1
+    assert "top_5_accuracy" not in report(*answers(classes=5), list("abcde"))
+
+
+def test_a_report_holds_its_table_of_calibration() -> None:
+    labels, probabilities = answers(rows=200)
+    found = report(labels, probabilities, list("abcd"))
+    assert found["reliability"] == reliability(labels, probabilities)
+    assert found["calibration_error"] == calibration_error(found["reliability"])
+    assert found["calibration_error_by_chance"] == calibration_error_by_chance(probabilities)
+
+
+def test_intervals_of_a_report_hold_their_estimates() -> None:
+    for seed in range(20):
+        labels, probabilities = answers(rows=25, seed=seed)
+        found = report(labels, probabilities, list("abcd"))
+        for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+            low, high = found[f"{name}_95"]
+            assert 0 <= low <= found[name] <= high <= 1
+            assert high - low > 0.1
