@@ -1,0 +1,139 @@
+"""The winner against the runner-up: exact, on the same images, with an interval that holds."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from math import comb, lgamma
+
+import numpy as np
+import pytest
+
+from humeris.classify.intervals import of_paired_difference
+from humeris.classify.paired import compare, runner_up
+from humeris.classify.problem import Problem
+from humeris.classify.trial import Score, Source, Trial
+
+DEEP, SHALLOW = Source("nano", "nano-1", "block5_out", "avg"), Source("nano", "nano-1", "block2_out", "avg")
+
+
+def trial(source: Source, head: str = "logreg", c: float = 1.0) -> Trial:
+    return Trial((source,), head, {"C": c})
+
+
+def scored(right: str, accuracy: float | None = None, log_loss: float = 0.5) -> Score:
+    """The score of a trial that answered the images marked 1 rightly."""
+    bits = np.array([each == "1" for each in right])
+    share = bits.mean() if accuracy is None else accuracy
+    return Score(float(share), log_loss, (float(share),), right=np.packbits(bits).tobytes().hex())
+
+
+def by_hand(first: int, second: int) -> float:
+    """Twice the smaller tail of a fair coin."""
+    total = first + second
+    tail = sum(comb(total, number) for number in range(min(first, second) + 1)) / 2**total
+    return float(min(1.0, 2 * tail))
+
+
+def test_the_counts_and_the_difference_are_of_the_same_images() -> None:
+    scores = {trial(DEEP): scored("1111111100"), trial(SHALLOW): scored("1111000010")}
+    found = compare(scores, 10)
+    assert found is not None
+    assert (found.winner, found.runner_up, found.images) == (trial(DEEP).id, trial(SHALLOW).id, 10)
+    assert (found.only_winner, found.only_runner_up) == (4, 1)
+    assert found.difference == pytest.approx(0.3)
+    assert found.p_value == pytest.approx(0.375)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 0), (6, 0), (9, 3), (7, 7), (21, 4), (60, 41)])
+def test_the_p_value_is_mcnemars_exact_one(first: int, second: int) -> None:
+    rest = 130 - first - second
+    winner, other = "1" * first + "0" * second + "1" * rest, "0" * first + "1" * second + "1" * rest
+    found = compare({trial(DEEP): scored(winner), trial(SHALLOW): scored(other, accuracy=0.0)}, 130)
+    assert found is not None
+    assert (found.only_winner, found.only_runner_up) == (first, second)
+    assert found.p_value == pytest.approx(by_hand(first, second))
+
+
+def test_the_test_never_calls_equals_different_more_than_one_time_in_twenty() -> None:
+    for total in range(1, 60):
+        level = sum(comb(total, first) / 2**total for first in range(total + 1) if by_hand(first, total - first) <= 0.05)
+        assert level <= 0.05
+
+
+def test_the_runner_up_is_another_head_or_another_source() -> None:
+    best = {trial(DEEP): scored("1110"), trial(DEEP, c=2.0): scored("1110", log_loss=0.6)}
+    assert runner_up(best) is None
+    assert compare(best, 4) is None
+    weak = {trial(SHALLOW): scored("1000")}
+    assert runner_up({**best, **weak}) == trial(SHALLOW)
+    other_head = {trial(DEEP, "ridge"): scored("1100")}
+    assert runner_up({**best, **weak, **other_head}) == trial(DEEP, "ridge")
+
+
+def test_the_runner_up_is_the_next_in_the_ranking_not_the_most_different() -> None:
+    scores = {trial(DEEP): scored("1111"), trial(DEEP, "ridge"): scored("1110"), trial(SHALLOW): scored("1000")}
+    assert runner_up(scores) == trial(DEEP, "ridge")
+
+
+def test_the_bits_are_those_that_a_problem_keeps() -> None:
+    labels = np.arange(23) % 2
+    folds = [(np.arange(12, 23), np.arange(12)), (np.arange(12), np.arange(12, 23))]
+    problem = Problem.of(np.zeros((23, 1)), labels, folds)
+    random = np.random.default_rng(0)
+    guesses = [random.integers(0, 2, 23) for _ in range(2)]
+    scores = {
+        trial(source): problem.score([np.eye(2)[guess[rows]] for _, rows in folds])
+        for source, guess in zip((DEEP, SHALLOW), guesses, strict=True)
+    }
+    found = compare(scores, 23)
+    assert found is not None
+    first, second = (guess == labels for guess in guesses)
+    if found.winner != trial(DEEP).id:
+        first, second = second, first
+    assert (found.only_winner, found.only_runner_up) == ((first & ~second).sum(), (second & ~first).sum())
+    assert found.only_winner != found.only_runner_up
+
+
+def test_only_images_that_were_scored_count() -> None:
+    """With a validation split the training images have bits too, all of them 0."""
+    scores = {trial(DEEP): scored("0000" + "1111"), trial(SHALLOW): scored("0000" + "1100")}
+    found = compare(scores, 4)
+    assert found is not None
+    assert found.difference == 0.5
+
+
+def test_a_comparison_is_json() -> None:
+    found = compare({trial(DEEP): scored("11"), trial(SHALLOW): scored("10")}, 2)
+    assert found is not None
+    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+    low, high = found.difference_95
+    assert low < found.difference < high
+
+
+def coverage(total: int, first: float, second: float) -> float:
+    """The exact chance that the interval holds the true difference, over every outcome of `total` images."""
+    held = 0.0
+    for b, c in product(range(total + 1), repeat=2):
+        if b + c <= total:
+            low, high = of_paired_difference(b, c, total)
+            if low <= first - second <= high:
+                ways = lgamma(total + 1) - lgamma(b + 1) - lgamma(c + 1) - lgamma(total - b - c + 1)
+                logs = b * np.log(first) + c * np.log(second) + (total - b - c) * np.log(1 - first - second)
+                held += float(np.exp(ways + logs))
+    return held
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.03, 0.03), (0.08, 0.02), (0.1, 0.1), (0.2, 0.05), (0.3, 0.25)])
+@pytest.mark.parametrize("total", [30, 80])
+def test_the_interval_of_the_difference_holds_about_95_times_in_100(total: int, first: float, second: float) -> None:
+    assert 0.935 < coverage(total, first, second) < 1
+
+
+def test_the_interval_of_the_difference_is_agresti_and_mins() -> None:
+    b, c, n = 7.5, 1.5, 23.0  # 7 and 1 of 21, half an image added to each of four cells
+    middle, error = (b - c) / n, np.sqrt((b + c) / n - ((b - c) / n) ** 2) / np.sqrt(n)
+    expected = (middle - 1.959963984540054 * error, middle + 1.959963984540054 * error)
+    assert of_paired_difference(7, 1, 21) == pytest.approx(expected)
+    assert of_paired_difference(1, 7, 21) == pytest.approx((-expected[1], -expected[0]))
+    assert of_paired_difference(1, 0, 1)[1] == 1.0
