@@ -6,19 +6,19 @@ the classes' coordinates along its left singular vectors, which come from the sm
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from .matrix import Matrix
+from .neighbours import nearest
 
 NEIGHBOURS = 5
 _GRID = 128  # first look at the ratio of precisions, in steps of its logarithm
 _STEPS = 48  # golden sections after that: 1e-8 of a grid step
 _GOLDEN = (5**0.5 - 1) / 2
-_ROWS = 2048  # whose similarities to as many others are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -186,32 +186,16 @@ def knn_accuracy(
     """The mean accuracy over folds of the vote of the nearest rows by cosine similarity; a tie goes to the first class.
 
     It is scikit-learn's `KNeighborsClassifier(neighbours, metric="cosine")`, with fewer neighbours where a fold has fewer
-    rows. Rows and similarities are in memory a block at a time.
+    rows.
     """
     return float(np.mean([_fold_accuracy(features, labels, fit, score, neighbours) for fit, score in folds]))
 
 
 def _fold_accuracy(features: Matrix, labels: np.ndarray, fit: np.ndarray, score: np.ndarray, neighbours: int) -> float:
-    right, kept = 0, min(neighbours, len(fit))
-    for places, rows in _unit(features, score):
-        near, whose = np.zeros((len(rows), 0), np.float32), np.zeros((len(rows), 0), np.intp)
-        for where, against in _unit(features, fit):
-            near = np.hstack([near, rows @ against.T])
-            whose = np.hstack([whose, np.broadcast_to(labels[fit[where]], (len(rows), len(against)))])
-            if near.shape[1] > kept:
-                top = np.argpartition(-near, kept - 1, axis=1)[:, :kept]
-                near, whose = np.take_along_axis(near, top, 1), np.take_along_axis(whose, top, 1)
-        votes = np.zeros((len(rows), int(labels.max()) + 1), np.intp)
-        np.add.at(votes, (np.arange(len(rows))[:, None], whose), 1)
-        right += int((votes.argmax(axis=1) == labels[score[places]]).sum())
-    return right / len(score)
-
-
-def _unit(features: Matrix, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """(positions, values): rows of length one, those of zeros left at zero."""
-    for places, values in features.blocks(rows, _ROWS):
-        lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
-        yield places, values / np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]
+    _, places = nearest(features, score, features, fit, neighbours)
+    votes = np.zeros((len(score), int(labels.max()) + 1), np.intp)
+    np.add.at(votes, (np.arange(len(score))[:, None], labels[fit][places]), 1)
+    return float((votes.argmax(axis=1) == labels[score]).mean())
 
 
 def centroid_accuracy(features: Matrix, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -11,7 +11,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from humeris.classify import transferability
+from humeris.classify import neighbours
 from humeris.classify.matrix import Matrix, Part
 from humeris.classify.transferability import Moments, centroid_accuracy, h_score, knn_accuracy, log_me
 
@@ -224,7 +224,7 @@ def test_features_on_disk_are_read_in_blocks_and_score_the_same(
 @pytest.mark.parametrize("name", ["tall", "wide", "square", "two classes", "no signal"])
 @pytest.mark.parametrize("rows", [2048, 7])
 def test_neighbours_and_centroids_are_scikit_learns(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transferability, "_ROWS", rows)
+    monkeypatch.setattr(neighbours, "_ROWS", rows)
     features, labels = SHAPES[name]
     folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(features, labels))
     near, centre = [], []
