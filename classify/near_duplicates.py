@@ -42,8 +42,8 @@ def find(test: Matrix, development: Matrix) -> list[Pair]:
     Measured on 396 photographs of ants and bees, 100 of them copied; found of 100 (JPEG quality 50 / 20; half size; 160 px;
     cropped by up to 5 / 10 / 20 %; mirrored; brighter). MobileNetV2-0.35 out_relu:avg 100 / 98; 100; 79; 100 / 100 / 91;
     100; 100. Its block_13_expand_relu:avg 100 / 69; 96; 31; 96 / 89 / 45; 100; 99. nano block5_out:avg 100 / 100; 100; 100;
-    97 / 78 / 23; 5; 100. No copy was taken for one of another photograph; of 5 x 80 photographs without a copy at most one was
-    taken for a copy. Through nano, 4 of 1,000 test images of CIFAR-10 had a copy among 5,000, all of them true, and of 389
+    97 / 78 / 23; 5; 100. No copy was taken for one of another photograph; of 5 x 80 photographs without a copy one at most
+    was. Through nano, 4 of 1,000 test images of CIFAR-10 had a copy among 5,000, all of them true, and of 389
     handwritten digits none had one among 1,408.
     Rows are read a block at a time.
     """
