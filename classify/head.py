@@ -1,4 +1,4 @@
-"""A trained head: dense layers from a row of features to class probabilities, in plain arrays."""
+"""A trained head: layers from a row of features to class probabilities, in plain arrays."""
 
 from __future__ import annotations
 
@@ -12,61 +12,57 @@ from typing import Any
 import numpy as np
 
 from ..cache.errors import RunError
-
-
-@dataclass(frozen=True)
-class Dense:
-    """`activation(x @ weights + bias)`; weights (d, k) and bias (k,) are float32."""
-
-    weights: np.ndarray
-    bias: np.ndarray
-    activation: str = "linear"
-
-    def scaled(self, mean: np.ndarray, deviation: np.ndarray) -> Dense:
-        """The layer that takes raw rows where this one takes `(x - mean) / deviation`, computed in float64."""
-        weights = self.weights.astype(np.float64) / deviation.astype(np.float64)[:, None]
-        bias = self.bias.astype(np.float64) - mean.astype(np.float64) @ weights
-        return Dense(weights.astype(np.float32), bias.astype(np.float32), self.activation)
+from .layers import Dense as Dense
+from .layers import Layer, described, restored
+from .matrix import Matrix
 
 
 @dataclass(frozen=True)
 class Head:
-    """Dense layers, the last one a softmax over `classes`."""
+    """Layers; what comes out of the last one are the probabilities of `classes`."""
 
-    layers: tuple[Dense, ...]
+    layers: tuple[Layer, ...]
     classes: tuple[str, ...]
 
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities (n, classes) float32 of rows (n, ...); maps are flattened in row-major order."""
-        values = features.reshape(len(features), -1).astype(np.float32)
-        for layer in self.layers:
-            values = _activate(values @ layer.weights + layer.bias, layer.activation)
-        return values
+    def predict_proba(self, features: np.ndarray | Matrix) -> np.ndarray:
+        """Probabilities (n, classes) float32 of rows (n, ...), a block at a time; maps are flattened in row-major order."""
+        matrix = features if isinstance(features, Matrix) else Matrix.of(features)
+        out = np.empty((len(matrix), len(self.classes)), np.float32)
+        for positions, values in matrix.blocks():
+            for layer in self.layers:
+                values = layer.apply(values)
+            out[positions] = values
+        return out
 
     def arrays(self) -> bytes:
-        """The weights as the bytes of an `.npz` file, without pickle."""
+        """The layers' arrays (`weights0`, `bias0`, `weights1` and so on) as the bytes of an `.npz` file, without pickle."""
         buffer = io.BytesIO()
-        named = {f"weights{i}": layer.weights for i, layer in enumerate(self.layers)}
-        named |= {f"bias{i}": layer.bias for i, layer in enumerate(self.layers)}
+        named = {f"{name}{i}": getattr(layer, name) for i, layer in enumerate(self.layers) for name in layer.numbers}
         np.savez(buffer, allow_pickle=False, **named)
         return buffer.getvalue()
 
     def description(self) -> dict[str, Any]:
         """What the arrays do not say, as JSON values."""
-        return {"classes": list(self.classes), "activations": [layer.activation for layer in self.layers]}
+        return {"classes": list(self.classes), "layers": [described(layer) for layer in self.layers]}
 
     @classmethod
     def load(cls, arrays: Path, description: Mapping[str, Any]) -> Head:
-        """The head of an `.npz` file and its description; raises `RunError`."""
+        """The head of an `.npz` file and its description; raises `RunError`.
+
+        A description of the first format has no layers but the activations of dense ones.
+        """
         try:
+            dense = [{"kind": "dense", "activation": activation} for activation in description.get("activations", [])]
             with arrays.open("rb") as file, np.load(file, allow_pickle=False) as named:
-                layers = [
-                    Dense(named[f"weights{i}"], named[f"bias{i}"], activation)
-                    for i, activation in enumerate(description["activations"])
-                ]
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+                layers = tuple(restored(each, named, i) for i, each in enumerate(description.get("layers", dense)))
+            classes, width = tuple(description["classes"]), None
+            for layer in layers:
+                width = layer.fits(width)
+            if width != len(classes):
+                raise ValueError(f"probabilities of {width} classes, where {len(classes)} are named")
+        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{arrays}: expected a head written by `humeris sweep`, found: {error}") from error
-        return cls(tuple(layers), tuple(description["classes"]))
+        return cls(layers, classes)
 
 
 def softmax_of(weights: np.ndarray, bias: np.ndarray) -> Dense:
@@ -77,22 +73,3 @@ def softmax_of(weights: np.ndarray, bias: np.ndarray) -> Dense:
     if len(bias) == 1:
         weights, bias = np.vstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
     return Dense(weights.T.astype(np.float32), bias.astype(np.float32), "softmax")
-
-
-def _activate(values: np.ndarray, activation: str) -> np.ndarray:
-    if activation == "relu":
-        return np.asarray(np.maximum(values, 0))
-    if activation == "leaky_relu":
-        return np.asarray(np.maximum(values, np.float32(0.2) * values))
-    if activation in {"silu", "mish", "gelu"}:
-        from scipy.special import erf, expit
-
-        if activation == "silu":
-            return np.asarray(values * expit(values))
-        if activation == "gelu":
-            return np.asarray(values * (1 + erf(values * np.float32(0.5**0.5))) / 2)
-        return np.asarray(values * np.tanh(np.logaddexp(values, np.float32(0))))
-    if activation == "softmax":
-        powers = np.exp(values - values.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-    return values
