@@ -24,13 +24,15 @@ from ..extract.backbone import Backbone, build
 from ..extract.detect import reader
 from ..extract.feature_file import FeatureFile
 from ..extract.request import Request
+from ..extract.source import cores
 from ..extract.taps import Tap
 from . import parity, sources
 from .head import Head
 from .run import Record, Run
 from .stack import stack
-from .sweep import train
+from .sweep import problem, train
 from .trial import Score, Trial
+from .views import Views
 
 MEMBER = "humeris.json"
 CHECKED = 64
@@ -80,6 +82,11 @@ def export(
             f"{run.path}: expected to know the network that made the features, found a file that does not say: there is "
             "no backbone to stack the head on; extract with humeris, or use the head's arrays in heads/"
         )
+    if len({item.extraction for item in chosen.sources}) > 1:
+        raise ModelError(
+            f"{run.path}: expected a head on the taps of one backbone, found {chosen}; a model has one network inside: "
+            "export another trial of leaderboard.csv with --trial"
+        )
     data = run.description["data"]
     shelf = FeatureFile(data["root"]) if data["kind"] == "features" else store
     head = run.head(chosen) or _train(run, shelf, chosen, score, records)
@@ -102,9 +109,11 @@ def _train(run: Run, store: sources.Shelf, trial: Trial, score: Score, records: 
     """The head of a trial that was not the winner, trained as the winner was: on everything but the test split."""
     learnt = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
     classes = run.description["splits"]["classes"]
-    features = sources.load(store, trial.sources, as_keys([record.digest for record in learnt]))
+    keys = as_keys([record.digest for record in learnt])
     labels = np.array([classes.index(record.label) for record in learnt])
-    head = train(trial, score, features, labels, classes, run.description["seed"])
+    views = Views.from_dict(run.description["views"])
+    rows = problem(sources.stored(store, trial.sources, views), keys, labels, len(classes), views=views, threads=cores())
+    head = train(trial, score, rows, classes, run.description["seed"])
     run.save_head(trial, head)
     return head
 
@@ -166,7 +175,11 @@ def _pixels(read: Callable[[str], bytes], record: Record, root: Path, size: tupl
 
 
 def _describe(path: Path, run: Run, trial: Trial, spec: Spec, head: Head) -> None:
-    """Add `humeris.json` to the archive; Keras passes over members that it does not know."""
+    """Add `humeris.json` to the archive; Keras passes over members that it does not know.
+
+    The test scores there are of plain views, which is what the model sees.
+    """
+    tested = run.description.get("test_plain") or run.description["test"]
     description = {
         "format": 1,
         "humeris": __version__,
@@ -175,7 +188,7 @@ def _describe(path: Path, run: Run, trial: Trial, spec: Spec, head: Head) -> Non
         "pixels": spec.pixels,
         "spec": spec.to_dict(),
         "trial": trial.to_dict(),
-        "test": {name: run.description["test"][name] for name in ("images", "accuracy", "accuracy_95")}
+        "test": {name: tested[name] for name in ("images", "accuracy", "accuracy_95")}
         if trial.id == run.description["best"]["id"]
         else None,
     }

@@ -28,10 +28,10 @@ from ..cache.spec import Spec
 from .head import Head
 from .trial import Score, Source, Trial, ranked
 
-FORMAT = 1
+FORMAT = 2
 _DRAFTS = ".drafts"  # files on their way
 _INSTEAD = "another folder with -o"
-_KEPT = ("plan", "splits", "sources", "left_out", "specs", "seed", "data", "best", "test")
+_KEPT = ("plan", "splits", "sources", "left_out", "specs", "seed", "views", "data", "best", "test")
 _GUARDED = {"=", "+", "-", "@", "\t", "\r", "'"}
 
 
@@ -143,27 +143,40 @@ class Run:
         return found[0], scores[found[0]]
 
     def depth_curve(self) -> list[dict[str, Any]]:
-        """The best trial of each source and head, by backbone and depth: what the choice was made from."""
+        """The best trial of each head on each source, by backbone and depth, and then on several side by side."""
         scores = self.trials()
+        depth = {self._source(each): each["depth"] for each in self.description["sources"]}
+        order = {source: number for number, source in enumerate(depth)}
+        tried = sorted({trial.sources for trial in scores}, key=lambda taps: (len(taps), [order[tap] for tap in taps]))
         curve = []
-        for source in self.description["sources"]:
-            place = Source(**{name: source[name] for name in ("backbone", "extraction", "layer", "pool")})
+        for taps in tried:
             for head in {trial.head: None for trial in scores}:
-                here = ranked({t: score for t, score in scores.items() if t.sources == (place,) and t.head == head})
+                here = ranked({t: score for t, score in scores.items() if t.sources == taps and t.head == head})
                 if here:
                     score = scores[here[0]]
                     curve.append(
                         {
-                            **source,
+                            "backbone": " + ".join(dict.fromkeys(tap.backbone for tap in taps)),
+                            "extraction": " + ".join(dict.fromkeys(tap.extraction for tap in taps)),
+                            "layer": " + ".join(tap.layer for tap in taps),
+                            "pool": " + ".join(tap.pool for tap in taps),
+                            "depth": depth[taps[0]] if len(taps) == 1 else None,
+                            "taps": [str(tap) for tap in taps],
                             "trial": here[0].id,
                             "head": head,
                             "setting": dict(here[0].setting),
                             "accuracy": score.accuracy,
                             "std": float(np.std(score.folds)),
                             "log_loss": score.log_loss,
+                            "settings": len(here),
+                            "seconds": sum(scores[each].seconds for each in here),
                         }
                     )
         return curve
+
+    @staticmethod
+    def _source(value: Mapping[str, Any]) -> Source:
+        return Source(**{name: value[name] for name in ("backbone", "extraction", "layer", "pool")})
 
     def summary(self) -> dict[str, Any]:
         """The answer, as JSON values: where, which trial, how good along the depth, and on the test split."""
@@ -172,7 +185,13 @@ class Run:
             "run": str(self.path),
             "best": described["best"],
             "depth": self.depth_curve(),
+            "runner_up": described.get("runner_up"),
             "test": described["test"],
+            "test_plain": described.get("test_plain"),
+            "notes": described.get("notes", []),
+            "views": described["views"],
+            "seconds": described.get("seconds"),
+            "trials": len(self.trials()),
             "splits": described["splits"],
             "left_out": described["left_out"],
         }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from ..extract.feature_file import FeatureFile, FileRows
 from ..extract.not_finite import NotFinite, images_at_fault
 from ..extract.request import Request
 from ..extract.taps import Tap, closest, matches
-from .matrix import Matrix, Part
+from .matrix import Matrix, Stored
 from .trial import Source
+from .views import Shown, Viewed, Views
 
 Shelf = Store | FeatureFile  # where features are
 Candidate = tuple[Extraction | FeatureFile, Features | FileRows]
@@ -28,84 +30,167 @@ Candidate = tuple[Extraction | FeatureFile, Features | FileRows]
 class Found:
     """Sources that hold every image, by backbone and depth, and those left out, each with the images it lacks.
 
+    inputs: what heads are trained on, each one or more of the sources side by side.
     depth: share of the forward pass spent up to each source, where it is known.
     not_finite: mask (n,) of images to be refused, because some source has no finite row of them.
     """
 
-    complete: dict[Source, Features | FileRows]
+    complete: dict[Source, Stored]
+    inputs: list[tuple[Source, ...]]
     depth: dict[Source, float | None]
     left_out: dict[Source, int]
     not_finite: np.ndarray
 
 
-def find(
-    store: Shelf,
-    keys: np.ndarray,
-    requests: Sequence[Request] = (),
-    patterns: Sequence[str] = (),
-    pools: Sequence[str] = (),
-    only: Collection[tuple[str, Tap]] | None = None,
-) -> Found:
-    """The cached features of the images `keys` (n,), of the backbones, layers and pools asked for (all when none is named).
+@dataclass(frozen=True)
+class Wanted:
+    """What a sweep is over; everything that is cached when nothing is said.
 
-    `only` names them exactly instead, as (spec digest, tap). Sources that hold none of the images belong to other data
-    and are passed over. Raises `DataError` or `LayerError` where something asked for is not there.
+    patterns: taps as `LAYER[:POOL]`, or several side by side as `A+B`, each side one tap, with `BACKBONE/` before it where
+    it is in more than one. only: exactly these, as (spec digest, tap). concatenate: also all of them side by side.
     """
-    candidates = _candidates(store, requests, only)
-    chosen = [
-        (extraction, features)
-        for extraction, features in candidates
-        if (not patterns or any(matches(text, _tap(features)) for text in patterns))
-        and (not pools or features.pool in pools)
-    ]
-    _check_asked(candidates, patterns, pools)
+
+    requests: Sequence[Request] = ()
+    patterns: Sequence[str] = ()
+    pools: Sequence[str] = ()
+    only: Collection[tuple[str, Tap]] | None = None
+    concatenate: bool = False
+    views: Views = field(default_factory=Views)
+
+    @property
+    def sums(self) -> list[list[str]]:
+        """The sides of each pattern `A+B`."""
+        return [sides_of(text) for text in self.patterns if "+" in text]
+
+    @property
+    def single(self) -> list[str]:
+        """The patterns of taps that are taken alone."""
+        return [text for text in self.patterns if "+" not in text]
+
+
+def sides_of(pattern: str) -> list[str]:
+    """The sides of `A+B`; raises `LayerError`."""
+    sides = [side.strip() for side in pattern.split("+")]
+    if not all(sides) or len(set(sides)) < len(sides):
+        raise LayerError(f"layer {pattern!r}: expected different taps to put side by side, as in mixed4+mixed7:max")
+    return sides
+
+
+def find(store: Shelf, keys: np.ndarray, wanted: Wanted) -> Found:
+    """The cached features of the images `keys` (n,), of the backbones, layers and pools asked for.
+
+    Sources that hold none of the images belong to other data and are passed over. Raises `DataError` or `LayerError` where
+    something asked for is not there.
+    """
+    candidates = _candidates(store, wanted)
+    _check_asked(candidates, wanted.single, wanted.pools)
+    pooled = [each for each in candidates if not wanted.pools or each[1].pool in wanted.pools]
+    sums = [[_one_of(pooled, side, sides) for side in sides] for sides in wanted.sums] if candidates else []
+    alone = [each for each in pooled if any(matches(text, _tap(each[1])) for text in wanted.single) or not wanted.patterns]
+    chosen = [each for each in pooled if each in alone or any(each in sides for sides in sums)]
     bad = {features: NotFinite(store.memo, extraction.spec).mask(_tap(features), keys) for extraction, features in chosen}
     excused = images_at_fault(bad.values()) if bad else np.zeros(len(keys), bool)
-    complete: dict[Source, Features | FileRows] = {}
-    left_out: dict[Source, int] = {}
-    depth: dict[Source, float | None] = {}
+    found = Found({}, [], {}, {}, excused)
     names = _names([extraction for extraction, _ in chosen])
+    called = {
+        features: Source(names[extraction.path.name], extraction.path.name, features.layer, features.pool)
+        for extraction, features in chosen
+    }
     for extraction, features in chosen:
-        source = Source(names[extraction.path.name], extraction.path.name, features.layer, features.pool)
-        missing = features.missing(keys)
-        lacking = int((missing & ~excused).sum())
+        source, stored = called[features], _viewed(store, extraction, features, wanted.views)
+        lacking = int((_missing(stored, keys, wanted.views) & ~excused).sum())
         if lacking == 0:
-            complete[source], depth[source] = features, _depth(extraction, features.layer)
-        elif lacking < len(keys) or bad[features].any():
-            left_out[source] = lacking
-    if not complete:
-        asked = "".join([*(f" -b {request.title}" for request in requests), *(f" -l {text}" for text in patterns)])
-        found = ", ".join(f"{source} lacks {lacking}" for source, lacking in left_out.items()) or "none"
-        raise DataError(
-            f"{store.path}: expected cached features of these {len(keys)} images{asked and ' for' + asked}, found {found}; "
-            "run `humeris extract` on the same data first"
-        )
-    return Found(complete, depth, left_out, excused)
+            found.complete[source], found.depth[source] = stored, _depth(extraction, features.layer)
+        elif lacking < len(keys) or bad[features].any() or not features.missing(keys).all():
+            found.left_out[source] = lacking
+    inputs: list[tuple[Source, ...]] = [(called[features],) for _, features in alone]
+    inputs += [tuple(called[features] for _, features in sides) for sides in sums]
+    if wanted.concatenate and len(found.complete) > 1:
+        inputs.append(tuple(found.complete))
+    found.inputs.extend(each for each in dict.fromkeys(inputs) if all(source in found.complete for source in each))
+    if not found.inputs:
+        raise DataError(_nothing(store, len(keys), wanted, found.left_out))
+    return found
+
+
+def _nothing(store: Shelf, count: int, wanted: Wanted, left_out: Mapping[Source, int]) -> str:
+    views = wanted.views
+    asked = [f" -b {request.title}" for request in wanted.requests] + [f" -l {text}" for text in wanted.patterns]
+    asked += [f" --views {views.count} --augment {views.policy}"] if views.count else []
+    found = ", ".join(f"{source} lacks {lacking}" for source, lacking in left_out.items()) or "none"
+    return (
+        f"{store.path}: expected cached features of these {count} images{' for' if asked else ''}{''.join(asked)}, "
+        f"found {found}; run `humeris extract` on the same data first{', with the same views' if views.count else ''}"
+    )
+
+
+def _missing(stored: Stored, keys: np.ndarray, views: Views) -> np.ndarray:
+    """Mask (n,) of the images without a plain row; all of them where there should be augmented rows and is none."""
+    reader: Any = stored
+    if views.count and all(reader.missing(keys, view).all() for view in range(1, views.count + 1)):
+        return np.ones(len(keys), bool)
+    return np.asarray(reader.missing(keys))
+
+
+def _one_of(candidates: Sequence[Candidate], side: str, sides: Sequence[str]) -> Candidate:
+    """The cached tap that one side of a concatenation names; raises `LayerError` unless it is one."""
+    names = _names([extraction for extraction, _ in candidates])
+    found = []
+    for extraction, features in candidates:
+        backbones = {f"{name}/" for name in (names[extraction.path.name], extraction.spec.title)}
+        texts = [side, *(side.removeprefix(name) for name in backbones if side.startswith(name))]
+        if any(matches(text, _tap(features)) for text in texts):
+            found.append((extraction, features))
+    if len(found) != 1:
+        title = {features: f"{names[extraction.path.name]}/{_tap(features)}" for extraction, features in found or candidates}
+        several = f"{len(found)}: {', '.join(list(title.values())[:5])}; write one of them"
+        none = f"none; closest: {', '.join(closest(side.partition(':')[0], list(title.values())))}"
+        raise LayerError(f"layer {side!r} of {'+'.join(sides)}: expected one cached tap, found {several if found else none}")
+    return found[0]
 
 
 def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> Matrix:
-    """The features of the images `keys` (n,), those of the sources side by side; `RunError` when the cache lost them."""
+    """The plain views of the images `keys` (n,), the sources side by side; `RunError` when the cache lost them."""
+    return Shown.of(stored(store, wanted), keys).features
+
+
+def stored(store: Shelf, wanted: Sequence[Source], views: Views | None = None) -> list[Stored]:
+    """The features of each source, with those of augmented `views`; `RunError` when the cache lost them."""
     extractions = {extraction.path.name: extraction for extraction in store.extractions()}
+    found = []
     for source in wanted:
         if source.extraction not in extractions:
             raise RunError(
                 f"{store.path}: expected the extraction {source.extraction}, found it gone; "
                 f"run `humeris extract` with -b {source.backbone} -l {source.layer}:{source.pool} again"
             )
-    return matrix([extractions[source.extraction].features(source.layer, source.pool) for source in wanted], keys)
+        extraction = extractions[source.extraction]
+        found.append(_viewed(store, extraction, extraction.features(source.layer, source.pool), views or Views()))
+    return found
 
 
-def matrix(stored: Sequence[Features | FileRows], keys: np.ndarray) -> Matrix:
+def matrix(wanted: Sequence[Stored], keys: np.ndarray) -> Matrix:
     """The plain views of the images `keys` (n,), nothing of them read yet but one row."""
-    return Matrix.stored([Part(each, keys, np.zeros(len(keys), np.intp)) for each in stored])
+    return Shown.of(wanted, keys).features
+
+
+def _viewed(store: Shelf, extraction: Extraction | FeatureFile, features: Features | FileRows, views: Views) -> Stored:
+    """The rows of a tap, with those of its augmented views."""
+    if not views.count:
+        return features
+    if not isinstance(store, Store):
+        raise DataError(f"{store.path}: expected images, which have views, found a file of features; leave --views out")
+    augmented = store.extraction(replace(extraction.spec, views=views.version))
+    return Viewed(features, augmented.features(features.layer, features.pool))
 
 
 def _tap(features: Features | FileRows) -> Tap:
     return Tap(features.layer, features.pool)
 
 
-def _candidates(store: Shelf, requests: Sequence[Request], only: Collection[tuple[str, Tap]] | None) -> list[Candidate]:
+def _candidates(store: Shelf, wanted: Wanted) -> list[Candidate]:
     """Every cached tap of the extractions asked for, of the plain view."""
+    requests, only = wanted.requests, wanted.only
     extractions: list[Extraction | FeatureFile] = [each for each in store.extractions() if each.spec.views == "plain"]
     if requests and isinstance(store, FeatureFile):
         raise DataError(f"{store.path}: its features are of one network, found -b {requests[0].title}; leave -b out")

@@ -163,4 +163,4 @@ def test_the_progress_of_each_stage_is_reported(finished: Any, tmp_path: Path, m
             load_images(finished.photos, store, jobs=1), [Request.parse("nano")], ["block4_out", "block5_out"],
             [family.parse("logreg,C=0.1/1")], store, out=tmp_path / "run", jobs=1, progress=stage,
         )  # fmt: skip
-    assert seen == {"heads": [(1, 2), (2, 2)]}
+    assert seen == {"heads": [(2, 4), (4, 4)]}

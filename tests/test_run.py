@@ -54,7 +54,7 @@ def test_a_run_is_described_before_anything_else_and_complete_only_at_the_end(tm
     again = Run(run.path)
     assert again.complete
     assert again.description == {
-        "format": 1, "complete": True, "plan": "a" * 64, "command": "humeris sweep photos", "best": {},
+        "format": 2, "complete": True, "plan": "a" * 64, "command": "humeris sweep photos", "best": {},
     }  # fmt: skip
 
 

@@ -292,10 +292,10 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        assert process.stdout.readline() == "1 5\n"
+        assert process.stdout.readline() == "2 10\n"
         process.stdin.write("\n")
         process.stdin.flush()
-        assert process.stdout.readline() == "2 5\n"
+        assert process.stdout.readline() == "4 10\n"
         process.kill()
     assert len(Run(out).trials()) == 4
     with pytest.raises(RunError, match="this run was interrupted"):

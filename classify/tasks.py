@@ -1,0 +1,118 @@
+"""The work of a sweep: the families on one matrix, which is loaded once, in as many processes as there is memory for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..extract import memory
+from .family import Family
+from .problem import Problem
+from .trial import Score, Source, Trial
+
+_ROOM = 2.5  # how often a process may hold its matrix: the rows, and what a solver makes of them
+_SHARE = 0.6  # of the memory that is free
+
+
+@dataclass(frozen=True)
+class Task:
+    """The trials of families on one matrix, the sources side by side."""
+
+    sources: tuple[Source, ...]
+    families: tuple[Family, ...]
+
+    @property
+    def count(self) -> int:
+        """How many trials there are, as many as `next` gives one after another."""
+        alike: set[Trial] = set()
+        shared = 0
+        for family in self.families:
+            if family.rungs:
+                shared += sum(count for count, _ in family.rungs)
+            else:
+                alike.update(self._trials(family, family.settings))
+        return shared + len(alike)
+
+    def next(self, known: Mapping[Trial, Score]) -> tuple[Family, list[Trial]] | None:
+        """The first family with trials that are not `known`, and those of them that can be tried now; None at the end.
+
+        In a search by halving, later trials depend on how earlier ones did: the settings with the lowest log-loss go on.
+        """
+        for family in self.families:
+            settings = list(family.settings)
+            for count, epochs in family.rungs or ((len(settings), None),):
+                changed = {} if epochs is None else {"epochs": epochs}
+                trials = self._trials(family, [{**setting, **changed} for setting in settings[:count]])
+                if left := [trial for trial in dict.fromkeys(trials) if trial not in known]:
+                    return family, left
+                best = sorted(range(len(trials)), key=lambda number: known[trials[number]].log_loss)
+                settings = [settings[number] for number in best]
+        return None
+
+    def _trials(self, family: Family, settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        return [Trial(self.sources, family.name, setting) for setting in settings]
+
+
+Make = Callable[[Task, int], Problem]  # the problem of a task, for so many threads
+
+
+def solve(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score]) -> Iterator[dict[Trial, Score]]:
+    """The scores of the trials that are not `known`, family after family."""
+    from threadpoolctl import threadpool_limits
+
+    known = dict(known)
+    while (step := task.next(known)) is not None:
+        family, trials = step
+        with threadpool_limits(problem.threads):
+            scores = family.module.cross_validate(problem, [trial.setting for trial in trials], seed)
+        found = dict(zip(trials, scores, strict=True))
+        known.update(found)
+        yield found
+
+
+def _solved(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score]) -> list[dict[Trial, Score]]:
+    return list(solve(task, problem, seed, known))
+
+
+def work(
+    tasks: Sequence[Task], make: Make, seed: int, known: Mapping[Trial, Score], jobs: int
+) -> Iterator[dict[Trial, Score]]:
+    """Scores as they come, of every trial that is not `known`.
+
+    Matrices of which `jobs` fit into memory are worked on in processes; the others, and what trains with Keras, come one
+    after another in this process, which then uses every thread.
+    """
+    left = [(task, make(task, 1).features.nbytes) for task in tasks if task.next(known) is not None]
+    apart, here = _divided([each for each in left if not _uses_keras(each[0])], jobs)
+    here += [task for task, _ in left if _uses_keras(task)]
+    if apart:
+        from joblib import Parallel, delayed
+
+        threads = max(1, jobs // len(apart))
+        arguments = (delayed(_solved)(task, make(task, threads), seed, _of(task, known)) for task in apart)
+        pool = Parallel(n_jobs=min(jobs, len(apart)), return_as="generator_unordered", pre_dispatch=jobs + 1)
+        for parts in pool(arguments):
+            yield from parts
+    for task in here:
+        yield from solve(task, make(task, jobs), seed, _of(task, known))
+
+
+def _divided(sized: Sequence[tuple[Task, int]], jobs: int) -> tuple[list[Task], list[Task]]:
+    """The tasks for several processes, the largest first, so that none is left over at the end, and those for this one."""
+    room = _SHARE * memory.available() / _ROOM
+    sized = sorted(sized, key=lambda each: -each[1])
+    for first in range(len(sized)):
+        rest = sized[first:]
+        workers = min(jobs, len(rest))
+        if workers > 1 and sum(size for _, size in rest[:workers]) <= room:
+            return [task for task, _ in rest], [task for task, _ in sized[:first]]
+    return [], [task for task, _ in sized]
+
+
+def _uses_keras(task: Task) -> bool:
+    return any(family.uses_keras for family in task.families)
+
+
+def _of(task: Task, known: Mapping[Trial, Score]) -> dict[Trial, Score]:
+    return {trial: score for trial, score in known.items() if trial.sources == task.sources}
