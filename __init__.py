@@ -22,6 +22,7 @@ _HOME = {
     "export": "classify.export",
     "extract_features": "extract.extraction",
     "load_images": "extract.images",
+    "rank": "classify.ranking",
     "run": "classify.pipeline",
     "sweep": "classify.sweep",
 }

@@ -317,6 +317,47 @@ def sweep(
 
 @app.command()
 @reported
+def rank(
+    data: Data,
+    backbone: Backbones = None,
+    layer: Layers = None,
+    pool: Pools = None,
+    weights: Weights = None,
+    image_size: Size = None,
+    precision: Precision = "float32",
+    select: Select = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HUMERIS_RUN", help="A finished run to compare with.", show_default="the latest of DATA under runs"
+        ),
+    ] = None,
+    cache: CacheFolder = None,
+    jobs: Jobs = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Score every cached tap without training (LogME, H-score, kNN, centroid), and say whether training agrees."""
+    from .cache.store import Store
+    from .classify import text
+    from .classify.ranking import rank as rank_taps
+
+    requests = _requests(backbone or [], weights, image_size, seed, precision)
+    with Store(cache) as store, _stages(as_json or quiet) as stage:
+        images = _images(data, store, limit, jobs, stage, features=True)
+        done = rank_taps(
+            images, store, requests=requests, patterns=layer or [], pools=pool or [], select=select, run=run, seed=seed,
+            progress=stage("taps"),
+        )  # fmt: skip
+        found = {**done.to_dict(), **_damage(store)}
+    limited = ["--limit", limit] if limit else []
+    return _render(found, as_json, quiet, text.ranking, ["sweep", data, *limited, *_at(cache)])
+
+
+@app.command()
+@reported
 def export(
     run_folder: RunFolder,
     out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The model file, NAME.keras.")],

@@ -49,6 +49,36 @@ def exported(found: Mapping[str, Any]) -> str:
     )
 
 
+def ranking(found: Mapping[str, Any]) -> str:
+    """`humeris rank`."""
+    named = {"log_me": "LogME", "h_score": "H-score", "knn": "kNN", "centroid": "centroid"}
+    compared = found["run"] is not None
+    rows = []
+    for each in found["ranking"]:
+        taps = each["sources"]
+        cells = [" + ".join(tap["backbone"] for tap in taps), " + ".join(f"{tap['layer']}:{tap['pool']}" for tap in taps)]
+        for measure in named:
+            place = each["places"][measure]
+            cells.append(f"{each[measure]:.4f}  {place}" + (" <" if place == 1 else ""))
+        if compared:
+            cells.append("" if each["trained"] is None else f"{each['trained']:.4f}")
+        rows.append([*cells, f"{each['seconds']:.2f}"])
+    header = ["backbone", "tap", *named.values(), *(["trained"] if compared else []), "seconds"]
+    agreement = [
+        f"{named[measure]} {'-' if each['tau'] is None else format(each['tau'], '.2f')}"
+        for measure, each in found["agreement"].items()
+    ]
+    splits = found["splits"]
+    return paragraphs(
+        images(found["data"]),
+        f"\n{columns(header, rows)}\n",
+        *_left_out(found),
+        f"{splits['note']}; scored on {splits['train'] + splits['val']} images, none of the {splits['test']} to test on",
+        f"agreement with training (Kendall's tau): {', '.join(agreement)}; {safe(found['run'])}" if agreement else "",
+        damaged(found),
+    )
+
+
 def predictions(found: Iterable[Prediction], form: str) -> Iterator[str]:
     """Lines of `humeris predict` as `table`, `csv` or `jsonl`, as the predictions come."""
     if form == "csv":
@@ -89,20 +119,23 @@ def _result(found: Mapping[str, Any]) -> str:
         ]
         for each in curve
     ]
-    left_out = [
-        f"left out: {each['backbone']}/{each['layer']}:{each['pool']} lacks {each['images_missing']} images"
-        for each in found.get("left_out", [])
-    ]
     source = best["sources"][0]
     table = columns(["backbone", "tap", "cost", "head", "best", "accuracy", f"by {chosen}"], rows)
     return paragraphs(
         f"\n{table}\n",
-        *left_out,
+        *_left_out(found),
         f"{splits['note']}; {splits['train']} train, {splits['val']} val, {splits['test']} test",
         f"chosen: {best['head']} on {source['backbone']} {source['layer']}:{source['pool']} (trial {best['id']})",
         f"test accuracy {_accuracy(test)}, balanced {test['balanced_accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}",
         f"run: {safe(found['run'])}",
     )
+
+
+def _left_out(found: Mapping[str, Any]) -> list[str]:
+    return [
+        f"left out: {each['backbone']}/{each['layer']}:{each['pool']} lacks {each['images_missing']} images"
+        for each in found.get("left_out", [])
+    ]
 
 
 def _accuracy(test: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ NAMES = [" ".join(words) for words in COMMANDS]
 
 def test_the_commands_are_these() -> None:
     assert set(NAMES) == {
-        "demo", "run", "extract", "sweep", "export", "predict", "backbones", "layers", "doctor",
+        "demo", "run", "extract", "sweep", "rank", "export", "predict", "backbones", "layers", "doctor",
         "cache list", "cache info", "cache verify", "cache export", "cache prune",
     }  # fmt: skip
 
@@ -106,6 +106,7 @@ LIGHT = [
     ("cache", "info", "nano"),
     ("cache", "verify"),
     ("cache", "export", "DATA", "-b", "nano", "-o", "OUT"),
+    ("rank", "DATA"),
     ("layers", "nano"),
     ("backbones",),
 ]
