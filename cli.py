@@ -20,7 +20,9 @@ from .cache.errors import HumerisError
 from .cache.text import quoted, safe
 
 if TYPE_CHECKING:
+    from .classify.family import Family
     from .classify.predict import Prediction
+    from .classify.views import Views
     from .extract.extraction import Extracted
     from .extract.images import Images, Progress
     from .extract.request import Request
@@ -77,7 +79,39 @@ Devices = Annotated[
 Heads = Annotated[
     list[str] | None,
     typer.Option("--head", envvar="HUMERIS_HEAD", metavar="NAME[,option=a/b]",
-                 help="logreg (option C) or mlp (hidden, dropout, learning_rate, batch_size, epochs). Repeatable."),
+                 help="A head family, with its options as values, lists a/b, or ranges low..high to search. Repeatable."),
+]  # fmt: skip
+Grid = Annotated[
+    Path | None,
+    typer.Option("--grid", envvar="HUMERIS_GRID", metavar="FILE.toml", readable=False,
+                 help="Heads from a file: [[head]] tables with a name, and options as values, lists or ranges."),
+]  # fmt: skip
+SearchKind = Annotated[
+    str,
+    typer.Option("--search", envvar="HUMERIS_SEARCH", metavar="grid|random|halving",
+                 help="Every setting of a head, some at random, or many for a few epochs and the best for more."),
+]  # fmt: skip
+Trials = Annotated[
+    int | None,
+    typer.Option(envvar="HUMERIS_TRIALS", help="Settings of each head to search.", show_default="30"),
+]  # fmt: skip
+Concatenate = Annotated[
+    bool, typer.Option("--concatenate", envvar="HUMERIS_CONCATENATE", help="Try all chosen taps side by side as well.")
+]
+ViewCount = Annotated[
+    int,
+    typer.Option("--views", envvar="HUMERIS_VIEWS", min=0, max=1000, help="Augmented views of each image to use as well."),
+]
+Augment = Annotated[
+    str | None,
+    typer.Option("--augment", envvar="HUMERIS_AUGMENT", metavar="NAME[=strength],…", show_default=False,
+                 help="How views are made: flip, vflip, crop, rotate, color, gray, blur, cutout, randaugment or "
+                      "trivialaugment."),
+]  # fmt: skip
+AverageViews = Annotated[
+    bool,
+    typer.Option("--average-views", envvar="HUMERIS_AVERAGE_VIEWS",
+                 help="Score an image on the mean over its views, not on the plain one."),
 ]  # fmt: skip
 Select = Annotated[str | None, typer.Option(envvar="HUMERIS_SELECT", help="Choose on val, or by cross-validation (cv).")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", envvar="HUMERIS_JOBS", min=1, help="Default: every core.")]
@@ -153,6 +187,13 @@ def run(
     weights: Weights = None,
     image_size: Size = None,
     head: Heads = None,
+    grid: Grid = None,
+    search: SearchKind = "grid",
+    trials: Trials = None,
+    concatenate: Concatenate = False,
+    views: ViewCount = 0,
+    augment: Augment = None,
+    average_views: AverageViews = False,
     select: Select = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The run folder.", show_default="runs/DATA-…")
@@ -172,22 +213,22 @@ def run(
 ) -> int:
     """Extract, sweep and export: one command, one model."""
     from .cache.store import Store
-    from .classify import family, text
+    from .classify import text
     from .classify.pipeline import run as run_all
     from .classify.splits import split
 
     requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed, precision)
     workers = _devices(device)
-    families = [family.parse(text) for text in head or ["logreg"]]
+    families = _families(head, grid, search, trials, seed)
+    viewed = _views(views, augment, average_views)
     with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage)
-        options = {"pools": pool or [], "batch_size": batch_size}
         if workers:
             split(images, select)  # which `run_all` does first, but here the devices compute before it
-        apart = _apart(workers, data, limit, requests, layer or [], store.path, options, jobs, stage)
+        apart = _taps_apart(workers, data, limit, requests, layer or [], store.path, pool, batch_size, viewed, jobs, stage)
         result = run_all(
-            images, requests, layer or [], families, store, pools=pool or [], batch_size=batch_size, select=select,
-            out=out, model=model, seed=seed, jobs=jobs, command=_command(), progress=stage,
+            images, requests, layer or [], families, store, pools=pool or [], batch_size=batch_size, concatenate=concatenate,
+            views=viewed, select=select, out=out, model=model, seed=seed, jobs=jobs, command=_command(), progress=stage,
         )  # fmt: skip
         _count(result.extracted, apart)
         found = {**result.to_dict(), "cache": str(store.path), **_damage(store)}
@@ -203,18 +244,8 @@ def extract(
     pool: Pools = None,
     weights: Weights = None,
     image_size: Size = None,
-    views: Annotated[
-        int, typer.Option(envvar="HUMERIS_VIEWS", min=0, max=1000, help="Augmented views of each image to cache as well.")
-    ] = 0,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            envvar="HUMERIS_AUGMENT",
-            metavar="NAME[=strength],…",
-            show_default=False,
-            help="How views are made: flip, vflip, crop, rotate, color, gray, blur, cutout, randaugment, trivialaugment.",
-        ),
-    ] = None,
+    views: ViewCount = 0,
+    augment: Augment = None,
     compress: Annotated[
         str, typer.Option(envvar="HUMERIS_COMPRESS", help="Of whole maps: none, gzip, or blosc2 (needs hdf5plugin).")
     ] = "none",
@@ -239,8 +270,7 @@ def extract(
     from .extract.plan import plan
 
     requests = _requests(backbone or [DEFAULT_BACKBONE], weights, image_size, seed, precision)
-    if bool(views) != bool(augment):
-        raise typer.BadParameter("give both --views and --augment, or neither", param_hint="--augment")
+    _check_views(views, augment)
     policy = Policy.parse(augment) if augment else None
     workers = _devices(device)
     with Store(cache, write=True) as store, _stages(as_json or quiet) as stage:
@@ -288,6 +318,18 @@ def sweep(
     image_size: Size = None,
     precision: Precision = "float32",
     head: Heads = None,
+    grid: Grid = None,
+    search: SearchKind = "grid",
+    trials: Trials = None,
+    concatenate: Concatenate = False,
+    views: ViewCount = 0,
+    augment: Augment = None,
+    average_views: AverageViews = False,
+    fill: Annotated[
+        bool, typer.Option("--extract", envvar="HUMERIS_EXTRACT", help="Compute what is missing in the cache first.")
+    ] = False,
+    batch_size: BatchSize = 32,
+    device: Devices = None,
     select: Select = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The run folder.", show_default="runs/DATA-…")
@@ -302,16 +344,35 @@ def sweep(
     """Train heads over what is cached, choose one honestly, score it once; leaves a run."""
     from .cache.store import Store
     from .classify import text
+    from .classify.pipeline import extract_taps, taps_of
+    from .classify.splits import split
     from .classify.sweep import sweep as run_sweep
 
-    requests = _requests(backbone or [], weights, image_size, seed, precision)
-    with Store(cache) as store, _stages(as_json or quiet) as stage:
+    named = backbone or ([DEFAULT_BACKBONE] if fill else [])
+    requests = _requests(named, weights, image_size, seed, precision)
+    families = _families(head, grid, search, trials, seed)
+    viewed = _views(views, augment, average_views)
+    patterns, found = layer or [], {}
+    with Store(cache, write=fill) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage, features=True)
+        only = None
+        if fill:
+            split(images, select)
+            workers = _devices(device)
+            apart = _taps_apart(workers, data, limit, requests, patterns, store.path, pool, batch_size, viewed, jobs, stage)
+            extracted = extract_taps(
+                images, requests, patterns, store, pools=pool or [], batch_size=batch_size, views=viewed, jobs=jobs,
+                progress=stage,
+            )  # fmt: skip
+            _count(extracted, apart)
+            images, only = extracted[-1].images, taps_of(extracted)
+            found = {"extracted": [each.to_dict() for each in extracted], "cache": str(store.path)}
         done = run_sweep(
-            images, store, head or ["logreg"], requests=requests, patterns=layer or [], pools=pool or [],
-            select=select, out=out, seed=seed, jobs=jobs, command=_command(), progress=stage("heads"),
+            images, store, families, requests=[] if fill else requests, patterns=patterns, pools=pool or [], only=only,
+            concatenate=concatenate, views=viewed, select=select, out=out, seed=seed, jobs=jobs, command=_command(),
+            progress=stage("heads"),
         )  # fmt: skip
-        found = {"data": done.description["data"], **done.summary(), **_damage(store)}
+        found = {"data": done.description["data"], **found, **done.summary(), **_damage(store)}
     return _render(found, as_json, quiet, text.run, ["export", done.path, "-o", "model.keras", *_at(cache)])
 
 
@@ -589,6 +650,38 @@ def _requests(
     return [Request.parse(text, weights=weights, image_size=size, seed=seed, precision=precision) for text in texts]
 
 
+def _check_views(views: int, augment: str | None) -> None:
+    if bool(views) != bool(augment):
+        raise typer.BadParameter("give both --views and --augment, or neither", param_hint="--augment")
+
+
+def _views(count: int, augment: str | None, average: bool) -> Views | None:
+    from .classify.views import Views
+    from .extract.augment import Policy
+
+    _check_views(count, augment)
+    if average and not count:
+        raise typer.BadParameter("there are no views to average; give --views and --augment", param_hint="--average-views")
+    if augment is None:
+        return None
+    policy = Policy.parse(augment)
+    return Views(count, str(policy), policy.version, average)
+
+
+def _families(heads: Sequence[str] | None, grid: Path | None, kind: str, trials: int | None, seed: int) -> list[Family]:
+    """The head families with the settings to try."""
+    from .classify.grid import families
+    from .classify.search import KINDS, TRIALS, Search
+
+    if kind not in KINDS:
+        raise typer.BadParameter(f"expected one of {', '.join(KINDS)}, found {kind!r}", param_hint="--search")
+    if trials is not None and kind == "grid":
+        raise typer.BadParameter("a grid is tried whole; give --search random or halving as well", param_hint="--trials")
+    if trials is not None and trials < 1:
+        raise typer.BadParameter(f"expected at least 1, found {trials}", param_hint="--trials")
+    return families(heads or [], grid, Search(kind, trials or TRIALS, seed))
+
+
 def _devices(texts: Sequence[str] | None) -> list[str]:
     """The devices to start workers on; a single one is for this process."""
     from .extract import device
@@ -618,6 +711,33 @@ def _apart(
         return []
     order = Order(data, limit, requests, patterns, cache, options)
     return extract_on(devices, order, jobs, stage(" + ".join(devices)))
+
+
+def _taps_apart(
+    devices: list[str],
+    data: Path,
+    limit: int | None,
+    requests: Sequence[Request],
+    patterns: Sequence[str],
+    cache: Path,
+    pools: list[str] | None,
+    batch_size: int,
+    views: Views | None,
+    jobs: int | None,
+    stage: Callable[[str], Progress],
+) -> list[list[Extracted]]:
+    """What workers on several devices did of `extract_taps`, in its order."""
+    from .classify.pipeline import orders
+    from .extract.augment import Policy
+
+    options: dict[str, Any] = {"pools": pools or [], "batch_size": batch_size}
+    if views is not None:
+        options |= {"views": views.count, "policy": Policy.parse(views.policy)}
+    parts = [
+        _apart(devices, data, limit, together, taps, cache, options, jobs, stage)
+        for together, taps in (orders(requests, patterns) if devices else [])
+    ]
+    return [[each for part in worker for each in part] for worker in zip(*parts, strict=True)]
 
 
 def _count(results: Sequence[Extracted], apart: Sequence[Sequence[Extracted]]) -> None:

@@ -30,7 +30,7 @@ from . import parity, sources
 from .head import Head
 from .run import Record, Run
 from .stack import stack
-from .sweep import problem, train
+from .training import problem, train
 from .trial import Score, Trial
 from .views import Views
 

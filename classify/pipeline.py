@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cache.errors import DataError, LayerError
 from ..cache.store import Store
+from ..extract.augment import Policy
 from ..extract.extraction import Extracted, extract_all
 from ..extract.images import Images, Progress
 from ..extract.request import Request
+from ..extract.taps import Tap
 from .export import Exported, export
 from .family import Family
 from .run import Run
+from .sources import sides_of
 from .splits import split
 from .sweep import sweep
+from .views import Views
+
+Stages = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)
@@ -46,39 +53,101 @@ def run(
     *,
     pools: Sequence[str] = (),
     batch_size: int = 32,
+    concatenate: bool = False,
+    views: Views | None = None,
     select: str | None = None,
     out: Path | None = None,
     model: Path | None = None,
     seed: int = 0,
     jobs: int | None = None,
     command: str = "",
-    progress: Callable[[str], Progress] | None = None,
+    progress: Stages | None = None,
 ) -> Outcome:
     """Extract the taps of every backbone, sweep the heads over them, and export the winner.
 
     `progress` gives the callback of a named stage. The labels are checked before anything is computed. The model is
     written into the run's folder unless `model` says where. Raises what the three stages raise.
     """
-
-    def stage(name: str) -> Progress | None:
-        return progress(name) if progress else None
-
     split(images, select)
-    extracted = extract_all(
-        images, requests, patterns, store, pools=pools, batch_size=batch_size, jobs=jobs, progress=progress
+    extracted = extract_taps(
+        images, requests, patterns, store, pools=pools, batch_size=batch_size, views=views, jobs=jobs, progress=progress
     )
     images = extracted[-1].images
     finished = sweep(
         images,
         store,
         families,
-        only={(result.card.spec.digest, tap) for result in extracted for tap in result.taps},
+        patterns=patterns,
+        only=taps_of(extracted),
+        concatenate=concatenate,
+        views=views,
         select=select,
         out=out,
         seed=seed,
         jobs=jobs,
         command=command,
-        progress=stage("heads"),
+        progress=progress("heads") if progress else None,
     )
     exported = export(finished, store, model or finished.path / "model.keras", requests=requests)
     return Outcome(images, extracted, finished, exported)
+
+
+def extract_taps(
+    images: Images,
+    requests: Sequence[Request],
+    patterns: Sequence[str],
+    store: Store,
+    *,
+    pools: Sequence[str] = (),
+    batch_size: int = 32,
+    views: Views | None = None,
+    jobs: int | None = None,
+    progress: Stages | None = None,
+) -> list[Extracted]:
+    """Fill the cache with every tap that a sweep's `patterns` name, in the order of `orders`; raises as `extract_all`."""
+    if images.given is not None:
+        raise DataError(f"{images.given.path}: expected images to extract features of, found a file of features")
+    views = views or Views()
+    done: list[Extracted] = []
+    for together, taps in orders(requests, patterns):
+        done += extract_all(
+            images,
+            together,
+            taps,
+            store,
+            pools=pools,
+            views=views.count,
+            policy=Policy.parse(views.policy) if views.count else None,
+            batch_size=batch_size,
+            jobs=jobs,
+            progress=progress,
+        )
+        images = done[-1].images
+    for each in done:
+        each.images = images
+    return done
+
+
+def orders(requests: Sequence[Request], patterns: Sequence[str]) -> list[tuple[list[Request], list[str]]]:
+    """The backbones with the taps to extract of each, those of the same taps together.
+
+    A pattern is as a sweep takes it: `LAYER[:POOL]`, or `A+B`, with `BACKBONE/` before what is of one backbone only. Raises
+    `LayerError` where nothing is asked of a backbone.
+    """
+    sides = [side for pattern in patterns for side in sides_of(pattern)]
+    found: dict[tuple[str, ...], list[Request]] = {}
+    for request in requests:
+        mine = []
+        for side in sides:
+            whose = [each for each in requests if side.startswith((f"{each.title}/", f"{each.name}/"))]
+            if not whose or request in whose:
+                mine.append(side.removeprefix(f"{request.title}/").removeprefix(f"{request.name}/") if whose else side)
+        if sides and not mine:
+            raise LayerError(f"-b {request.title}: expected a layer of it with -l, found none among {', '.join(patterns)}")
+        found.setdefault(tuple(dict.fromkeys(mine)), []).append(request)
+    return [(together, list(taps)) for taps, together in found.items()]
+
+
+def taps_of(extracted: Sequence[Extracted]) -> set[tuple[str, Tap]]:
+    """(spec digest, tap) of everything extracted."""
+    return {(result.card.spec.digest, tap) for result in extracted for tap in result.taps}

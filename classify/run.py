@@ -168,6 +168,7 @@ class Run:
                             "accuracy": score.accuracy,
                             "std": float(np.std(score.folds)),
                             "log_loss": score.log_loss,
+                            "varied": _varied([trial.setting for trial in here]),
                             "settings": len(here),
                             "seconds": sum(scores[each].seconds for each in here),
                         }
@@ -188,6 +189,7 @@ class Run:
             "runner_up": described.get("runner_up"),
             "test": described["test"],
             "test_plain": described.get("test_plain"),
+            "near_duplicates": described.get("near_duplicates"),
             "notes": described.get("notes", []),
             "views": described["views"],
             "seconds": described.get("seconds"),
@@ -255,6 +257,11 @@ class Run:
     def probabilities(self) -> np.ndarray:
         """Probabilities (n, classes) of the test images, in the order of `predictions.csv`."""
         return np.asarray(np.load(self.path / "probabilities.npy", allow_pickle=False))
+
+
+def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options in which settings differ."""
+    return [name for name in settings[0] if len({json.dumps(setting.get(name)) for setting in settings}) > 1]
 
 
 def guarded(value: Any) -> Any:

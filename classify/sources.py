@@ -86,7 +86,7 @@ def find(store: Shelf, keys: np.ndarray, wanted: Wanted) -> Found:
     _check_asked(candidates, wanted.single, wanted.pools)
     pooled = [each for each in candidates if not wanted.pools or each[1].pool in wanted.pools]
     sums = [[_one_of(pooled, side, sides) for side in sides] for sides in wanted.sums] if candidates else []
-    alone = [each for each in pooled if any(matches(text, _tap(each[1])) for text in wanted.single) or not wanted.patterns]
+    alone = [each for each in pooled if any(_names_it(text, each) for text in wanted.single) or not wanted.patterns]
     chosen = [each for each in pooled if each in alone or any(each in sides for sides in sums)]
     bad = {features: NotFinite(store.memo, extraction.spec).mask(_tap(features), keys) for extraction, features in chosen}
     excused = images_at_fault(bad.values()) if bad else np.zeros(len(keys), bool)
@@ -132,19 +132,23 @@ def _missing(stored: Stored, keys: np.ndarray, views: Views) -> np.ndarray:
     return np.asarray(reader.missing(keys))
 
 
+def _names_it(text: str, candidate: Candidate) -> bool:
+    """Whether `text`, `[BACKBONE/]LAYER[:POOL]`, names a cached tap; a glob may name several."""
+    extraction, features = candidate
+    spec = extraction.spec
+    size = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
+    called = [f"{name}/" for name in (size, spec.title, spec.backbone) if text.startswith(f"{name}/")]
+    return any(matches(each, _tap(features)) for each in [text, *(text.removeprefix(name) for name in called)])
+
+
 def _one_of(candidates: Sequence[Candidate], side: str, sides: Sequence[str]) -> Candidate:
     """The cached tap that one side of a concatenation names; raises `LayerError` unless it is one."""
-    names = _names([extraction for extraction, _ in candidates])
-    found = []
-    for extraction, features in candidates:
-        backbones = {f"{name}/" for name in (names[extraction.path.name], extraction.spec.title)}
-        texts = [side, *(side.removeprefix(name) for name in backbones if side.startswith(name))]
-        if any(matches(text, _tap(features)) for text in texts):
-            found.append((extraction, features))
+    found = [each for each in candidates if _names_it(side, each)]
     if len(found) != 1:
-        title = {features: f"{names[extraction.path.name]}/{_tap(features)}" for extraction, features in found or candidates}
-        several = f"{len(found)}: {', '.join(list(title.values())[:5])}; write one of them"
-        none = f"none; closest: {', '.join(closest(side.partition(':')[0], list(title.values())))}"
+        names = _names([extraction for extraction, _ in candidates])
+        listed = [f"{names[extraction.path.name]}/{_tap(features)}" for extraction, features in found or candidates]
+        several = f"{len(found)}: {', '.join(listed[:5])}; write one of them"
+        none = f"none; closest: {', '.join(closest(side.partition(':')[0], listed))}"
         raise LayerError(f"layer {side!r} of {'+'.join(sides)}: expected one cached tap, found {several if found else none}")
     return found[0]
 
@@ -218,7 +222,7 @@ def _candidates(store: Shelf, wanted: Wanted) -> list[Candidate]:
 def _check_asked(candidates: Sequence[Candidate], patterns: Sequence[str], pools: Sequence[str]) -> None:
     taps = [_tap(features) for _, features in candidates]
     for text in patterns if taps else ():
-        if not any(matches(text, tap) for tap in taps):
+        if not any(_names_it(text, each) for each in candidates):
             names = ", ".join(closest(text.partition(":")[0], [str(tap) for tap in taps]))
             raise LayerError(
                 f"layer {text!r}: expected a cached tap, found none; closest: {names}; "

@@ -49,7 +49,8 @@ class Splits:
         rows, labels = self.development, self.labels[self.development]
         groups = None if self.groups is None else self.groups[rows]
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-        count = min(FOLDS, *_parts(labels, groups).values())
+        count, _ = self._fewest
+        count = min(FOLDS, count)
         for fit, score in kind(count, shuffle=True, random_state=seed).split(rows, labels, groups):
             if len(np.unique(labels[fit])) < len(self.classes):  # large groups can leave a class nowhere else
                 raise DataError(
@@ -57,6 +58,22 @@ class Splits:
                     "use smaller groups, or give a validation split"
                 )
             yield rows[fit], rows[score]
+
+    @property
+    def _fewest(self) -> tuple[int, int]:
+        """The smallest number of parts that a class can be divided into, its images or its groups, and that class."""
+        rows = self.development
+        parts = _parts(self.labels[rows], None if self.groups is None else self.groups[rows])
+        return min((parts[number], number) for number in range(len(self.classes)))
+
+    @property
+    def folds_note(self) -> str:
+        """Why there are fewer folds than usual; "" where there are not."""
+        count, number = self._fewest
+        if self.select == "val" or count >= FOLDS:
+            return ""
+        parts = "training images" if self.groups is None else "groups of training images"
+        return f"{count} folds instead of {FOLDS}: {self.classes[number]!r} has only {count} {parts}"
 
     def summary(self) -> dict[str, Any]:
         """Counts, as JSON values."""
@@ -66,7 +83,7 @@ class Splits:
             "val": len(self.val),
             "test": len(self.test),
             "select": self.select,
-            "note": self.note,
+            "note": "; ".join(note for note in (self.note, self.folds_note) if note),
         }
 
 

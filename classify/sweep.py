@@ -18,18 +18,17 @@ from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.source import cores
 from ..extract.taps import Tap
-from . import metrics, paired, sources, tables, tasks
-from .family import FAMILIES, Family, parse
-from .head import Head
+from . import sources, tasks
+from .conclusion import conclude
+from .family import Family, parse
 from .matrix import Stored
-from .problem import Folds, Problem
+from .problem import Problem
 from .run import Run
 from .splits import Splits, split
 from .tasks import Task
-from .trial import Score, Source, Trial, ranked
-from .views import Shown, Views
-
-_FEW = 100  # test images, below which the interval is wider than +-8 points of 80 %
+from .training import problem
+from .trial import Source, ranked
+from .views import Views
 
 
 def sweep(
@@ -91,7 +90,7 @@ def sweep(
         began = time.monotonic()
         _try_all(run, todo, found.complete, images.keys, splits, views, seed, jobs or cores(), progress)
         stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
-        _conclude(run, images, splits, stored, views, seed, {"data": data, "seconds": round(time.monotonic() - began, 3)})
+        conclude(run, images, splits, stored, views, seed, {"data": data, "seconds": round(time.monotonic() - began, 3)})
     return run
 
 
@@ -167,96 +166,3 @@ def _try_all(
         count += len(scores)
         if progress is not None:
             progress(min(count, total), total)
-
-
-def problem(
-    stored: Sequence[Stored],
-    keys: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    folds: Folds = (),
-    views: Views | None = None,
-    threads: int = 1,
-) -> Problem:
-    """What heads are trained on: images `keys` (n,) with class numbers (n,) and folds of them, the taps side by side.
-
-    An image is learnt from in every view there is, and scored in the plain one, or in all where views are averaged.
-    """
-    views = views or Views()
-    shown = Shown.of(stored, keys, views.count)
-    parts = tuple((shown.rows(fit), shown.rows(score, views.average)) for fit, score in folds)
-    return Problem(shown.features, labels[shown.images], classes, parts, shown.images, threads)
-
-
-def train(trial: Trial, score: Score, learnt: Problem, classes: Sequence[str], seed: int) -> Head:
-    """The head of `trial`, trained on all rows of `learnt`."""
-    head: Head = FAMILIES[trial.head].fit(learnt, trial.setting, score.detail, classes, seed)
-    return head
-
-
-def answers(head: Head, shown: Shown) -> np.ndarray:
-    """Probabilities (images, classes) of the images shown, the mean over their views; a block of rows at a time."""
-    found = np.concatenate([head.predict_proba(values) for _, values in shown.features.blocks()])
-    return found if len(found) == int(shown.images[-1]) + 1 else shown.mean(found)
-
-
-def _conclude(
-    run: Run,
-    images: Images,
-    splits: Splits,
-    stored: Sequence[Stored],
-    views: Views,
-    seed: int,
-    described: Mapping[str, Any],
-) -> None:
-    """Train the winner, score it once, write everything down."""
-    scores = run.trials()
-    chosen = ranked(scores)[0]
-    rows, tested = splits.development, images.keys[splits.test]
-    head = run.head(chosen)
-    if head is None:
-        learnt = problem(stored, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, cores())
-        head = train(chosen, scores[chosen], learnt, splits.classes, seed)
-        del learnt  # the rows of the test split take its place in memory
-    probabilities = answers(head, Shown.of(stored, tested, views.count if views.average else 0))
-    plain = answers(head, Shown.of(stored, tested)) if views.average else probabilities
-    run.save_head(chosen, head)
-    tables.write(run, images, splits, scores, probabilities)
-    compared = paired.compare(scores, len(rows) if splits.select == "cv" else len(splits.val))
-    run.finish(
-        {
-            **described,
-            "best": {"id": chosen.id, **chosen.to_dict(), "score": scores[chosen].to_dict()},
-            "runner_up": _runner_up(scores, compared),
-            "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
-            "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes) if views.average else None,
-            "notes": _notes(splits),
-        }
-    )
-
-
-def _runner_up(scores: Mapping[Trial, Score], compared: paired.Comparison | None) -> dict[str, Any] | None:
-    """The best trial of another head or other taps, and how it compares with the winner on the same images."""
-    if compared is None:
-        return None
-    trial = next(trial for trial in scores if trial.id == compared.runner_up)
-    score = {name: value for name, value in scores[trial].to_dict().items() if name not in {"detail", "right"}}
-    return {"id": trial.id, **trial.to_dict(), "score": score, "compared": compared.to_dict()}
-
-
-def _notes(splits: Splits) -> list[str]:
-    """What makes the figures less sure than they look."""
-    notes = []
-    counts = np.bincount(splits.labels[splits.test], minlength=len(splits.classes))
-    if absent := [splits.classes[number] for number in np.nonzero(counts == 0)[0]]:
-        notes.append(f"no test image of {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}: nothing is known of these")
-    if len(splits.test) < _FEW:
-        notes.append(f"only {len(splits.test)} test images: mind the width of the interval")
-    if splits.groups is not None:
-        groups = len(set(splits.groups[splits.test].tolist()))
-        if groups < len(splits.test):
-            notes.append(
-                f"the {len(splits.test)} test images come from {groups} groups: images of a group are alike, so that the "
-                "intervals, which count images, are too narrow"
-            )
-    return notes

@@ -5,21 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..cache.text import columns, damaged, paragraphs, safe, size
 from ..extract.text import extracted as extracted_text
 from ..extract.text import images
+from .intervals import wilson
 from .predict import Prediction
 from .run import guarded
 
-_BAR = 30
+_BAR = 20
+_ROWS = 40  # of the table, which then holds the best
+_SIDES = 3  # taps in a row of the table that are named
+_SHOWN = 5  # pairs of near-duplicates
+_SURE = 0.05
 
 
 def run(found: Mapping[str, Any]) -> str:
     """`humeris sweep`."""
-    return paragraphs(images(found["data"]), _result(found), damaged(found))
+    read = extracted_text(found) if "extracted" in found else images(found["data"])
+    return paragraphs(read, _result(found), damaged(found))
 
 
 def outcome(found: Mapping[str, Any]) -> str:
@@ -103,31 +109,102 @@ def _csv(cells: list[str]) -> str:
 
 def _result(found: Mapping[str, Any]) -> str:
     splits, best, test = found["splits"], found["best"], found["test"]
-    chosen = "the validation split" if splits["select"] == "val" else "cross-validation"
+    on_val = splits["select"] == "val"
+    scored = splits["val"] if on_val else splits["train"] + splits["val"]
     curve = found["depth"]
+    order = sorted(curve, key=lambda each: (-each["accuracy"], each["log_loss"]))
+    rank = {each["trial"]: number for number, each in enumerate(order, start=1)}
     low = min((each["accuracy"] for each in curve), default=0.0)
     span = max((each["accuracy"] for each in curve), default=1.0) - low or 1.0
+    shown = curve if len(curve) <= _ROWS else order[:_ROWS]
     rows = [
         [
+            rank[each["trial"]],
             each["backbone"],
-            f"{each['layer']}:{each['pool']}",
+            _taps(each["taps"], each["backbone"]),
             "" if each["depth"] is None else f"{each['depth']:.0%}",
             each["head"],
-            " ".join(f"{name}={value}" for name, value in each["setting"].items() if name in {"C", "hidden"}),
+            _setting(each["setting"], each["varied"]),
             f"{each['accuracy']:.4f}",
+            "-".join(f"{bound:.3f}" for bound in wilson(round(each["accuracy"] * scored), scored)),
+            f"{each['log_loss']:.3f}",
+            f"{each['seconds']:.1f}",
             "#" * round(1 + (_BAR - 1) * (each["accuracy"] - low) / span) + (" <" if each["trial"] == best["id"] else ""),
         ]
-        for each in curve
+        for each in shown
     ]
-    source = best["sources"][0]
-    table = columns(["backbone", "tap", "cost", "head", "best", "accuracy", f"by {chosen}"], rows)
+    header = ["rank", "backbone", "tap", "cost", "head", "best", "accuracy", "95 %", "log-loss", "seconds", ""]
+    chosen = f"validation, {scored} images" if on_val else f"cross-validation, {scored} images"
     return paragraphs(
-        f"\n{table}\n",
+        f"\naccuracy by {chosen}\n{columns(header, rows)}\n",
+        f"and {len(curve) - len(shown)} more; leaderboard.csv has them all" if len(shown) < len(curve) else "",
         *_left_out(found),
         f"{splits['note']}; {splits['train']} train, {splits['val']} val, {splits['test']} test",
-        f"chosen: {best['head']} on {source['backbone']} {source['layer']}:{source['pool']} (trial {best['id']})",
-        f"test accuracy {_accuracy(test)}, balanced {test['balanced_accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}",
+        _seen(found["views"]),
+        f"chosen: {best['head']} on {safe(_named(best['sources']))} (trial {best['id']}), "
+        f"of {found['trials']} trials in {found['seconds']:.1f} s",
+        _runner_up(found["runner_up"]),
+        f"test accuracy {_accuracy(test)}, balanced {test['balanced_accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}, "
+        f"log-loss {test['log_loss']:.3f}, calibration error {test['calibration_error']:.3f} "
+        f"({test['calibration_error_by_chance']:.3f} by chance)",
+        f"on the plain view alone {_accuracy(found['test_plain'])}" if found["test_plain"] else "",
+        _copies(found["near_duplicates"]),
+        *(f"note: {safe(note)}" for note in found["notes"]),
         f"run: {safe(found['run'])}",
+    )
+
+
+def _taps(taps: Sequence[str], backbone: str) -> str:
+    """The taps of one row of the table, without the backbone where it is one; many by their number."""
+    if len(taps) > _SIDES:
+        return f"{len(taps)} taps side by side"
+    return " + ".join(tap.removeprefix(f"{backbone}/") for tap in taps)
+
+
+def _named(sources: Sequence[Mapping[str, Any]]) -> str:
+    return " + ".join(f"{each['backbone']}/{each['layer']}:{each['pool']}" for each in sources)
+
+
+def _setting(setting: Mapping[str, Any], varied: Sequence[str]) -> str:
+    """The options that were tried in several values; the first where none was."""
+    return " ".join(f"{name}={setting[name]}" for name in (varied or list(setting)[:1]))
+
+
+def _seen(views: Mapping[str, Any]) -> str:
+    if not views["count"]:
+        return ""
+    scored = "the mean of them all" if views["average"] else "the plain one"
+    return f"trained on {views['count']} views of each image ({views['policy']}) beside the plain one, scored on {scored}"
+
+
+def _runner_up(found: Mapping[str, Any] | None) -> str:
+    """How sure it is that the winner is better."""
+    if found is None:
+        return ""
+    compared = found["compared"]
+    low, high = compared["difference_95"]
+    verdict = "these images do not tell them apart" if compared["p_value"] > _SURE else "more than chance would do"
+    return (
+        f"runner-up: {found['head']} on {safe(_named(found['sources']))} (trial {found['id']}), "
+        f"{found['score']['accuracy']:.4f}; only the winner is right on {compared['only_winner']} images, "
+        f"only the runner-up on {compared['only_runner_up']}: difference {compared['difference']:+.4f} ({low:+.3f} to {high:+.3f}), "
+        f"McNemar p = {compared['p_value']:.2g}, {verdict}"
+    )
+
+
+def _copies(found: Mapping[str, Any]) -> str:
+    """What is nearly the same in the test split and outside it."""
+    count = found["test_images"]
+    if not count:
+        return "near-duplicates of test images among the others: none found"
+    without = found["accuracy_without"]
+    rest = "" if without is None else f"; accuracy without them {without:.4f}"
+    listed = [f"  {safe(each['test'])} ~ {safe(each['development'])}" for each in found["pairs"][:_SHOWN]]
+    more = f"  and {len(found['pairs']) - _SHOWN} more pairs; run.json lists them all"
+    return paragraphs(
+        f"near-duplicates: {count} test images are nearly the same as others that were learnt from{rest}",
+        *listed,
+        more if len(found["pairs"]) > _SHOWN else "",
     )
 
 

@@ -1,0 +1,92 @@
+"""The end of a sweep: the winner trained once more, scored once, and everything written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..extract.images import Images
+from ..extract.source import cores
+from . import metrics, near_duplicates, paired, tables
+from .matrix import Stored
+from .run import Run
+from .splits import Splits
+from .training import answers, problem, train
+from .trial import Score, Trial, ranked
+from .views import Shown, Views
+
+_FEW = 100  # test images, below which the 95 % interval is about 16 points wide at an accuracy of 0.8
+
+
+def conclude(
+    run: Run,
+    images: Images,
+    splits: Splits,
+    stored: Sequence[Stored],
+    views: Views,
+    seed: int,
+    described: Mapping[str, Any],
+) -> None:
+    """Train the winner, score it once, write everything down."""
+    scores = run.trials()
+    chosen = ranked(scores)[0]
+    rows, tested = splits.development, images.keys[splits.test]
+    head = run.head(chosen)
+    if head is None:
+        learnt = problem(stored, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, cores())
+        head = train(chosen, scores[chosen], learnt, splits.classes, seed)
+        del learnt  # the rows of the test split take its place in memory
+    probabilities = answers(head, Shown.of(stored, tested, views.count if views.average else 0))
+    shown = Shown.of(stored, tested)
+    plain = answers(head, shown) if views.average else probabilities
+    run.save_head(chosen, head)
+    tables.write(run, images, splits, scores, probabilities)
+    pairs = near_duplicates.find(shown.features, Shown.of(stored, images.keys[rows]).features)
+    names = [image.name for image in images.used]
+    compared = paired.compare(scores, len(rows) if splits.select == "cv" else len(splits.val))
+    run.finish(
+        {
+            **described,
+            "best": {"id": chosen.id, **chosen.to_dict(), "score": scores[chosen].to_dict()},
+            "runner_up": _runner_up(scores, compared),
+            "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
+            "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes) if views.average else None,
+            "near_duplicates": near_duplicates.report(
+                pairs,
+                [names[row] for row in splits.test],
+                [names[row] for row in rows],
+                splits.labels[splits.test],
+                probabilities,
+            ),
+            "notes": _notes(splits),
+        }
+    )
+
+
+def _runner_up(scores: Mapping[Trial, Score], compared: paired.Comparison | None) -> dict[str, Any] | None:
+    """The best trial of another head or other taps, and how it compares with the winner on the same images."""
+    if compared is None:
+        return None
+    trial = next(trial for trial in scores if trial.id == compared.runner_up)
+    score = {name: value for name, value in scores[trial].to_dict().items() if name not in {"detail", "right"}}
+    return {"id": trial.id, **trial.to_dict(), "score": score, "compared": compared.to_dict()}
+
+
+def _notes(splits: Splits) -> list[str]:
+    """What makes the figures less sure than they look."""
+    notes = []
+    counts = np.bincount(splits.labels[splits.test], minlength=len(splits.classes))
+    if absent := [splits.classes[number] for number in np.nonzero(counts == 0)[0]]:
+        notes.append(f"no test image of {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}: nothing is known of these")
+    if len(splits.test) < _FEW:
+        notes.append(f"only {len(splits.test)} test images: mind the width of the interval")
+    if splits.groups is not None:
+        groups = len(set(splits.groups[splits.test].tolist()))
+        if groups < len(splits.test):
+            notes.append(
+                f"the {len(splits.test)} test images come from {groups} groups: images of a group are alike, so that the "
+                "intervals, which count images, are too narrow"
+            )
+    return notes
