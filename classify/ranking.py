@@ -65,7 +65,7 @@ class Ranking:
 
     def places(self, measure: str) -> list[int]:
         """The place of each row by a measure, 1 the best; equal scores share the better place."""
-        values = [getattr(row, measure) for row in self.rows]
+        values = [round(getattr(row, measure), 12) for row in self.rows]  # means of equal folds in another order are equal
         return [1 + sum(other > value for other in values) for value in values]
 
     def agreement(self) -> dict[str, dict[str, float | int | None]]:

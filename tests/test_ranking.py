@@ -113,7 +113,7 @@ def test_agreement_is_kendalls_tau_of_the_taps_that_were_trained(finished: Any) 
 
 
 def test_places_count_from_one_and_equal_scores_share_the_better_one(finished: Any) -> None:
-    rows = [scored(number, knn=value) for number, value in enumerate((0.5, 0.9, 0.9, 0.7))]
+    rows = [scored(number, knn=value) for number, value in enumerate((0.5, 0.9, 0.9 + 1e-16 * 3, 0.7))]
     assert ranking_of(finished, rows).places("knn") == [4, 1, 1, 3]
 
 
