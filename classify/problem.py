@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ class Problem:
 
     features (rows, d); labels (rows,): class numbers; classes: how many; folds: (fit, score) row numbers;
     images (rows,): the number of the image that each row shows, the same for its views; threads: processor threads to use.
+    memo: what one head family made of the rows and the next may use.
     """
 
     features: Matrix
@@ -29,6 +30,7 @@ class Problem:
     folds: Folds
     images: np.ndarray
     threads: int = 1
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, features: np.ndarray, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Problem:

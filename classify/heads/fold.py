@@ -1,0 +1,279 @@
+"""A fold as linear heads see it: standardised by its own fit rows and, of more columns than rows, turned into their span.
+
+Heads that depend on rows only through inner products, as every one with an L2 penalty does, have the same answers in the
+span of the rows they are fitted on as in all columns: n rows have rank n - 1 at most once they are centred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..layers import Dense, Scale
+from ..matrix import Matrix
+from ..problem import Problem
+from .gram import Gram, grams
+from .scaling import Parts, Statistics, standardised
+
+_BLOCK = 1 << 24  # bytes of float32 in a block of rows
+_KEPT = 1 << 28  # bytes of folds that are kept for the next head, or a quarter of the features'
+_GRAMS = 1 << 30  # bytes of Gram matrices made in one pass
+
+
+@dataclass(frozen=True)
+class Turn:
+    """From rows to their span: `values` (r,) and `vectors` (m, r), eigenvalues (descending) and eigenvectors of their Gram.
+
+    fit (m, r), score (s, r): the rows in the span, float32. fit_norms (m,), score_norms (s,): squared lengths before, which
+    for rows to score count what lies outside the span.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    fit: np.ndarray
+    score: np.ndarray
+    fit_norms: np.ndarray
+    score_norms: np.ndarray
+
+    @classmethod
+    def of(cls, gram: Gram, fit: np.ndarray, score: np.ndarray) -> Turn:
+        """Of the products of a fold's rows; directions that are no more than rounding are left out."""
+        products = gram.products[np.ix_(fit, fit)]
+        mean, level = products.mean(axis=0), float(products.mean())
+        products = products - mean - mean[:, None] + level
+        values, vectors = np.linalg.eigh(products)
+        fit_norms = np.maximum(products.diagonal(), 0)
+        rounding = gram.noise * len(fit) ** 0.5 * float(fit_norms.max())
+        least = max(rounding, float(np.finfo(np.float64).eps) * len(fit) * float(values[-1]))
+        real = np.nonzero(values > least)[0][::-1]
+        values, vectors = values[real], vectors[:, real]
+        across = gram.products[np.ix_(score, fit)]
+        shift = across.mean(axis=1)
+        norms = gram.products.diagonal()[score] - 2 * shift + level
+        turned = (across - shift[:, None] - mean + level) @ (vectors / np.sqrt(values))
+        return cls(
+            values,
+            vectors,
+            (vectors * np.sqrt(values)).astype(np.float32),
+            turned.astype(np.float32),
+            fit_norms,
+            np.maximum(norms, 0),
+        )
+
+
+class _Scatters:
+    """Scatter matrices of a problem's folds with fewer columns than rows, from one pass over the rows that they share.
+
+    Each part's scatter is around its own mean, and those of a fold's parts are added up, so that no digits cancel, however
+    far rows that are held out lie from the others.
+    """
+
+    def __init__(self, features: Matrix, labels: np.ndarray, classes: int, parts: Parts, statistics: Statistics) -> None:
+        self._features, self._labels, self._classes = features, labels, classes
+        self._parts, self._statistics = parts, statistics
+
+    @cached_property
+    def _made(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scatters (parts, d, d) and class sums (parts, classes, d) around each part's mean over `_scale`, class counts."""
+        count, width = len(self._parts.rows), self._features.shape[1]
+        scatters, sums = np.zeros((count, width, width)), np.zeros((count, self._classes, width))
+        counts = np.zeros((count, self._classes))
+        for part, rows in enumerate(self._parts.rows):
+            for places, values in self._features.blocks(rows, max(256, _BLOCK // (4 * width))):
+                block = standardised(values, self._statistics.means[part], self._scale)
+                of = np.eye(self._classes, dtype=np.float32)[self._labels[rows[places]]]
+                scatters[part] += block.T @ block
+                sums[part] += of.T @ block
+                counts[part] += of.sum(axis=0)
+        return scatters, sums, counts
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        """A scale (d,) for float32 products, of the size of every part's."""
+        return self._statistics.scaler(np.ones(len(self._parts.rows), bool))[1]
+
+    def moments(self, member: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scatter, class sums and class counts of the parts of `member`, standardised by `mean` and `scale`."""
+        scatters, sums, counts = self._made
+        moved, ratio = (self._statistics.means - mean) / scale, self._scale / scale
+        scatter, classes = np.zeros_like(scatters[0]), np.zeros_like(sums[0])
+        for part in np.nonzero(member)[0]:
+            scatter += scatters[part]
+            classes += sums[part] * ratio + counts[part][:, None] * moved[part]
+        scatter *= ratio
+        scatter *= ratio[:, None]
+        between = moved[member] * np.sqrt(self._statistics.counts[member])[:, None]
+        scatter += between.T @ between
+        return scatter, classes, counts[member].sum(axis=0)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """scatter (r, r): products of a fold's centred, standardised fit rows. sums (classes, r); counts (classes,). float64."""
+
+    scatter: np.ndarray
+    sums: np.ndarray
+    counts: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Rows to fit on and rows to score, standardised by the fit rows as scikit-learn's `StandardScaler` does it.
+
+    fit_rows (m,), score_rows (s,): row numbers in the problem. mean, scale (d,): float64. turn: how rows were turned into
+    the span of the fit rows; None where there are no more columns than rows in the problem.
+    """
+
+    problem: Problem
+    fit_rows: np.ndarray
+    score_rows: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    turn: Turn | None = None
+    _member: np.ndarray | None = None
+    _scatters: _Scatters | None = field(default=None, repr=False)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class numbers (m,) of the fit rows."""
+        return np.asarray(self.problem.labels[self.fit_rows])
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, those without fit rows included."""
+        return self.problem.classes
+
+    @property
+    def columns(self) -> int:
+        """Columns of a row as it is cached, d."""
+        return self.problem.features.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Columns of a row as heads see it: d, or the rank of the fit rows."""
+        return self.columns if self.turn is None else len(self.turn.values)
+
+    def fit_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """(positions, rows (b, width) float32) of the fit rows."""
+        return self._blocks(self.fit_rows, None if self.turn is None else self.turn.fit, size)
+
+    def score_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """(positions, rows (b, width) float32) of the rows to score."""
+        return self._blocks(self.score_rows, None if self.turn is None else self.turn.score, size)
+
+    def _blocks(self, rows: np.ndarray, held: np.ndarray | None, size: int | None) -> Iterator[tuple[slice, np.ndarray]]:
+        size = size or max(256, _BLOCK // (4 * max(1, self.width)))
+        if held is None:
+            for places, values in self.problem.features.blocks(rows, size):
+                yield places, standardised(values, self.mean, self.scale)
+        else:
+            for start in range(0, len(rows), size):
+                yield slice(start, min(start + size, len(rows))), held[start : start + size]
+
+    def moments(self) -> Moments:
+        """Scatter matrix, class sums and class counts of the fit rows."""
+        if self.turn is not None:
+            of = np.eye(self.classes)[self.labels]
+            return Moments(np.diag(self.turn.values), of.T @ self.turn.fit.astype(np.float64), of.sum(axis=0))
+        assert self._scatters is not None
+        assert self._member is not None
+        return Moments(*self._scatters.moments(self._member, self.mean, self.scale))
+
+    @cached_property
+    def eigen(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Eigenvalues (width,) of the scatter matrix, and its eigenvectors as columns: None where they are the axes."""
+        if self.turn is not None:
+            return self.turn.values, None
+        values, vectors = np.linalg.eigh(self.moments().scatter)
+        return np.maximum(values, 0), vectors
+
+    def answers(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """`rows @ weights + bias` (s, k) float32 of the rows to score; weights (width, k), bias (k,)."""
+        out = np.empty((len(self.score_rows), len(bias)), np.float32)
+        small = weights.astype(np.float32)
+        for places, rows in self.score_blocks():
+            out[places] = rows @ small + bias.astype(np.float32)
+        return out
+
+    def dense(self, weights: np.ndarray, bias: np.ndarray, activation: str = "softmax") -> Dense:
+        """The layer for raw rows (n, d) that answers as weights (width, k) and bias (k,) do for rows as heads see them.
+
+        The scaler is folded in, and the weights are turned back a block of columns at a time.
+        """
+        out = np.empty((self.columns, len(bias)), np.float32)
+        shift = bias.astype(np.float64)
+        for here, back in self.back(weights):
+            out[here] = back / self.scale[here, None]
+            shift -= self.mean[here] @ out[here].astype(np.float64)
+        return Dense(out, shift.astype(np.float32), activation)
+
+    def back(self, weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """(columns, weights (columns, k) float64) for standardised rows in all columns, of weights (width, k)."""
+        if self.turn is None:
+            yield slice(0, self.columns), np.asarray(weights, np.float64)
+            return
+        turned = self.turn.vectors @ (weights / np.sqrt(self.turn.values)[:, None])
+        for here, values in self.problem.features.column_blocks(max(1, _BLOCK // (8 * len(self.problem.labels)))):
+            rows = (values[self.fit_rows] - self.mean[here]) / self.scale[here]
+            yield here, rows.T @ turned
+
+    def scaler(self) -> Scale:
+        """The layer that standardises raw rows (n, d)."""
+        return Scale(self.mean.astype(np.float32), (1 / self.scale).astype(np.float32))
+
+
+def folds(problem: Problem) -> Iterator[Fold]:
+    """The folds of a problem, in order. Those that are small beside the features are kept for the next head."""
+    kept: tuple[Fold, ...] | None = problem.memo.get("folds")
+    if kept is not None:
+        yield from kept
+        return
+    count, width = problem.features.shape
+    each = 12 * count * count if width > count else 16 * width * width
+    keep = len(problem.folds) * each <= max(_KEPT, problem.features.nbytes // 4)
+    made = []
+    for fold in _made(problem, [fit for fit, _ in problem.folds], [score for _, score in problem.folds]):
+        if keep:
+            made.append(fold)
+        yield fold
+    if keep:
+        problem.memo["folds"] = tuple(made)
+
+
+def whole(problem: Problem) -> Fold:
+    """All rows to fit on, and none to score."""
+    (fold,) = _made(problem, [np.arange(len(problem.labels))], [np.arange(0)])
+    return fold
+
+
+def _made(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:
+    count, width = problem.features.shape
+    return (_turned if width > count else _plain)(problem, fits, scores)
+
+
+def _turned(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:
+    together = max(1, _GRAMS // (8 * len(problem.labels) ** 2))
+    for start in range(0, len(fits), together):
+        made = grams(problem.features, fits[start : start + together], problem.threads)
+        for number, (fit, score) in enumerate(zip(fits[start:], scores[start:], strict=True)):
+            if number == len(made):
+                break
+            gram = made[number]
+            yield Fold(problem, fit, score, gram.mean, gram.scale, Turn.of(gram, fit, score))
+
+
+def _plain(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:
+    features, parts = problem.features, Parts.of(len(problem.labels), fits)
+    size = max(256, _BLOCK // (4 * features.shape[1]))
+    statistics: Statistics | None = None
+    for places, values in features.blocks(None, size):
+        blocks = [values[(rows[(rows >= places.start) & (rows < places.stop)] - places.start)] for rows in parts.rows]
+        found = Statistics.of(blocks)
+        statistics = found if statistics is None else statistics.joined(found)
+    assert statistics is not None
+    scatters = _Scatters(features, problem.labels, problem.classes, parts, statistics)
+    for fit, score, member in zip(fits, scores, parts.member, strict=True):
+        yield Fold(problem, fit, score, *statistics.scaler(member), None, member, scatters)
