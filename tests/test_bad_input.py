@@ -247,7 +247,7 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
         ("--select", "val", "needs train, val and test, found train 10, val 0, test 6; use --select cv"),
         ("--head", "forest", "head 'forest': expected one of logreg, mlp"),
         ("--head", "logreg,C=0", "expected every C above 0"),
-        ("--head", "mlp,dropout=2", "expected dropout below 1"),
+        ("--head", "mlp,dropout=2", "expected dropout as a share from 0 to below 1"),
     ],
 )
 def test_an_option_out_of_range(option: str, value: str, message: str, few: Path, humeris: Callable[..., Any]) -> None:

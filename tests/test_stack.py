@@ -16,6 +16,7 @@ import pytest
 from humeris.cache.store import Store
 from humeris.classify import sources
 from humeris.classify.family import FAMILIES
+from humeris.classify.heads import mlp
 from humeris.classify.problem import Problem
 from humeris.classify.stack import stack
 from humeris.extract.backbone import build
@@ -31,7 +32,7 @@ KEYS = [f"{name}-{pool}-logreg" for name in TAPPED for pool in POOLS]
 KEYS += ["nano-avg-mlp", "plain-max-mlp", "nested-grid2-mlp", "nested-map-mlp", "sequential-map-mlp"]
 SETTINGS = {
     "logreg": {"C": 0.1},
-    "mlp": {"hidden": 8, "dropout": 0.3, "learning_rate": 0.01, "batch_size": 8, "epochs": 6},
+    "mlp": mlp.settings({"hidden": 8, "learning_rate": 0.01, "batch_size": 8, "epochs": 6})[0],
 }
 # Rows of `map` taps are kept in float16: half a unit in its eleventh bit, over some thousand columns.
 BOUND = {"map": 1e-3}
