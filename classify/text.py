@@ -144,10 +144,11 @@ def _result(found: Mapping[str, Any]) -> str:
         f"chosen: {best['head']} on {safe(_named(best['sources']))} (trial {best['id']}), "
         f"of {found['trials']} trials in {found['seconds']:.1f} s",
         _runner_up(found["runner_up"]),
-        f"test accuracy {_accuracy(test)}, balanced {test['balanced_accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}, "
+        f"test accuracy {_accuracy(test)}",
+        f"  balanced {test['balanced_accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}, "
         f"log-loss {test['log_loss']:.3f}, calibration error {test['calibration_error']:.3f} "
         f"({test['calibration_error_by_chance']:.3f} by chance)",
-        f"on the plain view alone {_accuracy(found['test_plain'])}" if found["test_plain"] else "",
+        f"  on the plain view alone {_accuracy(found['test_plain'])}" if found["test_plain"] else "",
         _copies(found["near_duplicates"]),
         *(f"note: {safe(note)}" for note in found["notes"]),
         f"run: {safe(found['run'])}",
@@ -162,6 +163,8 @@ def _taps(taps: Sequence[str], backbone: str) -> str:
 
 
 def _named(sources: Sequence[Mapping[str, Any]]) -> str:
+    if len(sources) > _SIDES:
+        return f"{len(sources)} taps side by side"
     return " + ".join(f"{each['backbone']}/{each['layer']}:{each['pool']}" for each in sources)
 
 
@@ -183,12 +186,14 @@ def _runner_up(found: Mapping[str, Any] | None) -> str:
         return ""
     compared = found["compared"]
     low, high = compared["difference_95"]
+    winner, other = compared["only_winner"], compared["only_runner_up"]
     verdict = "these images do not tell them apart" if compared["p_value"] > _SURE else "more than chance would do"
     return (
         f"runner-up: {found['head']} on {safe(_named(found['sources']))} (trial {found['id']}), "
-        f"{found['score']['accuracy']:.4f}; only the winner is right on {compared['only_winner']} images, "
-        f"only the runner-up on {compared['only_runner_up']}: difference {compared['difference']:+.4f} ({low:+.3f} to {high:+.3f}), "
-        f"McNemar p = {compared['p_value']:.2g}, {verdict}"
+        f"{found['score']['accuracy']:.4f}\n"
+        f"  only the winner is right on {winner} images, only the runner-up on {other}: "
+        f"difference {compared['difference']:+.4f}\n"
+        f"  (95 % interval {low:+.3f} to {high:+.3f}, McNemar p = {compared['p_value']:.2g}), {verdict}"
     )
 
 
