@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.errors import DataError, LayerError
+from ..cache.errors import DataError, LayerError, ModelError
 from ..cache.store import Store
 from ..extract.augment import Policy
 from ..extract.extraction import Extracted, extract_all
@@ -69,6 +69,7 @@ def run(
     written into the run's folder unless `model` says where. Raises what the three stages raise.
     """
     split(images, select)
+    _check_one_network(requests, patterns, families, concatenate)
     extracted = extract_taps(
         images, requests, patterns, store, pools=pools, batch_size=batch_size, views=views, jobs=jobs, progress=progress
     )
@@ -139,13 +140,41 @@ def orders(requests: Sequence[Request], patterns: Sequence[str]) -> list[tuple[l
     for request in requests:
         mine = []
         for side in sides:
-            whose = [each for each in requests if side.startswith((f"{each.title}/", f"{each.name}/"))]
+            whose = _whose(side, requests)
             if not whose or request in whose:
-                mine.append(side.removeprefix(f"{request.title}/").removeprefix(f"{request.name}/") if whose else side)
+                mine.append(side.removeprefix(f"{_title(request)}/") if whose else side)
         if sides and not mine:
             raise LayerError(f"-b {request.title}: expected a layer of it with -l, found none among {', '.join(patterns)}")
         found.setdefault(tuple(dict.fromkeys(mine)), []).append(request)
     return [(together, list(taps)) for taps, together in found.items()]
+
+
+def _title(request: Request) -> str:
+    """What a sweep calls the backbone: a file by its stem."""
+    return request.name if request.file is not None else request.title
+
+
+def _whose(side: str, requests: Sequence[Request]) -> list[Request]:
+    """The backbones that a side names, [] where it names none and is of all."""
+    return [request for request in requests if side.startswith(f"{_title(request)}/")]
+
+
+def _check_one_network(
+    requests: Sequence[Request], patterns: Sequence[str], families: Sequence[Family], concatenate: bool
+) -> None:
+    """Raise `ModelError` where heads over several backbones are asked for, before anything is computed."""
+    if len(requests) < 2:
+        return
+    asked = ["--concatenate"] if concatenate else []
+    asked += [f"--head {family.name}" for family in families if family.over_all_taps]
+    for pattern in patterns:
+        named = {request.title for side in sides_of(pattern) for request in _whose(side, requests)}
+        asked += [f"-l {pattern}"] if len(named) > 1 else []
+    if asked:
+        raise ModelError(
+            f"{asked[0]} with {len(requests)} backbones: expected a head on the taps of one, since the model that `run` "
+            "ends with has one network inside; give one -b, or use `humeris sweep --extract`"
+        )
 
 
 def taps_of(extracted: Sequence[Extracted]) -> set[tuple[str, Tap]]:

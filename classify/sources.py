@@ -137,7 +137,7 @@ def _names_it(text: str, candidate: Candidate) -> bool:
     extraction, features = candidate
     spec = extraction.spec
     size = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
-    called = [f"{name}/" for name in (size, spec.title, spec.backbone) if text.startswith(f"{name}/")]
+    called = [f"{name}/" for name in (size, spec.title) if text.startswith(f"{name}/")]
     return any(matches(each, _tap(features)) for each in [text, *(text.removeprefix(name) for name in called)])
 
 
