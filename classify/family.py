@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from ..cache.errors import HeadError
-from .heads import logreg, mlp
+from .heads import head2toe, logreg, mlp
 
-FAMILIES: Mapping[str, ModuleType] = {"logreg": logreg, "mlp": mlp}
+FAMILIES: Mapping[str, ModuleType] = {"logreg": logreg, "mlp": mlp, "head2toe": head2toe}
 _KERAS = {"mlp"}
 
 

@@ -1,0 +1,129 @@
+"""Head2Toe: the strongest columns of every tap by a group lasso, and logistic regression on those alone.
+
+Evci, Dumoulin, Larochelle and Mozer, "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning" (2022).
+Columns are ranked inside each fold, by the rows that the fold learns from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...cache.errors import HeadError
+from ..head import Head
+from ..layers import Columns
+from ..matrix import Matrix
+from ..problem import Problem
+from ..trial import Score
+from . import group_lasso, logreg
+
+over_all_taps = True  # the features of a problem are those of all taps, side by side
+
+# option -> (default, the largest value)
+_OPTIONS: dict[str, tuple[str, float]] = {
+    "penalty": ("0.2", 1.0),
+    "fraction": ("0.01/0.03/0.1/0.3", 1.0),
+    "C": ("0.001/0.01/0.1", float("inf")),
+}
+
+
+def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings to try: every combination of `a/b/c` lists in `options`, over the defaults; raises `HeadError`.
+
+    penalty: of the group lasso, as a share of the smallest that drops every column. fraction: of the columns, the strongest,
+    that are kept. C: of the logistic regression on them.
+    """
+    if unknown := set(options) - set(_OPTIONS):
+        raise HeadError(f"head head2toe: expected an option of {', '.join(_OPTIONS)}; found {sorted(unknown)[0]!r}")
+    values = []
+    for name, (default, most) in _OPTIONS.items():
+        given = options.get(name, default)
+        try:
+            found = sorted({float(text) for text in str(given).split("/")})
+        except ValueError as error:
+            raise HeadError(f"head head2toe: expected {name} as a number or as a/b/c, found {given!r}") from error
+        if not all(0 < value <= most and value < float("inf") for value in found):
+            limit = "above 0" if most > 1 else "above 0 and at most 1"
+            raise HeadError(f"head head2toe: expected every {name} {limit}, found {given!r}")
+        values.append(found)
+    return [dict(zip(_OPTIONS, each, strict=True)) for each in itertools.product(*values)]
+
+
+def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+    """The score of each setting; settings with one penalty share its rankings, and those with one fraction the columns.
+
+    In memory are what `group_lasso.rank` says, and then the kept columns of every row, for one fold at a time.
+    detail: `columns` kept, and whether everything `converged`.
+    """
+    fits = [fit_rows for fit_rows, _ in problem.folds]
+    parts: dict[int, list[Score]] = {place: [] for place in range(len(tried))}
+    for penalty, places in _alike(range(len(tried)), tried, "penalty").items():
+        began = time.perf_counter()
+        rankings = group_lasso.rank(problem.features, problem.labels, problem.classes, fits, penalty)
+        shared = (time.perf_counter() - began) / len(places) / len(fits)
+        most = _count(problem, max(tried[place]["fraction"] for place in places))
+        for fold, ranking in zip(problem.folds, rankings, strict=True):
+            kept = group_lasso.gather(problem.features, ranking.order[:most])
+            for fraction, members in _alike(places, tried, "fraction").items():
+                part = _on(problem, kept[:, : _count(problem, fraction)], (fold,))
+                scores = logreg.cross_validate(part, [{"C": tried[place]["C"]} for place in members], seed)
+                for place, score in zip(members, scores, strict=True):
+                    ended = ranking.converged and bool(score.detail.get("converged", True))
+                    parts[place].append(_noted(score, shared, {"columns": part.features.shape[1], "converged": ended}))
+    return [_joined(parts[place]) for place in range(len(tried))]
+
+
+def fit(
+    problem: Problem,
+    setting: Mapping[str, Any],
+    detail: Mapping[str, Any],
+    classes: Sequence[str],
+    seed: int,
+) -> Head:
+    """The head with columns ranked on, and fitted on, all rows; the scaler is folded in."""
+    rows = np.arange(len(problem.labels))
+    (ranking,) = group_lasso.rank(problem.features, problem.labels, problem.classes, [rows], setting["penalty"])
+    columns = np.sort(ranking.order[: _count(problem, setting["fraction"])])
+    on = _on(problem, group_lasso.gather(problem.features, columns), ())
+    head = logreg.fit(on, {"C": setting["C"]}, detail, classes, seed)
+    return Head((Columns(columns.astype(np.int32)), *head.layers), head.classes)
+
+
+def _alike(places: Sequence[int], tried: Sequence[Mapping[str, Any]], option: str) -> dict[float, list[int]]:
+    """The places by the value of an option."""
+    groups: dict[float, list[int]] = {}
+    for place in places:
+        groups.setdefault(tried[place][option], []).append(place)
+    return groups
+
+
+def _count(problem: Problem, fraction: float) -> int:
+    return max(1, round(fraction * problem.features.shape[1]))
+
+
+def _on(problem: Problem, values: np.ndarray, folds: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Problem:
+    return Problem(Matrix.of(values), problem.labels, problem.classes, folds, problem.images, problem.threads)
+
+
+def _noted(score: Score, seconds: float, detail: Mapping[str, Any]) -> Score:
+    return Score(score.accuracy, score.log_loss, score.folds, score.seconds + seconds, score.right, detail)
+
+
+def _joined(parts: Sequence[Score]) -> Score:
+    """One score of those of each fold."""
+    right = np.bitwise_or.reduce([np.frombuffer(bytes.fromhex(part.right), np.uint8) for part in parts])
+    return Score(
+        accuracy=float(np.mean([part.accuracy for part in parts])),
+        log_loss=float(np.mean([part.log_loss for part in parts])),
+        folds=tuple(part.accuracy for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        right=right.tobytes().hex(),
+        detail={
+            "columns": parts[0].detail["columns"],
+            "converged": all(part.detail["converged"] for part in parts),
+        },
+    )
