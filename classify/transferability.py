@@ -209,11 +209,9 @@ def centroid_accuracy(features: Matrix, labels: np.ndarray, folds: Sequence[tupl
                 sums[number] += values[labels[fit[places]] == number].sum(axis=0, dtype=np.float64)
         present = np.nonzero(counts)[0]
         means = sums[present] / counts[present, None]
-        middle = means.mean(axis=0)
-        means -= middle
         lengths, right = (means**2).sum(axis=1) / 2, 0
         for places, values in features.blocks(score):
-            nearest = ((values - middle) @ means.T - lengths).argmax(axis=1)
+            nearest = (values @ means.T - lengths).argmax(axis=1)
             right += int((present[nearest] == labels[score[places]]).sum())
         found.append(right / len(score))
     return float(np.mean(found))

@@ -16,14 +16,14 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from humeris.cache.errors import DataError, LayerError, RunError
 from humeris.cache.store import Store
-from humeris.classify import text
+from humeris.classify import ranking, text
 from humeris.classify.matrix import Matrix
 from humeris.classify.ranking import MEASURES, Ranking, Scored, rank
 from humeris.classify.run import Run
 from humeris.classify.splits import split
 from humeris.classify.sweep import sweep
 from humeris.classify.transferability import Moments, h_score, log_me
-from humeris.classify.trial import Source
+from humeris.classify.trial import Score, Source, Trial
 from humeris.extract.images import Images, load_images
 
 
@@ -81,7 +81,6 @@ def test_a_run_of_the_same_images_gives_the_trained_ranking(finished: Any) -> No
         assert row.trained == best.accuracy
     assert found.to_dict()["run"] == str(finished.path)
     assert {measure: each["taps"] for measure, each in found.agreement().items()} == dict.fromkeys(MEASURES, 2)
-    assert found.agreement()["log_me"]["tau"] is None  # two taps agree or disagree by chance
 
 
 def scored(number: int, **scores: float | None) -> Scored:
@@ -127,12 +126,43 @@ def write(path: Path, sets: dict[str, np.ndarray], labels: np.ndarray) -> Path:
     return path
 
 
-def test_the_taps_come_in_the_order_of_their_mean_place(finished: Any) -> None:
+@pytest.mark.parametrize("best", ["block4_out", "block5_out"])
+def test_the_taps_come_in_the_order_of_their_mean_place(finished: Any, best: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, store = cached(finished)
+    columns = {row.sources[0].layer: row.columns for row in rank(images, store).rows}
+
+    def score(features: Matrix, *_: Any) -> dict[str, float]:
+        good = float(features.shape[1] == columns[best])
+        return {"log_me": 1 - good, "h_score": good, "knn": good, "centroid": 0.5}
+
+    monkeypatch.setattr(ranking, "_score", score)
     found = rank(images, store)
-    sums = [sum(found.places(measure)[row] for measure in MEASURES) for row in range(len(found.rows))]
-    assert len(sums) == 2
-    assert sums == sorted(sums)
+    assert found.rows[0].sources[0].layer == best
+    assert [found.places(measure) for measure in MEASURES] == [[2, 1], [1, 2], [1, 2], [1, 1]]
+
+
+def test_the_trained_accuracy_is_that_of_the_best_head(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, store = cached(finished)
+    taps = rank(images, store).rows[0].sources
+    heads = {"knn": 0.25, "logreg": 0.75, "ridge": 0.5}
+    scores = {Trial(taps, head, {}): Score(accuracy, 1.0, (accuracy,)) for head, accuracy in heads.items()}
+    monkeypatch.setattr(Run, "trials", lambda _: scores)
+    assert [row.trained for row in rank(images, store, run=finished.path).rows] == [0.75, None]
+
+
+def test_two_taps_agree_or_disagree_by_chance(finished: Any) -> None:
+    rows = [scored(number, log_me=number, trained=number) for number in range(3)]
+    assert ranking_of(finished, rows[:2]).agreement()["log_me"] == {"tau": None, "p_value": None, "taps": 2}
+    assert ranking_of(finished, rows).agreement()["log_me"]["tau"] == pytest.approx(1)
+
+
+def test_a_run_that_chose_otherwise_is_another_run(finished: Any) -> None:
+    images, store = cached(finished)
+    used = [replace(image, item=replace(image.item, split="val")) if "7" in image.name else image for image in images.used]
+    images = replace(images, used=tuple(used))
+    sweep(images, store, ["logreg,C=1"], patterns=["block5_out"], select="cv", jobs=1)
+    assert rank(images, store, patterns=["block5_out"], select="cv").run is not None
+    assert rank(images, store, patterns=["block5_out"]).run is None
 
 
 def test_a_file_of_features_is_ranked_and_wide_rows_are_too(tmp_path: Path, humeris: Callable[..., Any]) -> None:
