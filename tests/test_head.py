@@ -121,7 +121,7 @@ def test_a_head_is_written_name_and_options() -> None:
         ("logreg,C=-1/1", r"expected every C above 0"),
         ("logreg,C=nan", r"expected every C above 0"),
         ("logreg,C=inf", r"expected every C above 0"),
-        ("mlp,width=8", r"expected an option of hidden, dropout, .*; found 'width'"),
+        ("mlp,width=8", r"expected an option of hidden, .*; found 'width'"),
         ("mlp,hidden=8.5", r"expected hidden as a width .*, or a/b/c for several; found '8.5'"),
         ("mlp,hidden=0", r"expected hidden as a width .*; found '0'"),
         ("mlp,epochs=0", r"expected epochs as a whole number above 0, .*; found '0'"),
