@@ -16,6 +16,7 @@ COPIES = 5  # development images that may be copies of one test image
 _FALSE_ALARMS = 0.05  # expected among all test images, where none has a copy
 _WIDEST = 0.8  # a copy is nearer than this share of the way to what is none, in however many dimensions
 _CALIBRATED_ON = 2000  # development images
+_ROUNDING = 1e-6  # squared distances that float32 does not tell from none
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,14 @@ def report(
 
 
 def _gaps(similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest ratio of successive distances (n,), and how many rows lie before it; similarities (n, k), falling."""
-    distances = np.sqrt(np.maximum(0.0, 2 - 2 * similarities.astype(np.float64)))
+    """The smallest ratio of successive distances (n,), and how many rows lie before it; similarities (n, k), falling.
+
+    Of rows that equal more development rows than are looked at, the ratio is 0, and one lies before it.
+    """
+    squared = 2 - 2 * similarities.astype(np.float64)
+    distances = np.sqrt(np.where(squared < _ROUNDING, 0.0, squared))
     behind = distances[:, 1:]
-    ratios = np.divide(distances[:, :-1], behind, out=np.ones_like(behind), where=behind > 0)
+    ratios = np.divide(distances[:, :-1], behind, out=np.zeros_like(behind), where=behind > 0)
     return ratios.min(axis=1), ratios.argmin(axis=1) + 1
 
 

@@ -73,6 +73,15 @@ def test_every_copy_of_a_test_image_is_named(copies: int) -> None:
     assert pairs_of(fresh, development) == {(9, number) for number in range(copies)}
 
 
+@pytest.mark.parametrize("copies", [5, 6, 20])
+def test_a_test_image_with_any_number_of_equal_copies_is_found(copies: int) -> None:
+    development, fresh = classes_of(300, 3, 1.0, seed=0), classes_of(40, 3, 1.0, seed=1)
+    development[:copies] = fresh[9]
+    found = pairs_of(fresh, development)
+    assert {test for test, _ in found} == {9}
+    assert {number for _, number in found} <= set(range(copies))
+
+
 def test_pairs_that_equal_each_other_come_first_with_their_cosine() -> None:
     development, fresh = classes_of(200, 2, 1.0, seed=0), classes_of(30, 2, 1.0, seed=1)
     fresh[3], fresh[4] = development[100], near(development[[50]], 0.08)[0]
