@@ -124,6 +124,7 @@ CASES: dict[str, dict[str, Any]] = {
     "both": {"cutmix": 1.0, "mixup": 1.0},
     "all": {
         "hidden": "8x6",
+        "learning_rate": 0.1,
         "dropout": 0.2,
         "mixup": 0.3,
         "label_smoothing": 0.1,
@@ -133,7 +134,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 # Beside each: heads that differ in everything that may differ within one stack.
 OTHER: dict[str, Any] = {
-    "learning_rate": 0.05,
+    "learning_rate": 0.08,
     "weight_decay": 0.3,
     "label_smoothing": 0.3,
     "dropout": 0.5,
