@@ -9,9 +9,17 @@ from types import ModuleType
 from typing import Any
 
 from ..cache.errors import HeadError
-from .heads import head2toe, logreg, mlp
+from .heads import centroid, head2toe, knn, lda, logreg, mlp, ridge
 
-FAMILIES: Mapping[str, ModuleType] = {"logreg": logreg, "mlp": mlp, "head2toe": head2toe}
+FAMILIES: Mapping[str, ModuleType] = {
+    "logreg": logreg,
+    "ridge": ridge,
+    "lda": lda,
+    "knn": knn,
+    "centroid": centroid,
+    "mlp": mlp,
+    "head2toe": head2toe,
+}
 _KERAS = {"mlp"}
 
 

@@ -173,6 +173,22 @@ class Fold:
             for start in range(0, len(rows), size):
                 yield slice(start, min(start + size, len(rows))), held[start : start + size]
 
+    def score_norms(self) -> np.ndarray:
+        """Squared lengths (s,) of the rows to score, what lies outside the span of the fit rows included."""
+        if self.turn is not None:
+            return self.turn.score_norms
+        out = np.empty(len(self.score_rows))
+        for places, rows in self.score_blocks():
+            out[places] = np.einsum("ij,ij->i", rows, rows)
+        return out
+
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Class sums (classes, width) of the fit rows, and their counts (classes,), without a scatter matrix."""
+        sums, counts = np.zeros((self.classes, self.width)), np.bincount(self.labels, minlength=self.classes)
+        for places, rows in self.fit_blocks():
+            sums += np.eye(self.classes, dtype=np.float32)[self.labels[places]].T @ rows
+        return sums, counts.astype(np.float64)
+
     def moments(self) -> Moments:
         """Scatter matrix, class sums and class counts of the fit rows."""
         if self.turn is not None:

@@ -60,17 +60,17 @@ class Statistics:
         means = np.where(self.counts[:, None] > 0, self.means + moved * shares, other.means)
         return Statistics(counts, means, self.squares + other.squares + moved**2 * shares * self.counts[:, None])
 
-    def scaler(self, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def scaler(self, member: np.ndarray, otherwise: np.ndarray | float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """Mean and scale (d,) over the parts of `member` (parts,), a mask.
 
-        A column that varies by no more than rounding has the scale 1, by scikit-learn's rule (`_is_constant_feature`).
+        A column that varies by no more than rounding has the scale `otherwise`, by scikit-learn's rule (`_is_constant_feature`).
         """
         counts, means = self.counts[member], self.means[member]
         total = counts.sum()
         mean = means[0] + counts @ (means - means[0]) / total
         variance = (self.squares[member].sum(axis=0) + counts @ (means - mean) ** 2) / total
         constant = variance <= total * _EPSILON * variance + (total * mean * _EPSILON) ** 2
-        return mean, np.where(constant, 1.0, np.sqrt(variance))
+        return mean, np.where(constant, otherwise, np.sqrt(variance))
 
 
 def standardised(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
