@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ..cache.errors import HeadError
-from .heads import centroid, head2toe, knn, lda, logreg, mlp, ridge
+from .heads import centroid, head2toe, knn, lda, logreg, mlp, ridge, supcon, triplet
 
 FAMILIES: Mapping[str, ModuleType] = {
     "logreg": logreg,
@@ -18,9 +18,11 @@ FAMILIES: Mapping[str, ModuleType] = {
     "knn": knn,
     "centroid": centroid,
     "mlp": mlp,
+    "triplet": triplet,
+    "supcon": supcon,
     "head2toe": head2toe,
 }
-_KERAS = {"mlp"}
+_KERAS = {"mlp", "triplet", "supcon"}
 
 
 @dataclass(frozen=True)

@@ -6,28 +6,26 @@ Columns are ranked inside each fold, by the rows that the fold learns from.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...cache.errors import HeadError
 from ..head import Head
 from ..layers import Columns
 from ..matrix import Matrix
 from ..problem import Problem
 from ..trial import Score
 from . import group_lasso, logreg
+from .options import Numbers, Option, combinations
 
 over_all_taps = True  # the features of a problem are those of all taps, side by side
 
-# option -> (default, the largest value)
-_OPTIONS: dict[str, tuple[str, float]] = {
-    "penalty": ("0.2", 1.0),
-    "fraction": ("0.01/0.03/0.1/0.3", 1.0),
-    "C": ("0.001/0.01/0.1", float("inf")),
+OPTIONS: dict[str, Option] = {
+    "penalty": Numbers((0.2,), most=1, open=True),
+    "fraction": Numbers((0.01, 0.03, 0.1, 0.3), most=1, open=True),
+    "C": Numbers((0.001, 0.01, 0.1), open=True),
 }
 
 
@@ -37,20 +35,7 @@ def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     penalty: of the group lasso, as a share of the smallest that drops every column. fraction: of the columns, the strongest,
     that are kept. C: of the logistic regression on them.
     """
-    if unknown := set(options) - set(_OPTIONS):
-        raise HeadError(f"head head2toe: expected an option of {', '.join(_OPTIONS)}; found {sorted(unknown)[0]!r}")
-    values = []
-    for name, (default, most) in _OPTIONS.items():
-        given = options.get(name, default)
-        try:
-            found = sorted({float(text) for text in str(given).split("/")})
-        except ValueError as error:
-            raise HeadError(f"head head2toe: expected {name} as a number or as a/b/c, found {given!r}") from error
-        if not all(0 < value <= most and value < float("inf") for value in found):
-            limit = "above 0" if most > 1 else "above 0 and at most 1"
-            raise HeadError(f"head head2toe: expected every {name} {limit}, found {given!r}")
-        values.append(found)
-    return [dict(zip(_OPTIONS, each, strict=True)) for each in itertools.product(*values)]
+    return combinations("head2toe", OPTIONS, options)
 
 
 def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:

@@ -1,0 +1,105 @@
+"""A projection of standardised rows onto the unit sphere, trained in Keras with a loss over pairs of a batch's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...extract.runtime import fresh_names, load_keras, seeded
+from ..layers import Dense, Layer, Unit
+from ..matrix import Matrix
+from .embedding_batches import Batches
+
+Loss = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings (n, e) of length 1
+
+
+@dataclass
+class Training:
+    """One training among those that take turns in a network: its scaler, its batches, and the state it was left in."""
+
+    rows: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    batches: Batches
+    state: list[Any]
+
+
+class Embedding:
+    """One linear layer, or a hidden layer (ReLU) and a linear one; trainings of several folds take turns in it.
+
+    Rows are standardised a batch at a time: no standardised copy of the features is made.
+    """
+
+    def __init__(self, features: Matrix, labels: np.ndarray, setting: Mapping[str, Any], loss: Loss, seed: int) -> None:
+        keras = load_keras()
+        self._features, self._labels, self._setting, self._seed = features, labels, setting, seed
+        with fresh_names(), seeded(seed):
+            hidden = keras.layers.Dense(setting["hidden"] or 1, "relu", kernel_initializer="he_normal")
+            self._dense = [*([hidden] if setting["hidden"] else []), keras.layers.Dense(setting["embedding"])]
+            self._network = keras.Sequential(
+                [keras.Input((features.shape[1],)), *self._dense, keras.layers.UnitNormalization()]
+            )
+        optimizer = keras.optimizers.Adam(setting["learning_rate"])
+        self._network.compile(optimizer, loss=loss)
+        optimizer.build(self._network.trainable_variables)
+        self._variables = [*self._network.variables, *optimizer.variables]
+        self._start = self._read()
+        self._loaded: Training | None = None
+
+    def start(self, rows: np.ndarray) -> Training:
+        """A training on some rows of the features, before its first step."""
+        from sklearn.preprocessing import StandardScaler
+
+        scaler = StandardScaler()
+        for _, block in self._features.blocks(rows):
+            scaler.partial_fit(block)
+        batches = Batches(self._labels[rows], self._setting["batch_size"], np.random.default_rng(self._seed))
+        return Training(rows, scaler.mean_, scaler.scale_, batches, self._start)
+
+    def epoch(self, training: Training) -> float:
+        """Train on as many batches as hold the rows of `training` once; the mean loss."""
+        self._load(training)
+        mean, scale = training.mean.astype(np.float32), training.scale.astype(np.float32)
+        losses = []
+        for places in training.batches.epoch():
+            rows = training.rows[places]
+            values = (self._features[rows] - mean) / scale
+            self._network.reset_metrics()
+            losses.append(float(self._network.train_on_batch(values, self._labels[rows])))
+        return float(np.mean(losses))
+
+    def layers(self, training: Training) -> tuple[Layer, ...]:
+        """The projection as layers that take raw rows, as `training` has left it; the scaler is folded in."""
+        self._load(training)
+        dense = []
+        for layer in self._dense:
+            weights, bias = (np.array(each, np.float32) for each in layer.get_weights())
+            dense.append(Dense(weights, bias, layer.activation.__name__))
+        return (dense[0].scaled(training.mean, training.scale), *dense[1:], Unit())
+
+    def _load(self, training: Training) -> None:
+        """Give the network the state of `training`, and the one it had to the training that left it there."""
+        if self._loaded is not training:
+            if self._loaded is not None:
+                self._loaded.state = self._read()
+            for variable, value in zip(self._variables, training.state, strict=True):
+                variable.assign(value)
+            self._loaded = training
+
+    def _read(self) -> list[Any]:
+        ops = load_keras().ops
+        return [ops.copy(variable) for variable in self._variables]
+
+
+def embed(layers: tuple[Layer, ...], features: Matrix, rows: np.ndarray) -> np.ndarray:
+    """The embeddings (len(rows), e) of some rows."""
+    found = []
+    for _, block in features.blocks(rows):
+        values = block
+        for layer in layers:
+            values = layer.apply(values)
+        found.append(values)
+    return np.concatenate(found)
