@@ -82,6 +82,12 @@ def test_both_curves_are_taken_in_the_same_way() -> None:
     assert curves["accuracy"] == curves["val_accuracy"]
 
 
+def test_the_training_curve_is_of_rows_learnt_from(scores: list[Score]) -> None:
+    curves = scores[1].detail["curves"]
+    assert curves["accuracy"][-1] > curves["val_accuracy"][-1] + 0.02
+    assert curves["loss"][-1] < curves["val_loss"][-1] - 0.02
+
+
 def test_a_score_is_json(scores: list[Score]) -> None:
     assert Score.from_dict(json.loads(json.dumps(scores[0].to_dict()))) == scores[0]
 
