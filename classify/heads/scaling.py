@@ -63,7 +63,7 @@ class Statistics:
     def scaler(self, member: np.ndarray, otherwise: np.ndarray | float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """Mean and scale (d,) over the parts of `member` (parts,), a mask.
 
-        A column that varies by no more than rounding has the scale `otherwise`, by scikit-learn's rule (`_is_constant_feature`).
+        A column that varies by no more than rounding has the scale `otherwise` (scikit-learn: `_is_constant_feature`).
         """
         counts, means = self.counts[member], self.means[member]
         total = counts.sum()

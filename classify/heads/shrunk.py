@@ -48,7 +48,7 @@ def shrunk(fold: Fold) -> np.ndarray:
 def unrelated(fold: Fold) -> tuple[Fold, np.ndarray]:
     """The fold in columns scaled so that all classes' targets add up to the identity, and what each class keeps: (classes,).
 
-    That is one less the class's share of shrinkage. The features are read twice. Where no class is shrunk there is no target,
+    That is one less the class's share of shrinkage. The features are read twice. Where no class is shrunk is no target,
     and the column is left out.
     """
     features, classes = fold.problem.features, _classes(fold)
