@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ..extract import memory
+from ..extract.workers import end_with_parent
 from .family import Family
 from .problem import Problem
 from .trial import Score, Source, Trial
@@ -71,7 +73,14 @@ def solve(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score])
         yield found
 
 
+@cache
+def _end_with_parent() -> None:
+    """Once in each process: joblib's wait for five minutes for more work when the sweep was killed."""
+    end_with_parent()
+
+
 def _solved(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score]) -> list[dict[Trial, Score]]:
+    _end_with_parent()
     return list(solve(task, problem, seed, known))
 
 

@@ -82,6 +82,11 @@ _news: Any = None
 def _begin(news: Any) -> None:
     global _news
     _news = news
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process leave soon after the one that started it is gone, however that ended."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
