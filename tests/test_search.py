@@ -16,7 +16,7 @@ import pytest
 from humeris.cache.errors import HeadError
 from humeris.classify.family import parse
 from humeris.classify.grid import families
-from humeris.classify.search import Search, rungs
+from humeris.classify.search import SPACES, Search, rungs
 from humeris.classify.tasks import Task
 from humeris.classify.trial import Score, Source, Trial
 
@@ -64,6 +64,16 @@ def test_a_short_list_is_tried_whole_and_a_long_one_in_part_without_repeats() ->
 @pytest.mark.parametrize("options", [{}, {"C": "1"}])
 def test_a_family_with_nothing_to_draw_is_tried_as_it_is(options: dict[str, str]) -> None:
     assert Search("random", 30).family("logreg", options).settings == Search().family("logreg", options).settings
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_a_family_has_something_to_draw_where_nothing_is_said(name: str) -> None:
+    found = Search("random", 12).family(name, {"epochs": "7"}).settings
+    assert len(found) == 12
+    assert set(values(found, "epochs")) == {7}
+    for option in SPACES[name]:
+        assert len(set(values(found, option))) > 1
+    assert Search("halving", 9).family(name, {"epochs": "18"}).rungs == ((9, 2), (3, 6), (1, 18))
 
 
 def halving_of_scikit_learn(candidates: int, epochs: int) -> tuple[list[int], list[int]]:
@@ -250,7 +260,7 @@ def test_options_that_say_nothing_together_are_refused(
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        ("mpl", r"head 'mpl': expected one of logreg, mlp.*; the closest is mlp"),
+        ("mpl", r"head 'mpl': expected one of logreg, .*; the closest is mlp"),
         ("", r"head '': expected one of logreg"),
         ("mlp,hiden=16", r"head mlp: expected an option of .*'hiden'"),
         ("mlp,hidden", r"'hidden', which is no option=value"),
