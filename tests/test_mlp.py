@@ -14,6 +14,7 @@ from humeris.cache.errors import HeadError
 from humeris.classify.heads import mlp
 from humeris.classify.matrix import Matrix
 from humeris.classify.problem import Problem
+from humeris.classify.search import Search
 from humeris.classify.trial import Score
 
 Arrays = tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]
@@ -209,15 +210,15 @@ class Streamed(Matrix):
     def array(self) -> np.ndarray:
         raise AssertionError("the whole matrix was asked for")
 
-    def blocks(self, rows: np.ndarray | None = None, size: int | None = 16) -> Any:
-        return super().blocks(rows, size)
-
     def __getitem__(self, rows: Any) -> np.ndarray:
         Streamed.most = max(Streamed.most, len(np.unique(rows)))
         return self.kept[rows]
 
 
-def test_features_are_read_a_batch_at_a_time() -> None:
+def test_features_are_read_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from humeris.classify.heads import stacked
+
+    monkeypatch.setattr(stacked, "_MEASURED", 16 * 6)
     features, labels, folds = arrays()
     streamed = Problem(Streamed.of(features), labels, 2, tuple(folds), np.arange(120))
     found = mlp.cross_validate(streamed, [SETTING], seed=3)[0]
@@ -267,6 +268,12 @@ def test_rates_and_decays_left_out_are_kerass_own() -> None:
     }
     assert {kind for kind, each in found.items() if each["weight_decay"]} == {"adamw"}
     assert found["adamw"]["weight_decay"] == 0.004
+
+
+def test_a_search_draws_settings_that_are_settings() -> None:
+    found = Search("random", 12, 0).family("mlp", {}).settings
+    assert len({json.dumps(each) for each in found}) == 12
+    assert all(len({each[name] for each in found}) > 1 for name in mlp.SPACE)
 
 
 def test_swish_is_silu() -> None:

@@ -19,10 +19,12 @@ from ..head import Dense
 from ..matrix import Matrix
 from . import mixing, schedules
 from .optimizers import per_head
+from .scaling import standardised
 
 keras = load_keras()
 ops = keras.ops
 
+_MEASURED = 1 << 21  # values of the features in a block whose mean and scale are measured
 _SCORED = 256  # rows in one forward pass; blocks are filled up, so that it is traced once
 _COMPILED = 5e9  # weights x steps from which compiling with XLA, some 2 s on a CPU, is regained by fused updates
 _STREAMS = {"order": 0, "noise": 1, "mix": 2}
@@ -95,7 +97,7 @@ class _Network(keras.Model):  # type: ignore[misc, name-defined]
 class Training:
     """One training of all heads of a stack: on which rows, how far it is, and everything that changes on the way.
 
-    rows (n,): what is learnt from; mean, scale (d,): what they are standardised by; rates (steps, heads or 1): the
+    rows (n,): what is learnt from; mean, scale (d,): what they are standardised by (float64); rates (steps, heads or 1): the
     learning rates.
     """
 
@@ -144,11 +146,10 @@ class Stack:
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
-        for _, block in self._features.blocks(rows):
+        for _, block in self._features.blocks(rows, max(1, _MEASURED // self._features.shape[1])):
             scaler.partial_fit(block)
         generators = {name: np.random.default_rng([self._seed, number]) for name, number in _STREAMS.items()}
-        mean, scale = (np.asarray(each, np.float32) for each in (scaler.mean_, scaler.scale_))
-        return Training(rows, mean, scale, self._rates(len(rows)), generators, self._start)
+        return Training(rows, scaler.mean_, scaler.scale_, self._rates(len(rows)), generators, self._start)
 
     def epoch(self, training: Training) -> None:
         """Go through the rows of `training` once, in a new order."""
@@ -194,7 +195,7 @@ class Stack:
             Dense(kernel, bias, "softmax" if number == last else activation)
             for number, (kernel, bias) in enumerate(zip(kernels, biases, strict=True))
         ]
-        mean, scale = training.mean.astype(np.float64), training.scale.astype(np.float64)
+        mean, scale = training.mean, training.scale
         if network.norm is not None:
             centre, spread = (
                 np.array(ops.convert_to_numpy(each), np.float64)
@@ -216,9 +217,7 @@ class Stack:
         return smaller
 
     def _scaled(self, training: Training, rows: np.ndarray) -> np.ndarray:
-        values = self._features[rows] - training.mean
-        values /= training.scale
-        return np.asarray(values)
+        return standardised(self._features[rows], training.mean, training.scale)
 
     def _rates(self, rows: int) -> np.ndarray:
         """The learning rate of each head at each step: (steps, heads), or (steps, 1) where all have the same."""
