@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..extract.images import Images
-from ..extract.source import cores
 from . import metrics, near_duplicates, paired, tables
 from .matrix import Stored
 from .run import Run
@@ -27,24 +26,25 @@ def conclude(
     stored: Sequence[Stored],
     views: Views,
     seed: int,
+    jobs: int,
     described: Mapping[str, Any],
 ) -> None:
-    """Train the winner, score it once, write everything down."""
+    """Train the winner, score it once, write everything down.
+
+    What is learnt from and what is tested on are in memory one after the other.
+    """
     scores = run.trials()
     chosen = ranked(scores)[0]
     rows, tested = splits.development, images.keys[splits.test]
     head = run.head(chosen)
     if head is None:
-        learnt = problem(stored, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, cores())
+        learnt = problem(stored, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, jobs)
         head = train(chosen, scores[chosen], learnt, splits.classes, seed)
-        del learnt  # the rows of the test split take its place in memory
+        del learnt
     probabilities = answers(head, Shown.of(stored, tested, views.count if views.average else 0))
-    shown = Shown.of(stored, tested)
-    plain = answers(head, shown) if views.average else probabilities
+    plain = answers(head, Shown.of(stored, tested)) if views.average else probabilities
     run.save_head(chosen, head)
     tables.write(run, images, splits, scores, probabilities)
-    pairs = near_duplicates.find(shown.features, Shown.of(stored, images.keys[rows]).features)
-    names = [image.name for image in images.used]
     compared = paired.compare(scores, len(rows) if splits.select == "cv" else len(splits.val))
     run.finish(
         {
@@ -53,16 +53,20 @@ def conclude(
             "runner_up": _runner_up(scores, compared),
             "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
             "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes) if views.average else None,
-            "near_duplicates": near_duplicates.report(
-                pairs,
-                [names[row] for row in splits.test],
-                [names[row] for row in rows],
-                splits.labels[splits.test],
-                probabilities,
-            ),
+            "near_duplicates": _near_duplicates(images, splits, stored, probabilities),
             "notes": _notes(splits),
         }
     )
+
+
+def _near_duplicates(images: Images, splits: Splits, stored: Sequence[Stored], probabilities: np.ndarray) -> dict[str, Any]:
+    """Test images that nearly equal others, as the winner's features show them."""
+    rows, names = splits.development, [image.name for image in images.used]
+    pairs = near_duplicates.find(
+        Shown.of(stored, images.keys[splits.test]).features, Shown.of(stored, images.keys[rows]).features
+    )
+    tested, others = [names[row] for row in splits.test], [names[row] for row in rows]
+    return near_duplicates.report(pairs, tested, others, splits.labels[splits.test], probabilities)
 
 
 def _runner_up(scores: Mapping[Trial, Score], compared: paired.Comparison | None) -> dict[str, Any] | None:

@@ -87,10 +87,12 @@ def sweep(
     )
     data = {**images.summary(), "listing": _digest([(image.name, image.digest.hex()) for image in images.used])}
     if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
-        began = time.monotonic()
-        _try_all(run, todo, found.complete, images.keys, splits, views, seed, jobs or cores(), progress)
+        began, jobs = time.monotonic(), jobs or cores()
+        _try_all(run, todo, found.complete, images.keys, splits, views, seed, jobs, progress)
         stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
-        conclude(run, images, splits, stored, views, seed, {"data": data, "seconds": round(time.monotonic() - began, 3)})
+        conclude(
+            run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
+        )
     return run
 
 

@@ -113,7 +113,7 @@ def test_a_head_is_written_name_and_options() -> None:
     [
         ("forest", r"head 'forest': expected one of logreg, "),
         ("", r"head '': expected one of logreg, "),
-        ("logreg,C", r"expected NAME,option=value,…, found 'C' without '='"),
+        ("logreg,C", r"expected NAME,option=value,…, found 'C', which is no option=value"),
         ("logreg,c=1", r"expected the option C, found 'c'"),
         ("logreg,C=big", r"expected C as a number or as a/b/c, found 'big'"),
         ("logreg,C=1/", r"expected C as a number or as a/b/c, found '1/'"),
