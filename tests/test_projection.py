@@ -215,7 +215,7 @@ def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
         assert np.isfinite(found.log_loss)
 
 
-def test_constant_columns_single_rows_and_many_neighbours_are_no_obstacle() -> None:
+def test_constant_columns_single_rows_and_many_neighbours_are_no_obstacle(tmp_path: Path) -> None:
     features, labels, folds = problem()
     features[:, 3] = 7
     labels = labels.copy()
@@ -226,6 +226,9 @@ def test_constant_columns_single_rows_and_many_neighbours_are_no_obstacle() -> N
     head = triplet.fit(Problem.of(features, labels, []), chosen, {"epochs": 2}, ["a", "b", "c"], seed=0)
     assert np.isfinite(found.log_loss)
     assert np.isfinite(head.predict_proba(features)).all()
+    (tmp_path / "head.npz").write_bytes(head.arrays())
+    again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.description())))
+    assert (again.predict_proba(features) == head.predict_proba(features)).all()
 
 
 def test_the_log_loss_is_of_the_votes_on_the_rows_held_out() -> None:
