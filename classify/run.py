@@ -148,7 +148,7 @@ class Run:
         depth = {self._source(each): each["depth"] for each in self.description["sources"]}
         order = {source: number for number, source in enumerate(depth)}
         tried = sorted({trial.sources for trial in scores}, key=lambda taps: (len(taps), [order[tap] for tap in taps]))
-        curve = []
+        curve: list[dict[str, Any]] = []
         for taps in tried:
             for head in {trial.head: None for trial in scores}:
                 here = ranked({t: score for t, score in scores.items() if t.sources == taps and t.head == head})
@@ -173,6 +173,9 @@ class Run:
                             "seconds": sum(scores[each].seconds for each in here),
                         }
                     )
+        place = {trial.id: number for number, trial in enumerate(ranked(scores))}
+        for rank, each in enumerate(sorted(curve, key=lambda each: place[each["trial"]]), start=1):
+            each["rank"] = rank
         return curve
 
     @staticmethod

@@ -15,11 +15,12 @@ from .intervals import wilson
 from .predict import Prediction
 from .run import guarded
 
-_BAR = 20
+_BAR = 16
 _ROWS = 40  # of the table, which then holds the best
 _SIDES = 3  # taps in a row of the table that are named
 _SHOWN = 5  # pairs of near-duplicates
 _SURE = 0.05
+_WIDE = 40  # letters of a setting; leaderboard.csv has it whole
 
 
 def run(found: Mapping[str, Any]) -> str:
@@ -112,31 +113,43 @@ def _result(found: Mapping[str, Any]) -> str:
     on_val = splits["select"] == "val"
     scored = splits["val"] if on_val else splits["train"] + splits["val"]
     curve = found["depth"]
-    order = sorted(curve, key=lambda each: (-each["accuracy"], each["log_loss"]))
-    rank = {each["trial"]: number for number, each in enumerate(order, start=1)}
+    order = sorted(curve, key=lambda each: int(each["rank"]))
     low = min((each["accuracy"] for each in curve), default=0.0)
     span = max((each["accuracy"] for each in curve), default=1.0) - low or 1.0
+    several = len({each["backbone"] for each in curve}) > 1
     shown = curve if len(curve) <= _ROWS else order[:_ROWS]
     rows = [
         [
-            rank[each["trial"]],
-            each["backbone"],
+            each["rank"],
+            *([each["backbone"]] if several else []),
             _taps(each["taps"], each["backbone"]),
             "" if each["depth"] is None else f"{each['depth']:.0%}",
             each["head"],
             _setting(each["setting"], each["varied"]),
             f"{each['accuracy']:.4f}",
             "-".join(f"{bound:.3f}" for bound in wilson(round(each["accuracy"] * scored), scored)),
-            f"{each['log_loss']:.3f}",
+            f"{abs(each['log_loss']):.3f}",
             f"{each['seconds']:.1f}",
             "#" * round(1 + (_BAR - 1) * (each["accuracy"] - low) / span) + (" <" if each["trial"] == best["id"] else ""),
         ]
         for each in shown
     ]
-    header = ["rank", "backbone", "tap", "cost", "head", "best", "accuracy", "95 %", "log-loss", "seconds", ""]
+    header = [
+        "rank",
+        *(["backbone"] if several else []),
+        "tap",
+        "cost",
+        "head",
+        "best",
+        "accuracy",
+        "95 %",
+        "log-loss",
+        "seconds",
+        "",
+    ]
     chosen = f"validation, {scored} images" if on_val else f"cross-validation, {scored} images"
     return paragraphs(
-        f"\naccuracy by {chosen}\n{columns(header, rows)}\n",
+        f"\n{'' if several else safe(curve[0]['backbone']) + ': '}accuracy by {chosen}\n{columns(header, rows)}\n",
         f"and {len(curve) - len(shown)} more; leaderboard.csv has them all" if len(shown) < len(curve) else "",
         *_left_out(found),
         f"{splits['note']}; {splits['train']} train, {splits['val']} val, {splits['test']} test",
@@ -146,7 +159,7 @@ def _result(found: Mapping[str, Any]) -> str:
         _runner_up(found["runner_up"]),
         f"test accuracy {_accuracy(test)}",
         f"  balanced {test['balanced_accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}, "
-        f"log-loss {test['log_loss']:.3f}, calibration error {test['calibration_error']:.3f} "
+        f"log-loss {abs(test['log_loss']):.3f}, calibration error {test['calibration_error']:.3f} "
         f"({test['calibration_error_by_chance']:.3f} by chance)",
         f"  on the plain view alone {_accuracy(found['test_plain'])}" if found["test_plain"] else "",
         _copies(found["near_duplicates"]),
@@ -170,7 +183,8 @@ def _named(sources: Sequence[Mapping[str, Any]]) -> str:
 
 def _setting(setting: Mapping[str, Any], varied: Sequence[str]) -> str:
     """The options that were tried in several values; the first where none was."""
-    return " ".join(f"{name}={setting[name]}" for name in (varied or list(setting)[:1]))
+    text = " ".join(f"{name}={setting[name]}" for name in (varied or list(setting)[:1]))
+    return text if len(text) <= _WIDE else f"{text[: _WIDE - 2]} …"
 
 
 def _seen(views: Mapping[str, Any]) -> str:

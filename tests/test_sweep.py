@@ -487,3 +487,52 @@ def test_mlp_and_linear_heads_compete_in_one_sweep(store: Store, photos_of: Call
     assert {each["head"] for each in curve} == {"logreg", "mlp"}
     (mlp,) = [score for trial, score in run.trials().items() if trial.head == "mlp"]
     assert 1 <= mlp.detail["epochs"] <= 3
+
+
+def test_the_text_ranks_what_was_tried_and_says_how_sure_that_is(
+    store: Store, photos_of: Callable[..., Images], tmp_path: Path, humeris: Any
+) -> None:
+    images = photos_of({"train": 30, "test": 20})
+    fill(store, images, {"noise": 0, "weak": 1, "good": 4})
+    result = humeris(
+        "sweep", tmp_path / "photos", "--cache", store.path, "-j", 1, "-o", tmp_path / "run", "--head", "logreg"
+    )
+    assert result.code == 0, result.err
+    run = Run.load(tmp_path / "run")
+    curve = run.depth_curve()
+    assert [each["layer"] for each in sorted(curve, key=lambda each: each["rank"])] == ["good", "weak", "noise"]
+    lines = result.out.splitlines()
+    assert "made_up: accuracy by cross-validation, 60 images" in lines
+    assert any(line.split()[:2] == ["1", "good:avg"] and line.endswith("<") for line in lines)
+    runner_up = run.description["runner_up"]
+    assert runner_up["id"] == next(each["trial"] for each in curve if each["rank"] == 2)
+    assert f"runner-up: logreg on made_up/weak:avg (trial {runner_up['id']})" in result.out
+    compared = runner_up["compared"]
+    assert (compared["winner"], compared["images"]) == (run.description["best"]["id"], 60)
+    assert f"only the winner is right on {compared['only_winner']} images" in result.out
+    assert "more than chance would do" in result.out
+    assert "near-duplicates of test images among the others: none found" in result.out
+    assert "note: only 40 test images" in result.out
+    assert f"of {len(run.trials())} trials in" in result.out
+
+
+def test_copies_of_training_images_in_the_test_split_are_counted_and_named(
+    store: Store, photos_of: Callable[..., Images], tmp_path: Path, humeris: Any
+) -> None:
+    images = photos_of({"train": 60, "test": 20})
+    rows = np.random.default_rng(3).normal(size=(len(images.used), 12)).astype(np.float32)
+    names = [image.name for image in images.used]
+    copied = {"test/cat/003.png": "train/cat/011.png", "test/dog/007.png": "train/cat/020.png"}
+    for copy, original in copied.items():
+        rows[names.index(copy)] = rows[names.index(original)] + np.float32(1e-4)
+    store.extraction(some_spec()).add("layer", "avg", images.keys, rows)
+    result = humeris(
+        "sweep", tmp_path / "photos", "--cache", store.path, "-j", 1, "-o", tmp_path / "run", "--head", "logreg"
+    )
+    found = Run.load(tmp_path / "run").description["near_duplicates"]
+    assert {(each["test"], each["development"]) for each in found["pairs"]} == set(copied.items())
+    assert found["test_images"] == 2
+    assert (
+        "near-duplicates: 2 test images are nearly the same as others that were learnt from; accuracy without" in result.out
+    )
+    assert "test/cat/003.png ~ train/cat/011.png" in result.out
