@@ -127,3 +127,28 @@ def test_each_matrix_is_loaded_once_for_all_its_heads(
     sweep(load_images(cached / "photos", store, jobs=1), store, HEADS, out=tmp_path / "run2", jobs=1)
     assert read.count((40, 30)) == TAPS + 2  # and once for the winner's last training, and for its near-duplicates
     assert not capfd.readouterr().out
+
+
+@pytest.mark.parametrize("head", ["ridge", "lda", "knn", "centroid"])
+def test_features_larger_than_memory_are_never_held_whole(
+    cached: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: str
+) -> None:
+    from humeris.classify import matrix
+
+    store = Store(cached / "cache")
+    images = load_images(cached / "photos", store, jobs=1)
+    whole = sweep(images, store, [head], patterns=["layer3"], out=tmp_path / "held", jobs=1)
+
+    def refuse(self: matrix.Matrix) -> np.ndarray:
+        if self._array is None:
+            raise AssertionError(f"the whole of {self.shape} was asked for")
+        return self._array
+
+    monkeypatch.setattr(matrix, "_memory", lambda: 4000)  # bytes; the rows to learn from take 4,800
+    monkeypatch.setattr(matrix, "_BLOCK", 1200)
+    monkeypatch.setattr(matrix.Matrix, "array", refuse)
+    streamed = sweep(images, store, [head], patterns=["layer3"], out=tmp_path / "streamed", jobs=1)
+    assert {trial.id: score.accuracy for trial, score in streamed.trials().items()} == {
+        trial.id: score.accuracy for trial, score in whole.trials().items()
+    }
+    assert streamed.description["best"]["id"] == whole.description["best"]["id"]
