@@ -281,6 +281,20 @@ def test_an_option_that_cannot_be_is_one_line(family: str, options: dict[str, An
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_option_is_accepted_and_ignored(family: str) -> None:
+    features, labels, _ = problem(60)
+    own = {"triplet": {"margin": 1.0}, "supcon": {"temperature": 0.7}}[family]
+    changes: list[dict[str, Any]] = [{}, *({name: value} for name, value in own.items()), {"embedding": 5}, {"hidden": 6}]
+    changes += [{"learning_rate": 0.1}, {"batch_size": 16}, {"classifier": "centroid"}, {"n_neighbors": 9}]
+    answers = []
+    for changed in changes:
+        chosen, detail = setting(family, **changed), {"epochs": 2, "temperature": 0.2}
+        head = FAMILIES[family].fit(Problem.of(features, labels, []), chosen, detail, ["a", "b", "c"], 0)
+        answers.append(head.layers[0].weights.tobytes() + head.predict_proba(features).tobytes())
+    assert len(set(answers)) == len(changes)
+
+
 def test_every_combination_of_options_is_tried() -> None:
     found = triplet.settings({"margin": "0.1/0.5", "classifier": "centroid/knn"})
     assert len({(each["margin"], each["classifier"]) for each in found}) == len(found) == 4
