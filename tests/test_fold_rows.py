@@ -90,10 +90,28 @@ def test_a_dense_layer_on_raw_rows_answers_as_the_weights_on_turned_rows(kind: s
         assert np.abs(fold.answers(weights, bias) - held @ weights - bias).max() < 2e-6 * np.abs(held @ weights).max()
 
 
+@pytest.mark.parametrize("shape", [NARROW, WIDE])
+def test_a_mean_far_from_zero_costs_no_digits(shape: tuple[int, int]) -> None:
+    features, labels, pairs = problem("many classes", shape)
+    features += np.float32(3e4)
+    for fold, (fit, score) in zip(folds(Problem.of(features, labels, pairs)), pairs, strict=True):
+        _, fit_rows, score_rows = peer(features, fit, score)
+        mine, held = rows(fold)
+        assert np.abs(held @ mine.T - score_rows @ fit_rows.T).max() < 4e-6 * np.square(fit_rows).sum(axis=1).max()
+
+
 def test_images_stored_twice_and_constant_columns_are_no_directions() -> None:
     features, labels, _ = problem("binary", WIDE)
     features[30:] = features[:30]
     features[:, 5] = 3.3
+    assert whole(Problem.of(features, labels, [])).width == 29
+
+
+@pytest.mark.parametrize("columns", [70, 400, 3000])
+def test_rows_between_other_rows_are_no_directions(columns: int) -> None:
+    features, labels, _ = problem("binary", (60, columns))
+    features = np.round(64 * features) / 64
+    features[30:] = (features[:30] + np.roll(features[:30], 1, axis=0)) / 2
     assert whole(Problem.of(features, labels, [])).width == 29
 
 
