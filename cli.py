@@ -79,7 +79,8 @@ Devices = Annotated[
 Heads = Annotated[
     list[str] | None,
     typer.Option("--head", envvar="HUMERIS_HEAD", metavar="NAME[,option=a/b]",
-                 help="A head family, with its options as values, lists a/b, or ranges low..high to search. Repeatable."),
+                 help="logreg, svm, ridge, lda, knn, centroid, mlp, triplet, supcon or head2toe; "
+                      "options as values, lists a/b, or ranges low..high to search. Repeatable."),
 ]  # fmt: skip
 Grid = Annotated[
     Path | None,

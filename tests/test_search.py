@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import HeadError
-from humeris.classify.family import parse
+from humeris.classify.family import FAMILIES, parse
 from humeris.classify.grid import families
 from humeris.classify.search import SPACES, Search, rungs
 from humeris.classify.tasks import Task
@@ -255,6 +255,12 @@ def test_options_that_say_nothing_together_are_refused(
     result = humeris("sweep", tmp_path, *options)
     assert result.code == 2
     assert message in " ".join(result.err.replace("│", " ").split())
+
+
+def test_the_help_names_every_family(humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    words = re.findall(r"[a-z0-9]+", humeris("sweep", "--help").out)
+    assert set(FAMILIES) <= set(words)
 
 
 @pytest.mark.parametrize(
