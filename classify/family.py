@@ -9,10 +9,11 @@ from types import ModuleType
 from typing import Any
 
 from ..cache.errors import HeadError
-from .heads import centroid, head2toe, knn, lda, logreg, mlp, ridge, supcon, triplet
+from .heads import centroid, head2toe, knn, lda, logreg, mlp, ridge, supcon, svm, triplet
 
 FAMILIES: Mapping[str, ModuleType] = {
     "logreg": logreg,
+    "svm": svm,
     "ridge": ridge,
     "lda": lda,
     "knn": knn,

@@ -97,9 +97,9 @@ def test_a_fitted_head_answers_as_the_pipeline_on_raw_rows(kind: str) -> None:
     features, labels, _ = problem(kind)
     classes = [str(number) for number in np.unique(labels)]
     head = logreg.fit(Problem.of(features, labels, []), {"C": 0.1}, {}, classes, seed=0)
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=logreg.MAX_ITER)).fit(features, labels)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)).fit(features, labels)
     assert head.classes == tuple(classes)
-    assert np.abs(head.predict_proba(features) - theirs.predict_proba(features)).max() < 1e-5
+    assert np.abs(head.predict_proba(features) - theirs.predict_proba(features)).max() < 2e-4
 
 
 def test_columns_far_from_zero_keep_their_precision_when_the_scaler_is_folded_in() -> None:
@@ -107,7 +107,7 @@ def test_columns_far_from_zero_keep_their_precision_when_the_scaler_is_folded_in
     labels = np.arange(80) % 2
     features = (1000 + random.normal(size=(80, 8)) + labels[:, None]).astype(np.float32)
     head = logreg.fit(Problem.of(features, labels, []), {"C": 1.0}, {}, ["a", "b"], seed=0)
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(max_iter=logreg.MAX_ITER)).fit(features, labels)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=5000)).fit(features, labels)
     assert np.abs(head.predict_proba(features) - theirs.predict_proba(features)).max() < 5e-3
 
 

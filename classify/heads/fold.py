@@ -241,33 +241,39 @@ class Fold:
         return Scale(self.mean.astype(np.float32), (1 / self.scale).astype(np.float32))
 
 
-def folds(problem: Problem) -> Iterator[Fold]:
-    """The folds of a problem, in order. Those that are small beside the features are kept for the next head."""
-    kept: tuple[Fold, ...] | None = problem.memo.get("folds")
+def folds(problem: Problem, turned: bool | None = None) -> Iterator[Fold]:
+    """The folds of a problem, in order. Those that are small beside the features are kept for the next head.
+
+    turned: whether rows are turned into the span of those fitted on; where there are more columns than rows unless given.
+    """
+    count, width = problem.features.shape
+    turned = width > count if turned is None else turned
+    name = "turned folds" if turned else "folds"
+    kept: tuple[Fold, ...] | None = problem.memo.get(name)
     if kept is not None:
         yield from kept
         return
-    count, width = problem.features.shape
-    each = 12 * count * count if width > count else 16 * width * width
+    each = 12 * count * count if turned else 16 * width * width
     keep = len(problem.folds) * each <= max(_KEPT, problem.features.nbytes // 4)
     made = []
-    for fold in _made(problem, [fit for fit, _ in problem.folds], [score for _, score in problem.folds]):
+    for fold in _made(problem, [fit for fit, _ in problem.folds], [score for _, score in problem.folds], turned):
         if keep:
             made.append(fold)
         yield fold
     if keep:
-        problem.memo["folds"] = tuple(made)
+        problem.memo[name] = tuple(made)
 
 
-def whole(problem: Problem) -> Fold:
-    """All rows to fit on, and none to score."""
-    (fold,) = _made(problem, [np.arange(len(problem.labels))], [np.arange(0)])
+def whole(problem: Problem, turned: bool | None = None) -> Fold:
+    """All rows to fit on, and none to score; `turned` as in `folds`."""
+    count, width = problem.features.shape
+    turned = width > count if turned is None else turned
+    (fold,) = _made(problem, [np.arange(len(problem.labels))], [np.arange(0)], turned)
     return fold
 
 
-def _made(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:
-    count, width = problem.features.shape
-    return (_turned if width > count else _plain)(problem, fits, scores)
+def _made(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray], turned: bool) -> Iterator[Fold]:
+    return (_turned if turned else _plain)(problem, fits, scores)
 
 
 def _turned(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:

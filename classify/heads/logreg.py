@@ -1,60 +1,43 @@
-"""Logistic regression over a path of C, scikit-learn's, standardised inside each fold."""
+"""Logistic regression over a path of C, scikit-learn's, standardised inside each fold; all folds and C solved together."""
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...cache.errors import HeadError
-from ..head import Head, softmax_of
+from ..head import Head
 from ..problem import Problem
 from ..trial import Score
+from . import linear
+from .losses import Logistic, Loss, Multinomial
+from .options import Numbers, Option, combinations
+from .temperature import softmax
 
 # Inverse regularisation strengths, weakest fit first, so that each solution starts the next.
-PATH = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-MAX_ITER = 1000
+OPTIONS: dict[str, Option] = {"C": Numbers((1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), open=True)}
+MAX_ITER = 500
 
 
 def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The settings to try, in order of C: `C` is a number, or `a/b/c` for several; the whole path by default."""
-    if unknown := set(options) - {"C"}:
-        raise HeadError(f"head logreg: expected the option C, found {sorted(unknown)[0]!r}")
-    try:
-        values = [float(value) for value in str(options["C"]).split("/")] if "C" in options else list(PATH)
-    except ValueError as error:
-        raise HeadError(f"head logreg: expected C as a number or as a/b/c, found {options['C']!r}") from error
-    if not all(0 < value < float("inf") for value in values):
-        raise HeadError(f"head logreg: expected every C above 0, found {options['C']!r}")
-    return [{"C": value} for value in sorted(set(values))]
+    return combinations("logreg", OPTIONS, options)
 
 
-def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-    """The score of each setting."""
-    from sklearn.preprocessing import StandardScaler
-
-    features, labels = problem.features.array(), problem.labels
-    answers: list[list[np.ndarray]] = [[] for _ in tried]
-    seconds = np.zeros(len(tried))
-    converged = [True] * len(tried)
-    for fit_rows, score_rows in problem.folds:
-        scaler = StandardScaler().fit(features[fit_rows])
-        fit_on, score_on = scaler.transform(features[fit_rows]), scaler.transform(features[score_rows])
-        model = _model(seed)
-        for row, setting in enumerate(tried):
-            began = time.perf_counter()
-            converged[row] &= _fit(model.set_params(C=setting["C"]), fit_on, labels[fit_rows])
-            seconds[row] += time.perf_counter() - began
-            probabilities = np.zeros((len(score_rows), problem.classes))
-            probabilities[:, model.classes_] = model.predict_proba(score_on)
-            answers[row].append(probabilities)
-    return [
-        problem.score(each, float(took), {"converged": ended})
-        for each, took, ended in zip(answers, seconds, converged, strict=True)
-    ]
+def cross_validate(
+    problem: Problem,
+    tried: Sequence[Mapping[str, Any]],
+    seed: int,  # noqa: ARG001 - nothing here is drawn
+) -> list[Score]:
+    """The score of each setting, whether every fold converged in `detail`; see `solver` for how they are found."""
+    order = sorted(range(len(tried)), key=lambda place: tried[place]["C"])
+    found = linear.cross_validate(problem, _loss(problem), [tried[place]["C"] for place in order], MAX_ITER)
+    scores: dict[int, Score] = {}
+    for place, each in zip(order, found, strict=True):
+        answers = [softmax(_both(logits).astype(np.float64)) for logits in each.logits]
+        scores[place] = problem.score(answers, each.seconds, {"converged": each.converged})
+    return [scores[place] for place in range(len(tried))]
 
 
 def fit(
@@ -62,29 +45,17 @@ def fit(
     setting: Mapping[str, Any],
     detail: Mapping[str, Any],  # noqa: ARG001 - every family's `fit` takes what its `cross_validate` kept
     classes: Sequence[str],
-    seed: int,
+    seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> Head:
     """The head fitted on all rows, with the scaler folded in."""
-    from sklearn.preprocessing import StandardScaler
-
-    features, labels = problem.features.array(), problem.labels
-    scaler = StandardScaler().fit(features)
-    model = _model(seed).set_params(C=setting["C"])
-    _fit(model, scaler.transform(features), labels)
-    return Head((softmax_of(model.coef_, model.intercept_).scaled(scaler.mean_, scaler.scale_),), tuple(classes))
+    fold, weights, bias = linear.fit(problem, _loss(problem), setting["C"], MAX_ITER)
+    return Head((fold.dense(_both(weights), _both(bias[None])[0]),), tuple(classes))
 
 
-def _model(seed: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(max_iter=MAX_ITER, warm_start=True, random_state=seed)
+def _loss(problem: Problem) -> Loss:
+    return Logistic() if problem.classes == 2 else Multinomial()
 
 
-def _fit(model: Any, features: np.ndarray, labels: np.ndarray) -> bool:
-    """Fit, and say whether it converged; an unconverged fit is recorded with its score instead of warned of."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(features, labels)
-    return not any(issubclass(item.category, ConvergenceWarning) for item in caught)
+def _both(logits: np.ndarray) -> np.ndarray:
+    """Logits (n, classes) of logits (n, k), where k is 1 for two classes: `softmax([-z/2, z/2])` is `[1 - s(z), s(z)]`."""
+    return logits if logits.shape[1] > 1 else np.hstack([-logits / 2, logits / 2])

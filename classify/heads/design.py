@@ -1,0 +1,134 @@
+"""The rows of several folds as the joint solver multiplies them: shared by all folds, or each fold's own turned rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..matrix import Matrix
+from .fold import Fold
+
+_OFF_CENTRE = 50.0  # deviations: products of raw rows whose means lie farther from zero than this lose too many digits
+_SAMPLED = 4  # rows for each column that the covariance is taken from: it only has to be near
+_WHOLE = 3000  # columns up to which all eigenvectors are computed
+_LEADING = 512
+_BLOCK = 1 << 26
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Directions in which rows vary, to precondition with: an eigendecomposition of their covariance.
+
+    values (folds or 1, q): variances along `vectors` (r, q), or along the axes where that is None. rest: the mean variance
+    along everything else.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray | None
+    rest: float = 0.0
+
+
+class Shared:
+    """Rows (n, d) that every fold multiplies at once.
+
+    Each fold standardises by its own rows (an affine map of columns), which is moved from the rows to the weights: with
+    scales s and means m, `((x - m) / s) w + b = x (w / s) + (b - m (w / s))`. So one product serves the weights of all folds
+    and all classes, and no standardised copy is made. Only where some column's mean lies many deviations from zero are rows
+    centred first: a copy, or block by block where they are not held in memory.
+    """
+
+    def __init__(self, features: Matrix, folds: Sequence[Fold]) -> None:
+        self.width = features.shape[1]
+        self.count = features.shape[0]
+        self._features, self._sampled = features, folds[0].fit_rows
+        centre = np.mean([fold.mean for fold in folds], axis=0)
+        far = max(float((np.abs(fold.mean) / fold.scale).max(initial=0)) for fold in folds) > _OFF_CENTRE
+        self._centre = centre.astype(np.float32) if far else None
+        self._rows = features.array() if features.held else None
+        if self._rows is not None and self._centre is not None:
+            self._rows = self._rows - self._centre
+        left = 0 if self._centre is None else self._centre.astype(np.float64)
+        self._means = np.stack([fold.mean - left for fold in folds])
+        self._inverse = np.stack([1 / fold.scale for fold in folds])
+
+    def forward(self, weights: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Logits (folds, k, n) of weights (folds, k, d) for standardised rows; `which`: the numbers of those folds."""
+        scaled = weights * self._inverse[which, None, :].astype(np.float32)
+        shift = (scaled @ self._means[which, :, None].astype(np.float32))[..., 0]
+        flat = scaled.reshape(-1, self.width)
+        if self._rows is not None:
+            out = flat @ self._rows.T
+        else:
+            out = np.empty((len(flat), self.count), np.float32)
+            for places, rows in self._features.blocks(size=max(1, _BLOCK // (4 * self.width))):
+                out[:, places] = flat @ self._near(rows).T
+        out = out.reshape(*weights.shape[:2], self.count)
+        out -= shift[..., None]
+        return np.asarray(out)
+
+    def backward(self, residuals: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """`residuals (folds, k, n) @ standardised rows`, (folds, k, d)."""
+        flat = residuals.reshape(-1, self.count)
+        if self._rows is not None:
+            out = flat @ self._rows
+        else:
+            out = np.zeros((len(flat), self.width), np.float32)
+            for places, rows in self._features.blocks(size=max(1, _BLOCK // (4 * self.width))):
+                out += flat[:, places] @ self._near(rows)
+        out = out.reshape(*residuals.shape[:2], self.width)
+        sums = residuals.sum(axis=2, dtype=np.float64)
+        out -= (sums[..., None] * self._means[which, None, :]).astype(np.float32)
+        out *= self._inverse[which, None, :].astype(np.float32)
+        return np.asarray(out)
+
+    def basis(self) -> Basis:
+        """From a sample of the rows that the first fold fits on."""
+        enough = _SAMPLED * self.width if self.width <= _WHOLE else 4 * _LEADING
+        sample = self._features[self._sampled[:: max(1, len(self._sampled) // enough)]].astype(np.float64)
+        sample -= self._means[0] if self._centre is None else self._means[0] + self._centre
+        rows = (sample * self._inverse[0]).astype(np.float32)
+        if self.width <= _WHOLE:
+            values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
+            return Basis(np.maximum(values, 0)[None], vectors)
+        from sklearn.utils.extmath import randomized_svd
+
+        _, singular, leading = randomized_svd(rows, _LEADING, n_iter=3, random_state=0)
+        variances = singular**2 / len(rows)
+        total = float(np.square(rows).sum(dtype=np.float64)) / len(rows)
+        rest = max(0.0, total - float(variances.sum())) / (self.width - _LEADING)
+        return Basis(variances[None].astype(np.float32), np.ascontiguousarray(leading.T), rest)
+
+    def _near(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self._centre is None else rows - self._centre
+
+
+class Turned:
+    """Rows that each fold has turned into the span of those it fits on, side by side: (folds, n, r), short ones padded."""
+
+    def __init__(self, count: int, folds: Sequence[Fold]) -> None:
+        turns = [fold.turn for fold in folds if fold.turn is not None]
+        self.count, self.width = count, max(len(turn.values) for turn in turns)
+        self._rows = np.zeros((len(folds), count, self.width), np.float32)
+        self._values = np.zeros((len(folds), self.width))
+        for number, (fold, turn) in enumerate(zip(folds, turns, strict=True)):
+            rank = len(turn.values)
+            self._rows[number, fold.fit_rows, :rank] = turn.fit
+            self._rows[number, fold.score_rows, :rank] = turn.score
+            self._values[number, :rank] = turn.values / len(fold.fit_rows)
+
+    def forward(self, weights: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """As `Shared.forward`, of weights (folds, k, r)."""
+        return np.asarray(weights @ self._of(which).transpose(0, 2, 1))
+
+    def backward(self, residuals: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """As `Shared.backward`."""
+        return np.asarray(residuals @ self._of(which))
+
+    def basis(self) -> Basis:
+        """The axes."""
+        return Basis(self._values.astype(np.float32), None)
+
+    def _of(self, which: np.ndarray) -> np.ndarray:
+        return self._rows if len(which) == len(self._rows) else self._rows[which]

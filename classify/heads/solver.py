@@ -1,0 +1,351 @@
+"""Linear heads with an L2 penalty, solved together: every fold at once along the path of C, through shared products.
+
+The objective is scikit-learn's, `|w|^2 / 2 + C sum(loss)`, with an intercept that is not penalised. Each step is one product
+of the rows with the search directions of all folds and classes, and one of all residuals with the rows:
+
+* Directions are L-BFGS's (Nocedal 1980), started from a second-order model in place of the identity: the rows'
+  eigenvectors times those of the mean curvature over classes, `(C n a_k l_j + 1)^-1` along each pair (l_j the variance of
+  direction j, a_k the curvature of class combination k). Quadratic problems with alike rows would end in one step.
+* Logits are kept and linear along a direction, so a line search costs no product, and steps are next to exact.
+* Each C starts from the line through the last two solutions, in log C: where classes separate, weights grow along it.
+* Folds that have converged are dropped from the products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .design import Basis
+from .losses import Loss
+
+TOLERANCE = 1e-6  # of the objective, that a step would still gain by the model
+MAX_ITER = 500
+_MEMORY = 10
+_STEPS = 8  # trial steps of a line search
+_NEVER = -1e30  # the logit of a class that a fold has no row of
+_CHUNK = 1 << 16  # logits worked on at once: they stay in a core's cache
+
+
+class Design(Protocol):
+    """Rows of several folds: `Shared` or `Turned`."""
+
+    count: int
+    width: int
+
+    def forward(self, weights: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Logits (folds, k, n) of weights (folds, k, r)."""
+
+    def backward(self, residuals: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Products (folds, k, r) of residuals (folds, k, n)."""
+
+    def basis(self) -> Basis:
+        """What to precondition with."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The heads of every fold for one C.
+
+    weights (folds, k, r), bias (folds, k): for rows as the folds standardise them. logits (folds, k, n): of all rows.
+    objective (folds,). converged (folds,). evaluations: of the objective's gradient by one fold, all together.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    logits: np.ndarray
+    objective: np.ndarray
+    converged: np.ndarray
+    evaluations: int
+
+
+@dataclass
+class _State:
+    """Where the folds that are still being solved are; `which`: their numbers. Parameters (folds, k, r + 1) end in the bias.
+
+    pairs: the last steps with the turns of the gradient that they made, 0 where a fold had none.
+    """
+
+    which: np.ndarray
+    point: np.ndarray
+    logits: np.ndarray
+    residual: np.ndarray
+    losses: np.ndarray
+    gradient: np.ndarray = field(default_factory=lambda: np.empty(0))
+    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Drop the folds that are not in the mask."""
+        for name in ("which", "point", "logits", "residual", "losses", "gradient"):
+            setattr(self, name, getattr(self, name)[mask])
+        self.pairs = [(step[mask], turn[mask]) for step, turn in self.pairs]
+
+
+class Solver:
+    """Solves heads of rows `design` with class numbers `labels` (n,); fold f fits on `fitted[f]` (n,), a mask."""
+
+    def __init__(
+        self,
+        design: Design,
+        loss: Loss,
+        labels: np.ndarray,
+        classes: int,
+        fitted: np.ndarray,
+        *,
+        threads: int = 1,
+        tolerance: float = TOLERANCE,
+        max_iter: int = MAX_ITER,
+    ) -> None:
+        self._design, self._loss, self._labels, self._threads = design, loss, labels, threads
+        self._tolerance, self._max_iter = tolerance, max_iter
+        self._fitted = fitted.astype(np.float32)
+        self._outputs = loss.outputs(classes)
+        self._rows = fitted.sum(axis=1).astype(np.float32)
+        self._basis = design.basis()
+        self._floor = np.zeros((len(fitted), self._outputs, 1), np.float32)
+        if self._outputs == classes:
+            for number, rows in enumerate(fitted):
+                absent = np.bincount(labels[rows], minlength=classes) == 0
+                self._floor[number, absent] = _NEVER
+
+    def path(self, penalties: Sequence[float]) -> Iterator[Solution]:
+        """The solution for each C of `penalties`, which ascend."""
+        folds = np.arange(len(self._fitted))
+        point = np.zeros((len(folds), self._outputs, self._design.width + 1), np.float32)
+        logits = np.zeros((len(folds), self._outputs, self._design.count), np.float32) + self._floor
+        known: list[tuple[float, np.ndarray, np.ndarray]] = []
+        pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        with ThreadPoolExecutor(self._threads) as pool:
+            for penalty in penalties:
+                state = self._evaluated(pool, folds, point, logits)
+                if len(known) == 2:
+                    (first, *earlier), (second, *_) = known
+                    reach = np.float32(np.log(penalty / second) / np.log(second / first))
+                    starts = (now + reach * (now - then) for now, then in zip((point, logits), earlier, strict=True))
+                    ahead = self._evaluated(pool, folds, *starts)
+                    better = self._objective(ahead, penalty) < self._objective(state, penalty)
+                    for name in ("point", "logits", "residual", "losses"):
+                        getattr(state, name)[better] = getattr(ahead, name)[better]
+                state.pairs = [(step, _grown(turn, step, penalty / known[-1][0])) for step, turn in pairs]
+                solution, point, pairs = self._solved(pool, state, penalty)
+                logits = solution.logits
+                known = [*known[-1:], (penalty, point, logits)]
+                yield solution
+
+    def _solved(
+        self, pool: ThreadPoolExecutor, state: _State, penalty: float
+    ) -> tuple[Solution, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        count = len(state.which)
+        pairs = [(np.zeros_like(state.point), np.zeros_like(state.point)) for _ in range(_MEMORY)]
+        points, logits = np.empty_like(state.point), np.empty_like(state.logits)
+        objective, converged, evaluations = np.empty(count), np.zeros(count, bool), 0
+        precondition = self._model(state, penalty)
+
+        def ended(mask: np.ndarray, well: np.ndarray) -> None:
+            done = state.which[mask]
+            points[done], logits[done] = state.point[mask], state.logits[mask]
+            objective[done], converged[done] = self._objective(state, penalty)[mask], well[mask]
+            for (step, turn), (last_step, last_turn) in zip(reversed(pairs), reversed(state.pairs), strict=False):
+                step[done], turn[done] = last_step[mask], last_turn[mask]
+            state.keep(~mask)
+
+        state.gradient = self._gradient(state, penalty)
+        for _ in range(self._max_iter):
+            evaluations += len(state.which)
+            direction = self._direction(state, precondition)
+            slope = _dot(state.gradient, direction)
+            value = self._objective(state, penalty)
+            small = -slope <= 2 * self._tolerance * value
+            if small.any():
+                direction = direction[~small]
+                ended(small, small)
+                if not len(state.which):
+                    break
+            moved = self._search(pool, state, direction, penalty)
+            if not moved.all():  # float32 has no better point in this direction
+                near = -slope[~small] <= 200 * self._tolerance * value[~small]
+                ended(~moved, near)
+                if not len(state.which):
+                    break
+        else:
+            ended(np.ones(len(state.which), bool), np.zeros(len(state.which), bool))
+        return Solution(points[..., :-1], points[..., -1], logits, objective, converged, evaluations), points, pairs
+
+    def _model(self, state: _State, penalty: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """The inverse of the second-order model, as a function of (vectors (folds, k, r + 1), the folds' numbers)."""
+        curved, mixed = [], []
+        for place, number in enumerate(state.which):
+            curvature = self._loss.curvature(state.logits[place], self._labels, self._fitted[number])
+            values, vectors = np.linalg.eigh(curvature)
+            curved.append(np.maximum(values, 0))
+            mixed.append(vectors)
+        curvatures, mixing = np.stack(curved).astype(np.float32), np.stack(mixed).astype(np.float32)
+        strength = np.float32(penalty) * self._rows[state.which, None] * curvatures
+        along = 1 / (strength[..., None] * self._basis.values[:, None, :] + 1)
+        rest = 1 / (strength * np.float32(self._basis.rest) + 1)
+        bias = 1 / np.maximum(strength, 1e-3 * strength.max(axis=1, keepdims=True) + np.float32(1e-30))
+        axes = self._basis.vectors
+        partial = axes is not None and axes.shape[0] > axes.shape[1]
+        if partial:
+            along -= rest[..., None]
+
+        def apply(vector: np.ndarray, which: np.ndarray) -> np.ndarray:
+            mix = mixing[which]
+            inside = mix.transpose(0, 2, 1) @ vector
+            weights = np.ascontiguousarray(inside[..., :-1])
+            out = np.empty_like(inside)
+            if axes is None:
+                out[..., :-1] = weights * along[which]
+            else:
+                shape = weights.shape
+                turned = (weights.reshape(-1, shape[2]) @ axes).reshape(*shape[:2], -1) * along[which]
+                out[..., :-1] = (turned.reshape(-1, turned.shape[2]) @ axes.T).reshape(shape)
+                if partial:
+                    out[..., :-1] += weights * rest[which][..., None]
+            out[..., -1] = inside[..., -1] * bias[which]
+            return np.asarray(mix @ out)
+
+        return apply
+
+    def _direction(self, state: _State, precondition: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """Minus the inverse Hessian times the gradient, by the two loops of L-BFGS."""
+        rest, kept = state.gradient.copy(), []
+        for step, turn in reversed(state.pairs):
+            product = _dot(step, turn)
+            inverse = np.divide(1, product, out=np.zeros_like(product), where=product > 0)
+            share = _dot(step, rest) * inverse
+            rest -= _times(share, turn)
+            kept.append((step, turn, share, inverse))
+        out = precondition(rest, state.which)
+        if kept:
+            step, turn, _, inverse = kept[0]
+            modelled = _dot(turn, precondition(turn, state.which))
+            known = inverse > 0
+            out = _times(np.divide(1, inverse * modelled, out=np.ones_like(inverse), where=known), out)
+        for step, turn, share, inverse in reversed(kept):
+            out += _times(share - _dot(turn, out) * inverse, step)
+        return -out
+
+    def _search(self, pool: ThreadPoolExecutor, state: _State, direction: np.ndarray, penalty: float) -> np.ndarray:
+        """Move every fold along its direction to where the slope is next to nothing; a mask of those that moved."""
+        across = self._design.forward(direction[..., :-1], state.which) + direction[..., -1:]
+        start, slope = self._objective(state, penalty), _dot(state.gradient, direction)
+        own = (_dot(state.point[..., :-1], direction[..., :-1]), _dot(direction[..., :-1], direction[..., :-1]))
+        count = len(state.which)
+        step, low, high = np.ones(count), np.zeros(count), np.full(count, np.inf)
+        low_slope = slope.copy()
+        best, losses = np.zeros(count), state.losses.copy()
+        logits, residual = np.empty_like(state.logits), np.empty_like(state.residual)
+        squares = _dot(state.point[..., :-1], state.point[..., :-1])
+        left = np.arange(count)
+        for _ in range(_STEPS):
+            found, rise = self._trial(pool, state, across, step, left, logits, residual)
+            value = penalty * found + (squares[left] + 2 * step[left] * own[0][left] + step[left] ** 2 * own[1][left]) / 2
+            rise = penalty * rise + own[0][left] + step[left] * own[1][left]
+            lower = value <= start[left] + 1e-4 * step[left] * slope[left]
+            good = lower & (np.abs(rise) <= 0.25 * -slope[left])
+            best[left[good]], losses[left[good]] = step[left[good]], found[good]
+            left, lower, rise = left[~good], lower[~good], rise[~good]
+            if not len(left):
+                break
+            shorter = ~lower | (rise > 0)
+            bend = rise - low_slope[left]
+            secant = step[left] - rise * (step[left] - low[left]) / np.where(bend == 0, np.inf, bend)
+            high[left[shorter]] = step[left[shorter]]
+            low[left[~shorter]], low_slope[left[~shorter]] = step[left[~shorter]], rise[~shorter]
+            width = np.where(np.isinf(high[left]), 10 * step[left], high[left]) - low[left]
+            step[left] = np.clip(secant, low[left] + 0.1 * width, low[left] + 0.9 * width)
+        if len(left):  # the best that is known to be lower, if any
+            step[left] = low[left]
+            found, _ = self._trial(pool, state, across, step, left, logits, residual)
+            best[left], losses[left] = step[left], found
+        taken = _times(best, direction)
+        state.point = state.point + taken
+        state.logits, state.residual, state.losses = logits, residual, losses
+        before = state.gradient
+        state.gradient = self._gradient(state, penalty)
+        turn = state.gradient - before
+        state.pairs = [*state.pairs, (taken, turn)][-_MEMORY:]
+        return np.asarray(best > 0)
+
+    def _trial(
+        self,
+        pool: ThreadPoolExecutor,
+        state: _State,
+        across: np.ndarray,
+        step: np.ndarray,
+        left: np.ndarray,
+        logits: np.ndarray,
+        residual: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Losses and slopes (left,) of the loss at `logits + step across`; fills `logits` and `residual`."""
+
+        def work(task: tuple[int, int, slice]) -> tuple[int, float, float]:
+            number, place, here = task
+            moved = logits[place, :, here]
+            np.multiply(across[place, :, here], np.float32(step[place]), out=moved)
+            moved += state.logits[place, :, here]
+            loss, rest = self._loss.evaluate(moved.copy(), self._labels[here], self._fitted[state.which[place], here])
+            residual[place, :, here] = rest
+            return number, loss, float(np.einsum("kn,kn->", rest, across[place, :, here]))
+
+        found, slopes = np.zeros(len(left)), np.zeros(len(left))
+        for number, loss, slope in self._chunks(pool, work, left):
+            found[number] += loss
+            slopes[number] += slope
+        return found, slopes
+
+    def _chunks(
+        self,
+        pool: ThreadPoolExecutor,
+        work: Callable[[tuple[int, int, slice]], tuple[int, float, float]],
+        places: np.ndarray,
+    ) -> Iterator[tuple[int, float, float]]:
+        size = max(256, _CHUNK // self._outputs)
+        tasks = [
+            (number, int(place), slice(start, min(start + size, self._design.count)))
+            for number, place in enumerate(places)
+            for start in range(0, self._design.count, size)
+        ]
+        several = self._threads > 1 and len(places) * self._outputs * self._design.count > _CHUNK
+        return iter(pool.map(work, tasks)) if several else map(work, tasks)
+
+    def _evaluated(self, pool: ThreadPoolExecutor, folds: np.ndarray, point: np.ndarray, logits: np.ndarray) -> _State:
+        """The state at a point whose logits are known."""
+        state = _State(folds.copy(), point.copy(), logits, np.empty_like(logits), np.zeros(len(folds)))
+        made = np.empty_like(logits)
+        state.losses, _ = self._trial(pool, state, np.zeros_like(logits), np.zeros(len(folds)), folds, made, state.residual)
+        state.logits = made
+        return state
+
+    def _objective(self, state: _State, penalty: float) -> np.ndarray:
+        weights = state.point[..., :-1]
+        return np.asarray(penalty * state.losses + _dot(weights, weights) / 2)
+
+    def _gradient(self, state: _State, penalty: float) -> np.ndarray:
+        out = np.empty_like(state.point)
+        np.multiply(self._design.backward(state.residual, state.which), np.float32(penalty), out=out[..., :-1])
+        out[..., :-1] += state.point[..., :-1]
+        out[..., -1] = np.float32(penalty) * state.residual.sum(axis=2)
+        return out
+
+
+def _grown(turn: np.ndarray, step: np.ndarray, times: float) -> np.ndarray:
+    """The turn of the gradient that a step makes once C is so many times as large: only the penalty's part stays."""
+    out = np.float32(times) * turn
+    out[..., :-1] -= np.float32(times - 1) * step[..., :-1]
+    return np.asarray(out)
+
+
+def _dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Inner products (folds,) float64 of what each fold has."""
+    count = len(left)
+    return np.asarray(np.vecdot(left.reshape(count, -1), right.reshape(count, -1)), np.float64)
+
+
+def _times(factors: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors * factors.astype(np.float32).reshape(-1, *[1] * (vectors.ndim - 1)))
