@@ -1,0 +1,300 @@
+"""The joint solver of linear heads: scikit-learn, run to tight tolerances, is the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from humeris.classify.heads import design, fold, linear, logreg, solver, svm
+from humeris.classify.heads.losses import Logistic, Loss, Multinomial, SquaredHinge
+from humeris.classify.matrix import Matrix, Part
+from humeris.classify.problem import Problem
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
+PATH = (1e-3, 1e-1, 1e1)
+EVERY = (
+    "binary", "many classes", "unbalanced", "fewer rows than columns", "far fewer rows", "many rows", "collinear",
+    "constant columns", "wildly scaled", "separable", "far from zero", "noise", "twins",
+)  # fmt: skip
+
+
+def data(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, d) float32 and labels (n,)."""
+    random = np.random.default_rng(EVERY.index(kind))
+    rows, columns, classes, apart = {
+        "binary": (200, 20, 2, 0.5),
+        "many classes": (600, 30, 20, 1.0),
+        "unbalanced": (300, 15, 3, 0.8),
+        "fewer rows than columns": (90, 150, 3, 0.5),
+        "far fewer rows": (60, 3000, 4, 0.3),
+        "many rows": (3000, 12, 4, 0.7),
+    }.get(kind, (240, 24, 4, 0.7))
+    labels = np.arange(rows) % classes
+    if kind == "unbalanced":
+        labels = np.where(np.arange(rows) % 12 == 0, 2, np.where(np.arange(rows) % 4 == 0, 1, 0))
+    features = random.normal(size=(rows, columns)) + apart * random.normal(size=(classes, columns))[labels]
+    if kind == "collinear":
+        features[:, 12:] = features[:, :12] @ random.normal(size=(12, 12))
+    if kind == "constant columns":
+        features[:, [0, 7]] = 0.0, 5.0
+    if kind == "wildly scaled":
+        features *= np.logspace(-12, 12, columns)
+    if kind == "separable":
+        features += 8 * np.eye(classes, columns)[labels]
+    if kind == "far from zero":
+        features += 3000 * random.normal(size=columns)
+    if kind == "noise":
+        labels = random.permutation(labels)
+    if kind == "twins":
+        features[rows // 2 :] = features[: rows - rows // 2]
+        labels[rows // 2 :] = labels[: rows - rows // 2]
+    return features.astype(np.float32), labels
+
+
+def problem(kind: str, count: int = 4) -> tuple[Problem, Folds]:
+    features, labels = data(kind)
+    folds = list(StratifiedKFold(count, shuffle=True, random_state=1).split(features, labels))
+    return Problem.of(features, labels, folds), folds
+
+
+def objective(weights: np.ndarray, bias: np.ndarray, rows: np.ndarray, labels: np.ndarray, penalty: float) -> float:
+    """scikit-learn's, in float64: weights (k, d), bias (k,), rows (n, d)."""
+    logits = rows @ weights.T + bias
+    if len(bias) == 1:
+        losses = np.logaddexp(0, logits[:, 0]) - labels * logits[:, 0]
+    else:
+        losses = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return float(0.5 * (weights**2).sum() + penalty * losses.sum())
+
+
+def apart(left: np.ndarray, right: np.ndarray) -> float:
+    """The largest difference of logits (n, k), relative to their size, but for what all classes share."""
+    if left.shape[1] > 1:
+        left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
+    return float(np.abs(left - right).max() / max(1.0, np.abs(right).max()))
+
+
+def loss_of(problem: Problem) -> Loss:
+    return Logistic() if problem.classes == 2 else Multinomial()
+
+
+def peer(rows: np.ndarray, labels: np.ndarray, penalty: float) -> LogisticRegression:
+    return LogisticRegression(C=penalty, tol=1e-9, max_iter=20000).fit(rows, labels)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_the_objective_is_scikit_learns_within_one_in_ten_thousand(kind: str) -> None:
+    features, labels = data(kind)
+    whole = Problem.of(features, labels, [])
+    scaled = StandardScaler().fit_transform(features.astype(np.float64))
+    for penalty in PATH:
+        back, weights, bias = linear.fit(whole, loss_of(whole), penalty)
+        in_columns = np.vstack([part for _, part in back.back(weights)])
+        found = objective(in_columns.T, bias.astype(np.float64), scaled, labels, penalty)
+        model = peer(scaled, labels, penalty)
+        least = objective(model.coef_, model.intercept_, scaled, labels, penalty)
+        assert -1e-5 < found / least - 1 < 1e-4, penalty
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_fold_predicts_what_scikit_learn_predicts(kind: str) -> None:
+    given, folds = problem(kind)
+    found = linear.cross_validate(given, loss_of(given), PATH)
+    features, labels = given.features.array().astype(np.float64), given.labels
+    differ = total = 0
+    for number, (fit, score) in enumerate(folds):
+        scaler = StandardScaler().fit(features[fit])
+        for penalty, answers in zip(PATH, found, strict=True):
+            model = peer(scaler.transform(features[fit]), labels[fit], penalty)
+            logits = answers.logits[number]
+            ours = logits.argmax(axis=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).astype(int)
+            theirs = model.decision_function(scaler.transform(features[score]))
+            ordered = np.sort(theirs if theirs.ndim > 1 else np.stack([-theirs, theirs], axis=1), axis=1)
+            tied = ordered[:, -1] - ordered[:, -2] < 1e-3 * (1 + np.abs(ordered[:, -1]))
+            differ += int(((ours != model.predict(scaler.transform(features[score]))) & ~tied).sum())
+            total += len(score)
+    assert differ <= total / 1000
+
+
+@pytest.mark.parametrize("kind", ["binary", "many classes", "unbalanced", "far fewer rows", "collinear", "wildly scaled"])
+def test_a_support_vector_machine_is_scikit_learns_with_a_free_intercept(kind: str) -> None:
+    features, labels = data(kind)
+    whole = Problem.of(features, labels, [])
+    scaled = StandardScaler().fit_transform(features.astype(np.float64))
+    penalty = 0.01
+    back, weights, bias = linear.fit(whole, SquaredHinge(), penalty)
+    ours = scaled @ np.vstack([part for _, part in back.back(weights)]) + bias
+    model = LinearSVC(C=penalty, tol=1e-10, max_iter=200000, intercept_scaling=1000, random_state=0).fit(scaled, labels)
+    theirs = model.decision_function(scaled).reshape(len(labels), -1)
+    assert np.abs(ours - theirs).max() < 5e-3
+
+
+def test_the_head_of_a_support_vector_machine_orders_classes_as_scikit_learn_does() -> None:
+    given, folds = problem("many classes")
+    (score,) = svm.cross_validate(given, [{"C": 0.01}], 0)
+    features, labels = given.features.array(), given.labels
+    right = []
+    for fit, held in folds:
+        scaler = StandardScaler().fit(features[fit])
+        model = LinearSVC(C=0.01, max_iter=20000, intercept_scaling=1000).fit(scaler.transform(features[fit]), labels[fit])
+        right.append(float((model.predict(scaler.transform(features[held])) == labels[held]).mean()))
+    assert score.folds == pytest.approx(right, abs=1 / 150 + 1e-9)
+    head = svm.fit(given, {"C": 0.01}, score.detail, [str(number) for number in range(20)], 0)
+    probabilities = head.predict_proba(features)
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert score.detail["temperature"] > 0
+
+
+def shared_and_turned(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of the first fold's rows to score for the middle C, through either way of holding the rows."""
+    given, folds = problem(kind)
+    fitted = np.zeros((len(folds), len(given.labels)), bool)
+    for mask, (fit, _) in zip(fitted, folds, strict=True):
+        mask[fit] = True
+    found = []
+    for turned in (False, True):
+        parts = list(fold.folds(given, turned))
+        rows = design.Turned(len(given.labels), parts) if turned else design.Shared(given.features, parts)
+        made = solver.Solver(rows, loss_of(given), given.labels, given.classes, fitted, tolerance=1e-9)
+        found.append([solution.logits[0][:, folds[0][1]] for solution in made.path(PATH)][1])
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("kind", ["fewer rows than columns", "far fewer rows", "binary"])
+def test_rows_turned_into_their_span_have_the_answers_of_all_columns(kind: str) -> None:
+    shared, turned = shared_and_turned(kind)
+    assert apart(shared.T, turned.T) < 2e-3
+
+
+def test_folds_are_solved_as_if_they_were_alone() -> None:
+    given, folds = problem("unbalanced")
+    together = linear.cross_validate(given, Multinomial(), PATH)
+    for number, pair in enumerate(folds):
+        alone = Problem.of(given.features.array(), given.labels, [pair])
+        for theirs, ours in zip(linear.cross_validate(alone, Multinomial(), PATH), together, strict=True):
+            assert apart(theirs.logits[0], ours.logits[number]) < 0.02
+
+
+def test_rows_that_are_held_out_do_not_move_what_is_learnt() -> None:
+    features, labels = data("unbalanced")
+    fit, held = np.arange(200), np.arange(200, 300)
+    spoilt, other = features.copy(), labels.copy()
+    spoilt[held] = 1e3 * np.random.default_rng(0).normal(size=spoilt[held].shape)
+    other[held] = 0
+    (plain,) = linear.cross_validate(Problem.of(features, labels, [(fit, fit)]), Multinomial(), [0.1])
+    (moved,) = linear.cross_validate(Problem.of(spoilt, other, [(fit, fit)]), Multinomial(), [0.1])
+    assert apart(plain.logits[0], moved.logits[0]) < 1e-3
+
+
+def test_a_path_needs_fewer_evaluations_than_its_values_of_c_alone() -> None:
+    given, folds = problem("many rows")
+    fitted = np.zeros((len(folds), len(given.labels)), bool)
+    for mask, (fit, _) in zip(fitted, folds, strict=True):
+        mask[fit] = True
+
+    def evaluations(paths: list[list[float]]) -> int:
+        rows = design.Shared(given.features, list(fold.folds(given, False)))
+        solvers = [solver.Solver(rows, Multinomial(), given.labels, 4, fitted) for _ in paths]
+        return sum(each.evaluations for made, path in zip(solvers, paths, strict=True) for each in made.path(path))
+
+    path = np.geomspace(1e-3, 1e3, 7).tolist()
+    assert evaluations([path]) < 0.8 * evaluations([[value] for value in path])
+
+
+class Unheld:
+    """Rows as the cache serves them."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows, self.most = rows, 0
+
+    def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
+        rows = self._rows[keys.astype(int) + view]
+        found = rows if columns is None else rows[:, columns]
+        self.most = max(self.most, found.nbytes)
+        return found
+
+
+@pytest.mark.parametrize("kind", ["many classes", "far from zero", "far fewer rows"])
+def test_features_larger_than_memory_are_solved_block_by_block(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, folds = problem(kind)
+    whole = given.features.array()
+    expected = linear.cross_validate(given, Multinomial(), PATH)
+    monkeypatch.setattr(Matrix, "held", property(lambda self: self._array is not None))
+    monkeypatch.setattr(design, "_BLOCK", whole.nbytes // 5)
+    stored = Unheld(whole)
+    places = np.arange(len(whole))
+    part = Part(stored, places, np.zeros(len(whole), int))
+    unheld = Problem(Matrix.stored([part]), given.labels, given.classes, tuple(folds), places)
+    found = linear.cross_validate(unheld, Multinomial(), PATH)
+    assert unheld.features._array is None
+    assert kind == "far fewer rows" or stored.most < whole.nbytes
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours.logits, theirs.logits, strict=True):
+            assert apart(one, other) < 0.02
+
+
+def test_several_threads_give_the_answers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "_CHUNK", 512)
+    given, _ = problem("many classes")
+    several = Problem(given.features, given.labels, given.classes, given.folds, given.images, threads=3)
+    for one, other in zip(
+        linear.cross_validate(given, Multinomial(), PATH), linear.cross_validate(several, Multinomial(), PATH), strict=True
+    ):
+        for left, right in zip(one.logits, other.logits, strict=True):
+            assert apart(left, right) < 0.02
+
+
+def test_large_numbers_of_columns_are_preconditioned_by_their_leading_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, _ = problem("many classes")
+    expected = linear.cross_validate(given, Multinomial(), PATH)
+    monkeypatch.setattr(design, "_WHOLE", 10)
+    monkeypatch.setattr(design, "_LEADING", 8)
+    for ours, theirs in zip(linear.cross_validate(given, Multinomial(), PATH), expected, strict=True):
+        assert ours.converged
+        for one, other in zip(ours.logits, theirs.logits, strict=True):
+            assert apart(one, other) < 0.02
+
+
+def slope_by_differences(loss: Loss, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    out = np.empty_like(logits)
+    for place in np.ndindex(*logits.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = logits.copy()
+            moved[place] += sign * 1e-5
+            ends.append(loss.evaluate(moved, labels, weights)[0])
+        out[place] = (ends[0] - ends[1]) / 2e-5
+    return out
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"), [(Multinomial(), 3), (Logistic(), 1), (SquaredHinge(), 3), (SquaredHinge(), 1)]
+)
+def test_a_residual_is_the_derivative_of_the_loss(loss: Loss, outputs: int) -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(outputs, 9)), np.arange(9) % max(2, outputs)
+    weights = (np.arange(9) % 4 > 0).astype(float)
+    _, residual = loss.evaluate(logits.copy(), labels, weights)
+    assert residual == pytest.approx(slope_by_differences(loss, logits, labels, weights), abs=1e-6)
+    assert not residual[:, weights == 0].any()
+
+
+@pytest.mark.parametrize("make", [lambda: logreg.settings({}), lambda: svm.settings({})])
+def test_the_settings_ascend_in_c(make: Callable[[], list[dict[str, float]]]) -> None:
+    tried = [setting["C"] for setting in make()]
+    assert tried == sorted(tried)
+
+
+def test_scores_are_in_the_order_of_the_settings_given() -> None:
+    given, _ = problem("binary")
+    forth = logreg.cross_validate(given, [{"C": 0.01}, {"C": 1.0}], 0)
+    back = logreg.cross_validate(given, [{"C": 1.0}, {"C": 0.01}], 0)
+    assert [score.log_loss for score in forth] == pytest.approx([score.log_loss for score in reversed(back)])
+    assert forth[0].log_loss != pytest.approx(forth[1].log_loss, abs=1e-3)
