@@ -85,7 +85,7 @@ Heads = Annotated[
 Grid = Annotated[
     Path | None,
     typer.Option("--grid", envvar="HUMERIS_GRID", metavar="FILE.toml", readable=False,
-                 help="Heads from a file: [[head]] tables with a name, and options as values, lists or ranges."),
+                 help="Heads from a file: a table of the array `head` for each, with a name and its options."),
 ]  # fmt: skip
 SearchKind = Annotated[
     str,

@@ -34,7 +34,7 @@ _LONG = 60.0  # seconds: the peer is not asked for more than this, judged by its
 
 def measure(setting: dict[str, int], peer: bool) -> tuple[float, float | None]:
     """Seconds of ours, and of the peer where it is asked."""
-    features, labels = drawn(setting["rows"], setting["columns"], setting["classes"], 0.2)
+    features, labels = drawn(setting["rows"], setting["columns"], setting["classes"])
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(features, labels))
     path = np.geomspace(1e-4, 1e2, setting["problems"] // 5).tolist()
     cores = len(os.sched_getaffinity(0))

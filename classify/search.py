@@ -17,18 +17,6 @@ from .family import Family, module, settled
 KINDS = ("grid", "random", "halving")
 TRIALS = 30
 FACTOR = 3
-# What is drawn of a family whose options leave nothing to draw.
-SPACES: Mapping[str, Mapping[str, str]] = {
-    "mlp": {
-        "hidden": "64/128/256/512",
-        "learning_rate": "3e-4..1e-2",
-        "dropout": "0..0.6",
-        "batch_norm": "false/true",
-        "label_smoothing": "0/0.1",
-    },
-    "triplet": {"embedding": "32/64/128", "hidden": "0/256", "learning_rate": "3e-4..1e-2", "margin": "0.05..0.5"},
-    "supcon": {"embedding": "32/64/128", "hidden": "0/256", "learning_rate": "3e-4..1e-2", "temperature": "0.05..0.5"},
-}
 _RANGE = re.compile(r"(?P<low>[^/]+?)\.\.(?P<high>[^/]+)")
 _DRAWS = 100  # attempts for each setting that is to be another one
 
@@ -45,7 +33,7 @@ class Search:
         """The family with the settings to try; raises `HeadError`.
 
         An option is a value, a list `a/b/c`, or a range `low..high`: drawn evenly on a logarithmic scale, or on a linear one
-        from 0. A range with whole ends gives whole numbers. Where nothing is to be drawn, the other options in `SPACES` are.
+        from 0. A range with whole ends gives whole numbers. Where nothing is to be drawn, its `SPACE` is.
         A list of settings no longer than `trials` is tried whole. With `halving` the settings of a family that has epochs
         are tried for a few, and the best third of them for three times as many, until few are left.
         """
@@ -57,7 +45,7 @@ class Search:
             return settled(name, options)
         lists = {key for key, text in options.items() if "/" in text}
         if not ranges and not lists:
-            options = {**SPACES.get(name, {}), **options}
+            options = {**getattr(module(name), "SPACE", {}), **options}
         if any(".." in text for text in options.values()):
             found = self._draw(name, options)
         else:

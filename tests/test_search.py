@@ -16,7 +16,7 @@ import pytest
 from humeris.cache.errors import HeadError
 from humeris.classify.family import FAMILIES, parse
 from humeris.classify.grid import families
-from humeris.classify.search import SPACES, Search, rungs
+from humeris.classify.search import Search, rungs
 from humeris.classify.tasks import Task
 from humeris.classify.trial import Score, Source, Trial
 
@@ -64,6 +64,9 @@ def test_a_short_list_is_tried_whole_and_a_long_one_in_part_without_repeats() ->
 @pytest.mark.parametrize("options", [{}, {"C": "1"}])
 def test_a_family_with_nothing_to_draw_is_tried_as_it_is(options: dict[str, str]) -> None:
     assert Search("random", 30).family("logreg", options).settings == Search().family("logreg", options).settings
+
+
+SPACES = {name: module.SPACE for name, module in FAMILIES.items() if hasattr(module, "SPACE")}
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))

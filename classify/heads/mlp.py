@@ -28,7 +28,13 @@ _ACTIVATIONS = ("relu", "silu", "mish", "leaky_relu", "gelu")
 _OPTIMIZERS = ("sgd", "adam", "adamw", "radam", "ranger")
 _MEMORY = 1 << 29  # bytes that the weights of the heads trained at once, and all that goes with them, may take
 # What a search draws from where nothing is said: the few things that matter most, about their defaults.
-SPACE = {"hidden": "64/128/256/512", "dropout": "0..0.6", "learning_rate": "0.0003..0.01", "label_smoothing": "0/0.1"}
+SPACE = {
+    "hidden": "64/128/256/512",
+    "learning_rate": "3e-4..1e-2",
+    "dropout": "0..0.6",
+    "batch_norm": "false/true",
+    "label_smoothing": "0/0.1",
+}
 _NARROWED = 1_000_000  # weights in a stack from which it pays to build it again without the heads that have stopped
 
 

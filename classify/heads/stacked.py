@@ -117,7 +117,9 @@ class Stack:
     mixup. Several trainings, one for each fold, take turns in one compiled model.
     """
 
-    def __init__(self, features: Matrix, labels: np.ndarray, classes: int, settings: Sequence[Mapping[str, Any]], seed: int):
+    def __init__(
+        self, features: Matrix, labels: np.ndarray, classes: int, settings: Sequence[Mapping[str, Any]], seed: int
+    ) -> None:
         self._features, self._labels, self._classes, self._seed = features, labels, classes, seed
         self.settings, self._widths = list(settings), widths(settings[0]["hidden"])
         with fresh_names():

@@ -1,0 +1,130 @@
+"""Peak memory of whole sweeps with linear heads beside the size of the features.
+
+    python benchmarks/sweep_memory.py --shapes 20000x3000 3000x20000
+    python benchmarks/sweep_memory.py --streamed          # as where the features do not fit into memory
+
+For each shape a cache of generated rows is made in a temporary folder: so many images to learn from and a fifth as many to
+test on. Each family is swept over it in a fresh process (splits, five folds, choice, the winner's training, its score on the
+test split, near-duplicates), after a sweep of the same images over eight columns, which imports what there is to import.
+`peak_mb` is how far the large sweep's peak (VmHWM, reset in between) lies above the process before it; `times_matrix`
+divides that by the float32 matrix of the images learnt from, n x d, and `squares` is what is left after that matrix, in
+matrices of min(n, d) squared float64 numbers, for these are what a decomposition needs.
+
+Bounds, with q = 8 min(n, d)^2 bytes and a few blocks of 16 MiB: heads of d <= n hold the matrix (unless `--streamed`, where
+only blocks of it are read); with d > n it is read in blocks of columns and never held. Centroids need nothing else,
+neighbours the rows of one fold to score, or the rows that the head itself is made of. A decomposition takes 5 q: the
+products, its vectors, LAPACK's workspace of 2 q, and the products of a block; ridge and LDA with d <= n have half a q for
+each fold besides, the folds' scatter matrices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FAMILIES = ("logreg,C=0.001/0.1", "svm,C=0.0001/0.01", "ridge", "lda,shrinkage=0.1/0.5", "knn", "centroid")
+CLASSES, SHARDS = 10, 8
+PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image
+
+
+def fill(folder: Path, rows: int, columns: int) -> None:
+    """Files of so many images to learn from and a fifth to test on, and a cache of their rows at `large` and `tiny`."""
+    from humeris.cache.spec import Spec
+    from humeris.cache.store import Store
+    from humeris.extract.images import load_images
+
+    for split, count in (("train", rows), ("test", rows // 5)):
+        for label in range(CLASSES):
+            (folder / "images" / split / f"class{label}").mkdir(parents=True)
+        for number in range(count):
+            path = folder / "images" / split / f"class{number % CLASSES}" / f"{number:06}.png"
+            path.write_bytes(PNG + f"{split} {number}".encode())
+    random = np.random.default_rng(0)
+    with Store(folder / "cache", write=True) as store:
+        images = load_images(folder / "images", store, jobs=1)
+        labels = np.array([images.dataset.classes.index(label) for label in images.labels])
+        extraction = store.extraction(Spec("benchmark", "benchmark()", "none", "00" * 32, (224, 224), "none", "none"))
+        for layer, width in (("large", columns), ("tiny", 8)):
+            means = random.standard_normal((CLASSES, width), np.float32)
+            for part in np.array_split(random.permutation(len(labels)), SHARDS):
+                values = random.standard_normal((len(part), width), np.float32)
+                values += means[labels[part]] * np.float32(0.5 / width**0.25)
+                extraction.add(layer, "avg", images.keys[part], values)
+
+
+def resident(field: str) -> int:
+    """A figure of Linux's about this process, in bytes."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith(field))
+
+
+def swept(folder: Path, family: str, jobs: int, streamed: bool) -> int:
+    """Bytes that the sweep of a family over `large` takes at most, above what the process has before it."""
+    from humeris.cache.store import Store
+    from humeris.classify import matrix
+    from humeris.classify.sweep import sweep
+    from humeris.extract.images import load_images
+
+    if streamed:
+        matrix._SHARE = 0.0
+    store = Store(folder / "cache")
+    images = load_images(folder / "images", store, jobs=1)
+    with tempfile.TemporaryDirectory(dir=folder) as runs:
+        sweep(images, store, [family], patterns=["tiny"], out=Path(runs, "tiny"), jobs=jobs)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        before = resident("VmRSS")
+        sweep(images, store, [family], patterns=["large"], out=Path(runs, "large"), jobs=jobs)
+    return resident("VmHWM") - before
+
+
+def measure(rows: int, columns: int, asked: argparse.Namespace) -> dict[str, Any]:
+    """The figures of every family at one shape."""
+    matrix, square = 4 * rows * columns, 8 * min(rows, columns) ** 2
+    figures = {}
+    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="humeris-sweep-memory-") as folder:
+        fill(Path(folder), rows, columns)
+        for family in asked.families:
+            words = [__file__, "--child", folder, "--families", family, "--jobs", str(asked.jobs)]
+            words += ["--streamed"] if asked.streamed else []
+            done = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{family} at {rows}x{columns}: {done.stderr[-1000:]}")
+            peak = int(done.stdout)
+            figures[family] = {
+                "peak_mb": round(peak / 1e6),
+                "times_matrix": round(peak / matrix, 2),
+                "squares": round(max(0, peak - (0 if asked.streamed else matrix)) / square, 1),
+            }
+    return {"rows": rows, "columns": columns, "matrix_mb": round(matrix / 1e6), "square_mb": round(square / 1e6), **figures}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["20000x3000", "3000x20000"], help="rows to learn from x columns")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--streamed", action="store_true", help="never hold the features, as where they do not fit")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if not os.path.exists("/proc/self/clear_refs"):
+        parser.error("peak memory is read from /proc, which this system does not have")
+    if asked.child:
+        print(swept(asked.child, asked.families[0], asked.jobs, asked.streamed))
+        return
+    shapes = [tuple(int(number) for number in shape.split("x")) for shape in asked.shapes]
+    found = [measure(rows, columns, asked) for rows, columns in shapes]
+    print(json.dumps({"benchmark": "sweep_memory", "jobs": asked.jobs, "streamed": asked.streamed, "shapes": found}))
+
+
+if __name__ == "__main__":
+    main()
