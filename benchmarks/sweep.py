@@ -1,0 +1,75 @@
+"""A sweep of logistic regression over every cached tap, beside scikit-learn's grid search for the same table.
+
+    humeris extract cifar10-6k -b mobilenet_v2,alpha=0.35 -l out_relu -l 'block_*_add' --cache features
+    python benchmarks/sweep.py cifar10-6k --cache features
+
+Prints one JSON document: seconds of `humeris.sweep` (from the cache to the scored winner, files written) and of one
+`GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)))` for each tap, same C and folds, all
+cores for both, rows already in memory for the peer; and the largest difference of the two tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from linear_heads import grid
+
+import humeris
+from humeris.classify import sources
+from humeris.classify.splits import split
+from humeris.extract.source import cores
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--layer", "-l", nargs="*", default=[])
+    parser.add_argument("--head", default="logreg")
+    options = parser.parse_args()
+    store = humeris.Store(options.cache)
+    images = humeris.load_images(options.data, store)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        run = humeris.sweep(images, store, [options.head], patterns=options.layer, out=Path(folder, "run"))
+        seconds = time.perf_counter() - began
+        scores = run.trials()
+    images = images.by_digest()
+    splits = split(images)
+    folds = list(splits.folds(0))
+    taken, differences = {}, []
+    for source in sorted({trial.sources[0] for trial in scores}):
+        mine = {trial.setting["C"]: score.accuracy for trial, score in scores.items() if trial.sources == (source,)}
+        features = sources.load(store, [source], images.keys).array()
+        began = time.perf_counter()
+        theirs = grid(features, splits.labels, folds, sorted(mine), cores())
+        taken[str(source)] = time.perf_counter() - began
+        differences.append(float(np.abs(theirs - [mine[value] for value in sorted(mine)]).max()))
+    print(
+        json.dumps(
+            {
+                "data": options.data.name,
+                "taps": len(taken),
+                "trials": len(scores),
+                "development_images": len(splits.development),
+                "seconds": seconds,
+                "grid_search_seconds": sum(taken.values()),
+                "ratio": sum(taken.values()) / seconds,
+                "largest_difference": max(differences),
+                "by_tap": taken,
+                "load": os.getloadavg()[0],
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
