@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from ..matrix import Matrix
 from .fold import Fold
@@ -39,7 +43,8 @@ class Shared:
     centred first: a copy, or block by block where they are not held in memory.
     """
 
-    def __init__(self, features: Matrix, folds: Sequence[Fold]) -> None:
+    def __init__(self, features: Matrix, folds: Sequence[Fold], threads: int = 1) -> None:
+        self._threads, self._pool, self._blas = threads, ThreadPoolExecutor(threads), ThreadpoolController()
         self.width = features.shape[1]
         self.count = features.shape[0]
         self._features, self._sampled = features, folds[0].fit_rows
@@ -57,31 +62,41 @@ class Shared:
         """Logits (folds, k, n) of weights (folds, k, d) for standardised rows; `which`: the numbers of those folds."""
         scaled = weights * self._inverse[which, None, :].astype(np.float32)
         shift = (scaled @ self._means[which, :, None].astype(np.float32))[..., 0]
-        flat = scaled.reshape(-1, self.width)
-        if self._rows is not None:
-            out = flat @ self._rows.T
-        else:
-            out = np.empty((len(flat), self.count), np.float32)
-            for places, rows in self._features.blocks(size=max(1, _BLOCK // (4 * self.width))):
-                out[:, places] = flat @ self._near(rows).T
-        out = out.reshape(*weights.shape[:2], self.count)
-        out -= shift[..., None]
-        return np.asarray(out)
+        columns = np.ascontiguousarray(scaled.reshape(-1, self.width).T)
+        out = np.empty((columns.shape[1], self.count), np.float32)
+
+        def work(here: slice, rows: np.ndarray) -> None:
+            out[:, here] = (rows @ columns).T
+
+        self._each(work)
+        out -= shift.reshape(-1, 1)
+        return out.reshape(*weights.shape[:2], self.count)
 
     def backward(self, residuals: np.ndarray, which: np.ndarray) -> np.ndarray:
         """`residuals (folds, k, n) @ standardised rows`, (folds, k, d)."""
         flat = residuals.reshape(-1, self.count)
-        if self._rows is not None:
-            out = flat @ self._rows
-        else:
-            out = np.zeros((len(flat), self.width), np.float32)
-            for places, rows in self._features.blocks(size=max(1, _BLOCK // (4 * self.width))):
-                out += flat[:, places] @ self._near(rows)
-        out = out.reshape(*residuals.shape[:2], self.width)
+        parts = self._each(lambda here, rows: flat[:, here] @ rows)
+        out = np.sum(parts, axis=0).reshape(*residuals.shape[:2], self.width)
         sums = residuals.sum(axis=2, dtype=np.float64)
         out -= (sums[..., None] * self._means[which, None, :]).astype(np.float32)
         out *= self._inverse[which, None, :].astype(np.float32)
         return np.asarray(out)
+
+    def _each(self, work: Callable[[slice, np.ndarray], Any]) -> list[Any]:
+        """What `work` gives for (positions, rows) of every part of the rows.
+
+        Each thread multiplies rows of its own: products so narrow are a third faster than shared by the threads of BLAS.
+        """
+        if self._rows is None:
+            blocks = self._features.blocks(size=max(1, _BLOCK // (4 * self.width)))
+            return [work(places, self._near(rows)) for places, rows in blocks]
+        ends = np.linspace(0, self.count, self._threads + 1).astype(int)
+        parts = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+        if len(parts) == 1:
+            return [work(parts[0], self._rows)]
+        rows = self._rows
+        with self._blas.limit(limits=1, user_api="blas"):
+            return list(self._pool.map(lambda here: work(here, rows[here]), parts))
 
     def basis(self) -> Basis:
         """From a sample of the rows that the first fold fits on."""

@@ -48,7 +48,7 @@ def fit(problem: Problem, loss: Loss, penalty: float, max_iter: int = MAX_ITER) 
     """The head on all rows, to more digits: the fold that takes its weights (width, k) and bias (k,) back to raw rows."""
     with threadpool_limits(problem.threads, "blas"):
         fold = whole(problem, _turns(problem))
-        *_, solution = _solved(problem, [fold], loss, [penalty / 100, penalty / 10, penalty], max_iter, TOLERANCE / 100)
+        *_, solution = _solved(problem, [fold], loss, [penalty / 100, penalty / 10, penalty], max_iter, TOLERANCE / 300)
     return fold, solution.weights[0, :, : fold.width].T, solution.bias[0]
 
 
@@ -64,7 +64,7 @@ def _solved(
     fitted = np.zeros((len(together), rows), bool)
     for mask, fold in zip(fitted, together, strict=True):
         mask[fold.fit_rows] = True
-    design = Turned(rows, together) if together[0].turn is not None else Shared(problem.features, together)
+    design = Turned(rows, together) if together[0].turn is not None else Shared(problem.features, together, problem.threads)
     solver = Solver(
         design, loss, problem.labels, problem.classes, fitted,
         threads=problem.threads, tolerance=tolerance, max_iter=max_iter,

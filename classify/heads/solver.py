@@ -23,7 +23,7 @@ import numpy as np
 from .design import Basis
 from .losses import Loss
 
-TOLERANCE = 1e-6  # of the objective, that a step would still gain by the model
+TOLERANCE = 3e-6  # of the objective, that a step would still gain by the model
 MAX_ITER = 500
 _MEMORY = 10
 _STEPS = 8  # trial steps of a line search
