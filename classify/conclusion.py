@@ -63,7 +63,8 @@ def _near_duplicates(images: Images, splits: Splits, stored: Sequence[Stored], p
     """Test images that nearly equal others, as the winner's features show them."""
     rows, names = splits.development, [image.name for image in images.used]
     pairs = near_duplicates.find(
-        Shown.of(stored, images.keys[splits.test]).features, Shown.of(stored, images.keys[rows]).features
+        Shown.of(stored, images.keys[splits.test]).features.streamed(),
+        Shown.of(stored, images.keys[rows]).features.streamed(),
     )
     tested, others = [names[row] for row in splits.test], [names[row] for row in rows]
     return near_duplicates.report(pairs, tested, others, splits.labels[splits.test], probabilities)

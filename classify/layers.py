@@ -10,6 +10,7 @@ import numpy as np
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "silu", "mish", "gelu", "softmax")
 WEIGHTS = ("uniform", "distance")
+_SIMILARITIES = 1 << 22  # in memory at a time
 NEAREST = 1e-6  # cosine distance below which rows count as equally near: float32 tells no less apart
 
 
@@ -144,8 +145,11 @@ class Neighbours:
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes)."""
-        similarity, nearest = top(values @ self.rows.T, self.n_neighbors)
-        return votes(similarity, self.labels[nearest], self.classes, self.weights)
+        out, size = np.empty((len(values), self.classes), np.float32), max(1, _SIMILARITIES // len(self.rows))
+        for start in range(0, len(values), size):
+            similarity, nearest = top(values[start : start + size] @ self.rows.T, self.n_neighbors)
+            out[start : start + size] = votes(similarity, self.labels[nearest], self.classes, self.weights)
+        return out
 
     def fits(self, width: int | None) -> int:
         """The number of classes."""

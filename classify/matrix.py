@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 _SHARE = 0.5  # of the machine's memory that one matrix may take
-_BLOCK = 1 << 27  # bytes of float32 in a block
+_BLOCK = 1 << 24  # bytes of float32 in a block
+_PIECES = 4  # that a whole matrix is read in where what is stored is not what is held
 
 
 class Stored(Protocol):
@@ -54,6 +56,7 @@ class Matrix:
         self.row_shape = tuple(row_shapes[0]) if len(row_shapes) == 1 else (sum(self._widths),)
         self.shape = (count, sum(self._widths))
         self._array: np.ndarray | None = None
+        self._holds = True
 
     @classmethod
     def stored(cls, parts: Sequence[Part]) -> Matrix:
@@ -77,7 +80,15 @@ class Matrix:
     @property
     def held(self) -> bool:
         """Whether the matrix may be held in memory as a whole."""
-        return self._array is not None or self.nbytes <= _SHARE * _memory()
+        return self._array is not None or (self._holds and self.nbytes <= _SHARE * _memory())
+
+    def streamed(self) -> Matrix:
+        """The same rows, read a block at a time and never held, unless they already are or take no more than a block."""
+        if self._array is not None or self.nbytes <= _BLOCK:
+            return self
+        other = copy.copy(self)
+        other._holds = False
+        return other
 
     def array(self) -> np.ndarray:
         """The whole matrix (rows, d) in memory: always the same array, so do not write into it."""
@@ -131,10 +142,20 @@ class Matrix:
         return Matrix(parts, shapes, len(rows))
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        read = [part.read(rows).reshape(len(rows), -1) for part in self._parts]
-        if len(read) == 1:
-            return read[0].astype(np.float32, copy=False)
-        return np.concatenate(read, axis=1, dtype=np.float32)
+        """Rows (m, d) in float32; what is read besides, to be converted or put side by side, is a quarter of it at most."""
+        first = self._parts[0]
+        small = 4 * len(rows) * self.shape[1] <= _BLOCK
+        straight = small or (len(np.unique(first.views[rows])) == 1 and first.read(rows[:1]).dtype == np.float32)
+        if len(self._parts) == 1 and straight:
+            return first.read(rows).reshape(len(rows), -1).astype(np.float32, copy=False)
+        out, size = np.empty((len(rows), self.shape[1]), np.float32), max(1, _BLOCK // (4 * max(1, self.shape[1])))
+        size = max(size, -(-len(rows) // _PIECES))
+        for start in range(0, len(rows), size):
+            here, left = rows[start : start + size], 0
+            for part, width in zip(self._parts, self._widths, strict=True):
+                out[start : start + size, left : left + width] = part.read(here).reshape(len(here), -1)
+                left += width
+        return out
 
 
 def _memory() -> int:

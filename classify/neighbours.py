@@ -8,7 +8,8 @@ import numpy as np
 
 from .matrix import Matrix
 
-_ROWS, _NUMBERS = 2048, 1 << 25  # in a block, at most; as many similarities as rows squared are in memory at a time
+_ROWS, _NUMBERS = 1024, 1 << 22  # in a block, at most
+_ASKED, _SHARE = 4, 1 / 16  # times as many rows are asked for at once, that the others are read seldom: a share of those
 
 
 def nearest(
@@ -26,7 +27,9 @@ def nearest(
     """
     kept = min(count, len(rows))
     found, places = np.zeros((len(asked), kept), np.float32), np.zeros((len(asked), kept), np.intp)
-    for here, ours in unit(queries, asked, middle):
+    few = _size(features.shape[1])
+    many = min(_ASKED * _ROWS, max(few, int(_SHARE * features.shape[0])))
+    for here, ours in unit(queries, asked, middle, many):
         near, where = np.zeros((len(ours), 0), np.float32), np.zeros((len(ours), 0), np.intp)
         for there, theirs in unit(features, rows, middle):
             near = np.hstack([near, ours @ theirs.T])
@@ -39,10 +42,18 @@ def nearest(
     return found, places
 
 
-def unit(features: Matrix, rows: np.ndarray, middle: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+def unit(
+    features: Matrix, rows: np.ndarray, middle: np.ndarray | None = None, size: int | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
     """(positions, values): rows of length one seen from `middle`, those that lie there left at zero."""
-    size = min(_ROWS, max(1, _NUMBERS // max(1, features.shape[1])))
-    for places, values in features.blocks(rows, size):
-        moved = values if middle is None else values - middle
-        lengths = np.sqrt(np.einsum("ij,ij->i", moved, moved, dtype=np.float64))
-        yield places, moved / np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]
+    for places, values in features.blocks(rows, size or _size(features.shape[1])):
+        if middle is not None:
+            values -= middle  # of an index array of rows, a block is a copy
+        lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+        values /= np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]
+        yield places, values
+
+
+def _size(width: int) -> int:
+    """Rows in a block."""
+    return min(_ROWS, max(1, _NUMBERS // max(1, width)))

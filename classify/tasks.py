@@ -71,6 +71,7 @@ def solve(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score])
         found = dict(zip(trials, scores, strict=True))
         known.update(found)
         yield found
+    problem.memo.clear()  # what is in it refers to the problem, whose matrix the next one's would else meet in memory
 
 
 @cache

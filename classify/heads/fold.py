@@ -19,8 +19,9 @@ from .gram import Gram, grams
 from .scaling import Parts, Statistics, standardised
 
 _BLOCK = 1 << 24  # bytes of float32 in a block of rows
-_KEPT = 1 << 28  # bytes of folds that are kept for the next head, or a quarter of the features'
-_GRAMS = 1 << 30  # bytes of Gram matrices made in one pass
+_KEPT = 1 << 27  # bytes of folds that are kept for the next head, or a quarter of the features'
+_GRAMS = 1 << 26  # bytes of Gram matrices made in one pass, or a quarter of the features'
+_STRIP = 256  # rows in a strip of half a scatter matrix
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,26 @@ class Turn:
 
     @classmethod
     def of(cls, gram: Gram, fit: np.ndarray, score: np.ndarray) -> Turn:
-        """Of the products of a fold's rows; directions that are no more than rounding are left out."""
+        """Of the products of a fold's rows; directions that are no more than rounding are left out.
+
+        A Gram matrix that nothing else holds is let go before the decomposition.
+        """
         products = gram.products[np.ix_(fit, fit)]
         mean, level = products.mean(axis=0), float(products.mean())
-        products = products - mean - mean[:, None] + level
+        products -= mean
+        products -= mean[:, None]
+        products += level
+        across = gram.products[np.ix_(score, fit)]
+        shift = across.mean(axis=1)
+        norms, noise = gram.products.diagonal()[score] - 2 * shift + level, gram.noise
+        del gram
         values, vectors = np.linalg.eigh(products)
         fit_norms = np.maximum(products.diagonal(), 0)
-        rounding = gram.noise * len(fit) ** 0.5 * float(fit_norms.max())
+        del products
+        rounding = noise * len(fit) ** 0.5 * float(fit_norms.max())
         least = max(rounding, float(np.finfo(np.float64).eps) * len(fit) * float(values[-1]))
         real = np.nonzero(values > least)[0][::-1]
         values, vectors = values[real], vectors[:, real]
-        across = gram.products[np.ix_(score, fit)]
-        shift = across.mean(axis=1)
-        norms = gram.products.diagonal()[score] - 2 * shift + level
         turned = (across - shift[:, None] - mean + level) @ (vectors / np.sqrt(values))
         return cls(
             values,
@@ -76,16 +84,22 @@ class _Scatters:
         self._parts, self._statistics = parts, statistics
 
     @cached_property
-    def _made(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scatters (parts, d, d) and class sums (parts, classes, d) around each part's mean over `_scale`, class counts."""
+    def _made(self) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
+        """Scatters of parts and class sums (parts, classes, d) around each part's mean over `_scale`, class counts.
+
+        A scatter matrix is symmetric: kept are strips of its rows, each from the diagonal on.
+        """
         count, width = len(self._parts.rows), self._features.shape[1]
-        scatters, sums = np.zeros((count, width, width)), np.zeros((count, self._classes, width))
-        counts = np.zeros((count, self._classes))
+        heights = [(start, min(_STRIP, width - start)) for start in range(0, width, _STRIP)]
+        scatters = [[np.zeros((height, width - start)) for start, height in heights] for _ in range(count)]
+        sums, counts = np.zeros((count, self._classes, width)), np.zeros((count, self._classes))
         for part, rows in enumerate(self._parts.rows):
             for places, values in self._features.blocks(rows, max(256, _BLOCK // (4 * width))):
                 block = standardised(values, self._statistics.means[part], self._scale)
                 of = np.eye(self._classes, dtype=np.float32)[self._labels[rows[places]]]
-                scatters[part] += block.T @ block
+                product = block.T @ block
+                for strip, (start, height) in zip(scatters[part], heights, strict=True):
+                    strip += product[start : start + height, start:]
                 sums[part] += of.T @ block
                 counts[part] += of.sum(axis=0)
         return scatters, sums, counts
@@ -99,10 +113,15 @@ class _Scatters:
         """Scatter, class sums and class counts of the parts of `member`, standardised by `mean` and `scale`."""
         scatters, sums, counts = self._made
         moved, ratio = (self._statistics.means - mean) / scale, self._scale / scale
-        scatter, classes = np.zeros_like(scatters[0]), np.zeros_like(sums[0])
+        scatter, classes = np.zeros((len(mean), len(mean))), np.zeros_like(sums[0])
         for part in np.nonzero(member)[0]:
-            scatter += scatters[part]
+            for number, strip in enumerate(scatters[part]):
+                start = _STRIP * number
+                scatter[start : start + len(strip), start:] += strip
             classes += sums[part] * ratio + counts[part][:, None] * moved[part]
+        for start in range(0, len(mean), _STRIP):
+            stop = start + _STRIP
+            scatter[stop:, start:stop] = scatter[start:stop, stop:].T
         scatter *= ratio
         scatter *= ratio[:, None]
         between = moved[member] * np.sqrt(self._statistics.counts[member])[:, None]
@@ -277,14 +296,12 @@ def _made(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndar
 
 
 def _turned(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:
-    together = max(1, _GRAMS // (8 * len(problem.labels) ** 2))
+    together = max(1, max(_GRAMS, problem.features.nbytes // 4) // (8 * len(problem.labels) ** 2))
     for start in range(0, len(fits), together):
         made = grams(problem.features, fits[start : start + together], problem.threads)
-        for number, (fit, score) in enumerate(zip(fits[start:], scores[start:], strict=True)):
-            if number == len(made):
-                break
-            gram = made[number]
-            yield Fold(problem, fit, score, gram.mean, gram.scale, Turn.of(gram, fit, score))
+        scalers = [(gram.mean, gram.scale) for gram in made]
+        for scaler, fit, score in zip(scalers, fits[start:], scores[start:], strict=False):
+            yield Fold(problem, fit, score, *scaler, Turn.of(made.pop(0), fit, score))
 
 
 def _plain(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:

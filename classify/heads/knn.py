@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .fold import Fold, folds, whole
 from .options import Numbers, Option, Words, combinations
 
 OPTIONS: dict[str, Option] = {"n_neighbors": Numbers((1, 5, 20), int, 1), "weights": Words(WEIGHTS, WEIGHTS)}
-_SIMILARITIES = 1 << 24  # in memory at a time
+_SIMILARITIES = 1 << 22  # in memory at a time
 
 
 def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -54,6 +55,7 @@ def fit(
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> Head:
     """The head that stores all rows."""
+    problem = replace(problem, features=problem.features.streamed())  # beside the rows of the head they would be twice
     scaler, unit = whole(problem).scaler(), Unit()
     rows = np.empty(problem.features.shape, np.float32)
     for places, values in problem.features.blocks():

@@ -80,7 +80,9 @@ class _Within:
     def of(cls, fold: Fold) -> _Within:
         moments = fold.moments()
         means = moments.sums / np.maximum(moments.counts, 1)[:, None]
-        covariance = (moments.scatter - means.T @ moments.sums) / moments.counts.sum()
+        covariance = moments.scatter
+        covariance -= means.T @ moments.sums
+        covariance /= moments.counts.sum()
         values, vectors = np.linalg.eigh(covariance)
         return cls(np.maximum(values, 0), vectors, means, moments.counts, max(0.0, float(values.sum())) / fold.columns)
 

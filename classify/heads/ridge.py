@@ -74,8 +74,9 @@ class Solution:
     @classmethod
     def of(cls, fold: Fold) -> Solution:
         """For the fit rows of a fold."""
+        eigen = fold.eigen  # first: the scatter matrix that it takes apart is then in memory once
         moments = fold.moments()
-        return cls(*fold.eigen, moments.sums, moments.counts)
+        return cls(*eigen, moments.sums, moments.counts)
 
     def weights(self, alpha: float) -> np.ndarray:
         """Weights (width, classes)."""
