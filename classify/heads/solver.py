@@ -3,9 +3,9 @@
 The objective is scikit-learn's, `|w|^2 / 2 + C sum(loss)`, with an intercept that is not penalised. Each step is one product
 of the rows with the search directions of all folds and classes, and one of all residuals with the rows:
 
-* Directions are L-BFGS's (Nocedal 1980), started from a second-order model in place of the identity: the rows'
-  eigenvectors times those of the mean curvature over classes, `(C n a_k l_j + 1)^-1` along each pair (l_j the variance of
-  direction j, a_k the curvature of class combination k). Quadratic problems with alike rows would end in one step.
+* Directions are L-BFGS's, about a second-order model in place of the identity: the rows' eigenvectors times those of the
+  mean curvature over classes, `(C n a_k l_j + 1)^-1` along each pair (l_j the variance of direction j, a_k the curvature of
+  class combination k). What was learnt of the objective at one C serves the next.
 * Logits are kept and linear along a direction, so a line search costs no product, and steps are next to exact.
 * Each C starts from the line through the last two solutions, in log C: where classes separate, weights grow along it.
 * Folds that have converged are dropped from the products.
@@ -22,6 +22,7 @@ import numpy as np
 
 from .design import Basis
 from .losses import Loss
+from .second_order import Model, Pair, dot, grown, times
 
 TOLERANCE = 3e-6  # of the objective, that a step would still gain by the model
 MAX_ITER = 500
@@ -76,7 +77,7 @@ class _State:
     residual: np.ndarray
     losses: np.ndarray
     gradient: np.ndarray = field(default_factory=lambda: np.empty(0))
-    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
 
     def keep(self, mask: np.ndarray) -> None:
         """Drop the folds that are not in the mask."""
@@ -118,7 +119,7 @@ class Solver:
         point = np.zeros((len(folds), self._outputs, self._design.width + 1), np.float32)
         logits = np.zeros((len(folds), self._outputs, self._design.count), np.float32) + self._floor
         known: list[tuple[float, np.ndarray, np.ndarray]] = []
-        pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        pairs: list[Pair] = []
         with ThreadPoolExecutor(self._threads) as pool:
             for penalty in penalties:
                 state = self._evaluated(pool, folds, point, logits)
@@ -130,20 +131,22 @@ class Solver:
                     better = self._objective(ahead, penalty) < self._objective(state, penalty)
                     for name in ("point", "logits", "residual", "losses"):
                         getattr(state, name)[better] = getattr(ahead, name)[better]
-                state.pairs = [(step, _grown(turn, step, penalty / known[-1][0])) for step, turn in pairs]
+                state.pairs = [(step, grown(turn, step, penalty / known[-1][0])) for step, turn in pairs]
                 solution, point, pairs = self._solved(pool, state, penalty)
                 logits = solution.logits
                 known = [*known[-1:], (penalty, point, logits)]
                 yield solution
 
-    def _solved(
-        self, pool: ThreadPoolExecutor, state: _State, penalty: float
-    ) -> tuple[Solution, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    def _solved(self, pool: ThreadPoolExecutor, state: _State, penalty: float) -> tuple[Solution, np.ndarray, list[Pair]]:
         count = len(state.which)
         pairs = [(np.zeros_like(state.point), np.zeros_like(state.point)) for _ in range(_MEMORY)]
         points, logits = np.empty_like(state.point), np.empty_like(state.logits)
         objective, converged, evaluations = np.empty(count), np.zeros(count, bool), 0
-        precondition = self._model(state, penalty)
+        curvatures = [
+            self._loss.curvature(logits, self._labels, fitted)
+            for logits, fitted in zip(state.logits, self._fitted, strict=True)
+        ]
+        model = Model.of(self._basis, curvatures, penalty * self._rows)
 
         def ended(mask: np.ndarray, well: np.ndarray) -> None:
             done = state.which[mask]
@@ -156,8 +159,8 @@ class Solver:
         state.gradient = self._gradient(state, penalty)
         for _ in range(self._max_iter):
             evaluations += len(state.which)
-            direction = self._direction(state, precondition)
-            slope = _dot(state.gradient, direction)
+            direction = model.direction(state.gradient, state.pairs, state.which)
+            slope = dot(state.gradient, direction)
             value = self._objective(state, penalty)
             small = -slope <= 2 * self._tolerance * value
             if small.any():
@@ -175,72 +178,17 @@ class Solver:
             ended(np.ones(len(state.which), bool), np.zeros(len(state.which), bool))
         return Solution(points[..., :-1], points[..., -1], logits, objective, converged, evaluations), points, pairs
 
-    def _model(self, state: _State, penalty: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """The inverse of the second-order model, as a function of (vectors (folds, k, r + 1), the folds' numbers)."""
-        curved, mixed = [], []
-        for place, number in enumerate(state.which):
-            curvature = self._loss.curvature(state.logits[place], self._labels, self._fitted[number])
-            values, vectors = np.linalg.eigh(curvature)
-            curved.append(np.maximum(values, 0))
-            mixed.append(vectors)
-        curvatures, mixing = np.stack(curved).astype(np.float32), np.stack(mixed).astype(np.float32)
-        strength = np.float32(penalty) * self._rows[state.which, None] * curvatures
-        along = 1 / (strength[..., None] * self._basis.values[:, None, :] + 1)
-        rest = 1 / (strength * np.float32(self._basis.rest) + 1)
-        bias = 1 / np.maximum(strength, 1e-3 * strength.max(axis=1, keepdims=True) + np.float32(1e-30))
-        axes = self._basis.vectors
-        partial = axes is not None and axes.shape[0] > axes.shape[1]
-        if partial:
-            along -= rest[..., None]
-
-        def apply(vector: np.ndarray, which: np.ndarray) -> np.ndarray:
-            mix = mixing[which]
-            inside = mix.transpose(0, 2, 1) @ vector
-            weights = np.ascontiguousarray(inside[..., :-1])
-            out = np.empty_like(inside)
-            if axes is None:
-                out[..., :-1] = weights * along[which]
-            else:
-                shape = weights.shape
-                turned = (weights.reshape(-1, shape[2]) @ axes).reshape(*shape[:2], -1) * along[which]
-                out[..., :-1] = (turned.reshape(-1, turned.shape[2]) @ axes.T).reshape(shape)
-                if partial:
-                    out[..., :-1] += weights * rest[which][..., None]
-            out[..., -1] = inside[..., -1] * bias[which]
-            return np.asarray(mix @ out)
-
-        return apply
-
-    def _direction(self, state: _State, precondition: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """Minus the inverse Hessian times the gradient, by the two loops of L-BFGS."""
-        rest, kept = state.gradient.copy(), []
-        for step, turn in reversed(state.pairs):
-            product = _dot(step, turn)
-            inverse = np.divide(1, product, out=np.zeros_like(product), where=product > 0)
-            share = _dot(step, rest) * inverse
-            rest -= _times(share, turn)
-            kept.append((step, turn, share, inverse))
-        out = precondition(rest, state.which)
-        if kept:
-            step, turn, _, inverse = kept[0]
-            modelled = _dot(turn, precondition(turn, state.which))
-            known = inverse > 0
-            out = _times(np.divide(1, inverse * modelled, out=np.ones_like(inverse), where=known), out)
-        for step, turn, share, inverse in reversed(kept):
-            out += _times(share - _dot(turn, out) * inverse, step)
-        return -out
-
     def _search(self, pool: ThreadPoolExecutor, state: _State, direction: np.ndarray, penalty: float) -> np.ndarray:
         """Move every fold along its direction to where the slope is next to nothing; a mask of those that moved."""
         across = self._design.forward(direction[..., :-1], state.which) + direction[..., -1:]
-        start, slope = self._objective(state, penalty), _dot(state.gradient, direction)
-        own = (_dot(state.point[..., :-1], direction[..., :-1]), _dot(direction[..., :-1], direction[..., :-1]))
+        start, slope = self._objective(state, penalty), dot(state.gradient, direction)
+        own = (dot(state.point[..., :-1], direction[..., :-1]), dot(direction[..., :-1], direction[..., :-1]))
         count = len(state.which)
         step, low, high = np.ones(count), np.zeros(count), np.full(count, np.inf)
         low_slope = slope.copy()
         best, losses = np.zeros(count), state.losses.copy()
         logits, residual = np.empty_like(state.logits), np.empty_like(state.residual)
-        squares = _dot(state.point[..., :-1], state.point[..., :-1])
+        squares = dot(state.point[..., :-1], state.point[..., :-1])
         left = np.arange(count)
         for _ in range(_STEPS):
             found, rise = self._trial(pool, state, across, step, left, logits, residual)
@@ -263,7 +211,7 @@ class Solver:
             step[left] = low[left]
             found, _ = self._trial(pool, state, across, step, left, logits, residual)
             best[left], losses[left] = step[left], found
-        taken = _times(best, direction)
+        taken = times(best, direction)
         state.point = state.point + taken
         state.logits, state.residual, state.losses = logits, residual, losses
         before = state.gradient
@@ -324,7 +272,7 @@ class Solver:
 
     def _objective(self, state: _State, penalty: float) -> np.ndarray:
         weights = state.point[..., :-1]
-        return np.asarray(penalty * state.losses + _dot(weights, weights) / 2)
+        return np.asarray(penalty * state.losses + dot(weights, weights) / 2)
 
     def _gradient(self, state: _State, penalty: float) -> np.ndarray:
         out = np.empty_like(state.point)
@@ -332,20 +280,3 @@ class Solver:
         out[..., :-1] += state.point[..., :-1]
         out[..., -1] = np.float32(penalty) * state.residual.sum(axis=2)
         return out
-
-
-def _grown(turn: np.ndarray, step: np.ndarray, times: float) -> np.ndarray:
-    """The turn of the gradient that a step makes once C is so many times as large: only the penalty's part stays."""
-    out = np.float32(times) * turn
-    out[..., :-1] -= np.float32(times - 1) * step[..., :-1]
-    return np.asarray(out)
-
-
-def _dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products (folds,) float64 of what each fold has."""
-    count = len(left)
-    return np.asarray(np.vecdot(left.reshape(count, -1), right.reshape(count, -1)), np.float64)
-
-
-def _times(factors: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors * factors.astype(np.float32).reshape(-1, *[1] * (vectors.ndim - 1)))
