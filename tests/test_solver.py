@@ -152,6 +152,14 @@ def test_the_head_of_a_support_vector_machine_orders_classes_as_scikit_learn_doe
     assert score.detail["temperature"] > 0
 
 
+@pytest.mark.parametrize("loss", [Multinomial(), SquaredHinge()])
+@pytest.mark.parametrize("kind", ["separable", "far fewer rows", "wildly scaled"])
+def test_no_strength_that_may_be_asked_for_leaves_the_numbers(kind: str, loss: Loss) -> None:
+    given, _ = problem(kind)
+    for answers in linear.cross_validate(given, loss, [1e-12, 1e-6, 1.0, 1e6, 1e12], max_iter=30):
+        assert all(np.isfinite(logits).all() for logits in answers.logits)
+
+
 def shared_and_turned(kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits of the first fold's rows to score for the middle C, through either way of holding the rows."""
     given, folds = problem(kind)

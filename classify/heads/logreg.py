@@ -16,7 +16,7 @@ from .options import Numbers, Option, combinations
 from .temperature import softmax
 
 # Inverse regularisation strengths, weakest fit first, so that each solution starts the next.
-OPTIONS: dict[str, Option] = {"C": Numbers((1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), open=True)}
+OPTIONS: dict[str, Option] = {"C": Numbers((1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), least=1e-12, most=1e12)}
 MAX_ITER = 500
 
 

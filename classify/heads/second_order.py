@@ -33,8 +33,9 @@ class Model:
         strength = (strengths[:, None] * np.maximum(values, 0)).astype(np.float32)
         along = 1 / (strength[..., None] * basis.values[:, None, :] + 1)
         rest = 1 / (strength * np.float32(basis.rest) + 1)
-        least = 1e-3 * strength.max(axis=1, keepdims=True) + np.float32(1e-30)
-        return cls(basis, along, rest, 1 / np.maximum(strength, least), mixing.astype(np.float32))
+        least = (1e-3 * strength.max(axis=1) + 1e-6 * strengths)[:, None]  # rows beyond the hinge have no curvature
+        bias = (1 / np.maximum(strength, least)).astype(np.float32)
+        return cls(basis, along, rest, bias, mixing.astype(np.float32))
 
     def apply(self, vectors: np.ndarray, which: np.ndarray) -> np.ndarray:
         """The inverse times vectors (folds, k, r + 1), which end in the intercept's, of the folds numbered `which`."""

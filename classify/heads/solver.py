@@ -202,7 +202,9 @@ class Solver:
                 break
             shorter = ~lower | (rise > 0)
             bend = rise - low_slope[left]
-            secant = step[left] - rise * (step[left] - low[left]) / np.where(bend == 0, np.inf, bend)
+            known = np.isfinite(bend) & (bend != 0)
+            back = np.divide(rise, bend, out=np.full_like(bend, 0.5), where=known)
+            secant = step[left] - back * (step[left] - low[left])
             high[left[shorter]] = step[left[shorter]]
             low[left[~shorter]], low_slope[left[~shorter]] = step[left[~shorter]], rise[~shorter]
             width = np.where(np.isinf(high[left]), 10 * step[left], high[left]) - low[left]

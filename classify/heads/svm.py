@@ -15,7 +15,7 @@ from .losses import SquaredHinge
 from .options import Numbers, Option, combinations
 from .temperature import present, scored
 
-OPTIONS: dict[str, Option] = {"C": Numbers((1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), open=True)}
+OPTIONS: dict[str, Option] = {"C": Numbers((1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), least=1e-12, most=1e12)}
 MAX_ITER = 500
 
 
