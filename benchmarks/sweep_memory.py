@@ -11,10 +11,10 @@ divides that by the float32 matrix of the images learnt from, n x d, and `square
 matrices of min(n, d) squared float64 numbers, for these are what a decomposition needs.
 
 Bounds, with q = 8 min(n, d)^2 bytes and a few blocks of 16 MiB: heads of d <= n hold the matrix (unless `--streamed`, where
-only blocks of it are read); with d > n it is read in blocks of columns and never held. Centroids need nothing else,
-neighbours the rows of one fold to score, or the rows that the head itself is made of. A decomposition takes 5 q: the
-products, its vectors, LAPACK's workspace of 2 q, and the products of a block; ridge and LDA with d <= n have half a q for
-each fold besides, the folds' scatter matrices.
+only blocks of it are read); with d > n it is read in blocks of columns and never held. Centroids need nothing else where
+d <= n, neighbours the rows of one fold to score. A decomposition takes 4 q: the matrix, which its vectors replace, LAPACK's
+workspace of 2 q, and the vectors of the fold before; ridge and LDA with d <= n have half a q for each fold besides, the
+folds' scatter matrices. A head of neighbours is the matrix, and as large again while it is saved.
 """
 
 from __future__ import annotations

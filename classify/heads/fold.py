@@ -15,6 +15,7 @@ import numpy as np
 from ..layers import Dense, Scale
 from ..matrix import Matrix
 from ..problem import Problem
+from .eigen import decomposed
 from .gram import Gram, grams
 from .scaling import Parts, Statistics, standardised
 
@@ -54,8 +55,8 @@ class Turn:
         shift = across.mean(axis=1)
         norms, noise = gram.products.diagonal()[score] - 2 * shift + level, gram.noise
         del gram
-        values, vectors = np.linalg.eigh(products)
         fit_norms = np.maximum(products.diagonal(), 0)
+        values, vectors = decomposed(products)
         del products
         rounding = noise * len(fit) ** 0.5 * float(fit_norms.max())
         least = max(rounding, float(np.finfo(np.float64).eps) * len(fit) * float(values[-1]))
@@ -222,7 +223,7 @@ class Fold:
         """Eigenvalues (width,) of the scatter matrix, and its eigenvectors as columns: None where they are the axes."""
         if self.turn is not None:
             return self.turn.values, None
-        values, vectors = np.linalg.eigh(self.moments().scatter)
+        values, vectors = decomposed(self.moments().scatter)
         return np.maximum(values, 0), vectors
 
     def answers(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:

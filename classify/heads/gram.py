@@ -13,7 +13,7 @@ from ..matrix import Matrix
 from .scaling import Parts, Statistics
 
 _READ = 1 << 24  # bytes of float32 that a thread reads at once
-_COLUMNS = 1024  # in one product: short float32 sums, in the processor's cache
+_COLUMNS = 512  # in one product: short float32 sums, in the processor's cache
 _EXACT = 4  # times as many columns as rows, below which products are in float64: the least eigenvalues may matter there
 
 
@@ -33,7 +33,7 @@ class Gram:
 def grams(features: Matrix, fits: Sequence[np.ndarray], threads: int) -> list[Gram]:
     """The Gram matrix for the rows that each fold fits on; never more of the features in memory than a block per worker.
 
-    Workers, each of which has a product of its own, are so few that their products take no more than half the features.
+    Workers, each of which has a product of its own, are so few that their products take no more than an eighth of the features.
     """
     from threadpoolctl import threadpool_limits
 
@@ -43,7 +43,7 @@ def grams(features: Matrix, fits: Sequence[np.ndarray], threads: int) -> list[Gr
     means, scales = np.empty((len(fits), width)), np.empty((len(fits), width))
     locks = [threading.Lock() for _ in fits]
     step = max(1, _READ // (4 * count * _COLUMNS)) * _COLUMNS
-    workers = max(1, min(threads, width * 4 // (2 * count * np.dtype(dtype).itemsize)))
+    workers = max(1, min(threads, width * 4 // (8 * count * np.dtype(dtype).itemsize)))
 
     def add(start: int) -> None:
         block = features.columns(start, min(start + step, width))

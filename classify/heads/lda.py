@@ -12,6 +12,7 @@ import numpy as np
 from ..head import Head
 from ..problem import Problem
 from ..trial import Score
+from .eigen import decomposed
 from .fold import Fold, folds, whole
 from .options import Numbers, Option, combinations
 from .shrunk import shrunk, unrelated
@@ -83,7 +84,7 @@ class _Within:
         covariance = moments.scatter
         covariance -= means.T @ moments.sums
         covariance /= moments.counts.sum()
-        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = decomposed(covariance)
         return cls(np.maximum(values, 0), vectors, means, moments.counts, max(0.0, float(values.sum())) / fold.columns)
 
     def solved(self, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +110,7 @@ def _solved(fold: Fold, within: _Within | None, share: float | str) -> tuple[Fol
         covariance = shrunk(fold)
         sums, counts = fold.sums()
         means = sums / np.maximum(counts, 1)[:, None]
-    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = decomposed(covariance)
     weights = vectors @ (_inverse(values)[:, None] * (vectors.T @ means.T))
     return fold, *_discriminant(weights, means, counts)
 
