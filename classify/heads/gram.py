@@ -33,7 +33,7 @@ class Gram:
 def grams(features: Matrix, fits: Sequence[np.ndarray], threads: int) -> list[Gram]:
     """The Gram matrix for the rows that each fold fits on; never more of the features in memory than a block per worker.
 
-    Workers, each of which has a product of its own, are so few that their products take no more than an eighth of the features.
+    Each worker has a product of its own: there are so few that these take no more than an eighth of the features.
     """
     from threadpoolctl import threadpool_limits
 
