@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from ..extract import memory
@@ -60,29 +59,43 @@ Make = Callable[[Task, int], Problem]  # the problem of a task, for so many thre
 
 
 def solve(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score]) -> Iterator[dict[Trial, Score]]:
-    """The scores of the trials that are not `known`, family after family."""
-    from threadpoolctl import threadpool_limits
-
+    """The scores of the trials that are not `known`, family after family, as soon as they are there."""
     known = dict(known)
     while (step := task.next(known)) is not None:
-        family, trials = step
-        with threadpool_limits(problem.threads):
-            scores = family.module.cross_validate(problem, [trial.setting for trial in trials], seed)
-        found = dict(zip(trials, scores, strict=True))
-        known.update(found)
-        yield found
+        for family, trials in _parts(problem, *step):
+            found = _scores(problem, family, trials, seed)
+            known.update(found)
+            yield found
     problem.memo.clear()  # what is in it refers to the problem, whose matrix the next one's would else meet in memory
 
 
-@cache
-def _end_with_parent() -> None:
-    """Once in each process: joblib's wait for five minutes for more work when the sweep was killed."""
-    end_with_parent()
+def _parts(problem: Problem, family: Family, trials: list[Trial]) -> Iterator[tuple[Family, list[Trial]]]:
+    """The trials in parts that end one after another: `groups` of the family's module, or all at once."""
+    groups = getattr(family.module, "groups", None)
+    places = groups(problem, [trial.setting for trial in trials]) if groups else [range(len(trials))]
+    for part in places:
+        yield family, [trials[place] for place in part]
 
 
-def _solved(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score]) -> list[dict[Trial, Score]]:
-    _end_with_parent()
-    return list(solve(task, problem, seed, known))
+def _scores(problem: Problem, family: Family, trials: Sequence[Trial], seed: int) -> dict[Trial, Score]:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(problem.threads):
+        scores = family.module.cross_validate(problem, [trial.setting for trial in trials], seed)
+    return dict(zip(trials, scores, strict=True))
+
+
+_held: dict[int, Problem] = {}  # in a worker process: the problem it is at, by the number of the task
+
+
+def _step(number: int, problem: Problem, family: Family, trials: Sequence[Trial], seed: int) -> dict[Trial, Score]:
+    """The scores of one step of a task, in a worker process, which keeps the matrix for the next step."""
+    if number not in _held:
+        for other in _held.values():
+            other.memo.clear()
+        _held.clear()
+        _held[number] = problem
+    return _scores(_held[number], family, trials, seed)
 
 
 def work(
@@ -97,15 +110,52 @@ def work(
     apart, here = _divided([each for each in left if not _uses_keras(each[0])], jobs)
     here += [task for task, _ in left if _uses_keras(task)]
     if apart:
-        from joblib import Parallel, delayed
-
-        threads = max(1, jobs // len(apart))
-        arguments = (delayed(_solved)(task, make(task, threads), seed, _of(task, known)) for task in apart)
-        pool = Parallel(n_jobs=min(jobs, len(apart)), return_as="generator_unordered", pre_dispatch=jobs + 1)
-        for parts in pool(arguments):
-            yield from parts
+        yield from _work_apart(apart, make, seed, known, jobs)
     for task in here:
         yield from solve(task, make(task, jobs), seed, _of(task, known))
+
+
+def _work_apart(
+    tasks: Sequence[Task], make: Make, seed: int, known: Mapping[Trial, Score], jobs: int
+) -> Iterator[dict[Trial, Score]]:
+    """The scores of tasks, each a family at a time, in pools of one process: a task keeps to one, where its matrix is."""
+    from concurrent.futures import FIRST_COMPLETED, Future, wait
+
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    threads = max(1, jobs // len(tasks))
+    known = dict(known)
+    waiting = list(enumerate(tasks))[::-1]
+    pools = [ProcessPoolExecutor(1, timeout=None, initializer=end_with_parent) for _ in range(min(jobs, len(tasks)))]
+    running: dict[Future[dict[Trial, Score]], tuple[Any, int, Problem, Task]] = {}
+
+    def go_on(pool: Any, number: int, problem: Problem, task: Task) -> bool:
+        """Whether there is a next step of the task, which is then running."""
+        if (step := task.next(known)) is None:
+            return False
+        running[pool.submit(_step, number, problem, *step, seed)] = pool, number, problem, task
+        return True
+
+    def begin(pool: Any) -> None:
+        if waiting:
+            number, task = waiting.pop()
+            go_on(pool, number, make(task, threads), task)
+
+    try:
+        for pool in pools:
+            begin(pool)
+        while running:
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            for future in sorted(done, key=lambda each: each.exception() is not None):  # what was found is kept first
+                pool, number, problem, task = running.pop(future)
+                found = future.result()
+                known.update(found)
+                if not go_on(pool, number, problem, task):  # the next work is given before the caller writes
+                    begin(pool)
+                yield found
+    finally:
+        for pool in pools:
+            pool.shutdown(kill_workers=True)
 
 
 def _divided(sized: Sequence[tuple[Task, int]], jobs: int) -> tuple[list[Task], list[Task]]:

@@ -134,7 +134,7 @@ def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: i
             f"{problem.features.row_shape}; leave cutmix out, or choose one tap whose pool is map"
         )
     scores: dict[int, Score] = {}
-    for group in _groups(problem, tried):
+    for group in groups(problem, tried):
         began = time.perf_counter()
         courses = _train_together(problem, [tried[place] for place in group], seed)
         seconds = (time.perf_counter() - began) / len(group)
@@ -160,7 +160,7 @@ def fit(
     return Head(stack.layers(training, 0), tuple(classes))
 
 
-def _groups(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+def groups(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The places of settings that can be trained as one model, in groups that fit in memory."""
     same: dict[Any, list[int]] = {}
     for place, setting in enumerate(tried):

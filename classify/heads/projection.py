@@ -57,6 +57,11 @@ def cross_validate(
     return [_course(problem, setting, loss(setting), seed) for setting in tried]
 
 
+def groups(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> list[list[int]]:  # noqa: ARG001 - as of every family
+    """The places of settings that are trained at once: each by itself."""
+    return [[place] for place in range(len(tried))]
+
+
 def fit(
     problem: Problem, setting: Mapping[str, Any], detail: Mapping[str, Any], loss: Loss, classes: Sequence[str], seed: int
 ) -> Head:

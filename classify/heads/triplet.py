@@ -16,6 +16,8 @@ OPTIONS: dict[str, Option] = {"margin": Numbers((0.2,), float, 0, open=True)}
 # What a search draws from where nothing is said.
 SPACE = {"embedding": "32/64/128", "hidden": "0/256", "learning_rate": "3e-4..1e-2", "margin": "0.05..0.5"}
 
+groups = projection.groups
+
 
 def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The settings to try; margin: see `embedding_losses.triplet`, the others `projection.settings`."""
