@@ -11,9 +11,12 @@ from typing import Any
 
 @dataclass(frozen=True, order=True)
 class Source:
-    """Cached features: the backbone as a user writes it, the extraction's folder, and the tap."""
+    """Cached features: the backbone as a user writes it, the extraction's folder, and the tap.
 
-    backbone: str
+    What a backbone is called depends on what else is cached, so that two sources are the same whatever it is.
+    """
+
+    backbone: str = field(compare=False)
     extraction: str
     layer: str
     pool: str
@@ -33,7 +36,8 @@ class Trial:
     @property
     def id(self) -> str:
         """Eight hexadecimal digits that name the trial; the same trial has the same id in every run."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        taps = [[source.extraction, source.layer, source.pool] for source in self.sources]
+        text = json.dumps([taps, self.head, dict(self.setting)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def __hash__(self) -> int:
@@ -61,8 +65,9 @@ class Trial:
 class Score:
     """How a trial did on the images held out for choosing.
 
-    accuracy, log_loss: mean over folds. folds: accuracy of each. right: hexadecimal digits of the packed bits that say which
-    images (in the order of the problem) were classified rightly. detail: what the head wants kept (epochs, curves).
+    accuracy, log_loss: over the images held out in all folds, each counted once. folds: accuracy of each. right: hexadecimal
+    digits of the packed bits that say which images (in the order of the problem) were classified rightly. detail: what the
+    head wants kept (epochs, curves).
     """
 
     accuracy: float

@@ -59,7 +59,8 @@ def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: i
                 for place, score in zip(members, scores, strict=True):
                     ended = ranking.converged and bool(score.detail.get("converged", True))
                     parts[place].append(_noted(score, shared, {"columns": part.features.shape[1], "converged": ended}))
-    return [_joined(parts[place]) for place in range(len(tried))]
+    counts = [len(np.unique(problem.images[score_rows])) for _, score_rows in problem.folds]
+    return [_joined(parts[place], counts) for place in range(len(tried))]
 
 
 def fit(
@@ -98,12 +99,12 @@ def _noted(score: Score, seconds: float, detail: Mapping[str, Any]) -> Score:
     return Score(score.accuracy, score.log_loss, score.folds, score.seconds + seconds, score.right, detail)
 
 
-def _joined(parts: Sequence[Score]) -> Score:
-    """One score of those of each fold."""
+def _joined(parts: Sequence[Score], counts: Sequence[int]) -> Score:
+    """One score of those of each fold, which holds out `counts` images, as `Problem.score` has it."""
     right = np.bitwise_or.reduce([np.frombuffer(bytes.fromhex(part.right), np.uint8) for part in parts])
     return Score(
-        accuracy=float(np.mean([part.accuracy for part in parts])),
-        log_loss=float(np.mean([part.log_loss for part in parts])),
+        accuracy=float(np.unpackbits(right).sum() / sum(counts)),
+        log_loss=float(np.average([part.log_loss for part in parts], weights=counts)),
         folds=tuple(part.accuracy for part in parts),
         seconds=sum(part.seconds for part in parts),
         right=right.tobytes().hex(),
