@@ -8,7 +8,8 @@ from scipy.special import log_softmax
 
 from humeris.cache.errors import HeadError
 from humeris.classify.family import parse
-from humeris.classify.heads.temperature import factor, present, scored
+from humeris.classify.heads.temperature import factors, halves, present, scored
+from humeris.classify.matrix import Matrix
 from humeris.classify.problem import Problem
 
 
@@ -22,27 +23,111 @@ def loss(times: float, rows: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_softmax(times * rows, axis=1)[np.arange(len(labels)), labels].mean())
 
 
+def smoothed(times: float, rows: np.ndarray, labels: np.ndarray) -> float:
+    """The cross-entropy with Platt's targets, row by row."""
+    total = 0.0
+    for row, label in zip(rows, labels, strict=True):
+        logs, others = log_softmax(times * row), [number for number in range(len(row)) if number != label]
+        rival, count = max(others, key=lambda number: row[number]), int((labels == label).sum())
+        total -= (count + 1) / (count + 2) * logs[label] + 1 / (count + 2) * logs[rival]
+    return total / len(rows)
+
+
+def halved(rows: int) -> np.ndarray:
+    return np.arange(rows) // ((rows + 1) // 2)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
-def test_no_other_temperature_has_a_lower_log_loss(scale: float) -> None:
-    rows, labels = decisions(scale=scale)
-    found = factor([rows[:150], rows[150:]], [labels[:150], labels[150:]])
-    least = loss(found, rows, labels)
-    assert least < loss(0, rows, labels) - 0.1
-    assert all(least <= loss(found * change, rows, labels) + 1e-6 for change in (0.5, 0.9, 0.99, 1.01, 1.1, 2))
+def test_no_other_factor_has_a_lower_loss(scale: float, classes: int) -> None:
+    rows, labels = decisions(classes, scale=scale)
+    every, others = factors(rows, labels, halved(400))
+    found = [(every, slice(None)), (others[0], slice(200, None)), (others[1], slice(200))]
+    for times, part in found:
+        least = smoothed(times, rows[part], labels[part])
+        assert least < smoothed(0, rows[part], labels[part]) - 0.03
+        changes = (0.5, 0.9, 0.98, 1.02, 1.1, 2)
+        assert all(least < smoothed(times * change, rows[part], labels[part]) for change in changes)
 
 
-def test_decisions_that_are_all_right_or_tell_nothing_have_a_finite_temperature() -> None:
+def test_the_targets_of_two_classes_are_platts() -> None:
+    """Decisions that only say which class it is: the probabilities are then the targets."""
+    labels = np.repeat([0, 1], 8)
+    every, _ = factors(np.eye(2)[labels], labels, halved(16))
+    assert 1 / (1 + np.exp(-every)) == pytest.approx(9 / 10, abs=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 30])
+def test_decisions_that_are_all_right_give_no_certainty(classes: int) -> None:
+    labels = np.arange(10 * classes) % classes
+    rows = np.eye(classes)[labels] + 1e-3 * np.random.default_rng(0).normal(size=(len(labels), classes))
+    some = Problem.of(rows, labels, [(np.arange(0), part) for part in np.array_split(np.arange(len(labels)), 5)])
+    score = scored(some, np.array_split(rows, 5), 0.0)
+    assert score.accuracy == 1
+    assert 0.05 < score.log_loss < 0.3
+    assert score.detail["temperature"] > 0.05
+
+
+def test_decisions_that_are_all_wrong_or_tell_nothing_have_a_factor_next_to_0() -> None:
     labels = np.arange(30) % 3
-    for rows in (np.eye(3)[labels], -np.eye(3)[labels], np.zeros((30, 3))):
-        assert 0 < factor([rows], [labels]) < np.inf
+    for rows in (-np.eye(3)[labels], np.zeros((30, 3))):
+        every, others = factors(rows, labels, np.arange(30) % 5)
+        assert all(0 < each < 1e-3 for each in (every, *others))
 
 
-def test_the_score_keeps_the_temperature_and_the_accuracy() -> None:
+def test_a_fold_is_scored_with_the_temperature_of_the_others() -> None:
     rows, labels = decisions()
+    rows[200:] *= 3
     some = Problem.of(rows, labels, [(np.arange(200), np.arange(200, 400)), (np.arange(200, 400), np.arange(200))])
     score = scored(some, [rows[200:].astype(np.float32), rows[:200].astype(np.float32)], 1.0)
+    every, (first, second) = factors(rows, labels, halved(400))
+    assert first < second / 2
     assert score.accuracy == pytest.approx((rows.argmax(axis=1) == labels).mean())
-    assert score.log_loss == pytest.approx(loss(1 / score.detail["temperature"], rows, labels), rel=1e-5)
+    expected = (loss(first, rows[:200], labels[:200]) + loss(second, rows[200:], labels[200:])) / 2
+    assert score.log_loss == pytest.approx(expected, rel=1e-4)
+    assert score.detail["temperature"] == pytest.approx(1 / every, rel=1e-4)
+
+
+def test_what_a_fold_says_does_not_move_its_own_temperature() -> None:
+    rows, labels = decisions()
+    other = labels.copy()
+    other[:100] = (labels[:100] + 1) % 4
+    parts = np.arange(400) // 100
+    here, there = factors(rows, labels, parts), factors(rows, other, parts)
+    assert here[1][0] == there[1][0]
+    assert here[0] > 1.2 * there[0]
+
+
+def test_the_halves_of_a_single_fold_are_scored_with_each_others_temperature() -> None:
+    rows, labels = decisions(rows=200)
+    shown = np.repeat(np.arange(200), 2)
+    rows, labels = rows[shown], labels[shown]
+    some = Problem(Matrix.of(rows), labels, 4, ((np.arange(0), np.arange(400)),), shown)
+    half = halves(labels, shown)
+    assert (half[::2] == half[1::2]).all()
+    for number in range(4):
+        inside = half[labels == number]
+        assert abs(2 * inside.sum() - len(inside)) <= 2
+    rows[half == 1] *= 3
+    score = scored(some, [rows], 0.0)
+    _, others = factors(rows, labels, half)
+    answers = np.exp(log_softmax(others[half][:, None] * rows, axis=1))
+    assert score.log_loss == pytest.approx(some.score([answers]).log_loss, rel=1e-6)
+    assert others[0] < others[1] / 2
+
+
+def test_one_image_and_decisions_that_are_not_finite_have_a_score() -> None:
+    one = scored(Problem.of(np.eye(2), np.arange(2), [(np.array([0]), np.array([1]))]), [np.array([[0.0, 1.0]])], 0.0)
+    assert np.isfinite([one.log_loss, one.detail["temperature"]]).all()
+    rows, labels = decisions()
+    rows[3, 2], rows[50], rows[7] = np.nan, np.inf, -np.inf
+    pairs = [(np.arange(0), np.arange(200)), (np.arange(0), np.arange(200, 400))]
+    some = Problem.of(np.zeros((400, 2)), labels, pairs)
+    score = scored(some, [rows[:200], rows[200:]], 0.0)
+    assert score.accuracy > 0.5
+    lost = scored(some, [np.full_like(rows[:200], np.nan), np.full_like(rows[200:], np.nan)], 0.0)
+    assert lost.log_loss == pytest.approx(np.log(4))
+    assert np.isfinite([score.log_loss, score.detail["temperature"], lost.detail["temperature"]]).all()
 
 
 def test_a_class_without_rows_is_never_first() -> None:

@@ -29,7 +29,7 @@ def cross_validate(
     tried: Sequence[Mapping[str, Any]],
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> list[Score]:
-    """The score of each setting; probabilities by one temperature for each, as for ridge.
+    """The score of each setting; probabilities by one temperature for each, see `temperature.scored`.
 
     euclidean: `x m - |m|^2 / 2` for each centroid m, which orders classes as the distances do; cosine: `x m / |x| |m|`.
     """

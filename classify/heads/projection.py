@@ -20,6 +20,7 @@ from ..trial import Score
 from .embedding import Embedding, Loss, embed
 from .options import Numbers, Option, Words, combinations
 from .temperature import present, scored
+from .weights import fits_memory
 
 _SIMILARITIES = 1 << 24  # in memory at a time
 
@@ -49,12 +50,21 @@ def cross_validate(
 ) -> list[Score]:
     """The score of each setting, whose loss is `loss(setting)`.
 
-    Folds are trained in step, an epoch of each in turn, so that a setting stops on the average over its folds. The number of
+    Folds are trained in step, an epoch of each in turn, so that a setting stops on what all folds say. The number of
     epochs is a setting like any other: the one with the lowest log-loss is kept (`detail["epochs"]`); with centroids, so is
-    the temperature of the cosines (`detail["temperature"]`). detail["curves"], after each epoch, means over folds: `loss`,
-    as it was trained; `val_loss` and `val_accuracy`, the log-loss and accuracy on the images held out.
+    the temperature of the cosines (`detail["temperature"]`, see `temperature.scored`). detail["curves"], after each epoch:
+    `loss`, as it was trained, a mean over folds; `val_loss` and `val_accuracy`, the log-loss and accuracy on all images held
+    out.
     """
     return [_course(problem, setting, loss(setting), seed) for setting in tried]
+
+
+def check(name: str, problem: Problem, tried: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `HeadError` where a setting cannot be trained in the memory there is."""
+    for setting in tried:
+        widths = [problem.features.shape[1], *([setting["hidden"]] if setting["hidden"] else []), setting["embedding"]]
+        where = f"head {name}: hidden={setting['hidden']},embedding={setting['embedding']}"
+        fits_memory(where, widths, len(problem.folds))
 
 
 def groups(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> list[list[int]]:  # noqa: ARG001 - as of every family

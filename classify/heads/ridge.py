@@ -30,8 +30,9 @@ def cross_validate(
 ) -> list[Score]:
     """The score of each setting; see `Solution` for the objective.
 
-    The decisions are no probabilities: they become some by a softmax at one temperature for each setting, the one that fits
-    the rows held out in all folds best, which is kept in `detail`. It moves the log-loss by one number and the accuracy not.
+    The decisions are no probabilities: they become some by a softmax at one temperature for each setting, which moves the
+    accuracy not. A fold is scored with the one that fits the other folds; the one for the fitted head is in `detail`. See
+    `temperature.scored`.
     """
     began = time.perf_counter()
     decisions: list[list[np.ndarray]] = [[] for _ in tried]

@@ -29,7 +29,7 @@ def cross_validate(
     tried: Sequence[Mapping[str, Any]],
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> list[Score]:
-    """The score of each setting, the decisions made probabilities by one temperature; see `temperature`.
+    """The score of each setting, the decisions made probabilities by one temperature; see `temperature.scored`.
 
     The objective is that of scikit-learn's `LinearSVC`, but for its intercept, which liblinear penalises unless
     `intercept_scaling` is large: here it is not.
