@@ -37,6 +37,8 @@ def read(file: Path) -> list[tuple[str, str, dict[str, str]]]:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise HeadError(f"{file}: expected a TOML file of [[head]] tables, found no file there; check the path") from error
+    except IsADirectoryError as error:
+        raise HeadError(f"{file}: expected a TOML file of [[head]] tables, found a folder; name the file in it") from error
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HeadError(f"{file}: expected a TOML file of [[head]] tables, found: {reason}") from error

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class Splits:
     """Row numbers of the used images, by role.
 
     labels (n,): class number of each image. train, val, test: rows; val is empty when choosing is by cross-validation.
-    select: `cv` or `val`. note: how the roles were given, in words.
+    select: `cv` or `val`. note: how the roles were given, in words. root: where the images are.
     """
 
     classes: tuple[str, ...]
@@ -33,6 +34,7 @@ class Splits:
     test: np.ndarray
     select: str
     note: str
+    root: Path
 
     @property
     def development(self) -> np.ndarray:
@@ -54,8 +56,8 @@ class Splits:
         for fit, score in kind(count, shuffle=True, random_state=seed).split(rows, labels, groups):
             if len(np.unique(labels[fit])) < len(self.classes):  # large groups can leave a class nowhere else
                 raise DataError(
-                    f"expected every class in every training part of {count} folds, found one that lies in too few groups; "
-                    "use smaller groups, or give a validation split"
+                    f"{self.root}: expected every class in every training part of {count} folds, found one that lies in "
+                    "too few groups; use smaller ones, or give a validation split"
                 )
             yield rows[fit], rows[score]
 
@@ -118,9 +120,8 @@ def split(images: Images, select: str | None = None) -> Splits:
     labels = np.array([classes.index(label) for label in images.labels])
     names = [image.item.group or image.name for image in images.used]
     grouped = any(image.item.group for image in images.used)
-    splits = Splits(
-        classes, labels, np.array(names) if grouped else None, roles["train"], roles["val"], roles["test"], select, note
-    )
+    groups = np.array(names) if grouped else None
+    splits = Splits(classes, labels, groups, roles["train"], roles["val"], roles["test"], select, note, root)
     _check(splits, images)
     return splits
 
@@ -134,11 +135,14 @@ def _classes(images: Images) -> tuple[str, ...]:
         )
     classes = tuple(sorted(set(images.labels)))
     if len(classes) < 2:
-        found = f"one class, {classes[0]!r}" if classes else "no usable image"
-        raise DataError(
-            f"{root}: expected at least two classes, found {found}; "
-            "add a folder per class, or check that DATA is the folder that holds the class folders"
+        features = kind == "features"
+        found = f"one class, {classes[0]!r}" if classes else f"no usable {'row' if features else 'image'}"
+        what = (
+            "put rows of another class, with finite features, into the file"
+            if features
+            else "add a folder per class, or check that DATA is the folder that holds the class folders"
         )
+        raise DataError(f"{root}: expected at least two classes, found {found}; {what}")
     return classes
 
 

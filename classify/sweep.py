@@ -64,6 +64,8 @@ def sweep(
     images = _finite(images, found.not_finite).by_digest()
     splits = split(images, select)
     todo = _tasks(found, families)
+    make = _maker(images, splits, found.complete, views, seed)
+    tasks.check(todo, make)
     plan = _plan(images, splits, todo, views, seed)
     run = Run(out or Path("runs") / f"{images.dataset.title}-{plan[:8]}")
     extractions = {source.extraction for source in found.complete}
@@ -88,7 +90,7 @@ def sweep(
     data = {**images.summary(), "listing": _digest([(image.name, image.digest.hex()) for image in images.used])}
     if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
         began, jobs = time.monotonic(), jobs or cores()
-        _try_all(run, todo, found.complete, images.keys, splits, views, seed, jobs, progress)
+        _try_all(run, todo, make, seed, jobs, progress)
         stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
         conclude(
             run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
@@ -113,7 +115,10 @@ def _plan(images: Images, splits: Splits, todo: Sequence[Task], views: Views, se
             [(image.digest.hex(), image.item.label, image.item.split, image.item.group) for image in images.used],
             splits.select,
             [
-                [[vars(source) for source in task.sources], [(f.name, list(f.settings), f.rungs) for f in task.families]]
+                [
+                    [(each.extraction, each.layer, each.pool) for each in task.sources],
+                    [(f.name, list(f.settings), f.rungs) for f in task.families],
+                ]
                 for task in todo
             ],
             views.to_dict(),
@@ -140,27 +145,22 @@ def _tasks(found: sources.Found, families: Sequence[Family]) -> list[Task]:
     return todo
 
 
-def _try_all(
-    run: Run,
-    todo: Sequence[Task],
-    found: Mapping[Source, Stored],
-    keys: np.ndarray,
-    splits: Splits,
-    views: Views,
-    seed: int,
-    jobs: int,
-    progress: Progress | None,
-) -> None:
-    """Try every trial that has no score yet."""
+def _maker(images: Images, splits: Splits, found: Mapping[Source, Stored], views: Views, seed: int) -> tasks.Make:
+    """What makes the problem of a task; raises `DataError` where the images cannot be divided into folds."""
     rows = splits.development
     folds = tuple((np.searchsorted(rows, fit), np.searchsorted(rows, score)) for fit, score in splits.folds(seed))
-    known = run.trials()
-    total, count = sum(task.count for task in todo), len(known)
 
     def make(task: Task, threads: int) -> Problem:
         stored = [found[source] for source in task.sources]
-        return problem(stored, keys[rows], splits.labels[rows], len(splits.classes), folds, views, threads)
+        return problem(stored, images.keys[rows], splits.labels[rows], len(splits.classes), folds, views, threads)
 
+    return make
+
+
+def _try_all(run: Run, todo: Sequence[Task], make: tasks.Make, seed: int, jobs: int, progress: Progress | None) -> None:
+    """Try every trial that has no score yet."""
+    known = run.trials()
+    total, count = sum(task.count for task in todo), len(known)
     if progress is not None and count:
         progress(min(count, total), total)
     for scores in tasks.work(todo, make, seed, known, jobs):

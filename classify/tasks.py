@@ -58,6 +58,15 @@ class Task:
 Make = Callable[[Task, int], Problem]  # the problem of a task, for so many threads
 
 
+def check(tasks: Sequence[Task], make: Make) -> None:
+    """Raise `HeadError` where a family says of its settings that they cannot be tried on a task's rows."""
+    for task in tasks:
+        wary = [family for family in task.families if hasattr(family.module, "check")]
+        problem = make(task, 1) if wary else None
+        for family in wary:
+            family.module.check(problem, family.settings)
+
+
 def solve(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score]) -> Iterator[dict[Trial, Score]]:
     """The scores of the trials that are not `known`, family after family, as soon as they are there."""
     known = dict(known)

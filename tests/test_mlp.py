@@ -168,7 +168,7 @@ def test_settings_score_the_same_alone_together_and_in_parts(monkeypatch: pytest
     monkeypatch.setattr(mlp, "_NARROWED", 0)
     narrowed = mlp.cross_validate(problem(), tried, seed=2)
     monkeypatch.setattr(mlp, "_MEMORY", 12_000)
-    assert len(mlp._groups(problem(), tried)) == 4
+    assert len(mlp.groups(problem(), tried)) == 4
     parts = mlp.cross_validate(problem(), tried, seed=2)
     for found, expected in [(alone, together[::3]), (narrowed, together), (parts, together)]:
         for mine, theirs in zip(found, expected, strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from sklearn import model_selection
 
 from humeris.cache.spec import Spec
 from humeris.cache.store import Store
@@ -125,6 +126,44 @@ def test_rows_of_nan_are_listed_and_the_others_swept(tmp_path: Path, humeris: Hu
     assert "3 refused: 3 not_finite" in result.out
 
 
+def test_a_file_without_a_finite_row(tmp_path: Path, humeris: Humeris) -> None:
+    file = feature_file(tmp_path / "rows.h5", np.full((60, 5), np.nan, np.float32), ["a", "b"] * 30)
+    result = humeris("sweep", file, "--head", "ridge", "-o", tmp_path / "run")
+    refused(result, "expected at least two classes, found no usable row", "put rows of another class, with finite features")
+    assert "folder" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("mlp,cutmix=1", "expected whole maps (height, width, channels) for cutmix, found rows of shape (4,)"),
+        ("mlp,hidden=999999999", "head mlp: hidden=999999999: expected a network that"),
+        ("triplet,embedding=9999999999", "head triplet: hidden=0,embedding=9999999999: expected a network that"),
+        ("supcon,hidden=9999999999", "head supcon: hidden=9999999999,embedding=64: expected a network that"),
+    ],
+)
+def test_a_head_that_cannot_be_trained_leaves_no_run(tmp_path: Path, humeris: Humeris, head: str, words: str) -> None:
+    root = photos(tmp_path / "photos", TWO)
+    command = ["sweep", root, "--cache", cached(root, tmp_path / "cache"), "-o", tmp_path / "run", "-j", 1]
+    refused(humeris(*command, "--head", "ridge", "--head", head), words)
+    assert not (tmp_path / "run").exists()
+    assert humeris(*command, "--head", "ridge").code == 0
+
+
+def test_groups_that_cannot_be_divided_leave_no_run(
+    tmp_path: Path, humeris: Humeris, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos(tmp_path / "photos", TWO)
+
+    def one_class(self: object, rows: np.ndarray, labels: np.ndarray, groups: None) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.nonzero(labels == 0)[0], np.nonzero(labels == 1)[0])]
+
+    monkeypatch.setattr(model_selection.StratifiedKFold, "split", one_class)
+    command = ["sweep", root, "--cache", cached(root, tmp_path / "cache"), "-o", tmp_path / "run", "-j", 1]
+    refused(humeris(*command), str(root), "expected every class in every training part", "in too few groups")
+    assert not (tmp_path / "run").exists()
+
+
 def test_labels_that_do_not_match_the_rows(tmp_path: Path, humeris: Humeris) -> None:
     file = feature_file(tmp_path / "rows.h5", np.zeros((60, 5), np.float32), ["a", "b"] * 20)
     refused(humeris("sweep", file), "rows.h5", "expected 60 labels, found 40")
@@ -194,6 +233,7 @@ def test_an_empty_grid(tmp_path: Path, humeris: Humeris) -> None:
         humeris("sweep", tmp_path, "--grid", tmp_path / "heads.toml"), "heads.toml: expected [[head]] tables", "found none"
     )
     refused(humeris("sweep", tmp_path, "--grid", tmp_path / "no.toml"), "no.toml", "found no file there")
+    refused(humeris("sweep", tmp_path, "--grid", tmp_path), "expected a TOML file of [[head]] tables, found a folder")
 
 
 def test_an_unknown_augmentation_and_views_that_are_not_cached(tmp_path: Path, humeris: Humeris) -> None:

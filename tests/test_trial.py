@@ -18,7 +18,13 @@ def test_a_trial_survives_json() -> None:
 
 
 def test_an_id_is_the_same_in_every_process() -> None:
-    assert TRIAL.id == "bb7115fb"
+    assert TRIAL.id == "1b29e58f"
+
+
+def test_what_a_backbone_is_called_beside_others_changes_neither_trial_nor_id() -> None:
+    called = Trial((Source("nano,image_size=64x64", SOURCE.extraction, SOURCE.layer, SOURCE.pool),), "logreg", {"C": 0.1})
+    assert called.id == TRIAL.id
+    assert {TRIAL: 1}[called] == 1
 
 
 def test_the_order_in_which_a_setting_is_written_does_not_matter() -> None:

@@ -20,6 +20,7 @@ from ..head import Head
 from ..problem import Problem
 from ..trial import Score
 from .schedules import SCHEDULES
+from .weights import fits_memory, needed
 
 if TYPE_CHECKING:
     from .stacked import Stack, Training
@@ -116,6 +117,18 @@ def _resolved(setting: dict[str, Any]) -> dict[str, Any]:
     return setting
 
 
+def check(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `HeadError` where a setting cannot be trained on such rows, or in the memory there is."""
+    if any(setting["cutmix"] for setting in tried) and len(problem.features.row_shape) != 3:
+        raise HeadError(
+            f"head mlp: expected whole maps (height, width, channels) for cutmix, found rows of shape "
+            f"{problem.features.row_shape}; leave cutmix out, or choose one tap whose pool is map"
+        )
+    for setting in tried:
+        widths = [problem.features.shape[1], *map(int, str(setting["hidden"]).split("x")), problem.classes]
+        fits_memory(f"head mlp: hidden={setting['hidden']}", widths, len(problem.folds))
+
+
 def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
     """The score of each setting.
 
@@ -128,11 +141,7 @@ def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: i
     mixing, no smoothing, views averaged), on as many images that it learnt from. A head that has diverged, and answers NaN,
     is taken to hold all classes for equally likely.
     """
-    if any(setting["cutmix"] for setting in tried) and len(problem.features.row_shape) != 3:
-        raise HeadError(
-            f"head mlp: expected whole maps (height, width, channels) for cutmix, found rows of shape "
-            f"{problem.features.row_shape}; leave cutmix out, or choose one tap whose pool is map"
-        )
+    check(problem, tried)
     scores: dict[int, Score] = {}
     for group in groups(problem, tried):
         began = time.perf_counter()
@@ -170,9 +179,7 @@ def groups(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> list[list[in
     groups = []
     for places in same.values():
         sizes = [problem.features.shape[1], *map(int, str(tried[places[0]]["hidden"]).split("x")), problem.classes]
-        weights = sum((inward + 1) * outward for inward, outward in itertools.pairwise(sizes))
-        copies = 4 * (len(problem.folds) + 3)  # of weights, two moments and slow weights: each fold's, and the work on them
-        parts = -(-len(places) // max(1, _MEMORY // (4 * weights * copies)))
+        parts = -(-len(places) // max(1, _MEMORY // needed(sizes, len(problem.folds))))
         groups += [part.tolist() for part in np.array_split(places, parts)]
     return groups
 

@@ -24,6 +24,11 @@ def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     return projection.settings("triplet", OPTIONS, options)
 
 
+def check(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `HeadError` where a setting cannot be trained in the memory there is."""
+    projection.check("triplet", problem, tried)
+
+
 def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
     """The score of each setting; see `projection.cross_validate`."""
     return projection.cross_validate(problem, tried, _loss, seed)
