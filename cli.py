@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .extract.request import Request
 
 DEFAULT_BACKBONE = "mobilenet_v2"
+_OF_BACKBONE = ("weights", "image_size", "precision")  # options that say which network, where one is named
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -311,6 +312,7 @@ def extract(
 @app.command()
 @reported
 def sweep(
+    context: typer.Context,
     data: Data,
     backbone: Backbones = None,
     layer: Layers = None,
@@ -350,6 +352,10 @@ def sweep(
     from .classify.sweep import sweep as run_sweep
 
     named = backbone or ([DEFAULT_BACKBONE] if fill else [])
+    if not named:
+        _refuse_typed(context, _OF_BACKBONE, "-b", "without one, everything cached is swept as it was extracted")
+    if not fill:
+        _refuse_typed(context, ("device", "batch_size"), "--extract", "without it, nothing is computed but the heads")
     requests = _requests(named, weights, image_size, seed, precision)
     families = _families(head, grid, search, trials, seed)
     viewed = _views(views, augment, average_views)
@@ -380,6 +386,7 @@ def sweep(
 @app.command()
 @reported
 def rank(
+    context: typer.Context,
     data: Data,
     backbone: Backbones = None,
     layer: Layers = None,
@@ -406,6 +413,8 @@ def rank(
     from .classify import text
     from .classify.ranking import rank as rank_taps
 
+    if not backbone:
+        _refuse_typed(context, _OF_BACKBONE, "-b", "without one, everything cached is ranked as it was extracted")
     requests = _requests(backbone or [], weights, image_size, seed, precision)
     with Store(cache) as store, _stages(as_json or quiet) as stage:
         images = _images(data, store, limit, jobs, stage, features=True)
@@ -649,6 +658,15 @@ def _requests(
     from .extract.request import Request
 
     return [Request.parse(text, weights=weights, image_size=size, seed=seed, precision=precision) for text in texts]
+
+
+def _refuse_typed(context: typer.Context, names: Sequence[str], needed: str, why: str) -> None:
+    """Raise `HumerisError` for an option of `names` on the command line; in the environment it is for other commands too."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise HumerisError(f"{option} needs {needed}: {why}; give {needed} as well, or leave {option} out")
 
 
 def _check_views(views: int, augment: str | None) -> None:

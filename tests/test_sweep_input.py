@@ -250,3 +250,39 @@ def test_an_unknown_augmentation_and_views_that_are_not_cached(tmp_path: Path, h
 def test_a_concatenation_that_is_none(tmp_path: Path, humeris: Humeris, pattern: str) -> None:
     root = photos(tmp_path / "photos", TWO)
     refused(humeris("sweep", root, "--cache", cached(root, tmp_path / "cache"), "-l", pattern), "layer", "expected")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "needed"),
+    [
+        *[
+            (command, options, "-b")
+            for command in ("sweep", "rank")
+            for options in (("--image-size", "96"), ("--precision", "float32"), ("--weights", "random"))
+        ],
+        ("sweep", ("--device", "cpu"), "--extract"),
+        ("sweep", ("--batch-size", "32"), "--extract"),
+        ("sweep", ("-b", "nano", "--batch-size", "8"), "--extract"),
+    ],
+)
+def test_an_option_without_effect(
+    tmp_path: Path, humeris: Humeris, command: str, options: tuple[str, ...], needed: str
+) -> None:
+    refused(humeris(command, tmp_path, *options), f"{options[-2]} needs {needed}: ", f"or leave {options[-2]} out")
+
+
+def test_what_the_environment_says_for_every_command_is_no_option_without_effect(
+    tmp_path: Path, humeris: Humeris, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos(tmp_path / "photos", TWO)
+    cache = cached(root, tmp_path / "cache")
+    for name, value in {"BATCH_SIZE": "8", "DEVICE": "cpu", "IMAGE_SIZE": "96", "PRECISION": "bfloat16"}.items():
+        monkeypatch.setenv(f"HUMERIS_{name}", value)
+    assert humeris("sweep", root, "--cache", cache, "--head", "ridge", "-o", tmp_path / "run", "-j", 1).code == 0
+    assert humeris("rank", root, "--cache", cache, "-j", 1).code == 0
+
+
+def test_options_of_a_network_go_with_extracting_the_usual_one(tmp_path: Path, humeris: Humeris) -> None:
+    root = photos(tmp_path / "photos", {"train": {"cat": 2}})
+    words = ("--extract", "--image-size", "96", "--batch-size", "8", "--cache", tmp_path / "cache")
+    refused(humeris("sweep", root, *words), "expected at least two classes")
