@@ -54,7 +54,7 @@ def conclude(
             "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
             "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes) if views.average else None,
             "near_duplicates": _near_duplicates(images, splits, stored, probabilities),
-            "notes": _notes(splits),
+            "notes": _notes(splits, chosen, scores[chosen]),
         }
     )
 
@@ -62,12 +62,12 @@ def conclude(
 def _near_duplicates(images: Images, splits: Splits, stored: Sequence[Stored], probabilities: np.ndarray) -> dict[str, Any]:
     """Test images that nearly equal others, as the winner's features show them."""
     rows, names = splits.development, [image.name for image in images.used]
-    pairs = near_duplicates.find(
+    found = near_duplicates.find(
         Shown.of(stored, images.keys[splits.test]).features.streamed(),
         Shown.of(stored, images.keys[rows]).features.streamed(),
     )
     tested, others = [names[row] for row in splits.test], [names[row] for row in rows]
-    return near_duplicates.report(pairs, tested, others, splits.labels[splits.test], probabilities)
+    return near_duplicates.report(found, tested, others, splits.labels[splits.test], probabilities)
 
 
 def _runner_up(scores: Mapping[Trial, Score], compared: paired.Comparison | None) -> dict[str, Any] | None:
@@ -79,9 +79,14 @@ def _runner_up(scores: Mapping[Trial, Score], compared: paired.Comparison | None
     return {"id": trial.id, **trial.to_dict(), "score": score, "compared": compared.to_dict()}
 
 
-def _notes(splits: Splits) -> list[str]:
+def _notes(splits: Splits, winner: Trial, score: Score) -> list[str]:
     """What makes the figures less sure than they look."""
     notes = []
+    if score.detail.get("converged") is False:
+        notes.append(
+            f"the solver of {winner.head} was stopped before it had converged in every fold, and its scores are of where it "
+            "stood; try smaller values of C"
+        )
     counts = np.bincount(splits.labels[splits.test], minlength=len(splits.classes))
     if absent := [splits.classes[number] for number in np.nonzero(counts == 0)[0]]:
         notes.append(f"no test image of {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}: nothing is known of these")

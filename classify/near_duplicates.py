@@ -16,7 +16,10 @@ COPIES = 5  # development images that may be copies of one test image
 _FALSE_ALARMS = 0.05  # expected among all test images, where none has a copy
 _WIDEST = 0.8  # a copy is nearer than this share of the way to what is none, in however many dimensions
 _CALIBRATED_ON = 2000  # development images
+_NARROWEST = 0.05  # where a copy would have to be so much nearer than what is none, few would be found
 _ROUNDING = 1e-6  # squared distances that float32 does not tell from none
+_EQUAL = 1e-4  # how far equal rows may lie apart, as a share of their distance from the middle
+_CHECKED = 256  # pairs of rows in memory at a time
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,16 @@ class Pair:
     similarity: float
 
 
-def find(test: Matrix, development: Matrix) -> list[Pair]:
-    """The test rows that nearly equal development rows, with each of those, most similar first.
+@dataclass(frozen=True)
+class Found:
+    """Pairs, most similar first. cannot_tell: whether none but equal rows can be told from rows that are only alike."""
+
+    pairs: tuple[Pair, ...]
+    cannot_tell: bool
+
+
+def find(test: Matrix, development: Matrix) -> Found:
+    """The test rows that nearly equal development rows, with each of those.
 
     Images of one class are alike, and how alike depends on the class and on the network, so that no similarity means "the
     same" everywhere. A copy is told by the gap behind it. Let d(1) <= d(2) <= ... be the distances of a test row to the
@@ -38,7 +49,9 @@ def find(test: Matrix, development: Matrix) -> list[Pair]:
     smallest ratio, of the first `COPIES`, is below c has its copies before that gap; c is where 0.05 such rows are expected
     by chance in the whole test split. m is the one that puts the median of the development rows' smallest ratios, each row
     against the others, where it is: that makes the rule careful where small tight groups are common, such as a few pictures
-    each of many faces, and blind where most images have copies, as in frames of films, which need groups.
+    each of many faces, and blind where most images have copies, as in frames of films, which need groups. Then, and where
+    there are too few rows, it cannot tell, which does not say that there is none. Rows that equal each other are found in
+    any case, up to `COPIES` for a test row, unless all rows lie at one point.
 
     Measured on 396 photographs of ants and bees, 100 of them copied; found of 100 (JPEG quality 50 / 20; half size; 160 px;
     cropped by up to 5 / 10 / 20 %; mirrored; brighter). MobileNetV2-0.35 out_relu:avg 100 / 98; 100; 79; 100 / 100 / 91;
@@ -49,46 +62,70 @@ def find(test: Matrix, development: Matrix) -> list[Pair]:
     Rows are read a block at a time.
     """
     count = development.shape[0]
-    if count < COPIES + 2:
-        return []
     rows, asked = np.arange(count), np.arange(test.shape[0])
     total = sum(values.sum(axis=0, dtype=np.float64) for _, values in development.blocks())
     middle = np.asarray(total / count, np.float32)
+    widest = _widest(development, middle, len(asked)) if count >= COPIES + 2 else 0.0
+    near, places = nearest(test, asked, development, rows, COPIES + 1, middle)
+    found = np.zeros(near.shape, bool)
+    if count > COPIES:
+        gaps, copies = _gaps(near)
+        found = (gaps < min(widest, _WIDEST))[:, None] & (np.arange(near.shape[1]) < copies[:, None])
+    found[:, :COPIES] |= _equal(test, development, near[:, :COPIES], places[:, :COPIES], middle)
+    pairs = [Pair(int(row), int(places[row, place]), float(near[row, place])) for row, place in np.argwhere(found)]
+    pairs.sort(key=lambda pair: (-pair.similarity, pair.test, pair.development))
+    return Found(tuple(pairs), widest < _NARROWEST)
+
+
+def _widest(development: Matrix, middle: np.ndarray, tested: int) -> float:
+    """The ratio that a gap has to be below, from how the development rows lie about each other."""
+    count = development.shape[0]
+    rows = np.arange(count)
     some = rows if count <= _CALIBRATED_ON else np.random.default_rng(0).choice(count, _CALIBRATED_ON, replace=False)
     others, places = nearest(development, some, development, rows, COPIES + 2, middle)
     itself = places == some[:, None]
     itself[:, -1] |= ~itself.any(axis=1)  # behind equal rows
     gaps, _ = _gaps(others[~itself].reshape(len(some), -1))
-    widest = _ratio(_FALSE_ALARMS / len(asked), _dimension(float(np.median(gaps))))
-    near, places = nearest(test, asked, development, rows, COPIES + 1, middle)
-    gaps, copies = _gaps(near)
-    pairs = [
-        Pair(int(row), int(places[row, place]), float(near[row, place]))
-        for row in np.nonzero(gaps < min(widest, _WIDEST))[0]
-        for place in range(copies[row])
-    ]
-    return sorted(pairs, key=lambda pair: (-pair.similarity, pair.test, pair.development))
+    median = float(np.median(gaps))
+    return (
+        _ratio(_FALSE_ALARMS / tested, _dimension(median)) if 0 < median < 1 else 0.0
+    )  # 1: as far from one as from another
+
+
+def _equal(
+    test: Matrix, development: Matrix, similarities: np.ndarray, places: np.ndarray, middle: np.ndarray
+) -> np.ndarray:
+    """Mask (n, k) of the development rows `places` that equal their test row, and not in direction from the middle alone."""
+    mask = 2 - 2 * similarities.astype(np.float64) < _ROUNDING
+    pairs = np.argwhere(mask)
+    for start in range(0, len(pairs), _CHECKED):
+        row, place = pairs[start : start + _CHECKED].T
+        ours, theirs = test[row], development[places[row, place]]
+        apart, away = np.linalg.norm(ours - theirs, axis=1), np.linalg.norm(theirs - middle, axis=1)
+        mask[row, place] = apart <= _EQUAL * away
+    return mask
 
 
 def report(
-    pairs: Sequence[Pair],
+    found: Found,
     test: Sequence[str],
     development: Sequence[str],
     labels: np.ndarray,
     probabilities: np.ndarray,
 ) -> dict[str, Any]:
-    """The pairs by name, and how right the winner is on the other test images, as JSON values.
+    """The pairs by name, whether others can be told, and how right the winner is on the other test images, as JSON values.
 
     test, development: names of the rows. labels (n,) and probabilities (n, classes): of the test rows.
     """
     others = np.ones(len(labels), bool)
-    others[[pair.test for pair in pairs]] = False
+    others[[pair.test for pair in found.pairs]] = False
     right, count = int((probabilities.argmax(axis=1) == labels)[others].sum()), int(others.sum())
     return {
         "pairs": [
             {"test": test[pair.test], "development": development[pair.development], "similarity": round(pair.similarity, 6)}
-            for pair in pairs
+            for pair in found.pairs
         ],
+        "cannot_tell": found.cannot_tell,
         "test_images": len(labels) - count,
         "accuracy_without": right / count if count else None,
         "accuracy_without_95": list(wilson(right, count)) if count else None,

@@ -20,6 +20,10 @@ _ROWS = 40  # of the table, which then holds the best
 _SIDES = 3  # taps in a row of the table that are named
 _SHOWN = 5  # pairs of near-duplicates
 _SURE = 0.05
+_CANNOT_TELL = (
+    "beyond equal features there is no telling, since the images that were learnt from are too few, or too many of them are "
+    "nearly the same as each other; where images belong together, give groups"
+)
 _WIDE = 40  # letters of a setting; leaderboard.csv has it whole
 
 
@@ -201,21 +205,28 @@ def _runner_up(found: Mapping[str, Any] | None) -> str:
     compared = found["compared"]
     low, high = compared["difference_95"]
     winner, other = compared["only_winner"], compared["only_runner_up"]
-    verdict = "these images do not tell them apart" if compared["p_value"] > _SURE else "more than chance would do"
+    if compared["difference"] < 0:
+        verdict = "the runner-up did better on these images: the winner was chosen by the accuracy and log-loss in the table"
+    elif compared["p_value"] > _SURE:
+        verdict = "these images do not tell them apart"
+    else:
+        verdict = "more than chance would do"
     return (
         f"runner-up: {found['head']} on {safe(_named(found['sources']))} (trial {found['id']}), "
         f"{found['score']['accuracy']:.4f}\n"
         f"  only the winner is right on {winner} images, only the runner-up on {other}: "
         f"difference {compared['difference']:+.4f}\n"
-        f"  (95 % interval {low:+.3f} to {high:+.3f}, McNemar p = {compared['p_value']:.2g}), {verdict}"
+        f"  (95 % interval {low:+.3f} to {high:+.3f}, McNemar p = {compared['p_value']:.2g}), {verdict}\n"
+        "  (the winner was chosen on these same images, which favours it)"
     )
 
 
 def _copies(found: Mapping[str, Any]) -> str:
     """What is nearly the same in the test split and outside it."""
     count = found["test_images"]
+    cannot = _CANNOT_TELL if found.get("cannot_tell") else ""
     if not count:
-        return "near-duplicates of test images among the others: none found"
+        return f"near-duplicates of test images among the others: {cannot or 'none found'}"
     without = found["accuracy_without"]
     rest = "" if without is None else f"; accuracy without them {without:.4f}"
     listed = [f"  {safe(each['test'])} ~ {safe(each['development'])}" for each in found["pairs"][:_SHOWN]]
@@ -224,6 +235,7 @@ def _copies(found: Mapping[str, Any]) -> str:
         f"near-duplicates: {count} test images are nearly the same as others that were learnt from{rest}",
         *listed,
         more if len(found["pairs"]) > _SHOWN else "",
+        f"  {cannot}" if cannot else "",
     )
 
 

@@ -101,11 +101,11 @@ def test_near_duplicates_are_looked_for_in_blocks(monkeypatch: pytest.MonkeyPatc
 
     rows, _, _ = drawn((900, 60))
     rows[800] = rows[3]
-    expected = near_duplicates.find(Matrix.of(rows[700:]), Matrix.of(rows[:700]))
+    expected = near_duplicates.find(Matrix.of(rows[700:]), Matrix.of(rows[:700])).pairs
     monkeypatch.setattr(matrix, "_BLOCK", LIMIT)
     monkeypatch.setattr(neighbours, "_NUMBERS", LIMIT // 4)
     (tested, test), (learnt, development) = watched(rows[700:]), watched(rows[:700])
-    found = near_duplicates.find(test.streamed(), development.streamed())
+    found = near_duplicates.find(test.streamed(), development.streamed()).pairs
     assert [(pair.test, pair.development) for pair in found] == [(pair.test, pair.development) for pair in expected]
     assert (found[0].test, found[0].development) == (100, 3)
     assert 4 * max(tested.most, learnt.most) <= LIMIT

@@ -14,7 +14,7 @@ from humeris.cache.store import Store
 from humeris.classify import near_duplicates, neighbours
 from humeris.classify.intervals import wilson
 from humeris.classify.matrix import Matrix
-from humeris.classify.near_duplicates import Pair, find, report
+from humeris.classify.near_duplicates import Found, Pair, find, report
 from humeris.extract.extraction import extract_features
 from humeris.extract.images import load_images
 
@@ -34,7 +34,7 @@ def near(rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
 
 
 def pairs_of(test: np.ndarray, development: np.ndarray) -> set[tuple[int, int]]:
-    return {(pair.test, pair.development) for pair in find(Matrix.of(test), Matrix.of(development))}
+    return {(pair.test, pair.development) for pair in find(Matrix.of(test), Matrix.of(development)).pairs}
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.1])
@@ -85,7 +85,7 @@ def test_a_test_image_with_any_number_of_equal_copies_is_found(copies: int) -> N
 def test_pairs_that_equal_each_other_come_first_with_their_cosine() -> None:
     development, fresh = classes_of(200, 2, 1.0, seed=0), classes_of(30, 2, 1.0, seed=1)
     fresh[3], fresh[4] = development[100], near(development[[50]], 0.08)[0]
-    found = find(Matrix.of(fresh), Matrix.of(development))
+    found = find(Matrix.of(fresh), Matrix.of(development)).pairs
     assert [(pair.test, pair.development) for pair in found] == [(3, 100), (4, 50)]
     middle = development.mean(axis=0)
     first, second = fresh[4] - middle, development[50] - middle
@@ -125,24 +125,54 @@ def test_many_development_images_are_calibrated_on_a_few(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 30])
-def test_rows_that_cannot_be_told_apart_are_no_copies(count: int) -> None:
+def test_rows_that_all_lie_at_one_point_are_no_copies_and_cannot_be_told(count: int) -> None:
     for rows in (np.zeros((count, 4), np.float32), np.full((count, 4), 3.5, np.float32)):
-        assert pairs_of(rows[:1], rows) == set()
-    twice = np.repeat(np.eye(2, 4, dtype=np.float32), 15, axis=0)[:count]
-    assert pairs_of(twice[:1], twice) == set()
-    assert pairs_of(np.zeros((2, 4), np.float32), np.zeros((count, 4), np.float32)) == set()
+        assert find(Matrix.of(rows[:1]), Matrix.of(rows)) == Found((), cannot_tell=True)
+    assert find(Matrix.of(np.zeros((2, 4))), Matrix.of(np.zeros((count, 4)))) == Found((), cannot_tell=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.1])
+def test_where_most_development_rows_have_copies_equal_rows_are_found_and_others_cannot_be_told(share: float) -> None:
+    development, fresh = classes_of(300, 3, 1.0, seed=0), classes_of(40, 3, 1.0, seed=1)
+    assert not find(Matrix.of(fresh), Matrix.of(development)).cannot_tell
+    development[100:] = np.repeat(development[:100], 2, axis=0)
+    if share:
+        development[100:] = near(development[100:], share)
+    fresh[9] = development[270]
+    found = find(Matrix.of(fresh), Matrix.of(development))
+    assert found.cannot_tell
+    assert {pair.test for pair in found.pairs} == {9}
+    assert 270 in {pair.development for pair in found.pairs}
+
+
+@pytest.mark.parametrize("count", [2, 5, 6, 7])
+def test_equal_rows_are_found_among_few(count: int) -> None:
+    development, fresh = classes_of(count, 2, 1.0, seed=0), classes_of(20, 2, 1.0, seed=1)
+    fresh[4] = development[1]
+    found = find(Matrix.of(fresh), Matrix.of(development))
+    assert {(pair.test, pair.development) for pair in found.pairs} == {(4, 1)}
+    assert found.cannot_tell == (count < 7)
+
+
+def test_rows_in_one_direction_from_the_middle_are_not_equal() -> None:
+    random = np.random.default_rng(0)
+    development, fresh = np.repeat(random.normal(size=(100, 8)), 2, axis=0), random.normal(size=(30, 8))
+    development -= development.mean(axis=0)
+    fresh[3], fresh[4] = development[11], 3 * development[20]
+    assert pairs_of(fresh, development) == {(3, 10), (3, 11)}
 
 
 def test_the_report_names_the_pairs_and_scores_the_rest() -> None:
     labels, probabilities = np.array([0, 1, 1, 0]), np.eye(2)[[0, 1, 0, 0]]
-    pairs = [Pair(1, 0, 0.99), Pair(1, 2, 0.98), Pair(3, 1, 0.97)]
-    found = report(pairs, ["t0", "t1", "t2", "t3"], ["d0", "d1", "d2"], labels, probabilities)
+    pairs = (Pair(1, 0, 0.99), Pair(1, 2, 0.98), Pair(3, 1, 0.97))
+    found = report(Found(pairs, False), ["t0", "t1", "t2", "t3"], ["d0", "d1", "d2"], labels, probabilities)
     assert found == {
         "pairs": [
             {"test": "t1", "development": "d0", "similarity": 0.99},
             {"test": "t1", "development": "d2", "similarity": 0.98},
             {"test": "t3", "development": "d1", "similarity": 0.97},
         ],
+        "cannot_tell": False,
         "test_images": 2,
         "accuracy_without": 0.5,
         "accuracy_without_95": list(wilson(1, 2)),
@@ -152,9 +182,9 @@ def test_the_report_names_the_pairs_and_scores_the_rest() -> None:
 
 def test_a_report_without_pairs_is_of_all_images_and_one_of_nothing_but_copies_has_no_accuracy() -> None:
     labels, probabilities = np.array([0, 1]), np.eye(2)
-    none = report([], ["a", "b"], ["c"], labels, probabilities)
-    assert (none["pairs"], none["test_images"], none["accuracy_without"]) == ([], 0, 1.0)
-    every = report([Pair(0, 0, 1.0), Pair(1, 0, 1.0)], ["a", "b"], ["c"], labels, probabilities)
+    none = report(Found((), True), ["a", "b"], ["c"], labels, probabilities)
+    assert (none["pairs"], none["cannot_tell"], none["test_images"], none["accuracy_without"]) == ([], True, 0, 1.0)
+    every = report(Found((Pair(0, 0, 1.0), Pair(1, 0, 1.0)), False), ["a", "b"], ["c"], labels, probabilities)
     assert (every["test_images"], every["accuracy_without"], every["accuracy_without_95"]) == (2, None, None)
 
 
@@ -195,7 +225,7 @@ def found_among(folder: Path, cache: Path) -> dict[str, set[tuple[str, str]]]:
     found = {}
     for kind in COPIED:
         copies = sorted(name for name in rows if name.startswith(f"{kind}/"))
-        pairs = find(Matrix.of(np.stack([rows[name] for name in copies])), development)
+        pairs = find(Matrix.of(np.stack([rows[name] for name in copies])), development).pairs
         found[kind] = {(Path(copies[pair.test]).stem, Path(names[pair.development]).stem) for pair in pairs}
     return found
 
