@@ -61,10 +61,11 @@ def factors(decisions: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> tup
 
     It has the least mean cross-entropy on rows that the decisions were not fitted to, which is convex in it (Guo, Pleiss,
     Sun, Weinberger: On calibration of modern neural networks, ICML 2017, arXiv:1706.04599). Rows that are all right would
-    have it without bound, so that a label counts as Platt has it (Probabilistic outputs for support vector machines, 1999):
-    with n rows of a row's class its target is (n + 1) / (n + 2), and the rest is that of the other class; of several others,
-    of the one with the greatest decision, so that classes that are far away ask for nothing. Where no factor above 0 is
-    better than any other, as for decisions that tell nothing, it is next to 0.
+    have it without bound, so that labels are smoothed as Platt smooths those of two classes (Probabilistic outputs for
+    support vector machines, 1999): a row's own class has the target (n + 1) / (n + 2), where n rows are of that class, and
+    the other has the rest. Among k classes the rest is 2 / k of that, since they share one factor: about two rows in all
+    count as lost, as for two. The rest goes to the greatest of the other decisions, so that far classes ask for nothing.
+    Where no factor above 0 is better than any other, as for decisions that tell nothing, it is next to 0.
     """
     sums = _Sums(decisions.astype(np.float64), labels, parts)
     every = np.ones(sums.count, bool)
@@ -90,7 +91,8 @@ class _Sums:
 
     def factor(self, chosen: np.ndarray) -> float:
         """Where the slope of the loss of the chosen parts is 0."""
-        weights = 1 / (self._rows[chosen].sum(axis=0) + 2)
+        rows = self._rows[chosen].sum(axis=0)
+        weights = 2 / len(rows) / (rows + 2)
         own = float((self._own[chosen].sum(axis=0) + weights * self._lost[chosen].sum(axis=0)).sum())
 
         def slope(point: int) -> float:
