@@ -50,6 +50,9 @@ def compare(scores: Mapping[Trial, Score], images: int) -> Comparison | None:
     whose training images overlap, so they are less independent than the test takes them for: it is about these trained
     heads, not about the two ways of training them (Dietterich, Neural Computation 10 (1998)).
 
+    The difference is that of the two accuracies, so that the winner of scores as `Problem.score` gives them is never behind;
+    where it is, as for scores that weigh images otherwise, the runner-up did better on these images.
+
     McNemar, Psychometrika 12 (1947), in the exact binomial form, which errs on the side of no difference (Fagerland,
     Lydersen, Laake, BMC Medical Research Methodology 13 (2013) 91); the interval is `intervals.of_paired_difference`.
     """

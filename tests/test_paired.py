@@ -55,6 +55,14 @@ def test_the_p_value_is_mcnemars_exact_one(first: int, second: int) -> None:
     assert found.p_value == pytest.approx(by_hand(first, second))
 
 
+def test_a_winner_that_these_images_put_behind_has_a_negative_difference() -> None:
+    found = compare({trial(DEEP): scored("1000", accuracy=0.9), trial(SHALLOW): scored("0111", accuracy=0.8)}, 4)
+    assert found is not None
+    assert (found.winner, found.difference) == (trial(DEEP).id, -0.5)
+    low, high = found.difference_95
+    assert low < -0.5 < high
+
+
 def test_the_test_never_calls_equals_different_more_than_one_time_in_twenty() -> None:
     for total in range(1, 60):
         level = sum(comb(total, first) / 2**total for first in range(total + 1) if by_hand(first, total - first) <= 0.05)

@@ -537,7 +537,7 @@ def test_copies_of_training_images_in_the_test_split_are_counted_and_named(
     )
     found = Run.load(tmp_path / "run").description["near_duplicates"]
     assert {(each["test"], each["development"]) for each in found["pairs"]} == set(copied.items())
-    assert found["test_images"] == 2
+    assert (found["test_images"], found["cannot_tell"]) == (2, False)
     assert (
         "near-duplicates: 2 test images are nearly the same as others that were learnt from; accuracy without" in result.out
     )

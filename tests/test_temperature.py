@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 
 from humeris.cache.errors import HeadError
 from humeris.classify.family import parse
-from humeris.classify.heads.temperature import factors, halves, present, scored
+from humeris.classify.heads.temperature import factors, halves, present, scored, softmax
 from humeris.classify.matrix import Matrix
 from humeris.classify.problem import Problem
 
@@ -128,6 +128,12 @@ def test_one_image_and_decisions_that_are_not_finite_have_a_score() -> None:
     lost = scored(some, [np.full_like(rows[:200], np.nan), np.full_like(rows[200:], np.nan)], 0.0)
     assert lost.log_loss == pytest.approx(np.log(4))
     assert np.isfinite([score.log_loss, score.detail["temperature"], lost.detail["temperature"]]).all()
+
+
+def test_probabilities_of_decisions_that_are_not_finite_are_none_and_warn_of_nothing() -> None:
+    found = softmax(np.array([[0.0, np.log(3)], [np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]]))
+    assert found[0] == pytest.approx([0.25, 0.75])
+    assert not np.isfinite(found[1:]).all(axis=1).any()
 
 
 def test_a_class_without_rows_is_never_first() -> None:

@@ -14,9 +14,10 @@ _POINTS = 401  # between them; a slope is taken to be straight from one to the n
 
 
 def softmax(decisions: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes)."""
-    powers = np.exp(decisions - decisions.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    """Probabilities (n, classes); NaN where a decision is NaN or infinite, which `Problem.score` takes to know nothing."""
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(decisions - decisions.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def scored(problem: Problem, decisions: Sequence[np.ndarray], seconds: float) -> Score:
