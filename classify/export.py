@@ -158,7 +158,8 @@ def _check(
     read, root = reader(data), Path((data.get("images") or data)["root"])
     shown = np.stack([_pixels(read, record, root, size) for record in chosen])
     bound = parity.BOUND_HALF if any(item.pool == "map" for item in trial.sources) else parity.BOUND
-    return parity.compare(head.predict_proba(features.array()), parity.keras_answers(draft, shown), bound)
+    ties = head.ties(features, bound * parity.ROUNDING, bound)
+    return parity.compare(head.predict_proba(features), parity.keras_answers(draft, shown), bound, ties)
 
 
 def _pixels(read: Callable[[str], bytes], record: Record, root: Path, size: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..cache.errors import RunError
 from .layers import Dense as Dense
-from .layers import Layer, described, restored
+from .layers import Layer, Neighbours, described, restored
 from .matrix import Matrix
 
 
@@ -33,6 +33,17 @@ class Head:
                 values = layer.apply(values)
             out[positions] = values
         return out
+
+    def ties(self, features: np.ndarray | Matrix, rounding: float, bound: float) -> np.ndarray:
+        """Mask (n,) of rows whose answers rest on a tie among neighbours; see `Neighbours.ties`."""
+        matrix = features if isinstance(features, Matrix) else Matrix.of(features)
+        found = np.zeros(len(matrix), bool)
+        for positions, values in matrix.blocks():
+            for layer in self.layers:
+                if isinstance(layer, Neighbours):
+                    found[positions] = layer.ties(values, rounding, bound)
+                values = layer.apply(values)
+        return found
 
     def arrays(self) -> bytes:
         """The layers' arrays (`weights0`, `bias0`, `weights1` and so on) as the bytes of an `.npz` file, without pickle."""

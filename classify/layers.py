@@ -11,7 +11,7 @@ import numpy as np
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "silu", "mish", "gelu", "softmax")
 WEIGHTS = ("uniform", "distance")
 _SIMILARITIES = 1 << 22  # in memory at a time
-NEAREST = 1e-6  # cosine distance below which rows count as equally near: float32 tells no less apart
+NEAREST = 1e-3  # cosine distance below which rows count as equally near: float32 knows it to a ten-thousandth there
 
 
 class Layer(Protocol):
@@ -151,6 +151,29 @@ class Neighbours:
             out[start : start + size] = votes(similarity, self.labels[nearest], self.classes, self.weights)
         return out
 
+    def ties(self, values: np.ndarray, rounding: float, bound: float) -> np.ndarray:
+        """Mask (n,) of rows whose probabilities may change by more than `bound` where cosines do by `rounding`.
+
+        Either rows of several classes are equally near on the edge of the neighbours, so that any of them may vote, or (for
+        weights "distance", to first order) the neighbours are so near that their weights are uncertain.
+        """
+        found, size = np.zeros(len(values), bool), max(1, _SIMILARITIES // len(self.rows))
+        for start in range(0, len(values), size):
+            here = slice(start, start + size)
+            cosines = values[here] @ self.rows.T
+            near, nearest = top(cosines, self.n_neighbors)
+            last = near[:, -1:]
+            edge = np.abs(cosines - last) <= 2 * rounding
+            places = self.n_neighbors - (cosines > last + 2 * rounding).sum(axis=1)
+            several = np.where(edge, self.labels, -1).max(axis=1) > np.where(edge, self.labels, self.classes).min(axis=1)
+            found[here] = several & (edge.sum(axis=1) > places)
+            if self.weights == "distance":
+                distance, shares, labels = 1 - near, _shares(near, self.weights), self.labels[nearest]
+                others = 1 - np.take_along_axis(_counted(labels, shares, self.classes), labels, axis=1)
+                slopes = np.where(distance > NEAREST - rounding, shares * others / np.maximum(distance, NEAREST), 0)
+                found[here] |= slopes.sum(axis=1) * rounding > bound
+        return found
+
     def fits(self, width: int | None) -> int:
         """The number of classes."""
         if self.rows.ndim != 2 or self.labels.shape != self.rows.shape[:1] or self.labels.dtype.kind not in "iu":
@@ -199,12 +222,22 @@ def top(similarity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 def votes(similarity: np.ndarray, labels: np.ndarray, classes: int, weights: str) -> np.ndarray:
     """Probabilities (n, classes) float32 from cosines (n, k) and class numbers (n, k) of k neighbours; see `Neighbours`."""
     count = similarity.shape[1]
+    found = _counted(labels, _shares(similarity, weights), classes)
+    return np.asarray(found * np.float32(count / (count + 1)) + np.float32(1 / (classes * (count + 1))))
+
+
+def _shares(similarity: np.ndarray, weights: str) -> np.ndarray:
+    """What each neighbour's vote counts, (n, k), 1 in all, from cosines (n, k)."""
     near = np.float32(1) - similarity if weights == "distance" else np.ones_like(similarity)
     shares = 1 / np.maximum(near, np.float32(NEAREST))
-    shares /= shares.sum(axis=1, keepdims=True)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def _counted(labels: np.ndarray, shares: np.ndarray, classes: int) -> np.ndarray:
+    """The shares (n, k) of each class, (n, classes), from class numbers (n, k)."""
     found = np.zeros((len(labels), classes), np.float32)
     np.add.at(found, (np.arange(len(labels))[:, None], labels), shares)
-    return np.asarray(found * np.float32(count / (count + 1)) + np.float32(1 / (classes * (count + 1))))
+    return found
 
 
 def activate(values: np.ndarray, activation: str) -> np.ndarray:

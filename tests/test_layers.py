@@ -213,3 +213,53 @@ def test_rows_that_are_the_same_image_share_the_vote_by_distance() -> None:
     found = votes(cosines, np.array([[0, 1, 2]]), 3, "distance")
     assert found[0, 0] == pytest.approx(found[0, 1])
     assert found[0, 2] < found[0, 0] / 3
+
+
+def stored(cosines: list[float], labels: list[int], count: int, weights: str = "uniform") -> Neighbours:
+    """Rows of two columns whose cosines with (1, 0) are these."""
+    near = np.array(cosines)
+    rows = np.stack([near, np.sqrt(1 - near**2)], axis=1).astype(np.float32)
+    return Neighbours(rows, np.array(labels, np.int32), count, weights, 2)
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+@pytest.mark.parametrize(
+    ("cosines", "labels", "count", "tied"),
+    [
+        ([0.9, 0.5, 0.4], [0, 1, 0], 1, False),
+        ([0.9, 0.9, 0.4], [0, 1, 0], 1, True),
+        ([0.4, 0.9, 0.9], [0, 1, 0], 2, False),  # both of the equal ones vote
+        ([0.9, 0.9, 0.4], [1, 1, 0], 1, False),  # and say the same
+        ([0.9, 0.9000005, 0.4], [0, 1, 0], 1, True),
+        ([0.9, 0.90001, 0.4], [0, 1, 0], 1, False),
+        ([0.95, 0.5, 0.5, 0.5], [0, 1, 0, 1], 2, True),
+        ([0.9, 0.8, 0.7], [0, 1, 0], 3, False),  # all rows vote
+    ],
+)
+def test_a_tie_is_where_rows_of_several_classes_share_the_last_places(
+    cosines: list[float], labels: list[int], count: int, tied: bool, weights: str
+) -> None:
+    layer = stored(cosines, labels, count, weights)
+    assert layer.ties(np.array([[1, 0]], np.float32), 1e-6, 1e-4).tolist() == [tied]
+
+
+@pytest.mark.parametrize("second", [0.0, 0.3, 0.9, 0.99, 0.995, 0.998, 0.9985])
+@pytest.mark.parametrize("first", [0.3, 0.9, 0.99, 0.996, 0.9985, 1.0])
+def test_neighbours_weighted_by_distance_are_tied_where_rounding_moves_their_votes(first: float, second: float) -> None:
+    layer, asked = stored([first, second], [0, 1], 2, "distance"), np.array([[1, 0]], np.float32)
+    moved = max(
+        float(np.abs(stored([first + 1e-6 * up, second - 1e-6 * up], [0, 1], 2, "distance").apply(asked)
+                     - layer.apply(asked)).max())
+        for up in (-1, 1) if first + 1e-6 * up <= 1
+    )  # fmt: skip
+    tied = bool(layer.ties(asked, 1e-6, 1e-4)[0])
+    if moved > 1.1e-4:
+        assert tied
+    if moved < 2e-5:
+        assert not tied
+
+
+def test_rows_that_are_equally_near_to_rounding_weigh_the_same() -> None:
+    asked = np.array([[1, 0]], np.float32)
+    one, other = (stored([0.9999999, at], [0, 1], 2, "distance").apply(asked) for at in (0.9999999, 0.9999992))
+    assert one == pytest.approx(other, abs=1e-6)

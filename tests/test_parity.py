@@ -20,7 +20,7 @@ def answers(rows: int = 10, seed: int = 0) -> np.ndarray:
 
 def test_equal_answers_agree() -> None:
     found = compare(answers(), answers())
-    assert found.to_dict() == {"images": 10, "top1_agree": 10, "max_difference": 0.0}
+    assert found.to_dict() == {"images": 10, "top1_agree": 10, "max_difference": 0.0, "ties": 0}
 
 
 def test_a_difference_within_the_bound_is_measured() -> None:
@@ -47,6 +47,37 @@ def test_of_two_classes_that_are_equal_to_rounding_either_may_come_first() -> No
     cached = np.array([[0.50001, 0.49999, 0.0], [0.9, 0.1, 0.0]])
     exported = np.array([[0.49999, 0.50001, 0.0], [0.9, 0.1, 0.0]])
     assert compare(cached, exported).top1_agree == 1
+
+
+def test_images_near_a_tie_may_differ_and_are_counted_and_the_others_must_agree() -> None:
+    exported, ties = answers(), np.zeros(10, bool)
+    exported[[3, 5]] = exported[[3, 5]][:, ::-1]
+    exported[7, 1] += 5e-5
+    ties[[2, 3, 5]] = True
+    found = compare(answers(), exported, ties=ties)
+    assert (found.images, found.ties, found.top1_agree) == (10, 2, 8)
+    assert found.max_difference == pytest.approx(5e-5, rel=1e-3)
+    ties[5] = False
+    with pytest.raises(
+        ParityError, match=r"found 1 other classes .*export another trial of leaderboard.csv with --trial ID"
+    ):
+        compare(answers(), exported, ties=ties)
+
+
+def test_a_model_that_differs_on_every_image_is_refused_even_if_all_are_ties() -> None:
+    with pytest.raises(ParityError, match="on all 10 images, found neighbours of several classes that are equally near"):
+        compare(answers(), answers(seed=1), ties=np.ones(10, bool))
+
+
+def test_ties_that_are_answered_alike_are_no_difference() -> None:
+    assert compare(answers(), answers(), ties=np.ones(10, bool)).to_dict()["ties"] == 0
+
+
+def test_nan_is_no_tie() -> None:
+    exported = answers()
+    exported[3] = np.nan
+    with pytest.raises(ParityError):
+        compare(answers(), exported, ties=np.ones(10, bool))
 
 
 def test_classes_in_another_order_are_refused() -> None:
