@@ -57,6 +57,7 @@ def exported(found: Mapping[str, Any]) -> str:
     return (
         f"model: {safe(done['model'])} ({size(done['bytes'])}), loaded again in a fresh process: "
         f"{parity['top1_agree']} of {parity['images']} classes equal, probabilities within {parity['max_difference']:.1e}"
+        + (f"; {parity['ties']} more are ties between neighbours" if parity["ties"] else "")
     )
 
 
