@@ -86,11 +86,15 @@ def _make_folder(folder: Path, instead: str) -> None:
 
 
 def _persist(step: Callable[[], None]) -> None:
-    """Take a step again when a folder is gone: it was empty for a moment, and `cache prune` took it away."""
-    for _ in range(_ATTEMPTS - 1):
+    """Take a step again when a folder is gone: it was empty for a moment, and `cache prune` took it away.
+
+    With pauses of up to 50 ms, as a file system may tell of a folder as there for a while after it was removed.
+    """
+    for attempt in range(_ATTEMPTS - 1):
         with suppress(FileNotFoundError):
             step()
             return
+        time.sleep(min(0.05, 0.001 * attempt))
     step()
 
 

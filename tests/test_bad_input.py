@@ -246,7 +246,7 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
         ("--select", "guess", "expected to choose by cv or on val, found --select guess"),
         ("--select", "val", "needs train, val and test, found train 10, val 0, test 6; use --select cv"),
         ("--head", "forest", "head 'forest': expected one of logreg, "),
-        ("--head", "logreg,C=0", "expected C as numbers between 1e-12 and 1e+12"),
+        ("--head", "logreg,C=0", r"expected C as numbers between 1e-12 and 1e\+12"),
         ("--head", "mlp,dropout=2", "expected dropout as a share from 0 to below 1"),
     ],
 )
