@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from ..matrix import Matrix
 from .fold import Fold
@@ -44,7 +43,7 @@ class Shared:
     """
 
     def __init__(self, features: Matrix, folds: Sequence[Fold], threads: int = 1) -> None:
-        self._threads, self._pool, self._blas = threads, ThreadPoolExecutor(threads), ThreadpoolController()
+        self._threads, self._pool = threads, ThreadPoolExecutor(threads)
         self.width = features.shape[1]
         self.count = features.shape[0]
         self._features, self._sampled = features, folds[0].fit_rows
@@ -85,7 +84,7 @@ class Shared:
     def _each(self, work: Callable[[slice, np.ndarray], Any]) -> list[Any]:
         """What `work` gives for (positions, rows) of every part of the rows.
 
-        Each thread multiplies rows of its own: products so narrow are a third faster than shared by the threads of BLAS.
+        Each thread multiplies rows of its own, on one thread of BLAS's (see `linear`).
         """
         if self._rows is None:
             blocks = self._features.blocks(size=max(1, _BLOCK // (4 * self.width)))
@@ -95,8 +94,7 @@ class Shared:
         if len(parts) == 1:
             return [work(parts[0], self._rows)]
         rows = self._rows
-        with self._blas.limit(limits=1, user_api="blas"):
-            return list(self._pool.map(lambda here: work(here, rows[here]), parts))
+        return list(self._pool.map(lambda here: work(here, rows[here]), parts))
 
     def basis(self) -> Basis:
         """From a sample of the rows that the first fold fits on."""
@@ -122,7 +120,8 @@ class Shared:
 class Turned:
     """Rows that each fold has turned into the span of those it fits on, side by side: (folds, n, r), short ones padded."""
 
-    def __init__(self, count: int, folds: Sequence[Fold]) -> None:
+    def __init__(self, count: int, folds: Sequence[Fold], threads: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(threads)
         turns = [fold.turn for fold in folds if fold.turn is not None]
         self.count, self.width = count, max(len(turn.values) for turn in turns)
         self._rows = np.zeros((len(folds), count, self.width), np.float32)
@@ -135,15 +134,12 @@ class Turned:
 
     def forward(self, weights: np.ndarray, which: np.ndarray) -> np.ndarray:
         """As `Shared.forward`, of weights (folds, k, r)."""
-        return np.asarray(weights @ self._of(which).transpose(0, 2, 1))
+        return np.stack(list(self._pool.map(lambda own, fold: own @ self._rows[fold].T, weights, which)))
 
     def backward(self, residuals: np.ndarray, which: np.ndarray) -> np.ndarray:
         """As `Shared.backward`."""
-        return np.asarray(residuals @ self._of(which))
+        return np.stack(list(self._pool.map(lambda own, fold: own @ self._rows[fold], residuals, which)))
 
     def basis(self) -> Basis:
         """The axes."""
         return Basis(self._values.astype(np.float32), None)
-
-    def _of(self, which: np.ndarray) -> np.ndarray:
-        return self._rows if len(which) == len(self._rows) else self._rows[which]

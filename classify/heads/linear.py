@@ -64,12 +64,14 @@ def _solved(
     fitted = np.zeros((len(together), rows), bool)
     for mask, fold in zip(fitted, together, strict=True):
         mask[fold.fit_rows] = True
-    design = Turned(rows, together) if together[0].turn is not None else Shared(problem.features, together, problem.threads)
+    threads, turned = problem.threads, together[0].turn is not None
+    design = Turned(rows, together, threads) if turned else Shared(problem.features, together, threads)
     solver = Solver(
         design, loss, problem.labels, problem.classes, fitted,
-        threads=problem.threads, tolerance=tolerance, max_iter=max_iter,
+        threads=threads, tolerance=tolerance, max_iter=max_iter,
     )  # fmt: skip
-    yield from solver.path(path)
+    with threadpool_limits(1, "blas"):  # the solver's threads are its own: BLAS's wait spinning, and double its time
+        yield from solver.path(path)
 
 
 def _batches(problem: Problem) -> Iterator[list[Fold]]:

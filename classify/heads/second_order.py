@@ -39,24 +39,39 @@ class Model:
 
     def apply(self, vectors: np.ndarray, which: np.ndarray) -> np.ndarray:
         """The inverse times vectors (folds, k, r + 1), which end in the intercept's, of the folds numbered `which`."""
-        mixing, axes = self.mixing[which], self.basis.vectors
-        inside = mixing.transpose(0, 2, 1) @ vectors
-        weights = np.ascontiguousarray(inside[..., :-1])
-        out = np.empty_like(inside)
-        if axes is None:
-            out[..., :-1] = weights * self.along[which]
+        weights, turned, bias = self._inside(vectors, which)
+        turned *= self._along(which)
+        out = np.empty_like(vectors)
+        if self.basis.vectors is None:
+            out[..., :-1] = turned
         else:
             count, outputs, width = weights.shape
-            turned = (weights.reshape(-1, width) @ axes).reshape(count, outputs, -1)
-            if axes.shape[1] < width:
-                turned *= self.along[which] - self.rest[which][..., None]
-                out[..., :-1] = weights * self.rest[which][..., None]
-            else:
-                turned *= self.along[which]
-                out[..., :-1] = 0
-            out[..., :-1] += (turned.reshape(count * outputs, -1) @ axes.T).reshape(weights.shape)
-        out[..., -1] = inside[..., -1] * self.bias[which]
-        return np.asarray(mixing @ out)
+            out[..., :-1] = (turned.reshape(count * outputs, -1) @ self.basis.vectors.T).reshape(weights.shape)
+            if turned.shape[2] < width:
+                out[..., :-1] += weights * self.rest[which][..., None]
+        out[..., -1] = bias * self.bias[which]
+        return np.asarray(self.mixing[which] @ out)
+
+    def square(self, vectors: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """The inner products (folds,) of vectors with the inverse times themselves."""
+        weights, turned, bias = self._inside(vectors, which)
+        out = dot(turned, turned * self._along(which)) + dot(bias, bias * self.bias[which])
+        if turned.shape[2] < weights.shape[2]:
+            out += dot(weights, weights * self.rest[which][..., None])
+        return out
+
+    def _inside(self, vectors: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vectors by class combinations: weights (folds, k, r), these along the basis (folds, k, q), biases (folds, k)."""
+        inside = self.mixing[which].transpose(0, 2, 1) @ vectors
+        weights, axes = np.ascontiguousarray(inside[..., :-1]), self.basis.vectors
+        if axes is None:
+            return weights, weights, inside[..., -1]
+        return weights, (weights.reshape(-1, weights.shape[2]) @ axes).reshape(*weights.shape[:2], -1), inside[..., -1]
+
+    def _along(self, which: np.ndarray) -> np.ndarray:
+        """What multiplies each pair of a class combination and a direction of the basis."""
+        axes, along = self.basis.vectors, self.along[which]
+        return along if axes is None or axes.shape[1] == axes.shape[0] else along - self.rest[which][..., None]
 
     def direction(self, gradient: np.ndarray, pairs: Sequence[Pair], which: np.ndarray) -> np.ndarray:
         """Minus the inverse Hessian times the gradient, by the two loops of L-BFGS (Nocedal 1980) about this model."""
@@ -70,7 +85,7 @@ class Model:
         out = self.apply(rest, which)
         if kept:  # the model's scale is that of the last turn
             step, turn, _, inverse = kept[0]
-            modelled = inverse * dot(turn, self.apply(turn, which))
+            modelled = inverse * self.square(turn, which)
             out = times(np.divide(1, modelled, out=np.ones_like(inverse), where=modelled > 0), out)
         for step, turn, share, inverse in reversed(kept):
             out += times(share - dot(turn, out) * inverse, step)

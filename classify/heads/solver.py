@@ -13,6 +13,7 @@ of the rows with the search directions of all folds and classes, and one of all 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -159,7 +160,7 @@ class Solver:
         state.gradient = self._gradient(state, penalty)
         for _ in range(self._max_iter):
             evaluations += len(state.which)
-            direction = model.direction(state.gradient, state.pairs, state.which)
+            direction = self._direction(pool, model, state)
             slope = dot(state.gradient, direction)
             value = self._objective(state, penalty)
             small = -slope <= 2 * self._tolerance * value
@@ -177,6 +178,16 @@ class Solver:
         else:
             ended(np.ones(len(state.which), bool), np.zeros(len(state.which), bool))
         return Solution(points[..., :-1], points[..., -1], logits, objective, converged, evaluations), points, pairs
+
+    def _direction(self, pool: ThreadPoolExecutor, model: Model, state: _State) -> np.ndarray:
+        """Where every fold goes next; each thread has folds of its own."""
+        ends = np.linspace(0, len(state.which), min(self._threads, len(state.which)) + 1).astype(int)
+
+        def work(here: slice) -> np.ndarray:
+            pairs = [(step[here], turn[here]) for step, turn in state.pairs]
+            return model.direction(state.gradient[here], pairs, state.which[here])
+
+        return np.concatenate(list(pool.map(work, itertools.starmap(slice, itertools.pairwise(ends)))))
 
     def _search(self, pool: ThreadPoolExecutor, state: _State, direction: np.ndarray, penalty: float) -> np.ndarray:
         """Move every fold along its direction to where the slope is next to nothing; a mask of those that moved."""
