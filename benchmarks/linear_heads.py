@@ -59,7 +59,9 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def grid(features: np.ndarray, labels: np.ndarray, folds: Any, path: list[float], jobs: int, tol: float) -> np.ndarray:
+def grid(
+    features: np.ndarray, labels: np.ndarray, folds: Any, path: list[float], jobs: int, tol: float = 1e-4
+) -> np.ndarray:
     """Accuracies (C,) of scikit-learn's grid search."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -75,8 +77,9 @@ def path_of(features: np.ndarray, labels: np.ndarray, folds: Any, path: list[flo
     """Accuracies (C,) of scikit-learn's `LogisticRegressionCV`, which starts each C from the last."""
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", FutureWarning)
         model = LogisticRegressionCV(Cs=path, cv=folds, max_iter=1000, tol=tol, n_jobs=jobs, refit=False, scoring="accuracy")
         model.fit(StandardScaler().fit_transform(features), labels)
@@ -106,7 +109,6 @@ def main() -> None:
     parser.add_argument("--peer-tol", type=float, default=1e-4)
     options = parser.parse_args()
     from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits
 
     cores = len(os.sched_getaffinity(0))
     if options.features:
@@ -137,10 +139,8 @@ def main() -> None:
         after = peak()
         for name in options.peers:
             began = time.perf_counter()
-            with threadpool_limits(1):
-                tables[name] = (grid if name == "grid" else path_of)(
-                    features, labels, folds, chosen, cores, options.peer_tol
-                )
+            peer = grid if name == "grid" else path_of
+            tables[name] = peer(features, labels, folds, chosen, cores, options.peer_tol)
             peers[name].append((time.perf_counter() - began) * len(path) / len(chosen))
     seconds = statistics.median(taken)
     accuracy = {value: score.accuracy for value, score in zip(path, ours, strict=True)}
