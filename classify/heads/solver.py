@@ -27,7 +27,7 @@ from .second_order import Model, Pair, dot, grown, times
 
 TOLERANCE = 3e-6  # of the objective, that a step would still gain by the model
 MAX_ITER = 500
-_MEMORY = 10
+_PAIRS = 1 << 27  # bytes of steps and turns to remember: of up to 40, and of 8 at least
 _STEPS = 8  # trial steps of a line search
 _NEVER = -1e30  # the logit of a class that a fold has no row of
 _CHUNK = 1 << 16  # logits worked on at once: they stay in a core's cache
@@ -107,6 +107,7 @@ class Solver:
         self._fitted = fitted.astype(np.float32)
         self._outputs = loss.outputs(classes)
         self._rows = fitted.sum(axis=1).astype(np.float32)
+        self._memory = min(40, max(8, _PAIRS // (8 * len(fitted) * self._outputs * (design.width + 1))))
         self._basis = design.basis()
         self._floor = np.zeros((len(fitted), self._outputs, 1), np.float32)
         if self._outputs == classes:
@@ -140,7 +141,7 @@ class Solver:
 
     def _solved(self, pool: ThreadPoolExecutor, state: _State, penalty: float) -> tuple[Solution, np.ndarray, list[Pair]]:
         count = len(state.which)
-        pairs = [(np.zeros_like(state.point), np.zeros_like(state.point)) for _ in range(_MEMORY)]
+        pairs = [(np.zeros_like(state.point), np.zeros_like(state.point)) for _ in range(self._memory)]
         points, logits = np.empty_like(state.point), np.empty_like(state.logits)
         objective, converged, evaluations = np.empty(count), np.zeros(count, bool), 0
         curvatures = [
@@ -230,7 +231,7 @@ class Solver:
         before = state.gradient
         state.gradient = self._gradient(state, penalty)
         turn = state.gradient - before
-        state.pairs = [*state.pairs, (taken, turn)][-_MEMORY:]
+        state.pairs = [*state.pairs, (taken, turn)][-self._memory :]
         return np.asarray(best > 0)
 
     def _trial(
