@@ -303,3 +303,44 @@ def test_scores_are_in_the_order_of_the_settings_given() -> None:
     back = logreg.cross_validate(given, [{"C": 1.0}, {"C": 0.01}], 0)
     assert [score.log_loss for score in forth] == pytest.approx([score.log_loss for score in reversed(back)])
     assert forth[0].log_loss != pytest.approx(forth[1].log_loss, abs=1e-3)
+
+
+@pytest.mark.parametrize(("loss", "classes"), [(Multinomial(), 4), (Logistic(), 2)])
+def test_losses_far_down_keep_their_digits(loss: Loss, classes: int) -> None:
+    """Rows that are classified rightly by far: 1 - p is 1e-7 and less, which float32 does not have beside 1."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, classes, 200)
+    logits = random.normal(size=(loss.outputs(classes), 200)).astype(np.float32)
+    margins = random.uniform(-5, 40, 200).astype(np.float32)
+    if classes == 2:
+        logits[0] += np.where(labels == 1, margins, -margins)
+        both = np.stack([np.zeros(200), logits[0].astype(np.float64)])
+    else:
+        logits[labels, np.arange(200)] += margins
+        both = logits.astype(np.float64)
+    for row in range(200):
+        weights = (np.arange(200) == row).astype(np.float32)
+        found, residual = loss.evaluate(logits.copy(), labels, weights)
+        rest = np.delete(both[:, row], labels[row]) - both[labels[row], row]
+        expected = np.log1p(np.exp(rest).sum())
+        own = residual[0, row] * (1 if labels[row] else -1) if classes == 2 else residual[labels[row], row]
+        assert found == pytest.approx(expected, rel=1e-5)
+        assert own == pytest.approx(np.expm1(-expected), rel=1e-5)
+
+
+def test_wide_rows_that_are_separated_by_far_converge_at_every_strength() -> None:
+    """Their loss is less than 1e-5 a row: it must not be lost in rounding."""
+    random = np.random.default_rng(3)
+    labels = np.arange(120) % 4
+    rows = (
+        random.normal(size=(120, 2000)).astype(np.float32) + 0.3 * random.normal(size=(4, 2000)).astype(np.float32)[labels]
+    )
+    given = Problem.of(rows, labels, [])
+    scaled = StandardScaler().fit_transform(rows.astype(np.float64))
+    for penalty in (1e2, 1e4):
+        back, weights, bias = linear.fit(given, Multinomial(), penalty)
+        in_columns = np.vstack([part for _, part in back.back(weights)]).T
+        model = peer(scaled, labels, penalty)
+        least = objective(model.coef_, model.intercept_, scaled, labels, penalty)
+        found = objective(in_columns, bias.astype(np.float64), scaled, labels, penalty)
+        assert -1e-3 < found / least - 1 < 1e-4

@@ -13,7 +13,7 @@ from ..matrix import Matrix
 from .scaling import Parts, Statistics
 
 _READ = 1 << 24  # bytes of float32 that a thread reads at once
-_COLUMNS = 512  # in one product: short float32 sums, in the processor's cache
+_COLUMNS = 2048  # in one product: short float32 sums
 _EXACT = 4  # times as many columns as rows, below which products are in float64: the least eigenvalues may matter there
 
 

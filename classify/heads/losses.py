@@ -39,17 +39,20 @@ class Multinomial:
         highest = logits.max(axis=0)
         own = logits[labels, places] - highest
         powers = np.exp(np.subtract(logits, highest, out=logits), out=logits)
-        total = powers.sum(axis=0)
+        right = np.exp(own)
+        powers[labels, places] = 0
+        others = powers.sum(axis=0)  # apart from the row's own class: 1 - p has no digits left where p is nearly 1
         fitted = weights > 0  # the label of a row that is scored may be one that no row fitted on has
-        loss = float((np.log(total)[fitted] - own[fitted]).sum(dtype=np.float64))
-        powers *= weights / total
-        powers[labels, places] -= weights
+        loss = float((np.log1p(others + (right - 1))[fitted] - own[fitted]).sum(dtype=np.float64))
+        share = weights / (right + others)
+        powers *= share
+        powers[labels, places] = -others * share
         return loss, powers
 
     def curvature(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """See `Loss`."""
         _, residual = self.evaluate(logits.copy(), labels, weights)
-        residual[labels, np.arange(len(labels))] += weights
+        residual[labels, np.arange(len(labels))] += weights  # p, the probabilities
         mean = residual.sum(axis=1, dtype=np.float64) / weights.sum()
         return np.asarray(np.diag(mean) - (residual @ residual.T).astype(np.float64) / weights.sum())
 
@@ -64,10 +67,12 @@ class Logistic:
 
     def evaluate(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
         """See `Loss`."""
+        targets = _targets(labels, 1)
+        right = targets * logits
         powers = np.exp(-np.abs(logits))
-        rows = np.maximum(logits, 0) + np.log1p(powers) - labels * logits
-        positive = np.where(logits >= 0, 1, powers) / (1 + powers)
-        return float((rows * weights).sum(dtype=np.float64)), ((positive - labels) * weights).astype(np.float32)
+        rows = np.maximum(-right, 0) + np.log1p(powers)
+        wrong = np.where(right >= 0, powers, 1) / (1 + powers)
+        return float((rows * weights).sum(dtype=np.float64)), (-targets * wrong * weights).astype(np.float32)
 
     def curvature(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """See `Loss`."""
