@@ -14,6 +14,7 @@ from ..extract.extraction import Extracted, extract_all
 from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.taps import Tap
+from ..extract.workers import Order, extract_apart
 from .export import Exported, export
 from .family import Family
 from .run import Run
@@ -127,6 +128,30 @@ def extract_taps(
     for each in done:
         each.images = images
     return done
+
+
+def extract_taps_apart(
+    devices: Sequence[str],
+    data: Path,
+    limit: int | None,
+    requests: Sequence[Request],
+    patterns: Sequence[str],
+    cache: Path,
+    *,
+    pools: Sequence[str] = (),
+    batch_size: int = 32,
+    views: Views | None = None,
+    jobs: int | None = None,
+    progress: Stages,
+) -> list[list[Extracted]]:
+    """What a worker on each of `devices` did of `extract_taps`, in its order; [] without devices. Raises as `extract_on`."""
+    if not devices:
+        return []
+    options: dict[str, Any] = {"pools": pools, "batch_size": batch_size}
+    if views is not None:
+        options |= {"views": views.count, "policy": Policy.parse(views.policy)}
+    asked = [Order(data, limit, together, taps, cache, options) for together, taps in orders(requests, patterns)]
+    return extract_apart(devices, asked, jobs, progress)
 
 
 def orders(requests: Sequence[Request], patterns: Sequence[str]) -> list[tuple[list[Request], list[str]]]:

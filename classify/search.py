@@ -29,6 +29,17 @@ class Search:
     trials: int = TRIALS
     seed: int = 0
 
+    @classmethod
+    def parse(cls, kind: str, trials: int | None, seed: int) -> Search:
+        """The search of `--search KIND --trials N`; raises `HeadError`."""
+        if kind not in KINDS:
+            raise HeadError(f"--search: expected one of {', '.join(KINDS)}, found {kind!r}")
+        if trials is not None and kind == "grid":
+            raise HeadError("--trials: a grid is tried whole; give --search random or halving as well")
+        if trials is not None and trials < 1:
+            raise HeadError(f"--trials: expected at least 1, found {trials}")
+        return cls(kind, trials or TRIALS, seed)
+
     def family(self, name: str, options: Mapping[str, str]) -> Family:
         """The family with the settings to try; raises `HeadError`.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..cache.errors import DataError
+from ..extract.augment import Policy
 from .matrix import Matrix, Part, Stored
 
 
@@ -23,6 +25,15 @@ class Views:
     policy: str = ""
     version: str = ""
     average: bool = False
+
+    @classmethod
+    def of(cls, count: int, policy: Policy | None, average: bool = False) -> Views | None:
+        """So many views by `policy`, None without one; raises `DataError` where there are none to average."""
+        if policy is not None:
+            return cls(count, str(policy), policy.version, average)
+        if average:
+            raise DataError("--average-views: there are no views to average; give --views and --augment")
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -81,6 +81,13 @@ class Kind:
         return numbers
 
 
+def policy_of(views: int, text: str | None) -> Policy | None:
+    """How so many views are made, None without any; raises `DataError` for the one without the other."""
+    if (views > 0) != (text is not None):
+        raise DataError("--augment: give both --views and --augment, or neither")
+    return None if text is None else Policy.parse(text)
+
+
 @dataclass(frozen=True)
 class Policy:
     """What is done to each view: operations with their strengths in thousandths, in the order in which they are done."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def parse(texts: list[str]) -> list[str]:
             raise DeviceError(f"device {name!r}: expected auto, cpu, gpu or gpu:N; `humeris doctor` lists what there is")
     every = [f"gpu:{number}" for number in range(len(_gpus()))] or ["gpu"]
     return [device for name in names for device in (every if name == "gpu" else [name])] or ["auto"]
+
+
+def choose(texts: Sequence[str]) -> list[str]:
+    """The devices that each get a worker, where several are asked for; else [], and this process is to `use` the one."""
+    devices = parse(list(texts) or ["auto"])
+    if len(devices) > 1:
+        return devices
+    use(devices[0])
+    return []
 
 
 def use(name: str) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -63,6 +63,23 @@ def extract_on(devices: Sequence[str], order: Order, jobs: int | None, progress:
     finally:
         news.put(None)
         listener.join(5)
+
+
+def extract_apart(
+    devices: Sequence[str], orders: Sequence[Order], jobs: int | None, progress: Callable[[str], Progress]
+) -> list[list[Extracted]]:
+    """What each worker did of all `orders`, one after the other; [] without devices. Raises as `extract_on`."""
+    if not devices:
+        return []
+    parts = [extract_on(devices, order, jobs, progress(" + ".join(devices))) for order in orders]
+    return [[each for part in worker for each in part] for worker in zip(*parts, strict=True)]
+
+
+def add_all(totals: Sequence[Extracted], apart: Sequence[Sequence[Extracted]]) -> None:
+    """Count in `totals` what workers did, each of which did the same requests in the same order."""
+    for parts in apart:
+        for total, part in zip(totals, parts, strict=True):
+            add(total, part)
 
 
 def add(total: Extracted, part: Extracted) -> None:
