@@ -1,0 +1,54 @@
+"""The command line: parse, one library call, render.
+
+A command lies in the file of its stage: `extract`, `classify`, `cache`. The options they share are in `options`, what they
+say on the terminal in `terminal`, and what is said of a wrong command line in `usage`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from . import cache, classify, extract
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Frozen pretrained networks run once, light heads swept over their activations, one model out."""
+    if version:
+        print(f"humeris {__version__}")
+        raise typer.Exit
+
+
+for _command in (
+    classify.demo,
+    classify.run,
+    extract.extract,
+    classify.sweep,
+    classify.rank,
+    classify.export,
+    classify.predict,
+    extract.backbones,
+    extract.layers,
+    extract.doctor,
+):
+    app.command()(_command)
+app.add_typer(cache.app, name="cache")
+
+
+def main() -> None:
+    """The `humeris` command. Names that are not UTF-8 go out as they came in."""
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command began
+        sys.exit(130)

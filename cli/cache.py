@@ -1,0 +1,120 @@
+"""The commands `humeris cache …`: look after the cache of activations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .terminal import render, reported, stages
+
+app = typer.Typer(no_args_is_help=True, help="Look after the cache of activations.")
+
+
+@app.command("list")
+@reported
+def cache_list(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
+    """List the extractions in the cache."""
+    from ..cache import text
+    from ..cache.inventory import inventory
+    from ..cache.store import Store
+
+    return render(inventory(Store(cache)), as_json, False, text.inventory)
+
+
+@app.command("info")
+@reported
+def cache_info(
+    name: Annotated[str, typer.Argument(metavar="EXTRACTION", help="Its folder's name, or the beginning of it.")],
+    cache: options.CacheFolder = None,
+    as_json: options.Json = False,
+) -> int:
+    """Show how an extraction was made and what it holds."""
+    from ..cache import text
+    from ..cache.inventory import info
+    from ..cache.store import Store
+
+    return render(info(Store(cache), name), as_json, False, text.info)
+
+
+@app.command("verify")
+@reported
+def cache_verify(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
+    """Check every file against its digest; damaged ones are set aside and will be computed again."""
+    from ..cache import text
+    from ..cache.inventory import verify
+    from ..cache.store import Store
+
+    with Store(cache, write=True) as store:
+        found = verify(store)
+    return render(found, as_json, False, text.verified)
+
+
+@app.command("prune")
+@reported
+def cache_prune(
+    older_than: Annotated[
+        str | None,
+        typer.Option(envvar="HUMERIS_OLDER_THAN", metavar="AGE", help="Remove taps that got no new rows for 30d, 12h, 2w …"),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(envvar="HUMERIS_MAX_SIZE", metavar="SIZE", help="Remove the oldest taps until the rest fits in 10GB …"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what would go; remove nothing.")
+    ] = False,
+    cache: options.CacheFolder = None,
+    as_json: options.Json = False,
+) -> int:
+    """Make room: remove taps, oldest first, and what damage and killed processes left.
+
+    A tap goes or stays whole. Its age is the time since rows were last added to it, not since it was last read, which no
+    disk tells reliably. What is removed is computed again when it is next needed.
+    """
+    from ..cache import text
+    from ..cache.prune import parse_age, parse_size, prune
+    from ..cache.store import Store
+
+    if older_than is None and max_size is None:
+        raise typer.BadParameter("give --older-than, --max-size or both", param_hint="--older-than")
+    age = None if older_than is None else parse_age(older_than)
+    size = None if max_size is None else parse_size(max_size)
+    with Store(cache, write=True) as store:
+        found = prune(store, older_than=age, max_bytes=size, dry_run=dry_run)
+    return render(found, as_json, False, text.pruned)
+
+
+@app.command("export")
+@reported
+def cache_export(
+    data: options.Data,
+    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The HDF5 file.")],
+    backbone: options.Backbones = None,
+    layer: options.Layers = None,
+    pool: options.Pools = None,
+    weights: options.Weights = None,
+    image_size: options.Size = None,
+    precision: options.Precision = "float32",
+    cache: options.CacheFolder = None,
+    jobs: options.Jobs = None,
+    seed: options.Seed = 0,
+    limit: options.Limit = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Write the cached features of DATA as one portable HDF5 file, a dataset per tap."""
+    from ..cache.store import Store
+    from ..extract import text
+    from ..extract.images import load_images
+    from ..extract.portable import export as export_portable
+
+    requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
+    if len(requests) > 1:
+        raise typer.BadParameter("give one backbone: a file holds the features of one", param_hint="-b")
+    with Store(cache) as store, stages(as_json or quiet) as stage:
+        images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
+        done = export_portable(images, requests[0], layer or [], store, out, pool or [])
+    return render({"data": images.summary(), "exported": done.to_dict()}, as_json, quiet, text.portable)
