@@ -13,8 +13,10 @@ import typer
 
 from .. import __version__
 from . import cache, classify, extract
+from .usage import Commands
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -262,7 +262,7 @@ def test_a_number_out_of_range_is_a_usage_error(arguments: tuple[str, str], few:
     result = humeris("run", few, *arguments)
     assert result.code == 2
     assert "Traceback" not in result.err
-    assert "Invalid value for '" in result.err
+    assert result.err.startswith("humeris: invalid value for '")
     assert arguments[0] in result.err
 
 

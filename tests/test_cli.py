@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.main import get_command
 
 import humeris as package
@@ -205,28 +206,113 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(
     assert as_json.err == result.err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("extract",),
-        ("fly",),
-        ("extract", ".", "--batch-size", "0"),
-        ("extract", ".", "--batch-size", "many"),
-        ("extract", ".", "-j", "0"),
-        ("extract", ".", "--limit", "0"),
-        ("extract", ".", "--unknown"),
-        ("predict", "m.keras", ".", "--top", "0"),
-        ("predict", "m.keras"),
-        ("export", "run"),
-    ],
-    ids=" ".join,
-)
-def test_a_wrong_usage_is_exit_code_2_without_a_traceback(words: tuple[str, ...], humeris: Callable[..., Any]) -> None:
+WRONG = {
+    ("extract",): "missing argument 'DATA': expected class or split folders, a CSV, ",
+    ("predict", "m.keras"): "missing argument 'IMAGES…': expected image files, or folders of them; ",
+    ("export", "run"): "missing option '--out' / '-o' (env var: 'HUMERIS_OUT'): expected the model file, NAME.keras; ",
+    ("fly",): "no such command 'fly'; ",
+    ("extrct",): "no such command 'extrct'. Did you mean 'extract', 'export'? ",
+    ("cache", "lst"): "no such command 'lst'. Did you mean 'list'? ",
+    ("extract", ".", "--unknown"): "no such option: --unknown; ",
+    ("sweep", ".", "--haed", "logreg"): "no such option: --haed (Possible options: --head",
+    ("--hepl",): "no such option: --hepl (Possible options: --help)",
+    ("extract", ".", "-b"): "option '-b' requires an argument; ",
+    ("extract", ".", "--dry-run=3"): "option '--dry-run' does not take a value; ",
+    ("cache", "list", "more"): "got unexpected extra argument(s) (more); ",
+    ("extract", ".", "--batch-size", "0"): "greater than or equal to 1, found '0'; ",
+    ("extract", ".", "--batch-size", "many"): "valid integer, unable to parse string as an integer, found 'many'; ",
+    ("extract", ".", "-j", "0"): "greater than or equal to 1, found '0'; ",
+    ("extract", ".", "--limit", "0"): "invalid value for '--limit' (env var: 'HUMERIS_LIMIT'): ",
+    ("predict", "m.keras", ".", "--top", "0"): "greater than or equal to 1, found '0'; ",
+    (
+        "predict",
+        "m.keras",
+        ".",
+        "--format",
+        "xml",
+    ): "value for --format: expected table, csv or jsonl, found 'xml'; ",
+    ("cache", "prune"): "give --older-than, --max-size or both; ",
+    ("cache", "export", ".", "-b", "nano", "-b", "nano", "-o", "f.h5"): "give one backbone: ",
+}
+
+
+def helpful(words: tuple[str, ...]) -> str:
+    """The command that lists what could have been typed."""
+    known = [count for count in (1, 2) if words[:count] in COMMANDS or words[:count] == ("cache",)]
+    return " ".join(["humeris", *words[: max(known, default=0)], "--help"])
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_a_wrong_usage_is_one_line_that_says_what_is_wrong_and_where_to_look(
+    words: tuple[str, ...], humeris: Callable[..., Any]
+) -> None:
     result = humeris(*words)
-    assert result.code == 2
-    assert result.out == ""
-    assert "Traceback" not in result.err
-    assert result.err
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("humeris: ")
+    assert WRONG[words] in result.err
+    assert result.err.endswith(f"ee `{helpful(words)}`\n")
+    assert result.err.count("\n") == 1
+
+
+JSON_LAST = [words for words in WRONG if words[-1] not in {"-b", "xml"}]  # -b would take it, and a format goes without
+
+
+@pytest.mark.parametrize("words", JSON_LAST, ids=" ".join)
+def test_a_wrong_usage_with_json_is_a_document_of_the_same_words(
+    words: tuple[str, ...], humeris: Callable[..., Any]
+) -> None:
+    line = humeris(*words).err
+    result = humeris(*words, "--json")
+    assert (result.code, result.err) == (2, line)
+    assert result.json == {"error": line.removeprefix("humeris: ").rstrip("\n")}
+
+
+def test_json_from_the_environment_is_for_wrong_usage_too(
+    humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUMERIS_JSON", "true")
+    assert list(humeris("extract").json) == ["error"]
+    monkeypatch.setenv("HUMERIS_JSON", "0")
+    assert humeris("extract").out == ""
+
+
+def test_a_word_after_two_dashes_asks_for_no_json(humeris: Callable[..., Any]) -> None:
+    result = humeris("predict", "m.keras", "--unknown", "--", "--json")
+    assert (result.code, result.out) == (2, "")
+
+
+def test_the_command_itself_says_the_same_of_a_wrong_usage(humeris: Callable[..., Any]) -> None:
+    words = ("sweep", ".", "--haed", "logreg", "--json")
+    done, here = python(MAIN, *words), humeris(*words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, here.out, here.err)
+
+
+def test_an_end_of_the_input_is_one_line_and_exit_code_1(
+    humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from humeris.cache import inventory
+
+    def ended(*_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(inventory, "inventory", ended)
+    result = humeris("cache", "list")
+    assert (result.code, result.out, len(result.err.split("\n"))) == (1, "", 3)
+
+
+def test_errors_of_usage_reach_a_program_that_asks_for_them() -> None:
+    with pytest.raises(typer.BadParameter) as error:
+        get_command(app).main(["extract"], standalone_mode=False)
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("humeris swe", "sweep"), ("humeris cache pr", "prune"), ("humeris run --hea", "--head")]
+)
+def test_the_shell_completes_commands_and_options(typed: str, completed: str) -> None:
+    asked = {"_HUMERIS_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = python(MAIN, **asked)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [completed], "")
 
 
 def test_the_version_is_printed(humeris: Callable[..., Any]) -> None:
@@ -274,6 +360,11 @@ def test_names_cannot_move_the_cursor_or_forge_lines(
         ("export", tmp_path / HOSTILE, "-o", "m.keras"),
         ("predict", tmp_path / f"{HOSTILE}.keras", "."),
         ("cache", "info", HOSTILE, "--cache", cache),
+        (HOSTILE,),
+        ("cache", "list", HOSTILE),
+        ("extract", photos, f"--{HOSTILE}"),
+        ("extract", photos, "--limit", HOSTILE),
+        ("predict", "m.keras", photos, "--format", HOSTILE),
     ]
     codes = []
     for line in lines:
@@ -282,7 +373,7 @@ def test_names_cannot_move_the_cursor_or_forge_lines(
         assert_harmless(result.out)
         assert_harmless(result.err)
         assert "Traceback" not in result.err
-    assert codes == [1, 1, 1, 1, 0, 0, 0, 0, *[2] * 9]
+    assert codes == [1, 1, 1, 1, 0, 0, 0, 0, *[2] * 14]
 
 
 def test_predictions_of_hostile_names_are_harmless_in_the_table(
@@ -360,7 +451,19 @@ def test_an_interruption_says_how_to_go_on_and_exits_with_130(tmp_path: Path) ->
     assert done.stderr.splitlines() == [expected]
 
 
-def test_no_arguments_show_the_help(humeris: Callable[..., Any]) -> None:
-    result = humeris()
-    assert "Usage: " in result.out + result.err
-    assert "extract" in result.out + result.err
+@pytest.mark.parametrize(("words", "named"), [((), "extract"), (("cache",), "prune")], ids=["humeris", "humeris cache"])
+def test_no_arguments_show_the_help_and_nothing_else(
+    words: tuple[str, ...], named: str, humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUMERIS_JSON", "1")
+    result = humeris(*words)
+    assert (result.code, result.err) == (2, "")
+    assert result.out.strip().startswith("Usage: ")
+    assert named in result.out
+
+
+def test_without_rich_help_is_plain_and_errors_are_the_same() -> None:
+    done = python(MAIN, TYPER_USE_RICH="0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: humeris ")
+    assert python(MAIN, "extract", TYPER_USE_RICH="0").stderr == python(MAIN, "extract").stderr != ""
