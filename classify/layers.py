@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from .neighbours import top
+
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "silu", "mish", "gelu", "softmax")
 WEIGHTS = ("uniform", "distance")
 _SIMILARITIES = 1 << 22  # in memory at a time
@@ -201,22 +203,6 @@ def restored(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], n
     values = {name: arrays[f"{name}{number}"] for name in kind.numbers} | {name: description[name] for name in kind.texts}
     layer: Layer = kind(**values)
     return layer
-
-
-def top(similarity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest of each row (n, m), largest first, and where they are; of equals the first."""
-    columns = similarity.shape[1]
-    if count < columns:
-        chosen = np.argpartition(similarity, columns - count, axis=1)[:, columns - count :]
-        least = np.take_along_axis(similarity, chosen, axis=1).min(axis=1, keepdims=True)
-        for row in np.nonzero((similarity >= least).sum(axis=1) > count)[0]:  # equals on the edge: the first ones
-            chosen[row] = np.argsort(-similarity[row], kind="stable")[:count]
-        chosen.sort(axis=1)
-    else:
-        chosen = np.broadcast_to(np.arange(columns), similarity.shape)
-    values = np.take_along_axis(similarity, chosen, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(chosen, order, axis=1)
 
 
 def votes(similarity: np.ndarray, labels: np.ndarray, classes: int, weights: str) -> np.ndarray:

@@ -87,9 +87,8 @@ def _widest(development: Matrix, middle: np.ndarray, tested: int) -> float:
     itself[:, -1] |= ~itself.any(axis=1)  # behind equal rows
     gaps, _ = _gaps(others[~itself].reshape(len(some), -1))
     median = float(np.median(gaps))
-    return (
-        _ratio(_FALSE_ALARMS / tested, _dimension(median)) if 0 < median < 1 else 0.0
-    )  # 1: as far from one as from another
+    lies = 0 < median < 1  # 1: as far from one as from another
+    return _ratio(_FALSE_ALARMS / tested, _dimension(median)) if lies else 0.0
 
 
 def _equal(

@@ -1,8 +1,8 @@
-"""The nearest rows by cosine similarity, found a block of each matrix at a time."""
+"""The nearest rows by cosine similarity, found a block at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -30,16 +30,39 @@ def nearest(
     few = _size(features.shape[1])
     many = min(_ASKED * _ROWS, max(few, int(_SHARE * features.shape[0])))
     for here, ours in unit(queries, asked, middle, many):
-        near, where = np.zeros((len(ours), 0), np.float32), np.zeros((len(ours), 0), np.intp)
-        for there, theirs in unit(features, rows, middle):
-            near = np.hstack([near, ours @ theirs.T])
-            where = np.hstack([where, np.broadcast_to(np.arange(there.start, there.stop), (len(ours), len(theirs)))])
-            if near.shape[1] > kept:
-                top = np.argpartition(-near, kept - 1, axis=1)[:, :kept]
-                near, where = np.take_along_axis(near, top, 1), np.take_along_axis(where, top, 1)
-        order = np.argsort(-near, axis=1, kind="stable")
-        found[here], places[here] = np.take_along_axis(near, order, 1), np.take_along_axis(where, order, 1)
+        found[here], places[here] = among(ours, unit(features, rows, middle), kept)
     return found, places
+
+
+def among(ours: np.ndarray, blocks: Iterable[tuple[slice, np.ndarray]], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows in `blocks` nearest to each of `ours` (n, d), all of length one: (cosines, positions), best first.
+
+    A block is (positions, rows). Both answers are (n, count), or of fewer columns where there are fewer rows; of equals the
+    first come first.
+    """
+    near, where = np.empty((len(ours), 0), np.float32), np.empty((len(ours), 0), np.intp)
+    for there, theirs in blocks:
+        found = ours @ theirs.T
+        seen = np.broadcast_to(np.arange(there.start, there.stop), found.shape)
+        near, chosen = top(np.hstack([near, found]), count)
+        where = np.take_along_axis(np.hstack([where, seen]), chosen, axis=1)
+    return near, where
+
+
+def top(similarity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest of each row (n, m), largest first, and where they are; of equals the first."""
+    columns = similarity.shape[1]
+    if count < columns:
+        chosen = np.argpartition(similarity, columns - count, axis=1)[:, columns - count :]
+        least = np.take_along_axis(similarity, chosen, axis=1).min(axis=1, keepdims=True)
+        tied = np.nonzero((similarity >= least).sum(axis=1) > count)[0]  # equals on the edge: the first ones
+        chosen[tied] = np.argsort(-similarity[tied], axis=1, kind="stable")[:, :count]
+        chosen.sort(axis=1)
+    else:
+        chosen = np.broadcast_to(np.arange(columns), similarity.shape)
+    values = np.take_along_axis(similarity, chosen, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(chosen, order, axis=1)
 
 
 def unit(

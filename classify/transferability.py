@@ -6,14 +6,15 @@ the classes' coordinates along its left singular vectors, which come from the sm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from .layers import votes
 from .matrix import Matrix
 from .neighbours import nearest
+from .problem import Folds
 
 NEIGHBOURS = 5
 _GRID = 128  # first look at the ratio of precisions, in steps of its logarithm
@@ -180,25 +181,21 @@ def _ledoit_wolf(moments: Moments, values: np.ndarray) -> float:
     return 1.0 if noise >= spread else max(0.0, noise / spread)
 
 
-def knn_accuracy(
-    features: Matrix, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]], neighbours: int = NEIGHBOURS
-) -> float:
+def knn_accuracy(features: Matrix, labels: np.ndarray, folds: Folds) -> float:
     """The mean accuracy over folds of the vote of the nearest rows by cosine similarity; a tie goes to the first class.
 
-    It is scikit-learn's `KNeighborsClassifier(neighbours, metric="cosine")`, with fewer neighbours where a fold has fewer
+    It is scikit-learn's `KNeighborsClassifier(NEIGHBOURS, metric="cosine")`, with fewer neighbours where a fold has fewer
     rows.
     """
-    return float(np.mean([_fold_accuracy(features, labels, fit, score, neighbours) for fit, score in folds]))
+    classes, found = int(labels.max()) + 1, []
+    for fit, score in folds:
+        near, places = nearest(features, score, features, fit, NEIGHBOURS)
+        answers = votes(near, labels[fit][places], classes, "uniform")
+        found.append(float((answers.argmax(axis=1) == labels[score]).mean()))
+    return float(np.mean(found))
 
 
-def _fold_accuracy(features: Matrix, labels: np.ndarray, fit: np.ndarray, score: np.ndarray, neighbours: int) -> float:
-    _, places = nearest(features, score, features, fit, neighbours)
-    votes = np.zeros((len(score), int(labels.max()) + 1), np.intp)
-    np.add.at(votes, (np.arange(len(score))[:, None], labels[fit][places]), 1)
-    return float((votes.argmax(axis=1) == labels[score]).mean())
-
-
-def centroid_accuracy(features: Matrix, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+def centroid_accuracy(features: Matrix, labels: np.ndarray, folds: Folds) -> float:
     """The mean accuracy over folds of the nearest class mean by Euclidean distance: scikit-learn's `NearestCentroid`."""
     classes, found = int(labels.max()) + 1, []
     for fit, score in folds:

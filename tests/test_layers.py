@@ -14,8 +14,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from humeris.cache.errors import RunError
 from humeris.classify.head import Head
-from humeris.classify.layers import ACTIVATIONS, Columns, Dense, Layer, Neighbours, Scale, Unit, top, votes
+from humeris.classify.layers import ACTIVATIONS, Columns, Dense, Layer, Neighbours, Scale, Unit, votes
 from humeris.classify.matrix import Matrix
+from humeris.classify.neighbours import top
 from humeris.classify.stack import apply
 
 WIDTH, CLASSES = 12, 3

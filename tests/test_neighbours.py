@@ -31,6 +31,15 @@ def test_neighbours_and_their_order_are_scikit_learns(
     assert found == pytest.approx(1 - distances, abs=1e-5)
 
 
+@pytest.mark.parametrize("rows", [2048, 2, 1])
+def test_of_equally_near_rows_the_first_come_first_whatever_the_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_ROWS", rows)
+    some = Matrix.of(np.array([[0, 1], [2, 0], [0, 3], [4, 0], [5, 0], [6, 0], [0, 1]]))
+    found, where = nearest(some, np.array([1, 2]), some, np.array([6, 5, 4, 3, 2, 1, 0]), 3)
+    assert where.tolist() == [[1, 2, 3], [0, 4, 6]]
+    assert found.tolist() == [[1.0] * 3] * 2
+
+
 def test_there_are_no_more_neighbours_than_rows() -> None:
     found, where = nearest(Matrix.of(rows_of(3, 0)), np.arange(3), Matrix.of(rows_of(2, 1)), np.arange(2), 5)
     assert found.shape == where.shape == (3, 2)

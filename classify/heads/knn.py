@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..head import Head
-from ..layers import WEIGHTS, Neighbours, Unit, top, votes
+from ..layers import WEIGHTS, Neighbours, Unit, votes
+from ..neighbours import among
 from ..problem import Problem
 from ..trial import Score
 from .fold import Fold, folds, whole
@@ -38,7 +39,7 @@ def cross_validate(
     answers: list[list[np.ndarray]] = [[] for _ in tried]
     most = max(setting["n_neighbors"] for setting in tried)
     for fold in folds(problem):
-        similarity, nearest = neighbours(fold, min(most, len(fold.fit_rows)))
+        similarity, nearest = neighbours(fold, most)
         labels = fold.labels[nearest]
         for each, setting in zip(answers, tried, strict=True):
             count = setting["n_neighbors"]
@@ -66,7 +67,7 @@ def fit(
 
 
 def neighbours(fold: Fold, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and positions (s, count) of the fit rows nearest to each row to score, nearest first, equal ones in order.
+    """Cosines and positions of the `count` fit rows nearest to each row to score, as `among` gives them.
 
     Rows to score stay in memory, and the fit rows pass by in blocks.
     """
@@ -74,11 +75,5 @@ def neighbours(fold: Fold, count: int) -> tuple[np.ndarray, np.ndarray]:
     for places, values in fold.score_blocks():
         rows[places] = values
     rows /= np.maximum(np.sqrt(fold.score_norms()), 1e-12)[:, None]
-    similarity, nearest = np.empty((len(rows), 0), np.float32), np.empty((len(rows), 0), np.intp)
-    for places, values in fold.fit_blocks(max(256, _SIMILARITIES // max(1, len(rows)))):
-        found = rows @ Unit().apply(values).T
-        seen = np.broadcast_to(np.arange(places.start, places.stop), found.shape)
-        similarity, nearest = np.hstack([similarity, found]), np.hstack([nearest, seen])
-        similarity, chosen = top(similarity, min(count, similarity.shape[1]))
-        nearest = np.take_along_axis(nearest, chosen, axis=1)
-    return similarity, nearest
+    blocks = fold.fit_blocks(max(256, _SIMILARITIES // max(1, len(rows))))
+    return among(rows, ((places, Unit().apply(values)) for places, values in blocks), count)
