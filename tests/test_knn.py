@@ -77,4 +77,7 @@ def test_settings_are_every_combination() -> None:
         {"n_neighbors": 1, "weights": "distance"},
         {"n_neighbors": 5, "weights": "distance"},
     ]
+    assert knn.settings({"n_neighbors": [5, 1], "weights": ("distance",)}) == knn.settings(
+        {"n_neighbors": "5/1", "weights": "distance"}
+    )
     assert len(knn.settings({})) == 6

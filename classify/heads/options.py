@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,7 +40,7 @@ class Numbers:
         else:
             bounds = f"{'above' if self.open else 'of at least'} {self.least:g}"
         kind = "whole numbers" if self.kind is int else "numbers"
-        return " or ".join([f"{kind} {bounds}", *self.words])
+        return f"{' or '.join([f'{kind} {bounds}', *self.words])}, one or as a/b/c"
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,29 @@ class Words:
         return text
 
     def __str__(self) -> str:
-        return " or ".join(self.allowed)
+        return f"{' or '.join(self.allowed)}, one or as a/b/c"
 
 
-Option: TypeAlias = Numbers | Words
+@dataclass(frozen=True)
+class Parsed:
+    """What `value` makes of a text; it raises `ValueError` or `KeyError` where that is not what is `expected`."""
+
+    default: tuple[Any, ...]
+    value: Callable[[str], Any]
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.expected}, or a/b/c for several"
+
+
+Option: TypeAlias = Numbers | Words | Parsed
 
 
 def combinations(head: str, known: Mapping[str, Option], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination of the options' values, numbers ascending and each once; raises `HeadError`."""
+    """Every combination of the options' values, each once; raises `HeadError`.
+
+    Values are given as one, a list, or `a/b/c`. Those of `Numbers` and `Words` are sorted.
+    """
     if unknown := sorted(set(options) - set(known)):
         plural = "an option of " if len(known) > 1 else "the option "
         raise HeadError(f"head {head}: expected {plural}{', '.join(known)}; found {unknown[0]!r}")
@@ -73,9 +88,13 @@ def combinations(head: str, known: Mapping[str, Option], options: Mapping[str, A
         if name not in options:
             lists.append(option.default)
             continue
+        given = options[name]
+        texts = [str(value) for value in given] if isinstance(given, list | tuple) else str(given).split("/")
         try:
-            values = dict.fromkeys(option.value(text.strip()) for text in str(options[name]).split("/"))
-        except ValueError as error:
-            raise HeadError(f"head {head}: expected {name} as {option}, one or as a/b/c; found {options[name]!r}") from error
-        lists.append(sorted(values, key=lambda value: (isinstance(value, str), value)))
+            values = list(dict.fromkeys(option.value(text.strip()) for text in texts))
+        except (ValueError, KeyError) as error:
+            raise HeadError(f"head {head}: expected {name} as {option}; found {given!r}") from error
+        if not isinstance(option, Parsed):
+            values.sort(key=lambda value: (isinstance(value, str), value))
+        lists.append(values)
     return [dict(zip(known, values, strict=True)) for values in itertools.product(*lists)]

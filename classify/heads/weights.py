@@ -1,4 +1,4 @@
-"""The memory that training a network of dense layers takes."""
+"""The widths of a network of dense layers, and the memory that training it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 
 from ...cache.errors import HeadError
 from ...extract import memory
+
+
+def widths_of(hidden: int | str) -> list[int]:
+    """The widths of hidden layers: `128` or `256x128`."""
+    return [int(width) for width in str(hidden).split("x")]
 
 
 def needed(widths: Sequence[int], folds: int) -> int:
