@@ -12,6 +12,7 @@ from ...extract.runtime import fresh_names, load_keras, seeded
 from ..layers import Dense, Layer, Unit
 from ..matrix import Matrix
 from .embedding_batches import Batches
+from .turns import Turns
 
 Loss = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings (n, e) of length 1
 
@@ -45,9 +46,7 @@ class Embedding:
         optimizer = keras.optimizers.Adam(setting["learning_rate"])
         self._network.compile(optimizer, loss=loss)
         optimizer.build(self._network.trainable_variables)
-        self._variables = [*self._network.variables, *optimizer.variables]
-        self._start = self._read()
-        self._loaded: Training | None = None
+        self._turns = Turns([*self._network.variables, *optimizer.variables])
 
     def start(self, rows: np.ndarray) -> Training:
         """A training on some rows of the features, before its first step."""
@@ -57,11 +56,11 @@ class Embedding:
         for _, block in self._features.blocks(rows):
             scaler.partial_fit(block)
         batches = Batches(self._labels[rows], self._setting["batch_size"], np.random.default_rng(self._seed))
-        return Training(rows, scaler.mean_, scaler.scale_, batches, self._start)
+        return Training(rows, scaler.mean_, scaler.scale_, batches, self._turns.start)
 
     def epoch(self, training: Training) -> float:
         """Train on as many batches as hold the rows of `training` once; the mean loss."""
-        self._load(training)
+        self._turns.give(training)
         mean, scale = training.mean.astype(np.float32), training.scale.astype(np.float32)
         losses = []
         for places in training.batches.epoch():
@@ -73,25 +72,12 @@ class Embedding:
 
     def layers(self, training: Training) -> tuple[Layer, ...]:
         """The projection as layers that take raw rows, as `training` has left it; the scaler is folded in."""
-        self._load(training)
+        self._turns.give(training)
         dense = []
         for layer in self._dense:
             weights, bias = (np.array(each, np.float32) for each in layer.get_weights())
             dense.append(Dense(weights, bias, layer.activation.__name__))
         return (dense[0].scaled(training.mean, training.scale), *dense[1:], Unit())
-
-    def _load(self, training: Training) -> None:
-        """Give the network the state of `training`, and the one it had to the training that left it there."""
-        if self._loaded is not training:
-            if self._loaded is not None:
-                self._loaded.state = self._read()
-            for variable, value in zip(self._variables, training.state, strict=True):
-                variable.assign(value)
-            self._loaded = training
-
-    def _read(self) -> list[Any]:
-        ops = load_keras().ops
-        return [ops.copy(variable) for variable in self._variables]
 
 
 def embed(layers: tuple[Layer, ...], features: Matrix, rows: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ a head beside others is the head that it would be alone.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,79 +17,18 @@ from ...extract.runtime import fresh_names, load_keras
 from ..head import Dense
 from ..matrix import Matrix
 from . import mixing, schedules
+from .mlp_network import Network, head_axis
 from .optimizers import per_head
 from .scaling import standardised
+from .turns import Turns
+from .weights import widths_of
 
-keras = load_keras()
-ops = keras.ops
+ops = load_keras().ops
 
 _MEASURED = 1 << 21  # values of the features in a block whose mean and scale are measured
 _SCORED = 256  # rows in one forward pass; blocks are filled up, so that it is traced once
 _COMPILED = 5e9  # weights x steps from which compiling with XLA, some 2 s on a CPU, is regained by fused updates
 _STREAMS = {"order": 0, "noise": 1, "mix": 2}
-
-
-def widths(hidden: int | str) -> list[int]:
-    """The sizes of the hidden layers: `128` or `256x128`."""
-    return [int(width) for width in str(hidden).split("x")]
-
-
-class _Network(keras.Model):  # type: ignore[misc, name-defined]
-    """Rows (n, d) -> probabilities (n, heads, classes); in training, logits of mixed and thinned rows."""
-
-    def __init__(self, columns: int, classes: int, settings: Sequence[Mapping[str, Any]], seed: int) -> None:
-        super().__init__(name="heads")
-        first = settings[0]
-        sizes = [columns, *widths(first["hidden"]), classes]
-        self._heads, self._columns = len(settings), columns
-        self._activation = keras.activations.get(first["activation"])
-        self.dropout = _column(settings, "dropout")
-        self.smoothing = _column(settings, "label_smoothing")
-        self.mixes = any(setting["mixup"] or setting["cutmix"] for setting in settings)
-        self.norm = keras.layers.BatchNormalization(center=False, scale=False) if first["batch_norm"] else None
-        if self.norm is not None:
-            self.norm.build((None, columns))
-        self.kernels, self.biases = [], []
-        for number, (inward, outward) in enumerate(itertools.pairwise(sizes)):
-            last = number == len(sizes) - 2
-            initializer = keras.initializers.GlorotUniform if last else keras.initializers.HeNormal
-            draws = np.random.default_rng([seed, number]).integers(2**31)
-            values = np.array(ops.convert_to_numpy(initializer(seed=int(draws))((inward, outward))))
-            values = np.repeat(values[:, None] if number == 0 else values[None], self._heads, axis=1 if number == 0 else 0)
-            self.kernels.append(self.add_weight(shape=values.shape, initializer="zeros", name=f"heads_kernel{number}"))
-            self.biases.append(
-                self.add_weight(shape=(self._heads, outward), initializer="zeros", name=f"heads_bias{number}")
-            )
-            self.kernels[-1].assign(values)
-        self.built = True
-
-    def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
-        values = inputs["rows"]
-        if self.norm is not None:
-            values = self.norm(values, training=training)
-        wide = ops.matmul(values, ops.reshape(self.kernels[0], (self._columns, -1)))
-        values = ops.reshape(wide, (-1, *self.kernels[0].shape[1:])) + self.biases[0]
-        if training and self.mixes:  # mixing goes through a linear layer: mixed rows are never made
-            share = ops.reshape(inputs["share"], (1, -1, 1))
-            values = share * values + (1 - share) * ops.flip(values, axis=0)
-        for number in range(1, len(self.kernels)):
-            values = self._activation(values)
-            if training and self.dropout.any():
-                kept = ops.cast(ops.expand_dims(inputs["noise"][number - 1], 1) >= self.dropout[:, None], values.dtype)
-                values = values * kept / (1 - self.dropout[:, None])
-            values = ops.einsum("bhi,hio->bho", values, self.kernels[number]) + self.biases[number]
-        return values if training else ops.softmax(values)
-
-    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True) -> Any:  # noqa: ARG002
-        """Cross-entropy of each head, mean over the batch, summed over heads, which leaves each its own gradient."""
-        surprise = -ops.log_softmax(y_pred)
-        true = ops.one_hot(y, surprise.shape[-1])[:, None]
-        loss = ops.sum(true * surprise, axis=-1)
-        if self.mixes:
-            loss = x["label_share"] * loss + (1 - x["label_share"]) * ops.sum(ops.flip(true, axis=0) * surprise, axis=-1)
-        if self.smoothing.any():
-            loss = (1 - self.smoothing) * loss + self.smoothing * ops.mean(surprise, axis=-1)
-        return ops.sum(ops.mean(loss, axis=0))
 
 
 @dataclass
@@ -121,9 +59,9 @@ class Stack:
         self, features: Matrix, labels: np.ndarray, classes: int, settings: Sequence[Mapping[str, Any]], seed: int
     ) -> None:
         self._features, self._labels, self._classes, self._seed = features, labels, classes, seed
-        self.settings, self._widths = list(settings), widths(settings[0]["hidden"])
+        self.settings, self._widths = list(settings), widths_of(settings[0]["hidden"])
         with fresh_names():
-            self._network = _Network(features.shape[1], classes, settings, seed)
+            self._network = Network(features.shape[1], classes, settings, seed)
             scheduled = {(each["learning_rate"], each["schedule"], each["epochs"]) for each in settings}
             self._one_rate = len(scheduled) == 1
             trained = self._network.trainable_variables
@@ -131,7 +69,7 @@ class Stack:
                 settings[0]["optimizer"],
                 1 if self._one_rate else len(settings),
                 np.array([each["weight_decay"] for each in settings]),
-                [_axis(variable) or 0 for variable in trained],
+                [head_axis(variable) or 0 for variable in trained],
             )
             self._optimizer.build(trained)
             self.weights = sum(int(np.prod(each.shape)) for each in trained)
@@ -139,9 +77,9 @@ class Stack:
             compiled = True if steps * self.weights > _COMPILED else "auto"
             self._network.compile(optimizer=self._optimizer, jit_compile=compiled)
         given = self._optimizer.rates
-        self._variables = [each for each in (*self._network.variables, *self._optimizer.variables) if each is not given]
-        self._start, self._given = self._read(), np.zeros(0)
-        self._loaded: Training | None = None
+        variables = [*self._network.variables, *self._optimizer.variables]
+        self._turns = Turns([each for each in variables if each is not given])
+        self._given = np.zeros(0)
 
     def start(self, rows: np.ndarray) -> Training:
         """A training on some rows of the features, before its first step."""
@@ -151,11 +89,11 @@ class Stack:
         for _, block in self._features.blocks(rows, max(1, _MEASURED // self._features.shape[1])):
             scaler.partial_fit(block)
         generators = {name: np.random.default_rng([self._seed, number]) for name, number in _STREAMS.items()}
-        return Training(rows, scaler.mean_, scaler.scale_, self._rates(len(rows)), generators, self._start)
+        return Training(rows, scaler.mean_, scaler.scale_, self._rates(len(rows)), generators, self._turns.start)
 
     def epoch(self, training: Training) -> None:
         """Go through the rows of `training` once, in a new order."""
-        self._load(training)
+        self._turns.give(training)
         size, row_shape = self.settings[0]["batch_size"], self._features.row_shape
         order = training.rows[training.generators["order"].permutation(len(training.rows))]
         starts = range(0, len(order), size)
@@ -177,7 +115,7 @@ class Stack:
 
     def answers(self, training: Training, rows: np.ndarray) -> np.ndarray:
         """Probabilities (rows, heads, classes) of rows of the features, as `training` has left the heads."""
-        self._load(training)
+        self._turns.give(training)
         found = []
         for start in range(0, len(rows), _SCORED):
             block = rows[start : start + _SCORED]
@@ -187,7 +125,7 @@ class Stack:
 
     def layers(self, training: Training, head: int) -> tuple[Dense, ...]:
         """One head as layers that take raw rows: scaler and batch normalisation are folded into the first."""
-        self._load(training)
+        self._turns.give(training)
         network, activation = self._network, self.settings[head]["activation"]
         kernels = [np.array(ops.convert_to_numpy(each)) for each in network.kernels]
         kernels = [kernel[:, head] if number == 0 else kernel[head] for number, kernel in enumerate(kernels)]
@@ -208,12 +146,12 @@ class Stack:
 
     def only(self, heads: Sequence[int], trainings: Sequence[Training]) -> Stack:
         """A stack of some of the heads, which goes on with `trainings` (changed in place) where this one stopped."""
-        self._store()
+        self._turns.store()
         smaller = Stack(self._features, self._labels, self._classes, [self.settings[head] for head in heads], self._seed)
         for training in trainings:
             state = []
-            for variable, value in zip(self._variables, training.state, strict=True):
-                axis = _axis(variable)
+            for variable, value in zip(self._turns.variables, training.state, strict=True):
+                axis = head_axis(variable)
                 state.append(value if axis is None else ops.take(value, np.array(heads), axis=axis))
             training.state, training.rates = state, smaller._rates(len(training.rows))
         return smaller
@@ -235,29 +173,3 @@ class Stack:
         if not np.array_equal(rates, self._given):
             self._optimizer.rates.assign(rates)
             self._given = rates
-
-    def _load(self, training: Training) -> None:
-        """Give the model the state of `training`, and the one it had to the training that left it there."""
-        if self._loaded is not training:
-            self._store()
-            for variable, value in zip(self._variables, training.state, strict=True):
-                variable.assign(value)
-            self._loaded = training
-
-    def _store(self) -> None:
-        if self._loaded is not None:
-            self._loaded.state = self._read()
-
-    def _read(self) -> list[Any]:
-        return [ops.copy(variable) for variable in self._variables]
-
-
-def _column(settings: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    return np.array([setting[name] for setting in settings], np.float32)
-
-
-def _axis(variable: Any) -> int | None:
-    """The axis of a variable, the model's or the optimizer's, that counts the heads."""
-    if "heads_kernel0" in variable.path:
-        return 1
-    return 0 if "heads_" in variable.path else None
