@@ -27,6 +27,7 @@ from ..extract.request import Request
 from ..extract.source import cores
 from ..extract.taps import Tap
 from . import parity, sources
+from .candidates import Shelf
 from .head import Head
 from .run import Record, Run
 from .stack import stack
@@ -105,7 +106,7 @@ def export(
     return Exported(out, chosen, checked, out.stat().st_size)
 
 
-def _train(run: Run, store: sources.Shelf, trial: Trial, score: Score, records: Sequence[Record]) -> Head:
+def _train(run: Run, store: Shelf, trial: Trial, score: Score, records: Sequence[Record]) -> Head:
     """The head of a trial that was not the winner, trained as the winner was: on everything but the test split."""
     learnt = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
     classes = run.description["splits"]["classes"]
@@ -141,7 +142,7 @@ def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
 def _check(
     draft: Path,
     run: Run,
-    store: sources.Shelf,
+    store: Shelf,
     trial: Trial,
     records: Sequence[Record],
     head: Head,

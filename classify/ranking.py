@@ -12,7 +12,6 @@ import numpy as np
 
 from ..cache.errors import RunError
 from ..cache.store import Store
-from ..extract.dataset import Refusal
 from ..extract.images import Images, Progress
 from ..extract.request import Request
 from . import sources
@@ -126,9 +125,7 @@ def rank(
     split(images, select)  # labels that cannot be used are found out first
     shelf = images.given or store
     found = sources.find(shelf, images.keys, sources.Wanted(requests, patterns, pools))
-    names = [images.used[row].name for row in np.nonzero(found.not_finite)[0]]
-    refused = {name: Refusal(name, "not_finite", "NaN or infinite activations") for name in names}
-    images = images.without(refused).by_digest()
+    images = found.finite(images).by_digest()
     splits = split(images, select)
     learnt = splits.development
     folds = tuple((np.searchsorted(learnt, fit), np.searchsorted(learnt, score)) for fit, score in splits.folds(seed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,17 +12,16 @@ from ..cache.errors import DataError, LayerError, RunError
 from ..cache.extraction import Extraction
 from ..cache.features import Features
 from ..cache.store import Store
-from ..extract.card import recall
+from ..extract.dataset import Refusal
 from ..extract.feature_file import FeatureFile, FileRows
+from ..extract.images import Images
 from ..extract.not_finite import NotFinite, images_at_fault
 from ..extract.request import Request
-from ..extract.taps import Tap, closest, matches
+from ..extract.taps import Tap
+from .candidates import Shelf, candidates, check_asked, one_of, titles
 from .matrix import Matrix, Stored
 from .trial import Source
 from .views import Shown, Viewed, Views
-
-Shelf = Store | FeatureFile  # where features are
-Candidate = tuple[Extraction | FeatureFile, Features | FileRows]
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,11 @@ class Found:
     depth: dict[Source, float | None]
     left_out: dict[Source, int]
     not_finite: np.ndarray
+
+    def finite(self, images: Images) -> Images:
+        """The images (n,) without those to be refused."""
+        names = [images.used[row].name for row in np.nonzero(self.not_finite)[0]]
+        return images.without({name: Refusal(name, "not_finite", "NaN or infinite activations") for name in names})
 
 
 @dataclass(frozen=True)
@@ -82,32 +85,31 @@ def find(store: Shelf, keys: np.ndarray, wanted: Wanted) -> Found:
     Sources that hold none of the images belong to other data and are passed over. Raises `DataError` or `LayerError` where
     something asked for is not there.
     """
-    candidates = _candidates(store, wanted)
-    _check_asked(candidates, wanted.single, wanted.pools)
-    pooled = [each for each in candidates if not wanted.pools or each[1].pool in wanted.pools]
-    sums = [[_one_of(pooled, side, sides) for side in sides] for sides in wanted.sums] if candidates else []
-    alone = [each for each in pooled if any(_names_it(text, each) for text in wanted.single) or not wanted.patterns]
+    cached = candidates(store, wanted.requests, wanted.only)
+    check_asked(cached, wanted.single, wanted.pools)
+    pooled = [each for each in cached if not wanted.pools or each.tap.pool in wanted.pools]
+    sums = [[one_of(pooled, side, sides) for side in sides] for sides in wanted.sums] if cached else []
+    alone = [each for each in pooled if any(each.named(text) for text in wanted.single) or not wanted.patterns]
     chosen = [each for each in pooled if each in alone or any(each in sides for sides in sums)]
-    bad = {features: NotFinite(store.memo, extraction.spec).mask(_tap(features), keys) for extraction, features in chosen}
+    bad = {each: NotFinite(store.memo, each.extraction.spec).mask(each.tap, keys) for each in chosen}
     excused = images_at_fault(bad.values()) if bad else np.zeros(len(keys), bool)
     found = Found({}, [], {}, {}, excused)
-    names = _names([extraction for extraction, _ in chosen])
-    called = {
-        features: Source(names[extraction.path.name], extraction.path.name, features.layer, features.pool)
-        for extraction, features in chosen
-    }
-    for extraction, features in chosen:
-        source, stored = called[features], _viewed(store, extraction, features, wanted.views)
+    names = titles([each.extraction for each in chosen])
+    called = {}
+    for each in chosen:
+        folder = each.extraction.path.name
+        source = called[each] = Source(names[folder], folder, each.tap.layer, each.tap.pool)
+        stored = _viewed(store, each.extraction, each.features, wanted.views)
         lacking = int((_missing(stored, keys, wanted.views) & ~excused).sum())
         if lacking == 0:
-            found.complete[source], found.depth[source] = stored, _depth(extraction, features.layer)
-        elif lacking < len(keys) or bad[features].any() or not features.missing(keys).all():
+            found.complete[source], found.depth[source] = stored, each.depth
+        elif lacking < len(keys) or bad[each].any() or not each.features.missing(keys).all():
             found.left_out[source] = lacking
-    inputs: list[tuple[Source, ...]] = [(called[features],) for _, features in alone]
-    inputs += [tuple(called[features] for _, features in sides) for sides in sums]
+    inputs: list[tuple[Source, ...]] = [(called[each],) for each in alone]
+    inputs += [tuple(called[each] for each in sides) for sides in sums]
     if wanted.concatenate and len(found.complete) > 1:
         inputs.append(tuple(found.complete))
-    found.inputs.extend(each for each in dict.fromkeys(inputs) if all(source in found.complete for source in each))
+    found.inputs.extend(taps for taps in dict.fromkeys(inputs) if all(source in found.complete for source in taps))
     if not found.inputs:
         raise DataError(_nothing(store, len(keys), wanted, found.left_out))
     return found
@@ -130,27 +132,6 @@ def _missing(stored: Stored, keys: np.ndarray, views: Views) -> np.ndarray:
     if views.count and all(reader.missing(keys, view).all() for view in range(1, views.count + 1)):
         return np.ones(len(keys), bool)
     return np.asarray(reader.missing(keys))
-
-
-def _names_it(text: str, candidate: Candidate) -> bool:
-    """Whether `text`, `[BACKBONE/]LAYER[:POOL]`, names a cached tap; a glob may name several."""
-    extraction, features = candidate
-    spec = extraction.spec
-    size = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
-    called = [f"{name}/" for name in (size, spec.title) if text.startswith(f"{name}/")]
-    return any(matches(each, _tap(features)) for each in [text, *(text.removeprefix(name) for name in called)])
-
-
-def _one_of(candidates: Sequence[Candidate], side: str, sides: Sequence[str]) -> Candidate:
-    """The cached tap that one side of a concatenation names; raises `LayerError` unless it is one."""
-    found = [each for each in candidates if _names_it(side, each)]
-    if len(found) != 1:
-        names = _names([extraction for extraction, _ in candidates])
-        listed = [f"{names[extraction.path.name]}/{_tap(features)}" for extraction, features in found or candidates]
-        several = f"{len(found)}: {', '.join(listed[:5])}; write one of them"
-        none = f"none; closest: {', '.join(closest(side.partition(':')[0], listed))}"
-        raise LayerError(f"layer {side!r} of {'+'.join(sides)}: expected one cached tap, found {several if found else none}")
-    return found[0]
 
 
 def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> Matrix:
@@ -186,69 +167,3 @@ def _viewed(store: Shelf, extraction: Extraction | FeatureFile, features: Featur
         raise DataError(f"{store.path}: expected images, which have views, found a file of features; leave --views out")
     augmented = store.extraction(replace(extraction.spec, views=views.version))
     return Viewed(features, augmented.features(features.layer, features.pool))
-
-
-def _tap(features: Features | FileRows) -> Tap:
-    return Tap(features.layer, features.pool)
-
-
-def _candidates(store: Shelf, wanted: Wanted) -> list[Candidate]:
-    """Every cached tap of the extractions asked for, of the plain view."""
-    requests, only = wanted.requests, wanted.only
-    extractions: list[Extraction | FeatureFile] = [each for each in store.extractions() if each.spec.views == "plain"]
-    if requests and isinstance(store, FeatureFile):
-        raise DataError(f"{store.path}: its features are of one network, found -b {requests[0].title}; leave -b out")
-    if requests:
-        digests = {}
-        for request in requests:
-            card = recall(request, store.memo)
-            digests[card.spec.digest if card else ""] = request
-        cached = {extraction.spec.digest for extraction in extractions}
-        for digest, request in digests.items():
-            if digest not in cached:
-                raise DataError(
-                    f"{store.path}: expected cached features of -b {request.title}, found none made so; "
-                    "run `humeris extract` with the same -b first"
-                )
-        extractions = [extraction for extraction in extractions if extraction.spec.digest in digests]
-    return [
-        (extraction, features)
-        for extraction in extractions
-        for features in extraction.taps()
-        if only is None or (extraction.spec.digest, _tap(features)) in only
-    ]
-
-
-def _check_asked(candidates: Sequence[Candidate], patterns: Sequence[str], pools: Sequence[str]) -> None:
-    taps = [_tap(features) for _, features in candidates]
-    for text in patterns if taps else ():
-        if not any(_names_it(text, each) for each in candidates):
-            names = ", ".join(closest(text.partition(":")[0], [str(tap) for tap in taps]))
-            raise LayerError(
-                f"layer {text!r}: expected a cached tap, found none; closest: {names}; "
-                f"run `humeris extract` with -l {text} first"
-            )
-    for pool in pools if taps else ():
-        if not any(tap.pool == pool for tap in taps):
-            there = ", ".join(sorted({tap.pool for tap in taps}))
-            raise LayerError(
-                f"pool {pool!r}: expected a cached pool ({there}), found none; run `humeris extract` with it first"
-            )
-
-
-def _names(extractions: Sequence[Extraction | FeatureFile]) -> dict[str, str]:
-    """What to call each extraction (by folder): its title, with image size and digest where others have the same."""
-    specs = {extraction.path.name: extraction.spec for extraction in extractions}
-    sizes = {folder: f",image_size={spec.image_size[0]}x{spec.image_size[1]}" for folder, spec in specs.items()}
-    digests = {folder: f" ({spec.digest[:8]})" for folder, spec in specs.items()}
-    names = {folder: spec.title for folder, spec in specs.items()}
-    for suffix in (sizes, digests):
-        count = Counter(names.values())
-        names = {folder: name + suffix[folder] if count[name] > 1 else name for folder, name in names.items()}
-    return names
-
-
-def _depth(extraction: Extraction | FeatureFile, layer: str) -> float | None:
-    """The share of the network's forward cost that is spent when `layer` is computed; None where it is not known."""
-    costs = {item["name"]: item["cost"] for item in extraction.layers}
-    return round(costs[layer] / max(1, *costs.values()), 4) if layer in costs else None

@@ -13,7 +13,6 @@ import numpy as np
 
 from .. import __version__
 from ..cache.store import Store
-from ..extract.dataset import Refusal
 from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.source import cores
@@ -61,7 +60,7 @@ def sweep(
     split(images, select)  # labels that cannot be used are found out first
     shelf = images.given or store
     found = sources.find(shelf, images.keys, sources.Wanted(requests, patterns, pools, only, concatenate, views))
-    images = _finite(images, found.not_finite).by_digest()
+    images = found.finite(images).by_digest()
     splits = split(images, select)
     todo = _tasks(found, families)
     make = _maker(images, splits, found.complete, views, seed)
@@ -96,12 +95,6 @@ def sweep(
             run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
         )
     return run
-
-
-def _finite(images: Images, bad: np.ndarray) -> Images:
-    """The images without those of the mask `bad` (n,), which are refused."""
-    refused = [images.used[row].name for row in np.nonzero(bad)[0]]
-    return images.without({name: Refusal(name, "not_finite", "NaN or infinite activations") for name in refused})
 
 
 def _digest(value: Any) -> str:
