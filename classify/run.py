@@ -25,6 +25,7 @@ import numpy as np
 from ..cache.errors import RunError
 from ..cache.files import make_folder, publish, write_errors
 from ..cache.spec import Spec
+from .depth_curve import depth_curve
 from .head import Head
 from .trial import Score, Source, Trial, ranked
 
@@ -144,43 +145,7 @@ class Run:
 
     def depth_curve(self) -> list[dict[str, Any]]:
         """The best trial of each head on each source, by backbone and depth, and then on several side by side."""
-        scores = self.trials()
-        depth = {self._source(each): each["depth"] for each in self.description["sources"]}
-        order = {source: number for number, source in enumerate(depth)}
-        tried = sorted({trial.sources for trial in scores}, key=lambda taps: (len(taps), [order[tap] for tap in taps]))
-        curve: list[dict[str, Any]] = []
-        for taps in tried:
-            for head in {trial.head: None for trial in scores}:
-                here = ranked({t: score for t, score in scores.items() if t.sources == taps and t.head == head})
-                if here:
-                    score = scores[here[0]]
-                    curve.append(
-                        {
-                            "backbone": " + ".join(dict.fromkeys(tap.backbone for tap in taps)),
-                            "extraction": " + ".join(dict.fromkeys(tap.extraction for tap in taps)),
-                            "layer": " + ".join(tap.layer for tap in taps),
-                            "pool": " + ".join(tap.pool for tap in taps),
-                            "depth": depth[taps[0]] if len(taps) == 1 else None,
-                            "taps": [str(tap) for tap in taps],
-                            "trial": here[0].id,
-                            "head": head,
-                            "setting": dict(here[0].setting),
-                            "accuracy": score.accuracy,
-                            "std": float(np.std(score.folds)),
-                            "log_loss": score.log_loss,
-                            "varied": _varied([trial.setting for trial in here]),
-                            "settings": len(here),
-                            "seconds": sum(scores[each].seconds for each in here),
-                        }
-                    )
-        place = {trial.id: number for number, trial in enumerate(ranked(scores))}
-        for rank, each in enumerate(sorted(curve, key=lambda each: place[each["trial"]]), start=1):
-            each["rank"] = rank
-        return curve
-
-    @staticmethod
-    def _source(value: Mapping[str, Any]) -> Source:
-        return Source(**{name: value[name] for name in ("backbone", "extraction", "layer", "pool")})
+        return depth_curve(self.description["sources"], self.trials())
 
     def summary(self) -> dict[str, Any]:
         """The answer, as JSON values: where, which trial, how good along the depth, and on the test split."""
@@ -260,11 +225,6 @@ class Run:
     def probabilities(self) -> np.ndarray:
         """Probabilities (n, classes) of the test images, in the order of `predictions.csv`."""
         return np.asarray(np.load(self.path / "probabilities.npy", allow_pickle=False))
-
-
-def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The options in which settings differ."""
-    return [name for name in settings[0] if len({json.dumps(setting.get(name)) for setting in settings}) > 1]
 
 
 def guarded(value: Any) -> Any:
