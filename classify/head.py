@@ -74,13 +74,3 @@ class Head:
         except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{arrays}: expected a head written by `humeris sweep`, found: {error}") from error
         return cls(layers, classes)
-
-
-def softmax_of(weights: np.ndarray, bias: np.ndarray) -> Dense:
-    """A softmax layer equal to a linear classifier's probabilities; weights (k, d), bias (k,).
-
-    One row means two classes and a logistic function: `softmax([-z/2, z/2])` is `[1 - s(z), s(z)]`.
-    """
-    if len(bias) == 1:
-        weights, bias = np.vstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
-    return Dense(weights.T.astype(np.float32), bias.astype(np.float32), "softmax")

@@ -131,16 +131,6 @@ class Matrix:
             stop = min(start + size, self.shape[1])
             yield slice(start, stop), self.columns(start, stop)
 
-    def take(self, rows: np.ndarray) -> Matrix:
-        """The matrix of some rows, still not read where this one is not."""
-        if self._array is not None:
-            taken = Matrix([], [self.row_shape], len(rows))
-            taken._array = self._array[rows]
-            return taken
-        parts = [Part(part.stored, part.keys[rows], part.views[rows]) for part in self._parts]
-        shapes = [self.row_shape] if len(parts) == 1 else [(width,) for width in self._widths]
-        return Matrix(parts, shapes, len(rows))
-
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Rows (m, d) in float32; what is read besides, to be converted or put side by side, is a quarter of it at most."""
         first = self._parts[0]

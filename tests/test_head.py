@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from humeris.cache.errors import HeadError, RunError
 from humeris.classify.family import FAMILIES, parse
-from humeris.classify.head import Dense, Head, softmax_of
+from humeris.classify.head import Dense, Head
 
 
 def some_head(seed: int = 0) -> Head:
@@ -89,13 +89,16 @@ def test_a_folded_scaler_gives_the_answers_on_raw_rows() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_softmax_of_equals_scikit_learns_probabilities(classes: int) -> None:
+def test_a_softmax_layer_on_raw_rows_has_scikit_learns_probabilities(classes: int) -> None:
     random = np.random.default_rng(4)
     labels = np.arange(60) % classes
     rows = (random.normal(size=(60, 5)) + labels[:, None]).astype(np.float32)
     peer = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, labels)
-    scaler, model = peer[0], peer[1]
-    head = Head((softmax_of(model.coef_, model.intercept_).scaled(scaler.mean_, scaler.scale_),), tuple("abcd"[:classes]))
+    weights, bias = peer[1].coef_, peer[1].intercept_
+    if classes == 2:  # a logistic function of z is a softmax of -z / 2 and z / 2
+        weights, bias = np.vstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
+    layer = Dense(weights.T.astype(np.float32), bias.astype(np.float32), "softmax")
+    head = Head((layer.scaled(peer[0].mean_, peer[0].scale_),), tuple("abcd"[:classes]))
     assert np.abs(head.predict_proba(rows) - peer.predict_proba(rows)).max() < 1e-5
 
 

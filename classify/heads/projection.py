@@ -22,8 +22,6 @@ from .options import Numbers, Option, Words, combinations
 from .temperature import present, scored
 from .weights import fits_memory
 
-_SIMILARITIES = 1 << 24  # in memory at a time
-
 OPTIONS: dict[str, Option] = {
     "embedding": Numbers((64,), int, 1),
     "hidden": Numbers((0,), int, 0),
@@ -123,9 +121,7 @@ def _decide(
     if setting["classifier"] == "centroid":
         cosines = asked @ _centroids(embedded, labels, problem.classes)
         return present(cosines, np.bincount(labels, minlength=problem.classes))
-    layer = _neighbours(embedded, labels, problem.classes, setting)
-    parts = np.array_split(asked, -(-len(asked) * len(embedded) // _SIMILARITIES) or 1)
-    return np.concatenate([layer.apply(part) for part in parts])
+    return _neighbours(embedded, labels, problem.classes, setting).apply(asked)
 
 
 def _neighbours(embedded: np.ndarray, labels: np.ndarray, classes: int, setting: Mapping[str, Any]) -> Neighbours:
