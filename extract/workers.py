@@ -115,16 +115,20 @@ def _end_with(parent: int) -> None:
 
 
 def _work(number: int, name: str, sharers: int, order: Order, jobs: int) -> list[Extracted]:
-    device.use(name)
-    with Store(order.cache, write=True) as store:
-        images = load_images(order.data, store, limit=order.limit, jobs=jobs)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        device.use(name)
+        with Store(order.cache, write=True) as store:
+            images = load_images(order.data, store, limit=order.limit, jobs=jobs)
 
-        def stage(_: str) -> Progress:
-            return lambda done, total: _news.put((number, done, total)) if done % 16 == 0 or done == total else None
+            def stage(_: str) -> Progress:
+                return lambda done, total: _news.put((number, done, total)) if done % 16 == 0 or done == total else None
 
-        return extract_all(
-            images, order.requests, order.patterns, store, jobs=jobs, sharers=sharers, progress=stage, **order.options
-        )
+            return extract_all(
+                images, order.requests, order.patterns, store, jobs=jobs, sharers=sharers, progress=stage, **order.options
+            )
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to store, and a traceback would tell nobody anything
 
 
 def _listen(news: Any, progress: Progress | None) -> None:

@@ -49,10 +49,30 @@ def test_the_command_adds_up_what_its_workers_did(photos: Path, humeris: Run) ->
     assert (done["computed"], done["rows"]) == (36, {"block4_out:avg": 36})
 
 
-def test_an_error_in_a_worker_is_the_commands_own(photos: Path, tmp_path: Path) -> None:
+def test_a_sweep_adds_up_what_its_workers_did(photos: Path, humeris: Run) -> None:
+    words = ["-b", "nano", "-l", "block4_out", "--extract", "--device", "cpu,cpu", "--head", "logreg,C=1"]
+    result = humeris("sweep", photos, *words, "--json")
+    assert result.code == 0, result.err  # type: ignore[attr-defined]
+    (done,) = result.json["extracted"]  # type: ignore[attr-defined]
+    assert (done["computed"], done["rows"]) == (36, {"block4_out:avg": 36})
+
+
+def test_what_a_worker_did_of_several_orders_is_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(devices: list[str], order: Order, *_: object) -> list[list[str]]:
+        return [[f"{device} {pattern}" for pattern in order.patterns] for device in devices]
+
+    monkeypatch.setattr(workers, "extract_on", answer)
+    orders = [Order(Path(), None, [], patterns, Path(), {}) for patterns in (["x", "y"], ["z"])]
+    done = workers.extract_apart(["cpu", "gpu"], orders, None, lambda _: lambda *_: None)
+    assert done == [["cpu x", "cpu y", "cpu z"], ["gpu x", "gpu y", "gpu z"]]
+    assert workers.extract_apart([], orders, None, lambda _: lambda *_: None) == []
+
+
+def test_an_error_in_a_worker_is_the_commands_own(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     order = Order(photos, None, [Request.parse("nano")], ["nowhere"], tmp_path / "cache", OPTIONS)
     with pytest.raises(LookupError, match="layer 'nowhere'"):
         extract_on(["cpu", "cpu"], order, 1, None)
+    assert "Traceback" not in capfd.readouterr().err  # of the worker that is told to end
 
 
 def _die(*_: object) -> None:
