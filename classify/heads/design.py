@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..matrix import Matrix
+from .eigen import decomposed
 from .fold import Fold
+from .scaling import standardised
 
 _OFF_CENTRE = 50.0  # deviations: products of raw rows whose means lie farther from zero than this lose too many digits
 _SAMPLED = 4  # rows for each column that the covariance is taken from: it only has to be near
 _WHOLE = 3000  # columns up to which all eigenvectors are computed
 _LEADING = 512
-_BLOCK = 1 << 26
+_BLOCK = 1 << 24  # bytes of rows read or standardised at once
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Shared:
         self._threads, self._pool = threads, ThreadPoolExecutor(threads)
         self.width = features.shape[1]
         self.count = features.shape[0]
-        self._features, self._sampled = features, folds[0].fit_rows
+        self._features, self._first = features, folds[0]
         centre = np.mean([fold.mean for fold in folds], axis=0)
         far = max(float((np.abs(fold.mean) / fold.scale).max(initial=0)) for fold in folds) > _OFF_CENTRE
         self._centre = centre.astype(np.float32) if far else None
@@ -99,17 +101,26 @@ class Shared:
     def basis(self) -> Basis:
         """From a sample of the rows that the first fold fits on."""
         enough = _SAMPLED * self.width if self.width <= _WHOLE else 4 * _LEADING
-        sample = self._features[self._sampled[:: max(1, len(self._sampled) // enough)]].astype(np.float64)
-        sample -= self._means[0] if self._centre is None else self._means[0] + self._centre
-        rows = (sample * self._inverse[0]).astype(np.float32)
+        chosen = self._first.fit_rows[:: max(1, len(self._first.fit_rows) // enough)]
+        blocks = (
+            (places, standardised(values, self._first.mean, self._first.scale))
+            for places, values in self._features.blocks(chosen, max(256, _BLOCK // (4 * self.width)))
+        )
         if self.width <= _WHOLE:
-            values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
+            covariance = np.zeros((self.width, self.width), np.float32)
+            for _, rows in blocks:
+                covariance += rows.T @ rows
+            covariance /= len(chosen)
+            values, vectors = decomposed(covariance)
             return Basis(np.maximum(values, 0)[None], vectors)
+        sample = np.empty((len(chosen), self.width), np.float32)
+        for places, rows in blocks:
+            sample[places] = rows
         from sklearn.utils.extmath import randomized_svd
 
-        _, singular, leading = randomized_svd(rows, _LEADING, n_iter=3, random_state=0)
-        variances = singular**2 / len(rows)
-        total = float(np.square(rows).sum(dtype=np.float64)) / len(rows)
+        _, singular, leading = randomized_svd(sample, _LEADING, n_iter=3, random_state=0)
+        variances = singular**2 / len(sample)
+        total = float(np.vdot(sample, sample)) / len(sample)
         rest = max(0.0, total - float(variances.sum())) / (self.width - _LEADING)
         return Basis(variances[None].astype(np.float32), np.ascontiguousarray(leading.T), rest)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def decomposed(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (n,), ascending, and eigenvectors as columns (n, n) of a symmetric float64 matrix, which is overwritten.
+    """Eigenvalues (n,), ascending, and eigenvectors as columns (n, n) of a symmetric matrix, which is overwritten.
 
     NumPy's own keeps the matrix beside its vectors, which are four times as much as the matrix with LAPACK's workspace.
     """

@@ -58,7 +58,7 @@ class Model:
         out = dot(turned, turned * self._along(which)) + dot(bias, bias * self.bias[which])
         if turned.shape[2] < weights.shape[2]:
             out += dot(weights, weights * self.rest[which][..., None])
-        return out
+        return np.asarray(out)
 
     def _inside(self, vectors: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vectors by class combinations: weights (folds, k, r), these along the basis (folds, k, q), biases (folds, k)."""
@@ -71,7 +71,8 @@ class Model:
     def _along(self, which: np.ndarray) -> np.ndarray:
         """What multiplies each pair of a class combination and a direction of the basis."""
         axes, along = self.basis.vectors, self.along[which]
-        return along if axes is None or axes.shape[1] == axes.shape[0] else along - self.rest[which][..., None]
+        whole = axes is None or axes.shape[1] == axes.shape[0]
+        return np.asarray(along if whole else along - self.rest[which][..., None])
 
     def direction(self, gradient: np.ndarray, pairs: Sequence[Pair], which: np.ndarray) -> np.ndarray:
         """Minus the inverse Hessian times the gradient, by the two loops of L-BFGS (Nocedal 1980) about this model."""

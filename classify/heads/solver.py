@@ -27,7 +27,7 @@ from .second_order import Model, Pair, dot, grown, times
 
 TOLERANCE = 3e-6  # of the objective, that a step would still gain by the model
 MAX_ITER = 500
-_PAIRS = 1 << 27  # bytes of steps and turns to remember: of up to 40, and of 8 at least
+_PAIRS = 1 << 25  # bytes of steps and turns to remember: of up to 40, and of 8 at least
 _STEPS = 8  # trial steps of a line search
 _NEVER = -1e30  # the logit of a class that a fold has no row of
 _CHUNK = 1 << 16  # logits worked on at once: they stay in a core's cache
@@ -134,6 +134,7 @@ class Solver:
                     for name in ("point", "logits", "residual", "losses"):
                         getattr(state, name)[better] = getattr(ahead, name)[better]
                 state.pairs = [(step, grown(turn, step, penalty / known[-1][0])) for step, turn in pairs]
+                pairs = []  # they would be as much memory again
                 solution, point, pairs = self._solved(pool, state, penalty)
                 logits = solution.logits
                 known = [*known[-1:], (penalty, point, logits)]
