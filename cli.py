@@ -1,7 +1,7 @@
 """The command line: parse, one library call, render.
 
-A command lies in the file of its stage: `extract`, `classify`, `cache`. The options they share are in `options`, what they
-say on the terminal in `terminal`, and what is said of a wrong command line in `usage`.
+A command lies in `commands`, in the file of its stage: `extract`, `classify`, `cache`. The options they share are in
+`options`, what they say on the terminal in `terminal`, and what is said of a wrong command line in `usage`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
-from . import cache, classify, extract
-from .usage import Commands
+from . import __version__
+from .commands import cache, classify, extract
+from .commands.usage import Commands
 
 app = typer.Typer(
     cls=Commands,
@@ -54,3 +54,7 @@ def main() -> None:
         app()
     except KeyboardInterrupt:  # before a command began
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

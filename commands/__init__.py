@@ -1,0 +1,1 @@
+"""The commands, a file for each stage, and what they share."""
