@@ -215,7 +215,7 @@ def _runner_up(found: Mapping[str, Any] | None) -> str:
     return (
         f"runner-up: {found['head']} on {safe(_named(found['sources']))} (trial {found['id']}), "
         f"{found['score']['accuracy']:.4f}\n"
-        f"  only the winner is right on {winner} images, only the runner-up on {other}: "
+        f"  images on which only the winner is right: {winner}, only the runner-up: {other}; "
         f"difference {compared['difference']:+.4f}\n"
         f"  (95 % interval {low:+.3f} to {high:+.3f}, McNemar p = {compared['p_value']:.2g}), {verdict}\n"
         "  (the winner was chosen on these same images, which favours it)"
@@ -233,7 +233,7 @@ def _copies(found: Mapping[str, Any]) -> str:
     listed = [f"  {safe(each['test'])} ~ {safe(each['development'])}" for each in found["pairs"][:_SHOWN]]
     more = f"  and {len(found['pairs']) - _SHOWN} more pairs; run.json lists them all"
     return paragraphs(
-        f"near-duplicates: {count} test images are nearly the same as others that were learnt from{rest}",
+        f"near-duplicates: test images nearly the same as others that were learnt from: {count}{rest}",
         *listed,
         more if len(found["pairs"]) > _SHOWN else "",
         f"  {cannot}" if cannot else "",

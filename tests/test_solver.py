@@ -344,3 +344,15 @@ def test_wide_rows_that_are_separated_by_far_converge_at_every_strength() -> Non
         least = objective(model.coef_, model.intercept_, scaled, labels, penalty)
         found = objective(in_columns, bias.astype(np.float64), scaled, labels, penalty)
         assert -1e-3 < found / least - 1 < 1e-4
+
+
+def test_a_strength_is_reached_by_steps_with_the_same_answers() -> None:
+    """Of a path with far jumps only what was asked for is answered, in its order, as along a path with short steps."""
+    given, _ = problem("many classes")
+    every = linear.cross_validate(given, loss_of(given), [1e-3, 1e-1, 1e1, 1e3])
+    far = linear.cross_validate(given, loss_of(given), [1e-3, 1e3])
+    (alone,) = linear.cross_validate(given, loss_of(given), [1e3])
+    assert [len(each.logits) for each in far] == [4, 4]
+    for place, found in ((0, far[0]), (3, far[1]), (3, alone)):
+        for ours, theirs in zip(found.logits, every[place].logits, strict=True):
+            assert apart(ours, theirs) < 0.02

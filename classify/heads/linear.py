@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .losses import Loss
 from .solver import MAX_ITER, TOLERANCE, Solution, Solver
 
 _TURNED = 3000  # rows up to which rows of more columns are turned: it costs their cube, the products their square
+_STRIDE = 30.0  # times as large as the last may C be
 _TOGETHER = 1 << 28  # bytes of turned rows held at once
 
 
@@ -70,8 +72,23 @@ def _solved(
         design, loss, problem.labels, problem.classes, fitted,
         threads=threads, tolerance=tolerance, max_iter=max_iter,
     )  # fmt: skip
+    steps = _bridged(path)
     with threadpool_limits(1, "blas"):  # the solver's threads are its own: BLAS's wait spinning, and double its time
-        yield from solver.path(path)
+        for penalty, solution in zip(steps, solver.path(steps), strict=True):
+            if penalty in path:
+                yield solution
+
+
+def _bridged(path: Sequence[float]) -> list[float]:
+    """The path with steps between values of C that are far apart, and from 1 to the first: each is near the last."""
+    steps: list[float] = []
+    before = min(1.0, path[0])
+    for penalty in path:
+        count = max(1, math.ceil(math.log(penalty / before) / math.log(_STRIDE)))
+        steps += [before * (penalty / before) ** (number / count) for number in range(1, count)]
+        steps.append(penalty)
+        before = penalty
+    return steps if path[0] <= 1 else [1.0, *steps]
 
 
 def _batches(problem: Problem) -> Iterator[list[Fold]]:
