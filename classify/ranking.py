@@ -14,6 +14,7 @@ from ..cache.errors import RunError
 from ..cache.store import Store
 from ..extract.images import Images, Progress
 from ..extract.request import Request
+from ..extract.source import cores
 from . import sources
 from .matrix import Matrix
 from .problem import Folds
@@ -114,14 +115,18 @@ def rank(
     select: str | None = None,
     run: Path | str | None = None,
     seed: int = 0,
+    jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
     """Score every tap asked for (see `sources.Wanted`) on the images that may be learnt from, without training.
 
     LogME and H-score are of all of those; nearest neighbours and centroids are scored on the folds of a sweep with the same
     `select` and `seed`. `run` is a finished run to compare with; without it the latest one under `runs` of the same images,
-    split the same way, that holds every tap ranked. Raises `DataError`, `LayerError`, `RunError`.
+    split the same way, that holds every tap ranked. `jobs`: threads of the products, every core unless given. Raises
+    `DataError`, `LayerError`, `RunError`.
     """
+    from threadpoolctl import threadpool_limits
+
     split(images, select)  # labels that cannot be used are found out first
     shelf = images.given or store
     found = sources.find(shelf, images.keys, sources.Wanted(requests, patterns, pools))
@@ -135,7 +140,8 @@ def rank(
     for number, taps in enumerate(found.inputs):
         began = time.perf_counter()
         features = sources.matrix([found.complete[source] for source in taps], images.keys[learnt])
-        scores = _score(features, splits.labels[learnt], folds)
+        with threadpool_limits(jobs or cores()):
+            scores = _score(features, splits.labels[learnt], folds)
         seconds = round(time.perf_counter() - began, 3)
         depth = found.depth[taps[0]] if len(taps) == 1 else None
         rows.append(Scored(taps, depth, features.shape[1], **scores, seconds=seconds, trained=trained.get(_taps(taps))))

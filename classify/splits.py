@@ -110,7 +110,8 @@ def split(images: Images, select: str | None = None) -> Splits:
         note = "no test split given: the validation split is scored once, choosing is by cross-validation on train"
     else:
         given[[_held_out(image) for image in images.used]] = "test"
-        note = f"no split given: {TEST_FRACTION:.0%} of the images, cut by content, are the test split"
+        what = "only a train split given" if found else "no split given"
+        note = f"{what}: {TEST_FRACTION:.0%} of the images, cut by content, are the test split"
     roles = {role: np.nonzero(given == role)[0] for role in ("train", "val", "test")}
     select = select or ("val" if len(roles["val"]) else "cv")
     if select == "val" and not len(roles["val"]):

@@ -223,7 +223,7 @@ def rank(
         images = load_images(data, store, limit=limit, jobs=jobs, features=True, progress=stage("reading"))
         done = rank_taps(
             images, store, requests=requests, patterns=layer or [], pools=pool or [], select=select, run=run, seed=seed,
-            progress=stage("taps"),
+            jobs=jobs, progress=stage("taps"),
         )  # fmt: skip
         found = {**done.to_dict(), **damage(store)}
     limited = ["--limit", limit] if limit else []

@@ -299,3 +299,10 @@ def test_every_combination_of_options_is_tried() -> None:
     found = triplet.settings({"margin": "0.1/0.5", "classifier": "centroid/knn"})
     assert len({(each["margin"], each["classifier"]) for each in found}) == len(found) == 4
     assert {each["temperature"] for each in supcon.settings({})} == {0.1}
+
+
+def test_centroids_have_no_number_of_neighbours() -> None:
+    found = triplet.settings({"classifier": "centroid/knn", "n_neighbors": "1/5"})
+    assert [(each["classifier"], each.get("n_neighbors")) for each in found] == [("centroid", None), ("knn", 1), ("knn", 5)]
+    with pytest.raises(HeadError, match=r"^head supcon: n_neighbors needs classifier=knn, found .*; leave one of them out$"):
+        supcon.settings({"classifier": "centroid", "n_neighbors": "1/5"})

@@ -46,7 +46,13 @@ def test_without_a_split_about_a_fifth_of_the_images_are_tested_on() -> None:
     assert 0.16 < share < 0.24
     assert splits.select == "cv"
     assert not len(splits.val)
-    assert "20%" in splits.note
+    assert splits.note == "no split given: 20% of the images, cut by content, are the test split"
+
+
+def test_where_all_is_marked_train_the_note_says_that_some_of_it_is_tested_on() -> None:
+    splits = split(images_of([(f"{label}{i}", label, "train", None) for label in "ab" for i in range(100)]))
+    assert len(splits.test)
+    assert splits.note == "only a train split given: 20% of the images, cut by content, are the test split"
 
 
 def test_every_image_has_exactly_one_role() -> None:

@@ -36,7 +36,7 @@ class Numbers:
 
     def __str__(self) -> str:
         if self.most < float("inf"):
-            bounds = f"between {self.least:g} and {self.most:g}"
+            bounds = f"between {self.least:g} and {self.most:g}{', both excluded' if self.open else ''}"
         else:
             bounds = f"{'above' if self.open else 'of at least'} {self.least:g}"
         kind = "whole numbers" if self.kind is int else "numbers"

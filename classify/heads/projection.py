@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...cache.errors import HeadError
 from ..head import Head
 from ..layers import Dense, Layer, Neighbours
 from ..problem import Problem
@@ -38,9 +39,20 @@ def settings(name: str, own: Mapping[str, Option], options: Mapping[str, Any]) -
     """Every combination of `a/b/c` lists in `options`, over the defaults; `own` are those of the loss; raises `HeadError`.
 
     embedding: columns of the projection. hidden: width of the layer before it, 0 for none. batch_size: see `Batches`.
-    patience: epochs without a lower log-loss after which training stops, 0 for never. n_neighbors: for the classifier knn.
+    patience: epochs without a lower log-loss after which training stops, 0 for never. n_neighbors: of the classifier knn
+    alone, and not in the settings of another.
     """
-    return combinations(name, {**own, **OPTIONS}, options)
+    found = combinations(name, {**own, **OPTIONS}, options)
+    if "n_neighbors" in options and all(setting["classifier"] != "knn" for setting in found):
+        raise HeadError(
+            f"head {name}: n_neighbors needs classifier=knn, found classifier=centroid alone; leave one of them out"
+        )
+    kept = []
+    for setting in found:
+        mine = {key: value for key, value in setting.items() if key != "n_neighbors" or setting["classifier"] == "knn"}
+        if mine not in kept:
+            kept.append(mine)
+    return kept
 
 
 def cross_validate(
