@@ -191,7 +191,7 @@ def test_it_is_for_all_taps_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fraction": 1}, "expected fraction as numbers between 0 and 1, both excluded, one or as a/b/c; found '1'"),
+        ({"fraction": 1}, "expected fraction as numbers between 0 and 1, both excluded, one or as a/b/c; found 1"),
         ({"lambda": 1}, "expected an option of penalty, fraction, C; found 'lambda'"),
         ({"fraction": "0"}, "fraction"),
         ({"fraction": "1.5"}, "fraction"),
