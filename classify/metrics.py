@@ -24,8 +24,8 @@ def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> float:
-    """The share of images whose class is among the `k` most probable; of equal ones the later classes come first."""
-    best = np.argsort(probabilities, axis=1, kind="stable")[:, -k:]
+    """The share of images whose class is among the `k` most probable; of equal ones the first classes come first."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((best == labels[:, None]).any(axis=1).mean())
 
 

@@ -86,8 +86,17 @@ def test_the_brier_score_is_scikit_learns(classes: int) -> None:
 def test_top_k_accuracy_is_scikit_learns(k: int) -> None:
     labels, probabilities = answers(classes=9)
     assert top_k_accuracy(labels, probabilities, k) == peer.top_k_accuracy_score(labels, probabilities, k=k)
-    coarse = np.round(probabilities, 1)  # full of ties
-    assert top_k_accuracy(labels, coarse, k) == peer.top_k_accuracy_score(labels, coarse, k=k)
+
+
+def test_of_equally_probable_classes_the_first_come_first_as_in_answers_and_predictions() -> None:
+    labels, tied = np.arange(8), np.full((8, 8), 1 / 8, np.float32)
+    assert [top_k_accuracy(labels, tied, k) for k in (1, 5)] == [1 / 8, 5 / 8]
+    assert top_k_accuracy(np.zeros(8, int), tied, 5) == top_k_accuracy(np.zeros(8, int), tied, 1) == 1
+    labels, probabilities = answers(classes=9)
+    coarse = np.round(probabilities, 1)
+    assert top_k_accuracy(labels, coarse, 1) == (coarse.argmax(axis=1) == labels).mean()
+    # scikit-learn puts the last class first: its answer for the classes in reverse
+    assert top_k_accuracy(labels, coarse, 3) == peer.top_k_accuracy_score(8 - labels, coarse[:, ::-1], k=3)
 
 
 def test_top_5_accuracy_is_reported_where_there_are_more_than_five_classes() -> None:
