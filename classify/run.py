@@ -115,10 +115,19 @@ class Run:
                 continue
         return found
 
-    def append(self, scores: Mapping[Trial, Score]) -> None:
-        """Add ended trials, one line each, on the disk when this returns."""
+    def spent(self) -> float:
+        """Seconds that all sessions together have worked on the run; of one that was killed, up to its last trial."""
+        found = [float(self.description.get("seconds") or 0.0)]
+        path = self.path / "trials.jsonl"
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # as `trials`
+                found.append(float(json.loads(line)["spent"]))
+        return max(found)
+
+    def append(self, scores: Mapping[Trial, Score], spent: float = 0.0) -> None:
+        """Add ended trials, one line each, on the disk when this returns; spent: seconds worked on the run until now."""
         lines = [
-            json.dumps({"id": trial.id, "trial": trial.to_dict(), "score": score.to_dict()})
+            json.dumps({"id": trial.id, "trial": trial.to_dict(), "score": score.to_dict(), "spent": round(spent, 3)})
             for trial, score in scores.items()
         ]
         path = self.path / "trials.jsonl"

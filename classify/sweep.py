@@ -76,7 +76,7 @@ def sweep(
             "splits": splits.summary(),
             "sources": [{**vars(source), "depth": found.depth[source]} for source in found.complete],
             "left_out": [{**vars(source), "images_missing": lacking} for source, lacking in found.left_out.items()],
-            "specs": {item.path.name: item.spec.to_dict() for item in shelf.extractions() if item.path.name in extractions},
+            "specs": {item.name: item.spec.to_dict() for item in shelf.extractions() if item.name in extractions},
             "heads": [
                 {"head": family.name, "settings": list(family.settings)}
                 | ({"rungs": [list(rung) for rung in family.rungs]} if family.rungs else {})
@@ -88,8 +88,8 @@ def sweep(
     )
     data = {**images.summary(), "listing": _digest([(image.name, image.digest.hex()) for image in images.used])}
     if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
-        began, jobs = time.monotonic(), jobs or cores()
-        _try_all(run, todo, make, seed, jobs, progress)
+        began, jobs = time.monotonic() - run.spent(), jobs or cores()  # of all sessions together
+        _try_all(run, todo, make, seed, jobs, progress, began)
         stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
         conclude(
             run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
@@ -150,14 +150,16 @@ def _maker(images: Images, splits: Splits, found: Mapping[Source, Stored], views
     return make
 
 
-def _try_all(run: Run, todo: Sequence[Task], make: tasks.Make, seed: int, jobs: int, progress: Progress | None) -> None:
-    """Try every trial that has no score yet."""
+def _try_all(
+    run: Run, todo: Sequence[Task], make: tasks.Make, seed: int, jobs: int, progress: Progress | None, began: float
+) -> None:
+    """Try every trial that has no score yet; `began` is when the run did, were it one session."""
     known = run.trials()
     total, count = sum(task.count for task in todo), len(known)
     if progress is not None and count:
         progress(min(count, total), total)
     for scores in tasks.work(todo, make, seed, known, jobs):
-        run.append(scores)
+        run.append(scores, time.monotonic() - began)
         count += len(scores)
         if progress is not None:
             progress(min(count, total), total)

@@ -326,6 +326,30 @@ def test_a_sweep_whose_last_line_is_torn_repeats_that_trial_alone(
     assert solved == [1]
 
 
+def test_the_seconds_of_a_run_are_those_of_all_its_sessions(
+    store: Store, photos_of: Callable[..., Images], tmp_path: Path
+) -> None:
+    images = photos_of({"train": 12, "test": 6})
+    fill(store, images, {"one": 1, "two": 2})
+    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    description, path = json.loads((run.path / "run.json").read_text()), run.path / "run.json"
+    path.write_text(json.dumps({**description, "seconds": 40.0}))
+    photos_of({"train": 12, "test": 6}, name="elsewhere")  # the same images: swept again, without training
+    (tmp_path / "elsewhere/train/cat/000.png").rename(tmp_path / "elsewhere/train/cat/renamed.png")
+    moved = load_images(tmp_path / "elsewhere", store, jobs=1)
+    again = sweep(moved, store, ["logreg,C=1"], out=run.path, jobs=1)
+    assert again.description["data"]["listing"] != description["data"]["listing"]
+    assert 40 <= again.description["seconds"] < 400
+
+    lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
+    assert 0 < lines[0]["spent"] <= lines[1]["spent"] <= description["seconds"]
+    (run.path / "trials.jsonl").write_text(json.dumps({**lines[0], "spent": 70.0}) + "\n")  # killed after one trial
+    path.write_text(json.dumps({**{name: again.description[name] for name in description}, "complete": False, "seconds": 0}))
+    resumed = sweep(moved, store, ["logreg,C=1"], out=run.path, jobs=1)
+    assert 70 < resumed.description["seconds"] < 700
+    assert 70 < json.loads((run.path / "trials.jsonl").read_text().splitlines()[-1])["spent"] < 700
+
+
 @pytest.mark.parametrize("change", ["seed", "heads", "features", "select", "images"])
 def test_another_question_does_not_go_on_in_the_same_folder(
     store: Store, photos_of: Callable[..., Images], tmp_path: Path, change: str
