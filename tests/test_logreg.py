@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads import logreg
+from humeris.classify.heads import linear, logreg
 from humeris.classify.problem import Problem
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -113,7 +113,7 @@ def test_columns_far_from_zero_keep_their_precision_when_the_scaler_is_folded_in
 
 def test_a_fit_that_does_not_converge_is_recorded_and_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels, folds = problem("multiclass")
-    monkeypatch.setattr(logreg, "MAX_ITER", 2)
+    monkeypatch.setattr(linear, "MAX_ITER", 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = logreg.cross_validate(Problem.of(features, labels, folds), [{"C": 1e-9}, {"C": 10.0}], seed=0)

@@ -154,9 +154,12 @@ def test_the_head_of_a_support_vector_machine_orders_classes_as_scikit_learn_doe
 
 @pytest.mark.parametrize("loss", [Multinomial(), SquaredHinge()])
 @pytest.mark.parametrize("kind", ["separable", "far fewer rows", "wildly scaled"])
-def test_no_strength_that_may_be_asked_for_leaves_the_numbers(kind: str, loss: Loss) -> None:
+def test_no_strength_that_may_be_asked_for_leaves_the_numbers(
+    kind: str, loss: Loss, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given, _ = problem(kind)
-    for answers in linear.cross_validate(given, loss, [1e-12, 1e-6, 1.0, 1e6, 1e12], max_iter=30):
+    monkeypatch.setattr(linear, "MAX_ITER", 30)
+    for answers in linear.cross_validate(given, loss, [1e-12, 1e-6, 1.0, 1e6, 1e12]):
         assert all(np.isfinite(logits).all() for logits in answers.logits)
 
 

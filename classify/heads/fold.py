@@ -29,15 +29,14 @@ _STRIP = 256  # rows in a strip of half a scatter matrix
 class Turn:
     """From rows to their span: `values` (r,) and `vectors` (m, r), eigenvalues (descending) and eigenvectors of their Gram.
 
-    fit (m, r), score (s, r): the rows in the span, float32. fit_norms (m,), score_norms (s,): squared lengths before, which
-    for rows to score count what lies outside the span.
+    fit (m, r), score (s, r): the rows in the span, float32. score_norms (s,): squared lengths of those to score,
+    what lies outside the span included.
     """
 
     values: np.ndarray
     vectors: np.ndarray
     fit: np.ndarray
     score: np.ndarray
-    fit_norms: np.ndarray
     score_norms: np.ndarray
 
     @classmethod
@@ -55,10 +54,10 @@ class Turn:
         shift = across.mean(axis=1)
         norms, noise = gram.products.diagonal()[score] - 2 * shift + level, gram.noise
         del gram
-        fit_norms = np.maximum(products.diagonal(), 0)
+        longest = float(products.diagonal().max())
         values, vectors = decomposed(products)
         del products
-        rounding = noise * len(fit) ** 0.5 * float(fit_norms.max())
+        rounding = noise * len(fit) ** 0.5 * longest
         least = max(rounding, float(np.finfo(np.float64).eps) * len(fit) * float(values[-1]))
         real = np.nonzero(values > least)[0][::-1]
         values, vectors = values[real], vectors[:, real]
@@ -68,7 +67,6 @@ class Turn:
             vectors,
             (vectors * np.sqrt(values)).astype(np.float32),
             turned.astype(np.float32),
-            fit_norms,
             np.maximum(norms, 0),
         )
 

@@ -30,13 +30,13 @@ class Answers:
     seconds: float = 0.0
 
 
-def cross_validate(problem: Problem, loss: Loss, path: Sequence[float], max_iter: int = MAX_ITER) -> list[Answers]:
+def cross_validate(problem: Problem, loss: Loss, path: Sequence[float]) -> list[Answers]:
     """What the heads of each C of `path`, which ascends, answer for the rows that each fold scores."""
     found = [Answers([]) for _ in path]
     with threadpool_limits(problem.threads, "blas"):
         for together in _batches(problem):
             began = time.perf_counter()
-            for answers, solution in zip(found, _solved(problem, together, loss, path, max_iter), strict=True):
+            for answers, solution in zip(found, _solved(problem, together, loss, path), strict=True):
                 answers.logits += [
                     logits[:, fold.score_rows].T for logits, fold in zip(solution.logits, together, strict=True)
                 ]
@@ -46,11 +46,11 @@ def cross_validate(problem: Problem, loss: Loss, path: Sequence[float], max_iter
     return found
 
 
-def fit(problem: Problem, loss: Loss, penalty: float, max_iter: int = MAX_ITER) -> tuple[Fold, np.ndarray, np.ndarray]:
+def fit(problem: Problem, loss: Loss, penalty: float) -> tuple[Fold, np.ndarray, np.ndarray]:
     """The head on all rows, to more digits: the fold that takes its weights (width, k) and bias (k,) back to raw rows."""
     with threadpool_limits(problem.threads, "blas"):
         fold = whole(problem, _turns(problem))
-        *_, solution = _solved(problem, [fold], loss, [penalty / 100, penalty / 10, penalty], max_iter, TOLERANCE / 300)
+        *_, solution = _solved(problem, [fold], loss, [penalty / 100, penalty / 10, penalty], TOLERANCE / 300)
     return fold, solution.weights[0, :, : fold.width].T, solution.bias[0]
 
 
@@ -59,7 +59,6 @@ def _solved(
     together: Sequence[Fold],
     loss: Loss,
     path: Sequence[float],
-    max_iter: int,
     tolerance: float = TOLERANCE,
 ) -> Iterator[Solution]:
     rows = len(problem.labels)
@@ -70,7 +69,7 @@ def _solved(
     design = Turned(rows, together, threads) if turned else Shared(problem.features, together, threads)
     solver = Solver(
         design, loss, problem.labels, problem.classes, fitted,
-        threads=threads, tolerance=tolerance, max_iter=max_iter,
+        threads=threads, tolerance=tolerance, max_iter=MAX_ITER,
     )  # fmt: skip
     steps = _bridged(path)
     with threadpool_limits(1, "blas"):  # the solver's threads are its own: BLAS's wait spinning, and double its time

@@ -17,7 +17,6 @@ from .temperature import softmax
 
 # Inverse regularisation strengths, weakest fit first, so that each solution starts the next.
 OPTIONS: dict[str, Option] = {"C": Numbers((1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), least=1e-12, most=1e12)}
-MAX_ITER = 500
 
 
 def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -32,7 +31,7 @@ def cross_validate(
 ) -> list[Score]:
     """The score of each setting, whether every fold converged in `detail`; see `solver` for how they are found."""
     order = sorted(range(len(tried)), key=lambda place: tried[place]["C"])
-    found = linear.cross_validate(problem, _loss(problem), [tried[place]["C"] for place in order], MAX_ITER)
+    found = linear.cross_validate(problem, _loss(problem), [tried[place]["C"] for place in order])
     scores: dict[int, Score] = {}
     for place, each in zip(order, found, strict=True):
         answers = [softmax(_both(logits).astype(np.float64)) for logits in each.logits]
@@ -48,7 +47,7 @@ def fit(
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> Head:
     """The head fitted on all rows, with the scaler folded in."""
-    fold, weights, bias = linear.fit(problem, _loss(problem), setting["C"], MAX_ITER)
+    fold, weights, bias = linear.fit(problem, _loss(problem), setting["C"])
     return Head((fold.dense(_both(weights), _both(bias[None])[0]),), tuple(classes))
 
 

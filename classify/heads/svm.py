@@ -16,7 +16,6 @@ from .options import Numbers, Option, combinations
 from .temperature import present, scored
 
 OPTIONS: dict[str, Option] = {"C": Numbers((1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), least=1e-12, most=1e12)}
-MAX_ITER = 500
 
 
 def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -35,7 +34,7 @@ def cross_validate(
     `intercept_scaling` is large: here it is not.
     """
     order = sorted(range(len(tried)), key=lambda place: tried[place]["C"])
-    found = linear.cross_validate(problem, SquaredHinge(), [tried[place]["C"] for place in order], MAX_ITER)
+    found = linear.cross_validate(problem, SquaredHinge(), [tried[place]["C"] for place in order])
     counts = [np.bincount(problem.labels[rows], minlength=problem.classes) for rows, _ in problem.folds]
     scores: dict[int, Score] = {}
     for place, each in zip(order, found, strict=True):
@@ -53,7 +52,7 @@ def fit(
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> Head:
     """The head fitted on all rows, with the scaler and the temperature of `detail` folded in."""
-    fold, weights, bias = linear.fit(problem, SquaredHinge(), setting["C"], MAX_ITER)
+    fold, weights, bias = linear.fit(problem, SquaredHinge(), setting["C"])
     times = 1 / detail["temperature"]
     return Head((fold.dense(times * _both(weights), times * _both(bias[None])[0]),), tuple(classes))
 
