@@ -35,6 +35,11 @@ class Extraction:
         self._features: dict[tuple[str, str], Features] = {}
         self._layers: list[dict[str, Any]] = []
 
+    @property
+    def name(self) -> str:
+        """The name of its folder: the backbone's title and the spec's digest."""
+        return self.path.name
+
     def features(self, layer: str, pool: str) -> Features:
         """The rows of one tap, stored or not yet."""
         if (layer, pool) not in self._features:

@@ -91,7 +91,7 @@ def one_of(cached: Sequence[Candidate], side: str, sides: Sequence[str]) -> Cand
     found = [each for each in cached if each.named(side)]
     if len(found) != 1:
         names = titles([each.extraction for each in cached])
-        listed = [f"{names[each.extraction.path.name]}/{each.tap}" for each in found or cached]
+        listed = [f"{names[each.extraction.name]}/{each.tap}" for each in found or cached]
         several = f"{len(found)}: {', '.join(listed[:5])}; write one of them"
         none = f"none; closest: {', '.join(closest(side.partition(':')[0], listed))}"
         raise LayerError(f"layer {side!r} of {'+'.join(sides)}: expected one cached tap, found {several if found else none}")
@@ -100,7 +100,7 @@ def one_of(cached: Sequence[Candidate], side: str, sides: Sequence[str]) -> Cand
 
 def titles(extractions: Sequence[Extraction | FeatureFile]) -> dict[str, str]:
     """What to call each extraction (by folder): its title, with image size and digest where others have the same."""
-    specs = {extraction.path.name: extraction.spec for extraction in extractions}
+    specs = {extraction.name: extraction.spec for extraction in extractions}
     sizes = {folder: f",image_size={spec.image_size[0]}x{spec.image_size[1]}" for folder, spec in specs.items()}
     digests = {folder: f" ({spec.digest[:8]})" for folder, spec in specs.items()}
     names = {folder: spec.title for folder, spec in specs.items()}

@@ -97,7 +97,7 @@ def find(store: Shelf, keys: np.ndarray, wanted: Wanted) -> Found:
     names = titles([each.extraction for each in chosen])
     called = {}
     for each in chosen:
-        folder = each.extraction.path.name
+        folder = each.extraction.name
         source = called[each] = Source(names[folder], folder, each.tap.layer, each.tap.pool)
         stored = _viewed(store, each.extraction, each.features, wanted.views)
         lacking = int((_missing(stored, keys, wanted.views) & ~excused).sum())
@@ -141,9 +141,14 @@ def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> Matrix:
 
 def stored(store: Shelf, wanted: Sequence[Source], views: Views | None = None) -> list[Stored]:
     """The features of each source, with those of augmented `views`; `RunError` when the cache lost them."""
-    extractions = {extraction.path.name: extraction for extraction in store.extractions()}
+    extractions = {extraction.name: extraction for extraction in store.extractions()}
     found = []
     for source in wanted:
+        if source.extraction not in extractions and isinstance(store, FeatureFile):
+            raise RunError(
+                f"{store.path}: expected the features that {source} was made from, found others; put the file back as it "
+                "was, or run `humeris sweep` on this one"
+            )
         if source.extraction not in extractions:
             raise RunError(
                 f"{store.path}: expected the extraction {source.extraction}, found it gone; "

@@ -43,6 +43,10 @@ class FeatureFile:
 
     Nothing outside of the file is read and no code is loaded: links, virtual and external data sets and foreign filters
     are refused, as are sizes beyond the memory there is. Raises `DataError`.
+
+    Heads learn from the rows in float32, whatever numbers are in the file: rows that overflow it are refused as infinite,
+    and of the others seven digits are kept. Columns that vary little about a large mean (1e9 and 1e9 + 1 become equal) have
+    to be centred before they are written.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -62,7 +66,15 @@ class FeatureFile:
             self._names, self._count = names, count.pop()
             self._labels, self._columns = self._describe(file)
             self.keys = _digests(file, sets, self._count)
-            self.bad = {name: _not_finite(each) for name, each in sets.items()}
+            seen = {name: _look(each) for name, each in sets.items()}
+            self.bad = {name: bad for name, (_, bad) in seen.items()}
+            content = [self._about.get("spec"), {name: digest for name, (digest, _) in seen.items()}]
+            self._digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What the features are called, as the folder of an extraction is: by the file's name and by what is in it."""
+        return f"{self.path.stem}-{self._digest[:16]}"
 
     @property
     def origin(self) -> dict[str, Any] | None:
@@ -91,7 +103,7 @@ class FeatureFile:
         for row, (name, label) in enumerate(zip(names, self._labels, strict=True)):
             split, group = self._columns["split"][row], self._columns["groups"][row]
             if fault[row]:
-                refused.append(Refusal(name, "not_finite", f"row {row} holds NaN or infinity"))
+                refused.append(Refusal(name, "not_finite", f"row {row} holds NaN, infinity or what float32 cannot hold"))
             elif not label:
                 refused.append(Refusal(name, "no_label", f"row {row} has no label, or one without a name"))
             elif split and split.lower() not in SPLITS:
@@ -261,11 +273,15 @@ def _digests(file: h5py.File, sets: dict[str, h5py.Dataset], count: int) -> np.n
     return as_keys(digests)
 
 
-def _not_finite(found: h5py.Dataset) -> np.ndarray:
-    """Mask (n,) of the rows that hold NaN or infinity."""
-    if found.dtype.kind != "f":
-        return np.zeros(len(found), bool)
-    return np.concatenate([~np.isfinite(block).reshape(len(block), -1).all(axis=1) for _, block in _blocks(found)])
+def _look(found: h5py.Dataset) -> tuple[str, np.ndarray]:
+    """(digest of type, shape and numbers; mask (n,) of the rows that hold NaN or infinity, once they are float32)."""
+    digest, bad = hashlib.sha256(f"{found.dtype.str} {found.shape}".encode()), np.zeros(len(found), bool)
+    for start, block in _blocks(found):
+        digest.update(block.tobytes())
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(block.astype(np.float32, copy=False))
+        bad[start : start + len(block)] = ~finite.reshape(len(block), -1).all(axis=1)
+    return digest.hexdigest(), bad
 
 
 def _reasons(refused: Sequence[Refusal]) -> str:

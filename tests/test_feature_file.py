@@ -17,8 +17,12 @@ import h5py
 import numpy as np
 import pytest
 
-from humeris.cache.errors import DataError
+from humeris.cache.errors import DataError, RunError
+from humeris.cache.spec import Spec
 from humeris.cache.store import Store
+from humeris.classify.matrix import Matrix
+from humeris.classify.run import Run
+from humeris.classify.sources import load as load_sources
 from humeris.extract import memory
 from humeris.extract.feature_file import FeatureFile
 from humeris.extract.images import Images, load_images
@@ -63,7 +67,9 @@ def test_anyones_features_are_swept_without_a_cache_or_keras(tmp_path: Path) -> 
     assert found["data"]["kind"] == "features"
     assert found["data"]["used"] == ROWS
     assert found["test"]["accuracy"] > 0.9
-    assert found["best"]["sources"] == [{"backbone": "mine", "extraction": "mine.h5", "layer": "features", "pool": "rows"}]
+    (source,) = found["best"]["sources"]
+    assert (source["backbone"], source["layer"], source["pool"]) == ("mine", "features", "rows")
+    assert source["extraction"] == FeatureFile(tmp_path / "mine.h5").name
     assert not (tmp_path / "cache").exists()
 
 
@@ -279,6 +285,64 @@ def test_a_second_sweep_finds_its_run_and_other_features_do_not(tmp_path: Path, 
     assert humeris(*sweep).json["best"] == first["best"]
     write(tmp_path / "a.h5", features=np.random.default_rng(9).normal(size=(ROWS, 8)))
     assert humeris(*sweep).code == 2
+
+
+def own(path: Path, features: np.ndarray, **spec: Any) -> Path:
+    """A file as `cache export` writes them, whose rows are identified by the keys of images."""
+    keys = np.stack([np.frombuffer(hashlib.sha256(b"%d" % row).digest(), np.uint8) for row in range(ROWS)])
+    write(path, leave="features", keys=keys, **{"mid.avg": features})
+    with h5py.File(path, "a") as file:
+        file.attrs["humeris"] = "1"
+        file.attrs["spec"] = json.dumps({**Spec("net", "keras", "none", "0" * 64, (8, 8), "none", "1").to_dict(), **spec})
+    return path
+
+
+def test_a_run_is_of_the_features_and_not_of_the_files_name(tmp_path: Path, humeris: Callable[..., Any]) -> None:
+    good = (np.eye(3, 8)[np.arange(ROWS) % 3] * 4).astype(np.float32)
+    noise = np.random.default_rng(9).normal(size=(ROWS, 8)).astype(np.float32)
+    words = ("--head", "logreg,C=1", "-j", "1", "--json")
+
+    def swept(path: Path) -> dict[str, Any]:
+        result = humeris("sweep", path, *words)
+        assert result.code == 0, result.err
+        found: dict[str, Any] = result.json
+        return found
+
+    path = own(tmp_path / "f.h5", good)
+    first = swept(path)
+    assert first["test"]["accuracy"] == 1
+    assert swept(path)["run"] == first["run"]
+    other = swept(own(path, noise))
+    assert other["run"] != first["run"]
+    assert other["best"]["id"] != first["best"]["id"]
+    assert other["test"]["accuracy"] < 0.8
+    (tmp_path / "elsewhere").mkdir()
+    moved = swept(own(tmp_path / "elsewhere" / "f.h5", good[:, :5]))
+    assert moved["run"] not in {first["run"], other["run"]}
+    assert swept(own(tmp_path / "elsewhere" / "f.h5", good))["run"] == first["run"]
+    assert swept(own(path, good, weights_sha256="1" * 64))["run"] != first["run"]
+
+
+def test_a_trial_is_not_exported_on_features_that_changed(tmp_path: Path, humeris: Callable[..., Any]) -> None:
+    good = (np.eye(3, 8)[np.arange(ROWS) % 3] * 4).astype(np.float32)
+    path = own(tmp_path / "f.h5", good)
+    assert humeris("sweep", path, "--head", "ridge", "-j", "1", "-o", "run").code == 0
+    own(path, good + 1)
+    with pytest.raises(RunError, match=r"f\.h5: expected the features that .* was made from, found others"):
+        load_sources(FeatureFile(path), Run.load("run").trial()[0].sources, FeatureFile(path).keys)
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_what_overflows_float32_is_refused_like_nan(tmp_path: Path, rank: int) -> None:
+    values = np.random.default_rng(0).normal(size=(ROWS, 4)).reshape((ROWS, 4) if rank == 2 else (ROWS, 2, 2, 1))
+    values[3].flat[1], values[7].flat[0], values[9].flat[0] = 1e39, -1e300, 3e38
+    images = load(write(tmp_path / "a.h5", features=values))
+    assert {each.name: each.reason for each in images.refused} == {
+        "features/00003": "not_finite",
+        "features/00007": "not_finite",
+    }
+    assert images.given is not None
+    assert np.isfinite(Matrix.of(images.given.taps()[0].read(images.keys)).array()).all()
 
 
 def test_our_own_file_gives_the_run_that_the_cache_gives_and_is_exported(
