@@ -15,13 +15,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..cache.claims import Claim, Claims
 from ..cache.errors import RunError
 from ..cache.files import make_folder, publish, write_errors
 from ..cache.spec import Spec
@@ -51,6 +52,7 @@ class Run:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._claim = Claim(None)
         self.description: dict[str, Any] = {}
         file = self.path / "run.json"
         if file.exists():
@@ -98,6 +100,28 @@ class Run:
         self.write_json("run.json", {"format": FORMAT, "complete": False, **plan})
         self.description = {"format": FORMAT, "complete": False, **plan}
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from working on the run meanwhile; raises `RunError` where one does.
+
+        A claim is void once its process is gone (see `cache.claims`).
+        """
+        drafts = self.path / _DRAFTS
+        make_folder(drafts.absolute(), _INSTEAD)
+        claim = Claims(drafts).take("sweep")
+        if claim is None:
+            raise RunError(
+                f"{self.path}: expected nobody at work on this run, found another process; wait until it has ended, "
+                "or give another folder with -o"
+            )
+        self._claim = claim
+        try:
+            yield
+        finally:
+            claim.release()
+            with contextlib.suppress(OSError):
+                drafts.rmdir()
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; from then on the run is complete."""
         self.description = {**self.description, **result, "complete": True}
@@ -137,6 +161,7 @@ class Run:
             file.write(("\n".join(lines) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
+        self._claim.beat()
 
     def trial(self, name: str | None = None) -> tuple[Trial, Score]:
         """The trial whose id begins with `name`, or the best one; raises `RunError`."""

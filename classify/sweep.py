@@ -88,12 +88,13 @@ def sweep(
     )
     data = {**images.summary(), "listing": _digest([(image.name, image.digest.hex()) for image in images.used])}
     if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
-        began, jobs = time.monotonic() - run.spent(), jobs or cores()  # of all sessions together
-        _try_all(run, todo, make, seed, jobs, progress, began)
-        stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
-        conclude(
-            run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
-        )
+        with run.claimed():
+            began, jobs = time.monotonic() - run.spent(), jobs or cores()  # of all sessions together
+            _try_all(run, todo, make, seed, jobs, progress, began)
+            stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
+            conclude(
+                run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
+            )
     return run
 
 

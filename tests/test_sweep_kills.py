@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from humeris.cache.errors import RunError
 from humeris.cache.spec import Spec
 from humeris.cache.store import Store
 from humeris.classify.run import Run
@@ -157,3 +158,23 @@ def test_features_larger_than_memory_are_never_held_whole(
         trial.id: score.accuracy for trial, score in whole.trials().items()
     }
     assert streamed.description["best"]["id"] == whole.description["best"]["id"]
+
+
+def test_two_sweeps_never_work_on_one_run(cached: Path) -> None:
+    """The second is told so in one line, while the first is at work; the first loses nothing, and then the run is there."""
+    store = Store(cached / "cache")
+    images = load_images(cached / "photos", store, jobs=1)
+    refused = []
+
+    def meanwhile(done: int, total: int) -> None:
+        if not refused and done:
+            with pytest.raises(RunError, match="expected nobody at work on this run, found another process; wait") as caught:
+                sweep(images, store, HEADS, out=cached / "run", jobs=1)
+            refused.append(caught.value)
+
+    first = sweep(images, store, HEADS, out=cached / "run", jobs=1, progress=meanwhile)
+    assert len(refused) == 1
+    lines = ids(cached / "run")
+    assert len(lines) == len(set(lines)) == 5 * TAPS
+    assert sweep(images, store, HEADS, out=cached / "run", jobs=1).description == first.description
+    assert sorted(path.name for path in (cached / "run").iterdir() if path.name.startswith(".")) == []
