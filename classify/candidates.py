@@ -36,12 +36,13 @@ class Candidate:
         costs, layer = {item["name"]: item["cost"] for item in self.extraction.layers}, self.features.layer
         return round(costs[layer] / max(1, *costs.values()), 4) if layer in costs else None
 
-    def named(self, text: str) -> bool:
-        """Whether `text`, `[BACKBONE/]LAYER[:POOL]`, names it; a glob may name several."""
+    def named(self, text: str, pools: Collection[str] = ()) -> bool:
+        """Whether `text`, `[BACKBONE/]LAYER[:POOL]`, names it: where no POOL is written, of `pools` if any."""
         spec = self.extraction.spec
         size = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
         called = [f"{name}/" for name in (size, spec.title) if text.startswith(f"{name}/")]
-        return any(matches(each, self.tap) for each in [text, *(text.removeprefix(name) for name in called)])
+        written = [text, *(text.removeprefix(name) for name in called)]
+        return any(matches(each, self.tap) and (":" in each or not pools or self.tap.pool in pools) for each in written)
 
 
 def candidates(
@@ -71,30 +72,40 @@ def candidates(
 def check_asked(cached: Sequence[Candidate], patterns: Sequence[str], pools: Sequence[str]) -> None:
     """Raise `LayerError` where a pattern or a pool names none of the cached taps, if there are any."""
     taps = [each.tap for each in cached]
-    for text in patterns if taps else ():
-        if not any(each.named(text) for each in cached):
-            names = ", ".join(closest(text.partition(":")[0], [str(tap) for tap in taps]))
-            raise LayerError(
-                f"layer {text!r}: expected a cached tap, found none; closest: {names}; "
-                f"run `humeris extract` with -l {text} first"
-            )
+    _check_named(cached, patterns, ())
     for pool in pools if taps else ():
         if not any(tap.pool == pool for tap in taps):
             there = ", ".join(sorted({tap.pool for tap in taps}))
             raise LayerError(
                 f"pool {pool!r}: expected a cached pool ({there}), found none; run `humeris extract` with it first"
             )
+    _check_named(cached, patterns, pools)
 
 
-def one_of(cached: Sequence[Candidate], side: str, sides: Sequence[str]) -> Candidate:
+def _check_named(cached: Sequence[Candidate], patterns: Sequence[str], pools: Sequence[str]) -> None:
+    for text in patterns if cached else ():
+        if not any(each.named(text, pools) for each in cached):
+            names = ", ".join(closest(text.partition(":")[0], [str(each.tap) for each in cached]))
+            raise LayerError(
+                f"layer {text!r}{_with(pools)}: expected a cached tap, found none; closest: {names}; "
+                f"run `humeris extract` with -l {text}{''.join(f' --pool {pool}' for pool in pools)} first"
+            )
+
+
+def _with(pools: Sequence[str]) -> str:
+    return f" with pool {' or '.join(pools)}" if pools else ""
+
+
+def one_of(cached: Sequence[Candidate], side: str, sides: Sequence[str], pools: Sequence[str] = ()) -> Candidate:
     """The cached tap that one side of a concatenation names; raises `LayerError` unless it is one."""
-    found = [each for each in cached if each.named(side)]
+    found = [each for each in cached if each.named(side, pools)]
     if len(found) != 1:
         names = titles([each.extraction for each in cached])
         listed = [f"{names[each.extraction.name]}/{each.tap}" for each in found or cached]
         several = f"{len(found)}: {', '.join(listed[:5])}; write one of them"
         none = f"none; closest: {', '.join(closest(side.partition(':')[0], listed))}"
-        raise LayerError(f"layer {side!r} of {'+'.join(sides)}: expected one cached tap, found {several if found else none}")
+        where = f"layer {side!r} of {'+'.join(sides)}{_with(() if found or ':' in side else pools)}"
+        raise LayerError(f"{where}: expected one cached tap, found {several if found else none}")
     return found[0]
 
 

@@ -50,7 +50,8 @@ class Wanted:
     """What a sweep is over; everything that is cached when nothing is said.
 
     patterns: taps as `LAYER[:POOL]`, or several side by side as `A+B`, each side one tap, with `BACKBONE/` before it where
-    it is in more than one. only: exactly these, as (spec digest, tap). concatenate: also all of them side by side.
+    it is in more than one. pools: those of taps that are written without one. only: exactly these, as (spec digest, tap).
+    concatenate: also all of them side by side.
     """
 
     requests: Sequence[Request] = ()
@@ -70,6 +71,12 @@ class Wanted:
         """The patterns of taps that are taken alone."""
         return [text for text in self.patterns if "+" not in text]
 
+    @property
+    def asked_pools(self) -> Sequence[str]:
+        """The pools that decide something, because some tap is written without one or none is written."""
+        sides = [side for text in self.patterns for side in text.split("+")]
+        return self.pools if not sides or not all(":" in side for side in sides) else ()
+
 
 def sides_of(pattern: str) -> list[str]:
     """The sides of `A+B`; raises `LayerError`."""
@@ -86,11 +93,12 @@ def find(store: Shelf, keys: np.ndarray, wanted: Wanted) -> Found:
     something asked for is not there.
     """
     cached = candidates(store, wanted.requests, wanted.only)
-    check_asked(cached, wanted.single, wanted.pools)
-    pooled = [each for each in cached if not wanted.pools or each.tap.pool in wanted.pools]
-    sums = [[one_of(pooled, side, sides) for side in sides] for sides in wanted.sums] if cached else []
-    alone = [each for each in pooled if any(each.named(text) for text in wanted.single) or not wanted.patterns]
-    chosen = [each for each in pooled if each in alone or any(each in sides for sides in sums)]
+    pools = wanted.asked_pools
+    check_asked(cached, wanted.single, pools)
+    sums = [[one_of(cached, side, sides, pools) for side in sides] for sides in wanted.sums] if cached else []
+    patterns = wanted.single if wanted.patterns else ["*"]
+    alone = [each for each in cached if any(each.named(text, pools) for text in patterns)]
+    chosen = [each for each in cached if each in alone or any(each in sides for sides in sums)]
     bad = {each: NotFinite(store.memo, each.extraction.spec).mask(each.tap, keys) for each in chosen}
     excused = images_at_fault(bad.values()) if bad else np.zeros(len(keys), bool)
     found = Found({}, [], {}, {}, excused)

@@ -86,6 +86,52 @@ def test_only_the_taps_given_are_candidates(store: Store) -> None:
     assert [each.extraction.spec.digest for each in candidates(store, (), only)] == [SPEC.digest]
 
 
+@pytest.mark.parametrize(
+    ("patterns", "pools", "found"),
+    [
+        (["mid:max", "top"], ["avg"], ["mid:max", "top:avg"]),
+        (["mid:max"], ["avg"], ["mid:max"]),
+        (["net/mid:max", "net/mid"], ["avg"], ["mid:avg", "mid:max"]),
+        (["mid"], ["avg", "max"], ["mid:avg", "mid:max"]),
+        (["mid:max"], ["cls"], ["mid:max"]),
+        (["mid:max+top"], ["avg"], ["mid:max + top:avg"]),
+        (["mid:max+mid"], ["avg"], ["mid:max + mid:avg"]),
+        ([], ["avg"], ["mid:avg", "top:avg"]),
+    ],
+)
+def test_pools_are_for_the_layers_that_name_none(
+    tmp_path: Path, patterns: list[str], pools: list[str], found: list[str]
+) -> None:
+    store, keys = Store(tmp_path / "cache", write=True), np.array([bytes([65 + row]) * 32 for row in range(10)], "S32")
+    for layer, pool in (("mid", "max"), ("mid", "avg"), ("top", "avg"), ("top", "grid2")):
+        store.extraction(replace(SPEC, backbone="net")).add(layer, pool, keys, np.ones((10, 3), np.float32))
+    inputs = sources.find(store, keys, sources.Wanted(patterns=patterns, pools=pools)).inputs
+    assert sorted(" + ".join(str(tap).removeprefix("net/") for tap in taps) for taps in inputs) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "pools", "said"),
+    [
+        (
+            ["mid", "top"],
+            ["max"],
+            r"layer 'top' with pool max: expected a cached tap, found none; closest: .*top:avg.* -l top --pool max first",
+        ),
+        (["mid:cls"], ["avg"], r"layer 'mid:cls': expected a cached tap"),
+        (["mid:max", "top"], ["cls"], r"pool 'cls': expected a cached pool \(avg, max\), found none"),
+        (["mid+top"], ["max"], r"layer 'top' of mid\+top with pool max: expected one cached tap, found none"),
+    ],
+)
+def test_a_layer_that_is_not_cached_with_the_pool_is_named_with_it(
+    tmp_path: Path, patterns: list[str], pools: list[str], said: str
+) -> None:
+    store, keys = Store(tmp_path / "cache", write=True), np.array([bytes([65 + row]) * 32 for row in range(10)], "S32")
+    for layer, pool in (("mid", "max"), ("mid", "avg"), ("top", "avg")):
+        store.extraction(SPEC).add(layer, pool, keys, np.ones((10, 3), np.float32))
+    with pytest.raises(LayerError, match=said):
+        sources.find(store, keys, sources.Wanted(patterns=patterns, pools=pools))
+
+
 def test_images_that_a_tap_has_no_finite_row_of_are_refused(store: Store, tmp_path: Path) -> None:
     images = load_images(tmp_path / "photos", store, jobs=1)
     bad = images.used[3]
