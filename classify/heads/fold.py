@@ -1,8 +1,4 @@
-"""A fold as linear heads see it: standardised by its own fit rows and, of more columns than rows, turned into their span.
-
-Heads that depend on rows only through inner products, as every one with an L2 penalty does, have the same answers in the
-span of the rows they are fitted on as in all columns: n rows have rank n - 1 at most once they are centred.
-"""
+"""A fold as linear heads see it: standardised by its own fit rows and, of more columns than rows, turned into their span."""
 
 from __future__ import annotations
 
@@ -13,119 +9,16 @@ from functools import cached_property
 import numpy as np
 
 from ..layers import Dense, Scale
-from ..matrix import Matrix
 from ..problem import Problem
 from .eigen import decomposed
-from .gram import Gram, grams
+from .gram import grams
 from .scaling import Parts, Statistics, standardised
+from .scatter import Scatters
+from .span import Turn
 
 _BLOCK = 1 << 24  # bytes of float32 in a block of rows
 _KEPT = 1 << 27  # bytes of folds that are kept for the next head, or a quarter of the features'
 _GRAMS = 1 << 26  # bytes of Gram matrices made in one pass, or a quarter of the features'
-_STRIP = 256  # rows in a strip of half a scatter matrix
-
-
-@dataclass(frozen=True)
-class Turn:
-    """From rows to their span: `values` (r,) and `vectors` (m, r), eigenvalues (descending) and eigenvectors of their Gram.
-
-    fit (m, r), score (s, r): the rows in the span, float32. score_norms (s,): squared lengths of those to score,
-    what lies outside the span included.
-    """
-
-    values: np.ndarray
-    vectors: np.ndarray
-    fit: np.ndarray
-    score: np.ndarray
-    score_norms: np.ndarray
-
-    @classmethod
-    def of(cls, gram: Gram, fit: np.ndarray, score: np.ndarray) -> Turn:
-        """Of the products of a fold's rows; directions that are no more than rounding are left out.
-
-        A Gram matrix that nothing else holds is let go before the decomposition.
-        """
-        products = gram.products[np.ix_(fit, fit)]
-        mean, level = products.mean(axis=0), float(products.mean())
-        products -= mean
-        products -= mean[:, None]
-        products += level
-        across = gram.products[np.ix_(score, fit)]
-        shift = across.mean(axis=1)
-        norms, noise = gram.products.diagonal()[score] - 2 * shift + level, gram.noise
-        del gram
-        longest = float(products.diagonal().max())
-        values, vectors = decomposed(products)
-        del products
-        rounding = noise * len(fit) ** 0.5 * longest
-        least = max(rounding, float(np.finfo(np.float64).eps) * len(fit) * float(values[-1]))
-        real = np.nonzero(values > least)[0][::-1]
-        values, vectors = values[real], vectors[:, real]
-        turned = (across - shift[:, None] - mean + level) @ (vectors / np.sqrt(values))
-        return cls(
-            values,
-            vectors,
-            (vectors * np.sqrt(values)).astype(np.float32),
-            turned.astype(np.float32),
-            np.maximum(norms, 0),
-        )
-
-
-class _Scatters:
-    """Scatter matrices of a problem's folds with fewer columns than rows, from one pass over the rows that they share.
-
-    Each part's scatter is around its own mean, and those of a fold's parts are added up, so that no digits cancel, however
-    far rows that are held out lie from the others.
-    """
-
-    def __init__(self, features: Matrix, labels: np.ndarray, classes: int, parts: Parts, statistics: Statistics) -> None:
-        self._features, self._labels, self._classes = features, labels, classes
-        self._parts, self._statistics = parts, statistics
-
-    @cached_property
-    def _made(self) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
-        """Scatters of parts and class sums (parts, classes, d) around each part's mean over `_scale`, class counts.
-
-        A scatter matrix is symmetric: kept are strips of its rows, each from the diagonal on.
-        """
-        count, width = len(self._parts.rows), self._features.shape[1]
-        heights = [(start, min(_STRIP, width - start)) for start in range(0, width, _STRIP)]
-        scatters = [[np.zeros((height, width - start)) for start, height in heights] for _ in range(count)]
-        sums, counts = np.zeros((count, self._classes, width)), np.zeros((count, self._classes))
-        for part, rows in enumerate(self._parts.rows):
-            for places, values in self._features.blocks(rows, max(256, _BLOCK // (4 * width))):
-                block = standardised(values, self._statistics.means[part], self._scale)
-                of = np.eye(self._classes, dtype=np.float32)[self._labels[rows[places]]]
-                product = block.T @ block
-                for strip, (start, height) in zip(scatters[part], heights, strict=True):
-                    strip += product[start : start + height, start:]
-                sums[part] += of.T @ block
-                counts[part] += of.sum(axis=0)
-        return scatters, sums, counts
-
-    @cached_property
-    def _scale(self) -> np.ndarray:
-        """A scale (d,) for float32 products, of the size of every part's."""
-        return self._statistics.scaler(np.ones(len(self._parts.rows), bool))[1]
-
-    def moments(self, member: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scatter, class sums and class counts of the parts of `member`, standardised by `mean` and `scale`."""
-        scatters, sums, counts = self._made
-        moved, ratio = (self._statistics.means - mean) / scale, self._scale / scale
-        scatter, classes = np.zeros((len(mean), len(mean))), np.zeros_like(sums[0])
-        for part in np.nonzero(member)[0]:
-            for number, strip in enumerate(scatters[part]):
-                start = _STRIP * number
-                scatter[start : start + len(strip), start:] += strip
-            classes += sums[part] * ratio + counts[part][:, None] * moved[part]
-        for start in range(0, len(mean), _STRIP):
-            stop = start + _STRIP
-            scatter[stop:, start:stop] = scatter[start:stop, stop:].T
-        scatter *= ratio
-        scatter *= ratio[:, None]
-        between = moved[member] * np.sqrt(self._statistics.counts[member])[:, None]
-        scatter += between.T @ between
-        return scatter, classes, counts[member].sum(axis=0)
 
 
 @dataclass(frozen=True)
@@ -152,7 +45,7 @@ class Fold:
     scale: np.ndarray
     turn: Turn | None = None
     _member: np.ndarray | None = None
-    _scatters: _Scatters | None = field(default=None, repr=False)
+    _scatters: Scatters | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> np.ndarray:
@@ -312,6 +205,6 @@ def _plain(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.nda
         found = Statistics.of(blocks)
         statistics = found if statistics is None else statistics.joined(found)
     assert statistics is not None
-    scatters = _Scatters(features, problem.labels, problem.classes, parts, statistics)
+    scatters = Scatters(features, problem.labels, problem.classes, parts, statistics)
     for fit, score, member in zip(fits, scores, parts.member, strict=True):
         yield Fold(problem, fit, score, *statistics.scaler(member), None, member, scatters)

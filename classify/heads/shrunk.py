@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .fold import Fold, Turn
+from .fold import Fold
 from .gram import Gram
 from .scaling import Statistics, standardised
+from .span import Turn
 
 _BLOCK = 1 << 24  # bytes of float32 in a block
 
