@@ -10,7 +10,7 @@ from problems import KINDS, problem
 from sklearn.preprocessing import StandardScaler
 
 from humeris.classify.heads import fold as fold_module
-from humeris.classify.heads import gram
+from humeris.classify.heads import gram, scatter
 from humeris.classify.heads.fold import Fold, folds, whole
 from humeris.classify.problem import Problem
 
@@ -168,7 +168,8 @@ def test_folds_are_made_once_for_all_heads_unless_they_are_large(monkeypatch: py
 
 
 def test_standardising_copies_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold_module, "_BLOCK", 1 << 16)
+    for module in (fold_module, scatter):
+        monkeypatch.setattr(module, "_BLOCK", 1 << 16)
     features = np.random.default_rng(0).normal(size=(20000, 40)).astype(np.float32)
     labels = np.arange(20000) % 2
     some = Problem.of(features, labels, [(np.arange(10000), np.arange(10000, 20000))])
