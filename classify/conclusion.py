@@ -54,7 +54,10 @@ def conclude(
             "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
             "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes) if views.average else None,
             "near_duplicates": _near_duplicates(images, splits, stored, probabilities),
-            "notes": _notes(splits, chosen, scores[chosen]),
+            "notes": [
+                *_notes(splits, chosen, scores[chosen]),
+                *_refused_views(stored, images.keys if views.average else images.keys[rows], views.count),
+            ],
         }
     )
 
@@ -77,6 +80,13 @@ def _runner_up(scores: Mapping[Trial, Score], compared: paired.Comparison | None
     trial = next(trial for trial in scores if trial.id == compared.runner_up)
     score = {name: value for name, value in scores[trial].to_dict().items() if name not in {"detail", "right"}}
     return {"id": trial.id, **trial.to_dict(), "score": score, "compared": compared.to_dict()}
+
+
+def _refused_views(stored: Sequence[Stored], keys: np.ndarray, count: int) -> list[str]:
+    """How many of the views that should be seen are not there, if any."""
+    lacking = len(keys) * (1 + count) - len(Shown.of(stored, keys, count).images) if count else 0
+    note = f"{lacking} of the {len(keys) * count} augmented views gave NaN or infinity at a tap of the winner: not used"
+    return [note] if lacking else []
 
 
 def _notes(splits: Splits, winner: Trial, score: Score) -> list[str]:

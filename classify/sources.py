@@ -18,7 +18,7 @@ from ..extract.images import Images
 from ..extract.not_finite import NotFinite, images_at_fault
 from ..extract.request import Request
 from ..extract.taps import Tap
-from .candidates import Shelf, candidates, check_asked, one_of, titles
+from .candidates import Candidate, Shelf, candidates, check_asked, one_of, titles
 from .matrix import Matrix, Stored
 from .trial import Source
 from .views import Shown, Viewed, Views
@@ -27,6 +27,8 @@ from .views import Shown, Viewed, Views
 @dataclass(frozen=True)
 class Found:
     """Sources that hold every image, by backbone and depth, and those left out, each with the images it lacks.
+
+    With views a source holds an image that has a row in every one of them, but for those that were not finite.
 
     inputs: what heads are trained on, each one or more of the sources side by side.
     depth: share of the forward pass spent up to each source, where it is known.
@@ -108,7 +110,7 @@ def find(store: Shelf, keys: np.ndarray, wanted: Wanted) -> Found:
         folder = each.extraction.name
         source = called[each] = Source(names[folder], folder, each.tap.layer, each.tap.pool)
         stored = _viewed(store, each.extraction, each.features, wanted.views)
-        lacking = int((_missing(stored, keys, wanted.views) & ~excused).sum())
+        lacking = int((_missing(store, each, stored, keys, wanted.views) & ~excused).sum())
         if lacking == 0:
             found.complete[source], found.depth[source] = stored, each.depth
         elif lacking < len(keys) or bad[each].any() or not each.features.missing(keys).all():
@@ -134,12 +136,19 @@ def _nothing(store: Shelf, count: int, wanted: Wanted, left_out: Mapping[Source,
     )
 
 
-def _missing(stored: Stored, keys: np.ndarray, views: Views) -> np.ndarray:
-    """Mask (n,) of the images without a plain row; all of them where there should be augmented rows and is none."""
+def _missing(store: Shelf, each: Candidate, stored: Stored, keys: np.ndarray, views: Views) -> np.ndarray:
+    """Mask (n,) of the images without a plain row or without one of their augmented rows.
+
+    Of an image whose augmented rows were not all finite, the ones that there are will do.
+    """
     reader: Any = stored
-    if views.count and all(reader.missing(keys, view).all() for view in range(1, views.count + 1)):
-        return np.ones(len(keys), bool)
-    return np.asarray(reader.missing(keys))
+    lacking = np.array(reader.missing(keys))
+    if views.count:
+        known = NotFinite(store.memo, replace(each.extraction.spec, views=views.version))
+        refused = images_at_fault([known.mask(each.tap, keys)])
+        for view in range(1, views.count + 1):
+            lacking |= reader.missing(keys, view) & ~refused
+    return lacking
 
 
 def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> Matrix:

@@ -241,10 +241,15 @@ def _copies(found: Mapping[str, Any]) -> str:
 
 
 def _left_out(found: Mapping[str, Any]) -> list[str]:
-    return [
-        f"left out: {each['backbone']}/{each['layer']}:{each['pool']} lacks {each['images_missing']} images"
-        for each in found.get("left_out", [])
-    ]
+    """The taps that lack images; where views were asked for, which are a reason too, how to compute them."""
+    views, lines = found.get("views") or {"count": 0}, []
+    for each in found.get("left_out", []):
+        tap, lacking = f"{each['layer']}:{each['pool']}", f"{each['images_missing']} images"
+        if views["count"]:
+            again = f"-l {tap} --views {views['count']} --augment {views['policy']}"
+            lacking += f" or views of them; `humeris extract` with {again} computes them"
+        lines.append(f"left out: {each['backbone']}/{tap} lacks {lacking}")
+    return lines
 
 
 def _accuracy(test: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ from .matrix import Matrix, Part, Stored
 class Views:
     """So many augmented views of each image, made by `policy`, are learnt from beside the plain one.
 
+    All of them are cached, for taps that lack some are not swept over; only those that gave NaN or infinity are not there.
+
     version: the policy as features are keyed by it. average: whether an image is scored on the mean of the probabilities of
     all its views; else on its plain view.
     """
@@ -72,7 +74,7 @@ class Shown:
 
     @classmethod
     def of(cls, stored: Sequence[Stored], keys: np.ndarray, count: int = 0) -> Shown:
-        """The images `keys` (n,) in the plain view and in those of `count` augmented ones that every tap has.
+        """The images `keys` (n,) in the plain view and in those of `count` augmented ones that are finite at every tap.
 
         The taps lie side by side; nothing is read but one row of each.
         """

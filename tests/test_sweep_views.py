@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from humeris.classify.splits import split
 from humeris.classify.sweep import sweep
 from humeris.classify.views import Shown, Viewed, Views
 from humeris.extract.images import Images, load_images
+from humeris.extract.not_finite import NotFinite
 from humeris.extract.request import Request
+from humeris.extract.taps import Tap
 
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image: the first bytes say PNG, the rest says which one
 FLIP = Views(3, "flip=0.5", "1: flip=0.5")
@@ -61,13 +64,16 @@ def rows_of(images: Images, view: int, layer: int = 0, columns: int = 4, strengt
 
 
 def fill(store: Store, images: Images, layer: str, number: int = 0, views: int = 3, backbone: str = "made_up") -> None:
-    """A tap with `views` augmented views; of every fourth image the last view is missing."""
+    """A tap with `views` augmented views; of every fourth image (counted from `number`) the last one gave no finite row."""
+    bad = np.arange(len(images.used)) % 4 == number % 4
     store.extraction(some_spec(backbone)).add(layer, "avg", images.keys, rows_of(images, 0, number))
     for view in range(1, views + 1):
-        some = np.arange(len(images.used)) % 4 > 0 if view == views else np.ones(len(images.used), bool)
+        some = ~bad if view == views else np.ones(len(images.used), bool)
         store.extraction(some_spec(backbone, FLIP.version)).add(
             layer, "avg", images.keys[some], rows_of(images, view, number)[some], views=np.full(some.sum(), view, np.uint16)
         )
+    digests = [image.digest for image, refused in zip(images.used, bad, strict=True) if refused]
+    NotFinite(store.memo, some_spec(backbone, FLIP.version)).add(Tap(layer, "avg"), digests)
 
 
 def learnt_by_hand(images: Images, average: bool) -> tuple[Problem, Images]:
@@ -176,13 +182,75 @@ def test_rows_of_views_are_those_that_the_cache_has_for_them(store: Store, image
     assert ((shown.views == 3).sum(), (shown.views == 0).sum()) == (46 - 12, 46)
 
 
+REFUSED = r"(\d+) of the (\d+) augmented views gave NaN or infinity at a tap of the winner"
+
+
+def refused_views(run: Run) -> list[tuple[str, str]]:
+    return [match.groups() for note in run.description["notes"] if (match := re.search(REFUSED, note))]
+
+
 def test_taps_side_by_side_have_the_views_that_all_of_them_have(store: Store, images: Images, tmp_path: Path) -> None:
     fill(store, images, "one", 0)
-    fill(store, images, "two", 1, views=2)
+    fill(store, images, "two", 1)
     run = sweep(images, store, ["logreg,C=0.1"], views=FLIP, patterns=["one+two"], out=tmp_path / "run", jobs=1)
     ((trial, _),) = run.trials().items()
     assert [source.layer for source in trial.sources] == ["one", "two"]
     assert run.complete
+    either = sum(number % 4 in {0, 1} for number, image in enumerate(images.used) if image.item.split == "train")
+    assert refused_views(run) == [(str(either), "90")]
+
+
+@pytest.mark.parametrize(("average", "count", "of"), [(False, 8, 90), (True, 12, 138)])
+def test_views_that_were_refused_are_counted(
+    store: Store, images: Images, tmp_path: Path, average: bool, count: int, of: int
+) -> None:
+    fill(store, images, "layer")
+    views = replace(FLIP, average=average)
+    run = sweep(images, store, ["logreg,C=0.1"], views=views, out=tmp_path / "run", jobs=1)
+    assert refused_views(run) == [(str(count), str(of))]
+    run = sweep(images, store, ["logreg,C=0.1"], views=replace(views, count=2), out=tmp_path / "two", jobs=1)
+    assert refused_views(run) == []
+
+
+def test_a_tap_that_lacks_a_single_view_of_an_image_is_left_out_until_it_has_it(
+    store: Store, images: Images, tmp_path: Path, humeris: Callable[..., Any]
+) -> None:
+    store.extraction(some_spec()).add("layer", "avg", images.keys, rows_of(images, 0))
+    augmented = store.extraction(some_spec(views=FLIP.version))
+    words = ["sweep", tmp_path / "photos", "--views", 3, "--augment", "flip", "--cache", store.path, "--head", "ridge"]
+    for view in (1, 2, 3):
+        lacking = np.arange(len(images.used)) == 20 if view > 1 else np.arange(len(images.used)) > 0
+        rows = rows_of(images, view)[~lacking]
+        augmented.add("layer", "avg", images.keys[~lacking], rows, views=np.full(len(rows), view, np.uint16))
+        result = humeris(*words)
+        assert result.code == 2
+        assert "--views 3 --augment flip=0.5, found made_up/layer:avg lacks 4" in result.err
+    augmented.add("layer", "avg", images.keys[1:], rows_of(images, 1)[1:], views=np.ones(45, np.uint16))
+    assert "layer:avg lacks 1; run `humeris extract`" in humeris(*words).err
+    store.extraction(some_spec()).add("other", "avg", images.keys, rows_of(images, 0, 1))
+    for view in (1, 2, 3):
+        whole = np.full(46, view, np.uint16)
+        augmented.add("other", "avg", images.keys, rows_of(images, view, 1), views=whole)
+    result = humeris(*words)
+    assert result.code == 1, result.err
+    assert (
+        "left out: made_up/layer:avg lacks 1 images or views of them; `humeris extract` with -l layer:avg --views 3 "
+        "--augment flip=0.5 computes them" in result.out
+    )
+    for view in (2, 3):
+        one = images.keys[20:21]
+        augmented.add("layer", "avg", one, rows_of(images, view)[20:21], views=np.full(1, view, np.uint16))
+    result = humeris(*words, "--json")
+    assert result.json["left_out"] == []
+    assert {each["layer"] for each in result.json["depth"]} == {"layer", "other"}
+
+
+def test_a_tap_whose_views_are_mostly_not_finite_is_left_out(store: Store, images: Images, tmp_path: Path) -> None:
+    fill(store, images, "layer")
+    most = [image.digest for image in images.used[:30]]
+    NotFinite(store.memo, some_spec(views=FLIP.version)).add(Tap("layer", "avg"), most)
+    with pytest.raises(DataError, match=r"layer:avg lacks 12; "):
+        sweep(images, store, ["logreg,C=0.1"], views=FLIP, out=tmp_path / "run", jobs=1)
 
 
 def test_a_tap_without_any_view_is_left_out_and_with_none_the_command_is_named(
