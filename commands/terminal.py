@@ -112,6 +112,9 @@ def stages(silent: bool) -> Iterator[Callable[[str], Progress]]:
     with Bars(*columns, console=console, disable=silent or not console.is_terminal, transient=True) as bars:
 
         def stage(name: str) -> Progress:
+            for before in bars.tasks:
+                if not before.total:  # there was nothing to do
+                    bars.remove_task(before.id)
             task = bars.add_task(name, total=None)
             return lambda done, total: bars.update(task, completed=done, total=total)
 
