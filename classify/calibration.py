@@ -14,13 +14,14 @@ _IN_BIN = 10  # images, at least
 _DRAWS, _NUMBERS = 1000, 1 << 25  # how often chance is drawn, and how many numbers that may take
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
+def reliability(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1.0) -> list[dict[str, Any]]:
     """How often answers are right, by how sure they are: bins of about as many images each, 15 from 150 images on.
 
     Of each bin the images, their mean confidence and their accuracy with its 95 % interval. Answers that are equally sure
     lie in one bin, so that the order of images decides nothing. Bins of equal width would leave most of them all but empty,
     and the error of nearly empty bins is mostly noise (Nixon et al., Measuring calibration in deep learning, 2019,
-    arXiv:1904.01685); for the same reason there are ten images to a bin where there are fewer than 150.
+    arXiv:1904.01685); for the same reason there are ten images to a bin where there are fewer than 150. The intervals are
+    those of as many fewer images as `effect` says, `intervals.design_effect`.
     """
     sure, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
     rows = []
@@ -31,7 +32,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str,
                 "images": len(places),
                 "confidence": float(sure[places].mean()),
                 "accuracy": hits / len(places),
-                "accuracy_95": list(wilson(hits, len(places))),
+                "accuracy_95": list(wilson(hits / effect, len(places) / effect)),
             }
         )
     return rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..extract.images import Images
 from . import metrics, near_duplicates, paired, tables
+from .intervals import of_share
 from .matrix import Stored
 from .run import Run
 from .splits import Splits
@@ -17,6 +18,7 @@ from .trial import Score, Trial, ranked
 from .views import Shown, Views
 
 _FEW = 100  # test images, below which the 95 % interval is about 16 points wide at an accuracy of 0.8
+_FEW_GROUPS = 20  # below which variances are hardly known
 
 
 def conclude(
@@ -45,14 +47,19 @@ def conclude(
     plain = answers(head, Shown.of(stored, tested)) if views.average else probabilities
     run.save_head(chosen, head)
     tables.write(run, images, splits, scores, probabilities)
-    compared = paired.compare(scores, len(rows) if splits.select == "cv" else len(splits.val))
+    held, tested_groups = scored_groups(splits), alike(splits, splits.test)
+    compared = paired.compare(scores, len(_scored(splits)), held)
     run.finish(
         {
             **described,
             "best": {"id": chosen.id, **chosen.to_dict(), "score": scores[chosen].to_dict()},
             "runner_up": _runner_up(scores, compared),
-            "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes),
-            "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes) if views.average else None,
+            "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes, tested_groups),
+            "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes, tested_groups)
+            if views.average
+            else None,
+            "groups": None if held is None else len(np.unique(held[held >= 0])),
+            "accuracy_95": {} if held is None else _accuracies(run, scores, held),
             "near_duplicates": _near_duplicates(images, splits, stored, probabilities),
             "notes": [
                 *_notes(splits, chosen, scores[chosen]),
@@ -60,6 +67,36 @@ def conclude(
             ],
         }
     )
+
+
+def alike(splits: Splits, rows: np.ndarray) -> np.ndarray | None:
+    """The group number of each of the images `rows`; None where each stands for itself."""
+    if splits.groups is None:
+        return None
+    number = np.unique(splits.groups[rows], return_inverse=True)[1]
+    return None if len(np.unique(number)) == len(rows) else number
+
+
+def scored_groups(splits: Splits) -> np.ndarray | None:
+    """The group number of each image that may be learnt from, -1 of those not scored for choosing; None as `alike` says."""
+    groups = alike(splits, _scored(splits))
+    if groups is None:
+        return None
+    found = np.full(len(splits.development), -1)
+    found[np.searchsorted(splits.development, _scored(splits))] = groups
+    return found
+
+
+def _scored(splits: Splits) -> np.ndarray:
+    """The images that heads were chosen by."""
+    return splits.development if splits.select == "cv" else splits.val
+
+
+def _accuracies(run: Run, scores: Mapping[Trial, Score], held: np.ndarray) -> dict[str, list[float]]:
+    """The 95 % intervals of the accuracies in the table, by groups, by the trial's id."""
+    shown = {each["trial"] for each in run.depth_curve()}
+    found = {trial.id: paired.right(score)[: len(held)][held >= 0] for trial, score in scores.items() if trial.id in shown}
+    return {name: list(of_share(right, held[held >= 0])) for name, right in found.items()}
 
 
 def _near_duplicates(images: Images, splits: Splits, stored: Sequence[Stored], probabilities: np.ndarray) -> dict[str, Any]:
@@ -70,7 +107,8 @@ def _near_duplicates(images: Images, splits: Splits, stored: Sequence[Stored], p
         Shown.of(stored, images.keys[rows]).features.streamed(),
     )
     tested, others = [names[row] for row in splits.test], [names[row] for row in rows]
-    return near_duplicates.report(found, tested, others, splits.labels[splits.test], probabilities)
+    labels, groups = splits.labels[splits.test], alike(splits, splits.test)
+    return near_duplicates.report(found, tested, others, labels, probabilities, groups)
 
 
 def _runner_up(scores: Mapping[Trial, Score], compared: paired.Comparison | None) -> dict[str, Any] | None:
@@ -102,11 +140,8 @@ def _notes(splits: Splits, winner: Trial, score: Score) -> list[str]:
         notes.append(f"no test image of {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}: nothing is known of these")
     if len(splits.test) < _FEW:
         notes.append(f"only {len(splits.test)} test images: mind the width of the interval")
-    if splits.groups is not None:
-        groups = len(set(splits.groups[splits.test].tolist()))
-        if groups < len(splits.test):
-            notes.append(
-                f"the {len(splits.test)} test images come from {groups} groups: images of a group are alike, so that the "
-                "intervals, which count images, are too narrow"
-            )
+    for what, rows in (("test images", splits.test), ("images that heads were chosen by", _scored(splits))):
+        groups = alike(splits, rows)
+        if groups is not None and (count := len(np.unique(groups))) < _FEW_GROUPS:
+            notes.append(f"the {what} come from only {count} groups, which are what counts: mind the width of the intervals")
     return notes

@@ -8,9 +8,10 @@ import numpy as np
 
 _Z = 1.959963984540054  # of the normal distribution, two-sided
 _DRAWS = 2000
+_ADDED = 0.1  # of a group
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
+def wilson(right: float, total: float) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson, 1927): it stays inside [0, 1] and holds near both ends."""
     share = right / total
     centre = (share + _Z * _Z / (2 * total)) / (1 + _Z * _Z / total)
@@ -18,8 +19,44 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def of_means(confusion: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+def design_effect(right: np.ndarray, groups: np.ndarray | None) -> float:
+    """How many images say as much as one that is independent of all others; right (n,) bool, groups (n,), None: each alone.
+
+    The variance of the share that is right, from the sums of groups, over that of n images drawn one by one; larger by as
+    much as Student's t is wider, for want of groups. It is 1 at least, and at most what it is where a group's images are all
+    right or all wrong. A tenth of a group of the rarer outcome, all alike, is added: near both ends such groups may be
+    missing altogether. With 40 groups of 10 nearly equal images of which 97 % are answered rightly the interval on n / effect
+    images held the truth in 75 % of 1,000 trials without that tenth, in 97 % with it; in 94 to 99 % with 6 x 20, 12 x 10,
+    20 x 5, 40 x 10 and 100 x 3 images, alike and independent. Counting images held in 42 to 80 % where they were alike.
+    (Kish, Survey sampling (1965); score intervals so: Dean, Pagano, Survey Methodology 41 (2015).)
+    """
+    from scipy.stats import t
+
+    total = len(right)
+    if groups is None:
+        return 1.0
+    number = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(number).astype(np.float64)
+    count, share = len(sizes), float(right.mean())
+    most, commoner = float((sizes**2).sum() / total), max(share, 1 - share)
+    if count in {1, total}:
+        return most
+    sums = np.bincount(number, weights=right - share)
+    among = count / (count - 1) * float((sums**2).sum()) + _ADDED * (most * commoner) ** 2
+    alone = total * share * (1 - share) + _ADDED * most * commoner**2
+    return min(most, max(1.0, among / alone * (float(t.ppf(0.975, count - 1)) / _Z) ** 2))
+
+
+def of_share(right: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
+    """The 95 % interval of the share of images that are right; right (n,) bool, groups (n,) or None: each alone."""
+    effect = design_effect(right, groups)
+    return wilson(float(right.sum()) / effect, len(right) / effect) if effect > 1 else wilson(int(right.sum()), len(right))
+
+
+def of_means(confusion: np.ndarray, effect: float = 1.0) -> tuple[tuple[float, float], tuple[float, float]]:
     """The 95 % intervals of balanced accuracy and of macro-F1, over the classes that occur; confusion (k, k), rows true.
+
+    effect: the `design_effect`; as many fewer images are drawn, of each class.
 
     A seeded bootstrap over images within each class: in draws over all images a rare class would now and then be missing,
     and both means are over the classes. A class's images are drawn from its answers and two more spread evenly over the
@@ -31,11 +68,12 @@ def of_means(confusion: np.ndarray) -> tuple[tuple[float, float], tuple[float, f
     """
     here = np.nonzero(confusion.sum(axis=1))[0]
     counts = confusion.sum(axis=1)[here]
-    shares = (confusion[here] + 2 / len(confusion)) / (counts + 2)[:, None]
+    shares = (confusion[here] / effect + 2 / len(confusion)) / (counts / effect + 2)[:, None]
     random = np.random.default_rng(0)
     hits, answered = np.zeros((_DRAWS, len(here))), np.zeros((_DRAWS, len(here)))
     for place, (count, share) in enumerate(zip(counts, shares, strict=True)):
-        drawn = random.multinomial(count, share, size=_DRAWS)[:, here]
+        images = max(1, round(float(count / effect)))
+        drawn = random.multinomial(images, share, size=_DRAWS)[:, here] * (count / images)
         answered += drawn
         hits[:, place] = drawn[:, place]
     found = confusion[np.ix_(here, here)]
@@ -59,4 +97,25 @@ def of_paired_difference(first: int, second: int, total: int) -> tuple[float, fl
     """
     difference = (first - second) / (total + 2)
     half = _Z * math.sqrt((first + second + 1) / (total + 2) - difference**2) / math.sqrt(total + 2)
+    return max(-1.0, difference - half), min(1.0, difference + half)
+
+
+def of_grouped_difference(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the difference of two shares of the same images, which come from groups.
+
+    sums, sizes (groups,): images on which only the first was right less those on which only the second was; all images.
+    The variance is that of the groups' sums, with Student's t. Half a group is added to each of four outcomes, of the size
+    that groups differ by; but for t this is `of_paired_difference` where each image is a group. With 40 groups of 10, 10 x 10,
+    6 x 20 and 100 x 3 images it held the true difference in 95 to 99 % of 1,000 trials, counting images in 40 to 81 %.
+    """
+    from scipy.stats import t
+
+    if len(sums) < 2:
+        return -1.0, 1.0
+    differing = sums[sums != 0].astype(np.float64)
+    size = math.sqrt(float((differing**2).mean())) if len(differing) else float(sizes.mean())
+    total = float(sizes.sum()) + 2 * size
+    difference = float(sums.sum()) / total
+    spread = float(((sums - difference * sizes) ** 2).sum()) + size**2 * (1 + 2 * difference**2)
+    half = float(t.ppf(0.975, len(sums) - 1)) * math.sqrt(spread) / total
     return max(-1.0, difference - half), min(1.0, difference + half)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import calibration_error, calibration_error_by_chance, reliability
-from .intervals import of_means, wilson
+from .intervals import design_effect, of_means, of_share
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -29,8 +29,13 @@ def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> flo
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
-def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def report(
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
+) -> dict[str, Any]:
     """Scores of probabilities (n, classes) against labels (n,), as JSON values.
+
+    groups (n,): where images of one number are alike, so that the intervals of accuracy, balanced accuracy and macro-F1 are
+    by groups, and those of the table of calibration wider as accuracy's is. `groups` says how many; None: each image alone.
 
     Accuracy, balanced accuracy and macro-F1 (over the classes that occur) with their 95 % intervals, log-loss, Brier score,
     top-5 accuracy where there are more than five classes, expected calibration error with the table it is from and what
@@ -40,16 +45,18 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 
     numbers = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
-    right = int((predicted == labels).sum())
+    right = predicted == labels
+    effect = design_effect(right, groups)
     precision, recall, f1, count = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
     occurs = count > 0
     confusion = confusion_matrix(labels, predicted, labels=numbers)
-    balanced_95, f1_95 = of_means(confusion)
-    bins = reliability(labels, probabilities)
+    balanced_95, f1_95 = of_means(confusion, effect)
+    bins = reliability(labels, probabilities, effect)
     return {
         "images": len(labels),
-        "accuracy": right / len(labels),
-        "accuracy_95": list(wilson(right, len(labels))),
+        "groups": None if groups is None else len(np.unique(groups)),
+        "accuracy": float(right.mean()),
+        "accuracy_95": list(of_share(right, groups)),
         "balanced_accuracy": float(recall[occurs].mean()),
         "balanced_accuracy_95": list(balanced_95),
         "macro_f1": float(f1[occurs].mean()),

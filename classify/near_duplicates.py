@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import wilson
+from .intervals import of_share
 from .matrix import Matrix
 from .neighbours import nearest
 
@@ -111,14 +111,15 @@ def report(
     development: Sequence[str],
     labels: np.ndarray,
     probabilities: np.ndarray,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The pairs by name, whether others can be told, and how right the winner is on the other test images, as JSON values.
 
-    test, development: names of the rows. labels (n,) and probabilities (n, classes): of the test rows.
+    test, development: names of the rows. labels (n,), probabilities (n, classes) and groups (n,) or None: of the test rows.
     """
     others = np.ones(len(labels), bool)
     others[[pair.test for pair in found.pairs]] = False
-    right, count = int((probabilities.argmax(axis=1) == labels)[others].sum()), int(others.sum())
+    right, count = (probabilities.argmax(axis=1) == labels)[others], int(others.sum())
     return {
         "pairs": [
             {"test": test[pair.test], "development": development[pair.development], "similarity": round(pair.similarity, 6)}
@@ -126,8 +127,8 @@ def report(
         ],
         "cannot_tell": found.cannot_tell,
         "test_images": len(labels) - count,
-        "accuracy_without": right / count if count else None,
-        "accuracy_without_95": list(wilson(right, count)) if count else None,
+        "accuracy_without": float(right.mean()) if count else None,
+        "accuracy_without_95": list(of_share(right, None if groups is None else groups[others])) if count else None,
     }
 
 

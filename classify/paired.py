@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import of_paired_difference
+from .intervals import of_grouped_difference, of_paired_difference
 from .trial import Score, Trial, ranked
 
 
@@ -17,7 +17,8 @@ class Comparison:
     """Two trials on the same images, each image answered by a head that had not seen it.
 
     only_winner, only_runner_up: images that only the one, or only the other, answered rightly. difference: of the shares
-    answered rightly, winner less runner-up, with its 95 % interval. p_value: of McNemar's exact test, two-sided.
+    answered rightly, winner less runner-up, with its 95 % interval. groups: how many the images come from, None where each
+    stands for itself. p_value: of McNemar's exact test, or of `of_flipped_groups`, two-sided.
     """
 
     winner: str
@@ -28,6 +29,7 @@ class Comparison:
     difference: float
     difference_95: tuple[float, float]
     p_value: float
+    groups: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -40,8 +42,11 @@ def runner_up(scores: Mapping[Trial, Score]) -> Trial | None:
     return next((each for each in others if (each.sources, each.head) != (winner.sources, winner.head)), None)
 
 
-def compare(scores: Mapping[Trial, Score], images: int) -> Comparison | None:
+def compare(scores: Mapping[Trial, Score], images: int, groups: np.ndarray | None = None) -> Comparison | None:
     """The winner against the runner-up on the `images` that were scored for choosing; None where there is no runner-up.
+
+    groups (rows,): the group number of each image that the scores have a bit of, -1 of those that were not scored. Images of
+    a group are alike, so that a group is what is counted; None where each image stands for itself.
 
     What it says: how many images the two answer differently, and whether so lopsided a count would be rare if either were
     as likely to be the one that is right. A large p-value is the safe reading: these images do not tell the two apart, so
@@ -62,9 +67,19 @@ def compare(scores: Mapping[Trial, Score], images: int) -> Comparison | None:
     if other is None:
         return None
     winner = ranked(scores)[0]
-    first, second = _bits(scores[winner]), _bits(scores[other])
+    first, second = right(scores[winner]), right(scores[other])
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
+    if groups is None:
+        difference_95 = of_paired_difference(only_first, only_second, images)
+        p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    else:
+        scored = groups >= 0
+        number = np.unique(groups[scored], return_inverse=True)[1]
+        ahead = (first.astype(int) - second)[: len(groups)][scored]
+        sums = np.bincount(number, weights=ahead).round().astype(int)
+        difference_95 = of_grouped_difference(sums, np.bincount(number))
+        p_value = of_flipped_groups(sums)
     return Comparison(
         winner=winner.id,
         runner_up=other.id,
@@ -72,10 +87,32 @@ def compare(scores: Mapping[Trial, Score], images: int) -> Comparison | None:
         only_winner=only_first,
         only_runner_up=only_second,
         difference=(only_first - only_second) / images,
-        difference_95=of_paired_difference(only_first, only_second, images),
-        p_value=float(binomtest(only_first, differing).pvalue) if differing else 1.0,
+        difference_95=difference_95,
+        p_value=p_value,
+        groups=None if groups is None else len(sums),
     )
 
 
-def _bits(score: Score) -> np.ndarray:
+def of_flipped_groups(sums: np.ndarray) -> float:
+    """The exact two-sided p-value of whole numbers (groups,), were each as likely to have the other sign.
+
+    How often their total would lie as far from 0, of all 2 ** groups ways to give them signs (Fisher, The design of
+    experiments (1935), section 21). The ways are not gone through: the total's distribution is the Fourier transform of the
+    product of cos(t s) over the groups' sums s. Where each s is 1 or -1 it is McNemar's exact test.
+    """
+    sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    reach, total = int((sizes * counts).sum()), abs(int(sums.sum()))
+    angles = 2 * np.pi * np.arange(2 * reach + 1) / (2 * reach + 1)
+    transform = np.ones(len(angles))
+    for size, count in zip(sizes, counts, strict=True):
+        transform *= np.cos(size * angles) ** count
+    chances = np.fft.fft(transform).real / len(angles)  # of the totals 0, 1 ... reach, -reach ... -1
+    tail = 2 * float(chances[total : reach + 1].sum()) if total else 1.0
+    return min(1.0, max(tail, 2.0 ** (1 - int(counts.sum()))))
+
+
+def right(score: Score) -> np.ndarray:
+    """Which images were answered rightly (rows, and up to seven more), as `Score.right` has them."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).astype(bool)

@@ -189,6 +189,8 @@ class Run:
             "best": described["best"],
             "depth": self.depth_curve(),
             "runner_up": described.get("runner_up"),
+            "groups": described.get("groups"),
+            "accuracy_95": described.get("accuracy_95", {}),
             "test": described["test"],
             "test_plain": described.get("test_plain"),
             "near_duplicates": described.get("near_duplicates"),

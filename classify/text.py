@@ -132,7 +132,7 @@ def _result(found: Mapping[str, Any]) -> str:
             each["head"],
             _setting(each["setting"], each["varied"]),
             f"{each['accuracy']:.4f}",
-            "-".join(f"{bound:.3f}" for bound in wilson(round(each["accuracy"] * scored), scored)),
+            "-".join(f"{bound:.3f}" for bound in found["accuracy_95"].get(each["trial"]) or _interval(each, scored)),
             f"{abs(each['log_loss']):.3f}",
             f"{each['seconds']:.1f}",
             "#" * round(1 + (_BAR - 1) * (each["accuracy"] - low) / span) + (" <" if each["trial"] == best["id"] else ""),
@@ -152,7 +152,7 @@ def _result(found: Mapping[str, Any]) -> str:
         "seconds",
         "",
     ]
-    chosen = f"validation, {scored} images" if on_val else f"cross-validation, {scored} images"
+    chosen = f"{'validation' if on_val else 'cross-validation'}, {scored} images{_of_groups(found['groups'])}"
     return paragraphs(
         f"\n{'' if several else safe(curve[0]['backbone']) + ': '}accuracy by {chosen}\n{columns(header, rows)}\n",
         f"and {len(curve) - len(shown)} more; leaderboard.csv has them all" if len(shown) < len(curve) else "",
@@ -171,6 +171,15 @@ def _result(found: Mapping[str, Any]) -> str:
         *(f"note: {safe(note)}" for note in found["notes"]),
         f"run: {safe(found['run'])}",
     )
+
+
+def _interval(point: Mapping[str, Any], scored: int) -> tuple[float, float]:
+    return wilson(round(point["accuracy"] * scored), scored)
+
+
+def _of_groups(count: int | None) -> str:
+    """What intervals count, where it is not images."""
+    return "" if count is None else f" in {count} groups, 95 % intervals by groups"
 
 
 def _taps(taps: Sequence[str], backbone: str) -> str:
@@ -205,6 +214,8 @@ def _runner_up(found: Mapping[str, Any] | None) -> str:
         return ""
     compared = found["compared"]
     low, high = compared["difference_95"]
+    groups = compared.get("groups")
+    test = "McNemar" if groups is None else f"by {groups} groups: sign flips,"
     winner, other = compared["only_winner"], compared["only_runner_up"]
     if compared["difference"] < 0:
         verdict = "the runner-up did better on these images: the winner was chosen by the accuracy and log-loss in the table"
@@ -217,7 +228,7 @@ def _runner_up(found: Mapping[str, Any] | None) -> str:
         f"{found['score']['accuracy']:.4f}\n"
         f"  images on which only the winner is right: {winner}, only the runner-up: {other}; "
         f"difference {compared['difference']:+.4f}\n"
-        f"  (95 % interval {low:+.3f} to {high:+.3f}, McNemar p = {compared['p_value']:.2g}), {verdict}\n"
+        f"  (95 % interval {low:+.3f} to {high:+.3f}, {test} p = {compared['p_value']:.2g}), {verdict}\n"
         "  (the winner was chosen on these same images, which favours it)"
     )
 
@@ -254,4 +265,5 @@ def _left_out(found: Mapping[str, Any]) -> list[str]:
 
 def _accuracy(test: Mapping[str, Any]) -> str:
     low, high = test["accuracy_95"]
-    return f"{test['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}, {test['images']} images)"
+    groups = "" if test.get("groups") is None else f" in {test['groups']} groups, by groups"
+    return f"{test['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}, {test['images']} images{groups})"

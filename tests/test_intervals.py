@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from humeris.classify.intervals import of_means, wilson
+from humeris.classify.intervals import design_effect, of_means, of_share, wilson
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,58 @@ def test_classes_that_do_not_occur_take_no_part_in_the_means() -> None:
 def test_the_same_answers_have_the_same_interval() -> None:
     confusion = np.array([[80, 20], [10, 90]])
     assert of_means(confusion) == of_means(confusion)
+
+
+def alike(random: np.random.Generator, groups: int, each: int, share: float, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which images were answered rightly, and their groups; each image goes its own way as often as `noise` says."""
+    group, count = np.repeat(np.arange(groups), each), groups * each
+    return np.where(
+        random.random(count) < noise, random.random(count) < share, (random.random(groups) < share)[group]
+    ), group
+
+
+@pytest.mark.parametrize(
+    ("groups", "each", "share", "noise"),
+    [(40, 10, 0.85, 0.1), (40, 10, 0.97, 0.1), (12, 10, 0.85, 0.1), (6, 20, 0.8, 0.3), (40, 10, 0.85, 1.0)],
+)
+def test_the_interval_by_groups_holds_about_95_times_in_100(groups: int, each: int, share: float, noise: float) -> None:
+    random, held, by_image = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        right, group = alike(random, groups, each, share, noise)
+        low, high = of_share(right, group)
+        held += low <= share <= high
+        low, high = wilson(int(right.sum()), len(right))
+        by_image += low <= share <= high
+    assert held >= 276
+    assert noise == 1 or by_image < 200
+
+
+def test_groups_of_one_image_are_images() -> None:
+    right = np.arange(50) % 5 > 0
+    assert of_share(right, np.arange(50)) == of_share(right, None) == wilson(40, 50)
+    assert design_effect(right, np.arange(50)) == 1
+
+
+@pytest.mark.parametrize("share", [1.0, 0.0])
+def test_where_all_images_are_right_groups_are_counted(share: float) -> None:
+    right = np.full(200, bool(share))
+    assert of_share(right, np.arange(200) // 10) == pytest.approx(wilson(20 * share, 20))
+    assert of_share(right, np.zeros(200, int)) == pytest.approx(wilson(share, 1))
+
+
+def test_an_interval_by_groups_is_never_narrower_than_one_by_images_nor_wider_than_groups_all_alike() -> None:
+    random = np.random.default_rng(0)
+    for noise in (0.0, 0.5, 1.0):
+        for groups in (2, 5, 40):
+            right, group = alike(random, groups, 6, 0.7, noise)
+            effect = design_effect(right, group)
+            assert 1 <= effect <= 6
+            low, high = of_share(right, group)
+            assert 0 <= low <= right.mean() <= high <= 1
+
+
+def test_intervals_of_means_by_groups_are_as_wide_as_those_of_fewer_images() -> None:
+    confusion = np.array([[340, 60], [80, 320]])
+    by_groups, fewer = of_means(confusion, 10.0), of_means(confusion // 10)
+    assert np.array(by_groups) == pytest.approx(np.array(fewer), abs=0.01)
+    assert of_means(confusion, 1.0) == of_means(confusion)

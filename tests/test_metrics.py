@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as peer
 
 from humeris.classify.calibration import calibration_error, calibration_error_by_chance, reliability
-from humeris.classify.intervals import of_means, wilson
+from humeris.classify.intervals import design_effect, of_means, of_share, wilson
 from humeris.classify.metrics import brier_score, log_loss, report, top_k_accuracy
 
 
@@ -123,3 +123,20 @@ def test_intervals_of_a_report_hold_their_estimates() -> None:
             low, high = found[f"{name}_95"]
             assert 0 <= low <= found[name] <= high <= 1
             assert high - low > 0.1
+
+
+def test_a_report_of_groups_has_intervals_by_groups_and_says_so() -> None:
+    labels, probabilities = (np.repeat(each, 10, axis=0) for each in answers(rows=40))
+    groups, classes = np.repeat(np.arange(40), 10), list("abcd")
+    found, by_image = report(labels, probabilities, classes, groups), report(labels, probabilities, classes)
+    assert (found["groups"], by_image["groups"]) == (40, None)
+    right = probabilities.argmax(axis=1) == labels
+    assert found["accuracy_95"] == list(of_share(right, groups))
+    effect = design_effect(right, groups)
+    assert found["reliability"] == reliability(labels, probabilities, effect)
+    for name in ("accuracy_95", "balanced_accuracy_95", "macro_f1_95"):
+        assert np.diff(found[name]) > 2 * np.diff(by_image[name])
+    assert np.diff(found["reliability"][5]["accuracy_95"]) > 1.5 * np.diff(by_image["reliability"][5]["accuracy_95"])
+    apart = {name for name in found if found[name] != by_image[name]}
+    assert apart == {"groups", "accuracy_95", "balanced_accuracy_95", "macro_f1_95", "reliability"}
+    assert json.loads(json.dumps(found)) == found

@@ -9,8 +9,8 @@ from math import comb, lgamma
 import numpy as np
 import pytest
 
-from humeris.classify.intervals import of_paired_difference
-from humeris.classify.paired import compare, runner_up
+from humeris.classify.intervals import of_grouped_difference, of_paired_difference
+from humeris.classify.paired import Comparison, compare, of_flipped_groups, runner_up
 from humeris.classify.problem import Problem
 from humeris.classify.trial import Score, Source, Trial
 
@@ -145,3 +145,78 @@ def test_the_interval_of_the_difference_is_agresti_and_mins() -> None:
     assert of_paired_difference(7, 1, 21) == pytest.approx(expected)
     assert of_paired_difference(1, 7, 21) == pytest.approx((-expected[1], -expected[0]))
     assert of_paired_difference(1, 0, 1)[1] == 1.0
+
+
+def bits(right: np.ndarray) -> str:
+    return "".join("1" if each else "0" for each in right)
+
+
+def drawn(random: np.random.Generator, groups: int, each: int, shares: tuple[float, float]) -> tuple[Comparison, bool]:
+    """Two trials on groups of nearly equal images, and whether the first is the winner."""
+    right = []
+    for share in shares:
+        alike = np.repeat(random.random(groups) < share, each)
+        right.append(np.where(random.random(groups * each) < 0.1, random.random(groups * each) < share, alike))
+    scores = {trial(DEEP): scored(bits(right[0])), trial(SHALLOW): scored(bits(right[1]))}
+    found = compare(scores, groups * each, np.repeat(np.arange(groups), each))
+    assert found is not None
+    return found, found.winner == trial(DEEP).id
+
+
+def test_images_that_are_alike_are_no_proof_that_equals_differ() -> None:
+    """40 groups of 10 nearly equal images: counted one by one, more than half of equals are called different."""
+    random = np.random.default_rng(0)
+    found = [drawn(random, 40, 10, (0.85, 0.85))[0] for _ in range(200)]
+    assert all((each.images, each.groups) == (400, 40) for each in found)
+    assert sum(each.p_value <= 0.05 for each in found) <= 18  # 10 are expected
+    assert sum(by_hand(each.only_winner, each.only_runner_up) <= 0.05 for each in found) > 80
+    held = [each.difference_95[0] <= 0 <= each.difference_95[1] for each in found]
+    assert sum(held) >= 182
+
+
+def test_groups_tell_unequals_apart() -> None:
+    random = np.random.default_rng(0)
+    found = [drawn(random, 60, 5, (0.95, 0.7)) for _ in range(60)]
+    assert sum(each.p_value <= 0.05 for each, _ in found) > 50
+    held = [each.difference_95[0] <= (0.25 if first else -0.25) <= each.difference_95[1] for each, first in found]
+    assert sum(held) >= 54
+
+
+def test_the_p_value_by_groups_is_that_of_all_ways_to_flip_their_signs() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        sums = random.integers(-5, 6, random.integers(1, 10))
+        totals = [abs(int(np.dot(signs, sums))) for signs in product((1, -1), repeat=len(sums))]
+        share = np.mean([total >= abs(sums.sum()) for total in totals])
+        assert of_flipped_groups(sums) == pytest.approx(share, abs=1e-12)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (6, 0), (9, 3), (7, 7), (60, 41), (400, 300), (60, 0)])
+def test_groups_of_one_differing_image_are_tested_as_mcnemar_does(first: int, second: int) -> None:
+    sums = np.array([1] * first + [-1] * second + [0] * 50)
+    assert of_flipped_groups(sums) == pytest.approx(by_hand(first, second), abs=1e-12)
+
+
+def test_the_interval_by_groups_of_one_image_is_that_of_images() -> None:
+    sums = np.repeat([1, -1, 0], [70, 40, 9890])
+    assert of_grouped_difference(sums, np.ones(10000, int)) == pytest.approx(of_paired_difference(70, 40, 10000), rel=1e-3)
+
+
+def test_repeating_every_image_within_its_group_tells_no_more() -> None:
+    sums, sizes = np.repeat([1, -1, 0], [12, 4, 24]), np.ones(40, int)
+    assert of_flipped_groups(10 * sums) == pytest.approx(of_flipped_groups(sums))
+    assert of_grouped_difference(10 * sums, 10 * sizes) == pytest.approx(of_grouped_difference(sums, sizes))
+
+
+def test_one_group_tells_nothing() -> None:
+    found = compare({trial(DEEP): scored("1111"), trial(SHALLOW): scored("0000")}, 4, np.zeros(4, int))
+    assert found is not None
+    assert (found.p_value, found.difference_95, found.groups) == (1.0, (-1.0, 1.0), 1)
+
+
+def test_groups_of_images_that_were_not_scored_do_not_count() -> None:
+    scores = {trial(DEEP): scored("0000" + "111111"), trial(SHALLOW): scored("0000" + "110000")}
+    found = compare(scores, 6, np.array([-1, -1, -1, -1, 0, 0, 1, 1, 2, 2]))
+    assert found is not None
+    assert (found.groups, found.p_value) == (3, pytest.approx(0.5))
+    assert found.difference_95 == of_grouped_difference(np.array([0, 2, 2]), np.array([2, 2, 2]))

@@ -17,6 +17,7 @@ from humeris.cache.errors import DataError, HeadError, RunError
 from humeris.cache.spec import Spec
 from humeris.cache.store import Store
 from humeris.classify.heads import logreg
+from humeris.classify.intervals import wilson
 from humeris.classify.problem import Problem
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
@@ -544,6 +545,39 @@ def test_the_text_ranks_what_was_tried_and_says_how_sure_that_is(
     assert "near-duplicates of test images among the others: none found" in result.out
     assert "note: only 40 test images" in result.out
     assert f"of {len(run.trials())} trials in" in result.out
+
+
+@pytest.mark.parametrize("select", ["cv", "val"])
+def test_groups_are_what_is_counted_in_tests_and_intervals(store: Store, tmp_path: Path, humeris: Any, select: str) -> None:
+    write_photos(tmp_path / "photos", {"train": 60, "val": 60, "test": 60})
+    lines = ["path,label,split,group"]
+    for split in ("train", "val", "test"):
+        for label in ("cat", "dog"):
+            lines += [f"photos/{split}/{label}/{n:03}.png,{label},{split},{split} {label} {n // 6}" for n in range(60)]
+    (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
+    images = load_images(tmp_path / "data.csv", store, jobs=1)
+    random, rows = np.random.default_rng(0), np.eye(6)[numbers(images)]
+    names, group = np.unique([image.item.group for image in images.used], return_inverse=True)
+    for layer in ("one", "two"):  # images of a group are nearly equal
+        features = rows + random.normal(size=(len(names), 6))[group] + 0.05 * random.normal(size=rows.shape)
+        store.extraction(some_spec()).add(layer, "avg", images.keys, features.astype(np.float32))
+    options = ("--cache", store.path, "-j", 1, "-o", tmp_path / "run", "--head", "logreg,C=1", "--select", select)
+    result = humeris("sweep", tmp_path / "data.csv", *options)
+    assert result.code == 0, result.err
+    run = Run.load(tmp_path / "run")
+    groups = 20 if select == "val" else 40
+    described, compared = run.description, run.description["runner_up"]["compared"]
+    assert (described["groups"], compared["groups"], described["test"]["groups"]) == (groups, groups, 20)
+    assert compared["images"] == 6 * groups
+    assert f"by {groups} groups: sign flips, p = " in result.out
+    assert f"{6 * groups} images in {groups} groups, 95 % intervals by groups" in result.out
+    assert "120 images in 20 groups, by groups)" in result.out
+    for each in run.depth_curve():
+        low, high = described["accuracy_95"][each["trial"]]
+        by_image = np.diff(wilson(round(each["accuracy"] * 6 * groups), 6 * groups))
+        assert low < each["accuracy"] < high
+        assert high - low > 1.4 * by_image
+        assert f"{low:.3f}-{high:.3f}" in result.out
 
 
 def test_copies_of_training_images_in_the_test_split_are_counted_and_named(

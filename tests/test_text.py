@@ -39,6 +39,18 @@ def test_the_runner_up_is_told_of_as_the_images_have_it(winner: int, other: int,
     assert "the winner was chosen on these same images, which favours it" in found
 
 
+def test_the_text_says_whether_images_or_groups_were_counted() -> None:
+    found = runner_up(20, 2, 0.001)
+    assert "McNemar p = 0.001" in text._runner_up(found)
+    assert "group" not in text._runner_up(found)
+    found["compared"]["groups"] = 40
+    assert "by 40 groups: sign flips, p = 0.001" in text._runner_up(found)
+    assert "McNemar" not in text._runner_up(found)
+    test = {"accuracy": 0.9, "accuracy_95": [0.8, 0.95], "images": 100, "groups": 12}
+    assert "100 images in 12 groups, by groups)" in text._accuracy(test)
+    assert text._accuracy({**test, "groups": None}).endswith("100 images)")
+
+
 def copies(pairs: int, cannot_tell: bool) -> str:
     named = [{"test": f"t{number}", "development": f"d{number}", "similarity": 1.0} for number in range(pairs)]
     return text._copies({"pairs": named, "test_images": pairs, "accuracy_without": 0.5, "cannot_tell": cannot_tell})
