@@ -12,7 +12,7 @@ from PIL import Image
 
 from humeris.cache.store import Store
 from humeris.classify import near_duplicates, neighbours
-from humeris.classify.intervals import wilson
+from humeris.classify.intervals import of_share, wilson
 from humeris.classify.matrix import Matrix
 from humeris.classify.near_duplicates import Found, Pair, find, report
 from humeris.extract.extraction import extract_features
@@ -178,6 +178,18 @@ def test_the_report_names_the_pairs_and_scores_the_rest() -> None:
         "accuracy_without_95": list(wilson(1, 2)),
     }
     assert json.loads(json.dumps(found)) == found
+
+
+def test_groups_of_the_test_images_that_are_left_are_what_the_interval_counts() -> None:
+    labels, groups = np.zeros(40, int), np.arange(40) // 10
+    probabilities = np.eye(2)[(groups == 3).astype(int)]
+    names = [str(number) for number in range(40)]
+    found = report(Found((Pair(0, 0, 0.99),), False), names, ["d0"], labels, probabilities, groups)
+    right = (groups != 3)[1:]
+    assert found["accuracy_without"] == right.mean()
+    assert found["accuracy_without_95"] == list(of_share(right, groups[1:]))
+    low, high = wilson(int(right.sum()), 39)
+    assert found["accuracy_without_95"][0] < low < high < found["accuracy_without_95"][1]
 
 
 def test_a_report_without_pairs_is_of_all_images_and_one_of_nothing_but_copies_has_no_accuracy() -> None:
