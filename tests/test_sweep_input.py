@@ -82,7 +82,7 @@ def test_a_class_in_fewer_groups_than_folds_makes_fewer_folds_and_says_so(tmp_pa
     result = humeris("sweep", root / "list.csv", "--cache", cache, "--head", "logreg,C=1", "-o", tmp_path / "run", "-j", 1)
     assert result.code == 0, result.err
     assert "4 folds instead of 5: 'cat' has only 4 groups of training images" in result.out
-    assert "note: the 20 test images come from 4 groups" in result.out
+    assert "note: the test images come from only 4 groups" in result.out
     assert "note: only 20 test images" in result.out
 
 
