@@ -62,10 +62,10 @@ def sweep(
     found = sources.find(shelf, images.keys, sources.Wanted(requests, patterns, pools, only, concatenate, views))
     images = found.finite(images).by_digest()
     splits = split(images, select)
-    todo = _tasks(found, families)
+    due = _tasks(found, families)
     make = _maker(images, splits, found.complete, views, seed)
-    tasks.check(todo, make)
-    plan = _plan(images, splits, todo, views, seed)
+    tasks.check(due, make)
+    plan = _plan(images, splits, due, views, seed)
     run = Run(out or Path("runs") / f"{images.dataset.title}-{plan[:8]}")
     extractions = {source.extraction for source in found.complete}
     run.begin(
@@ -90,7 +90,7 @@ def sweep(
     if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
         with run.claimed():
             began, jobs = time.monotonic() - run.spent(), jobs or cores()  # of all sessions together
-            _try_all(run, todo, make, seed, jobs, progress, began)
+            _try_all(run, due, make, seed, jobs, progress, began)
             stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
             conclude(
                 run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
@@ -102,7 +102,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _plan(images: Images, splits: Splits, todo: Sequence[Task], views: Views, seed: int) -> str:
+def _plan(images: Images, splits: Splits, due: Sequence[Task], views: Views, seed: int) -> str:
     """Digest of everything that decides the result, so that the same question finds its own run again."""
     return _digest(
         [
@@ -113,7 +113,7 @@ def _plan(images: Images, splits: Splits, todo: Sequence[Task], views: Views, se
                     [(each.extraction, each.layer, each.pool) for each in task.sources],
                     [(f.name, list(f.settings), f.rungs) for f in task.families],
                 ]
-                for task in todo
+                for task in due
             ],
             views.to_dict(),
             seed,
@@ -127,7 +127,7 @@ def _tasks(found: sources.Found, families: Sequence[Family]) -> list[Task]:
     Families that choose among the columns of all taps get all of them side by side.
     """
     everything = tuple(found.complete)
-    todo = []
+    due = []
     for keras in (False, True):
         here = [family for family in families if family.uses_keras == keras]
         alone = tuple(family for family in here if not family.over_all_taps)
@@ -135,8 +135,8 @@ def _tasks(found: sources.Found, families: Sequence[Family]) -> list[Task]:
         tried = {taps: alone for taps in found.inputs if alone}
         if over_all:
             tried[everything] = tried.get(everything, ()) + over_all
-        todo += [Task(taps, together) for taps, together in tried.items()]
-    return todo
+        due += [Task(taps, together) for taps, together in tried.items()]
+    return due
 
 
 def _maker(images: Images, splits: Splits, found: Mapping[Source, Stored], views: Views, seed: int) -> tasks.Make:
@@ -152,14 +152,14 @@ def _maker(images: Images, splits: Splits, found: Mapping[Source, Stored], views
 
 
 def _try_all(
-    run: Run, todo: Sequence[Task], make: tasks.Make, seed: int, jobs: int, progress: Progress | None, began: float
+    run: Run, due: Sequence[Task], make: tasks.Make, seed: int, jobs: int, progress: Progress | None, began: float
 ) -> None:
     """Try every trial that has no score yet; `began` is when the run did, were it one session."""
     known = run.trials()
-    total, count = sum(task.count for task in todo), len(known)
+    total, count = sum(task.count for task in due), len(known)
     if progress is not None and count:
         progress(min(count, total), total)
-    for scores in tasks.work(todo, make, seed, known, jobs):
+    for scores in tasks.work(due, make, seed, known, jobs):
         run.append(scores, time.monotonic() - began)
         count += len(scores)
         if progress is not None:

@@ -128,7 +128,7 @@ class Solver:
                 if len(known) == 2:
                     (first, *earlier), (second, *_) = known
                     reach = np.float32(np.log(penalty / second) / np.log(second / first))
-                    starts = (now + reach * (now - then) for now, then in zip((point, logits), earlier, strict=True))
+                    starts = (last + reach * (last - then) for last, then in zip((point, logits), earlier, strict=True))
                     ahead = self._evaluated(pool, folds, *starts)
                     better = self._objective(ahead, penalty) < self._objective(state, penalty)
                     for name in ("point", "logits", "residual", "losses"):
