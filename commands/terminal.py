@@ -31,6 +31,7 @@ def reported(function: _Command) -> _Command:
     def call(*args: Any, **options: Any) -> None:
         try:
             code = function(*args, **options)
+            print(end="", flush=True)  # or the interpreter does, and complains of a pipe that was closed
         except (HumerisError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -419,11 +419,13 @@ def test_several_backbones_in_the_environment_are_several(
     assert len(result.json["planned"]) == 2
 
 
-def test_a_pipe_that_closes_early_is_no_error(finished: Any) -> None:
+@pytest.mark.parametrize("before", ["", "import sys; sys.stdout = open(1, 'w', buffering=1 << 20, closefd=False)\n"])
+def test_a_pipe_that_closes_early_is_no_error(finished: Any, before: str) -> None:
+    """Noticed when the first of it is written, or when all of it is, at the end."""
     code = (
         "import subprocess, sys\n"
         + f"""
-command = [sys.executable, "-c", {MAIN!r}, "backbones"]
+command = [sys.executable, "-c", {before + MAIN!r}, "backbones"]
 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 process.stdout.close()
 print(process.wait(), process.stderr.read())

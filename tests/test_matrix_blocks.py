@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from humeris.classify import family, matrix, near_duplicates
-from humeris.classify.heads import design, fold, gram
+from humeris.classify.heads import design, fold, gram, scatter
 from humeris.classify.heads import knn as knn_module
 from humeris.classify.matrix import Matrix, Part
 from humeris.classify.problem import Problem
@@ -51,7 +51,13 @@ def drawn(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[tuple[np
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, names in {matrix: ["_BLOCK"], fold: ["_BLOCK"], design: ["_BLOCK"], gram: ["_READ"]}.items():
+    for module, names in {
+        matrix: ["_BLOCK"],
+        fold: ["_BLOCK"],
+        scatter: ["_BLOCK"],
+        design: ["_BLOCK"],
+        gram: ["_READ"],
+    }.items():
         for name in names:
             monkeypatch.setattr(module, name, LIMIT)
     monkeypatch.setattr(gram, "_COLUMNS", 16)
