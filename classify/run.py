@@ -34,6 +34,7 @@ FORMAT = 2
 _DRAFTS = ".drafts"  # files on their way
 _INSTEAD = "another folder with -o"
 _KEPT = ("plan", "splits", "sources", "left_out", "specs", "seed", "views", "data", "best", "test")
+_TORN = (ValueError, KeyError, TypeError, RecursionError)  # what reading a line that a crash tore may raise
 _GUARDED = {"=", "+", "-", "@", "\t", "\r", "'"}
 
 
@@ -130,23 +131,23 @@ class Run:
     def trials(self) -> dict[Trial, Score]:
         """The trials that ended. A line torn by a crash is passed over and its trial is run again."""
         found: dict[Trial, Score] = {}
-        path = self.path / "trials.jsonl"
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            try:
+        for line in self._lines():
+            with contextlib.suppress(*_TORN):
                 value = json.loads(line)
                 found[Trial.from_dict(value["trial"])] = Score.from_dict(value["score"])
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
         return found
 
     def spent(self) -> float:
         """Seconds that all sessions together have worked on the run; of one that was killed, up to its last trial."""
         found = [float(self.description.get("seconds") or 0.0)]
-        path = self.path / "trials.jsonl"
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # as `trials`
+        for line in self._lines():
+            with contextlib.suppress(*_TORN):
                 found.append(float(json.loads(line)["spent"]))
         return max(found)
+
+    def _lines(self) -> list[bytes]:
+        path = self.path / "trials.jsonl"
+        return path.read_bytes().splitlines() if path.exists() else []
 
     def append(self, scores: Mapping[Trial, Score], spent: float = 0.0) -> None:
         """Add ended trials, one line each, on the disk when this returns; spent: seconds worked on the run until now."""
