@@ -1,0 +1,79 @@
+"""What a file format of exported models is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...cache.errors import ModelError
+
+MEMBER = "humeris.json"  # what the description is called inside a file
+PRECISIONS = ("float32", "float16", "int8")
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+class Write(Protocol):
+    """How a model is written."""
+
+    def __call__(
+        self, model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None
+    ) -> None:
+        """Write the Keras model (`image` uint8 (batch, height, width, 3) -> `probabilities`) with its description inside.
+
+        calibration: images (n, height, width, 3) uint8 to learn the ranges of activations from, given where precision is
+        int8. Raises `ModelError` where the format cannot hold the model.
+        """
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    name: as `--format` has it. suffix: of its file names ("" for a folder). precisions: of weights, float32 first.
+    modules: what must be importable to write it and to run it; extra: what is installed to have them.
+    describe: the description inside a file, or None where the file is none of ours; runs nothing of it.
+    load: a function from images (n, height, width, 3) uint8 to probabilities (n, classes), in the format's own runtime.
+    answer: Python that defines such a function, `answer`, for the file `sys.argv[1]`, with the runtime and nothing of ours.
+    runs_code: whether running a file can do anything but arithmetic.
+    """
+
+    name: str
+    suffix: str
+    precisions: tuple[str, ...]
+    modules: tuple[str, ...]
+    extra: str
+    write: Write
+    describe: Callable[[Path], dict[str, Any] | None]
+    load: Callable[[Path], Answer]
+    answer: str
+    runs_code: bool
+
+    def check_installed(self) -> None:
+        """Raise `ModelError` where a package is missing."""
+        for module in self.modules:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise ModelError(
+                    f"format {self.name}: expected {module}, found it not installed; pip install 'humeris[{self.extra}]'"
+                ) from error
+
+
+def encoded(description: Mapping[str, Any]) -> str:
+    """The text of a description."""
+    return json.dumps(description, indent=2)
+
+
+def decoded(text: str | bytes) -> dict[str, Any] | None:
+    """The description of a text, None where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and {"classes", "image_size", "pixels"} <= set(found) else None

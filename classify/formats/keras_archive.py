@@ -1,0 +1,51 @@
+"""Keras's own `.keras` archive, with the description as a member that Keras passes over."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...cache.errors import ModelError
+from ...extract.runtime import load_keras
+from .format import MEMBER, Answer, Format, decoded, encoded
+
+_ANSWER = """
+import keras
+model = keras.saving.load_model(sys.argv[1])
+answer = model.predict_on_batch
+"""
+
+
+def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
+    """Write the model; see `format.Write`."""
+    model.save(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, encoded(description))
+
+
+def describe(path: Path) -> dict[str, Any] | None:
+    """The description inside."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return decoded(archive.read(MEMBER))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def load(path: Path) -> Answer:
+    """The model's function. Keras's safe mode stays on, so that no foreign code runs; raises `ModelError`."""
+    keras = load_keras()
+    try:
+        model = keras.saving.load_model(path)
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return lambda images: np.asarray(model.predict_on_batch(images))
+
+
+FORMAT = Format(
+    "keras", ".keras", ("float32",), ("keras",), "", write, describe, load, _ANSWER, runs_code=False
+)  # fmt: skip
