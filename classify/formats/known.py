@@ -8,7 +8,7 @@ from ...cache.errors import ModelError
 from . import keras_archive
 from .format import Format
 
-FORMATS = {each.FORMAT.name: each.FORMAT for each in (keras_archive,)}
+FORMATS: dict[str, Format] = {each.FORMAT.name: each.FORMAT for each in (keras_archive,)}
 _NAMES = "keras (NAME.keras), savedmodel (a folder), onnx (NAME.onnx), litert (NAME.tflite)"
 
 
