@@ -9,8 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph of plain text. kind: "words", or "warning" for what a reader must not pass over, or "missing" for what
-    could not be shown and why.
+    """A paragraph of plain text.
+
+    kind: "words", or "warning" for what a reader must not pass over, or "missing" for what could not be shown and why.
     """
 
     text: str
