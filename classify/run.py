@@ -49,14 +49,14 @@ class Record:
 
 
 class Run:
-    """A run folder. `description` is the content of `run.json`, `{}` before it is written."""
+    """A run folder. `description` is the content of `run.json`, `{}` before it is written; or what is given, unchecked."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, description: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self._claim = Claim(None)
-        self.description: dict[str, Any] = {}
+        self.description: dict[str, Any] = dict(description or {})
         file = self.path / "run.json"
-        if file.exists():
+        if description is None and file.exists():
             try:
                 self.description = json.loads(file.read_bytes())
             except (OSError, ValueError, RecursionError) as error:
