@@ -171,9 +171,8 @@ def _description(file: Path, missing: list[str]) -> dict[str, Any]:
         missing.append(f"run.json is unreadable ({error}): what was asked and how good the winner is on the test images")
         return {}
     if found.get("format") != FORMAT:
-        missing.append(
-            f"run.json is in format {found.get('format')!r}, not {FORMAT} as of this humeris: what it cannot read is left out"
-        )
+        other = found.get("format")
+        missing.append(f"run.json is in format {other!r}, not {FORMAT} as of this humeris: what cannot be read is left out")
     if not found.get("complete"):
         again = found.get("command") or "`humeris sweep` with the same arguments"
         missing.append(f"the sweep did not end, so that no winner met the test images; finish it with: {again}")
@@ -215,9 +214,7 @@ def _is_sound(trial: Trial, score: Score) -> bool:
         and bool(trial.sources)
         and isinstance(trial.setting, dict)
         and isinstance(score.detail, dict)
-        and all(
-            isinstance(text, str) for text in (trial.head, *(part for tap in trial.sources for part in vars(tap).values()))
-        )
+        and all(isinstance(name, str) for name in names)
     )
 
 
