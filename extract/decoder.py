@@ -1,7 +1,8 @@
 """The process that decodes images for `decoders`, so that one that kills or hangs its decoder costs that image alone.
 
 A request is a line of JSON, then the image's bytes where they are not in a file. An answer is a number of bytes
-(4, little-endian), as much JSON, then the pixels unless the JSON says why there are none.
+(4, little-endian), as much JSON, then the pixels unless the JSON says why there are none. It says the size where that was
+left to the image.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ def main() -> None:
     while line := sys.stdin.buffer.readline():
         asked = json.loads(line)
         _allow_more()
-        views, answer = [], {}
+        views: list[np.ndarray] = []
+        answer: dict[str, Any] = {}
         try:
-            views = _views(asked, sys.stdin.buffer.read(asked["bytes"]))
+            data = sys.stdin.buffer.read(asked["bytes"])
+            if asked.get("within"):
+                asked["size"] = answer["size"] = pixels.size_within(data, asked["within"])
+            views = _views(asked, data)
         except pixels.Refused as refused:
             answer = {"reason": refused.reason, "detail": str(refused)}
         text = json.dumps(answer).encode()

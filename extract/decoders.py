@@ -53,14 +53,28 @@ class Decoders:
         path, data = ("", file) if isinstance(file, bytes) else (str(file), b"")
         asked = {"path": path, "bytes": len(data), "digest": digest.hex() if digest else "", "size": size}
         request = json.dumps({**asked, "views": list(views), "policy": policy}).encode() + b"\n" + data
+        return self._ask(request, (len(views), *size, 3))
+
+    def small(self, data: bytes, side: int) -> np.ndarray:
+        """RGB uint8 (height, width, 3) of the bytes of an image, in its own proportions and at most `side` pixels long.
+
+        Raises `pixels.Refused`, as `decode` does.
+        """
+        asked = {"path": "", "bytes": len(data), "digest": "", "size": [side, side], "within": side}
+        request = json.dumps({**asked, "views": [0], "policy": ""}).encode() + b"\n" + data
+        found: np.ndarray = self._ask(request, (1, side, side, 3))[0]
+        return found
+
+    def _ask(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        """What some decoder answers, asked once more where the first died of it."""
         decoder = self._free.get()
         try:
             try:
-                return decoder.ask(request, (len(views), *size, 3))
+                return decoder.ask(request, shape)
             except pixels.Refused as refused:
                 if refused.reason not in {"crashed", "killed"}:
                     raise
-            return decoder.ask(request, (len(views), *size, 3))
+            return decoder.ask(request, shape)
         finally:
             self._free.put(decoder)
 
@@ -83,7 +97,7 @@ class _Decoder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        """The pixels that answer `request`; raises `pixels.Refused`."""
+        """The pixels that answer `request`, of `shape` unless the answer names their size; raises `pixels.Refused`."""
         process = self._process = self._process or _start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -92,8 +106,9 @@ class _Decoder:
             send(process.stdin.fileno(), request)
             (length,) = struct.unpack("<I", _read(process.stdout, bytearray(4), deadline))
             answer = json.loads(_read(process.stdout, bytearray(length), deadline))
-            result = np.empty(shape, np.uint8)
-            if not answer:
+            height, width = answer.get("size", shape[1:3])
+            result = np.empty((shape[0], height, width, 3), np.uint8)
+            if "reason" not in answer:
                 _read(process.stdout, result.data.cast("B"), deadline)
         except TimeoutError:
             process.kill()
@@ -101,7 +116,7 @@ class _Decoder:
             raise pixels.Refused("stalled", f"nothing came of it in {WALL_SECONDS} s; the decoder was stopped") from None
         except (OSError, EOFError):
             raise self._death() from None
-        if answer:
+        if "reason" in answer:
             raise pixels.Refused(answer["reason"], answer["detail"])
         return result
 

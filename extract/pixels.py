@@ -39,6 +39,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations that exchange height and width
 # What Pillow's plugins raise on garbled input.
 _GARBLED = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error,
@@ -105,6 +106,22 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
         raise Refused("damaged", f"{name}: {error}") from error
     except MemoryError as error:
         raise Refused("no_memory", "not enough memory to decode it now") from error
+
+
+def size_within(data: bytes, side: int) -> tuple[int, int]:
+    """(height, width) of an encoded image as it is to be seen, made smaller to fit into a square of `side` pixels.
+
+    Of bytes whose header cannot be read it is the square itself: `decode` then says what is wrong with them.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=[sniff(data)]) as image:
+            width, height = image.size
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING:
+                width, height = height, width
+    except (Image.DecompressionBombError, MemoryError, *_GARBLED):
+        return side, side
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _upright(image: Image.Image) -> Image.Image:
