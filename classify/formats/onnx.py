@@ -1,0 +1,111 @@
+"""ONNX, written by tf2onnx from a frozen graph and run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...cache.errors import ModelError
+from ...extract.source import cores
+from .format import Answer, Format, decoded, encoded
+from .frozen import freeze
+from .onnx_metadata import metadata
+from .quiet import silence
+
+OPSET = 18
+INPUT, OUTPUT = "image", "probabilities"
+DESCRIPTION, CLASSES = "humeris", "classes"  # keys of the metadata
+
+_ANSWER = """
+import onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+def answer(images):
+    return session.run(["probabilities"], {"image": images})[0]
+"""
+
+
+def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
+    """Write the model; see `format.Write`. The description is in the metadata, as are the classes' names."""
+    replace(FORMAT, modules=("tf2onnx", "onnx")).check_installed()
+    import onnx
+
+    try:
+        with silence():
+            proto = _convert(model)
+        onnx.helper.set_model_props(
+            proto, {DESCRIPTION: encoded(description), CLASSES: json.dumps(list(description["classes"]))}
+        )
+        onnx.checker.check_model(proto)
+        onnx.save_model(proto, path)
+    except Exception as error:  # tf2onnx raises anything
+        path.unlink(missing_ok=True)
+        raise ModelError(f"{path}: cannot be written as ONNX: {_line(error)}") from error
+
+
+def describe(path: Path) -> dict[str, Any] | None:
+    """The description inside."""
+    return decoded(metadata(path).get(DESCRIPTION, ""))
+
+
+def load(path: Path) -> Answer:
+    """The model's function, on all cores; raises `ModelError`. Weights outside the file are not looked for."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = cores(), 4
+    try:
+        with tempfile.TemporaryDirectory() as empty:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be loaded: {_line(error)}") from error
+    return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images})[0])
+
+
+def _convert(model: Any) -> Any:
+    """The model in ONNX; operations that it has no equal for are left in, which `onnx.checker` finds."""
+    import tf2onnx
+
+    function = freeze(model)
+    ends = {function.inputs[0].name: INPUT, function.outputs[0].name: OUTPUT}
+    proto, _ = tf2onnx.convert.from_graph_def(
+        function.graph.as_graph_def(),
+        name="humeris",
+        input_names=[function.inputs[0].name],
+        output_names=[function.outputs[0].name],
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+        tensors_to_rename=ends,
+    )
+    if [each.name for each in proto.graph.input] != [INPUT]:
+        raise ValueError(f"expected one input, found {len(proto.graph.input)}")
+    for end in (proto.graph.input[0], proto.graph.output[0]):
+        end.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return proto
+
+
+def _erfc(graph: Any, node: Any, _name: str, _arguments: Any) -> None:
+    """One minus the error function, which is what ONNX has."""
+    from tf2onnx.utils import make_name
+
+    given, (result,) = node.input[0], node.output
+    shapes, types = [graph.get_shape(result)], [graph.get_dtype(result)]
+    graph.remove_node(node.name)
+    one = graph.make_const(make_name("one"), np.ones((), np.float32)).output[0]
+    error = graph.make_node("Erf", [given], shapes=shapes, dtypes=types).output[0]
+    graph.make_node("Sub", [one, error], outputs=[result], shapes=shapes, dtypes=types, name=node.name)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+FORMAT = Format(
+    "onnx", ".onnx", ("float32",), ("onnxruntime",), "onnx", write, describe, load, _ANSWER, runs_code=False
+)  # fmt: skip
