@@ -1,0 +1,118 @@
+"""The answer: which head on which tap, how good it is, how sure that is, and how to have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..trial import Trial
+from . import text
+from .evidence import Evidence
+from .section import Command, Part, Section, Text
+
+_SURE = 0.05
+
+
+def section(evidence: Evidence) -> Section:
+    """The winner and its test accuracy in one sentence, the runner-up, what to mind, and the command that exports it."""
+    return Section("answer", "The answer", list(_parts(evidence)))
+
+
+def sentence(evidence: Evidence) -> str:
+    """The answer in one sentence, or why there is none."""
+    best, test = evidence.best, evidence.test
+    if best is None:
+        return "No trial of this run has ended, so that there is no answer."
+    named = _named(evidence, best)
+    if not test:
+        score = evidence.scores[best]
+        return (
+            f"So far {named} is ahead with {text.percent(score.accuracy)} in {_choosing(evidence)}; no test image was seen."
+        )
+    groups = f" from {test['groups']} groups" if test.get("groups") else ""
+    commonest = max((each["images"] for each in test["per_class"]), default=0)
+    return (
+        f"{named} answers {text.percent(test['accuracy'])} of {test['images']} test images{groups} rightly (95 % interval "
+        f"{text.interval(test['accuracy_95'])}), where always naming the commonest class would get "
+        f"{text.percent(commonest / test['images'])}."
+    )
+
+
+def _named(evidence: Evidence, trial: Trial) -> str:
+    others = [each.setting for each in evidence.scores if each.head == trial.head]
+    varied = [name for name in trial.setting if len({str(each.get(name)) for each in others}) > 1]
+    words = text.setting(trial, varied or list(trial.setting)[:1])
+    return f"{text.head(trial.head)}{f' ({words})' if words else ''} on {text.taps(trial.sources)}"
+
+
+def _choosing(evidence: Evidence) -> str:
+    return "validation" if evidence.splits.get("select") == "val" else "cross-validation"
+
+
+def _parts(evidence: Evidence) -> Iterator[Part]:
+    yield Text(sentence(evidence))
+    best = evidence.best
+    if best is None:
+        return
+    if evidence.test:
+        yield Text(_how(evidence, best))
+    if compared := _runner_up(evidence):
+        yield Text(compared)
+    plain = evidence.description.get("test_plain")
+    if plain:
+        yield Text(f"On the plain view alone it answers {text.percent(plain['accuracy'])} rightly.")
+    yield from (Text(note, "warning") for note in evidence.description.get("notes", []))
+    yield from _copies(evidence)
+    if evidence.complete:
+        yield from _export(evidence, best)
+
+
+def _how(evidence: Evidence, best: Trial) -> str:
+    splits = evidence.splits
+    depth = evidence.depth.get(best.sources[0]) if len(best.sources) == 1 else None
+    where = "" if depth is None else f" The tap lies at {depth:.0%} of the backbone's forward cost."
+    return (
+        f"It was chosen by {_choosing(evidence)} among {len(evidence.scores)} trials, where it reached "
+        f"{text.percent(evidence.scores[best].accuracy)}; then it was trained once on all "
+        f"{splits['train'] + splits['val']} images outside the test split, and met the test images once.{where}"
+    )
+
+
+def _runner_up(evidence: Evidence) -> str:
+    """How sure it is that the winner is better, in words."""
+    found = evidence.description.get("runner_up")
+    if not found:
+        return ""
+    other = Trial.from_dict(found)
+    compared = found["compared"]
+    low, high = compared["difference_95"]
+    if compared["difference"] < 0:
+        verdict = "did better on these images: the winner was chosen by log-loss as well"
+    elif compared["p_value"] > _SURE:
+        verdict = "is not told apart from it by these images"
+    else:
+        verdict = "is worse by more than chance would do"
+    counted = f"{compared['images']} images" if compared.get("groups") is None else f"{compared['groups']} groups"
+    return (
+        f"The runner-up, {_named(evidence, other)} with {text.percent(found['score']['accuracy'])}, {verdict}: a difference "
+        f"of {100 * compared['difference']:+.1f} points on {counted} (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
+        f"p = {compared['p_value']:.2g}). The winner was chosen on these same images, which favours it."
+    )
+
+
+def _copies(evidence: Evidence) -> Iterator[Part]:
+    found = evidence.description.get("near_duplicates") or {}
+    if found.get("test_images"):
+        without = found.get("accuracy_without")
+        rest = "" if without is None else f"; without them the accuracy is {text.percent(without)}"
+        yield Text(
+            f"{found['test_images']} test images are nearly the same as others that were learnt from{rest}.", "warning"
+        )
+
+
+def _export(evidence: Evidence, best: Trial) -> Iterator[Part]:
+    specs = evidence.description.get("specs") or {}
+    if all((specs.get(source.extraction) or {}).get("architecture") for source in best.sources):
+        yield Text("As one model, from the pixels to the class:")
+        yield Command(text.command(evidence, "export", evidence.path, "-o", "model.keras"))
+    else:
+        yield Text("The features came from a file that does not say which network made them: there is no model to export.")

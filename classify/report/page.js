@@ -1,0 +1,138 @@
+"use strict";
+// What a report gains from a script: tables that are sorted and filtered, what a mark stands for, commands that are copied.
+// Without it everything is there to read all the same.
+(() => {
+  const make = (name, set = {}, ...inner) => {
+    const made = Object.assign(document.createElement(name), set);
+    made.append(...inner);
+    return made;
+  };
+
+  // Tables
+  const key = (row, column) => {
+    const cell = row.cells[column];
+    const number = cell.dataset.number;
+    return number === undefined ? cell.textContent.trim() : Number(number);
+  };
+  const compare = (a, b) => {
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    if (typeof a === "number") return -1;
+    if (typeof b === "number") return 1;
+    return a.localeCompare(b, "en", { numeric: true });
+  };
+  const sort = (table, header, column) => {
+    const numbers = header.classList.contains("num");
+    const before = header.getAttribute("aria-sort");
+    const down = before ? before === "ascending" : numbers;
+    for (const each of header.parentNode.cells) each.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row, place) => ({ row, place, key: key(row, column) }));
+    rows.sort((a, b) => {
+      const missing = (typeof b.key === "number") - (typeof a.key === "number");
+      if (numbers && missing) return missing; // what is not known comes last, whichever way
+      return (down ? compare(b.key, a.key) : compare(a.key, b.key)) || a.place - b.place;
+    });
+    body.append(...rows.map((each) => each.row));
+  };
+  const filter = (table, words, count) => {
+    const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of table.tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !wanted.every((word) => text.includes(word));
+      shown += !row.hidden;
+    }
+    count.textContent = wanted.length ? `${shown} of ${table.tBodies[0].rows.length} rows` : "";
+  };
+  for (const table of document.querySelectorAll("table.sortable")) {
+    [...table.tHead.rows[0].cells].forEach((header, column) => {
+      const button = make("button", { type: "button" }, ...header.childNodes);
+      button.addEventListener("click", () => sort(table, header, column));
+      header.append(button);
+    });
+    if (table.tBodies[0].rows.length < 5) continue;
+    const field = make("input", { type: "search", placeholder: "words that a row has to hold" });
+    const count = make("output");
+    field.addEventListener("input", () => filter(table, field.value, count));
+    table.closest(".scroll").before(make("div", { className: "filter" }, make("label", {}, "Filter ", field), count));
+  }
+
+  // What a mark stands for, beside the pointer
+  const tip = document.getElementById("tip");
+  let held = null;
+  const pictures = new WeakMap();
+  const picture = (figure, words) => {
+    const source = figure.querySelector("script.thumbnails");
+    if (!source) return null;
+    if (!pictures.has(figure)) pictures.set(figure, JSON.parse(source.textContent));
+    const found = pictures.get(figure);
+    return found[words] || found[words.split("; ")[0]] || null;
+  };
+  const place = (event) => {
+    const room = tip.getBoundingClientRect();
+    const right = document.documentElement.clientWidth - room.width - 8;
+    const below = event.clientY + 16 + room.height < window.innerHeight;
+    tip.style.left = `${Math.max(8, Math.min(event.clientX + 14, right))}px`;
+    tip.style.top = `${below ? event.clientY + 16 : Math.max(8, event.clientY - room.height - 12)}px`;
+  };
+  const hide = () => {
+    tip.hidden = true;
+    held = null;
+  };
+  document.addEventListener("pointermove", (event) => {
+    const mark = event.target.closest?.("svg [aria-label][role='graphics-symbol']:not([aria-roledescription='axis'], [aria-roledescription='legend'])");
+    if (!mark) return tip.hidden || hide();
+    if (mark !== held) {
+      held = mark;
+      const words = mark.getAttribute("aria-label");
+      const shown = picture(mark.closest("figure"), words);
+      tip.replaceChildren(...(shown ? [make("img", { src: shown, alt: "" })] : []), ...words.split("; ").map((line) => make("div", {}, make("bdi", {}, line))));
+      tip.hidden = false;
+    }
+    place(event);
+  });
+  document.addEventListener("scroll", hide, { passive: true });
+  document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
+
+  // Commands
+  for (const box of document.querySelectorAll(".command")) {
+    const button = make("button", { type: "button" }, "Copy");
+    button.addEventListener("click", async () => {
+      const code = box.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        window.getSelection().selectAllChildren(code);
+        button.textContent = "Selected";
+      }
+      setTimeout(() => (button.textContent = "Copy"), 1500);
+    });
+    box.append(button);
+  }
+
+  // Where one is on the page
+  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        for (const link of links.values()) link.removeAttribute("aria-current");
+        links.get(entry.target.id)?.setAttribute("aria-current", "true");
+      }
+    },
+    { rootMargin: "-10% 0px -80% 0px" },
+  );
+  for (const section of document.querySelectorAll("main section[id]")) seen.observe(section);
+
+  // Paper has no summary to open
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const each of opened) each.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const each of opened) each.open = false;
+  });
+})();

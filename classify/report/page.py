@@ -1,0 +1,101 @@
+"""A report: one HTML file that holds everything it shows, fetches nothing, and is read without a script as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...cache.errors import HumerisError
+from ...cache.files import publish
+from . import answer, html
+from .evidence import Evidence
+from .html import Drawn
+from .section import Part, Section, Text
+
+LIMIT = 2_000_000  # bytes of a page
+_SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (("answer", "The answer", answer.section),)
+_FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A report that was written: where, how many bytes, and in words what it lacks."""
+
+    path: Path
+    bytes: int
+    missing: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"path": str(self.path), "bytes": self.bytes, "missing": list(self.missing)}
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What stands under one heading: HTML of parts, or sections under headings of their own."""
+
+    id: str
+    kind: str
+    title: str
+    parts: Sequence[Drawn] = ()
+    sections: Sequence[_Block] = ()
+
+
+def report(paths: Sequence[Path], out: Path | None = None, cache: Path | None = None) -> Reported:
+    """Write the report of one or more runs to `out`, by default `report.html` in the first; whole, or not at all.
+
+    A run that is not whole is reported as far as it goes, and what is missing is said. cache: the cache's folder, by default
+    the user's. Raises `RunError` where there is no run, and `CacheError` where the file cannot be written.
+    """
+    found = [Evidence.read(path, cache) for path in paths]
+    out = out or found[0].path / "report.html"
+    number = count(1)
+    missing: list[str] = []
+    if len(found) == 1:
+        missing += found[0].missing
+        blocks = list(_sections(found[0], "", number, missing))
+    else:
+        blocks = []
+        for place, evidence in enumerate(found, start=1):
+            missing += [f"{evidence.path}: {words}" for words in evidence.missing]
+            sections = list(_sections(evidence, f"run{place}-", number, missing))
+            blocks.append(_Block(f"run{place}", "run", evidence.title, sections=sections))
+    page = _fitting(blocks, " and ".join(evidence.title for evidence in found), missing)
+    publish(page, out, out.absolute().parent, 0o644, "another file with -o")
+    return Reported(out, len(page), tuple(dict.fromkeys(missing)))
+
+
+def _sections(evidence: Evidence, prefix: str, number: Iterator[int], missing: list[str]) -> Iterator[_Block]:
+    for name, title, make in _SECTIONS:
+        yield _block(partial(make, evidence), Section(name, title, ()), prefix, number, missing)
+
+
+def _block(make: Callable[[], Section], instead: Section, prefix: str, number: Iterator[int], missing: list[str]) -> _Block:
+    """The section as HTML; one that says why there is none where the run does not hold what it is made of."""
+    try:
+        made = make()
+        parts = [html.drawn(part, f"c{next(number)}") for part in made.parts]
+    except _FAULTS as error:
+        why: list[Part] = [Text(f"{instead.title}: cannot be shown ({type(error).__name__}: {error})", "missing")]
+        made = Section(instead.id, instead.title, why)
+        parts = [html.drawn(part, "") for part in why]
+    missing += [part.text for part in made.parts if isinstance(part, Text) and part.kind == "missing"]
+    return _Block(prefix + made.id, made.id, made.title, parts)
+
+
+def _fitting(blocks: list[_Block], title: str, missing: list[str]) -> bytes:
+    """The page, at most `LIMIT` bytes: the largest of its parts give way."""
+    while len(page := html.page(blocks, title, missing, __version__)) > LIMIT:
+        lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
+        parts, place = max(
+            ((parts, place) for parts in lists for place in range(len(parts))), key=lambda each: len(each[0][each[1]].html)
+        )
+        words = f"{parts[place].what}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
+        missing.append(words)
+        parts[place] = html.drawn(Text(words, "missing"), "")
+    return page

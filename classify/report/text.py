@@ -1,0 +1,75 @@
+"""Words that the sections of a report share, and what `humeris report` says. Nothing here prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...cache.store import default_folder
+from ...cache.text import paragraphs, safe, size
+from ..trial import Source, Trial
+from .evidence import Evidence
+
+_HEADS = {
+    "logreg": "Logistic regression",
+    "svm": "A linear support vector machine",
+    "ridge": "Ridge regression",
+    "lda": "Linear discriminant analysis",
+    "knn": "Voting of the nearest neighbours",
+    "centroid": "The nearest class centroid",
+    "mlp": "A multilayer perceptron",
+    "triplet": "An embedding learnt by triplets",
+    "supcon": "An embedding learnt by supervised contrast",
+    "head2toe": "Head2Toe",
+}
+_SIDES = 3  # taps that are named one by one
+
+
+def reported(found: Mapping[str, Any]) -> str:
+    """`humeris report`."""
+    lines = [f"missing: {safe(words)}" for words in found["left_out"]]
+    return paragraphs(*lines, f"report: {safe(found['report'])} ({size(found['bytes'])})")
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as people read it: 91.5 %."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """A 95 % interval as people read it: 86.0 to 95.0 %; "not known" where there is none."""
+    return "not known" if bounds is None else f"{100 * bounds[0]:.1f} to {percent(bounds[1])}"
+
+
+def head(name: str) -> str:
+    """The family of heads in words."""
+    return _HEADS.get(name, name)
+
+
+def tap(source: Source) -> str:
+    """A tap without its backbone: mixed5:avg."""
+    return f"{source.layer}:{source.pool}"
+
+
+def taps(sources: Sequence[Source]) -> str:
+    """Where a head sits, in words: `mixed5:avg of inception_v3`, or several side by side."""
+    backbones = list(dict.fromkeys(source.backbone for source in sources))
+    named = " and ".join(backbones)
+    if len(sources) > _SIDES:
+        return f"{len(sources)} taps of {named} side by side"
+    if len(backbones) == 1:
+        return f"{' + '.join(tap(source) for source in sources)} of {named}"
+    return " + ".join(f"{tap(source)} of {source.backbone}" for source in sources)
+
+
+def setting(trial: Trial, varied: Sequence[str] = ()) -> str:
+    """The options of a trial: those in `varied`, else all of them; "" where there are none."""
+    return ", ".join(f"{name}={value}" for name, value in trial.setting.items() if not varied or name in varied)
+
+
+def command(evidence: Evidence, *words: object) -> str:
+    """A command of humeris's on the run, with the cache that was given."""
+    store = evidence.store
+    at = [] if store is None or store.path == default_folder() else ["--cache", store.path]
+    return " ".join(["humeris", *(shlex.quote(safe(word)) for word in (*words, *at))])

@@ -1,0 +1,30 @@
+"""The command of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .terminal import render, reported
+
+
+@reported
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are put side by side.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The page.", show_default="report.html in the first run"),
+    ] = None,
+    cache: options.CacheFolder = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Write what runs found as one HTML page that needs no network."""
+    from ..classify.report import page, text
+
+    done = page.report(runs, out, cache)
+    found = {"report": str(done.path), "bytes": done.bytes, "left_out": list(done.missing)}
+    return render(found, as_json, quiet, text.reported)
