@@ -1,7 +1,7 @@
 """The command line: parse, one library call, render.
 
-A command lies in `commands`, in the file of its stage: `extract`, `classify`, `cache`. The options they share are in
-`options`, what they say on the terminal in `terminal`, and what is said of a wrong command line in `usage`.
+A command lies in `commands`, in the file of its stage: `extract`, `classify`, `model`, `report`, `cache`. The options they
+share are in `options`, what they say on the terminal in `terminal`, and what is said of a wrong command line in `usage`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import cache, classify, extract
+from .commands import cache, classify, extract, model, report
 from .commands.usage import Commands
 
 app = typer.Typer(
@@ -37,8 +37,9 @@ for _command in (
     extract.extract,
     classify.sweep,
     classify.rank,
-    classify.export,
-    classify.predict,
+    model.export,
+    model.predict,
+    report.report,
     extract.backbones,
     extract.layers,
     extract.doctor,

@@ -1,61 +1,45 @@
-"""One model out: stack, save, load again elsewhere, compare, and only then give it its name."""
+"""One model out: stack, write, run again elsewhere, compare, and only then give it its name."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
-from ..cache.errors import DataError, ModelError
-from ..cache.files import make_folder, write_errors
+from ..cache.errors import ModelError
+from ..cache.files import make_folder, publish, write_errors
 from ..cache.shard import as_keys
 from ..cache.spec import Spec
 from ..cache.store import Store
-from ..extract import pixels, source
 from ..extract.backbone import Backbone, build
-from ..extract.detect import reader
 from ..extract.feature_file import FeatureFile
 from ..extract.request import Request
 from ..extract.source import cores
 from ..extract.taps import Tap
-from . import parity, sources
+from . import parity, provenance, samples, sources
 from .candidates import Shelf
+from .exported import Exported
+from .formats.format import MEMBER as MEMBER
+from .formats.format import PRECISIONS, Format
+from .formats.known import of_name
 from .head import Head
+from .model_card import card
 from .run import Record, Run
 from .stack import stack
 from .training import problem, train
 from .trial import Score, Trial
 from .views import Views
 
-MEMBER = "humeris.json"
-CHECKED = 64
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An exported model: where it is, and how it was checked."""
-
-    path: Path
-    trial: Trial
-    parity: parity.Parity
-    bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "model": str(self.path),
-            "trial": self.trial.id,
-            "parity": self.parity.to_dict(),
-            "bytes": self.bytes,
-        }
+CHECKED, CHECKED_INT8 = 64, 256
+CALIBRATED = 128  # images that the ranges of activations are learnt from
+_INSTEAD = "another place with -o"
 
 
 def export(
@@ -63,47 +47,80 @@ def export(
     store: Store,
     out: Path | str,
     *,
+    form: str | None = None,
+    precision: str = "float32",
     trial: str | None = None,
     requests: Sequence[Request] = (),
+    command: str = "",
 ) -> Exported:
-    """Write the head of a trial (the best one by default) stacked on its backbone, as a `.keras` file at `out`.
+    """Write the head of a trial (the best one by default) stacked on its network as one model, with a card beside it.
 
-    The file is loaded in a fresh process and must answer as the cached features do on up to 64 of the run's test
-    images; otherwise `ParityError` is raised and no file is left. Class names and the image size are kept in the
-    archive's `humeris.json`. `requests` say where backbones are now; without them they are where they were.
+    form: keras, savedmodel, onnx or litert; by default what the suffix of `out` says. precision: of the weights, float32,
+    float16 or int8, as far as the format has them. The model is run in a fresh process and must answer as the cached
+    features do on up to 64 of the run's test images (256 in int8); otherwise `ParityError` is raised and nothing is left.
+    Class names, the image size and how it was made are inside. `requests` say where backbones are now; without them they
+    are where they were.
     """
     out = Path(out)
-    if out.suffix != ".keras":
-        raise ModelError(f"{out}: expected a name that ends in .keras")
+    kind = of_name(out, form)
+    _check_asked(kind, out, precision)
     chosen, score = run.trial(trial)
     records = run.images()
-    spec = run.spec(chosen.sources[0])
-    if not spec.architecture:
+    specs = _specs(run, chosen)
+    data = run.description["data"]
+    shelf = FeatureFile(data["root"]) if data["kind"] == "features" else store
+    head = run.head(chosen) or _train(run, shelf, chosen, score, records)
+    size = specs[chosen.sources[0].extraction].image_size
+    built = {name: _build(spec, requests) for name, spec in specs.items()}
+    taps = [Tap(item.layer, item.pool) for item in chosen.sources]
+    model = stack([built[item.extraction] for item in chosen.sources], taps, head)
+    ranges = samples.pixels_of(run, samples.learnt(records, CALIBRATED), size) if precision == "int8" else None
+    make_folder(out.absolute().parent, _INSTEAD)
+    draft = out.with_name(f".{out.stem}-{secrets.token_hex(4)}{kind.suffix}")
+    try:
+        with write_errors(out, _INSTEAD):
+            kind.write(model, draft, _description(run, chosen, specs, head, precision), precision, ranges)
+        checked, milliseconds = _check(draft, kind, precision, run, shelf, chosen, records, head, size)
+        with write_errors(out, _INSTEAD):
+            _publish(draft, out)
+    finally:
+        _remove(draft)
+    beside = out.with_name(f"{out.name}.md")
+    done = Exported(
+        out, beside, kind, precision, chosen, checked, milliseconds, _bytes(out), provenance.remember(store, out)
+    )  # fmt: skip
+    text = card(done, run, score, records, list(specs.values()), command)
+    publish(text.encode("utf-8", "replace"), beside, out.absolute().parent, 0o644, _INSTEAD)
+    return done
+
+
+def _check_asked(kind: Format, out: Path, precision: str) -> None:
+    """Raise `ModelError` before anything is computed for nothing."""
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if precision not in kind.precisions:
+        raise ModelError(f"format {kind.name}: expected precision {' or '.join(kind.precisions)}, found {precision}")
+    kind.check_installed()
+    if out.exists() and out.is_dir() and (kind.suffix or kind.describe(out) is None):
+        raise ModelError(f"{out}: expected a place for the model, found a folder that is no exported model; give {_INSTEAD}")
+
+
+def _specs(run: Run, trial: Trial) -> dict[str, Spec]:
+    """How the features of each of the trial's extractions were made; raises `ModelError`."""
+    specs = {source.extraction: run.spec(source) for source in trial.sources}
+    if any(not spec.architecture for spec in specs.values()):
         raise ModelError(
             f"{run.path}: expected to know the network that made the features, found a file that does not say: there is "
             "no backbone to stack the head on; extract with humeris, or use the head's arrays in heads/"
         )
-    if len({item.extraction for item in chosen.sources}) > 1:
+    sizes = {spec.image_size: spec.title for spec in specs.values()}
+    if len(sizes) > 1:
+        found = ", ".join(f"{height} x {width} ({title})" for (height, width), title in sizes.items())
         raise ModelError(
-            f"{run.path}: expected a head on the taps of one backbone, found {chosen}; a model has one network inside: "
-            "export another trial of leaderboard.csv with --trial"
+            f"{run.path}: expected networks of one image size, as a model has one input, found {found}; "
+            "extract them with one --image-size, or export another trial of leaderboard.csv with --trial"
         )
-    data = run.description["data"]
-    shelf = FeatureFile(data["root"]) if data["kind"] == "features" else store
-    head = run.head(chosen) or _train(run, shelf, chosen, score, records)
-    backbone = _build(spec, requests)
-    model = stack(backbone, [Tap(item.layer, item.pool) for item in chosen.sources], head)
-    make_folder(out.absolute().parent, "another place with -o")
-    draft = out.with_name(f".{out.stem}-{secrets.token_hex(4)}.keras")
-    try:
-        with write_errors(out, "another place with -o"):
-            model.save(draft)
-            _describe(draft, run, chosen, spec, head)
-        checked = _check(draft, run, shelf, chosen, records, head, spec.image_size)
-        os.replace(draft, out)
-    finally:
-        draft.unlink(missing_ok=True)
-    return Exported(out, chosen, checked, out.stat().st_size)
+    return specs
 
 
 def _train(run: Run, store: Shelf, trial: Trial, score: Score, records: Sequence[Record]) -> Head:
@@ -141,58 +158,72 @@ def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
 
 def _check(
     draft: Path,
+    kind: Format,
+    precision: str,
     run: Run,
     store: Shelf,
     trial: Trial,
     records: Sequence[Record],
     head: Head,
     size: tuple[int, int],
-) -> parity.Parity:
-    """Compare the file at `draft` with the cached answers on test images, evenly chosen.
+) -> tuple[parity.Parity, float]:
+    """Compare the model at `draft` with the cached answers; also the milliseconds that one image takes.
 
     Rows of whole maps are cached in float16, which alone moves a probability by some 1e-4.
     """
-    test = [record for record in records if record.split == "test"]
-    chosen = [test[row] for row in np.unique(np.linspace(0, len(test) - 1, CHECKED).astype(int))]
+    chosen = samples.compared(records, CHECKED_INT8 if precision == "int8" else CHECKED)
     features = sources.load(store, trial.sources, as_keys([record.digest for record in chosen]))
-    data = run.description["data"]
-    read, root = reader(data), Path((data.get("images") or data)["root"])
-    shown = np.stack([_pixels(read, record, root, size) for record in chosen])
-    bound = parity.BOUND_HALF if any(item.pool == "map" for item in trial.sources) else parity.BOUND
+    answers, milliseconds = parity.answers(kind, draft, samples.pixels_of(run, chosen, size))
+    cached = head.predict_proba(features)
+    if precision == "int8":
+        return parity.agree(cached, answers), milliseconds
+    half = precision == "float16" or any(item.pool == "map" for item in trial.sources)
+    bound = max(kind.bound, parity.BOUND_HALF if half else 0.0)
     ties = head.ties(features, bound * parity.ROUNDING, bound)
-    return parity.compare(head.predict_proba(features), parity.keras_answers(draft, shown), bound, ties)
+    return parity.compare(cached, answers, bound, ties), milliseconds
 
 
-def _pixels(read: Callable[[str], bytes], record: Record, root: Path, size: tuple[int, int]) -> np.ndarray:
-    try:
-        data = read(record.name)
-        if source.digest(data) != record.digest:
-            raise pixels.Refused("changed", "the file is not the one the run was made from")
-        return pixels.decode(data, size)
-    except pixels.Refused as refused:
-        raise DataError(
-            f"{root / record.name}: expected the image that the export is checked on, found: {refused}; put it back, or, if "
-            "the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
-        ) from refused
-
-
-def _describe(path: Path, run: Run, trial: Trial, spec: Spec, head: Head) -> None:
-    """Add `humeris.json` to the archive; Keras passes over members that it does not know.
-
-    The test scores there are of plain views, which is what the model sees.
-    """
+def _description(run: Run, trial: Trial, specs: dict[str, Spec], head: Head, precision: str) -> dict[str, Any]:
+    """What is kept inside the model. The test scores there are of plain views, which is what the model sees."""
     tested = run.description.get("test_plain") or run.description["test"]
-    description = {
-        "format": 1,
+    first = next(iter(specs.values()))
+    return {
+        "format": 2,
         "humeris": __version__,
         "classes": list(head.classes),
-        "image_size": list(spec.image_size),
-        "pixels": spec.pixels,
-        "spec": spec.to_dict(),
+        "image_size": list(first.image_size),
+        "pixels": first.pixels,
+        "precision": precision,
+        "specs": {name: spec.to_dict() for name, spec in specs.items()},
         "trial": trial.to_dict(),
         "test": {name: tested[name] for name in ("images", "accuracy", "accuracy_95")}
         if trial.id == run.description["best"]["id"]
         else None,
     }
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(MEMBER, json.dumps(description, indent=2))
+
+
+def _publish(draft: Path, out: Path) -> None:
+    """Give the model its name. A folder cannot take another's place in one step: the older one is set aside meanwhile."""
+    if not draft.is_dir() or not out.exists():
+        os.replace(draft, out)
+        return
+    aside = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    os.rename(out, aside)
+    try:
+        os.rename(draft, out)
+    except OSError:
+        os.rename(aside, out)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _bytes(path: Path) -> int:
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in files)

@@ -1,4 +1,4 @@
-"""Does an exported model answer as the cache did? Asked in a fresh process that has Keras and nothing of ours."""
+"""Does an exported model answer as the cache did? Asked in a fresh process that has the runtime and nothing of ours."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from typing import Any
 import numpy as np
 
 from ..cache.errors import ParityError
+from .formats.format import Format
 
 BOUND, BOUND_HALF = 1e-4, 1e-3  # for features cached in float32, and in float16
 TIE = 1e-4
 ROUNDING = 1e-2  # of the bound: how far the cosines of neighbours may lie from the cached ones
+AGREEMENT = 0.98  # of the classes, for weights in eight bits
 _NEXT = "nothing was written; export another trial of leaderboard.csv with --trial ID"
-_ANSWER = """
-import sys, numpy, keras
-model = keras.saving.load_model(sys.argv[1])
+_ASK = """
+import sys, time, numpy
+{answer}
 images = numpy.load(sys.argv[2])
-numpy.save(sys.argv[3], numpy.concatenate([model.predict_on_batch(images[i:i + 16]) for i in range(0, len(images), 16)]))
+answers = [numpy.asarray(answer(images[i:i + 16])) for i in range(0, len(images), 16)]
+for _ in range(3):
+    answer(images[:1])
+seconds, until = [], time.perf_counter() + 1
+while len(seconds) < 5 or (len(seconds) < 50 and time.perf_counter() < until):
+    start = time.perf_counter()
+    numpy.asarray(answer(images[:1]))
+    seconds.append(time.perf_counter() - start)
+numpy.savez(sys.argv[3], answers=numpy.concatenate(answers), milliseconds=1000 * numpy.median(seconds))
 """
 
 
@@ -43,17 +53,46 @@ class Parity:
         return asdict(self)
 
 
-def keras_answers(model: Path, images: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes) of images (n, height, width, 3) uint8, from the file, in a fresh Python with Keras."""
+def answers(form: Format, model: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
+    """Probabilities (n, classes) of images (n, height, width, 3) uint8, and the milliseconds that one image takes.
+
+    Computed from the file alone, in a fresh Python with the format's own runtime; the time is the median of repeated calls.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder, "images.npy"), Path(folder, "answers.npy")
+        inputs, outputs = Path(folder, "images.npy"), Path(folder, "answers.npz")
         np.save(inputs, images, allow_pickle=False)
-        command = [sys.executable, "-c", _ANSWER, str(model.absolute()), str(inputs), str(outputs)]
-        process = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+        code = _ASK.format(answer=form.answer)
+        command = [sys.executable, "-c", code, str(model.absolute()), str(inputs), str(outputs)]
+        process = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=folder, check=False)
         if process.returncode:
-            last = (process.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ParityError(f"{model}: expected a file that Keras loads and runs by itself, found: {last}; {_NEXT}")
-        return np.asarray(np.load(outputs, allow_pickle=False))
+            last = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+            raise ParityError(
+                f"{model}: expected a file that {form.runtime} loads and runs by itself, found: {last}; {_NEXT}"
+            )
+        with np.load(outputs, allow_pickle=False) as found:
+            return np.asarray(found["answers"]), float(found["milliseconds"])
+
+
+def agree(cached: np.ndarray, exported: np.ndarray) -> Parity:
+    """How the answers (n, classes) of a model in eight bits agree; raises `ParityError` where too few classes are equal.
+
+    At least `AGREEMENT` of the classes must be, however close the first two are; probabilities may differ by any amount.
+    """
+    _check_answers(cached, exported)
+    equal = int((cached.argmax(axis=1) == exported.argmax(axis=1)).sum())
+    if not np.isfinite(cached).all() or equal < AGREEMENT * len(cached):
+        raise ParityError(
+            f"the exported model in int8 disagrees with the cached features: expected equal classes on {AGREEMENT:.0%} of "
+            f"{len(cached)} images, found {equal / len(cached):.1%}; nothing was written; use float16 or float32"
+        )
+    return Parity(len(cached), equal, float(np.abs(cached - exported).max()))
+
+
+def _check_answers(cached: np.ndarray, exported: np.ndarray) -> None:
+    if cached.shape != exported.shape:
+        raise ParityError(f"expected answers of shape {cached.shape}, found {exported.shape}; {_NEXT}")
+    if not np.isfinite(exported).all() or (len(cached) > 1 and np.ptp(exported, axis=0).max() < 1e-6):
+        raise ParityError(f"the exported model gives the same answer, or none, for every image; {_NEXT}")
 
 
 def compare(cached: np.ndarray, exported: np.ndarray, bound: float = BOUND, ties: np.ndarray | None = None) -> Parity:
@@ -63,10 +102,7 @@ def compare(cached: np.ndarray, exported: np.ndarray, bound: float = BOUND, ties
     probabilities of two classes are closer than `TIE`, either may come first. Images of the mask `ties` (n,) may differ by
     any amount and are then counted; where all of them do, nothing was compared, which is refused too.
     """
-    if cached.shape != exported.shape:
-        raise ParityError(f"expected answers of shape {cached.shape}, found {exported.shape}")
-    if not np.isfinite(exported).all() or (len(cached) > 1 and np.ptp(exported, axis=0).max() < 1e-6):
-        raise ParityError(f"the exported model gives the same answer, or none, for every image; {_NEXT}")
+    _check_answers(cached, exported)
     first, other = cached.argmax(axis=1), exported.argmax(axis=1)
     lead = cached.max(axis=1) - cached[np.arange(len(cached)), other]
     differences, disagree = np.abs(cached - exported).max(axis=1), (first != other) & (lead > TIE)

@@ -15,7 +15,8 @@ from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.taps import Tap
 from ..extract.workers import Order, extract_apart
-from .export import Exported, export
+from .export import export
+from .exported import Exported
 from .family import Family
 from .run import Run
 from .sources import sides_of
@@ -70,7 +71,7 @@ def run(
     written into the run's folder unless `model` says where. Raises what the three stages raise.
     """
     split(images, select)
-    _check_one_network(requests, patterns, families, concatenate)
+    _check_one_size(requests, patterns, families, concatenate)
     extracted = extract_taps(
         images, requests, patterns, store, pools=pools, batch_size=batch_size, views=views, jobs=jobs, progress=progress
     )
@@ -90,7 +91,7 @@ def run(
         command=command,
         progress=progress("heads") if progress else None,
     )
-    exported = export(finished, store, model or finished.path / "model.keras", requests=requests)
+    exported = export(finished, store, model or finished.path / "model.keras", requests=requests, command=command)
     return Outcome(images, extracted, finished, exported)
 
 
@@ -184,11 +185,15 @@ def _whose(side: str, requests: Sequence[Request]) -> list[Request]:
     return [request for request in requests if side.startswith(f"{_title(request)}/")]
 
 
-def _check_one_network(
+def _check_one_size(
     requests: Sequence[Request], patterns: Sequence[str], families: Sequence[Family], concatenate: bool
 ) -> None:
-    """Raise `ModelError` where heads over several backbones are asked for, before anything is computed."""
-    if len(requests) < 2:
+    """Raise `ModelError` where heads over networks of several image sizes are asked for, before anything is computed.
+
+    The size of a file's input is found out later; the export then says the same.
+    """
+    sizes = {each.image_size or (each.application and (each.application.size,) * 2) for each in requests} - {None}
+    if len(sizes) < 2:
         return
     asked = ["--concatenate"] if concatenate else []
     asked += [f"--head {family.name}" for family in families if family.over_all_taps]
@@ -197,8 +202,8 @@ def _check_one_network(
         asked += [f"-l {pattern}"] if len(named) > 1 else []
     if asked:
         raise ModelError(
-            f"{asked[0]} with {len(requests)} backbones: expected a head on the taps of one, since the model that `run` "
-            "ends with has one network inside; give one -b, or use `humeris sweep --extract`"
+            f"{asked[0]} with backbones of several image sizes: expected one, since the model that `run` ends with has one "
+            "input; give --image-size, or use `humeris sweep --extract`"
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..cache.errors import DataError, ModelError
+from ..cache.store import Store
 from ..extract import pixels, source
 from ..extract.decoders import Decoders
-from ..extract.runtime import load_keras
-from .export import MEMBER
+from . import provenance
+from .formats.known import of_file
 
 
 @dataclass(frozen=True)
@@ -42,26 +41,40 @@ class Prediction:
 
 
 class Predictor:
-    """A model that `humeris export` wrote. Loading it runs no foreign code: Keras's safe mode stays on."""
+    """A model that `humeris export` wrote, in any of its formats, in the format's own runtime.
 
-    def __init__(self, path: Path | str) -> None:
+    Loading it runs no foreign code: Keras's safe mode stays on, and a model in a format that can hold code must be one that
+    was exported with `cache` (the user's by default), unless `trust` says that its maker is trusted. Raises `ModelError`.
+    """
+
+    def __init__(self, path: Path | str, *, cache: Path | str | None = None, trust: bool = False) -> None:
         self.path = Path(path)
-        described = _description(self.path)
-        self.classes: list[str] = described["classes"]
-        self.image_size: tuple[int, int] = described["image_size"]
+        self.format = of_file(self.path)
+        described = self.format.describe(self.path)
+        if described is None:
+            raise ModelError(
+                f"{path}: expected a {self.format.name} model that `humeris export` wrote, found another one; export it anew"
+            )
+        self.classes, self.image_size = _classes(self.path, described), _size(self.path, described)
         if described["pixels"] != pixels.version():
             raise ModelError(
                 f"{path}: expected pixels version {pixels.version()!r}, found {described['pixels']!r}; "
                 "use the versions of humeris and Pillow it was exported with, or extract, sweep and export anew"
             )
-        try:
-            self.model = load_keras().saving.load_model(self.path, compile=False, safe_mode=True)
-        except Exception as error:  # a file from anywhere: Keras raises almost anything on a damaged one
-            raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        self.format.check_installed()
+        if not trust:
+            provenance.check(Store(cache), self.path, self.format)
+        self._model = self.format.load(self.path)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) of images (n, height, width, 3) uint8 at the model's size."""
-        return np.asarray(self.model.predict_on_batch(images))
+        found = self._model(images)
+        if found.shape != (len(images), len(self.classes)):
+            raise ModelError(
+                f"{self.path}: expected probabilities of {len(self.classes)} classes, found answers of shape {found.shape}; "
+                "export it anew"
+            )
+        return found
 
     def predict(
         self, paths: Iterable[Path | str], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
@@ -124,15 +137,17 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _description(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(f"{path}: expected a model that `humeris export` wrote, found no file there; check the path")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = json.loads(archive.read(MEMBER))
-        height, width = found["image_size"]
-        return {"classes": list(found["classes"]), "image_size": (int(height), int(width)), "pixels": found["pixels"]}
-    except (OSError, KeyError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
-        raise ModelError(
-            f"{path}: expected a .keras file that `humeris export` wrote (with {MEMBER} inside), found another file"
-        ) from error
+def _classes(path: Path, described: dict[str, Any]) -> list[str]:
+    """The names in a description, which anybody may have written; raises `ModelError`."""
+    found = described["classes"]
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+        raise ModelError(f"{path}: expected the names of its classes inside, found {str(found)[:80]!r}; export it anew")
+    return found
+
+
+def _size(path: Path, described: dict[str, Any]) -> tuple[int, int]:
+    found = described["image_size"]
+    whole = isinstance(found, list) and len(found) == 2 and all(type(side) is int and 0 < side <= 1 << 14 for side in found)
+    if not whole:
+        raise ModelError(f"{path}: expected its image size inside, found {str(found)[:80]!r}; export it anew")
+    return found[0], found[1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cache.errors import ModelError
 from ..extract import taps
 from ..extract.backbone import Backbone
 from ..extract.runtime import load_keras
@@ -17,19 +18,52 @@ from .layers import NEAREST, Columns, Dense, Layer, Neighbours, Scale, Unit
 OUTPUT = "probabilities"
 
 
-def stack(backbone: Backbone, wanted: Sequence[Tap], head: Head) -> Any:
+def stack(backbone: Backbone | Sequence[Backbone], wanted: Sequence[Tap], head: Head) -> Any:
     """The Keras model: `image` uint8 (batch, height, width, 3) -> `probabilities` (batch, classes).
 
-    The network is cut above the deepest tap and its preprocessing is inside. The model shares the backbone's weights.
+    The network is cut above the deepest tap and its preprocessing is inside. With a backbone for each tap, all networks see
+    one image, which must have the same size in each (`ModelError`). The model shares the backbones' weights.
     """
     keras = load_keras()
-    graph = backbone.graph
-    rows = [taps.apply(graph.outputs[tap.layer], tap) for tap in wanted]
+    backbones = [backbone] * len(wanted) if isinstance(backbone, Backbone) else list(backbone)
+    image, rows = _rows(backbones, wanted)
     for number, row in enumerate(rows):
         if len(row.shape) > 2:
             rows[number] = keras.layers.Flatten(name=f"humeris_flat{number}")(row)
     values = rows[0] if len(rows) == 1 else keras.layers.Concatenate(name="humeris_features")(rows)
-    return keras.Model(graph.image, apply(head.layers, values), name="humeris")
+    return keras.Model(image, apply(head.layers, values), name="humeris")
+
+
+def _rows(backbones: Sequence[Backbone], wanted: Sequence[Tap]) -> tuple[Any, list[Any]]:
+    """The symbolic image, and the rows of each tap of it.
+
+    Networks after the first are run through again on the first one's image, with other names where names are taken: a Keras
+    model has one input here, and refuses two operations of one name.
+    """
+    keras = load_keras()
+    image, rows, taken = backbones[0].graph.image, [None] * len(wanted), set[str]()
+    for number, backbone in enumerate({id(each): each for each in backbones}.values()):
+        mine = [place for place, each in enumerate(backbones) if each is backbone]
+        found = [taps.apply(backbone.graph.outputs[wanted[place].layer], wanted[place]) for place in mine]
+        if number:
+            if backbone.graph.image.shape != image.shape:
+                raise ModelError(
+                    f"backbones {backbones[0].spec.title} and {backbone.spec.title}: expected one image size, since a model "
+                    f"has one input, found {tuple(image.shape[1:3])} and {tuple(backbone.graph.image.shape[1:3])}; "
+                    "extract both with the same --image-size"
+                )
+            part = keras.Model(backbone.graph.image, found)
+            for operation in part.operations:
+                if operation.name in taken:
+                    operation.name = f"humeris_{number}_{operation.name}"
+            found = part._run_through_graph(image, call_fn=lambda operation, *args, **kwargs: operation(*args, **kwargs))
+            found = found if isinstance(found, list) else [found]
+            taken |= {operation.name for operation in part.operations}
+        elif len(set(map(id, backbones))) > 1:
+            taken |= {operation.name for operation in keras.Model(image, found).operations}
+        for place, row in zip(mine, found, strict=True):
+            rows[place] = row
+    return image, rows
 
 
 def apply(layers: Sequence[Layer], values: Any) -> Any:

@@ -55,10 +55,18 @@ def exported(found: Mapping[str, Any]) -> str:
     done = found["exported"]
     parity = done["parity"]
     return (
-        f"model: {safe(done['model'])} ({size(done['bytes'])}), loaded again in a fresh process: "
+        f"model: {safe(done['model'])} ({_kind(done)}{size(done['bytes'])}), loaded again in a fresh process: "
         f"{parity['top1_agree']} of {parity['images']} classes equal, probabilities within {parity['max_difference']:.1e}"
         + (f"; {parity['ties']} more are ties between neighbours" if parity["ties"] else "")
+        + f"; {done['milliseconds']:.1f} ms an image\nmodel card: {safe(done['card'])}"
     )
+
+
+def _kind(done: Mapping[str, Any]) -> str:
+    """What is unusual about a model."""
+    words = [done["format"]] if done["format"] != "keras" else []
+    words += [done["precision"]] if done["precision"] != "float32" else []
+    return "".join(f"{word}, " for word in words)
 
 
 def ranking(found: Mapping[str, Any]) -> str:

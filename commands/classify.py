@@ -1,22 +1,15 @@
-"""The commands of `classify`: heads over what is cached, and the model that becomes of them."""
+"""The commands of `classify`: heads over what is cached."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from . import options
 from .terminal import at, command, damage, render, reported, stages
 from .usage import refuse_typed
-
-if TYPE_CHECKING:
-    from ..classify.predict import Prediction
 
 _OF_BACKBONE = ("weights", "image_size", "precision")  # options that say which network, where one is named
 
@@ -228,73 +221,3 @@ def rank(
         found = {**done.to_dict(), **damage(store)}
     limited = ["--limit", limit] if limit else []
     return render(found, as_json, quiet, text.ranking, ["sweep", data, *limited, *at(cache)])
-
-
-@reported
-def export(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The model file, NAME.keras.")],
-    trial: Annotated[
-        str | None, typer.Option(envvar="HUMERIS_TRIAL", help="Id in leaderboard.csv.", show_default="the best")
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone", "-b", metavar="NAME[,key=value]", help="Where the backbone is now, if its file was moved."
-        ),
-    ] = None,
-    cache: options.CacheFolder = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> int:
-    """Stack a head on its backbone as one model, checked against the cached answers."""
-    from ..cache.store import Store
-    from ..classify import text
-    from ..classify.export import export as run_export
-    from ..classify.run import Run
-
-    requests = options.requests([backbone] if backbone else [], None, None, 0)
-    done = run_export(Run.load(run_folder), Store(cache), out, trial=trial, requests=requests)
-    return render({"exported": done.to_dict()}, as_json, quiet, text.exported, ["predict", done.path, "IMAGES"])
-
-
-@reported
-def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `humeris export` wrote.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(envvar="HUMERIS_TOP", min=1, help="How many classes of each image.")] = 1,
-    form: Annotated[
-        str | None, typer.Option("--format", "-f", envvar="HUMERIS_FORMAT", help="table (the default), csv or jsonl.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="A file instead of standard output.")
-    ] = None,
-    batch_size: options.BatchSize = 32,
-    jobs: options.Jobs = None,
-    as_json: options.Json = False,
-) -> int:
-    """Classify images with an exported model."""
-    from ..classify import text
-    from ..classify.predict import Predictor, expand
-
-    if as_json and form is not None:
-        raise typer.BadParameter("give --json or --format, not both", param_hint="--format")
-    if form not in {None, "table", "csv", "jsonl"}:
-        raise typer.BadParameter(f"expected table, csv or jsonl, found {form!r}", param_hint="--format")
-    paths = expand(images)
-    predictions = Predictor(model).predict(paths, top=top, batch_size=batch_size, jobs=jobs)
-    refused = 0
-
-    def counted() -> Iterator[Prediction]:
-        nonlocal refused
-        for each in predictions:
-            refused += bool(each.refused)
-            yield each
-
-    with out.open("w", encoding="utf-8", errors="surrogateescape") if out else nullcontext(sys.stdout) as file:
-        if as_json:
-            print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2), file=file)
-        else:
-            for line in text.predictions(counted(), form or "table"):
-                print(line, file=file)
-    return 1 if refused else 0

@@ -209,7 +209,7 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(
 WRONG = {
     ("extract",): "missing argument 'DATA': expected class or split folders, a CSV, ",
     ("predict", "m.keras"): "missing argument 'IMAGES…': expected image files, or folders of them; ",
-    ("export", "run"): "missing option '--out' / '-o' (env var: 'HUMERIS_OUT'): expected the model file, NAME.keras; ",
+    ("export", "run"): "missing option '--out' / '-o' (env var: 'HUMERIS_OUT'): expected the model file: NAME.keras, ",
     ("fly",): "no such command 'fly'; ",
     ("extrct",): "no such command 'extrct'. Did you mean 'extract', 'export'? ",
     ("cache", "lst"): "no such command 'lst'. Did you mean 'list'? ",

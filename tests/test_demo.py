@@ -92,7 +92,7 @@ def test_a_second_demo_makes_no_forward_pass_and_says_the_same(
 
     folder, result = shown
     monkeypatch.setattr(forward.Forward, "__call__", reached)
-    monkeypatch.setattr(parity, "keras_answers", lambda model, images: Predictor(model).predict_proba(images))
+    monkeypatch.setattr(parity, "answers", lambda _, model, images: (Predictor(model).predict_proba(images), 1.0))
     again = humeris("demo", "-o", folder, "-j", 1)
     assert again.code == 0
     assert accuracies(again.out) == accuracies(result.stdout)

@@ -15,8 +15,10 @@ import pytest
 from humeris.cache.errors import BackboneError, DataError, HumerisError, ModelError, ParityError, RunError
 from humeris.cache.store import Store
 from humeris.classify import parity
-from humeris.classify.export import MEMBER, Exported, export
-from humeris.classify.parity import keras_answers
+from humeris.classify.export import export
+from humeris.classify.exported import Exported
+from humeris.classify.formats.format import MEMBER
+from humeris.classify.formats.keras_archive import FORMAT as KERAS
 from humeris.classify.problem import Problem
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
@@ -40,7 +42,7 @@ def copied(run: Run, folder: Path) -> Run:
 
 def test_the_exported_file_answers_as_the_run_on_every_test_image(finished: Any) -> None:
     cached = finished.run.probabilities()
-    answers = keras_answers(finished.model, pixels_of(finished.run, (64, 64)))
+    answers = parity.answers(KERAS, finished.model, pixels_of(finished.run, (64, 64)))[0]
     assert cached.shape == answers.shape == (18, 3)
     assert np.ptp(cached, axis=0).max() > 0.3
     assert (cached.argmax(axis=1) == answers.argmax(axis=1)).all()
@@ -64,15 +66,15 @@ def test_classes_size_and_origin_are_inside_the_file(finished: Any) -> None:
     run = finished.run.description
     assert found["classes"] == ["blob", "noise", "stripes"]
     assert found["image_size"] == [64, 64]
-    assert found["spec"] == run["specs"][run["best"]["sources"][0]["extraction"]]
+    assert found["specs"] == run["specs"]
     assert found["trial"]["sources"] == run["best"]["sources"]
     assert found["test"]["accuracy"] == run["test"]["accuracy"]
 
 
-def test_only_the_model_is_left_beside_the_run(finished: Any) -> None:
+def test_only_the_model_and_its_card_are_left_beside_the_run(finished: Any) -> None:
     assert sorted(path.name for path in finished.path.iterdir()) == [
-        "heads", "images.csv", "leaderboard.csv", "model.keras", "predictions.csv", "probabilities.npy", "run.json",
-        "trials.jsonl",
+        "heads", "images.csv", "leaderboard.csv", "model.keras", "model.keras.md", "predictions.csv", "probabilities.npy",
+        "run.json", "trials.jsonl",
     ]  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: object) -> None:
         raise AssertionError("the parity check was reached")
 
-    monkeypatch.setattr(parity, "keras_answers", reached)
+    monkeypatch.setattr(parity, "answers", reached)
 
 
 def refused(run: Run, store: Store, out: Path, error: type[HumerisError], message: str) -> None:
@@ -179,7 +181,7 @@ def test_a_model_that_disagrees_leaves_no_file(finished: Any, tmp_path: Path, mo
 def test_a_model_that_was_there_before_outlives_an_export_that_fails(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "keras_answers", lambda *_: finished.run.probabilities()[::-1])
+    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities()[::-1], 1.0))
     (tmp_path / "m.keras").write_text("an older model")
     refused(finished.run, Store(finished.cache), tmp_path / "m.keras", ParityError, r"disagrees with the cached features")
 
@@ -188,7 +190,7 @@ def test_a_model_that_says_the_same_of_every_image_leaves_no_file(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both sides constant, as on a dead network: they agree, and the export fails all the same."""
-    monkeypatch.setattr(parity, "keras_answers", lambda *_: np.full((18, 3), 1 / 3, np.float32))
+    monkeypatch.setattr(parity, "answers", lambda *_: (np.full((18, 3), 1 / 3, np.float32), 1.0))
     run = copied(finished.run, tmp_path / "run")
     trial = run.trial()[0]
     head = run.head(trial)
@@ -247,13 +249,19 @@ def test_a_cache_that_lost_the_features_names_the_command_that_brings_them_back(
 
 
 def test_a_name_that_is_no_keras_file_is_refused_first(finished: Any, tmp_path: Path) -> None:
-    refused(finished.run, Store(finished.cache), tmp_path / "model.h5", ModelError, r"expected a name that ends in .keras")
+    refused(
+        finished.run,
+        Store(finished.cache),
+        tmp_path / "model.h5",
+        ModelError,
+        r"model.h5: expected a name that says the format, or -f with one of keras",
+    )
 
 
 def test_a_folder_in_the_place_of_the_file_is_refused_and_kept(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "keras_answers", lambda *_: finished.run.probabilities())
+    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
     (tmp_path / "taken.keras").mkdir()
     with pytest.raises((HumerisError, OSError)):
         export(finished.run, Store(finished.cache), tmp_path / "taken.keras")
@@ -273,12 +281,12 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
 
     seen: list[np.ndarray] = []
 
-    def answers(_: Path, images: np.ndarray) -> np.ndarray:
+    def answers(_: Any, __: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
         seen.append(images)
-        return finished.run.probabilities()[[0, 4, 8, 12, 17]]
+        return finished.run.probabilities()[[0, 4, 8, 12, 17]], 1.0
 
     monkeypatch.setattr(module, "CHECKED", 5)
-    monkeypatch.setattr(parity, "keras_answers", answers)
+    monkeypatch.setattr(parity, "answers", answers)
     found = export(finished.run, Store(finished.cache), tmp_path / "m.keras")
     assert found.parity.images == 5
     assert (seen[0] == pixels_of(finished.run, (64, 64))[[0, 4, 8, 12, 17]]).all()
@@ -286,7 +294,7 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
 
 def test_the_winner_is_exported_as_it_was_swept(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                humeris: Callable[..., Any]) -> None:  # fmt: skip
-    monkeypatch.setattr(parity, "keras_answers", lambda *_: finished.run.probabilities())
+    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
     result = humeris("export", finished.path, "-o", tmp_path / "new/model.keras", "--cache", finished.cache, "--json")
     assert result.code == 0
     assert result.json["exported"]["trial"] == finished.run.description["best"]["id"]

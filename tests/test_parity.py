@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import ParityError
-from humeris.classify.parity import BOUND, compare, keras_answers
+from humeris.classify.formats.keras_archive import FORMAT as KERAS
+from humeris.classify.parity import AGREEMENT, BOUND, agree, compare
+from humeris.classify.parity import answers as answers_of
 
 
 def answers(rows: int = 10, seed: int = 0) -> np.ndarray:
@@ -127,4 +129,26 @@ def test_a_tampered_file_is_refused_by_the_process_that_loads_it(finished: Any, 
             data = source.read(name)
             target.writestr(name, data[: len(data) // 2] if name.endswith(".weights.h5") else data)
     with pytest.raises(ParityError, match=r"tampered.keras: expected a file that Keras loads and runs by itself, found: \S"):
-        keras_answers(path, np.zeros((2, 64, 64, 3), np.uint8))
+        answers_of(KERAS, path, np.zeros((2, 64, 64, 3), np.uint8))
+
+
+def test_in_eight_bits_probabilities_may_differ_and_the_classes_may_not() -> None:
+    cached = answers(100)
+    exported = cached**0.7
+    exported /= exported.sum(axis=1, keepdims=True)
+    found = agree(cached, exported)
+    assert (found.images, found.top1_agree) == (100, 100)
+    assert found.max_difference > 0.05
+    exported[:2] = exported[:2, ::-1] + np.float32([0.5, 0, 0.5]) * (cached[:2].argmax(axis=1) == 1)[:, None]
+    assert agree(cached, exported).top1_agree == 98 == AGREEMENT * 100
+    exported[2] = np.roll(exported[2], 1)
+    with pytest.raises(
+        ParityError, match=r"expected equal classes on 98% of 100 images, found 97.0%; nothing was written; use"
+    ):
+        agree(cached, exported)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.5])
+def test_in_eight_bits_answers_must_be_numbers_that_vary(value: float) -> None:
+    with pytest.raises(ParityError, match="same answer, or none, for every image"):
+        agree(answers(), np.full((10, 3), value, np.float32))

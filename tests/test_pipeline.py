@@ -42,7 +42,7 @@ def test_the_depth_curve_has_every_tap_with_its_best_trial(finished: Any) -> Non
 
 def answers_of_the_cache(monkeypatch: pytest.MonkeyPatch, finished: Any) -> None:
     """Spare a process: the check of this very model is made in tests/test_export.py."""
-    monkeypatch.setattr(parity, "keras_answers", lambda *_: finished.run.probabilities())
+    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
 
 
 @pytest.fixture
@@ -106,12 +106,12 @@ def test_labels_are_checked_before_anything_is_computed(
 def test_an_image_that_cannot_be_decoded_costs_that_image_alone(
     finished: Any, tmp_path: Path, humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answers(model: Path, images: np.ndarray) -> np.ndarray:
+    def answers(_: Any, model: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
         from humeris.classify.predict import Predictor
 
-        return Predictor(model).predict_proba(images)  # in this process: the fresh one is shown elsewhere
+        return Predictor(model).predict_proba(images), 1.0  # in this process: the fresh one is shown elsewhere
 
-    monkeypatch.setattr(parity, "keras_answers", answers)
+    monkeypatch.setattr(parity, "answers", answers)
     shutil.copytree(finished.photos, tmp_path / "photos")
     whole = (tmp_path / "photos/train/blob/00.png").read_bytes()
     (tmp_path / "photos/train/blob/half.png").write_bytes(whole[: len(whole) // 2])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError, ModelError
-from humeris.classify.export import MEMBER
+from humeris.classify.formats.format import MEMBER
 from humeris.classify.predict import Predictor, expand
 from humeris.extract.pixels import decode
 
@@ -152,11 +152,11 @@ def test_a_file_that_is_not_ours_is_refused(finished: Any, tmp_path: Path) -> No
     (tmp_path / "text.keras").write_text("hello")
     (tmp_path / "empty.keras").touch()
     for name in ("theirs", "text", "empty"):
-        with pytest.raises(ModelError, match=r"expected a .keras file that `humeris export` wrote .*, found another file"):
+        with pytest.raises(ModelError, match=r"expected a keras model that `humeris export` wrote, found another one"):
             Predictor(tmp_path / f"{name}.keras")
     with pytest.raises(ModelError, match=r"found no file there; check the path"):
         Predictor(tmp_path / "nothing.keras")
-    with pytest.raises(ModelError, match=r"found no file there"):
+    with pytest.raises(ModelError, match=r"expected a (savedmodel )?model that `humeris export` wrote"):
         Predictor(tmp_path)
 
 

@@ -147,7 +147,7 @@ def test_nothing_is_loaded_that_can_run_code(name: str) -> None:
                     assert ast.literal_eval(keywords[keyword]) is wanted, called
             if called in {"np.load", "numpy.load"}:
                 assert "allow_pickle" in keywords
-            if called.endswith("load_model"):
+            if called.endswith("saving.load_model"):
                 assert "safe_mode" in keywords
             assert called not in {"eval", "exec", "joblib.load"}
 

@@ -40,7 +40,8 @@ class Format:
     describe: the description inside a file, or None where the file is none of ours; runs nothing of it.
     load: a function from images (n, height, width, 3) uint8 to probabilities (n, classes), in the format's own runtime.
     answer: Python that defines such a function, `answer`, for the file `sys.argv[1]`, with the runtime and nothing of ours.
-    runs_code: whether running a file can do anything but arithmetic.
+    runs_code: whether running a file can do anything but arithmetic. runtime: what it is called. bound: how far
+    probabilities in float32 may lie from the cached ones.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Format:
     load: Callable[[Path], Answer]
     answer: str
     runs_code: bool
+    runtime: str = ""
+    bound: float = 1e-3
 
     def check_installed(self) -> None:
         """Raise `ModelError` where a package is missing."""

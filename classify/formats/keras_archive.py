@@ -40,12 +40,12 @@ def load(path: Path) -> Answer:
     """The model's function. Keras's safe mode stays on, so that no foreign code runs; raises `ModelError`."""
     keras = load_keras()
     try:
-        model = keras.saving.load_model(path)
-    except Exception as error:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a file from anywhere: Keras raises almost anything on a damaged one
         raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return lambda images: np.asarray(model.predict_on_batch(images))
 
 
 FORMAT = Format(
-    "keras", ".keras", ("float32",), ("keras",), "", write, describe, load, _ANSWER, runs_code=False
+    "keras", ".keras", ("float32",), ("keras",), "", write, describe, load, _ANSWER, False, "Keras", bound=1e-4
 )  # fmt: skip

@@ -36,5 +36,5 @@ def of_file(path: Path) -> Format:
         return folder
     found = next((each for each in FORMATS.values() if each.suffix and each.suffix == path.suffix.lower()), None)
     if found is None:
-        raise ModelError(f"{path}: expected a model that `humeris export` wrote, found another file: {_NAMES}")
+        raise ModelError(f"{path}: expected a model that `humeris export` wrote ({_NAMES}), found something else")
     return found

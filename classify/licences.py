@@ -1,0 +1,33 @@
+"""Under which licence the weights of a network were published, as their publishers say."""
+
+from __future__ import annotations
+
+import re
+
+from ..cache.spec import Spec
+
+# As Keras's documentation of each application has it, and for the later ones the repositories of the papers.
+_PUBLISHED = {
+    r"VGG": "Creative Commons Attribution, by the Visual Geometry Group at Oxford",
+    r"ResNet\d+\(": "MIT, by Kaiming He",
+    r"DenseNet": "BSD 3-clause, by its authors",
+    r"Xception": "MIT, by its author",
+    r"ConvNeXt": "MIT, by its authors",
+    r"(Inception|MobileNet|NASNet|EfficientNet)": "Apache-2.0, by their authors",
+}
+
+
+def note(spec: Spec) -> str:
+    """A sentence on the licence of the weights of `spec`."""
+    if spec.weights == "random":
+        return "random numbers"
+    if spec.file or spec.weights == "file":
+        return "your own file: its licence is not known here"
+    if spec.architecture.startswith("humeris."):
+        return "Apache-2.0, with humeris"
+    name = spec.architecture.partition("keras.applications.")[2]
+    found = next((text for pattern, text in _PUBLISHED.items() if re.match(pattern, name)), "not known here")
+    return (
+        f"{found}, through keras.applications (Apache-2.0); they learnt from ImageNet, whose images are for non-commercial "
+        "research: have this checked before you sell what rests on them"
+    )

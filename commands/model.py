@@ -1,0 +1,115 @@
+"""The commands about one model: how it comes out of a run, and what it says of new images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+from .terminal import at, command, render, reported
+
+if TYPE_CHECKING:
+    from ..classify.predict import Prediction
+
+
+@reported
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", envvar="HUMERIS_OUT", help="The model file: NAME.keras, NAME.onnx, NAME.tflite, or a folder."
+        ),
+    ],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            envvar="HUMERIS_FORMAT",
+            help="keras, savedmodel, onnx or litert.",
+            show_default="what the suffix of -o says",
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(envvar="HUMERIS_EXPORT_PRECISION", help="Of the weights: float32, float16 or int8 (onnx, litert)."),
+    ] = "float32",
+    trial: Annotated[
+        str | None, typer.Option(envvar="HUMERIS_TRIAL", help="Id in leaderboard.csv.", show_default="the best")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", "-b", metavar="NAME[,key=value]", help="Where the backbone is now, if its file was moved."
+        ),
+    ] = None,
+    cache: options.CacheFolder = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Stack a head on its backbone as one model, checked against the cached answers."""
+    from ..cache.store import Store
+    from ..classify import text
+    from ..classify.export import export as run_export
+    from ..classify.run import Run
+
+    requests = options.requests([backbone] if backbone else [], None, None, 0)
+    with Store(cache, write=True) as store:
+        done = run_export(
+            Run.load(run_folder), store, out, form=form, precision=precision, trial=trial, requests=requests,
+            command=command(),
+        )  # fmt: skip
+    return render({"exported": done.to_dict()}, as_json, quiet, text.exported, ["predict", done.path, "IMAGES", *at(cache)])
+
+
+@reported
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `humeris export` wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(envvar="HUMERIS_TOP", min=1, help="How many classes of each image.")] = 1,
+    form: Annotated[
+        str | None, typer.Option("--format", "-f", envvar="HUMERIS_FORMAT", help="table (the default), csv or jsonl.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="A file instead of standard output.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", envvar="HUMERIS_TRUST", help="Run a SavedModel or LiteRT model of somebody else's.")
+    ] = False,
+    batch_size: options.BatchSize = 32,
+    cache: options.CacheFolder = None,
+    jobs: options.Jobs = None,
+    as_json: options.Json = False,
+) -> int:
+    """Classify images with an exported model."""
+    from ..classify import text
+    from ..classify.predict import Predictor, expand
+
+    if as_json and form is not None:
+        raise typer.BadParameter("give --json or --format, not both", param_hint="--format")
+    if form not in {None, "table", "csv", "jsonl"}:
+        raise typer.BadParameter(f"expected table, csv or jsonl, found {form!r}", param_hint="--format")
+    paths = expand(images)
+    predictions = Predictor(model, cache=cache, trust=trust).predict(paths, top=top, batch_size=batch_size, jobs=jobs)
+    refused = 0
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal refused
+        for each in predictions:
+            refused += bool(each.refused)
+            yield each
+
+    with out.open("w", encoding="utf-8", errors="surrogateescape") if out else nullcontext(sys.stdout) as file:
+        if as_json:
+            print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2), file=file)
+        else:
+            for line in text.predictions(counted(), form or "table"):
+                print(line, file=file)
+    return 1 if refused else 0
