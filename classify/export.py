@@ -100,7 +100,7 @@ def _check_asked(kind: Format, out: Path, precision: str) -> None:
         raise ModelError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     if precision not in kind.precisions:
         raise ModelError(f"format {kind.name}: expected precision {' or '.join(kind.precisions)}, found {precision}")
-    kind.check_installed()
+    kind.check_installed(write=True)
     if out.exists() and out.is_dir() and (kind.suffix or kind.describe(out) is None):
         raise ModelError(f"{out}: expected a place for the model, found a folder that is no exported model; give {_INSTEAD}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Format:
     """A file format.
 
     name: as `--format` has it. suffix: of its file names ("" for a folder). precisions: of weights, float32 first.
-    modules: what must be importable to write it and to run it; extra: what is installed to have them.
+    modules: what must be importable to run it, and writers what else to write it; extra: what is installed to have them.
     describe: the description inside a file, or None where the file is none of ours; runs nothing of it.
     load: a function from images (n, height, width, 3) uint8 to probabilities (n, classes), in the format's own runtime.
     answer: Python that defines such a function, `answer`, for the file `sys.argv[1]`, with the runtime and nothing of ours.
@@ -56,16 +56,15 @@ class Format:
     runs_code: bool
     runtime: str = ""
     bound: float = 1e-3
+    writers: tuple[str, ...] = ()
 
-    def check_installed(self) -> None:
-        """Raise `ModelError` where a package is missing."""
-        for module in self.modules:
-            try:
-                importlib.import_module(module)
-            except ModuleNotFoundError as error:
+    def check_installed(self, *, write: bool = False) -> None:
+        """Raise `ModelError` where a package is missing that running it needs, or writing it; imports nothing."""
+        for module in self.modules + (self.writers if write else ()):
+            if importlib.util.find_spec(module) is None:
                 raise ModelError(
                     f"format {self.name}: expected {module}, found it not installed; pip install 'humeris[{self.extra}]'"
-                ) from error
+                )
 
 
 def encoded(description: Mapping[str, Any]) -> str:

@@ -92,5 +92,5 @@ def _line(text: object) -> str:
 
 
 FORMAT = Format(
-    "litert", ".tflite", ("float32",), ("ai_edge_litert",), "litert", write, describe, load, _ANSWER, runs_code=True
+    "litert", ".tflite", ("float32",), ("ai_edge_litert",), "litert", write, describe, load, _ANSWER, True, "LiteRT"
 )  # fmt: skip

@@ -107,5 +107,6 @@ def _line(error: BaseException) -> str:
 
 
 FORMAT = Format(
-    "onnx", ".onnx", ("float32",), ("onnxruntime",), "onnx", write, describe, load, _ANSWER, runs_code=False
+    "onnx", ".onnx", ("float32",), ("onnxruntime",), "onnx", write, describe, load, _ANSWER, False, "ONNX Runtime",
+    writers=("tf2onnx", "onnx"),
 )  # fmt: skip
