@@ -14,17 +14,17 @@ import numpy as np
 from ...cache.text import safe
 from .section import Chart
 
-WIDE, NARROW = 680, 340  # pixels of a chart, legends and axes included
-_HEIGHT = 320
+WIDE, NARROW = 780, 340  # pixels of a chart, legends and axes included
+_HEIGHT = 360
 _TWICE = 150_000  # characters of a wide drawing up to which a narrow one is worth its bytes
 _POINTS = {"point", "circle", "square"}
 _COMPOSED = {"hconcat", "vconcat", "concat", "facet", "repeat"}
 # Okabe and Ito's colours, which the colour-blind tell apart; without black and yellow, of which one of the themes shows
 # nothing. page.css makes them a little darker on white and lighter on black, by these very values.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c", "#7a5195")
-_TEXT = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "titleFontSize": 12}
+_TEXT = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 13, "titleFontSize": 13}
 _CONFIG: dict[str, Any] = {
-    "font": "system-ui, sans-serif",
+    "font": "Arial, Helvetica, sans-serif",
     "background": None,
     "padding": 4,
     "view": {"stroke": None},
@@ -41,10 +41,18 @@ _CONFIG: dict[str, Any] = {
         "gridOpacity": 0.12,
         "labelLimit": 160,
     },
-    "legend": {**_TEXT, "titleFontWeight": "normal", "orient": "top", "symbolSize": 80, "labelLimit": 280, "rowPadding": 4},
+    "legend": {
+        **_TEXT,
+        "titleFontWeight": "normal",
+        "orient": "top",
+        "symbolSize": 80,
+        "labelLimit": 280,
+        "rowPadding": 5,
+        "columnPadding": 28,
+    },
     "header": {**_TEXT, "titleFontWeight": "normal"},
     "title": {"color": "currentColor", "fontSize": 13, "fontWeight": 600, "anchor": "start"},
-    "text": {"color": "currentColor", "fontSize": 12},
+    "text": {"color": "currentColor", "fontSize": 13},
     "rule": {"color": "currentColor"},
     "line": {"strokeWidth": 2.5, "strokeCap": "round", "strokeJoin": "round", "aria": False},
     "point": {"filled": True, "size": 60, "opacity": 1},

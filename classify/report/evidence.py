@@ -122,7 +122,7 @@ class Evidence:
         names = ("backbone", "extraction", "layer", "pool")
         found = {Source(*(each[name] for name in names)): each.get("depth") for each in self.description.get("sources", [])}
         tapped = dict.fromkeys(source for trial in self.scores for source in trial.sources)
-        return {**dict.fromkeys(tapped), **found}
+        return {**found, **{source: found.get(source) for source in tapped}}
 
     def record(self, split: str) -> tuple[Record, ...]:
         """The images of one split (train, val, test), in order of name."""

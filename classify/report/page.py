@@ -12,13 +12,16 @@ from typing import Any
 from ... import __version__
 from ...cache.errors import HumerisError
 from ...cache.files import publish
-from . import answer, html
+from . import answer, depth, html
 from .evidence import Evidence
 from .html import Drawn
 from .section import Part, Section, Text
 
 LIMIT = 2_000_000  # bytes of a page
-_SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (("answer", "The answer", answer.section),)
+_SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
+    ("answer", "The answer", answer.section),
+    ("depth", "Accuracy along the depth", depth.section),
+)
 _FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
