@@ -40,12 +40,16 @@ _GUARDED = {"=", "+", "-", "@", "\t", "\r", "'"}
 
 @dataclass(frozen=True)
 class Record:
-    """A used image as a run saw it: path relative to the data's root, label, role (train, val, test), digest."""
+    """A used image as a run saw it: path relative to the data's root, label, role (train, val, test), digest.
+
+    group: of images that belong together; "" where it stands for itself, or an older humeris did not write it down.
+    """
 
     name: str
     label: str
     split: str
     digest: bytes
+    group: str = ""
 
 
 class Run:
@@ -232,7 +236,7 @@ class Run:
             with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
                 rows = [{name: unguarded(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
             return [
-                Record(row["path"], row["label"], row["split"], bytes.fromhex(row["sha256"]))
+                Record(row["path"], row["label"], row["split"], bytes.fromhex(row["sha256"]), row.get("group") or "")
                 for row in rows
                 if row["outcome"] == "used"
             ]

@@ -49,12 +49,12 @@ def _leaderboard(run: Run, scores: Mapping[Trial, Score]) -> None:
 def _images(run: Run, images: Images, splits: Splits) -> None:
     role = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
     rows = [
-        [image.name, "used", "", image.item.label, role[row], image.format, image.digest.hex()]
+        [image.name, "used", "", image.item.label, role[row], image.format, image.digest.hex(), image.item.group]
         for row, image in sorted(enumerate(images.used), key=lambda pair: pair[1].name)
     ]
-    rows += [[copy.name, "duplicate", copy.original, "", "", "", ""] for copy in images.duplicates]
-    rows += [[item.name, "refused", f"{item.reason}: {item.detail}", "", "", "", ""] for item in images.refused]
-    run.write_csv("images.csv", ["path", "outcome", "detail", "label", "split", "format", "sha256"], rows)
+    rows += [[copy.name, "duplicate", copy.original, "", "", "", "", ""] for copy in images.duplicates]
+    rows += [[item.name, "refused", f"{item.reason}: {item.detail}", "", "", "", "", ""] for item in images.refused]
+    run.write_csv("images.csv", ["path", "outcome", "detail", "label", "split", "format", "sha256", "group"], rows)
 
 
 def _predictions(run: Run, images: Images, splits: Splits, probabilities: np.ndarray) -> None:
