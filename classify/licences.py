@@ -19,7 +19,7 @@ _PUBLISHED = {
 
 def note(spec: Spec) -> str:
     """A sentence on the licence of the weights of `spec`."""
-    if spec.weights == "random":
+    if spec.weights.startswith("random"):
         return "random numbers"
     if spec.file or spec.weights == "file":
         return "your own file: its licence is not known here"
