@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...cache.errors import ModelError
-from . import keras_archive, litert, onnx
+from . import keras_archive, litert, onnx, saved_model
 from .format import Format
 
-FORMATS: dict[str, Format] = {each.FORMAT.name: each.FORMAT for each in (keras_archive, onnx, litert)}
+FORMATS: dict[str, Format] = {each.FORMAT.name: each.FORMAT for each in (keras_archive, saved_model, onnx, litert)}
 _NAMES = "keras (NAME.keras), savedmodel (a folder), onnx (NAME.onnx), litert (NAME.tflite)"
 
 

@@ -1,0 +1,89 @@
+"""TensorFlow's SavedModel: a folder that plain TensorFlow runs, from pixels and from encoded images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...cache.errors import ModelError
+from ...extract.runtime import load_keras
+from .format import MEMBER, Answer, Format, decoded, encoded
+
+_EXTRA = "assets.extra"  # where TensorFlow keeps what is not its own
+LABELS = "labels.txt"
+SIGNATURE, BYTES_SIGNATURE = "serving_default", "serve_bytes"
+_ANSWER = """
+import tensorflow
+model = tensorflow.saved_model.load(sys.argv[1])
+def answer(images):
+    return model.signatures["serving_default"](image=tensorflow.constant(images))["probabilities"].numpy()
+"""
+
+
+def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
+    """Write the model as a folder; see `format.Write`.
+
+    It has two signatures: `serving_default` takes `image`, uint8 (n, height, width, 3); `serve_bytes` takes `encoded`,
+    strings (n,), the bytes of image files, of which it makes the pixels that `extract.pixels.decode` does, or raises. Both
+    give `probabilities` (n, classes). Class names are also in `assets.extra/labels.txt`, one a line.
+    """
+    keras = load_keras()
+    import tensorflow as tf
+
+    from . import encoded_images
+
+    shape = tuple(model.inputs[0].shape[1:])
+
+    def serve(image: Any) -> dict[str, Any]:
+        return {"probabilities": model(image, training=False)}
+
+    def serve_bytes(encoded: Any) -> dict[str, Any]:
+        return serve(encoded_images.decode(encoded, shape[:2]))
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((None, *shape), tf.uint8, name="image")])
+    archive.add_endpoint(BYTES_SIGNATURE, serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")])
+    archive.write_out(str(path), verbose=False)
+    extra = path / _EXTRA
+    extra.mkdir()
+    (extra / MEMBER).write_text(encoded(description), encoding="utf-8")
+    names = [" ".join(name.splitlines()) for name in description["classes"]]
+    (extra / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def describe(path: Path) -> dict[str, Any] | None:
+    """The description inside; TensorFlow is not loaded."""
+    try:
+        return decoded((path / _EXTRA / MEMBER).read_bytes())
+    except OSError:
+        return None
+
+
+def load(path: Path) -> Answer:
+    """The function of the signature `serving_default`. A SavedModel is a program: load none from a stranger.
+
+    Raises `ModelError`.
+    """
+    load_keras()  # which starts TensorFlow quietly, and in full precision
+    import tensorflow as tf
+
+    try:
+        model = tf.saved_model.load(str(path))
+        serve = model.signatures[SIGNATURE]
+    except Exception as error:  # a file from anywhere: TensorFlow raises almost anything on a damaged one
+        raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        assert model is not None  # its variables live as long as it does
+        return np.asarray(serve(image=tf.constant(images))["probabilities"])
+
+    return answer
+
+
+FORMAT = Format(
+    "savedmodel", "", ("float32",), ("tensorflow",), "", write, describe, load, _ANSWER, True, "TensorFlow", bound=1e-4
+)  # fmt: skip
