@@ -15,6 +15,7 @@ from ...cache.text import safe
 from .section import Chart
 
 WIDE, NARROW = 780, 340  # pixels of a chart, legends and axes included
+HALF = 420  # up to which two charts stand side by side, and one is as good on a narrow screen
 _HEIGHT = 360
 _TWICE = 150_000  # characters of a wide drawing up to which a narrow one is worth its bytes
 _POINTS = {"point", "circle", "square"}
@@ -46,6 +47,7 @@ _CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
         "orient": "top",
         "symbolSize": 80,
+        "symbolOpacity": 1,
         "labelLimit": 280,
         "rowPadding": 5,
         "columnPadding": 28,
@@ -78,9 +80,15 @@ def draw(chart: Chart, name: str) -> Drawing:
     if chart.thumbnails:
         spec = _described(spec)
     wide = _svg(_sized(spec, WIDE), f"{name}-w", safe(chart.title))
-    if _COMPOSED & set(spec) or not isinstance(spec.get("width", WIDE), int | float) or len(wide) > _TWICE:
+    if _COMPOSED & set(spec) or not isinstance(spec.get("width", WIDE), int | float) or is_half(chart) or len(wide) > _TWICE:
         return Drawing(wide, None)
     return Drawing(wide, _svg(_sized({**spec, "width": NARROW}, NARROW), f"{name}-n", safe(chart.title)))
+
+
+def is_half(chart: Chart) -> bool:
+    """Whether the chart is so small that another one stands beside it where there is room."""
+    width = chart.spec.get("width", WIDE)
+    return isinstance(width, int | float) and width <= HALF
 
 
 def plain(value: Any) -> Any:

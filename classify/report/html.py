@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...cache.text import safe
-from .drawing import draw, plain
+from .drawing import draw, is_half, plain
 from .section import Chart, Command, Gallery, Part, Table, Text
 
 if TYPE_CHECKING:
@@ -69,20 +69,20 @@ def environment() -> Environment:
 
 
 def _chart(parts: Any, chart: Chart, name: str) -> str:
-    table = "" if chart.table is None else _table(parts, chart.table)
+    table = "" if chart.table is None else _table(parts, chart.table, inside=True)
     thumbnails = {plain(key): _webp(picture) for key, picture in (chart.thumbnails or {}).items()}
     held = json.dumps(thumbnails).replace("<", "\\u003c") if thumbnails else ""
-    return str(parts.chart(chart, draw(chart, name), table, held))
+    return str(parts.chart(chart, draw(chart, name), table, held, is_half(chart)))
 
 
-def _table(parts: Any, table: Table) -> str:
+def _table(parts: Any, table: Table, inside: bool = False) -> str:
     cells = [[_cell(cell, table.digits) for cell in row] for row in table.rows[:_ROWS]]
     shades = [[None if shade is None else _step(shade) for shade in row] for row in table.shades or ()]
     numeric = [
         all(row[column]["number"] is not None or row[column]["text"] == "–" for row in cells)
         for column in range(len(table.header))
     ]
-    return str(parts.table(table, cells, shades, numeric, max(0, len(table.rows) - _ROWS)))
+    return str(parts.table(table, cells, shades, numeric, max(0, len(table.rows) - _ROWS), inside))
 
 
 def _cell(value: Any, digits: int) -> dict[str, Any]:

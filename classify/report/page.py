@@ -12,7 +12,7 @@ from typing import Any
 from ... import __version__
 from ...cache.errors import HumerisError
 from ...cache.files import publish
-from . import answer, depth, html
+from . import answer, curves, depth, html
 from .evidence import Evidence
 from .html import Drawn
 from .section import Part, Section, Text
@@ -21,6 +21,7 @@ LIMIT = 2_000_000  # bytes of a page
 _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("answer", "The answer", answer.section),
     ("depth", "Accuracy along the depth", depth.section),
+    ("curves", "Settings and training", curves.section),
 )
 _FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 

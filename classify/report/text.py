@@ -52,8 +52,11 @@ def tap(source: Source) -> str:
     return f"{source.layer}:{source.pool}"
 
 
-def taps(sources: Sequence[Source]) -> str:
-    """Where a head sits, in words: `mixed5:avg of inception_v3`, or several side by side."""
+def taps(sources: Sequence[Source], whole: bool = True) -> str:
+    """Where a head sits, in words: `mixed5:avg of inception_v3`, or several side by side; the backbone if `whole`."""
+    if not whole:
+        found = " + ".join(tap(source) for source in sources)
+        return found if len(sources) <= _SIDES else f"{len(sources)} taps"
     backbones = list(dict.fromkeys(source.backbone for source in sources))
     named = " and ".join(backbones)
     if len(sources) > _SIDES:

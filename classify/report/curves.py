@@ -1,0 +1,252 @@
+"""How heads did along what was varied in them, and how the training of the best networks went, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..intervals import wilson
+from ..trial import Score, Trial
+from . import text
+from .depth import chosen_by
+from .evidence import Evidence
+from .section import Chart, Part, Section, Table, Text
+
+LARGE_GAP = 0.1  # of training accuracy over validation accuracy
+LARGE_RISE = 0.1  # of the validation loss over its lowest, as a share of it
+_TRAININGS = 3  # whose curves are drawn
+_SERIES = 6  # lines in one chart
+_LOG_SPAN = 10  # from which the axis is logarithmic
+_WIDTH, _HEIGHT = 400, 260
+_NUMBER = "format(datum.value, datum.value >= 1e4 || datum.value < 1e-3 ? '~e' : '~g')"
+_LEARNT, _HELD_OUT = "images it learnt from", "images held out"
+
+
+def section(evidence: Evidence) -> Section:
+    """Scores against C, alpha and the like for each head at its best tap, then learning curves of the best networks."""
+    return Section("curves", "Settings and training", [*_regularisation(evidence), *_trainings(evidence)])
+
+
+def _regularisation(evidence: Evidence) -> Iterator[Part]:
+    heads = list(dict.fromkeys(trial.head for trial in evidence.ranked))
+    drawn = [part for head in heads for part in _of_head(evidence, head)]
+    if drawn:
+        yield Text(
+            "Each head at its best tap, by what was varied in it; the best setting, by log-loss, is ringed. How well a "
+            "setting fits the images it learnt from is not kept for these heads: all scores here are of images held out."
+        )
+    yield from drawn
+
+
+def _of_head(evidence: Evidence, head: str) -> Iterator[Part]:
+    """Two charts of one head, and whether its best setting lies at the end of what was tried."""
+    best = next(trial for trial in evidence.ranked if trial.head == head)
+    tried = [trial for trial in evidence.scores if (trial.head, trial.sources) == (head, best.sources)]
+    name = _axis(tried)
+    if name is None or any("curves" in evidence.scores[trial].detail for trial in tried):
+        return
+    tried = sorted((trial for trial in tried if _is_number(trial.setting.get(name))), key=lambda trial: trial.setting[name])
+    values = [_value(evidence, trial, name, best) for trial in tried]
+    kept = list(dict.fromkeys(value["line"] for value in sorted(values, key=lambda value: value["log_loss"])))[:_SERIES]
+    shown = [value for value in values if value["line"] in kept]
+    where = f"{head} at {text.taps(best.sources, False)}"
+    table = _settings(evidence, tried, f"The settings of {head} at its best tap")
+    yield Chart(f"{where}: accuracy by {name}", _against(shown, name, "accuracy", "accuracy"), table)
+    yield Chart(f"{where}: log-loss by {name}", _against(shown, name, "log_loss", "log-loss"))
+    numbers = sorted({trial.setting[name] for trial in tried})
+    if best.setting.get(name) in (numbers[0], numbers[-1]) and len(numbers) > 2:
+        end, more = ("smallest", "smaller") if best.setting[name] == numbers[0] else ("largest", "larger")
+        yield Text(
+            f"The best {name} of {head} is the {end} that was tried, {_short(numbers, end)}: {more} ones may be better."
+        )
+
+
+def _short(numbers: Sequence[float], end: str) -> str:
+    return f"{numbers[0] if end == 'smallest' else numbers[-1]:g}"
+
+
+def _axis(tried: Sequence[Trial]) -> str | None:
+    """The number that was tried in most values, if there are three."""
+    names = list(tried[0].setting)
+    values = {name: {trial.setting.get(name) for trial in tried if _is_number(trial.setting.get(name))} for name in names}
+    best = max(names, key=lambda name: len(values[name]), default=None)
+    return best if best is not None and len(values[best]) > 2 else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _value(evidence: Evidence, trial: Trial, name: str, best: Trial) -> dict[str, Any]:
+    score = evidence.scores[trial]
+    low, high = _interval(evidence, score)
+    words = f"{text.setting(trial)}; accuracy {text.percent(score.accuracy)}; log-loss {score.log_loss:.3f}"
+    return {
+        "x": trial.setting[name],
+        "line": ", ".join(f"{other}={value}" for other, value in trial.setting.items() if other != name) or "all",
+        "accuracy": score.accuracy,
+        "log_loss": score.log_loss,
+        "low": low,
+        "high": high,
+        "best": trial.id == best.id,
+        "words": words,
+    }
+
+
+def _interval(evidence: Evidence, score: Score) -> tuple[float, float]:
+    scored = chosen_by(evidence)
+    return wilson(round(score.accuracy * scored), scored) if scored else (score.accuracy, score.accuracy)
+
+
+def _against(values: Sequence[Mapping[str, Any]], name: str, field: str, title: str) -> dict[str, Any]:
+    """Vega-Lite: a score against what was varied, a line for each of the other settings."""
+    numbers = [value["x"] for value in values]
+    log = min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_SPAN
+    lines = list(dict.fromkeys(value["line"] for value in values))
+    axis = {"labelExpr": _NUMBER, "title": name, "tickCount": 6, "labelOverlap": True}
+    x = {"field": "x", "type": "quantitative", "scale": {"type": "log" if log else "linear", "nice": False}, "axis": axis}
+    y: dict[str, Any] = {"field": field, "type": "quantitative", "scale": {"zero": False}, "title": title}
+    if field == "accuracy":
+        y["axis"] = {"format": ".0%" if _span(values) > 0.06 else ".1%"}
+    color: dict[str, Any] = {"field": "line", "type": "nominal", "scale": {"domain": lines}, "title": None}
+    color |= {"legend": None} if len(lines) == 1 else {"legend": {"columns": 2}}
+    ring = {"type": "point", "filled": False, "size": 220, "strokeWidth": 2, "color": "currentColor", "aria": False}
+    whiskers = {
+        "mark": {"type": "rule", "opacity": 0.35, "strokeWidth": 1.5, "aria": False},
+        "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+    }
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT + 22 * ((len(lines) + 1) // 2 if len(lines) > 1 else 0),
+        "data": {"values": [dict(value) for value in values]},
+        "encoding": {"x": x, "color": color},
+        "layer": [
+            *([whiskers] if field == "accuracy" and len(lines) < 3 else []),
+            {"mark": "line", "encoding": {"y": y}},
+            {"mark": "point", "encoding": {"y": y, "description": {"field": "words", "type": "nominal"}}},
+            {
+                "transform": [{"filter": "datum.best"}],
+                "mark": ring,
+                "encoding": {"y": y, "color": {"value": "currentColor"}},
+            },
+        ],
+    }
+
+
+def _span(values: Sequence[Mapping[str, Any]]) -> float:
+    found = [value["accuracy"] for value in values]
+    return float(max(found) - min(found))
+
+
+def _settings(evidence: Evidence, tried: Sequence[Trial], caption: str) -> Table:
+    rows = []
+    for trial in tried:
+        score = evidence.scores[trial]
+        rows.append([trial.id, *trial.setting.values(), score.accuracy, *_interval(evidence, score), score.log_loss])
+    header = ["trial", *tried[0].setting, "accuracy", "95 % from", "to", "log-loss"]
+    return Table(caption, header, rows, digits=4, sortable=True)
+
+
+def _trainings(evidence: Evidence) -> Iterator[Part]:
+    """Learning curves of the best few trials that have some, with what is to be seen in them in words."""
+    trained = [trial for trial in evidence.ranked if evidence.scores[trial].detail.get("curves")]
+    for trial in trained[:_TRAININGS]:
+        detail = evidence.scores[trial].detail
+        curves, epoch = detail["curves"], int(detail["epochs"])
+        named = f"{trial.head} at {text.taps(trial.sources, False)}, trial {trial.id}"
+        yield Chart(f"{named}: loss by epoch", _by_epoch(curves, ("loss", "val_loss"), epoch, "loss"), _epochs(curves))
+        if {"accuracy", "val_accuracy"} <= set(curves):
+            yield Chart(
+                f"{named}: accuracy by epoch", _by_epoch(curves, ("accuracy", "val_accuracy"), epoch, "accuracy"), None
+            )
+        elif "val_accuracy" in curves:
+            yield Chart(f"{named}: accuracy by epoch", _by_epoch(curves, ("", "val_accuracy"), epoch, "accuracy"), None)
+        yield from said(curves, epoch)
+    if len(trained) > _TRAININGS:
+        yield Text(f"{len(trained)} trials have learning curves; those of the best {_TRAININGS} are drawn.")
+
+
+def said(curves: Mapping[str, Sequence[float]], epoch: int) -> list[Text]:
+    """What a learning curve says of overfitting, in words; epoch: the one that was kept, from 1."""
+    val_loss = curves["val_loss"]
+    last = len(val_loss)
+    found = [Text(f"Kept is epoch {epoch} of {last}, after which the loss on images held out was lowest.")]
+    rise = val_loss[-1] / val_loss[epoch - 1] - 1 if val_loss[epoch - 1] > 0 else 0.0
+    if rise > LARGE_RISE:
+        found.append(
+            Text(
+                f"After it that loss rises by {rise:.0%} until epoch {last}, which is large (more than {LARGE_RISE:.0%}): "
+                "from there on the head learns its own images by heart. What it had reached before is what is used.",
+                "warning",
+            )
+        )
+    if {"accuracy", "val_accuracy"} <= set(curves):
+        gap, held_out = _gap(curves, epoch), curves["val_accuracy"][epoch - 1]
+        at = (
+            f"at epoch {epoch} it answers {text.percent(curves['accuracy'][epoch - 1])} of the images it learnt from rightly"
+        )
+        if gap > LARGE_GAP:
+            found.append(
+                Text(
+                    f"The gap between training and validation is large: {at} and {text.percent(held_out)} of those held "
+                    f"out, {100 * gap:.0f} points fewer (large is more than {100 * LARGE_GAP:.0f}). More images, views of "
+                    "them (--views), dropout or a smaller head narrow it.",
+                    "warning",
+                )
+            )
+        elif (at_end := _gap(curves, last)) > LARGE_GAP:
+            found.append(
+                Text(f"The gap is {100 * gap:.0f} points at epoch {epoch} and {100 * at_end:.0f} at the last.", "warning")
+            )
+    return found
+
+
+def _gap(curves: Mapping[str, Sequence[float]], epoch: int) -> float:
+    return float(curves["accuracy"][epoch - 1] - curves["val_accuracy"][epoch - 1])
+
+
+def _by_epoch(curves: Mapping[str, Sequence[float]], names: tuple[str, str], epoch: int, title: str) -> dict[str, Any]:
+    """Vega-Lite: the same measure on images learnt from and on images held out, with the kept epoch marked."""
+    lines = {_LEARNT: names[0], _HELD_OUT: names[1]}
+    values = [
+        {"epoch": number, "value": value, "line": line, "words": f"epoch {number}, {line}; {title} {value:.3f}"}
+        for line, name in lines.items()
+        for number, value in enumerate(curves.get(name, ()), start=1)
+    ]
+    last = max(2, len(curves["val_loss"]))
+    axis = {"format": "d", "tickMinStep": 1}
+    x = {"field": "epoch", "type": "quantitative", "axis": axis, "scale": {"domain": [1, last]}}
+    y: dict[str, Any] = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}}
+    if title == "accuracy":
+        y["axis"] = {"format": ".0%"}
+    color = {
+        "field": "line",
+        "type": "nominal",
+        "title": None,
+        "scale": {"domain": list(lines), "range": ["#e69f00", "#0072b2"]},
+    }
+    kept = {"data": {"values": [{"epoch": epoch, "word": f"kept: {epoch}"}]}}
+    rule = {"type": "rule", "strokeDash": [4, 3], "color": "currentColor", "opacity": 0.7, "aria": False}
+    word = {"type": "text", "align": "left", "dx": 5, "y": 8, "fontWeight": 600, "aria": False}
+    right = epoch > 0.75 * len(curves["val_loss"])
+    word |= {"align": "right", "dx": -5} if right else {}
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT + 22,
+        "data": {"values": values},
+        "layer": [
+            {**kept, "mark": rule, "encoding": {"x": x}},
+            {**kept, "mark": word, "encoding": {"x": x, "text": {"field": "word"}}},
+            {"mark": "line", "encoding": {"x": x, "y": y, "color": color}},
+            {
+                "mark": {"type": "point", "size": 25},
+                "encoding": {"x": x, "y": y, "color": color, "description": {"field": "words", "type": "nominal"}},
+            },
+        ],
+    }
+
+
+def _epochs(curves: Mapping[str, Sequence[float]]) -> Table:
+    names = [name for name in ("loss", "val_loss", "accuracy", "val_accuracy") if name in curves]
+    rows = [[number, *values] for number, values in enumerate(zip(*(curves[name] for name in names), strict=True), start=1)]
+    return Table("The learning curve", ["epoch", *names], rows, digits=4)
