@@ -154,13 +154,13 @@ def _trainings(evidence: Evidence) -> Iterator[Part]:
         detail = evidence.scores[trial].detail
         curves, epoch = detail["curves"], int(detail["epochs"])
         named = f"{trial.head} at {text.taps(trial.sources, False)}, trial {trial.id}"
-        yield Chart(f"{named}: loss by epoch", _by_epoch(curves, ("loss", "val_loss"), epoch, "loss"), _epochs(curves))
-        if {"accuracy", "val_accuracy"} <= set(curves):
-            yield Chart(
-                f"{named}: accuracy by epoch", _by_epoch(curves, ("accuracy", "val_accuracy"), epoch, "accuracy"), None
-            )
-        elif "val_accuracy" in curves:
-            yield Chart(f"{named}: accuracy by epoch", _by_epoch(curves, ("", "val_accuracy"), epoch, "accuracy"), None)
+        # Without a training accuracy (triplet, supcon), the training loss is of pairs of images: it has a scale of its own.
+        both = {"accuracy", "val_accuracy"} <= set(curves)
+        losses = ("loss" if both else "", "val_loss")
+        yield Chart(f"{named}: log-loss by epoch", _by_epoch(curves, losses, epoch, "log-loss"), _epochs(curves))
+        if "val_accuracy" in curves:
+            accuracies = ("accuracy", "val_accuracy")
+            yield Chart(f"{named}: accuracy by epoch", _by_epoch(curves, accuracies, epoch, "accuracy"))
         yield from said(curves, epoch)
     if len(trained) > _TRAININGS:
         yield Text(f"{len(trained)} trials have learning curves; those of the best {_TRAININGS} are drawn.")
@@ -213,6 +213,8 @@ def _by_epoch(curves: Mapping[str, Sequence[float]], names: tuple[str, str], epo
         for line, name in lines.items()
         for number, value in enumerate(curves.get(name, ()), start=1)
     ]
+    look = {_LEARNT: "#e69f00", _HELD_OUT: "#0072b2"}
+    shown = [line for line, name in lines.items() if curves.get(name)]
     last = max(2, len(curves["val_loss"]))
     axis = {"format": "d", "tickMinStep": 1}
     x = {"field": "epoch", "type": "quantitative", "axis": axis, "scale": {"domain": [1, last]}}
@@ -223,7 +225,7 @@ def _by_epoch(curves: Mapping[str, Sequence[float]], names: tuple[str, str], epo
         "field": "line",
         "type": "nominal",
         "title": None,
-        "scale": {"domain": list(lines), "range": ["#e69f00", "#0072b2"]},
+        "scale": {"domain": shown, "range": [look[line] for line in shown]},
     }
     kept = {"data": {"values": [{"epoch": epoch, "word": f"kept: {epoch}"}]}}
     rule = {"type": "rule", "strokeDash": [4, 3], "color": "currentColor", "opacity": 0.7, "aria": False}

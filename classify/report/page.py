@@ -12,7 +12,7 @@ from typing import Any
 from ... import __version__
 from ...cache.errors import HumerisError
 from ...cache.files import publish
-from . import answer, curves, depth, html
+from . import answer, confusion, curves, depth, html, leaderboard, repeat
 from .evidence import Evidence
 from .html import Drawn
 from .section import Part, Section, Text
@@ -22,6 +22,9 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("answer", "The answer", answer.section),
     ("depth", "Accuracy along the depth", depth.section),
     ("curves", "Settings and training", curves.section),
+    ("confusion", "What is taken for what", confusion.section),
+    ("leaderboard", "Leaderboard", leaderboard.section),
+    ("repeat", "To repeat it", repeat.section),
 )
 _FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
