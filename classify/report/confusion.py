@@ -1,4 +1,4 @@
-"""What the winner takes for what: the confusion matrix, the scores of each class, and whether its certainty can be trusted."""
+"""What the winner takes for what: the confusion matrix, each class's scores, and whether its certainty can be trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IN_ORDER = 20  # classes up to which they stay in their own order
 _NAMED = 40  # classes up to which the axes have names
 _CELLS = 1500  # drawn at most, the fullest
 _CLUSTERED = 1500  # classes up to which those alike are put side by side
-_PAIRS = 25
+_PAIRS = 20
 _RIGHT, _WRONG = "#0072b2", "#d55e00"
 _NOTABLE = 1.5  # times the calibration error that chance alone gives
 

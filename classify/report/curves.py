@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ LARGE_GAP = 0.1  # of training accuracy over validation accuracy
 LARGE_RISE = 0.1  # of the validation loss over its lowest, as a share of it
 _TRAININGS = 3  # whose curves are drawn
 _SERIES = 6  # lines in one chart
+_TICKS = 9  # values that are named one by one
 _LOG_SPAN = 10  # from which the axis is logarithmic
 _WIDTH, _HEIGHT = 400, 260
 _NUMBER = "format(datum.value, datum.value >= 1e4 || datum.value < 1e-3 ? '~e' : '~g')"
@@ -103,7 +105,7 @@ def _against(values: Sequence[Mapping[str, Any]], name: str, field: str, title: 
     numbers = [value["x"] for value in values]
     log = min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_SPAN
     lines = list(dict.fromkeys(value["line"] for value in values))
-    axis = {"labelExpr": _NUMBER, "title": name, "tickCount": 6, "labelOverlap": True}
+    axis = {"labelExpr": _NUMBER, "title": name, "values": _ticks(numbers, log), "labelOverlap": True}
     x = {"field": "x", "type": "quantitative", "scale": {"type": "log" if log else "linear", "nice": False}, "axis": axis}
     y: dict[str, Any] = {"field": field, "type": "quantitative", "scale": {"zero": False}, "title": title}
     if field == "accuracy":
@@ -131,6 +133,15 @@ def _against(values: Sequence[Mapping[str, Any]], name: str, field: str, title: 
             },
         ],
     }
+
+
+def _ticks(numbers: Sequence[float], log: bool) -> list[float]:
+    """What was tried, each value where there is room, else powers of ten or every fourth value."""
+    tried = sorted(set(numbers))
+    if len(tried) <= _TICKS:
+        return tried
+    first, last = (math.floor(math.log10(value)) for value in (tried[0], tried[-1])) if log else (0, 0)
+    return [10.0**power for power in range(first, last + 2) if tried[0] <= 10.0**power <= tried[-1]] if log else tried[::4]
 
 
 def _span(values: Sequence[Mapping[str, Any]]) -> float:

@@ -20,9 +20,10 @@ def section(evidence: Evidence) -> Section:
         score = evidence.scores[trial]
         spread = float(np.std(score.folds)) if len(score.folds) > 1 else None
         backbones = " + ".join(dict.fromkeys(source.backbone for source in trial.sources))
-        where = [backbones, text.taps(trial.sources, False), trial.head, text.setting(trial)]
-        rows.append([rank, trial.id, *where, score.accuracy, spread, score.log_loss, f"{score.seconds:.2f}"])
-    header = ["rank", "trial", "backbone", "tap", "head", "setting", "accuracy", "std of folds", "log-loss", "seconds"]
+        scores = [score.accuracy, spread, score.log_loss]
+        where = [trial.head, text.setting(trial), text.taps(trial.sources, False), backbones]
+        rows.append([rank, *scores, *where, f"{score.seconds:.2f}", trial.id])
+    header = ["rank", "accuracy", "std of folds", "log-loss", "head", "setting", "tap", "backbone", "seconds", "trial"]
     more = len(evidence.ranked) - len(rows)
     words = (
         "Among the settings of one head at one tap the lowest log-loss comes first; heads and taps are then ordered by "

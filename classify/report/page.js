@@ -51,7 +51,7 @@
       button.addEventListener("click", () => sort(table, header, column));
       header.append(button);
     });
-    if (table.tBodies[0].rows.length < 5) continue;
+    if (table.tBodies[0].rows.length < 12) continue;
     const field = make("input", { type: "search", placeholder: "words that a row has to hold" });
     const count = make("output");
     field.addEventListener("input", () => filter(table, field.value, count));

@@ -34,7 +34,7 @@ def _parts(evidence: Evidence) -> Iterator[Part]:
     described = evidence.description
     if described.get("command"):
         yield Command(str(described["command"]))
-    yield Table("The run", ["", "what"], [[name, value] for name, value in _run(evidence) if value not in (None, "")])
+    yield Table("The run", ["", "what"], [[name, str(value)] for name, value in _run(evidence) if value not in (None, "")])
     yield from _specs(described.get("specs") or {})
     heads = [[each["head"], len(each["settings"]), _values(each["settings"])] for each in described.get("heads") or ()]
     if heads:
