@@ -12,7 +12,7 @@ from typing import Any
 from ... import __version__
 from ...cache.errors import HumerisError
 from ...cache.files import publish
-from . import answer, confusion, curves, depth, html, leaderboard, repeat
+from . import answer, comparison, confusion, curves, depth, gallery, html, leaderboard, repeat, suspects
 from .evidence import Evidence
 from .html import Drawn
 from .section import Part, Section, Text
@@ -24,6 +24,8 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("curves", "Settings and training", curves.section),
     ("confusion", "What is taken for what", confusion.section),
     ("leaderboard", "Leaderboard", leaderboard.section),
+    ("gallery", "Mistakes and close calls", gallery.section),
+    ("suspects", "Suspected label errors and near-duplicates", suspects.section),
     ("repeat", "To repeat it", repeat.section),
 )
 _FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -61,18 +63,19 @@ def report(paths: Sequence[Path], out: Path | None = None, cache: Path | None = 
     """
     found = [Evidence.read(path, cache) for path in paths]
     out = out or found[0].path / "report.html"
-    number = count(1)
+    names, number = comparison.names(found), count(1)
     missing: list[str] = []
     if len(found) == 1:
         missing += found[0].missing
         blocks = list(_sections(found[0], "", number, missing))
     else:
-        blocks = []
-        for place, evidence in enumerate(found, start=1):
-            missing += [f"{evidence.path}: {words}" for words in evidence.missing]
+        instead = Section("comparison", "Side by side", ())
+        blocks = [_block(partial(comparison.section, found), instead, "", number, missing)]
+        for place, (name, evidence) in enumerate(zip(names, found, strict=True), start=1):
+            missing += [f"{name}: {words}" for words in evidence.missing]
             sections = list(_sections(evidence, f"run{place}-", number, missing))
-            blocks.append(_Block(f"run{place}", "run", evidence.title, sections=sections))
-    page = _fitting(blocks, " and ".join(evidence.title for evidence in found), missing)
+            blocks.append(_Block(f"run{place}", "run", name, sections=sections))
+    page = _fitting(blocks, " and ".join(names), missing)
     publish(page, out, out.absolute().parent, 0o644, "another file with -o")
     return Reported(out, len(page), tuple(dict.fromkeys(missing)))
 

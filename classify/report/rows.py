@@ -1,0 +1,85 @@
+"""The winner's features of a run's images, or in words why they are not there and which command brings them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...cache.errors import HumerisError
+from ...cache.shard import as_keys
+from ...cache.spec import Spec
+from ...extract.request import Request
+from .. import sources
+from ..matrix import Matrix
+from ..run import Record
+from ..trial import Source
+from .evidence import Evidence
+from .section import Command, Part, Text
+
+
+class Lacking(Exception):
+    """Features that are not there; `parts` say so on the page."""
+
+    def __init__(self, why: str, command: str = "") -> None:
+        super().__init__(why)
+        self.parts: list[Part] = [Text(why, "missing"), *([Command(command)] if command else [])]
+
+
+def matrix(evidence: Evidence, records: Sequence[Record], taps: tuple[Source, ...] | None = None) -> Matrix:
+    """The rows of the images `records`, in their order, at the winner's taps side by side; raises `Lacking`."""
+    taps = taps or (evidence.best.sources if evidence.best else ())
+    if not taps or not records:
+        raise Lacking("There are no features to show, because the run names no winner or no images: finish the run first.")
+    keys = as_keys([record.digest for record in records])
+    stored = evidence.features(taps)
+    again = command(evidence, taps)
+    if stored is None:
+        raise Lacking(f"The features at {_names(taps)} are not in the cache (any more).{_how(again)}", again)
+    lacking = np.zeros(len(keys), bool)
+    for each in stored:
+        there: Any = each
+        lacking |= there.missing(keys)
+    if lacking.any():
+        what = f"{int(lacking.sum())} of {len(keys)} images have no row at {_names(taps)} in the cache (any more)."
+        raise Lacking(f"{what}{_how(again)}", again)
+    try:
+        return sources.matrix(stored, keys).streamed()
+    except HumerisError as error:
+        raise Lacking(f"{error}", again) from error
+
+
+def command(evidence: Evidence, taps: Sequence[Source], weights: str | None = None) -> str:
+    """The command line that fills the cache with the rows of `taps`, or with those of other weights; "" where none can.
+
+    Such are the taps of a file of features, and with random weights those of a network that is a file.
+    """
+    data, parts = evidence.data, ["humeris", "extract"]
+    if data.get("kind") == "features" or not data.get("root"):
+        return ""
+    parts.append(str(data.get("source") if data.get("kind") in {"keras", "manifest"} else data["root"]))
+    names = dict.fromkeys(tap.extraction for tap in taps)
+    for name in names:
+        try:
+            request = Request.of(Spec.from_dict(evidence.description["specs"][name]))
+        except (HumerisError, KeyError, TypeError, ValueError):
+            return ""
+        if weights is not None and request.file is not None:
+            return ""
+        parts += ["-b", (replace(request, weights=weights) if weights else request).title]
+    parts += [part for tap in dict.fromkeys(f"{tap.layer}:{tap.pool}" for tap in taps) for part in ("-l", tap)]
+    if evidence.store is not None:
+        parts += ["--cache", str(Path(evidence.store.path).absolute())]
+    return shlex.join(parts)
+
+
+def _names(taps: Sequence[Source]) -> str:
+    return " + ".join(map(str, taps))
+
+
+def _how(again: str) -> str:
+    return " This brings them:" if again else " Put the file of features back where it was."
