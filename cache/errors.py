@@ -14,6 +14,7 @@
     ├── HeadError         (ValueError)         a head setting
     ├── RunError          (ValueError)         a run folder
     ├── ModelError        (ValueError)         an exported model file
+    ├── TrackingError     (RuntimeError)       a tracker that is not there, or did not take a run
     └── ParityError       (ArithmeticError)    an export that disagrees with the cached answers
 
 The tree lies in the lowest folder because every stage raises from it.
@@ -80,6 +81,10 @@ class RunError(HumerisError, ValueError):
 
 class ModelError(HumerisError, ValueError):
     """A model file is not one that humeris exported."""
+
+
+class TrackingError(HumerisError, RuntimeError):
+    """What a finished run was to be logged to is unknown, not installed, or did not take it."""
 
 
 class ParityError(HumerisError, ArithmeticError):

@@ -178,7 +178,14 @@ def _result(found: Mapping[str, Any]) -> str:
         _copies(found["near_duplicates"]),
         *(f"note: {safe(note)}" for note in found["notes"]),
         f"run: {safe(found['run'])}",
+        *map(_tracked, found.get("tracked", [])),
     )
+
+
+def _tracked(found: Mapping[str, str]) -> str:
+    """Where a run was logged, and how to look at it there."""
+    said = "; ".join(safe(part) for part in (found["where"], found["note"]) if part)
+    return f"{found['name']}: {said}" + (f"; look with: {safe(found['look'])}" if found["look"] else "")
 
 
 def _interval(point: Mapping[str, Any], scored: int) -> tuple[float, float]:

@@ -51,6 +51,7 @@ def run(
     average_views: options.AverageViews = False,
     select: options.Select = None,
     out: options.NewRun = None,
+    track: options.Track = None,
     model: Annotated[
         Path | None, typer.Option(envvar="HUMERIS_MODEL", help="The model file.", show_default="RUN/model.keras")
     ] = None,
@@ -72,12 +73,14 @@ def run(
     from ..classify.pipeline import run as run_all
     from ..classify.search import Search
     from ..classify.splits import split
+    from ..classify.tracking import known as trackers
     from ..classify.views import Views
     from ..extract import device as devices
     from ..extract.augment import policy_of
     from ..extract.images import load_images
     from ..extract.workers import add_all
 
+    trackers.check(track or [])
     requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
     workers = devices.choose(device or [])
     tried = families(head or [], grid, Search.parse(search, trials, seed))
@@ -95,7 +98,8 @@ def run(
             views=viewed, select=select, out=out, model=model, seed=seed, jobs=jobs, command=command(), progress=stage,
         )  # fmt: skip
         add_all(result.extracted, apart)
-        found = {**result.to_dict(), "cache": str(store.path), **damage(store)}
+        tracked = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
+        found = {**result.to_dict(), "tracked": tracked, "cache": str(store.path), **damage(store)}
     return render(found, as_json, quiet, text.outcome, ["predict", result.exported.path, "IMAGES"])
 
 
@@ -124,6 +128,7 @@ def sweep(
     device: options.Devices = None,
     select: options.Select = None,
     out: options.NewRun = None,
+    track: options.Track = None,
     cache: options.CacheFolder = None,
     jobs: options.Jobs = None,
     seed: options.Seed = 0,
@@ -139,12 +144,14 @@ def sweep(
     from ..classify.search import Search
     from ..classify.splits import split
     from ..classify.sweep import sweep as run_sweep
+    from ..classify.tracking import known as trackers
     from ..classify.views import Views
     from ..extract import device as devices
     from ..extract.augment import policy_of
     from ..extract.images import load_images
     from ..extract.workers import add_all
 
+    trackers.check(track or [])
     named = backbone or ([options.DEFAULT_BACKBONE] if fill else [])
     if not named:
         refuse_typed(context, _OF_BACKBONE, "-b", "without one, everything cached is swept as it was extracted")
@@ -175,7 +182,8 @@ def sweep(
             concatenate=concatenate, views=viewed, select=select, out=out, seed=seed, jobs=jobs, command=command(),
             progress=stage("heads"),
         )  # fmt: skip
-        found = {"data": done.description["data"], **found, **done.summary(), **damage(store)}
+        tracked = [each.to_dict() for each in trackers.track(done, track or [], stage)]
+        found = {"data": done.description["data"], **found, **done.summary(), "tracked": tracked, **damage(store)}
     return render(found, as_json, quiet, text.run, ["export", done.path, "-o", "model.keras", *at(cache)])
 
 

@@ -91,6 +91,11 @@ AverageViews = Annotated[
                  help="Score an image on the mean over its views, not on the plain one."),
 ]  # fmt: skip
 Select = Annotated[str | None, typer.Option(envvar="HUMERIS_SELECT", help="Choose on val, or by cross-validation (cv).")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", envvar="HUMERIS_TRACK", metavar="mlflow|tensorboard",
+                 help="Log the finished run there as well. Repeatable."),
+]  # fmt: skip
 NewRun = Annotated[
     Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The run folder.", show_default="runs/DATA-…")
 ]
