@@ -99,16 +99,20 @@ def ranking(found: Mapping[str, Any]) -> str:
     )
 
 
-def predictions(found: Iterable[Prediction], form: str) -> Iterator[str]:
-    """Lines of `humeris predict` as `table`, `csv` or `jsonl`, as the predictions come."""
+def predictions(found: Iterable[Prediction], form: str, top: int = 1) -> Iterator[str]:
+    """Lines of `humeris predict` as `table`, `csv` or `jsonl`, as the predictions come, with up to `top` classes each.
+
+    A CSV has two columns for each class beyond the first, `predicted_2`, `probability_2` and so on, after the others.
+    """
     if form == "csv":
-        yield _csv(["path", "predicted", "probability", "refused"])
+        more = [f"{name}_{place}" for place in range(2, top + 1) for name in ("predicted", "probability")]
+        yield _csv(["path", "predicted", "probability", "refused", *more])
     for each in found:
         if form == "jsonl":
             yield json.dumps(each.to_dict())
         elif form == "csv":
-            name, value = each.top[0] if each.top else ("", None)
-            yield _csv([each.path, name, "" if value is None else f"{value:.6f}", each.refused])
+            cells = [cell for name, value in each.top for cell in (name, f"{value:.6f}")] + [""] * 2 * (top - len(each.top))
+            yield _csv([each.path, *cells[:2], each.refused, *cells[2:]])
         elif each.refused:
             yield f"{safe(each.path)}  refused: {safe(each.refused)}"
         else:

@@ -97,7 +97,8 @@ def predict(
     if form not in {None, "table", "csv", "jsonl"}:
         raise typer.BadParameter(f"expected table, csv or jsonl, found {form!r}", param_hint="--format")
     paths = expand(images)
-    predictions = Predictor(model, cache=cache, trust=trust).predict(paths, top=top, batch_size=batch_size, jobs=jobs)
+    predictor = Predictor(model, cache=cache, trust=trust)
+    predictions = predictor.predict(paths, top=top, batch_size=batch_size, jobs=jobs)
     refused = 0
 
     def counted() -> Iterator[Prediction]:
@@ -110,6 +111,6 @@ def predict(
         if as_json:
             print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2), file=file)
         else:
-            for line in text.predictions(counted(), form or "table"):
+            for line in text.predictions(counted(), form or "table", min(top, len(predictor.classes))):
                 print(line, file=file)
     return 1 if refused else 0

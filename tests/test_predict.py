@@ -105,6 +105,19 @@ def test_csv_has_a_row_for_each_path(humeris: Callable[..., Any], finished: Any,
     assert rows[1]["refused"].startswith("not_an_image")
 
 
+def test_csv_has_two_columns_for_each_class_beyond_the_first(
+    humeris: Callable[..., Any], finished: Any, mixed: Path
+) -> None:
+    result = humeris("predict", finished.model, mixed, "-f", "csv", "--top", 9)
+    rows = list(csv.DictReader(io.StringIO(result.out)))
+    more = ["predicted_2", "probability_2", "predicted_3", "probability_3"]
+    assert list(rows[0]) == ["path", "predicted", "probability", "refused", *more]
+    whole = [(rows[0][f"predicted{place}"], float(rows[0][f"probability{place}"])) for place in ("", "_2", "_3")]
+    assert sorted(name for name, _ in whole) == ["blob", "noise", "stripes"]
+    assert [value for _, value in whole] == sorted((value for _, value in whole), reverse=True)
+    assert [rows[1][name] for name in more] == [""] * 4
+
+
 def test_json_lines_and_json_say_the_same(humeris: Callable[..., Any], finished: Any, mixed: Path) -> None:
     lines = humeris("predict", finished.model, mixed, "-f", "jsonl", "--top", 2)
     document = humeris("predict", finished.model, mixed, "--json", "--top", 2)
