@@ -65,7 +65,8 @@ def _accuracies(tested: Sequence[tuple[str, Evidence]]) -> dict[str, Any]:
         for name, run in tested
     ]
     y = {"field": "run", "type": "nominal", "sort": [name for name, _ in tested], "title": None}
-    x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": {"format": ".0%"}}
+    axis = text.shares(bound for _, run in tested for bound in run.test["accuracy_95"])
+    x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
     return {
         "height": 30 * len(values) + 60,
         "data": {"values": values},

@@ -109,7 +109,7 @@ def _against(values: Sequence[Mapping[str, Any]], name: str, field: str, title: 
     x = {"field": "x", "type": "quantitative", "scale": {"type": "log" if log else "linear", "nice": False}, "axis": axis}
     y: dict[str, Any] = {"field": field, "type": "quantitative", "scale": {"zero": False}, "title": title}
     if field == "accuracy":
-        y["axis"] = {"format": ".0%" if _span(values) > 0.06 else ".1%"}
+        y["axis"] = text.shares(value["accuracy"] for value in values)
     color: dict[str, Any] = {"field": "line", "type": "nominal", "scale": {"domain": lines}, "title": None}
     color |= {"legend": None} if len(lines) == 1 else {"legend": {"columns": 2}}
     ring = {"type": "point", "filled": False, "size": 220, "strokeWidth": 2, "color": "currentColor", "aria": False}
@@ -144,11 +144,6 @@ def _ticks(numbers: Sequence[float], log: bool) -> list[float]:
     return [10.0**power for power in range(first, last + 2) if tried[0] <= 10.0**power <= tried[-1]] if log else tried[::4]
 
 
-def _span(values: Sequence[Mapping[str, Any]]) -> float:
-    found = [value["accuracy"] for value in values]
-    return float(max(found) - min(found))
-
-
 def _settings(evidence: Evidence, tried: Sequence[Trial], caption: str) -> Table:
     rows = []
     for trial in tried:
@@ -181,7 +176,8 @@ def said(curves: Mapping[str, Sequence[float]], epoch: int) -> list[Text]:
     """What a learning curve says of overfitting, in words; epoch: the one that was kept, from 1."""
     val_loss = curves["val_loss"]
     last = len(val_loss)
-    found = [Text(f"Kept is epoch {epoch} of {last}, after which the loss on images held out was lowest.")]
+    words = f"Kept is epoch {epoch} of {last}, after which the loss on images held out was lowest."
+    found = [Text(words + (" It was still falling: more epochs may be better." if epoch == last else ""))]
     rise = val_loss[-1] / val_loss[epoch - 1] - 1 if val_loss[epoch - 1] > 0 else 0.0
     if rise > LARGE_RISE:
         found.append(
@@ -231,7 +227,7 @@ def _by_epoch(curves: Mapping[str, Sequence[float]], names: tuple[str, str], epo
     x = {"field": "epoch", "type": "quantitative", "axis": axis, "scale": {"domain": [1, last]}}
     y: dict[str, Any] = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}}
     if title == "accuracy":
-        y["axis"] = {"format": ".0%"}
+        y["axis"] = text.shares(value for name in names for value in curves.get(name, ()))
     color = {
         "field": "line",
         "type": "nominal",
@@ -240,7 +236,8 @@ def _by_epoch(curves: Mapping[str, Sequence[float]], names: tuple[str, str], epo
     }
     kept = {"data": {"values": [{"epoch": epoch, "word": f"kept: {epoch}"}]}}
     rule = {"type": "rule", "strokeDash": [4, 3], "color": "currentColor", "opacity": 0.7, "aria": False}
-    word = {"type": "text", "align": "left", "dx": 5, "y": 8, "fontWeight": 600, "aria": False}
+    word: dict[str, Any] = {"type": "text", "align": "left", "dx": 5, "fontWeight": 600, "aria": False}
+    word |= {"y": "height", "dy": -10} if title == "accuracy" else {"y": 8}  # where the curves are not
     right = epoch > 0.75 * len(curves["val_loss"])
     word |= {"align": "right", "dx": -5} if right else {}
     return {

@@ -46,7 +46,8 @@ def chosen_by(evidence: Evidence) -> int:
 def along(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, Any]:
     """Vega-Lite: accuracy against the forward cost, a line for each value of `line`, the trial `chosen` marked."""
     lines = list(dict.fromkeys(each["line"] for each in found))
-    y = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": {"format": ".0%"}}
+    axis = text.shares(each[name] for each in found for name in ("low", "high"))
+    y = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
     x = {"field": "depth", "type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"format": ".0%", "title": _COST}}
     color = {"field": "line", "type": "nominal", "title": None, "scale": {"domain": lines}}
     look = color if len(lines) > 1 else {**color, "legend": None}
@@ -142,7 +143,8 @@ def _dots(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, A
         "legend": {"title": None},
     }
     y = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 230}}
-    x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": {"format": ".0%"}}
+    axis = text.shares(each[name] for each in found for name in ("low", "high"))
+    x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
     return {
         "height": _ROW * len(values) + 90,
         "data": {"values": values},

@@ -23,9 +23,9 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("depth", "Accuracy along the depth", depth.section),
     ("curves", "Settings and training", curves.section),
     ("confusion", "What is taken for what", confusion.section),
-    ("leaderboard", "Leaderboard", leaderboard.section),
     ("gallery", "Mistakes and close calls", gallery.section),
     ("suspects", "Suspected label errors and near-duplicates", suspects.section),
+    ("leaderboard", "Leaderboard", leaderboard.section),
     ("repeat", "To repeat it", repeat.section),
 )
 _FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...cache.store import default_folder
@@ -23,6 +23,7 @@ _HEADS = {
     "supcon": "An embedding learnt by supervised contrast",
     "head2toe": "Head2Toe",
 }
+_COARSE = 0.08  # span of an axis from which whole percents tell its labels apart
 _SIDES = 3  # taps that are named one by one
 
 
@@ -35,6 +36,13 @@ def reported(found: Mapping[str, Any]) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share as people read it: 91.5 %."""
     return f"{100 * share:.{digits}f} %"
+
+
+def shares(values: Iterable[float]) -> dict[str, Any]:
+    """Vega-Lite: an axis for such shares, with as many digits as tell its labels apart."""
+    found = list(values)
+    span = max(found, default=1.0) - min(found, default=0.0)
+    return {"format": ".0%" if span > _COARSE else ".1%", "tickCount": 7}
 
 
 def interval(bounds: Sequence[float] | None) -> str:
