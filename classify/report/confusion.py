@@ -94,11 +94,11 @@ def _matrix(counts: np.ndarray, classes: Sequence[str], order: np.ndarray) -> It
 def _cells(values: Sequence[Mapping[str, Any]], names: Sequence[str], count: int) -> dict[str, Any]:
     """Vega-Lite: a square for every cell that is not empty, with its number where there is room."""
     named = count <= _NAMED
-    axis = {"labelOverlap": True, "grid": False, "ticks": False, "domain": False, "labelLimit": 130}
+    axis = {"labelOverlap": count > _COUNTED, "grid": False, "ticks": False, "domain": False, "labelLimit": 130}
     unnamed = {"labels": False, **axis}
     scale = {"domain": list(names), "paddingInner": 0.04 if named else 0, "paddingOuter": 0}
     y = {"field": "true", "type": "nominal", "scale": scale, "title": "true class", "axis": axis if named else unnamed}
-    slanted = {"labelAngle": -40, "labelAlign": "left"} if count > 4 else {"labelAngle": 0}
+    slanted = {"labelAngle": -55, "labelAlign": "left"} if count > 4 else {"labelAngle": 0}
     above = {**(axis if named else unnamed), "orient": "top", **slanted}
     x = {"field": "answered", "type": "nominal", "scale": scale, "title": "answered class", "axis": above}
     counted = count <= _COUNTED
@@ -113,7 +113,7 @@ def _cells(values: Sequence[Mapping[str, Any]], names: Sequence[str], count: int
         "fillOpacity": {
             "field": "share",
             "type": "quantitative",
-            "scale": {"domain": [0, 1], "range": [0.12, 0.55] if counted else [0.3, 1.0]},
+            "scale": {"domain": [0, 1], "range": [0.12, 0.55] if counted else [0.45, 1.0]},
             "legend": None,
         },
         "description": {"field": "words", "type": "nominal"},

@@ -16,7 +16,7 @@ from .section import Chart
 
 WIDE, NARROW = 780, 340  # pixels of a chart, legends and axes included
 HALF = 420  # up to which two charts stand side by side, and one is as good on a narrow screen
-_HEIGHT = 360
+_HEIGHT, _LEAST = 360, 240
 _TWICE = 150_000  # characters of a wide drawing up to which a narrow one is worth its bytes
 _POINTS = {"point", "circle", "square"}
 _COMPOSED = {"hconcat", "vconcat", "concat", "facet", "repeat"}
@@ -82,7 +82,10 @@ def draw(chart: Chart, name: str) -> Drawing:
     wide = _svg(_sized(spec, WIDE), f"{name}-w", safe(chart.title))
     if _COMPOSED & set(spec) or not isinstance(spec.get("width", WIDE), int | float) or is_half(chart) or len(wide) > _TWICE:
         return Drawing(wide, None)
-    return Drawing(wide, _svg(_sized({**spec, "width": NARROW}, NARROW), f"{name}-n", safe(chart.title)))
+    small = {**spec, "width": NARROW}
+    if "width" in spec and isinstance(spec.get("height"), int | float):  # both were chosen, and so is their ratio
+        small["height"] = max(_LEAST, round(spec["height"] * NARROW / spec["width"]))
+    return Drawing(wide, _svg(_sized(small, NARROW), f"{name}-n", safe(chart.title)))
 
 
 def is_half(chart: Chart) -> bool:
