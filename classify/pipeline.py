@@ -1,4 +1,4 @@
-"""Everything at once: images -> features -> run -> model."""
+"""Everything at once: images -> features -> run -> model and report."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..extract.workers import Order, extract_apart
 from .export import export
 from .exported import Exported
 from .family import Family
+from .report.page import Reported, report
 from .run import Run
 from .sources import sides_of
 from .splits import split
@@ -29,12 +30,13 @@ Stages = Callable[[str], Progress]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the images, what each backbone cost, the run, and the model."""
+    """What became of the images, what each backbone cost, the run, the model, and the page about it."""
 
     images: Images
     extracted: list[Extracted]
     run: Run
     exported: Exported
+    reported: Reported
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -43,6 +45,7 @@ class Outcome:
             "extracted": [each.to_dict() for each in self.extracted],
             **self.run.summary(),
             "exported": self.exported.to_dict(),
+            "reported": self.reported.to_dict(),
         }
 
 
@@ -65,7 +68,7 @@ def run(
     command: str = "",
     progress: Stages | None = None,
 ) -> Outcome:
-    """Extract the taps of every backbone, sweep the heads over them, and export the winner.
+    """Extract the taps of every backbone, sweep the heads over them, export the winner, and write the report.
 
     `progress` gives the callback of a named stage. The labels are checked before anything is computed. The model is
     written into the run's folder unless `model` says where. Raises what the three stages raise.
@@ -92,7 +95,7 @@ def run(
         progress=progress("heads") if progress else None,
     )
     exported = export(finished, store, model or finished.path / "model.keras", requests=requests, command=command)
-    return Outcome(images, extracted, finished, exported)
+    return Outcome(images, extracted, finished, exported, report([finished.path], cache=store.path))
 
 
 def extract_taps(

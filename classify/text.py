@@ -36,7 +36,11 @@ def run(found: Mapping[str, Any]) -> str:
 def outcome(found: Mapping[str, Any]) -> str:
     """`humeris run`."""
     data = {"data": found["data"], "extracted": found["extracted"], "cache": found["cache"]}
-    return paragraphs(extracted_text(data), _result(found), damaged(found), exported(found))
+    page = found["reported"]
+    return paragraphs(
+        extracted_text(data), _result(found), damaged(found), exported(found),
+        f"report: {safe(page['path'])} ({size(page['bytes'])})",
+    )  # fmt: skip
 
 
 def demo(found: Mapping[str, Any]) -> str:

@@ -71,10 +71,10 @@ def test_classes_size_and_origin_are_inside_the_file(finished: Any) -> None:
     assert found["test"]["accuracy"] == run["test"]["accuracy"]
 
 
-def test_only_the_model_and_its_card_are_left_beside_the_run(finished: Any) -> None:
+def test_a_run_leaves_the_model_its_card_and_the_report_and_no_draft(finished: Any) -> None:
     assert sorted(path.name for path in finished.path.iterdir()) == [
         "heads", "images.csv", "leaderboard.csv", "model.keras", "model.keras.md", "predictions.csv", "probabilities.npy",
-        "run.json", "trials.jsonl",
+        "report.html", "run.json", "trials.jsonl",
     ]  # fmt: skip
 
 
