@@ -29,6 +29,8 @@ _COLOURS = tuple(colour for colour in PALETTE if colour != _GREY)
 _OTHERS = "other classes"
 _KINDS = ("learnt from", "test image, answered rightly", "test image, answered wrongly")
 
+_SHAPES, _SIZES = ("circle", "triangle-up", "cross"), (30, 60, 120)
+
 
 def projected(values: np.ndarray, seed: int = 0) -> np.ndarray:
     """Places (n, 2) of rows (n, d) on a map by t-SNE, from their principal components; the same each time.
@@ -66,12 +68,10 @@ def section(evidence: Evidence) -> Section:
 def _parts(evidence: Evidence) -> list[Part]:
     number = {name: place for place, name in enumerate(evidence.classes)}
     usable = [record for record in evidence.images if record.label in number]
-    if len(usable) < _FEWEST or len(usable) < len(evidence.images):
-        why = (
-            "the run's table of images is not whole" if usable or evidence.images else "which images there are is not known"
-        )
-        few = f"{len(usable)} images are too few for one" if len(usable) == len(evidence.images) and usable else why
-        return [Text(f"There is no map of the features: {few}.", "missing")]
+    if not usable or len(usable) < len(evidence.images):
+        return [Text("There is no map of the features: which images of which classes there are is not known.", "missing")]
+    if len(usable) < _FEWEST:
+        return [Text(f"There is no map of the features: {len(usable)} images are too few for one.", "missing")]
     try:
         features = rows.matrix(evidence, usable)
     except rows.Lacking as lacking:
@@ -148,6 +148,7 @@ def _spec(places: np.ndarray, records: Sequence[Record], shown: Sequence[str], k
             "y": round(float(y), 4),
             "class": record.label if record.label in shown else _OTHERS,
             "kind": kind,
+            "size": _SIZES[_KINDS.index(kind)],
             "image": record.name,
             "words": f"{record.name}; {record.label}, {kind}",
         }
@@ -159,8 +160,7 @@ def _spec(places: np.ndarray, records: Sequence[Record], shown: Sequence[str], k
     colours = [*(2 * _COLOURS)[: len(shown)], _GREY][: len(domain)]
     fills = [*_COLOURS[: len(shown)], *hollow, _GREY][: len(domain)]
     there = [kind for kind in _KINDS if kind in kinds]
-    shapes = dict(zip(_KINDS, ("circle", "triangle-up", "cross"), strict=True))
-    sizes = dict(zip(_KINDS, (30, 60, 110), strict=True))
+    shapes = dict(zip(_KINDS, _SHAPES, strict=True))
     axis = {"type": "quantitative", "axis": None, "scale": {"domain": [-0.02, 1.02], "nice": False}}
     named = {"field": "class", "type": "nominal", "title": None}
     return {
@@ -178,12 +178,7 @@ def _spec(places: np.ndarray, records: Sequence[Record], shown: Sequence[str], k
                 "title": None,
                 "scale": {"domain": there, "range": [shapes[kind] for kind in there]},
             },
-            "size": {
-                "field": "kind",
-                "type": "nominal",
-                "legend": None,
-                "scale": {"domain": there, "range": [sizes[kind] for kind in there]},
-            },
+            "size": {"field": "size", "type": "quantitative", "scale": None, "legend": None},
             "description": {"field": "words", "type": "nominal"},
         },
     }
