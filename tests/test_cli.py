@@ -35,7 +35,8 @@ NAMES = [" ".join(words) for words in COMMANDS]
 
 def test_the_commands_are_these() -> None:
     assert set(NAMES) == {
-        "demo", "run", "extract", "sweep", "rank", "export", "predict", "backbones", "layers", "doctor",
+        "demo", "run", "extract", "sweep", "rank", "export", "predict", "report", "backbones", "layers",
+        "doctor",
         "cache list", "cache info", "cache verify", "cache export", "cache prune",
     }  # fmt: skip
 
@@ -84,7 +85,7 @@ from humeris.cli import app
 for words in sys.argv[1].split(";"):
     result = CliRunner().invoke(app, [*words.split(), "--help"])
     assert result.exit_code == 0 and "Usage" in result.output, result.output
-heavy = ("tensorflow", "keras", "h5py", "sklearn", "joblib", "PIL", "numpy", "scipy", "rich.progress")
+heavy = ("tensorflow", "keras", "h5py", "sklearn", "joblib", "PIL", "numpy", "scipy", "rich.progress", "jinja2")
 print(*(name for name in heavy if name in sys.modules))
 """
 
@@ -108,6 +109,7 @@ LIGHT = [
     ("cache", "verify"),
     ("cache", "export", "DATA", "-b", "nano", "-o", "OUT"),
     ("rank", "DATA"),
+    ("report", "RUN", "-o", "OUT"),
     ("layers", "nano"),
     ("backbones",),
 ]
