@@ -18,12 +18,16 @@ _ODD_TEXT = r"(?:Raw profile type exif|XML:com\.adobe\.xmp|xmp|exif|transparency
 
 
 class Jpeg(NamedTuple):
-    """The segments before the pixels. at: where the next one is, done: whether the pixels come."""
+    """The segments before the pixels. at: where the next one is; at the end, and done, the first scan of pixels.
+
+    frame: where the header of a progressive frame is, 0 where there is none.
+    """
 
     at: tf.Tensor
     exif: tf.Tensor
     xmp: tf.Tensor
     trouble: tf.Tensor
+    frame: tf.Tensor
     done: tf.Tensor
 
 
@@ -40,12 +44,13 @@ class Png(NamedTuple):
 
 
 class Webp(NamedTuple):
-    """The chunks."""
+    """The chunks. opaque: whether the header says so."""
 
     at: tf.Tensor
     exif: tf.Tensor
     xmp: tf.Tensor
     trouble: tf.Tensor
+    opaque: tf.Tensor
 
 
 class Gif(NamedTuple):
@@ -72,10 +77,12 @@ def jpeg(data: tf.Tensor) -> Jpeg:
         more = tf.where(starts(content, b"Exif\0\0"), part(content, _long(6), length), b"")
         xmp = tf.where(starts(content, _XMP_JPEG), part(content, _long(len(_XMP_JPEG)), length), found.xmp)
         trouble = tf.where(here & (mark > 0) & (mark < 0xC0), "it has a segment of an unknown kind", found.trouble)
+        frame, scan = tf.where(segment & (mark == 0xC2), at, found.frame), segment & (mark == 0xDA)
         step = tf.where(segment, 2 + length, tf.where(~here | (mark == 0xFF), _long(1), 2))
-        return (Jpeg(at + step, tf.strings.join([found.exif, more]), xmp, trouble, segment & (mark == 0xDA)),)
+        exif = tf.strings.join([found.exif, more])
+        return (Jpeg(tf.where(scan, at, at + step), exif, xmp, trouble, frame, scan),)
 
-    start = Jpeg(_long(2), _text(), _text(), _text(), tf.constant(False))
+    start = Jpeg(_long(2), _text(), _text(), _text(), _long(0), tf.constant(False))
     end: Jpeg = tf.while_loop(lambda found: ~found.done & (found.at + 4 <= size), read, (start,), parallel_iterations=1)[0]
     return end
 
@@ -105,9 +112,11 @@ def png(data: tf.Tensor) -> Png:
 
 def webp(data: tf.Tensor) -> Webp:
     """The metadata of a WebP file, of which the decoder takes only what the flags of its header promise."""
-    size = tf.minimum(_size(data), number(data, 4, 4, little=True) + 8)
-    flags = tf.where(starts(data, b"VP8X", 12), number(data, 20, 1), 0)
-    said = {name: tf.bitwise.bitwise_and(flags, bit) > 0 for name, bit in (("exif", 8), ("xmp", 4), ("moves", 2))}
+    size = number(data, 4, 4, little=True) + 8
+    limit = tf.minimum(size, _size(data))
+    extended, flags = starts(data, b"VP8X", 12), number(data, 20, 1)
+    bits = {"clear": 16, "exif": 8, "xmp": 4, "moves": 2}
+    said = {name: extended & (tf.bitwise.bitwise_and(flags, bit) > 0) for name, bit in bits.items()}
 
     def read(found: Webp) -> tuple[Webp]:
         kind, length = part(data, found.at, _long(4)), number(data, found.at + 4, 4, little=True)
@@ -115,11 +124,11 @@ def webp(data: tf.Tensor) -> Webp:
         is_exif, is_xmp = (kind == b"EXIF") & said["exif"] & first["exif"], (kind == b"XMP ") & said["xmp"] & first["xmp"]
         content = part(data, found.at + 8, tf.where(is_exif | is_xmp, length, 0))
         exif, xmp = tf.where(is_exif, content, found.exif), tf.where(is_xmp, content, found.xmp)
-        return (Webp(found.at + 8 + length + length % 2, exif, xmp, found.trouble),)
+        return (Webp(found.at + 8 + length + length % 2, exif, xmp, found.trouble, found.opaque),)
 
-    start = Webp(_long(12), _text(), _text(), tf.where(said["moves"], "it is animated", ""))
-    end: Webp = tf.while_loop(lambda found: found.at + 8 <= size, read, (start,), parallel_iterations=1)[0]
-    return end
+    start = Webp(_long(12), _text(), _text(), tf.where(said["moves"], "it is animated", ""), extended & ~said["clear"])
+    end: Webp = tf.while_loop(lambda found: found.at + 8 <= limit, read, (start,), parallel_iterations=1)[0]
+    return end._replace(trouble=tf.where((end.at == size) & (size <= _size(data)), end.trouble, "it is damaged"))
 
 
 def gif(data: tf.Tensor) -> Gif:
@@ -147,7 +156,7 @@ def gif(data: tf.Tensor) -> Gif:
     no = tf.constant(False)
     start = Gif(13 + _palette(number(data, 10, 1)), _text(), no, no, no)
     end: Gif = tf.while_loop(lambda found: ~found.done & (found.at < size), read, (start,), parallel_iterations=1)[0]
-    return end
+    return end._replace(trouble=tf.where(end.done & end.image, end.trouble, "it is cut short"))
 
 
 def _palette(flags: tf.Tensor) -> tf.Tensor:

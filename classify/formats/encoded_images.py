@@ -16,6 +16,7 @@ from ...extract.pixels import MAX_PIXELS, MAX_WEBP_PIXELS
 from . import containers
 from .octets import number, part, starts
 from .orientation import turn, upright
+from .progression import unfinished
 from .resampling import resize
 
 _AT_ONCE = 2  # images: a large PNG takes hundreds of megabytes
@@ -26,9 +27,10 @@ Decoded = tuple[tf.Tensor, tf.Tensor]  # samples (h, w, 3) uint8, orientation as
 def decode(encoded: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Pixels (n, height, width, 3) uint8 of encoded images, strings (n,), at `size` = (height, width).
 
-    Raises TensorFlow's `InvalidArgumentError`, with the number of the image in the batch, for one that is damaged or that
-    would not come out as `extract.pixels.decode` has it: a TIFF, CMYK, an animated WebP, a GIF with a transparent colour, a
-    BMP of other than 24 bits, and some rare sorts of metadata and transparency.
+    Raises TensorFlow's `InvalidArgumentError`, with the number of the image, for what would not come out as it does of
+    `extract.pixels.decode`: a TIFF, CMYK, a progressive JPEG without its last scans, an animated WebP, a GIF with a
+    transparent colour or a small first frame, a BMP of other than 24 bits, and rare sorts of metadata and transparency.
+    Of damaged files it may answer some that Pillow gives up on: GIFs and WebPs with broken codes, PNGs with wrong checksums.
     """
 
     def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -56,7 +58,9 @@ def _jpeg(data: tf.Tensor, name: tf.Tensor, longer: int) -> Decoded:
     found = containers.jpeg(data)
     way = turn(found.exif, found.xmp)
     colours = tf.where((shape[2] == 1) | (shape[2] == 3), "", "its colours are CMYK")
-    data = _passed(data, name, found.trouble, way.trouble, colours, _large(shape[0], shape[1]))
+    cut = tf.cond(found.frame > 0, lambda: unfinished(data, found.frame, found.at), lambda: False)
+    ended = tf.where(cut, "its last scans are missing", "")
+    data = _passed(data, name, found.trouble, way.trouble, colours, ended, _large(shape[0], shape[1]))
     reduction = tf.minimum(shape[0], shape[1]) // longer
     scale = sum(tf.cast(reduction >= each, tf.int32) for each in (2, 4, 8))
     return tf.switch_case(scale, [partial(_scaled, data, 2**each) for each in range(4)]), way.orientation
@@ -104,13 +108,15 @@ def _webp(data: tf.Tensor, name: tf.Tensor) -> Decoded:
     data = _passed(data, name, found.trouble, way.trouble)
     samples = tf.io.decode_webp(data)[0]
     shape = tf.shape(samples, tf.int64)
-    samples = _passed(samples, name, _large(shape[0], shape[1], MAX_WEBP_PIXELS))
-    return tf.cond(shape[2] == 4, lambda: _on_white(samples), lambda: samples[..., :3]), way.orientation
+    clear = shape[2] == 4
+    denied = tf.where(found.opaque & clear, "its header denies that it is transparent", "")
+    samples = _passed(samples, name, denied, _large(shape[0], shape[1], MAX_WEBP_PIXELS))
+    return tf.cond(clear, lambda: _on_white(samples), lambda: samples[..., :3]), way.orientation
 
 
 def _bmp(data: tf.Tensor, name: tf.Tensor) -> Decoded:
     header, depth, packed = (number(data, at, count, little=True) for at, count in ((14, 4), (28, 2), (30, 4)))
-    plain = (header >= 40) & (depth == 24) & (packed == 0)
+    plain = ((header == 40) | (header == 108) | (header == 124)) & (depth == 24) & (packed == 0)
     data = _passed(data, name, tf.where(plain, "", "it is a BMP of other than 24 plain bits"))
     samples = tf.io.decode_bmp(data, 3)
     shape = tf.shape(samples, tf.int64)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ExifTags, Image
 
 from ...cache.errors import ModelError
+from ...extract import pixels
 from ...extract.runtime import load_keras
 from .format import MEMBER, Answer, Format, decoded, encoded
 
 _EXTRA = "assets.extra"  # where TensorFlow keeps what is not its own
 LABELS = "labels.txt"
+_AGREE = 1e-6
 SIGNATURE, BYTES_SIGNATURE = "serving_default", "serve_bytes"
 _ANSWER = """
 import tensorflow
@@ -28,7 +32,8 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
 
     It has two signatures: `serving_default` takes `image`, uint8 (n, height, width, 3); `serve_bytes` takes `encoded`,
     strings (n,), the bytes of image files, of which it makes the pixels that `extract.pixels.decode` does, or raises. Both
-    give `probabilities` (n, classes). Class names are also in `assets.extra/labels.txt`, one a line.
+    give `probabilities` (n, classes). Class names are also in `assets.extra/labels.txt`, one a line. Raises `ModelError`
+    where the two signatures do not agree on a few drawn images.
     """
     keras = load_keras()
     import tensorflow as tf
@@ -48,11 +53,38 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
     archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((None, *shape), tf.uint8, name="image")])
     archive.add_endpoint(BYTES_SIGNATURE, serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")])
     archive.write_out(str(path), verbose=False)
+    _check(path, shape[:2])
     extra = path / _EXTRA
     extra.mkdir()
     (extra / MEMBER).write_text(encoded(description), encoding="utf-8")
     names = [" ".join(name.splitlines()) for name in description["classes"]]
     (extra / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def _check(path: Path, size: tuple[int, int]) -> None:
+    """Compare the signatures on drawn images: a large one that lies on its side, a tall one, and a transparent one."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    height, width = size
+    files = []
+    for form, shape in (("JPEG", (5 * max(size), 6 * max(size), 3)), ("PNG", (4 * height, width, 3)), ("WEBP", (9, 7, 4))):
+        noise = Image.fromarray(random.integers(0, 256, (16, 16, shape[2]), np.uint8)).resize((shape[1], shape[0]))
+        buffer = io.BytesIO()
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        noise.save(buffer, form, exif=exif)
+        files.append(buffer.getvalue())
+    model = tf.saved_model.load(str(path))
+    shown = np.stack([pixels.decode(data, size) for data in files])
+    expected = model.signatures[SIGNATURE](image=tf.constant(shown))["probabilities"]
+    found = model.signatures[BYTES_SIGNATURE](encoded=tf.constant(files))["probabilities"]
+    difference = float(np.abs(np.asarray(found) - np.asarray(expected)).max())
+    if not difference <= _AGREE:
+        raise ModelError(
+            f"{path}: expected the same answers from pixels and from encoded images, found a difference of "
+            f"{difference:.2g}: TensorFlow or Pillow decodes images in another way; use the versions that humeris asks for"
+        )
 
 
 def describe(path: Path) -> dict[str, Any] | None:
