@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,14 +51,13 @@ def _scheme(address: str) -> str:
 
 def _log(run: Run, progress: Progress | None) -> Tracked:
     with _quiet():
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient, get_tracking_uri
 
         address = os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db"
         try:
-            client = MlflowClient()
-            address = client.tracking_uri
+            address = get_tracking_uri()
             _check_database(address)
-            experiment, before = _Sweep(client, run).log(progress)
+            experiment, before = _Sweep(MlflowClient(address), run).log(progress)
         except _failures() as error:
             raise failed(run, "mlflow", address, error) from error
     where = f"{without_secrets(address)}, experiment {experiment}"
@@ -112,6 +112,8 @@ def _check_database(address: str) -> None:
         from mlflow.store.db.utils import create_sqlalchemy_engine
 
         engine = create_sqlalchemy_engine(address)
+        if engine.dialect.name == "sqlite" and engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
         try:
             sqlalchemy.inspect(engine).get_table_names()
         finally:

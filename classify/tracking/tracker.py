@@ -14,7 +14,7 @@ from ...extract.images import Progress
 from ..run import Run
 
 _SECRET = re.compile(r"(?<=://)[^/@\s]*@")
-_LONGEST = 300  # letters of what a tracker says is wrong
+_LONGEST = 500  # letters of what a tracker says is wrong
 
 
 @dataclass(frozen=True)
