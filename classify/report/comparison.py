@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..intervals import of_paired_difference
+import numpy as np
+
+from ..intervals import of_grouped_difference, of_paired_difference
+from ..paired import of_flipped_groups
 from . import answer, text
 from .depth import along, points
 from .evidence import Evidence
@@ -86,41 +89,57 @@ def _accuracies(tested: Sequence[tuple[str, Evidence]]) -> dict[str, Any]:
 
 def _paired(first: str, one: Evidence, second: str, other: Evidence) -> Iterator[Text]:
     """Which of two winners is better, on the test images that both have."""
-    from scipy.stats import binomtest
-
-    right_one, right_other = _right(one), _right(other)
-    common = sorted(right_one.keys() & right_other.keys())
+    answered, by_other = _answered(one), _answered(other)
+    common = sorted(answered.keys() & by_other.keys())
     if not common:
         yield Text(f"{first} and {second} have no test image in common: compare them by their intervals only.")
         return
-    if any(right_one[key][0] != right_other[key][0] for key in common):
+    if any(answered[key][0] != by_other[key][0] for key in common):
         yield Text(f"{first} and {second} label the test images that they have in common otherwise: no paired comparison.")
         return
-    only_one = sum(right_one[key][1] and not right_other[key][1] for key in common)
-    only_other = sum(right_other[key][1] and not right_one[key][1] for key in common)
+    right = np.array([[answered[key][1], by_other[key][1]] for key in common])
+    only_one, only_other = int((right[:, 0] & ~right[:, 1]).sum()), int((right[:, 1] & ~right[:, 0]).sum())
+    grouped = any(answered[key][2] for key in common)
+    groups = np.unique([answered[key][2] or f"\0{key.hex()}" for key in common], return_inverse=True)[1] if grouped else None
     difference = (only_one - only_other) / len(common)
-    low, high = of_paired_difference(only_one, only_other, len(common))
-    p_value = float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+    (low, high), p_value = _sure(right, groups)
     ahead = first if difference > 0 else second
     verdict = (
         f"{ahead} is better by more than chance would do" if p_value <= _SURE else "these images do not tell them apart"
     )
-    whole = len(common) == len(right_one) == len(right_other)
-    which = "the same test images" if whole else "the test images that both have"
+    which = "the same test images" if len(common) == len(answered) == len(by_other) else "the test images that both have"
+    counted = f"{len(common)}" if groups is None else f"{len(common)} in {groups.max() + 1} groups"
     yield Text(
-        f"{first} against {second}, on {which} ({len(common)}): only {first} is right on {only_one}, only {second} on "
+        f"{first} against {second}, on {which} ({counted}): only {first} is right on {only_one}, only {second} on "
         f"{only_other}; a difference of {100 * difference:+.1f} points (95 % interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f}, McNemar p = {p_value:.2g}): {verdict}."
+        f"{100 * high:+.1f}, p = {p_value:.2g}): {verdict}."
     )
-    if one.test.get("groups") or other.test.get("groups"):
-        words = "The test images come in groups, which this comparison does not know: it is surer than it should be."
+    if groups is None and (one.test.get("groups") or other.test.get("groups")):
+        words = "The test images come in groups, which images.csv does not name: this comparison is surer than it should be."
         yield Text(words, "warning")
 
 
-def _right(run: Evidence) -> Mapping[bytes, tuple[str, bool]]:
-    """The label of each test image and whether it was answered rightly, by the image's digest."""
-    digests = {image.name: image.digest for image in run.record("test")}
-    return {digests[each.name]: (each.label, each.label == each.predicted) for each in run.answers if each.name in digests}
+def _sure(right: np.ndarray, groups: np.ndarray | None) -> tuple[tuple[float, float], float]:
+    """The 95 % interval of the difference and its p-value, as `paired.compare` has them; right (n, 2), groups (n,)."""
+    from scipy.stats import binomtest
+
+    ahead = right[:, 0].astype(np.int64) - right[:, 1]
+    if groups is not None:
+        sums = np.bincount(groups, weights=ahead).round().astype(np.int64)
+        return of_grouped_difference(sums, np.bincount(groups)), of_flipped_groups(sums)
+    first, second = int((ahead > 0).sum()), int((ahead < 0).sum())
+    p_value = float(binomtest(first, first + second).pvalue) if first + second else 1.0
+    return of_paired_difference(first, second, len(right)), p_value
+
+
+def _answered(run: Evidence) -> Mapping[bytes, tuple[str, bool, str]]:
+    """Of each test image by its digest: its label, whether it was answered rightly, and its group."""
+    known = {image.name: image for image in run.record("test")}
+    return {
+        known[each.name].digest: (each.label, each.label == each.predicted, known[each.name].group)
+        for each in run.answers
+        if each.name in known
+    }
 
 
 def _depths(called: Sequence[str], runs: Sequence[Evidence]) -> Iterator[Part]:

@@ -219,12 +219,17 @@ def _is_sound(trial: Trial, score: Score) -> bool:
 
 
 def _images(run: Run, missing: list[str]) -> tuple[Record, ...]:
-    try:
-        return tuple(run.images())
-    except (RunError, csv.Error) as error:
-        if run.complete:
-            missing.append(f"images.csv cannot be read ({error.__cause__ or error}): which image is in which split")
+    if not run.complete:  # it is written at the end
         return ()
+    try:
+        found = tuple(run.images())
+        used = _mapping(run.description.get("data")).get("used")
+        if isinstance(used, int) and used != len(found):
+            raise RunError(f"expected {used} used images, found {len(found)}")
+    except (RunError, TypeError, AttributeError, csv.Error) as error:
+        missing.append(f"images.csv cannot be read ({error.__cause__ or error}): which image is in which split")
+        return ()
+    return found
 
 
 def _answers(run: Run, description: Mapping[str, Any], missing: list[str]) -> tuple[tuple[Answer, ...], np.ndarray | None]:
@@ -232,7 +237,10 @@ def _answers(run: Run, description: Mapping[str, Any], missing: list[str]) -> tu
         with (run.path / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = [{name: unguarded(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
         answers = tuple(Answer(row["path"], row["label"], row["predicted"], float(row["probability"])) for row in rows)
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        tested = _mapping(description.get("test")).get("images")
+        if isinstance(tested, int) and tested != len(answers):
+            raise ValueError(f"expected the answers to {tested} images, found {len(answers)}")
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
         if run.complete:
             missing.append(f"predictions.csv cannot be read ({error}): the answer to each test image")
         return (), None
@@ -252,7 +260,7 @@ def _check_images(description: Mapping[str, Any], images: tuple[Record, ...], mi
     data = _mapping(description.get("data"))
     at = _mapping(data.get("images")) or data
     root = at.get("root")
-    if at.get("kind") in {"features", "keras", None} or not isinstance(root, str):
+    if at.get("kind") in ("features", "keras", None) or not isinstance(root, str):
         return
     if not os.path.exists(root):
         missing.append(f"the images are not at {root} any more: no picture can be shown; put them back or link them there")

@@ -1,0 +1,88 @@
+"""Runs that reports are made of, each made once in a session by the code itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from humeris.cache.store import Store
+from humeris.classify.family import parse
+from humeris.classify.sweep import sweep
+from humeris.extract.images import load_images
+
+HOSTILE = [
+    "<script>window.hit=1</script>",
+    '"><img src=x onerror="window.hit=1">',
+    "=cmd()|'/C calc'!A0",
+    "right\u202eto\u2066left",
+    "w" * 255,
+    "line\nfeed\ttab\x1b[31m\x07",
+    "not \udcff utf-8",
+    "مرحبا",
+    "' onmouseover='window.hit=1",
+    "</title></style></script><svg onload=window.hit=1>",
+    "{{ 7*7 }} {% raw %}",
+    "&lt;b&gt; &amp; &#x202e;",
+]
+
+
+def _once(folder: Path, make: Callable[[Path], None]) -> Path:
+    if not folder.exists():
+        make(folder)
+    return folder
+
+
+def varied(finished: Any, base: Path) -> Path:
+    """The images of `finished` at two taps, with settings that vary, neighbours, and a network with learning curves."""
+
+    def make(folder: Path) -> None:
+        store = Store(finished.cache)
+        heads = ["logreg,C=0.001/0.1/10", "knn,n_neighbors=1/3/5", "mlp,hidden=16,epochs=6"]
+        sweep(
+            load_images(finished.photos, store, jobs=1), store, [parse(head) for head in heads], out=folder, jobs=1,
+            command=f"humeris sweep {finished.photos}",
+        )  # fmt: skip
+
+    return _once(base / "varied", make)
+
+
+def wide(base: Path) -> Path:
+    """Rows of features of 196 classes, some with hostile names, a few of which are taken for each other."""
+
+    def make(folder: Path) -> None:
+        random = np.random.default_rng(0)
+        names = HOSTILE + [f"class {number}" for number in range(196 - len(HOSTILE))]
+        centres = np.repeat(random.normal(size=(28, 24)) * 2, 7, axis=0) + random.normal(size=(196, 24))
+        rows = np.repeat(centres, 8, axis=0) + random.normal(size=(1568, 24)) * 1.5
+        text = h5py.string_dtype()
+        with h5py.File(folder.with_suffix(".h5"), "w") as file:
+            file["features"] = rows.astype(np.float32)
+            labels = [name.encode("utf-8", "surrogateescape") for name in names for _ in range(8)]
+            file.create_dataset("labels", data=labels, dtype=text)
+            file.create_dataset("split", data=([b"train"] * 5 + [b"test"] * 3) * 196, dtype=text)
+        store = Store(base / "no-cache")
+        images = load_images(folder.with_suffix(".h5"), store, features=True, jobs=1)
+        sweep(
+            images,
+            store,
+            [parse("logreg,C=0.01/1"), parse("knn,n_neighbors=3")],
+            out=folder,
+            jobs=1,
+            command="humeris sweep",
+        )
+
+    return _once(base / "wide", make)
+
+
+def copied(run: Path, folder: Path, **changed: Any) -> Path:
+    """The run again, with keys of run.json changed, or taken out where the value is None."""
+    shutil.copytree(run, folder)
+    described = json.loads((folder / "run.json").read_bytes()) | changed
+    (folder / "run.json").write_text(json.dumps({name: value for name, value in described.items() if value is not None}))
+    return folder
