@@ -25,8 +25,8 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("confusion", "What is taken for what", confusion.section),
     ("gallery", "Mistakes and close calls", gallery.section),
     ("suspects", "Suspected label errors and near-duplicates", suspects.section),
-    ("leaderboard", "Leaderboard", leaderboard.section),
     ("features", "A map of the features", feature_map.section),
+    ("leaderboard", "Leaderboard", leaderboard.section),
     ("repeat", "To repeat it", repeat.section),
 )
 _FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
