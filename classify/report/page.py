@@ -12,7 +12,20 @@ from typing import Any
 from ... import __version__
 from ...cache.errors import HumerisError
 from ...cache.files import publish
-from . import answer, comparison, confusion, curves, depth, feature_map, gallery, html, leaderboard, repeat, suspects
+from . import (
+    answer,
+    comparison,
+    confusion,
+    curves,
+    depth,
+    feature_map,
+    gallery,
+    html,
+    leaderboard,
+    random_backbone,
+    repeat,
+    suspects,
+)
 from .evidence import Evidence
 from .html import Drawn
 from .section import Part, Section, Text
@@ -26,6 +39,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("gallery", "Mistakes and close calls", gallery.section),
     ("suspects", "Suspected label errors and near-duplicates", suspects.section),
     ("features", "A map of the features", feature_map.section),
+    ("random", "What the backbone brings", random_backbone.section),
     ("leaderboard", "Leaderboard", leaderboard.section),
     ("repeat", "To repeat it", repeat.section),
 )
