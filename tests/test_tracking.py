@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,8 @@ import pytest
 
 from humeris.cache.errors import RunError, TrackingError
 from humeris.classify.run import Run
-from humeris.classify.tracking import tracker
+from humeris.classify.tracking import facts, tracker
+from humeris.classify.tracking import mlflow as mlflow_tracker
 from humeris.classify.tracking.known import TRACKERS, check, track
 from humeris.classify.trial import Score, Source, Trial
 
@@ -210,7 +213,7 @@ def test_a_sweep_that_was_logged_in_part_is_completed(client: Any, tmp_path: Pat
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    scores = {Trial((NANO,), "logreg", {"C": value}): Score(0.5, value, (0.5,)) for value in (1.0, 2.0, 3.0, 4.0)}
+    scores = {Trial((NANO,), "logreg", {"C": float(value)}): Score(0.5, value, (0.5,)) for value in range(12)}
     run = made(tmp_path / "run", scores)
     ended: list[str] = []
     whole = MlflowClient.set_terminated
@@ -225,7 +228,8 @@ def test_a_sweep_that_was_logged_in_part_is_completed(client: Any, tmp_path: Pat
     with pytest.raises(TrackingError, match=r"found: the disk is full; the run in .* is complete: put that right and type"):
         track(run, ["mlflow"])
     _, before = logged(client)
-    assert sorted(each.info.status for each in before).count("FINISHED") == 2
+    assert [each.info.status for each in before].count("FINISHED") == 2
+    assert len(before) < 12  # what failed ends it
     monkeypatch.setattr(MlflowClient, "set_terminated", whole)
     assert track(run, ["mlflow"])[0].note == ""
     (sweep,), trials = logged(client)
@@ -233,6 +237,61 @@ def test_a_sweep_that_was_logged_in_part_is_completed(client: Any, tmp_path: Pat
     assert [each.data.tags["humeris.trial"] for each in trials] == sorted(trial.id for trial in scores)
     assert {each.info.status for each in trials} == {"FINISHED"}
     assert set(ended) <= {each.info.run_id for each in trials}
+
+
+def test_a_server_takes_several_trials_at_once(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as threads: here they write to a database, which makes them wait for each other."""
+    from mlflow import MlflowClient
+
+    whole, threads = MlflowClient.create_run, set()
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        threads.add(threading.get_ident())
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_run", noted)
+    monkeypatch.setattr(mlflow_tracker, "_scheme", lambda _: "http")
+    scores = {Trial((NANO,), "logreg", {"C": float(value)}): Score(0.5, value, (0.5,)) for value in range(24)}
+    found = track(made(tmp_path / "run", scores), ["mlflow"])
+    assert found[0].look == f"sqlite:///{tmp_path}/mlflow.db"  # a server is looked at where it is
+    assert len(threads) > 2
+    _, trials = logged(client)
+    assert [each.data.tags["humeris.trial"] for each in trials] == sorted(trial.id for trial in scores)
+    assert {trial.id: score.log_loss for trial, score in scores.items()} == {
+        each.data.tags["humeris.trial"]: each.data.metrics["log_loss"] for each in trials
+    }
+
+
+def test_a_server_is_not_waited_for_as_long_as_mlflow_would(client: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    seen: list[tuple[int, int]] = []
+    whole = MlflowClient.get_experiment_by_name
+
+    def noted(*arguments: Any) -> Any:
+        from mlflow import environment_variables as said
+
+        seen.append((said.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), said.MLFLOW_HTTP_REQUEST_TIMEOUT.get()))
+        return whole(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", noted)
+    track(run, ["mlflow"])
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    track(run, ["mlflow"])
+    assert seen == [(2, 15), (5, 15)]
+
+
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        ({"kind": "keras", "source": "keras.datasets.mnist", "root": "/work"}, "keras.datasets.mnist"),
+        ({"kind": "csv", "source": "lists/all.csv", "root": "/data/lists"}, "lists"),
+        ({"kind": "folders", "source": "/", "root": "/"}, "humeris"),
+        ({"kind": "folders", "source": ".", "root": "/data/two\nlines"}, "two\\nlines"),
+    ],
+)
+def test_an_experiment_has_a_name_whatever_the_data_is(data: dict[str, str], title: str) -> None:
+    assert facts.title(Run("run", {"data": data})) == title
 
 
 def test_the_environment_says_where_to_and_is_as_it_was_afterwards(
@@ -295,6 +354,7 @@ def test_a_database_that_cannot_be_opened_loses_no_run(
     else:
         database.write_bytes(b"something else " * 1000)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it is tried again and again, for minutes"))
     with pytest.raises(TrackingError) as found:
         track(run, ["mlflow"])
     assert str(found.value).startswith(f"--track mlflow: expected sqlite:///{database} to take the run, found: ")
