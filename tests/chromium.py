@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
@@ -16,6 +17,15 @@ from typing import Any
 
 BINARY = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 _PATIENCE = 60.0  # seconds for one answer, after which something is broken
+# Chromium reads from descriptor 3 and writes to 4.
+_LAUNCH = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for number, pipe in enumerate(pipes, start=3):
+    os.dup2(pipe, number)
+    os.close(pipe)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Chromium:
@@ -31,10 +41,10 @@ class Chromium:
             "--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-component-update",
             f"--user-data-dir={self._profile.name}", "about:blank",
         ]  # fmt: skip
-        # Chromium reads from descriptor 3 and writes to 4; a shell puts the pipes there.
-        line = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
-            ["sh", "-c", line, "sh", *words], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
+            [sys.executable, "-c", _LAUNCH, str(theirs_in), str(theirs_out), *words],
+            pass_fds=(theirs_in, theirs_out),
+            stderr=subprocess.DEVNULL,
         )
         os.close(theirs_in)
         os.close(theirs_out)
