@@ -61,25 +61,27 @@ def by_confidence(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect
     ]
 
 
-def held_out(
-    features: Matrix, labels: np.ndarray, groups: np.ndarray, classes: int, threads: int = 1, seed: int = 0
-) -> np.ndarray:
+def held_out(features: Matrix, labels: np.ndarray, groups: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
     """Probabilities (n, classes) of each row by a ridge classifier fitted on the four fifths that its group is not in.
 
     features (n, d), labels (n,), groups (n,): numbers. The penalty is the one of a few with the least log-loss, and the
     temperature of a fifth is that of the others. Ridge, because all penalties cost one eigendecomposition of a fold.
     """
+    import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, limited only where it is loaded by then
+    from threadpoolctl import threadpool_limits
+
     number = parts(labels, groups, _FOLDS, seed)
     pairs = [(np.nonzero(number != part)[0], np.nonzero(number == part)[0]) for part in np.unique(number)]
     pairs = [(fit, score) for fit, score in pairs if len(np.unique(labels[fit])) > 1]
     decisions = np.zeros((len(_PENALTIES), len(labels), classes))
-    problem = Problem(features, labels, classes, tuple(pairs), np.arange(len(labels)), threads)
-    for fold in folds(problem):
-        solution = Solution.of(fold)
-        weights = np.hstack([solution.weights(penalty) for penalty in _PENALTIES])
-        answers = fold.answers(weights, np.tile(solution.bias, len(_PENALTIES)))
-        for place, each in enumerate(np.split(answers, len(_PENALTIES), axis=1)):
-            decisions[place, fold.score_rows] = present(each, solution.counts)
+    problem = Problem(features, labels, classes, tuple(pairs), np.arange(len(labels)))
+    with threadpool_limits(1):  # the folds are small: threads would wait for each other more than they work
+        for fold in folds(problem):
+            solution = Solution.of(fold)
+            weights = np.hstack([solution.weights(penalty) for penalty in _PENALTIES])
+            answers = fold.answers(weights, np.tile(solution.bias, len(_PENALTIES)))
+            for place, each in enumerate(np.split(answers, len(_PENALTIES), axis=1)):
+                decisions[place, fold.score_rows] = present(each, solution.counts)
     found = [_probable(each, labels, number) for each in decisions]
     losses = [metrics.log_loss(labels, each) for each in found]
     return found[int(np.argmin(losses))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,44 +70,32 @@ def curve(
 
     For each draw another fifth of the images is held out, and the head learns from 1/16, 1/8, 1/4, 1/2 and all of the
     rest: each of these is among the next, holds the classes as the whole does, one image of each at least, and no part of a
-    group. Sizes with fewer than two images for a class are left out; () of everything where none is left. The head is
-    one that trains without Keras.
+    group. Sizes with fewer than two images for a class are left out; where none is left the curve is empty. The head is
+    one that trains without Keras. So many are trained at a time as there are `threads`.
     """
+    import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, limited only where it is loaded by then
+    from threadpoolctl import threadpool_limits
+
     part = parts(labels, groups, _HELD_OUT, 0)
-    images, accuracy = [], []
+    due: list[list[tuple[np.ndarray, np.ndarray]]] = []
     for draw in range(DRAWS if len(labels) > FEW else DRAWS_OF_FEW):
         held, pool = np.nonzero(part == draw)[0], np.nonzero(part != draw)[0]
         order = pool[stratified(labels[pool], groups[pool], draw)]
-        sizes, scores = [], []
-        for share in SHARES:
-            learnt = beginning(order, groups, round(share * len(pool)))
-            if len(learnt) < 2 * classes and share < 1:
-                continue
-            sizes.append(len(learnt))
-            scores.append(_accuracy(features, labels, learnt, held, classes, head, setting, threads))
-        images.append(sizes)
-        accuracy.append(scores)
-    kept = min(map(len, images))
-    return Curve(
-        np.array([sizes[len(sizes) - kept :] for sizes in images]).T,
-        np.array([scores[len(scores) - kept :] for scores in accuracy]).T,
-    )
+        found = [beginning(order, groups, round(share * len(pool))) for share in SHARES]
+        due.append([(learnt, held) for learnt in found if len(learnt) >= 2 * classes and len(held)])
+    kept = min(map(len, due))
+    flat = [pair for pairs in due for pair in pairs[len(pairs) - kept :]]
 
+    def accuracy(pair: tuple[np.ndarray, np.ndarray]) -> float:
+        learnt, both = len(pair[0]), np.concatenate(pair)
+        fold = (np.arange(learnt), np.arange(learnt, len(both)))
+        problem = Problem(Matrix.of(features[both]), labels[both], classes, (fold,), np.arange(len(both)))
+        return float(FAMILIES[head].cross_validate(problem, [setting], 0)[0].accuracy)
 
-def _accuracy(
-    features: Matrix,
-    labels: np.ndarray,
-    learnt: np.ndarray,
-    held: np.ndarray,
-    classes: int,
-    head: str,
-    setting: Mapping[str, Any],
-    threads: int,
-) -> float:
-    both = np.concatenate([learnt, held])
-    fold = (np.arange(len(learnt)), np.arange(len(learnt), len(both)))
-    problem = Problem(Matrix.of(features[both]), labels[both], classes, (fold,), np.arange(len(both)), threads)
-    return float(FAMILIES[head].cross_validate(problem, [setting], 0)[0].accuracy)
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool_of:  # BLAS's own threads would wait for each other
+        scores = np.array(list(pool_of.map(accuracy, flat)))
+    images = np.array([len(learnt) for learnt, _ in flat])
+    return Curve(images.reshape(len(due), kept).T, scores.reshape(len(due), kept).T)
 
 
 def asymptote(found: Curve) -> Asymptote | None:

@@ -20,7 +20,7 @@ from .learning_curve import Asymptote, Curve, asymptote, curve
 from .section import Chart, Command, Part, Section, Table, Text
 from .sketch import readable
 
-MOST, WIDE, MOST_WIDE = 4000, 1500, 1800  # images; columns from which they are fewer, and how many then
+MOST, WIDE, MOST_WIDE = 5000, 1500, 2000  # images; columns from which they are fewer, and how many then
 _OURS, _RANDOM = "the backbone's weights", "random weights"
 _SAME = 0.005  # of accuracy
 
@@ -126,9 +126,9 @@ def _random(evidence: Evidence, best: Trial, images: _Learnt) -> tuple[tuple[Sou
     line = rows.command(evidence, best.sources, "random")
     if not line:
         why = "a network that is a file, or features that are one, have no counterpart with random weights"
-        return None, [Text(f"There is no comparison with random weights: {why}.", "missing")]
+        return None, [Text(f"There is no comparison with random weights: {why}.")]
     lacking = "The cache does not hold the same taps of this network with random weights, to compare with."
-    return None, [Text(f"{lacking} This computes them; then make the report anew:", "missing"), Command(line)]
+    return None, [Text(f"{lacking} This computes them; then make the report anew:"), Command(line)]
 
 
 def _twin(evidence: Evidence, spec: Spec) -> str | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ...extract.source import cores
 from ..matrix import Matrix
 from ..run import Record
 from . import draws, rows, thumbnails
@@ -21,7 +20,7 @@ SHOWN, LISTED, PAIRS = 12, 50, 8
 SIDE = 128
 BUDGET = 60_000  # bytes of the pictures of one gallery
 MOST = 20_000  # images that were learnt from
-_WIDTH = 512  # columns, where there are more rows
+_WIDTH = 1024  # columns, where there are more rows
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def _learnt(evidence: Evidence) -> list[Part]:
     numbers = features[some] if len(some) <= _WIDTH else sketched(features, some, _WIDTH)
     narrow = Matrix.of(numbers)
     known = len(evidence.classes)
-    probabilities = held_out(narrow, chosen.labels, groups[some], known, cores())
+    probabilities = held_out(narrow, chosen.labels, groups[some], known)
     suspects = by_confidence(chosen.labels, probabilities)
     suspects = witnessed(suspects[:LISTED], narrow, chosen.labels) + suspects[LISTED:]
     notes = [
