@@ -35,7 +35,6 @@ _SAID = {  # whatever the environment says: nothing is sent to MLflow's makers, 
 _UNLESS_SAID = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
 _AT_ONCE = 8  # trials on their way to a server, which mostly are waited for; a database writes one after the other
-_BATCH = 800  # metrics in a call; MLflow takes 1000 things
 _PAGE = 1000
 
 
@@ -179,13 +178,10 @@ class _Sweep:
     def _each(self, due: Mapping[Trial, Score], log: Callable[[Trial, Score], None], progress: Progress | None) -> None:
         """Log every trial, several at once where a server takes them; the first that fails ends it."""
         over_http = _scheme(self._client.tracking_uri) in {"http", "https"}
-        pool = ThreadPoolExecutor(_AT_ONCE if over_http else 1)
-        try:
+        with ThreadPoolExecutor(_AT_ONCE if over_http else 1) as pool:
             for count, _ in enumerate(pool.map(log, due.keys(), due.values()), 1):
                 if progress is not None:
                     progress(count, len(due))
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _log_trial(self, experiment: Any, parent: Any, trial: Trial, score: Score) -> None:
         tags = {_PARENT: parent.info.run_id, _TRIAL: trial.id}
@@ -223,8 +219,7 @@ class _Sweep:
         from mlflow.entities import Param
 
         named = [Param(name, _cut(safe(value), "MAX_PARAM_VAL_LENGTH")) for name, value in params.items()]
-        for first in range(0, max(1, len(metrics)), _BATCH):
-            self._client.log_batch(run, metrics[first : first + _BATCH], [] if first else named)
+        self._client.log_batch(run, metrics, named, synchronous=True)
 
 
 def _milliseconds(seconds: float) -> int:
