@@ -152,7 +152,7 @@ def written(folder: Path, part: Any) -> Path:
     drawn = html.drawn(part, "c1")
     block = {"id": "one", "kind": "one", "title": "One", "parts": [drawn], "sections": []}
     path = folder / "one.html"
-    path.write_bytes(html.page([block], "one", [], "0"))
+    path.write_bytes(html.page([block], "one", "", [], "0"))
     return path
 
 

@@ -31,8 +31,8 @@ def sentence(evidence: Evidence) -> str:
     groups = f" from {test['groups']} groups" if test.get("groups") else ""
     commonest = max((each["images"] for each in test["per_class"]), default=0)
     return (
-        f"{named} answers {text.percent(test['accuracy'])} of {test['images']} test images{groups} rightly (95 % interval "
-        f"{text.interval(test['accuracy_95'])}), where always naming the commonest class would get "
+        f"{named[0].upper()}{named[1:]} answers {text.percent(test['accuracy'])} of {test['images']} test images{groups} "
+        f"rightly (95 % interval {text.interval(test['accuracy_95'])}), where always naming the commonest class would get "
         f"{text.percent(commonest / test['images'])}."
     )
 
@@ -69,7 +69,7 @@ def _parts(evidence: Evidence) -> Iterator[Part]:
 def _how(evidence: Evidence, best: Trial) -> str:
     splits = evidence.splits
     depth = evidence.depth.get(best.sources[0]) if len(best.sources) == 1 else None
-    where = "" if depth is None else f" The tap lies at {depth:.0%} of the backbone's forward cost."
+    where = "" if depth is None else f" The tap lies at {text.percent(depth, 0)} of the backbone's forward cost."
     return (
         f"It was chosen by {_choosing(evidence)} among {len(evidence.scores)} trials, where it reached "
         f"{text.percent(evidence.scores[best].accuracy)}; then it was trained once on all "

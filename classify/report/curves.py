@@ -182,8 +182,9 @@ def said(curves: Mapping[str, Sequence[float]], epoch: int) -> list[Text]:
     if rise > LARGE_RISE:
         found.append(
             Text(
-                f"After it that loss rises by {rise:.0%} until epoch {last}, which is large (more than {LARGE_RISE:.0%}): "
-                "from there on the head learns its own images by heart. What it had reached before is what is used.",
+                f"After it that loss rises by {text.percent(rise, 0)} until epoch {last}, which is large (more than "
+                f"{text.percent(LARGE_RISE, 0)}): from there on the head learns its own images by heart. What it had "
+                "reached before is what is used.",
                 "warning",
             )
         )

@@ -105,7 +105,8 @@ def _parts(evidence: Evidence) -> Iterator[Part]:
     single = [each for each in found if each["depth"] is not None]
     if any(len({each["depth"] for each in single if each["line"] == line}) > 1 for line in _distinct(single, "line")):
         shown, left_out = _best_lines(single)
-        yield Chart("Accuracy by the depth of the tap, with 95 % intervals", along(shown, best), table)
+        whose = "95 % intervals" if len(_distinct(shown, "line")) <= _WHISKERS else "the chosen one's 95 % interval"
+        yield Chart(f"Accuracy by the depth of the tap, with {whose}", along(shown, best), table)
         yield from [Text(f"Of {left_out + _LINES} lines the best {_LINES} are drawn; the table has all.")] * bool(left_out)
         wide = [each for each in found if each["depth"] is None]
         if wide:
@@ -162,21 +163,30 @@ def _dots(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, A
     }
 
 
-def _heat(found: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> Iterator[Part]:
-    """Taps by heads, the cells shaded by accuracy."""
-    cells: dict[tuple[str, str, float | None], dict[str, float]] = {}
+def _heat(found: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> Iterator[Table]:
+    """Taps by heads, the cells shaded by accuracy: a table for each backbone, or one where they have a tap each."""
+    cells: dict[str, dict[tuple[str, float | None], dict[str, float]]] = {}
     for each in found:
-        cells.setdefault((each["backbone"], each["tap"], each["depth"]), {})[each["head"]] = each["accuracy"]
-    if len(cells) < 2:
-        return
+        taps = cells.setdefault(each["backbone"], {})
+        taps.setdefault((each["tap"], each["depth"]), {})[each["head"]] = each["accuracy"]
     low, high = min(each["accuracy"] for each in found), max(each["accuracy"] for each in found)
     span = (high - low) or 1.0
-    rows, shades = [], []
-    for (backbone, tap, depth), scores in cells.items():
-        rows.append([backbone, tap, None if depth is None else f"{depth:.0%}", *(scores.get(head) for head in heads)])
-        shades.append([None] * 3 + [(scores[head] - low) / span if head in scores else None for head in heads])
-    caption = "Accuracy of each head (best setting) at each tap of each backbone; the lighter the better"
-    yield Table(caption, ["backbone", "tap", "cost", *heads], rows, shades)
+    what = "accuracy of each head (best setting) at each tap; the lighter the better"
+    if all(len(taps) == 1 for taps in cells.values()):
+        alone = {
+            (f"{tap} of {name}", depth): scores for name, taps in cells.items() for (tap, depth), scores in taps.items()
+        }
+        cells = {"": alone} if len(alone) > 1 else {}
+    for backbone, taps in cells.items():
+        rows = [
+            [tap, None if depth is None else text.percent(depth, 0), *(scores.get(head) for head in heads)]
+            for (tap, depth), scores in taps.items()
+        ]
+        shades = [
+            [None, None, *((scores[head] - low) / span if head in scores else None for head in heads)]
+            for scores in taps.values()
+        ]
+        yield Table(f"{backbone}: {what}" if backbone else what.capitalize(), ["tap", "cost", *heads], rows, shades)
 
 
 def _table(found: Sequence[Mapping[str, Any]]) -> Table:

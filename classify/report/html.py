@@ -47,12 +47,15 @@ def drawn(part: Part, name: str) -> Drawn:
     return Drawn(_chart(parts, part, name), f"the chart {part.title!r}")
 
 
-def page(blocks: Sequence[Any], title: str, missing: Sequence[str], version: str) -> bytes:
-    """The page of `blocks` in UTF-8, with its style and its script inside and a policy that allows nothing else."""
+def page(blocks: Sequence[Any], title: str, about: str, missing: Sequence[str], version: str) -> bytes:
+    """The page of `blocks` in UTF-8, with its style and its script inside and a policy that allows nothing else.
+
+    title, about: what it is of, and a line below that; missing: what it lacks, a line each.
+    """
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     template = environment().get_template("page.html")
     return template.render(
-        blocks=blocks, title=title, missing=missing, version=version, style=style, script=script, hash=_hash
+        blocks=blocks, title=title, about=about, missing=missing, version=version, style=style, script=script, hash=_hash
     ).encode()
 
 

@@ -90,7 +90,7 @@ def report(paths: Sequence[Path], out: Path | None = None, cache: Path | None = 
             missing += [f"{name}: {words}" for words in evidence.missing]
             sections = list(_sections(evidence, f"run{place}-", number, missing))
             blocks.append(_Block(f"run{place}", "run", name, sections=sections))
-    page = _fitting(blocks, " and ".join(names), missing)
+    page = _fitting(blocks, " and ".join(names), "; ".join(dict.fromkeys(map(_about, found))), missing)
     publish(page, out, out.absolute().parent, 0o644, "another file with -o")
     return Reported(out, len(page), tuple(dict.fromkeys(missing)))
 
@@ -113,9 +113,16 @@ def _block(make: Callable[[], Section], instead: Section, prefix: str, number: I
     return _Block(prefix + made.id, made.id, made.title, parts)
 
 
-def _fitting(blocks: list[_Block], title: str, missing: list[str]) -> bytes:
+def _about(evidence: Evidence) -> str:
+    """What images the run is about, in a few words; "" where that is not known."""
+    used, source = evidence.data.get("used"), str(evidence.data.get("source", "")).rstrip("/")
+    what = "rows" if evidence.data.get("kind") == "features" else "images"
+    return f"{used} {what} of {source.rpartition('/')[2]} in {len(evidence.classes)} classes" if used and source else ""
+
+
+def _fitting(blocks: list[_Block], title: str, about: str, missing: list[str]) -> bytes:
     """The page, at most `LIMIT` bytes: the largest of its parts give way."""
-    while len(page := html.page(blocks, title, missing, __version__)) > LIMIT:
+    while len(page := html.page(blocks, title, about, missing, __version__)) > LIMIT:
         lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
         parts, place = max(
             ((parts, place) for parts in lists for place in range(len(parts))), key=lambda each: len(each[0][each[1]].html)

@@ -12,15 +12,15 @@ from ..trial import Source, Trial
 from .evidence import Evidence
 
 _HEADS = {
-    "logreg": "Logistic regression",
-    "svm": "A linear support vector machine",
-    "ridge": "Ridge regression",
-    "lda": "Linear discriminant analysis",
-    "knn": "Voting of the nearest neighbours",
-    "centroid": "The nearest class centroid",
-    "mlp": "A multilayer perceptron",
-    "triplet": "An embedding learnt by triplets",
-    "supcon": "An embedding learnt by supervised contrast",
+    "logreg": "logistic regression",
+    "svm": "a linear support vector machine",
+    "ridge": "ridge regression",
+    "lda": "linear discriminant analysis",
+    "knn": "voting of the nearest neighbours",
+    "centroid": "the nearest class centroid",
+    "mlp": "a multilayer perceptron",
+    "triplet": "an embedding learnt by triplets",
+    "supcon": "an embedding learnt by supervised contrast",
     "head2toe": "Head2Toe",
 }
 _COARSE = 0.08  # span of an axis from which whole percents tell its labels apart
@@ -51,7 +51,7 @@ def interval(bounds: Sequence[float] | None) -> str:
 
 
 def head(name: str) -> str:
-    """The family of heads in words."""
+    """The family of heads in words, as they stand within a sentence."""
     return _HEADS.get(name, name)
 
 
