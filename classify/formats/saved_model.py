@@ -14,6 +14,7 @@ from ...cache.errors import ModelError
 from ...extract import pixels
 from ...extract.runtime import load_keras
 from .format import MEMBER, Answer, Format, decoded, encoded
+from .quiet import silence
 
 _EXTRA = "assets.extra"  # where TensorFlow keeps what is not its own
 LABELS = "labels.txt"
@@ -50,10 +51,11 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((None, *shape), tf.uint8, name="image")])
-    archive.add_endpoint(BYTES_SIGNATURE, serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")])
-    archive.write_out(str(path), verbose=False)
-    _check(path, shape[:2])
+    with silence():
+        archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((None, *shape), tf.uint8, name="image")])
+        archive.add_endpoint(BYTES_SIGNATURE, serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")])
+        archive.write_out(str(path), verbose=False)
+        _check(path, shape[:2])
     extra = path / _EXTRA
     extra.mkdir()
     (extra / MEMBER).write_text(encoded(description), encoding="utf-8")
