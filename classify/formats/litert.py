@@ -11,8 +11,11 @@ import numpy as np
 
 from ...cache.errors import ModelError
 from ...extract.source import cores
-from .format import MEMBER, Answer, Format, decoded, encoded
+from .bias import corrected
+from .fewer_bits import LEAST, agreeing, head_kernels
+from .format import MEMBER, PRECISIONS, Answer, Format, decoded, encoded
 from .frozen import freeze
+from .litert_weights import eighths, halves
 from .quiet import silence
 
 LABELS = "labels.txt"
@@ -34,17 +37,20 @@ def answer(images):
 
 
 def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
-    """Write the model; see `format.Write`. The description and the labels are files at the end, as LiteRT keeps them."""
+    """Write the model; see `format.Write`. The description and the labels are files at the end, as LiteRT keeps them.
+
+    float16 and int8 are as in ONNX; see there.
+    """
     try:
         with silence():
-            flat = _convert(model)
+            flat, more = _converted(model, precision, calibration)
         path.write_bytes(flat)
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(MEMBER, encoded(description))
+            archive.writestr(MEMBER, encoded({**description, **more}))
             archive.writestr(LABELS, "".join(f"{name}\n" for name in map(_line, description["classes"])))
     except Exception as error:  # the converter raises anything
         path.unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written as LiteRT: {_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written as LiteRT in {precision}: {_line(error)}") from error
 
 
 def describe(path: Path) -> dict[str, Any] | None:
@@ -58,20 +64,24 @@ def describe(path: Path) -> dict[str, Any] | None:
 
 def load(path: Path) -> Answer:
     """The model's function, on all cores; raises `ModelError`."""
-    with silence():
+    try:
+        return _answer(path.read_bytes())
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be loaded: {_line(error)}") from error
+
+
+def _answer(flat: bytes) -> Answer:
+    with silence():  # it tells, in C++, what it computes with
         from ai_edge_litert.interpreter import Interpreter
 
-        try:
-            interpreter = Interpreter(str(path), num_threads=cores())
-            interpreter.allocate_tensors()
-            (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
-        except Exception as error:
-            raise ModelError(f"{path}: cannot be loaded: {_line(error)}") from error
+        interpreter = Interpreter(model_content=flat, num_threads=cores())
+        interpreter.allocate_tensors()
+        (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def answer(images: np.ndarray) -> np.ndarray:
         if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
             interpreter.resize_tensor_input(given["index"], images.shape)
-            with silence():  # it tells, in C++, what it computes with
+            with silence():
                 interpreter.allocate_tensors()
         interpreter.set_tensor(given["index"], images)
         interpreter.invoke()
@@ -80,10 +90,39 @@ def load(path: Path) -> Answer:
     return answer
 
 
-def _convert(model: Any) -> bytes:
+def _converted(model: Any, precision: str, images: np.ndarray | None) -> tuple[bytes, dict[str, str]]:
+    """The model, and what is to be said of it."""
+    if precision == "float32":
+        return _convert(model), {}
+    if precision == "float16":
+        return halves(_convert(model)), {}
+    assert images is not None
+    return _in_fewer_bits(model, images)
+
+
+def _in_fewer_bits(model: Any, images: np.ndarray) -> tuple[bytes, dict[str, str]]:
+    def whole() -> bytes:
+        with corrected(model, images):
+            return _convert(model, images)
+
+    def weights() -> bytes:
+        with corrected(model, images, LEAST):
+            return eighths(_convert(model), head_kernels(model))
+
+    flat, activations = agreeing(model, images, whole, weights, _answer)
+    return flat, {"activations": activations}
+
+
+def _convert(model: Any, images: np.ndarray | None = None) -> bytes:
+    """The model in float32, or with images in integers, as far as LiteRT has its operations in them."""
     import tensorflow
 
     converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([freeze(model)])
+    if images is not None:
+        sets = tensorflow.lite.OpsSet
+        converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+        converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8, sets.TFLITE_BUILTINS]
     return bytes(converter.convert())
 
 
@@ -92,5 +131,5 @@ def _line(text: object) -> str:
 
 
 FORMAT = Format(
-    "litert", ".tflite", ("float32",), ("ai_edge_litert",), "litert", write, describe, load, _ANSWER, True, "LiteRT"
+    "litert", ".tflite", PRECISIONS, ("ai_edge_litert",), "litert", write, describe, load, _ANSWER, True, "LiteRT"
 )  # fmt: skip

@@ -13,9 +13,12 @@ import numpy as np
 
 from ...cache.errors import ModelError
 from ...extract.source import cores
-from .format import Answer, Format, decoded, encoded
+from .bias import corrected
+from .fewer_bits import LEAST, agreeing, head_kernels
+from .format import PRECISIONS, Answer, Format, decoded, encoded
 from .frozen import freeze
 from .onnx_metadata import metadata
+from .onnx_weights import eighths, halves, integers
 from .quiet import silence
 
 OPSET = 18
@@ -31,21 +34,57 @@ def answer(images):
 
 
 def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
-    """Write the model; see `format.Write`. The description is in the metadata, as are the classes' names."""
+    """Write the model; see `format.Write`. The description is in the metadata, as are the classes' names.
+
+    float16: large constants are stored so, and computed with in float32: a processor is slower in
+    float16, and the error is twice as large where small constants are in it too. int8: see `fewer_bits.agreeing`; the
+    description then says under `activations` what they are computed in.
+    """
     replace(FORMAT, modules=("tf2onnx", "onnx")).check_installed()
     import onnx
 
     try:
         with silence():
-            proto = _convert(model)
+            proto, more = _converted(model, precision, calibration)
+        described = {**description, **more}
+        del proto.metadata_props[:]
         onnx.helper.set_model_props(
-            proto, {DESCRIPTION: encoded(description), CLASSES: json.dumps(list(description["classes"]))}
+            proto, {DESCRIPTION: encoded(described), CLASSES: json.dumps(list(description["classes"]))}
         )
         onnx.checker.check_model(proto)
         onnx.save_model(proto, path)
     except Exception as error:  # tf2onnx raises anything
         path.unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written as ONNX: {_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written as ONNX in {precision}: {_line(error)}") from error
+
+
+def _converted(model: Any, precision: str, images: np.ndarray | None) -> tuple[Any, dict[str, str]]:
+    """The model, and what is to be said of it."""
+    if precision == "float32":
+        return _convert(model), {}
+    if precision == "float16":
+        return halves(_convert(model)), {}
+    assert images is not None
+    return _in_fewer_bits(model, images)
+
+
+def _in_fewer_bits(model: Any, images: np.ndarray) -> tuple[Any, dict[str, str]]:
+    import onnx
+
+    spared = head_kernels(model)
+
+    def whole() -> bytes:
+        with corrected(model, images):
+            proto = _convert(model)
+        return bytes(integers(proto, images, spared).SerializeToString())
+
+    def weights() -> bytes:
+        with corrected(model, images, LEAST):
+            proto = _convert(model)
+        return bytes(eighths(proto, spared).SerializeToString())
+
+    file, activations = agreeing(model, images, whole, weights, _answer)
+    return onnx.load_model_from_string(file), {"activations": activations}
 
 
 def describe(path: Path) -> dict[str, Any] | None:
@@ -55,16 +94,20 @@ def describe(path: Path) -> dict[str, Any] | None:
 
 def load(path: Path) -> Answer:
     """The model's function, on all cores; raises `ModelError`. Weights outside the file are not looked for."""
+    try:
+        return _answer(path)
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be loaded: {_line(error)}") from error
+
+
+def _answer(file: Path | bytes) -> Answer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = cores(), 4
-    try:
-        with tempfile.TemporaryDirectory() as empty:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be loaded: {_line(error)}") from error
+    with tempfile.TemporaryDirectory() as empty:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images})[0])
 
 
@@ -107,6 +150,6 @@ def _line(error: BaseException) -> str:
 
 
 FORMAT = Format(
-    "onnx", ".onnx", ("float32",), ("onnxruntime",), "onnx", write, describe, load, _ANSWER, False, "ONNX Runtime",
+    "onnx", ".onnx", PRECISIONS, ("onnxruntime",), "onnx", write, describe, load, _ANSWER, False, "ONNX Runtime",
     writers=("tf2onnx", "onnx"),
 )  # fmt: skip

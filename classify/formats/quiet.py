@@ -9,43 +9,47 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-_LOGGERS = ("tensorflow", "absl", "tf2onnx", "root")
+_LOGGERS = ("", "absl", "tensorflow", "tf2onnx")
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep what is written to standard output and standard error, warned and logged meanwhile from the user.
+    """Keep from the user what is written to standard output and standard error, warned and logged meanwhile.
 
     Exceptions pass. The file descriptors belong to the process: what other threads write meanwhile is lost as well.
+    Python's `sys.stderr` stays, since TensorFlow's logger keeps for good the one that it finds at its first message.
     """
-    loggers = [logging.getLogger(None if name == "root" else name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with contextlib.ExitStack() as stack:
-        nowhere = stack.enter_context(open(os.devnull, "w"))
-        stack.enter_context(_descriptors(nowhere.fileno()))
-        stack.enter_context(contextlib.redirect_stdout(nowhere))
-        stack.enter_context(contextlib.redirect_stderr(nowhere))
-        stack.enter_context(warnings.catch_warnings())
+    loggers = {name: logging.getLogger(name) for name in _LOGGERS}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    with _descriptors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
+        for logger in loggers.values():
             logger.setLevel(logging.CRITICAL + 1)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            for name, level in levels.items():
+                loggers[name].setLevel(level)
 
 
 @contextlib.contextmanager
-def _descriptors(nowhere: int) -> Iterator[None]:
-    sys.stdout.flush()
-    sys.stderr.flush()
+def _descriptors() -> Iterator[None]:
+    _flush()
     saved = {number: os.dup(number) for number in (1, 2)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         for number in saved:
             os.dup2(nowhere, number)
         yield
     finally:
+        _flush()
         for number, copy in saved.items():
             os.dup2(copy, number)
             os.close(copy)
+        os.close(nowhere)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
