@@ -367,6 +367,14 @@ def test_a_database_that_cannot_be_opened_loses_no_run(
     assert Run.load(run.path).trials() == SCORES
 
 
+@pytest.mark.parametrize("module", ["mlflow", "mlflow.exceptions", "sqlalchemy"])
+def test_packages_that_cannot_be_imported_lose_no_run(module: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the versions that are installed do not go together."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TrackingError, match=rf"to take the run, found: .*{module}.*; the run in .* is complete"):
+        TRACKERS["mlflow"].log(run, None)
+
+
 def test_passwords_in_addresses_are_not_shown(run: Run) -> None:
     error = OSError("no answer from https://me:secret@host:5000/api\nand more")
     said = str(tracker.failed(run, "mlflow", "postgresql://me:secret@host/db", error))

@@ -50,10 +50,10 @@ def _scheme(address: str) -> str:
 
 def _log(run: Run, progress: Progress | None) -> Tracked:
     with _quiet():
-        from mlflow import MlflowClient, get_tracking_uri
-
         address = os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db"
         try:
+            from mlflow import MlflowClient, get_tracking_uri
+
             address = get_tracking_uri()
             _check_database(address)
             experiment, before = _Sweep(MlflowClient(address), run).log(progress)
@@ -72,15 +72,17 @@ def _look(address: str) -> str:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises, and a database, if there is what speaks to them: for a server there need not be."""
-    from mlflow.exceptions import MlflowException
+    """What MLflow raises, and a database, as far as they can be imported: SQLAlchemy is not needed for a server."""
+    known: list[type[Exception]] = [OSError, ImportError, ValueError, RuntimeError]
+    with contextlib.suppress(ImportError):
+        from mlflow.exceptions import MlflowException
 
-    known = (MlflowException, OSError, ImportError, ValueError, RuntimeError)
-    try:
+        known.append(MlflowException)
+    with contextlib.suppress(ImportError):
         from sqlalchemy.exc import SQLAlchemyError
-    except ImportError:
-        return known
-    return (*known, SQLAlchemyError)
+
+        known.append(SQLAlchemyError)
+    return tuple(known)
 
 
 @contextlib.contextmanager
