@@ -22,6 +22,7 @@ class Layer:
     shape: without the batch axis. cost, elements: multiply-adds, and values written, of everything needed to compute it,
     for one image.
     cut: whether nothing below is needed above it, except through it. finished: whether it ends a step of the network.
+    parameters: numbers that are learnt or counted, of everything needed to compute it; None where an older humeris wrote it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Layer:
     elements: int
     cut: bool
     finished: bool
+    parameters: int | None = None
 
 
 class Graph:
@@ -49,6 +51,7 @@ class Graph:
         self._kinds: list[str] = []
         self._finished: list[bool] = []
         self._own: list[tuple[int, int]] = []  # multiply-adds, values written
+        self._parameters: list[tuple[int, int]] = []  # which operation, and how many it has
         self._ancestors: list[int] = []  # bit sets
         self._last_use: list[int] = []
         self._producer: dict[int, int] = {}
@@ -111,6 +114,8 @@ class Graph:
         self._finished.append(_finishes(operation))
         shape = results[0].shape
         self._own.append((_multiply_adds(operation, shape), math.prod(side or 1 for side in shape)))
+        own = sum(math.prod(weight.shape) for weight in getattr(operation, "weights", []))
+        self._parameters.append((id(operation), own))
         if len(results) == 1 and shape[0] is None and None not in shape[1:]:
             self.outputs[name] = results[0]
 
@@ -120,10 +125,11 @@ class Graph:
             cut = open_until <= number
             open_until = max(open_until, self._last_use[number])
             if name in self.outputs and self._producer[id(self.outputs[name])] == number:
-                needed = [own for bit, own in enumerate(self._own) if self._ancestors[number] >> bit & 1]
-                cost, elements = (sum(column) for column in zip(*needed, strict=True))
+                needed = [bit for bit in range(len(self._own)) if self._ancestors[number] >> bit & 1]
+                cost, elements = (sum(column) for column in zip(*(self._own[bit] for bit in needed), strict=True))
+                held = sum(dict(self._parameters[bit] for bit in needed).values())  # one that is used twice counts once
                 shape = tuple(self.outputs[name].shape[1:])
-                layers.append(Layer(name, self._kinds[number], shape, cost, elements, cut, self._finished[number]))
+                layers.append(Layer(name, self._kinds[number], shape, cost, elements, cut, self._finished[number], held))
         return layers
 
 

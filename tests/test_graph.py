@@ -93,6 +93,24 @@ def test_values_written_are_counted_up_to_the_layer() -> None:
     assert layers["dense"].elements == 6 * side8 + side4 + 8 + 5
 
 
+def test_parameters_are_those_that_keras_counts_in_the_network_up_to_the_layer() -> None:
+    keras = load_keras()
+    model = residual()
+    layers = by_name(Graph(model, (16, 16), "tf"))
+    expected = {name: keras.Model(model.input, model.get_layer(name).output).count_params() for name in layers}
+    assert {name: layer.parameters for name, layer in layers.items()} == expected
+    assert expected["dense"] == model.count_params()
+
+
+def test_parameters_that_are_used_twice_count_once() -> None:
+    keras = load_keras()
+    image = keras.Input((16, 16, 3))
+    shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    twice = shared(shared(image))
+    model = keras.Model(image, keras.layers.Flatten(name="out")(twice))
+    assert by_name(Graph(model, (16, 16), "tf"))["out"].parameters == model.count_params() == 3 * 3 * 3 * 3 + 3
+
+
 def test_the_cost_of_a_branch_does_not_count_the_other() -> None:
     keras = load_keras()
     image = keras.Input((16, 16, 3))
