@@ -26,10 +26,15 @@ def section(runs: Sequence[Evidence]) -> Section:
 
 def names(runs: Sequence[Evidence]) -> list[str]:
     """What each run is called: its folder's name, or its path where another is called the same."""
-    titles = Counter(run.title for run in runs)
     paths = Counter(str(run.path) for run in runs)
-    found = [run.title if titles[run.title] == 1 else str(run.path) for run in runs]
-    return [f"{name} ({place})" if paths[name] > 1 else name for place, name in enumerate(found, start=1)]
+    places: dict[str, set[str]] = {}
+    for run in runs:
+        places.setdefault(run.title, set()).add(str(run.path))
+    found = [run.title if len(places[run.title]) == 1 else str(run.path) for run in runs]
+    return [
+        f"{name} ({number})" if paths[str(run.path)] > 1 else name
+        for number, (name, run) in enumerate(zip(found, runs, strict=True), start=1)
+    ]
 
 
 def _parts(runs: Sequence[Evidence]) -> Iterator[Part]:
