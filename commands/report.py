@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .terminal import render, reported
+from .terminal import render, reported, stages
 
 
 @reported
@@ -19,12 +19,23 @@ def report(
         typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The page.", show_default="report.html in the first run"),
     ] = None,
     cache: options.CacheFolder = None,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            envvar="HUMERIS_LATENCY", help="First measure how long the networks take up to each tap here; loads Keras."
+        ),
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
     """Write what runs found as one HTML page that needs no network."""
     from ..classify.report import page, text
 
+    if latency:
+        from ..classify.latency import measure_all
+
+        with stages(as_json or quiet) as stage:
+            measure_all(runs, stage("latency"))
     done = page.report(runs, out, cache)
     found = {"report": str(done.path), "bytes": done.bytes, "left_out": list(done.missing)}
     return render(found, as_json, quiet, text.reported)

@@ -16,6 +16,7 @@ from . import (
     answer,
     comparison,
     confusion,
+    cost,
     curves,
     depth,
     feature_map,
@@ -40,6 +41,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("suspects", "Suspected label errors and near-duplicates", suspects.section),
     ("features", "A map of the features", feature_map.section),
     ("random", "What the backbone brings", random_backbone.section),
+    ("cost", "What it costs", cost.section),
     ("leaderboard", "Leaderboard", leaderboard.section),
     ("repeat", "To repeat it", repeat.section),
 )
@@ -121,13 +123,17 @@ def _about(evidence: Evidence) -> str:
 
 
 def _fitting(blocks: list[_Block], title: str, about: str, missing: list[str]) -> bytes:
-    """The page, at most `LIMIT` bytes: the largest of its parts give way."""
+    """The page, at most `LIMIT` bytes: of its largest parts first the drawings for narrow screens give way, then they do."""
     while len(page := html.page(blocks, title, about, missing, __version__)) > LIMIT:
         lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
         parts, place = max(
             ((parts, place) for parts in lists for place in range(len(parts))), key=lambda each: len(each[0][each[1]].html)
         )
-        words = f"{parts[place].what}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
+        largest: Drawn = parts[place]
+        if largest.smaller is not None:
+            parts[place] = Drawn(largest.smaller, largest.what)
+            continue
+        words = f"{largest.what}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
         missing.append(words)
         parts[place] = html.drawn(Text(words, "missing"), "")
     return page
