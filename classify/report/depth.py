@@ -143,7 +143,7 @@ def _dots(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, A
         "scale": {"domain": ["chosen", "others"], "range": ["#d55e00", "#0072b2"]},
         "legend": {"title": None},
     }
-    y = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 230}}
+    y = {"field": "name", "type": "nominal", "sort": names, "title": None}
     axis = text.shares(each[name] for each in found for name in ("low", "high"))
     x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
     return {
@@ -174,7 +174,9 @@ def _heat(found: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> Iterator[
     what = "accuracy of each head (best setting) at each tap; the lighter the better"
     if all(len(taps) == 1 for taps in cells.values()):
         alone = {
-            (f"{tap} of {name}", depth): scores for name, taps in cells.items() for (tap, depth), scores in taps.items()
+            (tap if " + " in name else f"{tap} of {name}", depth): scores
+            for name, taps in cells.items()
+            for (tap, depth), scores in taps.items()
         }
         cells = {"": alone} if len(alone) > 1 else {}
     for backbone, taps in cells.items():

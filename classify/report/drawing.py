@@ -27,7 +27,7 @@ _TEXT = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontS
 _CONFIG: dict[str, Any] = {
     "font": "Arial, Helvetica, sans-serif",
     "background": None,
-    "padding": 4,
+    "padding": {"left": 4, "top": 4, "right": 14, "bottom": 4},
     "view": {"stroke": None},
     "axis": {
         **_TEXT,
@@ -40,7 +40,7 @@ _CONFIG: dict[str, Any] = {
         "tickOpacity": 0.4,
         "gridColor": "currentColor",
         "gridOpacity": 0.12,
-        "labelLimit": 160,
+        "labelLimit": 240,
     },
     "legend": {
         **_TEXT,
@@ -115,7 +115,7 @@ def _sized(spec: Mapping[str, Any], width: int) -> dict[str, Any]:
     config["legend"] |= {"columns": 1 if narrow else 3}
     if narrow:
         config["legend"]["labelLimit"] = NARROW - 40
-        config["axis"]["labelLimit"] = 110
+        config["axis"]["labelLimit"] = 140
     sized: dict[str, Any] = {**spec, "config": config}
     if not _COMPOSED & set(spec):
         sized = {"width": width, "height": _HEIGHT, **sized}

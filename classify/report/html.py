@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,19 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Drawn:
-    """A part as HTML. what: the part in words, for a page that has no room for it."""
+    """A part as HTML. what: the part in words, for a page that has no room for it.
+
+    smaller: the same without the drawing for narrow screens, on which the other one then is small, or None.
+    """
 
     html: str
     what: str
+    smaller: str | None = None
+
+    @property
+    def spare(self) -> int:
+        """How many characters fewer the smaller one has; 0 where there is none."""
+        return 0 if self.smaller is None else len(self.html) - len(self.smaller)
 
 
 def drawn(part: Part, name: str) -> Drawn:
@@ -44,7 +53,7 @@ def drawn(part: Part, name: str) -> Drawn:
         return Drawn(parts.gallery(part), f"the pictures of {part.title!r}")
     if isinstance(part, Table):
         return Drawn(_table(parts, part), f"the table of {part.caption!r}")
-    return Drawn(_chart(parts, part, name), f"the chart {part.title!r}")
+    return _chart(parts, part, name)
 
 
 def page(blocks: Sequence[Any], title: str, about: str, missing: Sequence[str], version: str) -> bytes:
@@ -71,11 +80,15 @@ def environment() -> Environment:
     return found
 
 
-def _chart(parts: Any, chart: Chart, name: str) -> str:
+def _chart(parts: Any, chart: Chart, name: str) -> Drawn:
     table = "" if chart.table is None else _table(parts, chart.table, inside=True)
     thumbnails = {plain(key): _webp(picture) for key, picture in (chart.thumbnails or {}).items()}
     held = json.dumps(thumbnails).replace("<", "\\u003c") if thumbnails else ""
-    return str(parts.chart(chart, draw(chart, name), table, held, is_half(chart)))
+    drawing = draw(chart, name)
+    whole, smaller = (
+        str(parts.chart(chart, each, table, held, is_half(chart))) for each in (drawing, replace(drawing, narrow=None))
+    )
+    return Drawn(whole, f"the chart {chart.title!r}", None if drawing.narrow is None else smaller)
 
 
 def _table(parts: Any, table: Table, inside: bool = False) -> str:

@@ -123,17 +123,16 @@ def _about(evidence: Evidence) -> str:
 
 
 def _fitting(blocks: list[_Block], title: str, about: str, missing: list[str]) -> bytes:
-    """The page, at most `LIMIT` bytes: of its largest parts first the drawings for narrow screens give way, then they do."""
+    """The page, at most `LIMIT` bytes: drawings for narrow screens give way first, then the largest of its parts."""
+    lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
+    places = [(parts, place) for parts in lists for place in range(len(parts))]
     while len(page := html.page(blocks, title, about, missing, __version__)) > LIMIT:
-        lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
-        parts, place = max(
-            ((parts, place) for parts in lists for place in range(len(parts))), key=lambda each: len(each[0][each[1]].html)
-        )
-        largest: Drawn = parts[place]
-        if largest.smaller is not None:
-            parts[place] = Drawn(largest.smaller, largest.what)
-            continue
-        words = f"{largest.what}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
-        missing.append(words)
-        parts[place] = html.drawn(Text(words, "missing"), "")
+        parts, place = max(places, key=lambda each: each[0][each[1]].spare)
+        if not parts[place].spare:
+            parts, place = max(places, key=lambda each: len(each[0][each[1]].html))
+            words = f"{parts[place].what}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
+            missing.append(words)
+            parts[place] = html.drawn(Text(words, "missing"), "")
+        else:
+            parts[place] = Drawn(parts[place].smaller, parts[place].what)
     return page
