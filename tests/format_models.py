@@ -1,0 +1,99 @@
+"""Small Keras models and images that the tests of file formats write and ask; their own answers are what is expected."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from humeris.classify.layers import ACTIVATIONS, WEIGHTS, Columns, Dense, Layer, Neighbours, Scale, Unit
+from humeris.classify.stack import apply
+from humeris.extract.runtime import load_keras
+
+CLASSES = ["ant", "bee's", "“fly”", "gnat,\nbig", "µ"]
+DESCRIPTION = {"classes": CLASSES, "image_size": [16, 16], "pixels": "1", "precision": "as asked"}
+SIDE, WIDTH = 16, 48
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    """Images (count, 16, 16, 3) uint8 that differ in colour, contrast and direction."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    turn, phase, fine = (random.uniform(0, most, (count, 1, 1)) for most in (np.pi, 6, 12))
+    wave = np.sin(fine * (np.cos(turn) * x + np.sin(turn) * y) + phase)[..., None]
+    colour, contrast = random.uniform(0, 255, (count, 1, 1, 3)), random.uniform(0, 120, (count, 1, 1, 1))
+    return np.clip(colour + contrast * wave, 0, 255).astype(np.uint8)
+
+
+@cache
+def network() -> tuple[Any, Any]:
+    """A small network's image, and its features (batch, 48); with depthwise and grouped convolutions and an addition."""
+    keras = load_keras()
+    layers = keras.layers
+    keras.utils.set_random_seed(1)
+    image = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    x = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu6")(x)
+    y = layers.Conv2D(128, 1, activation="relu6", bias_initializer="random_normal")(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation="relu6")(y)
+    y = layers.Conv2D(32, 1)(y)
+    x = layers.Add()([x, y])
+    x = layers.Conv2D(64, 3, groups=4, padding="same", activation="silu")(x)
+    x = layers.Conv2D(WIDTH, 3, activation="relu", bias_initializer="random_normal")(x)
+    return image, layers.GlobalAveragePooling2D()(x)
+
+
+@cache
+def features() -> np.ndarray:
+    """The features (64, 48) of some images."""
+    keras = load_keras()
+    return np.asarray(keras.Model(*network()).predict_on_batch(images(64, seed=5)))
+
+
+def numbers(*shape: int, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+def heads() -> dict[str, tuple[Layer, ...]]:
+    """A head with each kind of layer, and each activation, on standardised features."""
+    mean, deviation = features().mean(axis=0), np.maximum(features().std(axis=0), 1e-3)
+    scale = Scale(mean, 1 / deviation)
+    last = Dense(numbers(16, 5) * 0.4, numbers(5), "softmax")
+    rows = (features()[:30] - mean) / deviation
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = np.arange(30) * 7 % 5
+    found: dict[str, tuple[Layer, ...]] = {
+        name: (scale, Dense(numbers(WIDTH, 16) * 0.2, numbers(16), name), last) for name in ACTIVATIONS
+    }
+    found["scale"] = (scale, Dense(numbers(WIDTH, 5) * 0.15, numbers(5), "softmax"))
+    found["unit"] = (scale, Unit(), Dense(numbers(WIDTH, 5) * 2, numbers(5), "softmax"))
+    found["columns"] = (scale, Columns(np.arange(WIDTH)[::-3].copy()), Dense(numbers(16, 5), numbers(5), "softmax"))
+    return found | {name: (scale, Unit(), Neighbours(rows, labels, 4, name, 5)) for name in WEIGHTS}
+
+
+HEADS = [*ACTIVATIONS, "scale", "unit", "columns", *WEIGHTS]
+
+
+@cache
+def model(head: str = "scale") -> Any:
+    """The network with one of the heads."""
+    keras = load_keras()
+    image, values = network()
+    return keras.Model(image, apply(heads()[head], values), name="humeris")
+
+
+def expected(head: str, asked: np.ndarray) -> np.ndarray:
+    """What Keras answers, which varies."""
+    answers = np.asarray(model(head)(asked))
+    assert len(asked) < 8 or np.ptp(answers, axis=0).max() > 0.1
+    return answers
+
+
+@cache
+def beyond() -> Any:
+    """A model with an operation that neither format has."""
+    keras = load_keras()
+    image = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="image")
+    values = keras.ops.erfinv(keras.layers.Flatten()(keras.layers.Rescaling(1 / 256)(image)))
+    return keras.Model(image, keras.layers.Dense(5, activation="softmax", name="probabilities")(values))
