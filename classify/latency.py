@@ -70,8 +70,9 @@ def measure(run: Run, progress: Progress | None = None) -> Measured:
     """Build the backbones, cut them at the taps of the run's trials, and time each; writes `latency.json` into the run.
 
     The cut network is compiled as extraction compiles it, given random pixels, and called for about half a second; the
-    median of the calls counts. Heads are left out, which are small beside it. Of taps in several backbones the times are added. A
-    backbone that is gone, or not what it was, is left out. Imports Keras. Raises `CacheError` where the run cannot be written.
+    median of the calls counts. Heads are left out, which are small beside it. Of taps in several backbones the times are
+    added. A backbone that is gone, or not what it was, is left out. Imports Keras. Raises `CacheError` where the run cannot
+    be written.
     """
     wanted = list(dict.fromkeys(trial.sources for trial in run.trials()))
     backbones: dict[str, Backbone] = {}

@@ -158,9 +158,9 @@ def test_where_the_law_does_not_fit_no_end_is_told(curve: Curve) -> None:
 def test_curves_are_compared_in_words() -> None:
     good, bad = law(0.95, 0.4, 0.6), law(0.5, 0.2, 0.6)
     words = random_backbone.compared(good, bad, Asymptote(0.95, 0.01), Asymptote(0.5, 0.02))
-    assert "a higher start (55.0% against 30.0% with 100 images)" in words
+    assert "a higher start (55.0 % against 30.0 % with 100 images)" in words
     assert "a higher slope (11.3 against 5.6 points" in words
-    assert "a higher asymptote (95.0% ± 1.0% against 50.0% ± 2.0%)" in words
+    assert "a higher asymptote (95.0 ± 1.0 % against 50.0 ± 2.0 %)" in words
     words = random_backbone.compared(bad, good, Asymptote(0.5, 0.2), Asymptote(0.6, 0.1))
     assert "a lower start" in words
     assert "a lower slope" in words
@@ -209,7 +209,7 @@ def test_the_command_that_is_told_brings_the_comparison(
     chart = one(section, Chart)
     assert {row[0] for row in chart.table.rows} == {ours[0], random[0]}
     first = next(row for row in chart.table.rows if row[0] == ours[0])
-    assert ours[1] == f"{first[2]:.1%}"
+    assert ours[1] == f"{100 * first[2]:.1f} %"
     assert all(row[3] <= row[2] <= row[4] for row in chart.table.rows)
     svg = draw(chart, "m").wide
     assert all(f"{name}; " in svg for name in (ours[0], random[0]))
@@ -223,7 +223,11 @@ def test_a_network_with_other_settings_is_no_counterpart(evidence: Evidence, tmp
     assert evidence.best is not None
     spec = Spec.from_dict(evidence.description["specs"][evidence.best.sources[0].extraction])
     twin = replace(spec, weights="random, seed 0", weights_sha256="cd" * 32)
-    others = [replace(twin, image_size=(96, 96)), replace(twin, precision="bfloat16"), replace(twin, weights="imagenet")]
+    others = [
+        replace(twin, image_size=(96, 96)),
+        replace(twin, precision="bfloat16"),
+        replace(twin, weights="imagenet", weights_sha256="ef" * 32),
+    ]
     with Store(tmp_path / "other", write=True) as store:
         for each in others:
             store.extraction(each).create([{"name": "x", "cost": 1}])
@@ -262,7 +266,7 @@ def test_the_head_is_the_winners_or_the_best_that_is_trained_in_seconds() -> Non
     found.__dict__["ranked"] = [mlp, far]
     head, setting, why = random_backbone._head(found, mlp)
     assert (head, setting["C"]) == ("logreg", 0.01)
-    assert "faster than the winner's mlp" in why
+    assert "faster than a multilayer perceptron, the winner's head" in why
     assert not any(map(random_backbone._is_quick, ("mlp", "triplet", "supcon", "head2toe", "of another version")))
 
 

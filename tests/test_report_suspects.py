@@ -269,7 +269,7 @@ def test_near_duplicates_stand_side_by_side(evidence: Evidence) -> None:
         ("pair 1, learnt from", learnt[0].name),
     ]
     assert [bool(picture.webp) for picture in gallery.pictures] == [True] * 5 + [False]
-    assert "without them the winner's accuracy is 87.5%" in words(section, "warning")
+    assert "without them the winner's accuracy is 87.5 %" in words(section, "warning")
     assert tables(section)["Near-duplicates"].rows[1][2] == 0.8
     assert "1 of 6 pictures" in words(section, "missing")
 

@@ -72,7 +72,7 @@ def costs(evidence: Evidence, measured: Measured | None) -> list[Cost]:
         tried.setdefault(trial.sources, []).append(trial)
     layers = _layers(evidence)
     found = [_cost(evidence, trials, layers, measured) for trials in tried.values()]
-    return sorted(found, key=lambda each: (each.multiply_adds is None, each.multiply_adds or 0, each.bytes or 0))
+    return sorted(found, key=lambda each: (each.multiply_adds is None, each.multiply_adds or 0, each.depth or 0.0))
 
 
 def _cost(

@@ -14,7 +14,7 @@ from ...extract.source import cores
 from ..family import Family, module
 from ..run import Record
 from ..trial import Source, Trial
-from . import draws, rows
+from . import draws, rows, text
 from .evidence import Evidence
 from .learning_curve import Asymptote, Curve, asymptote, curve
 from .section import Chart, Command, Part, Section, Table, Text
@@ -59,10 +59,12 @@ def _parts(evidence: Evidence) -> list[Part]:
         "" if len(images.records) == images.total else f" ({len(images.records)} of them, drawn by class, to be done soon)"
     )
     ends = {name: asymptote(each) for name, each in curves.items()}
+    named = text.head(head)
     made = ", ".join(f"{name}={value}" for name, value in setting.items())
+    with_what = f" ({made})" if made else ""
     said = (
-        f"{head}{f' ({made})' if made else ''}{why} on the winner's taps, learning from ever more of the {images.total} "
-        f"images that are not in the test split{some}. Each point is the mean of {len(curves[_OURS].starts)} draws, scored "
+        f"{named[:1].upper()}{named[1:]}{with_what}{why} on the winner's taps, learning from ever more of the "
+        f"{images.total} images that are not in the test split{some}. Each point is the mean of {len(curves[_OURS].starts)} draws, scored "
         "on a fifth of these images that was held out; the band reaches from the lowest to the highest."
     )
     parts: list[Part] = [Text(said), _chart(curves, images.labels), _table(curves, ends)]
@@ -91,9 +93,9 @@ def _head(evidence: Evidence, best: Trial) -> tuple[str, Mapping[str, Any], str]
         return best.head, best.setting, ", the winner's head,"
     tried = [trial for trial in evidence.ranked if trial.sources == best.sources and _is_quick(trial.head)]
     if tried:
-        return tried[0].head, tried[0].setting, f", which is trained faster than the winner's {best.head},"
+        return tried[0].head, tried[0].setting, f", which is trained faster than {text.head(best.head)}, the winner's head,"
     (setting,) = module("logreg").settings({"C": "0.01"})
-    return "logreg", setting, f", which is trained faster than the winner's {best.head},"
+    return "logreg", setting, f", which is trained faster than {text.head(best.head)}, the winner's head,"
 
 
 def _is_quick(head: str) -> bool:
@@ -179,7 +181,7 @@ def _differs(differences: np.ndarray) -> str:
 
 
 def _mean(values: np.ndarray) -> str:
-    return f"{values.mean():.1%}"
+    return text.percent(float(values.mean()))
 
 
 def _points(values: np.ndarray) -> str:
@@ -187,7 +189,7 @@ def _points(values: np.ndarray) -> str:
 
 
 def _end(found: Asymptote | None) -> str:
-    return "cannot be told" if found is None else f"{found.accuracy:.1%} ± {found.margin:.1%}"
+    return "cannot be told" if found is None else f"{100 * found.accuracy:.1f} ± {text.percent(found.margin)}"
 
 
 def _table(curves: Mapping[str, Curve], ends: Mapping[str, Asymptote | None]) -> Table:
@@ -206,7 +208,7 @@ def _chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
     for weights, each in curves.items():
         for size, scores in zip(each.sizes.tolist(), each.accuracy, strict=True):
             low, mean, high = float(scores.min()), float(scores.mean()), float(scores.max())
-            words = f"{weights}; {size:.0f} images: {mean:.1%} ({low:.1%} to {high:.1%})"
+            words = f"{weights}; {size:.0f} images: {text.percent(mean)} ({text.interval((low, high))})"
             values.append({"images": size, "accuracy": mean, "low": low, "high": high, "weights": weights, "words": words})
             cells.append([weights, round(size), mean, low, high])
     chance = float(np.bincount(labels).max() / len(labels))
@@ -221,7 +223,7 @@ def _chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
     name: dict[str, Any] = {"field": "weights", "type": "nominal", "title": None, "scale": {"domain": list(curves)}}
     if len(curves) == 1:
         name["legend"] = None
-    floor = {"words": f"always the commonest class: {chance:.1%}", "accuracy": chance}
+    floor = {"words": f"always the commonest class: {text.percent(chance)}", "accuracy": chance}
     spec = {
         "data": {"values": values},
         "layer": [

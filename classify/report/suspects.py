@@ -10,7 +10,7 @@ import numpy as np
 
 from ..matrix import Matrix
 from ..run import Record
-from . import draws, rows, thumbnails
+from . import draws, rows, text, thumbnails
 from .evidence import Evidence
 from .label_errors import Suspect, by_confidence, held_out, witnessed
 from .section import Gallery, Part, Picture, Section, Table, Text
@@ -107,7 +107,7 @@ def _shown(evidence: Evidence, what: str, images: _Images, suspects: list[Suspec
         for each in listed
     ]
     many = f"; here are the {len(listed)} least like their label" if len(listed) < len(suspects) else ""
-    share = f"{len(suspects) / count:.1%}"
+    share = text.percent(len(suspects) / count)
     return [
         Text(" ".join([f"Of the {count} {what}, {len(suspects)} labels ({share}) are suspected{many}.", *notes])),
         *made.missing(evidence.data),
@@ -133,7 +133,7 @@ def _near_duplicates(evidence: Evidence) -> list[Part]:
         none = "No test image was found to be nearly the same as one that was learnt from"
         return [Text(f"{none}{f', {told}' if found.get('cannot_tell') else ''}.")]
     without = found.get("accuracy_without")
-    score = f"; without them the winner's accuracy is {without:.1%}" if isinstance(without, float) else ""
+    score = f"; without them the winner's accuracy is {text.percent(without)}" if isinstance(without, float) else ""
     what = f"{found.get('test_images')} test images are nearly the same as images that were learnt from{score}."
     shown = pairs[:PAIRS]
     records = {record.name: record for record in evidence.images}
