@@ -62,10 +62,11 @@ def _parts(evidence: Evidence) -> list[Part]:
     named = text.head(head)
     made = ", ".join(f"{name}={value}" for name, value in setting.items())
     with_what = f" ({made})" if made else ""
+    count = len(curves[_OURS].starts)
     said = (
         f"{named[:1].upper()}{named[1:]}{with_what}{why} on the winner's taps, learning from ever more of the "
-        f"{images.total} images that are not in the test split{some}. Each point is the mean of {len(curves[_OURS].starts)} draws, scored "
-        "on a fifth of these images that was held out; the band reaches from the lowest to the highest."
+        f"{images.total} images that are not in the test split{some}. Each point is the mean of {count} draws, scored on a "
+        "fifth of these images that was held out; the band reaches from the lowest to the highest."
     )
     parts: list[Part] = [Text(said), _chart(curves, images.labels), _table(curves, ends)]
     if other is not None:
