@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from report_runs import HOSTILE, copied, varied, wide
 
 from humeris.cache.errors import CacheError, RunError
 from humeris.classify.report import drawing, page
+from humeris.classify.report.evidence import Evidence
 from humeris.classify.report.page import report
+from humeris.classify.report.section import Section
 
 SECTIONS = ["answer", "depth", "curves", "confusion", "gallery", "suspects", "leaderboard", "repeat"]
 
@@ -46,10 +49,19 @@ def read(run: Path, out: Path, cache: Path) -> str:
     return out.read_text(encoding="utf-8")
 
 
+HEAVY = {"suspects", "features", "random", "cost"}  # sections with tests of their own
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the drawings, which take most of the time."""
+    """Without what takes most of the time: the drawings, and what learns from the features."""
     monkeypatch.setattr(drawing, "_svg", lambda spec, *_: json.dumps(spec).replace("<", "&lt;"))
+    light = [(name, title, partial(_empty, name, title) if name in HEAVY else make) for name, title, make in page._SECTIONS]
+    monkeypatch.setattr(page, "_SECTIONS", tuple(light))
+
+
+def _empty(name: str, title: str, evidence: Evidence) -> Section:
+    return Section(name, title, ())
 
 
 def section(found: Markup, name: str) -> str:
@@ -286,6 +298,17 @@ def test_a_page_is_never_larger_than_its_limit_and_says_what_gave_way(
     assert "test images rightly" in section(found, "answer")
 
 
+def test_before_anything_is_left_out_the_drawings_for_narrow_screens_give_way(
+    finished: Any, base: Path, tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "LIMIT", len(written.encode()) - 5_000)
+    done = report([varied(finished, base)], tmp_path / "page.html", finished.cache)
+    found = Markup((tmp_path / "page.html").read_text())
+    assert (done.bytes <= page.LIMIT, done.missing) == (True, ())
+    both = [len(Markup(text).all("svg")) for text in (written, (tmp_path / "page.html").read_text())]
+    assert both[0] > both[1] >= len([each for each in found.all("figure") if "chart" in each.attributes["class"]])
+
+
 def test_pages_are_far_below_two_megabytes(written: str, hostile: str) -> None:
     assert len(written.encode()) < 600_000
     assert len(hostile.encode()) < 1_200_000
@@ -364,7 +387,7 @@ def test_the_command_says_where_the_page_is_and_how_large(
     out = tmp_path / "page.html"
     done = humeris("report", finished.path, "-o", out, "--cache", finished.cache)
     assert (done.code, done.err) == (0, "")
-    assert re.fullmatch(rf"report: {re.escape(str(out))} \(\d+ kB\)\n", done.out)
+    assert re.fullmatch(rf"report: {re.escape(str(out))} \([\d.]+ kB\)\n", done.out)
     done = humeris("report", finished.path, "-o", out, "--cache", finished.cache, "--json")
     assert (done.code, done.json) == (0, {"report": str(out), "bytes": out.stat().st_size, "left_out": []})
     done = humeris("report", finished.path, "-o", out, "--cache", finished.cache, "-q")
