@@ -238,6 +238,27 @@ def test_odd_exif_is_read_as_pillow_reads_it(graph: Graph, name: str) -> None:
     same(graph, *files, saved(PICTURE, "WEBP", exif=data[6:] or b"Exif\0\0"), FILES["BMP"])
 
 
+def test_each_format_may_repeat_the_head_of_its_exif_as_often_as_in_pillow(graph: Graph) -> None:
+    """Twice in all, of which a JPEG has one already, and a PNG is taken to have one."""
+    bare = exif(6)[6:]
+    same(graph, *(with_chunk(b"eXIf", b"Exif\0\0" * heads + bare) for heads in (0, 1)), FILES["PNG"])
+    same(graph, *(saved(PICTURE, "JPEG", exif=b"Exif\0\0" * heads + bare) for heads in (1, 2)), FILES["JPEG"])
+    same(graph, *(saved(PICTURE, "WEBP", exif=b"Exif\0\0" * heads + bare) for heads in (1, 2, 3)), FILES["WEBP"])
+    for more in (with_chunk(b"eXIf", b"Exif\0\0" * 2 + bare), saved(PICTURE, "WEBP", exif=b"Exif\0\0" * 4 + bare)):
+        assert refused(graph, more) == "its EXIF has no TIFF header"
+        with pytest.raises(pixels.Refused, match="not a TIFF file"):
+            pixels.decode(more, SIZE)
+
+
+@pytest.mark.parametrize(("bit", "options"), [(8, {"exif": exif(6)}), (4, {"xmp": xmp(6)})])
+def test_metadata_that_the_header_of_a_webp_denies_is_passed_over(graph: Graph, bit: int, options: dict[str, bytes]) -> None:
+    data = bytearray(saved(PICTURE, "WEBP", **options))
+    assert data[20] & bit
+    data[20] &= ~bit
+    same(graph, bytes(data), FILES["WEBP"])
+    assert np.array_equal(*graph([bytes(data), FILES["WEBP"]]))
+
+
 def test_exif_in_two_segments(graph: Graph) -> None:
     plain, whole = FILES["JPEG"], exif(6, before=TEXT + b"\x04text")
     parts = whole[:20], b"Exif\0\0" + whole[20:]
@@ -351,6 +372,13 @@ def test_a_transparent_colour_of_pixels_that_are_there(graph: Graph) -> None:
         ).max() > 50
 
 
+def test_a_transparent_colour_of_16_bits_is_passed_over_in_grey(graph: Graph) -> None:
+    samples = np.where(np.arange(40 * 30).reshape(30, 40) % 3, 7, 60000).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 16, 0, 0, 0, 0)) + chunk(b"tRNS", b"\0\7")
+    same(graph, FILES["PNG"][:8] + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
 def test_every_colour_at_every_opacity_on_white(graph: Graph) -> None:
     colour, opacity = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
     every = np.stack([colour, 255 - colour, colour, opacity], axis=-1)
@@ -410,6 +438,12 @@ def test_the_first_frame_of_an_animation_is_taken(graph: Graph) -> None:
     same(graph, *(saved(PICTURE, form, save_all=True, append_images=others) for form in ("GIF", "PNG")))
 
 
+def test_what_follows_the_first_frame_of_a_gif_does_not_matter(graph: Graph) -> None:
+    first = FILES["GIF"][:-1]
+    follows = [b"", b"!\xf9garbage", b",garbage", bytes(300), b";garbage", FILES["GIF"]]
+    same(graph, *(first + after for after in follows))
+
+
 def small_frame() -> bytes:
     data = bytearray(FILES["GIF"])
     data[6:10] = struct.pack("<HH", 80, 60)
@@ -463,6 +497,17 @@ def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(graph: Gr
         assert refused(graph, large) == "it has more than 64,000,000 pixels"
         with pytest.raises(pixels.Refused, match="expected at most 64,000,000 pixels"):
             pixels.decode(large, SIZE)
+
+
+def test_a_webp_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_keras()
+    from humeris.classify.formats import encoded_images
+
+    assert encoded_images.MAX_WEBP_PIXELS == pixels.MAX_WEBP_PIXELS == 40_000_000
+    monkeypatch.setattr(encoded_images, "MAX_WEBP_PIXELS", 64 * 48)
+    graph = graph_of(SIZE)
+    same(graph, FILES["WEBP"], saved(drawn(64, 49), "PNG"))
+    assert refused(graph, saved(drawn(64, 49), "WEBP")) == "it has more than 3,072 pixels"
 
 
 def test_a_batch_is_of_any_size_and_any_formats(graph: Graph) -> None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from .octets import number, part, starts
 
+_EXIF = b"Exif\0\0"
 _XMP_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_PNG = b"XML:com.adobe.xmp\0"
 _ODD_TEXT = r"(?:Raw profile type exif|XML:com\.adobe\.xmp|xmp|exif|transparency)\x00\C*"
@@ -70,11 +71,11 @@ def jpeg(data: tf.Tensor) -> Jpeg:
     def read(found: Jpeg) -> tuple[Jpeg]:
         at, mark = found.at, number(data, found.at + 1, 1)
         here = starts(data, b"\xff", at)
-        bare = (mark == 0xC8) | ((mark >= 0xD0) & (mark <= 0xD9)) | ((mark >= 0xF0) & (mark <= 0xFD))
+        bare = (mark >= 0xD0) & (mark <= 0xD9)
         segment = here & (mark >= 0xC0) & (mark < 0xFF) & ~bare
         length = tf.maximum(number(data, at + 2, 2), 2)
         content = part(data, at + 4, tf.where(segment & (mark == 0xE1), length - 2, 0))
-        more = tf.where(starts(content, b"Exif\0\0"), part(content, _long(6), length), b"")
+        more = tf.where(starts(content, _EXIF), part(content, _long(len(_EXIF)), length), b"")
         xmp = tf.where(starts(content, _XMP_JPEG), part(content, _long(len(_XMP_JPEG)), length), found.xmp)
         trouble = tf.where(here & (mark > 0) & (mark < 0xC0), "it has a segment of an unknown kind", found.trouble)
         frame, scan = tf.where(segment & (mark == 0xC2), at, found.frame), segment & (mark == 0xDA)
@@ -82,7 +83,7 @@ def jpeg(data: tf.Tensor) -> Jpeg:
         exif = tf.strings.join([found.exif, more])
         return (Jpeg(tf.where(scan, at, at + step), exif, xmp, trouble, frame, scan),)
 
-    start = Jpeg(_long(2), _text(), _text(), _text(), _long(0), tf.constant(False))
+    start = Jpeg(_long(2), tf.constant(_EXIF), _text(), _text(), _long(0), tf.constant(False))
     end: Jpeg = tf.while_loop(lambda found: ~found.done & (found.at + 4 <= size), read, (start,), parallel_iterations=1)[0]
     return end
 
@@ -101,7 +102,10 @@ def png(data: tf.Tensor) -> Png:
         trouble = tf.where(odd, "it keeps metadata as text", found.trouble)
         trouble = tf.where((kind == b"tRNS") & pixels, "its transparency comes after its pixels", trouble)
         done = (kind == b"IEND") | ((kind == b"fcTL") & found.pixels)
-        exif, xmp = tf.where(kind == b"eXIf", content, found.exif), tf.where(plain, content, found.xmp)
+        exif, xmp = (
+            tf.where(kind == b"eXIf", tf.strings.join([_EXIF, content]), found.exif),
+            tf.where(plain, content, found.xmp),
+        )
         return (Png(at + length + 4, exif, xmp, trouble, found.transparent | (kind == b"tRNS"), pixels, done),)
 
     no = tf.constant(False)

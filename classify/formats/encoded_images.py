@@ -88,7 +88,7 @@ def _png(data: tf.Tensor, name: tf.Tensor) -> Decoded:
     samples = tf.cond(
         clear,
         lambda: _on_white(tf.io.decode_png(data, 4)),
-        lambda: tf.io.decode_png(data, 3),  # with 4 channels TensorFlow leaves samples of less than 8 bits as they are
+        lambda: tf.io.decode_png(data, 3),  # of 4 channels the opacity is wrong where samples have less than 8 bits
     )
     return samples, way.orientation
 
