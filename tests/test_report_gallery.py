@@ -47,7 +47,7 @@ def test_the_least_certain_are_those_with_the_smallest_margin(seed: int) -> None
 
 
 def test_rows_that_are_not_finite_are_no_answers() -> None:
-    answers, labels = probabilities(10), np.zeros(10, int)
+    answers, labels = probabilities(10), np.ones(10, int)
     answers[3, 1], answers[5] = np.nan, np.inf
     assert not {3, 5} & {*gallery.mistakes(labels, answers, 10).tolist(), *gallery.least_certain(answers, 10).tolist()}
     assert len(gallery.least_certain(answers, 10)) == 8

@@ -110,11 +110,12 @@ def test_an_image_is_not_judged_by_its_own_group() -> None:
 
 
 def test_a_class_with_one_image_does_no_harm() -> None:
-    rows, labels = blobs(60, 3)
+    rows, labels = blobs(90, 5)
     labels[labels == 2] = 0
     labels[7] = 2
-    answers = label_errors.held_out(Matrix.of(rows), labels, alone(60), 3)
+    answers = label_errors.held_out(Matrix.of(rows), labels, alone(90), 5)
     assert np.isfinite(answers).all()
+    assert answers[7, 2] == answers[7].min()  # nothing that it learnt from was of that class
 
 
 def test_neighbours_are_counted_as_scikit_learn_finds_them() -> None:
@@ -165,10 +166,11 @@ def test_each_beginning_holds_the_classes_as_the_whole_does(seed: int) -> None:
 def test_a_sample_keeps_groups_whole_and_is_the_same_each_time() -> None:
     random = np.random.default_rng(0)
     labels, groups = random.integers(0, 3, 500), random.integers(0, 90, 500)
-    rows = draws.sample(labels, groups, 100, 0)
-    assert abs(len(rows) - 100) <= 6
-    assert not set(groups[rows].tolist()) & set(np.delete(groups, rows).tolist())
-    assert (rows == draws.sample(labels, groups, 100, 0)).all()
+    for most in range(90, 110):
+        rows = draws.sample(labels, groups, most, 0)
+        assert abs(len(rows) - most) <= 6
+        assert not set(groups[rows].tolist()) & set(np.delete(groups, rows).tolist())
+    assert (rows == draws.sample(labels, groups, 109, 0)).all()
     assert (draws.sample(labels, groups, 500, 0) == np.arange(500)).all()
 
 
@@ -177,14 +179,13 @@ def test_images_without_a_group_stand_for_themselves() -> None:
 
 
 def test_a_sketch_keeps_inner_products() -> None:
-    rows = np.random.default_rng(0).normal(size=(40, 20_000)).astype(np.float32)
+    rows = np.abs(np.random.default_rng(0).normal(size=(40, 20_000))).astype(np.float32)  # as after a ReLU
     rows[20:] += 0.5 * rows[:20]
     features = Matrix.of(rows)
     short = sketch.sketched(features, np.arange(40), 2000)
     assert short.shape == (40, 2000)
     exact, found = rows @ rows.T / 20_000, short @ short.T / 20_000
-    assert np.abs(exact - found).max() < 0.12
-    assert found[:20, 20:].diagonal().min() > 0.35
+    assert np.abs(exact - found).max() < 0.15 * exact.max()
     assert (sketch.sketched(features, np.array([7, 3]), 30_000) == rows[[7, 3]]).all()
     assert sketch.readable(features, 10**9) == 5000
     assert sketch.readable(features, 100) == 100
@@ -232,6 +233,7 @@ def test_labels_that_were_changed_are_suspected_on_the_page(evidence: Evidence) 
         assert rather == name.split("/")[1]
         assert given != rather
         assert 0 <= row[3] < row[4] <= 1
+    assert [row[3] for row in learnt] == sorted(row[3] for row in learnt)
     assert all(row[6] > row[5] for row in learnt[:3])  # the neighbours' labels
     first, second = galleries(section)
     assert [picture.captions[-1] for picture in first.pictures] == [
