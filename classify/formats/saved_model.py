@@ -106,16 +106,10 @@ def load(path: Path) -> Answer:
     import tensorflow as tf
 
     try:
-        model = tf.saved_model.load(str(path))
-        serve = model.signatures[SIGNATURE]
+        serve = tf.saved_model.load(str(path)).signatures[SIGNATURE]
     except Exception as error:  # a file from anywhere: TensorFlow raises almost anything on a damaged one
         raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-
-    def answer(images: np.ndarray) -> np.ndarray:
-        assert model is not None  # its variables live as long as it does
-        return np.asarray(serve(image=tf.constant(images))["probabilities"])
-
-    return answer
+    return lambda images: np.asarray(serve(image=tf.constant(images))["probabilities"])
 
 
 FORMAT = Format(
