@@ -98,6 +98,7 @@ def test_activations_follow_the_weights_where_answers_stay(
     enough: float, activations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fewer_bits, "ENOUGH", enough)
+    monkeypatch.setattr(fewer_bits, "NEAR", 1.0)
     path, asked = tmp_path / "model.tflite", images(80)
     FORMAT.write(model(), path, DESCRIPTION, "int8", images(32, seed=1))
     described = FORMAT.describe(path)

@@ -14,7 +14,7 @@ from .format import Answer
 HALF, SHARE = 1 << 14, 64
 LEVELS = 127  # on either side of zero
 LEAST = 4096  # weights of a kernel that are worth it
-ENOUGH = 0.99  # of the calibration images, on which the classes must be those of float32
+ENOUGH, NEAR = 0.99, 0.01  # of the images have the classes of float32, and so far are probabilities on average, at most
 BATCH = 16
 _HEAD = re.compile(r"humeris_(dense|neighbours)\d+(_near)?|probabilities(_near)?")
 
@@ -51,14 +51,15 @@ def agreeing(
     images: (n, height, width, 3) uint8 that ranges were learnt from. Also returned is what the activations are computed in:
     `int8` or `float32`. A network of many thin layers, as MobileNetV2, often cannot do with 256 values of an activation.
     """
-    expected = np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in _batches(images)]).argmax(axis=1)
+    expected = np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in _batches(images)])
     try:
         file = whole()
         answer = load(file)
-        found = np.concatenate([answer(batch) for batch in _batches(images)]).argmax(axis=1)
+        found = np.concatenate([answer(batch) for batch in _batches(images)])
     except Exception:  # the quantisers know some graphs only; what follows needs none
         return weights(), "float32"
-    return (file, "int8") if (found == expected).mean() >= ENOUGH else (weights(), "float32")
+    equal, far = (found.argmax(axis=1) == expected.argmax(axis=1)).mean(), np.abs(found - expected).mean()
+    return (file, "int8") if equal >= ENOUGH and far <= NEAR else (weights(), "float32")
 
 
 def _batches(images: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,199 @@
+"""What a model is in each file format: how far its answers lie from Keras's, its size, and its latency, family by family.
+
+Each network of keras.applications gets a head on its standardised features of real photographs, with random weights, so that
+answers differ from image to image; the network's own weights are random as well, unless the family says otherwise. The file
+is written by humeris and run in a fresh process that has the format's runtime alone, as after every export; it is refused by
+the same rules. Every family runs in a process of its own, and those that --results has are not run again.
+
+Goals: every family in every format; max |dp| at most 1e-3 in float32; equal classes of 98 % in int8.
+
+    python benchmarks/exports.py --images PHOTOGRAPHS
+    python benchmarks/exports.py --images PHOTOGRAPHS --families nano,vgg16 --formats onnx,litert
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from humeris.cache.errors import HumerisError
+from humeris.classify import parity
+from humeris.classify.formats.format import Format
+from humeris.classify.formats.known import FORMATS
+from humeris.classify.head import Head
+from humeris.classify.layers import Dense, Scale
+from humeris.classify.stack import stack
+from humeris.extract import pixels
+from humeris.extract.backbone import build
+from humeris.extract.request import Request
+from humeris.extract.runtime import load_keras
+from humeris.extract.taps import Tap
+
+SIZE, CLASSES = 96, 5
+COMPARED, CALIBRATED = 128, 128  # images
+FAMILIES = [
+    "nano",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "InceptionV3",
+    "InceptionResNetV2",
+    "Xception",
+    "NASNetMobile",
+    "ResNet50",
+    "ResNet50V2",
+    "DenseNet121",
+    "VGG16",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "ConvNeXtTiny",
+]
+HEADING = f"""# Exports
+
+Written by `python benchmarks/exports.py`. Each network, with random weights (nano with its own) and images of {SIZE} pixels
+a side, has a head with random weights on its standardised last features. The answers of each file on {COMPARED} photographs,
+in a fresh process that has its runtime alone, are compared with those of Keras: the largest difference of a probability, and
+on how many images the most probable class is the same. Latency is the median of one image in a batch of its own, on all
+cores (%s).
+
+In float16 the large constants are stored so. In int8 the kernels are, and where it keeps the answers on the images that
+`humeris export` learns the ranges from, the activations too (`+`): such a file computes in integers. A file that is refused
+is one that `humeris export` would not leave, as its answers are too far from those of the run.
+
+| network | format | weights | largest difference | equal classes | MB | ms | |
+|---|---|---|---:|---:|---:|---:|---|
+"""
+
+
+def photographs(folder: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, height, width, 3) uint8 to compare answers on, and others to learn ranges from."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if len(files) < COMPARED + CALIBRATED:
+        raise SystemExit(f"{folder}: expected at least {COMPARED + CALIBRATED} images, found {len(files)}")
+    chosen = [files[row] for row in np.linspace(0, len(files) - 1, COMPARED + CALIBRATED).astype(int)]
+    shown = np.stack([pixels.decode(path.read_bytes(), size) for path in chosen])
+    return shown[::2], shown[1::2]
+
+
+def built(family: str, folder: Path) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The Keras model, and the images to compare answers on and to learn from."""
+    keras = load_keras()
+    backbone = build(Request.parse(f"{family},image_size={SIZE}", weights="drawings" if family == "nano" else "random"))
+    compared, learnt = photographs(folder, (SIZE, SIZE))
+    layer = backbone.graph.layers[-1].name
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone.graph.outputs[layer])
+    rows = keras.Model(backbone.graph.image, pooled).predict(learnt, batch_size=16, verbose=0)
+    deviation = np.maximum(rows.std(axis=0), 1e-3 * rows.std(axis=0).max())
+    width = rows.shape[1]
+    weights = np.random.default_rng(0).normal(size=(width, CLASSES)) * 2 / width**0.5
+    last = Dense(weights.astype(np.float32), np.zeros(CLASSES, np.float32), "softmax")
+    head = Head(layers=(Scale(rows.mean(axis=0), 1 / deviation), last), classes=tuple("abcde"))
+    return stack(backbone, [Tap(layer, "avg")], head), compared, learnt
+
+
+def family(name: str, folder: Path, formats: Sequence[Format]) -> list[dict[str, Any]]:
+    """The lines of the table for one network."""
+    model, compared, learnt = built(name, folder)
+    expected = model.predict(compared, batch_size=16, verbose=0)
+    lines = []
+    with tempfile.TemporaryDirectory() as place:
+        for form in formats:
+            for precision in form.precisions:
+                path = Path(place, f"model-{precision}{form.suffix}")
+                lines.append({"family": name, "format": form.name, "precision": precision})
+                try:
+                    lines[-1] |= written(form, precision, path, model, learnt, expected, compared)
+                except HumerisError as error:
+                    lines[-1]["refused"] = str(error).replace(str(path), "").strip(": ")
+    return lines
+
+
+def written(
+    form: Format, precision: str, path: Path, model: Any, learnt: np.ndarray, expected: np.ndarray, compared: np.ndarray
+) -> dict[str, Any]:
+    """The figures of one file; raises `HumerisError` where it cannot be written or run."""
+    size = list(compared.shape[1:3])
+    began = time.perf_counter()
+    description = {"classes": list("abcde"), "image_size": size, "pixels": pixels.version()}
+    form.write(model, path, description, precision, learnt if precision == "int8" else None)
+    seconds = time.perf_counter() - began
+    answers, milliseconds = parity.answers(form, path, compared)
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    found = {
+        "max_difference": float(np.abs(answers - expected).max()),
+        "agreement": float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        "bytes": sum(each.stat().st_size for each in files),
+        "milliseconds": round(milliseconds, 2),
+        "seconds_to_write": round(seconds, 1),
+        "activations": (form.describe(path) or {}).get("activations", "float32"),
+    }
+    try:
+        if precision == "int8":
+            parity.agree(expected, answers)
+        else:
+            parity.compare(expected, answers, parity.BOUND_HALF if precision == "float16" else form.bound)
+    except HumerisError:
+        found["refused"] = "refused"
+    return found
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The page, in Markdown."""
+    rows = []
+    for line in lines:
+        weights = line["precision"] + ("+" if line.get("activations") == "int8" else "")
+        cells = [line["family"], line["format"], weights]
+        if "bytes" in line:
+            cells += [f"{line['max_difference']:.1e}", f"{line['agreement']:.1%}", f"{line['bytes'] / 1e6:.2f}"]
+            cells += [f"{line['milliseconds']:.1f}"]
+        else:
+            cells += [""] * 4
+        rows.append("| " + " | ".join([*cells, line.get("refused", "").replace("|", "/")]) + " |\n")
+    return HEADING % (os.cpu_count() or 1) + "".join(rows)
+
+
+def main() -> None:
+    """Parse, run the families that are missing, write the page, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--results", type=Path, default=Path("exports.json"), help="what is known, and is not run again")
+    parser.add_argument("--out", type=Path, default=Path("docs/exports.md"))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    formats = asked.formats.split(",")
+    if asked.one:
+        print(json.dumps(family(asked.one, asked.images, [FORMATS[name] for name in formats])))
+        return
+    known: dict[str, Any] = json.loads(asked.results.read_text()) if asked.results.exists() else {}
+    for name in asked.families.split(","):
+        for form in formats:
+            key = f"{name} {form}"
+            if key not in known:
+                command = [sys.executable, __file__, "--images", asked.images, "--one", name, "--formats", form]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    raise SystemExit(f"{key}: {done.stderr.strip()[-2000:]}")
+                known[key] = json.loads(done.stdout.splitlines()[-1])
+                asked.results.write_text(json.dumps(known))
+    order = {name: place for place, name in enumerate(FAMILIES)}
+    lines = [line for lines in known.values() for line in lines]
+    lines.sort(key=lambda line: (order.get(line["family"], len(order)), list(FORMATS).index(line["format"])))
+    asked.out.write_text(table(lines))
+    print(json.dumps(lines, indent=2))
+
+
+if __name__ == "__main__":
+    main()
