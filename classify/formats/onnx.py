@@ -105,6 +105,7 @@ def _answer(file: Path | bytes) -> Answer:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = cores(), 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # images are decoded on the same cores
     with tempfile.TemporaryDirectory() as empty:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
