@@ -98,6 +98,8 @@ def test_every_image_of_a_small_run_is_a_point_with_a_picture(evidence: Evidence
     assert found[first.name]["kind"] == "test image, answered wrongly"
     assert all(found[each.name]["class"] == each.label for each in evidence.images)
     assert set(chart_of(section).thumbnails or {}) == set(found)
+    places = np.array([[each["x"], each["y"]] for each in found.values()])
+    assert together(places, np.array([each["class"] for each in found.values()])) > 0.8  # each point is its own image's
     assert "All 42 images" in words(section)
     assert "mean nothing" in words(section)
     assert words(section, "missing") == ""
