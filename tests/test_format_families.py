@@ -70,3 +70,19 @@ def test_a_family_keeps_its_answers_with_weights_in_eight_bits(
     form, path, asked = FORMATS[name], tmp_path / f"model{FORMATS[name].suffix}", pictures(20, 2)
     form.write(model, path, DESCRIPTION, "int8", pictures(8, 3))
     assert np.abs(form.load(path)(asked) - np.asarray(model(asked))).max() <= 0.1
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert"])
+def test_a_network_that_computes_in_bfloat16_is_written_in_float32(name: str, tmp_path: Path) -> None:
+    form, path, asked = FORMATS[name], tmp_path / f"model{FORMATS[name].suffix}", pictures(20, 2)
+    made = {}
+    for precision in ("float32", "bfloat16"):
+        backbone = build(Request.parse("nano,image_size=32", precision=precision))
+        layer = backbone.graph.layers[-1]
+        head = Head(layers=(Dense(numbers(layer.shape[-1], 5), numbers(5), "softmax"),), classes=tuple(CLASSES))
+        made[precision] = stack(backbone, [Tap(layer.name, "avg")], head)
+    form.write(made["bfloat16"], path, DESCRIPTION, "float32", None)
+    expected, half = (np.asarray(made[precision](asked)) for precision in ("float32", "bfloat16"))
+    assert np.abs(form.load(path)(asked) - expected).max() <= 2e-5
+    assert np.abs(half - expected).max() > 1e-4
+    assert "bfloat16" in {layer.compute_dtype for layer in made["bfloat16"].layers}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 _COMPILED = "_XlaMustCompile"
@@ -20,6 +22,23 @@ def freeze(model: Any) -> Any:
     found = _constant(traced.get_concrete_function(spec))
     definition = found.graph.as_graph_def()
     return _inlined(definition, found) if definition.library.function else found
+
+
+@contextlib.contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Meanwhile, every layer of the model computes in float32, whatever the features were made in.
+
+    Neither ONNX Runtime nor LiteRT convolves in bfloat16 on a processor.
+    """
+    layers = [layer for layer in model.layers if layer.compute_dtype != "float32"]
+    policies = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = "float32"
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
 
 
 def _constant(function: Any, *, inline: bool = False) -> Any:

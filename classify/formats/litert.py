@@ -14,7 +14,7 @@ from ...extract.source import cores
 from .bias import corrected
 from .fewer_bits import LEAST, agreeing, head_kernels
 from .format import MEMBER, PRECISIONS, Answer, Format, decoded, encoded
-from .frozen import freeze
+from .frozen import freeze, in_float32
 from .litert_weights import eighths, halves
 from .quiet import silence
 
@@ -42,15 +42,14 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
     float16 and int8 are as in ONNX; see there.
     """
     try:
-        with silence():
+        with silence(), in_float32(model):
             flat, more = _converted(model, precision, calibration)
-        path.write_bytes(flat)
-        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(MEMBER, encoded({**description, **more}))
-            archive.writestr(LABELS, "".join(f"{name}\n" for name in map(_line, description["classes"])))
     except Exception as error:  # the converter raises anything
-        path.unlink(missing_ok=True)
         raise ModelError(f"{path}: cannot be written as LiteRT in {precision}: {_line(error)}") from error
+    path.write_bytes(flat)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, encoded({**description, **more}))
+        archive.writestr(LABELS, "".join(f"{name}\n" for name in map(_line, description["classes"])))
 
 
 def describe(path: Path) -> dict[str, Any] | None:

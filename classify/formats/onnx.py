@@ -16,7 +16,7 @@ from ...extract.source import cores
 from .bias import corrected
 from .fewer_bits import LEAST, agreeing, head_kernels
 from .format import PRECISIONS, Answer, Format, decoded, encoded
-from .frozen import freeze
+from .frozen import freeze, in_float32
 from .onnx_metadata import metadata
 from .onnx_weights import eighths, halves, integers
 from .quiet import silence
@@ -36,26 +36,24 @@ def answer(images):
 def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
     """Write the model; see `format.Write`. The description is in the metadata, as are the classes' names.
 
-    float16: large constants are stored so, and computed with in float32: a processor is slower in
-    float16, and the error is twice as large where small constants are in it too. int8: see `fewer_bits.agreeing`; the
-    description then says under `activations` what they are computed in.
+    float16: large constants are stored so, and computed with in float32: a processor is slower in float16, and the error is
+    many times as large where small constants are in it too. int8: see `fewer_bits.agreeing`; the description then says under
+    `activations` what they are computed in.
     """
     replace(FORMAT, modules=("tf2onnx", "onnx")).check_installed()
     import onnx
 
     try:
-        with silence():
+        with silence(), in_float32(model):
             proto, more = _converted(model, precision, calibration)
-        described = {**description, **more}
         del proto.metadata_props[:]
-        onnx.helper.set_model_props(
-            proto, {DESCRIPTION: encoded(described), CLASSES: json.dumps(list(description["classes"]))}
-        )
+        kept = {DESCRIPTION: encoded({**description, **more}), CLASSES: json.dumps(list(description["classes"]))}
+        onnx.helper.set_model_props(proto, kept)
         onnx.checker.check_model(proto)
-        onnx.save_model(proto, path)
+        file = proto.SerializeToString()
     except Exception as error:  # tf2onnx raises anything
-        path.unlink(missing_ok=True)
         raise ModelError(f"{path}: cannot be written as ONNX in {precision}: {_line(error)}") from error
+    path.write_bytes(file)
 
 
 def _converted(model: Any, precision: str, images: np.ndarray | None) -> tuple[Any, dict[str, str]]:
