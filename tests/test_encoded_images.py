@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import resource
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -442,6 +443,17 @@ def test_what_follows_the_first_frame_of_a_gif_does_not_matter(graph: Graph) -> 
     first = FILES["GIF"][:-1]
     follows = [b"", b"!\xf9garbage", b",garbage", bytes(300), b";garbage", FILES["GIF"]]
     same(graph, *(first + after for after in follows))
+
+
+def test_later_frames_of_a_gif_take_no_memory(graph: Graph) -> None:
+    """400 frames of a pixel each, on a canvas that TensorFlow would draw anew for every one of them: 2.7 GB."""
+    canvas = Image.new("L", (1500, 1500), 77)
+    canvas.paste(200, (0, 0, 700, 900))
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
+    data = saved(canvas, "GIF")[:-1] + 400 * frame + b";"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    same(graph, data, FILES["GIF"])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
 
 def small_frame() -> bytes:
