@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -259,8 +260,8 @@ def _with_confusion(evidence: Evidence, counts: list[list[int]]) -> dict[str, An
 
 
 def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: Evidence) -> None:
-    section = confusion.section(evidence)
-    counts = np.array(evidence.test["confusion"])
+    counts = np.array([[5, 2, 0], [4, 1, 1], [0, 3, 6]])
+    section = confusion.section(replace(evidence, description=_with_confusion(evidence, counts.tolist())))
     values = charts(section)[0].spec["data"]["values"]
     assert len(values) == (counts > 0).sum()
     for value in values:
@@ -390,6 +391,17 @@ def test_a_drawing_never_fetches_its_data() -> None:
     spec = {"data": {"url": "http://127.0.0.1:9/data.json"}, "mark": "point", "encoding": {"x": {"field": "a"}}}
     with pytest.raises(ValueError, match="not allowed"):
         drawing.draw(Chart("t", spec), "c")
+
+
+def test_what_drawings_refer_to_by_id_is_their_own() -> None:
+    mark = {"type": "point", "clip": True}
+    spec = {"data": {"values": [{"a": 1}]}, "mark": mark, "encoding": {"x": {"field": "a", "type": "quantitative"}}}
+    both = [drawing.draw(Chart("t", spec), name) for name in ("c1", "c2")]
+    texts = [text for found in both for text in (found.wide, found.narrow or "")]
+    ids = [re.findall(r'\bid="([^"]+)"', text) for text in texts]
+    assert all(len(found) == 1 for found in ids)
+    assert len({name for found in ids for name in found}) == 4
+    assert [re.findall(r"url\(#([^)]+)\)", text) for text in texts] == ids
 
 
 def test_ranked_is_what_the_evidence_ranks_by(evidence: Evidence) -> None:
