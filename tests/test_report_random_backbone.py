@@ -119,7 +119,7 @@ def law(end: float, rise: float, power: float, noise: float = 0.0, seed: int = 0
     return Curve(images, end - rise * (images / 100) ** -power + noise * random.normal(size=images.shape))
 
 
-@pytest.mark.parametrize(("end", "rise", "power"), [(0.93, 0.3, 0.7), (0.7, 0.4, 0.4), (0.995, 0.1, 1.0)])
+@pytest.mark.parametrize(("end", "rise", "power"), [(0.93, 0.3, 0.7), (0.7, 0.4, 0.4), (0.995, 0.1, 1.0), (0.8, 0.3, 2.8)])
 def test_the_end_of_a_power_law_is_found(end: float, rise: float, power: float) -> None:
     found = learning_curve.asymptote(law(end, rise, power))
     assert found is not None

@@ -256,7 +256,7 @@ def _chart(evidence: Evidence, found: Sequence[Cost], price: Sequence[float], wh
         [_named(each.sources), cost, each.accuracy, place in kept]
         for place, (cost, each) in enumerate(zip(price, found, strict=True))
     ]
-    title = f"Accuracy and {what.split(' for ')[0]}; the line is the front"
+    title = f"Accuracy against {'time' if 'seconds' in what else 'multiply-adds'}; the line is the front"
     table = Table(title, ["taps", what, "accuracy", "on the front"], cells, digits=4, sortable=True)
     return Chart(title, {"data": {"values": values}, "layer": [line, points]}, table)
 

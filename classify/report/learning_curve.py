@@ -130,6 +130,6 @@ def asymptote(found: Curve) -> Asymptote | None:
     of_fit = float(np.sqrt(spread[0, 0])) * t.ppf(0.975, len(sizes) - 3)
     of_draws = float(levels.std(ddof=1) / np.sqrt(len(levels))) * t.ppf(0.975, len(levels) - 1)
     margin = float(np.hypot(of_fit, of_draws))
-    if b < 1e-3 or not 0.06 < c < 2.9 or explained < _FITS or not margin <= _KNOWN:
+    if b < 1e-3 or explained < _FITS or not margin <= _KNOWN:
         return None
     return Asymptote(float(a), margin)
