@@ -20,6 +20,7 @@ _HEIGHT, _LEAST = 360, 240
 _TWICE = 150_000  # characters of a wide drawing up to which a narrow one is worth its bytes
 _POINTS = {"point", "circle", "square"}
 _COMPOSED = {"hconcat", "vconcat", "concat", "facet", "repeat"}
+_ID = re.compile(r'\b(id="|url\(#)((?:clip|gradient|pattern)_?[0-9]+)')
 # Okabe and Ito's colours, which the colour-blind tell apart; without black and yellow, of which one of the themes shows
 # nothing. page.css makes them a little darker on white and lighter on black, by these very values.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c", "#7a5195")
@@ -128,7 +129,8 @@ def _svg(spec: Mapping[str, Any], name: str, title: str) -> str:
     import vl_convert
 
     drawn: str = vl_convert.vegalite_to_svg(dict(spec), allowed_base_urls=[])
-    drawn = re.sub(r'\b(id="|url\(#)(?=[a-z]+[0-9_])', rf"\g<1>{name}-", drawn)  # which count from 0 in every drawing
+    known: dict[str, str] = {}  # ids that count on from drawing to drawing, in the order in which they are met in this one
+    drawn = _ID.sub(lambda found: found[1] + known.setdefault(found[2], f"{name}{len(known)}"), drawn)
     head = f'<svg role="graphics-document" aria-label="{_attribute(title)}" '
     return drawn.replace("<svg ", head, 1).replace(' xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"', "", 1)
 
