@@ -488,6 +488,7 @@ def denied() -> bytes:
         ),
         (small_frame(), "its first frame does not fill it"),
         (FILES["GIF"][:-200], "it is cut short"),
+        (b"GIF88a" + FILES["GIF"][6:], "it is of an unknown version"),
         (saved(PICTURE.convert("L"), "BMP"), "it is a BMP of other than 24 plain bits"),
         (saved(drawn(9, 9, 4), "BMP"), "it is a BMP of other than 24 plain bits"),
         (b"", "it is no JPEG, PNG, GIF, WebP or BMP"),

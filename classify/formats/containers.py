@@ -102,10 +102,8 @@ def png(data: tf.Tensor) -> Png:
         trouble = tf.where(odd, "it keeps metadata as text", found.trouble)
         trouble = tf.where((kind == b"tRNS") & pixels, "its transparency comes after its pixels", trouble)
         done = (kind == b"IEND") | ((kind == b"fcTL") & found.pixels)
-        exif, xmp = (
-            tf.where(kind == b"eXIf", tf.strings.join([_EXIF, content]), found.exif),
-            tf.where(plain, content, found.xmp),
-        )
+        exif = tf.where(kind == b"eXIf", tf.strings.join([_EXIF, content]), found.exif)
+        xmp = tf.where(plain, content, found.xmp)
         return (Png(at + length + 4, exif, xmp, trouble, found.transparent | (kind == b"tRNS"), pixels, done),)
 
     no = tf.constant(False)
@@ -158,7 +156,8 @@ def gif(data: tf.Tensor) -> Gif:
         return (tf.cond(found.within, lambda: read_within(found), lambda: read_block(found)),)
 
     no = tf.constant(False)
-    start = Gif(13 + _palette(number(data, 10, 1)), _text(), no, no, no)
+    known = starts(data, b"GIF87a") | starts(data, b"GIF89a")
+    start = Gif(13 + _palette(number(data, 10, 1)), tf.where(known, "", "it is of an unknown version"), no, no, no)
     end: Gif = tf.while_loop(lambda found: ~found.done & (found.at < size), read, (start,), parallel_iterations=1)[0]
     return end._replace(trouble=tf.where(end.done & end.image, end.trouble, "it is cut short"))
 
