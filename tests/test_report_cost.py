@@ -100,6 +100,12 @@ def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: Evidence)
     assert found.depth is None
 
 
+def test_of_one_set_of_taps_there_is_no_front_to_speak_of(evidence: Evidence) -> None:
+    scores = {trial: score for trial, score in evidence.scores.items() if trial.sources[0].layer == "block5_out"}
+    assert "one set of taps only" in words(cost.section(replace(evidence, scores=scores)))
+    assert "2 of 2 sets of taps" in words(cost.section(evidence)) or "1 of 2 sets" in words(cost.section(evidence))
+
+
 def test_without_a_measurement_multiply_adds_are_drawn_and_the_command_is_told(evidence: Evidence) -> None:
     section = cost.section(evidence)
     (chart,) = some(section, Chart)
@@ -181,7 +187,7 @@ def test_only_what_was_measured_is_drawn_by_time(evidence: Evidence) -> None:
     section = cost.section(evidence)
     (chart,) = some(section, Chart)
     assert [value["cost"] for value in chart.spec["data"]["values"]] == [2.0]
-    assert "1 sets of taps were not measured: my.keras: gone" in words(section)
+    assert "Not measured, of 1 more: my.keras: gone" in words(section)
     assert "on gpu:0 with 3 processor threads" in words(section)
     assert [row[7] for row in some(section, Table)[0].rows] == [2.0, None]
 
@@ -227,6 +233,15 @@ def test_without_the_cache_the_page_says_which_command_brings_it_back(
     assert some(section, Command)[0].line.startswith("humeris extract ")
     (table,) = some(section, Table)
     assert [row[3] for row in table.rows] == [evidence.depth[each] for each in sorted(evidence.depth, key=str)]
+
+
+@pytest.mark.parametrize("architecture", ["keras.applications.VGG16()", ""])
+def test_a_file_of_features_does_not_say_what_its_network_costs(evidence: Evidence, architecture: str) -> None:
+    specs = {name: {**spec, "architecture": architecture} for name, spec in evidence.description["specs"].items()}
+    described = {**evidence.description, "data": {**evidence.data, "kind": "features"}, "specs": specs}
+    section = cost.section(replace(evidence, description=described, store=None))
+    assert "A file of features does not say" in words(section)
+    assert [part.line.endswith("--latency") for part in some(section, Command)] == ([True] if architecture else [])
 
 
 def test_of_a_run_without_trials_there_is_nothing_to_say(evidence: Evidence) -> None:

@@ -169,7 +169,8 @@ def test_curves_are_compared_in_words() -> None:
     assert "no clearly different start" in words
     assert "cannot be compared" in words
     mixed = Curve(good.images, good.accuracy + np.array([-0.1, 0.05, 0.1]))
-    assert "no clearly different start" in random_backbone.compared(good, mixed, None, None)
+    for pair in ((good, mixed), (mixed, good)):
+        assert "no clearly different start" in random_backbone.compared(*pair, None, None)
 
 
 @pytest.fixture

@@ -299,6 +299,20 @@ def test_without_the_cache_the_command_that_fills_it_is_told(evidence: Evidence,
         assert "Suspected labels of test images" in tables(section) or "no label is suspected" in words(section, "words")
 
 
+@pytest.mark.parametrize(
+    ("kind", "file", "expected"),
+    [("features", "", "Put the file of features back"), ("splits", "/nowhere/my.keras", "Put the file of the network")],
+)
+def test_where_no_command_brings_the_features_back_the_page_says_what_does(
+    evidence: Evidence, kind: str, file: str, expected: str
+) -> None:
+    specs = {name: {**spec, "file": file} for name, spec in evidence.description["specs"].items()}
+    described = {**evidence.description, "data": {**evidence.data, "kind": kind, "root": "/nowhere"}, "specs": specs}
+    section = suspects.section(replace(evidence, description=described, store=None))
+    assert expected in words(section, "missing")
+    assert not [part for part in section.parts if isinstance(part, Command)]
+
+
 def test_rows_that_the_cache_lacks_are_counted(evidence: Evidence) -> None:
     images = tuple(replace(each, digest=b"\1" * 32) if each.name.endswith("03.png") else each for each in evidence.images)
     assert "3 of 24 images have no row at nano" in words(suspects.section(replace(evidence, images=images)), "missing")

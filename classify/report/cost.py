@@ -156,6 +156,8 @@ def _parts(evidence: Evidence) -> list[Part]:
 
 def _front_words(evidence: Evidence, found: Sequence[Cost], price: Sequence[float]) -> str:
     kept = front([(cost, each.accuracy) for cost, each in zip(price, found, strict=True)])
+    if len(found) == 1:
+        return "Heads were tried on one set of taps only: more of them, or another backbone, show what accuracy costs."
     best = evidence.best
     chosen = next((place for place, each in enumerate(found) if best is not None and each.sources == best.sources), None)
     words = (
@@ -177,7 +179,7 @@ def _front_words(evidence: Evidence, found: Sequence[Cost], price: Sequence[floa
 
 
 def _how_timed(measured: Measured, others: int) -> str:
-    lacking = f" {others} sets of taps were not measured: {'; '.join(measured.left_out)}" if others else ""
+    lacking = f" Not measured, of {others} more: {'; '.join(measured.left_out)}" if others else ""
     return (
         f"The network cut at the taps, compiled, on {measured.device} with {measured.threads} processor threads: the median "
         f"of repeated calls, decoding and the head left out.{lacking}"
@@ -194,6 +196,11 @@ def _not_timed(evidence: Evidence, found: Sequence[Cost]) -> list[Part]:
 
 
 def _unknown(evidence: Evidence) -> list[Part]:
+    if evidence.data.get("kind") == "features":
+        known = any(spec.get("architecture") for spec in _specs(evidence).values())
+        why = "A file of features does not say what its network costs"
+        measured: list[Part] = [Text(f"{why}. This measures it:"), Command(_again(evidence))]
+        return measured if known else [Text(f"{why}, nor which network it is.")]
     best = evidence.best
     line = rows.command(evidence, best.sources) if best else ""
     why = "What the taps cost is not known, because the cache that says so is gone or holds other features."

@@ -39,14 +39,14 @@ def matrix(evidence: Evidence, records: Sequence[Record], taps: tuple[Source, ..
     stored = evidence.features(taps)
     again = command(evidence, taps)
     if stored is None:
-        raise Lacking(f"The features at {_names(taps)} are not in the cache (any more).{_how(again)}", again)
+        raise Lacking(f"The features at {_names(taps)} are not in the cache (any more).{_how(evidence, again)}", again)
     lacking = np.zeros(len(keys), bool)
     for each in stored:
         there: Any = each
         lacking |= there.missing(keys)
     if lacking.any():
         what = f"{int(lacking.sum())} of {len(keys)} images have no row at {_names(taps)} in the cache (any more)."
-        raise Lacking(f"{what}{_how(again)}", again)
+        raise Lacking(f"{what}{_how(evidence, again)}", again)
     try:
         return sources.matrix(stored, keys).streamed()
     except HumerisError as error:
@@ -81,5 +81,9 @@ def _names(taps: Sequence[Source]) -> str:
     return " + ".join(map(str, taps))
 
 
-def _how(again: str) -> str:
-    return " This brings them:" if again else " Put the file of features back where it was."
+def _how(evidence: Evidence, again: str) -> str:
+    if again:
+        return " This brings them:"
+    if evidence.data.get("kind") == "features":
+        return " Put the file of features back where it was."
+    return " Put the file of the network, or of how it was asked for in run.json, back where it was, and extract again."
