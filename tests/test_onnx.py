@@ -107,6 +107,10 @@ def test_activations_follow_the_weights_where_answers_stay(
     assert described is not None
     assert described["activations"] == activations
     assert ("QuantizeLinear" in kinds(path)) == (activations == "int8")
+    shapes = {each.name: list(each.dims) for each in proto_of(path).graph.initializer}
+    factors = {name: shape for name, shape in shapes.items() if name.endswith("_factors")}
+    assert bool(factors) == (activations == "float32")
+    assert all(shape == [shapes[name.replace("_factors", "_stored")][0], 1, 1, 1] for name, shape in factors.items())
     assert np.abs(FORMAT.load(path)(asked) - expected("scale", asked)).mean() <= (0.05 if activations == "int8" else 0.002)
 
 
