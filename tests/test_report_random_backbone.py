@@ -239,9 +239,14 @@ def test_a_network_with_other_settings_is_no_counterpart(evidence: Evidence, tmp
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [({"weights": "random, seed 0"}, "has random weights"), ({"file": "/nowhere/my.keras"}, "no counterpart")],
+    [
+        ({"weights": "random, seed 0"}, "has random weights"),
+        ({"file": "/nowhere/my.keras"}, "no counterpart"),
+        ({"file": "my.keras"}, "no counterpart"),
+    ],
 )
 def test_some_backbones_have_nothing_to_be_compared_with(evidence: Evidence, change: dict[str, str], expected: str) -> None:
+    Path("my.keras").write_bytes(b"a network of the user's")
     specs = {name: {**spec, **change} for name, spec in evidence.description["specs"].items()}
     section = random_backbone.section(replace(evidence, description={**evidence.description, "specs": specs}))
     assert expected in words(section) + words(section, "missing")
