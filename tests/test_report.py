@@ -171,6 +171,15 @@ def test_ids_in_drawings_differ_and_are_found_where_they_are_meant(written: str)
     assert len(there) == len(set(there))
 
 
+def test_nothing_is_drawn_in_black_or_white_which_one_of_the_themes_would_swallow(written: str, hostile: str) -> None:
+    for text in (written, hostile):
+        for each in Markup(text).elements:
+            if "svg" in each.parents:
+                assert {each.attributes.get("fill"), each.attributes.get("stroke")}.isdisjoint(
+                    {"black", "white", "#000", "#fff", "#000000", "#ffffff"}
+                )
+
+
 def test_the_same_run_gives_the_same_page_byte_for_byte(finished: Any, tmp_path: Path) -> None:
     first, second = (read(finished.path, tmp_path / f"{number}.html", finished.cache) for number in (1, 2))
     assert first == second

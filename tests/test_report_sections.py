@@ -301,7 +301,9 @@ def test_the_leaderboard_is_in_the_order_of_the_run_and_says_how_many_more_there
     assert [row[-1] for row in table.rows] == [row["trial"] for row in listed]
     assert [f"{row[1]:.5f}" for row in table.rows] == [row["accuracy"] for row in listed]
     assert table.sortable
-    assert "leaderboard.csv" not in words(leaderboard.section(evidence))
+    assert "more are in" not in words(leaderboard.section(evidence))
+    assert {row[3] for row in table.rows if row[2] == "mlp"} == {"hidden=16"}  # one setting, of which the first option
+    assert {row[3] for row in table.rows if row[2] == "logreg"} == {"C=0.001", "C=0.1", "C=10.0"}
     many = {
         Trial(trial.sources, trial.head, {"C": number + 1}): score
         for number in range(210)

@@ -38,9 +38,7 @@ def sentence(evidence: Evidence) -> str:
 
 
 def _named(evidence: Evidence, trial: Trial) -> str:
-    others = [each.setting for each in evidence.scores if each.head == trial.head]
-    varied = [name for name in trial.setting if len({str(each.get(name)) for each in others}) > 1]
-    words = text.setting(trial, varied or list(trial.setting)[:1])
+    words = text.setting(trial, text.varied(evidence, trial.head))
     return f"{text.head(trial.head)}{f' ({words})' if words else ''} on {text.taps(trial.sources)}"
 
 

@@ -17,7 +17,7 @@ from .section import Chart
 WIDE, NARROW = 780, 340  # pixels of a chart, legends and axes included
 HALF = 420  # up to which two charts stand side by side, and one is as good on a narrow screen
 _HEIGHT, _LEAST = 360, 240
-_TWICE = 150_000  # characters of a wide drawing up to which a narrow one is worth its bytes
+_TWICE = 400_000  # characters of a wide drawing up to which a narrow one is worth its bytes
 _POINTS = {"point", "circle", "square"}
 _COMPOSED = {"hconcat", "vconcat", "concat", "facet", "repeat"}
 _ID = re.compile(r'\b(id="|url\(#)((?:clip|gradient|pattern)_?[0-9]+)')
@@ -49,6 +49,8 @@ _CONFIG: dict[str, Any] = {
         "orient": "top",
         "symbolSize": 80,
         "symbolOpacity": 1,
+        "symbolBaseFillColor": "currentColor",
+        "symbolBaseStrokeColor": "currentColor",
         "labelLimit": 280,
         "rowPadding": 5,
         "columnPadding": 28,

@@ -79,6 +79,13 @@ def setting(trial: Trial, varied: Sequence[str] = ()) -> str:
     return ", ".join(f"{name}={value}" for name, value in trial.setting.items() if not varied or name in varied)
 
 
+def varied(evidence: Evidence, name: str) -> list[str]:
+    """The options in which the trials of a family of heads differ, else its first."""
+    settings = [trial.setting for trial in evidence.scores if trial.head == name]
+    options = list(settings[0]) if settings else []
+    return [option for option in options if len({str(each.get(option)) for each in settings}) > 1] or options[:1]
+
+
 def command(evidence: Evidence, *words: object) -> str:
     """A command of humeris's on the run, with the cache that was given."""
     store = evidence.store
