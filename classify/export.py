@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import secrets
+import shlex
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..cache.errors import ModelError
+from ..cache.errors import HumerisError, ModelError
 from ..cache.files import make_folder, publish, write_errors
 from ..cache.shard import as_keys
 from ..cache.spec import Spec
@@ -26,11 +30,10 @@ from ..extract.taps import Tap
 from . import parity, provenance, samples, sources
 from .candidates import Shelf
 from .exported import Exported
-from .formats.format import MEMBER as MEMBER
 from .formats.format import PRECISIONS, Format
 from .formats.known import of_name
 from .head import Head
-from .model_card import card
+from .model_card import card, is_card
 from .run import Record, Run
 from .stack import stack
 from .training import problem, train
@@ -40,6 +43,7 @@ from .views import Views
 CHECKED, CHECKED_INT8 = 64, 256
 CALIBRATED = 128  # images that the ranges of activations are learnt from
 _INSTEAD = "another place with -o"
+_STALE_SECONDS = 24 * 3600
 
 
 def export(
@@ -64,10 +68,16 @@ def export(
     out = Path(out)
     kind = of_name(out, form)
     _check_asked(kind, out, precision)
+    _clear_stale(out, kind.suffix)
     chosen, score = run.trial(trial)
     records = run.images()
     specs = _specs(run, chosen)
     data = run.description["data"]
+    if requests and not any(_names(request, spec) for request in requests for spec in specs.values()):
+        raise ModelError(
+            f"-b {requests[0].title}: expected to be told where {', '.join(spec.title for spec in specs.values())} is now, "
+            "found another network; leave -b out"
+        )
     shelf = FeatureFile(data["root"]) if data["kind"] == "features" else store
     head = run.head(chosen) or _train(run, shelf, chosen, score, records)
     size = specs[chosen.sources[0].extraction].image_size
@@ -78,19 +88,21 @@ def export(
     make_folder(out.absolute().parent, _INSTEAD)
     draft = out.with_name(f".{out.stem}-{secrets.token_hex(4)}{kind.suffix}")
     try:
-        with write_errors(out, _INSTEAD):
-            kind.write(model, draft, _description(run, chosen, specs, head, precision), precision, ranges)
+        _write(kind, model, draft, out, _description(run, chosen, specs, head, precision), precision, ranges)
         checked, milliseconds = _check(draft, kind, precision, run, shelf, chosen, records, head, size)
+        activations = str((kind.describe(draft) or {}).get("activations", ""))
         with write_errors(out, _INSTEAD):
             _publish(draft, out)
     finally:
         _remove(draft)
-    beside = out.with_name(f"{out.name}.md")
+    sha256 = provenance.digest(out)
+    known = provenance.remember(store, sha256) or not kind.runs_code
     done = Exported(
-        out, beside, kind, precision, chosen, checked, milliseconds, _bytes(out), provenance.remember(store, out)
+        out, _beside(out), kind, precision, activations, chosen, checked, milliseconds, _bytes(out), sha256, known
     )  # fmt: skip
-    text = card(done, run, score, records, list(specs.values()), command)
-    publish(text.encode("utf-8", "replace"), beside, out.absolute().parent, 0o644, _INSTEAD)
+    said = command or _command(run, store, done)
+    text = card(done, run, score, records, list(specs.values()), said)
+    publish(text.encode("utf-8", "replace"), done.card, out.absolute().parent, 0o644, _INSTEAD)
     return done
 
 
@@ -101,8 +113,15 @@ def _check_asked(kind: Format, out: Path, precision: str) -> None:
     if precision not in kind.precisions:
         raise ModelError(f"format {kind.name}: expected precision {' or '.join(kind.precisions)}, found {precision}")
     kind.check_installed(write=True)
-    if out.exists() and out.is_dir() and (kind.suffix or kind.describe(out) is None):
+    if not out.name:
+        raise ModelError(f"{out}: expected the name of a model, found none; give {_INSTEAD}")
+    if out.is_dir() and (kind.suffix or kind.describe(out) is None):
         raise ModelError(f"{out}: expected a place for the model, found a folder that is no exported model; give {_INSTEAD}")
+    if out.exists() and not out.is_dir() and not kind.suffix:
+        raise ModelError(f"{out}: expected a place for a folder, found a file; give {_INSTEAD}")
+    beside = _beside(out)
+    if beside.exists() and not (beside.is_file() and is_card(beside.read_bytes())):
+        raise ModelError(f"{beside}: expected a place for the model card, found something else; give {_INSTEAD}")
 
 
 def _specs(run: Run, trial: Trial) -> dict[str, Spec]:
@@ -136,13 +155,14 @@ def _train(run: Run, store: Shelf, trial: Trial, score: Score, records: Sequence
     return head
 
 
+def _names(request: Request, spec: Spec) -> bool:
+    """Whether a request is for the network of a spec: for a file any file, as it may have been renamed."""
+    return (request.file is None) == (not spec.file) and (request.file is not None or request.name == spec.backbone)
+
+
 def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
     """The very network that the features were made with; raises `ModelError` when it is another one by now."""
-    named = [
-        request
-        for request in requests
-        if (request.file is None) == (not spec.file) and (request.file is not None or request.name == spec.backbone)
-    ]
+    named = [request for request in requests if _names(request, spec)]
     for request in named or [Request.of(spec)]:
         built = build(replace(request, precision=spec.precision, image_size=request.image_size or spec.image_size))
         if built.spec.digest == spec.digest:
@@ -202,6 +222,43 @@ def _description(run: Run, trial: Trial, specs: dict[str, Spec], head: Head, pre
     }
 
 
+def _write(
+    kind: Format,
+    model: Any,
+    draft: Path,
+    out: Path,
+    description: Mapping[str, Any],
+    precision: str,
+    ranges: np.ndarray | None,
+) -> None:
+    """Write the draft; raises `ModelError` where the format cannot hold the model, and as `write_errors` says."""
+    try:
+        with write_errors(out, _INSTEAD):
+            kind.write(model, draft, description, precision, ranges)
+    except HumerisError:
+        raise
+    except Exception as error:  # converters have types of their own, also for a full disk
+        raise ModelError(f"{out}: cannot be written as {kind.name}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}.md")
+
+
+def _command(run: Run, store: Store, done: Exported) -> str:
+    """The command that makes the same model."""
+    words = ["humeris", "export", run.path, "-o", done.path, "-f", done.format.name, "--precision", done.precision]
+    return shlex.join(map(str, [*words, "--trial", done.trial.id, "--cache", store.path]))
+
+
+def _clear_stale(out: Path, suffix: str) -> None:
+    """Remove the drafts of this model that killed processes left more than a day ago."""
+    for draft in out.absolute().parent.glob(f".{glob.escape(out.stem)}-????????{glob.escape(suffix)}"):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.lstat().st_mtime > _STALE_SECONDS:
+                _remove(draft)
+
+
 def _publish(draft: Path, out: Path) -> None:
     """Give the model its name. A folder cannot take another's place in one step: the older one is set aside meanwhile."""
     if not draft.is_dir() or not out.exists():
@@ -218,7 +275,7 @@ def _publish(draft: Path, out: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -31,7 +31,12 @@ _PREPROCESSING = {
 }
 
 
-def card(done: Exported, run: Run, score: Score, records: Sequence[Record], specs: Sequence[Spec], command: str = "") -> str:
+def is_card(text: bytes) -> bool:
+    """Whether a file is a model card, which may be written over."""
+    return text.startswith(b"# ") and b"Written by humeris." in text[:2000]
+
+
+def card(done: Exported, run: Run, score: Score, records: Sequence[Record], specs: Sequence[Spec], command: str) -> str:
     """The Markdown text about an exported model; everything in it is of the run or was measured at the export."""
     from jinja2 import Environment
 
@@ -58,7 +63,7 @@ def card(done: Exported, run: Run, score: Score, records: Sequence[Record], spec
         licence=licences.note,
         machine=f"{platform.machine()}, {os.cpu_count()} processor cores",
         made=safe(described.get("command") or "humeris sweep"),
-        command=safe(command or f"humeris export {run.path} -o {done.path}"),
+        command=safe(command),
         versions={name: importlib.metadata.version(name) for name in _VERSIONS} | {"python": platform.python_version()},
     )
 

@@ -65,10 +65,17 @@ class Predictor:
         if not trust:
             provenance.check(Store(cache), self.path, self.format)
         self._model = self.format.load(self.path)
+        self._whole = False  # whether a whole batch was seen
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) of images (n, height, width, 3) uint8 at the model's size."""
-        found = self._model(images)
+        try:
+            found = self._model(images)
+        except Exception as error:  # each runtime has a type of its own, for models that are not what they say
+            raise ModelError(
+                f"{self.path}: cannot be run on images of {self.image_size[0]} x {self.image_size[1]}: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from error
         if found.shape != (len(images), len(self.classes)):
             raise ModelError(
                 f"{self.path}: expected probabilities of {len(self.classes)} classes, found answers of shape {found.shape}; "
@@ -80,6 +87,8 @@ class Predictor:
         self, paths: Iterable[Path | str], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
     ) -> Iterator[Prediction]:
         """A prediction for each path, in order, as they come; memory does not grow with their number."""
+        if top < 1 or batch_size < 1:
+            raise ValueError(f"expected top and batch_size of at least 1, found {top} and {batch_size}")
         jobs = jobs or source.cores()
         waiting: list[tuple[str, np.ndarray | str]] = []
         with Decoders(jobs) as decoders:
@@ -99,11 +108,12 @@ class Predictor:
             return str(path), f"{refused.reason}: {refused}"
 
     def _answer(self, read: Sequence[tuple[str, np.ndarray | str]], top: int, batch_size: int) -> Iterator[Prediction]:
-        """Predictions of up to `batch_size` images, padded to it so that nothing is compiled twice."""
+        """Predictions of up to `batch_size` images; after a whole batch, padded to it so that nothing is compiled twice."""
         images = [image for _, image in read if not isinstance(image, str)]
         rows: Iterator[np.ndarray] = iter(())
         if images:
-            batch = np.zeros((batch_size, *self.image_size, 3), np.uint8)
+            self._whole = self._whole or len(read) == batch_size
+            batch = np.zeros((batch_size if self._whole else len(images), *self.image_size, 3), np.uint8)
             batch[: len(images)] = images
             rows = iter(self.predict_proba(batch))
         for path, image in read:
@@ -116,18 +126,22 @@ class Predictor:
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and every visible file below the folders named, sorted; raises `DataError`."""
+    """The files named, and every visible file below the folders named, sorted; raises `DataError`.
+
+    A folder that cannot be read stands for itself, and is refused where its images would be.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
+            errors: list[OSError] = []
             inside = [
                 Path(folder, name)
-                for folder, folders, names in os.walk(path)
+                for folder, _, names in os.walk(path, onerror=errors.append)
                 for name in names
                 if not name.startswith(".")
                 and not any(part.startswith(".") for part in Path(folder).relative_to(path).parts)
             ]
-            found.extend(sorted(inside))
+            found.extend(sorted(inside + [Path(error.filename) for error in errors]))
         elif path.exists():
             found.append(path)
         else:

@@ -23,11 +23,9 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def remember(store: Store, path: Path) -> str:
-    """The digest of a model that was just written, which the cache knows from now on, unless it cannot be written."""
-    found = digest(path)
-    store.memo.put(_KIND, found, b"")
-    return found
+def remember(store: Store, sha256: str) -> bool:
+    """Note the digest of a model that was just written; False where the cache cannot be written."""
+    return store.memo.put(_KIND, sha256, b"")
 
 
 def check(store: Store, path: Path, form: Format) -> None:

@@ -63,6 +63,11 @@ def exported(found: Mapping[str, Any]) -> str:
         f"{parity['top1_agree']} of {parity['images']} classes equal, probabilities within {parity['max_difference']:.1e}"
         + (f"; {parity['ties']} more are ties between neighbours" if parity["ties"] else "")
         + f"; {done['milliseconds']:.1f} ms an image\nmodel card: {safe(done['card'])}"
+        + (
+            ""
+            if done["known"]
+            else f"\nthe cache cannot be written: `humeris predict` runs this {done['format']} with --trust"
+        )
     )
 
 
@@ -70,6 +75,7 @@ def _kind(done: Mapping[str, Any]) -> str:
     """What is unusual about a model."""
     words = [done["format"]] if done["format"] != "keras" else []
     words += [done["precision"]] if done["precision"] != "float32" else []
+    words += [f"activations in {done['activations']}"] if done["activations"] else []
     return "".join(f"{word}, " for word in words)
 
 
@@ -125,8 +131,8 @@ def predictions(found: Iterable[Prediction], form: str, top: int = 1) -> Iterato
 
 def _csv(cells: list[str]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow([guarded(cell) for cell in cells])
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow([guarded(cell) for cell in cells])  # a cell with one of them is quoted
+    return text.getvalue()[:-2]
 
 
 def _result(found: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            envvar="HUMERIS_FORMAT",
+            envvar="HUMERIS_EXPORT_FORMAT",
             help="keras, savedmodel, onnx or litert.",
             show_default="what the suffix of -o says",
         ),
@@ -45,9 +45,12 @@ def export(
         str | None, typer.Option(envvar="HUMERIS_TRIAL", help="Id in leaderboard.csv.", show_default="the best")
     ] = None,
     backbone: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--backbone", "-b", metavar="NAME[,key=value]", help="Where the backbone is now, if its file was moved."
+            "--backbone",
+            "-b",
+            metavar="NAME[,key=value]",
+            help="Where a backbone is now, if its file was moved. Repeatable.",
         ),
     ] = None,
     cache: options.CacheFolder = None,
@@ -60,7 +63,7 @@ def export(
     from ..classify.export import export as run_export
     from ..classify.run import Run
 
-    requests = options.requests([backbone] if backbone else [], None, None, 0)
+    requests = options.requests(backbone or [], None, None, 0)
     with Store(cache, write=True) as store:
         done = run_export(
             Run.load(run_folder), store, out, form=form, precision=precision, trial=trial, requests=requests,
@@ -78,7 +81,7 @@ def predict(
         str | None, typer.Option("--format", "-f", envvar="HUMERIS_FORMAT", help="table (the default), csv or jsonl.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="A file instead of standard output.")
+        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_PREDICTIONS", help="A file instead of standard output.")
     ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", envvar="HUMERIS_TRUST", help="Run a SavedModel or LiteRT model of somebody else's.")

@@ -88,10 +88,10 @@ def test_int8_learns_the_ranges_from_images_that_are_not_of_the_test_split(
 
     def write(*arguments: Any) -> None:
         seen.append(arguments[4])
-        raise Reached
+        raise Reached("no space,\nsays the converter")
 
     monkeypatch.setitem(FORMATS, "onnx", _with(FORMATS["onnx"], write=write))
-    with pytest.raises(Reached):
+    with pytest.raises(ModelError, match="m.onnx: cannot be written as onnx: no space, says the converter"):
         export(finished.run, Store(cache), out / "m.onnx", precision="int8")
     learnt = {image.tobytes() for image in seen[0]}
     assert len(learnt) == 24
@@ -187,6 +187,54 @@ def test_what_no_format_can_do_is_one_line_before_anything_is_computed(
     assert WRONG[words] in result.err
     assert json.loads(result.out)["error"]
     assert list(out.iterdir()) == []
+
+
+def test_another_network_with_b_is_refused(finished: Any, cache: Path, out: Path, humeris: Callable[..., Any]) -> None:
+    result = humeris("export", finished.path, "-o", "m.keras", "-b", "resnet50", "--cache", cache)
+    assert result.code == 2
+    assert "-b resnet50: expected to be told where nano is now, found another network; leave -b out" in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "message"),
+    [
+        ("m", "m", "expected a place for a folder, found a file"),
+        ("m", "m.md", "expected a place for the model card, found something else"),
+        ("m.onnx", "m.onnx.md", "expected a place for the model card, found something else"),
+    ],
+)
+def test_what_is_no_model_and_no_card_of_ours_is_not_written_over(
+    name: str, taken: str, message: str, finished: Any, cache: Path, out: Path
+) -> None:
+    (out / taken).write_text("# My notes\n")
+    with pytest.raises(ModelError, match=message):
+        export(finished.run, Store(cache), out / name, form="savedmodel" if name == "m" else None)
+    assert [path.name for path in out.iterdir()] == [taken]
+    assert (out / taken).read_text() == "# My notes\n"
+
+
+def test_drafts_that_a_kill_left_are_cleared_a_day_later_and_nothing_else(
+    finished: Any, cache: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import time
+
+    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
+    names = [".m-0123abcd.onnx", ".m-89abcdef.onnx", ".other-0123abcd.onnx", "m-0123abcd.onnx", ".m-0123abcd.keras"]
+    for name in names:
+        (out / name).touch()
+        if "89ab" not in name:
+            os.utime(out / name, (time.time() - 2 * 24 * 3600,) * 2)
+    export(finished.run, Store(cache), out / "m.onnx")
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names[1:], "m.onnx", "m.onnx.md"])
+
+
+def test_the_card_has_the_command_that_makes_this_very_model(finished: Any, cache: Path, out: Path) -> None:
+    with Store(cache, write=True) as store:
+        done = export(finished.run, store, out / "a b.onnx", precision="float16")
+    line = next(line for line in done.card.read_text().splitlines() if "humeris export" in line)
+    words = ["-f onnx", "--precision float16", f"--trial {done.trial.id}", f"--cache {cache}", f"-o '{out}/a b.onnx'"]
+    assert all(word in line for word in words), line
 
 
 def test_a_missing_package_names_what_to_install(

@@ -61,7 +61,7 @@ def test_the_card_has_no_gaps(text: str) -> None:
 def carded(run: Run, trial: str | None = None) -> str:
     chosen, score = run.trial(trial)
     parity = Parity(18, 18, 1e-7)
-    done = Exported(Path("m.keras"), Path("m.keras.md"), FORMAT, "float32", chosen, parity, 2.0, 1000, "f" * 64)
+    done = Exported(Path("m.keras"), Path("m.keras.md"), FORMAT, "float32", "", chosen, parity, 2.0, 1000, "f" * 64, True)
     return card(done, run, score, run.images(), [run.spec(chosen.sources[0])], "humeris export run -o m.keras")
 
 

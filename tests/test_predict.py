@@ -118,6 +118,39 @@ def test_csv_has_two_columns_for_each_class_beyond_the_first(
     assert [rows[1][name] for name in more] == [""] * 4
 
 
+def test_a_name_with_line_breaks_is_one_row_of_a_csv(humeris: Callable[..., Any], finished: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("a\n=cmd().png", "b\r.png", 'c",.png'):
+        shutil.copy(finished.photos / "test/blob/10.png", folder / name)
+    humeris("predict", finished.model, folder, "-f", "csv", "-o", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["path"]).name for row in rows] == ["a\n=cmd().png", "b\r.png", 'c",.png']
+
+
+def test_one_image_is_one_image_to_the_model(finished: Any) -> None:
+    seen: list[int] = []
+    predictor = Predictor(finished.model)
+    model = predictor._model
+
+    def watched(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return model(images)
+
+    predictor._model = watched
+    paths = expand([finished.photos / "test"])
+    list(predictor.predict(paths[:1], batch_size=8))
+    list(predictor.predict(paths[:18], batch_size=8))
+    assert seen == [1, 8, 8, 8]
+
+
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"batch_size": 0}])
+def test_nothing_is_predicted_for_no_classes_or_batches_of_none(finished: Any, wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected top and batch_size of at least 1"):
+        next(Predictor(finished.model).predict([finished.photos], **wrong))  # type: ignore[arg-type]
+
+
 def test_json_lines_and_json_say_the_same(humeris: Callable[..., Any], finished: Any, mixed: Path) -> None:
     lines = humeris("predict", finished.model, mixed, "-f", "jsonl", "--top", 2)
     document = humeris("predict", finished.model, mixed, "--json", "--top", 2)
@@ -193,6 +226,28 @@ def rewritten(model: Path, path: Path, **changes: Any) -> Path:
                 data = json.dumps({**json.loads(data), **changes}).encode()
             target.writestr(name, data)
     return path
+
+
+def test_a_model_that_says_another_image_size_is_refused(finished: Any, tmp_path: Path) -> None:
+    path = rewritten(finished.model, tmp_path / "sized.keras", image_size=[32, 32])
+    with pytest.raises(ModelError, match=r"sized.keras: cannot be run on images of 32 x 32: ") as caught:
+        list(Predictor(path).predict([finished.photos / "test/blob/10.png"]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_description_that_is_no_description_costs_no_memory(finished: Any, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, b" " * (1 << 25))
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(finished.model.read_bytes().replace(b"humeris.json", b"humeris.json", 1))
+    data = bytearray(rewritten(finished.model, broken).read_bytes())
+    central = data.rindex(MEMBER.encode()) - 46
+    data[central + 8] |= 1  # encrypted, it says
+    broken.write_bytes(data)
+    for path in (bomb, broken):
+        with pytest.raises(ModelError, match="found another one"):
+            Predictor(path)
 
 
 def test_a_model_for_other_pixels_is_refused(finished: Any, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from ...cache.errors import ModelError
 
 MEMBER = "humeris.json"  # what the description is called inside a file
 PRECISIONS = ("float32", "float16", "int8")
+_LARGEST = 1 << 24  # bytes of a description: names of many classes
 Answer = Callable[[np.ndarray], np.ndarray]
 
 
@@ -65,6 +68,15 @@ class Format:
                 raise ModelError(
                     f"format {self.name}: expected {module}, found it not installed; pip install 'humeris[{self.extra}]'"
                 )
+
+
+def member(path: Path) -> dict[str, Any] | None:
+    """The description that is a member of the zip archive at `path`, or at its end; None where there is none to be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return decoded(archive.read(MEMBER)) if archive.getinfo(MEMBER).file_size <= _LARGEST else None
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile):  # anybody's bytes
+        return None
 
 
 def encoded(description: Mapping[str, Any]) -> str:

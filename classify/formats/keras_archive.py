@@ -11,7 +11,7 @@ import numpy as np
 
 from ...cache.errors import ModelError
 from ...extract.runtime import load_keras
-from .format import MEMBER, Answer, Format, decoded, encoded
+from .format import MEMBER, Answer, Format, encoded, member
 
 _ANSWER = """
 import keras
@@ -27,15 +27,6 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
         archive.writestr(MEMBER, encoded(description))
 
 
-def describe(path: Path) -> dict[str, Any] | None:
-    """The description inside."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return decoded(archive.read(MEMBER))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
-
-
 def load(path: Path) -> Answer:
     """The model's function. Keras's safe mode stays on, so that no foreign code runs; raises `ModelError`."""
     keras = load_keras()
@@ -47,5 +38,5 @@ def load(path: Path) -> Answer:
 
 
 FORMAT = Format(
-    "keras", ".keras", ("float32",), ("keras",), "", write, describe, load, _ANSWER, False, "Keras", bound=1e-4
+    "keras", ".keras", ("float32",), ("keras",), "", write, member, load, _ANSWER, False, "Keras", bound=1e-4
 )  # fmt: skip

@@ -13,7 +13,7 @@ from ...cache.errors import ModelError
 from ...extract.source import cores
 from .bias import corrected
 from .fewer_bits import LEAST, agreeing, head_kernels
-from .format import MEMBER, PRECISIONS, Answer, Format, decoded, encoded
+from .format import MEMBER, PRECISIONS, Answer, Format, encoded, member
 from .frozen import freeze, in_float32
 from .litert_weights import eighths, halves
 from .quiet import silence
@@ -52,15 +52,6 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
         archive.writestr(LABELS, "".join(f"{name}\n" for name in map(_line, description["classes"])))
 
 
-def describe(path: Path) -> dict[str, Any] | None:
-    """The description inside."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return decoded(archive.read(MEMBER))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
-
-
 def load(path: Path) -> Answer:
     """The model's function, on all cores; raises `ModelError`."""
     try:
@@ -77,7 +68,11 @@ def _answer(flat: bytes) -> Answer:
         interpreter.allocate_tensors()
         (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
 
+    sides = tuple(given["shape"][1:])
+
     def answer(images: np.ndarray) -> np.ndarray:
+        if images.shape[1:] != sides:  # the interpreter would take any
+            raise ValueError(f"expected images of {sides}, found {images.shape[1:]}")
         if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
             interpreter.resize_tensor_input(given["index"], images.shape)
             with silence():
@@ -130,5 +125,5 @@ def _line(text: object) -> str:
 
 
 FORMAT = Format(
-    "litert", ".tflite", PRECISIONS, ("ai_edge_litert",), "litert", write, describe, load, _ANSWER, True, "LiteRT"
+    "litert", ".tflite", PRECISIONS, ("ai_edge_litert",), "litert", write, member, load, _ANSWER, True, "LiteRT"
 )  # fmt: skip
