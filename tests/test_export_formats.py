@@ -91,7 +91,7 @@ def test_int8_learns_the_ranges_from_images_that_are_not_of_the_test_split(
         raise Reached("no space,\nsays the converter")
 
     monkeypatch.setitem(FORMATS, "onnx", _with(FORMATS["onnx"], write=write))
-    with pytest.raises(ModelError, match="m.onnx: cannot be written as onnx: no space, says the converter"):
+    with pytest.raises(ModelError, match=r"m\.onnx: cannot be written as onnx: no space, says the converter"):
         export(finished.run, Store(cache), out / "m.onnx", precision="int8")
     learnt = {image.tobytes() for image in seen[0]}
     assert len(learnt) == 24

@@ -17,6 +17,7 @@ from ...cache.errors import ModelError
 
 MEMBER = "humeris.json"  # what the description is called inside a file
 PRECISIONS = ("float32", "float16", "int8")
+LABELS = "labels.txt"
 _LARGEST = 1 << 24  # bytes of a description: names of many classes
 Answer = Callable[[np.ndarray], np.ndarray]
 
@@ -77,6 +78,12 @@ def member(path: Path) -> dict[str, Any] | None:
             return decoded(archive.read(MEMBER)) if archive.getinfo(MEMBER).file_size <= _LARGEST else None
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile):  # anybody's bytes
         return None
+
+
+def labels(description: Mapping[str, Any]) -> bytes:
+    """The names of the classes, one a line, as other tools read them; what is no UTF-8 is a question mark."""
+    lines = [" ".join(name.splitlines()) for name in description["classes"]]
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
 def encoded(description: Mapping[str, Any]) -> str:

@@ -13,12 +13,10 @@ from ...cache.errors import ModelError
 from ...extract.source import cores
 from .bias import corrected
 from .fewer_bits import LEAST, agreeing, head_kernels
-from .format import MEMBER, PRECISIONS, Answer, Format, encoded, member
+from .format import LABELS, MEMBER, PRECISIONS, Answer, Format, encoded, labels, member
 from .frozen import freeze, in_float32
 from .litert_weights import eighths, halves
 from .quiet import silence
-
-LABELS = "labels.txt"
 
 _ANSWER = """
 import os
@@ -49,7 +47,7 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
     path.write_bytes(flat)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MEMBER, encoded({**description, **more}))
-        archive.writestr(LABELS, "".join(f"{name}\n" for name in map(_line, description["classes"])))
+        archive.writestr(LABELS, labels(description))
 
 
 def load(path: Path) -> Answer:

@@ -13,11 +13,10 @@ from PIL import ExifTags, Image
 from ...cache.errors import ModelError
 from ...extract import pixels
 from ...extract.runtime import load_keras
-from .format import MEMBER, Answer, Format, decoded, encoded
+from .format import LABELS, MEMBER, Answer, Format, decoded, encoded, labels
 from .quiet import silence
 
 _EXTRA = "assets.extra"  # where TensorFlow keeps what is not its own
-LABELS = "labels.txt"
 _AGREE = 1e-6
 SIGNATURE, BYTES_SIGNATURE = "serving_default", "serve_bytes"
 _ANSWER = """
@@ -59,8 +58,7 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
     extra = path / _EXTRA
     extra.mkdir()
     (extra / MEMBER).write_text(encoded(description), encoding="utf-8")
-    names = [" ".join(name.splitlines()) for name in description["classes"]]
-    (extra / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    (extra / LABELS).write_bytes(labels(description))
 
 
 def _check(path: Path, size: tuple[int, int]) -> None:
