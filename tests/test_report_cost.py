@@ -202,6 +202,15 @@ def test_a_torn_measurement_is_as_none(evidence: Evidence, content: bytes) -> No
     assert "milliseconds" not in str(some(cost.section(evidence), Chart)[0].spec)
 
 
+@pytest.mark.parametrize("change", [{"format": 2}, {"batch": 8}])
+def test_a_measurement_of_another_kind_is_as_none(evidence: Evidence, change: dict[str, int]) -> None:
+    about = {"format": 1, "device": "cpu", "threads": 1, "batch": 32, "left_out": [], "taps": []}
+    (evidence.path / "latency.json").write_text(json.dumps(about))
+    assert latency.read(Run(evidence.path)) == latency.Measured("cpu", 1, {})
+    (evidence.path / "latency.json").write_text(json.dumps(about | change))
+    assert latency.read(Run(evidence.path)) is None
+
+
 def test_what_an_older_humeris_wrote_has_no_parameters_and_is_read_all_the_same(evidence: Evidence, tmp_path: Path) -> None:
     (path,) = (tmp_path / "own").glob("features/*/layers.json")
     layers = [
