@@ -9,7 +9,7 @@ import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..cache.errors import HumerisError, ModelError
+from ..cache.errors import HumerisError, ModelError, ParityError
 from ..cache.files import make_folder, publish, write_errors
 from ..cache.shard import as_keys
 from ..cache.spec import Spec
@@ -89,7 +89,8 @@ def export(
     draft = out.with_name(f".{out.stem}-{secrets.token_hex(4)}{kind.suffix}")
     try:
         _write(kind, model, draft, out, _description(run, chosen, specs, head, precision), precision, ranges)
-        checked, milliseconds = _check(draft, kind, precision, run, shelf, chosen, records, head, size)
+        with _explained(kind, specs):
+            checked, milliseconds = _check(draft, kind, precision, run, shelf, chosen, records, head, size)
         activations = str((kind.describe(draft) or {}).get("activations", ""))
         with write_errors(out, _INSTEAD):
             _publish(draft, out)
@@ -174,6 +175,21 @@ def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
         f"backbone {spec.title}: expected {changed} {then[changed]}, as the features were made with, found {now[changed]}; "
         "put the old one back (or name it with -b), or extract, sweep and export anew"
     )
+
+
+@contextlib.contextmanager
+def _explained(kind: Format, specs: Mapping[str, Spec]) -> Iterator[None]:
+    """Say of a `ParityError` that it comes of features in half precision, where it does."""
+    try:
+        yield
+    except ParityError as error:
+        half = ", ".join(sorted({spec.precision for spec in specs.values()} - {"float32"}))
+        if not half or not kind.writers:
+            raise
+        raise ParityError(
+            f"the features were computed in {half}, and {kind.runtime} computes in float32, which is too different: {error}; "
+            "or export as keras or savedmodel, or extract and sweep with --precision float32"
+        ) from error
 
 
 def _check(

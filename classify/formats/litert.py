@@ -123,5 +123,6 @@ def _line(text: object) -> str:
 
 
 FORMAT = Format(
-    "litert", ".tflite", PRECISIONS, ("ai_edge_litert",), "litert", write, member, load, _ANSWER, True, "LiteRT"
+    "litert", ".tflite", PRECISIONS, ("ai_edge_litert",), "litert", write, member, load, _ANSWER, True, "LiteRT",
+    writers=("tensorflow",),
 )  # fmt: skip
