@@ -187,7 +187,7 @@ def _explained(kind: Format, specs: Mapping[str, Spec]) -> Iterator[None]:
         if not half or not kind.writers:
             raise
         raise ParityError(
-            f"the features were computed in {half}, and {kind.runtime} computes in float32, which is too different: {error}; "
+            f"the features were computed in {half}, and {kind.runtime} computes in float32, too different: {error}; "
             "or export as keras or savedmodel, or extract and sweep with --precision float32"
         ) from error
 
