@@ -15,11 +15,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "HumerisError": "cache.errors",
-    "Predictor": "classify.predict",
+    "Predictor": "classify.model.predict",
     "Request": "extract.request",
     "Run": "classify.run",
     "Store": "cache.store",
-    "export": "classify.export",
+    "export": "classify.model.export",
     "extract_features": "extract.extraction",
     "load_images": "extract.images",
     "rank": "classify.ranking",

@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 from humeris.cache.errors import HumerisError
-from humeris.classify import parity
 from humeris.classify.formats.format import Format
 from humeris.classify.formats.known import FORMATS
 from humeris.classify.head import Head
 from humeris.classify.layers import Dense, Scale
-from humeris.classify.stack import stack
+from humeris.classify.model import parity
+from humeris.classify.model.stack import stack
 from humeris.extract import pixels
 from humeris.extract.backbone import build
 from humeris.extract.request import Request
@@ -142,7 +142,7 @@ def written(
         if precision == "int8":
             parity.agree(expected, answers)
         else:
-            parity.compare(expected, answers, parity.BOUND_HALF if precision == "float16" else form.bound)
+            parity.compare(expected, answers, parity.BOUND_FLOAT16 if precision == "float16" else form.bound)
     except HumerisError:
         found["refused"] = "refused"
     return found

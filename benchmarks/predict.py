@@ -26,9 +26,9 @@ from typing import Any
 from extraction import draw
 
 from humeris.cache.store import Store
-from humeris.classify.export import export
 from humeris.classify.formats.known import FORMATS
-from humeris.classify.predict import Predictor
+from humeris.classify.model.export import export
+from humeris.classify.model.predict import Predictor
 from humeris.classify.sweep import sweep
 from humeris.extract import source
 from humeris.extract.extraction import extract_features

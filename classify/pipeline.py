@@ -15,9 +15,9 @@ from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.taps import Tap
 from ..extract.workers import Order, extract_apart
-from .export import export
-from .exported import Exported
 from .family import Family
+from .model.export import export
+from .model.exported import Exported
 from .report.page import Reported, report
 from .run import Run
 from .sources import sides_of

@@ -12,7 +12,7 @@ from ..cache.text import columns, damaged, paragraphs, safe, size
 from ..extract.text import extracted as extracted_text
 from ..extract.text import images
 from .intervals import wilson
-from .predict import Prediction
+from .model.predict import Prediction
 from .run import guarded
 
 _BAR = 16

@@ -15,7 +15,7 @@ from . import options
 from .terminal import at, command, render, reported
 
 if TYPE_CHECKING:
-    from ..classify.predict import Prediction
+    from ..classify.model.predict import Prediction
 
 
 @reported
@@ -60,7 +60,7 @@ def export(
     """Stack a head on its backbone as one model, checked against the cached answers."""
     from ..cache.store import Store
     from ..classify import text
-    from ..classify.export import export as run_export
+    from ..classify.model.export import export as run_export
     from ..classify.run import Run
 
     requests = options.requests(backbone or [], None, None, 0)
@@ -93,7 +93,7 @@ def predict(
 ) -> int:
     """Classify images with an exported model."""
     from ..classify import text
-    from ..classify.predict import Predictor, expand
+    from ..classify.model.predict import Predictor, expand
 
     if as_json and form is not None:
         raise typer.BadParameter("give --json or --format, not both", param_hint="--format")

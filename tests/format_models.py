@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from humeris.classify.layers import ACTIVATIONS, WEIGHTS, Columns, Dense, Layer, Neighbours, Scale, Unit
-from humeris.classify.stack import apply
+from humeris.classify.model.stack import apply
 from humeris.extract.runtime import load_keras
 
 CLASSES = ["ant", "bee's", "“fly”", "gnat,\nbig", "µ"]

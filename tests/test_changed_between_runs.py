@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from humeris.cache.store import Store
-from humeris.classify import parity
-from humeris.classify.predict import Predictor
+from humeris.classify.model import parity
+from humeris.classify.model.predict import Predictor
 from humeris.extract import pixels
 from humeris.extract.images import load_images
 from humeris.extract.runtime import load_keras

@@ -83,8 +83,8 @@ def test_the_next_command_works_as_it_is_printed(shown: tuple[Path, Any], humeri
 def test_a_second_demo_makes_no_forward_pass_and_says_the_same(
     shown: tuple[Path, Any], humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from humeris.classify import parity
-    from humeris.classify.predict import Predictor
+    from humeris.classify.model import parity
+    from humeris.classify.model.predict import Predictor
     from humeris.extract import forward
 
     def reached(*_: object) -> None:

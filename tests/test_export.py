@@ -14,11 +14,11 @@ import pytest
 
 from humeris.cache.errors import BackboneError, DataError, HumerisError, ModelError, ParityError, RunError
 from humeris.cache.store import Store
-from humeris.classify import parity
-from humeris.classify.export import export
-from humeris.classify.exported import Exported
 from humeris.classify.formats.format import MEMBER
 from humeris.classify.formats.keras_archive import FORMAT as KERAS
+from humeris.classify.model import parity
+from humeris.classify.model.export import export
+from humeris.classify.model.exported import Exported
 from humeris.classify.problem import Problem
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
@@ -162,8 +162,8 @@ def refused(run: Run, store: Store, out: Path, error: type[HumerisError], messag
 
 def test_a_model_that_disagrees_leaves_no_file(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stacked model is given other weights than the head that the cache answers with."""
-    from humeris.classify import export as module
     from humeris.classify.head import Head
+    from humeris.classify.model import export as module
 
     build_stack = module.stack
 
@@ -277,7 +277,7 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which rows are compared, when the check is allowed five: the first, the last, and three between."""
-    from humeris.classify import export as module
+    from humeris.classify.model import export as module
 
     seen: list[np.ndarray] = []
 

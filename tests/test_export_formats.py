@@ -13,12 +13,12 @@ import pytest
 
 from humeris.cache.errors import ModelError, ParityError
 from humeris.cache.store import Store
-from humeris.classify import export as exporting
-from humeris.classify import parity
-from humeris.classify.export import export
 from humeris.classify.formats.format import MEMBER
 from humeris.classify.formats.known import FORMATS, of_file, of_name
-from humeris.classify.predict import Predictor
+from humeris.classify.model import export as exporting
+from humeris.classify.model import parity
+from humeris.classify.model.export import export
+from humeris.classify.model.predict import Predictor
 from humeris.extract.pixels import decode
 
 NAMES = {"keras": "model.keras", "savedmodel": "model", "onnx": "model.onnx", "litert": "model.tflite"}
@@ -72,7 +72,7 @@ def test_smaller_weights_are_checked_too(name: str, precision: str, finished: An
         small = export(finished.run, store, out / f"small{FORMATS[name].suffix}", precision=precision)
     assert small.bytes < {"float16": 0.7, "int8": 0.6}[precision] * whole.bytes
     assert small.parity.images == small.parity.top1_agree == 18
-    assert small.parity.max_difference <= (1e-3 if precision == "float16" else 0.2)
+    assert small.parity.max_difference <= (1e-2 if precision == "float16" else 0.2)
     described = FORMATS[name].describe(small.path)
     assert described is not None
     assert described["precision"] == precision

@@ -13,7 +13,7 @@ from humeris.classify.formats import fewer_bits
 from humeris.classify.formats.known import FORMATS
 from humeris.classify.head import Head
 from humeris.classify.layers import Dense, Scale
-from humeris.classify.stack import stack
+from humeris.classify.model.stack import stack
 from humeris.extract.backbone import build
 from humeris.extract.request import Request
 from humeris.extract.runtime import load_keras

@@ -21,8 +21,8 @@ from humeris.classify.head import Head
 from humeris.classify.heads import group_lasso, head2toe, logreg
 from humeris.classify.layers import Columns
 from humeris.classify.matrix import Matrix
+from humeris.classify.model.stack import stack
 from humeris.classify.problem import Problem
-from humeris.classify.stack import stack
 from humeris.extract.backbone import build
 from humeris.extract.images import load_images
 from humeris.extract.pixels import decode

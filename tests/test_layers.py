@@ -16,8 +16,8 @@ from humeris.cache.errors import RunError
 from humeris.classify.head import Head
 from humeris.classify.layers import ACTIVATIONS, Columns, Dense, Layer, Neighbours, Scale, Unit, votes
 from humeris.classify.matrix import Matrix
+from humeris.classify.model.stack import apply
 from humeris.classify.neighbours import top
-from humeris.classify.stack import apply
 
 WIDTH, CLASSES = 12, 3
 ASK = """

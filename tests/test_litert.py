@@ -13,9 +13,9 @@ import pytest
 from format_models import CLASSES, DESCRIPTION, HEADS, beyond, expected, images, model
 
 from humeris.cache.errors import ModelError
-from humeris.classify import parity
 from humeris.classify.formats import fewer_bits, litert
 from humeris.classify.formats.litert import FORMAT
+from humeris.classify.model import parity
 
 interpreters = pytest.importorskip("ai_edge_litert.interpreter")
 

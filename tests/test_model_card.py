@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from humeris.cache.spec import Spec
-from humeris.classify.exported import Exported
 from humeris.classify.formats.keras_archive import FORMAT
-from humeris.classify.licences import note
-from humeris.classify.model_card import card
-from humeris.classify.parity import Parity
+from humeris.classify.model.card import card
+from humeris.classify.model.exported import Exported
+from humeris.classify.model.licences import note
+from humeris.classify.model.parity import Parity
 from humeris.classify.run import Run
 from humeris.extract.applications import APPLICATIONS
 

@@ -12,10 +12,10 @@ import pytest
 from format_models import CLASSES, DESCRIPTION, HEADS, beyond, expected, images, model
 
 from humeris.cache.errors import ModelError
-from humeris.classify import parity
 from humeris.classify.formats import fewer_bits, onnx
 from humeris.classify.formats.onnx import FORMAT
 from humeris.classify.formats.onnx_metadata import metadata
+from humeris.classify.model import parity
 
 onnxruntime = pytest.importorskip("onnxruntime")
 proto_of = pytest.importorskip("onnx").load_model

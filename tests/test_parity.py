@@ -11,8 +11,8 @@ import pytest
 
 from humeris.cache.errors import ParityError
 from humeris.classify.formats.keras_archive import FORMAT as KERAS
-from humeris.classify.parity import AGREEMENT, BOUND, agree, compare
-from humeris.classify.parity import answers as answers_of
+from humeris.classify.model.parity import AGREEMENT, BOUND, agree, compare
+from humeris.classify.model.parity import answers as answers_of
 
 
 def answers(rows: int = 10, seed: int = 0) -> np.ndarray:

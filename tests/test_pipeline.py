@@ -13,7 +13,8 @@ import pytest
 
 from humeris.cache.errors import DataError
 from humeris.cache.store import Store
-from humeris.classify import family, parity, pipeline
+from humeris.classify import family, pipeline
+from humeris.classify.model import parity
 from humeris.extract.images import load_images
 from humeris.extract.request import Request
 
@@ -107,7 +108,7 @@ def test_an_image_that_cannot_be_decoded_costs_that_image_alone(
     finished: Any, tmp_path: Path, humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answers(_: Any, model: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
-        from humeris.classify.predict import Predictor
+        from humeris.classify.model.predict import Predictor
 
         return Predictor(model).predict_proba(images), 1.0  # in this process: the fresh one is shown elsewhere
 

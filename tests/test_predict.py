@@ -16,7 +16,7 @@ import pytest
 
 from humeris.cache.errors import DataError, ModelError
 from humeris.classify.formats.format import MEMBER
-from humeris.classify.predict import Predictor, expand
+from humeris.classify.model.predict import Predictor, expand
 from humeris.extract.pixels import decode
 
 

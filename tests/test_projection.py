@@ -22,8 +22,8 @@ from humeris.classify.heads import embedding, projection, supcon, triplet
 from humeris.classify.heads.embedding_batches import Batches
 from humeris.classify.layers import Dense, Neighbours, Unit
 from humeris.classify.matrix import Matrix
+from humeris.classify.model.stack import stack
 from humeris.classify.problem import Problem
-from humeris.classify.stack import stack
 from humeris.classify.trial import Score
 from humeris.extract.backbone import build
 from humeris.extract.request import Request

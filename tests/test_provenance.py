@@ -11,15 +11,15 @@ import pytest
 
 from humeris.cache.errors import ModelError
 from humeris.cache.store import Store
-from humeris.classify import provenance
 from humeris.classify.formats.known import FORMATS
-from humeris.classify.predict import Predictor
+from humeris.classify.model import provenance
+from humeris.classify.model.predict import Predictor
 
 
 @pytest.fixture(scope="module")
 def exported(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A LiteRT model of the finished run, and the cache it was exported with."""
-    from humeris.classify.export import export
+    from humeris.classify.model.export import export
 
     folder = tmp_path_factory.mktemp("litert")
     shutil.copytree(finished.cache, folder / "cache")

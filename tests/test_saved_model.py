@@ -20,8 +20,8 @@ from humeris.classify.formats import saved_model
 from humeris.classify.formats.known import FORMATS
 from humeris.classify.formats.saved_model import describe, load, write
 from humeris.classify.heads import logreg
+from humeris.classify.model.stack import stack
 from humeris.classify.problem import Problem
-from humeris.classify.stack import stack
 from humeris.extract import pixels, taps
 from humeris.extract.backbone import build
 from humeris.extract.request import Request

@@ -11,7 +11,7 @@ import pytest
 from humeris.cache.errors import ModelError
 from humeris.cache.store import Store
 from humeris.classify import family, pipeline
-from humeris.classify.predict import Predictor
+from humeris.classify.model.predict import Predictor
 from humeris.classify.run import Run
 from humeris.extract.images import load_images
 from humeris.extract.pixels import decode
@@ -81,7 +81,7 @@ def test_networks_of_two_image_sizes_are_refused_before_anything_is_computed(fin
 
 
 def test_a_run_on_two_image_sizes_names_them_at_the_export(finished: Any, tmp_path: Path) -> None:
-    from humeris.classify.export import export
+    from humeris.classify.model.export import export
     from humeris.classify.sweep import sweep
     from humeris.extract.extraction import extract_features
 

@@ -17,8 +17,8 @@ from humeris.cache.store import Store
 from humeris.classify import sources
 from humeris.classify.family import FAMILIES
 from humeris.classify.heads import mlp
+from humeris.classify.model.stack import stack
 from humeris.classify.problem import Problem
-from humeris.classify.stack import stack
 from humeris.extract.backbone import build
 from humeris.extract.extraction import extract_features
 from humeris.extract.images import Images, load_images

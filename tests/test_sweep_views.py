@@ -17,8 +17,8 @@ from humeris.cache.spec import Spec
 from humeris.cache.store import Store
 from humeris.classify import family, training
 from humeris.classify.conclusion import conclude  # noqa: F401 - the module is under test through `sweep`
-from humeris.classify.export import export
 from humeris.classify.heads import logreg
+from humeris.classify.model.export import export
 from humeris.classify.problem import Problem
 from humeris.classify.run import Run
 from humeris.classify.splits import split

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.errors import ParityError
-from .formats.format import Format
+from ...cache.errors import ParityError
+from ..formats.format import Format
 
 BOUND, BOUND_HALF = 1e-4, 1e-3  # for features cached in float32, and in float16
+BOUND_FLOAT16 = 1e-2  # for weights rounded to float16, which alone moves a probability by some 0.005
 TIE = 1e-4
 ROUNDING = 1e-2  # of the bound: how far the cosines of neighbours may lie from the cached ones
 AGREEMENT = 0.98  # of the classes, for weights in eight bits

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .formats.format import Format
+from ..formats.format import Format
+from ..trial import Trial
 from .parity import Parity
-from .trial import Trial
 
 
 @dataclass(frozen=True)

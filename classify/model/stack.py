@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.errors import ModelError
-from ..extract import taps
-from ..extract.backbone import Backbone
-from ..extract.runtime import load_keras
-from ..extract.taps import Tap
-from .head import Head
-from .layers import NEAREST, Columns, Dense, Layer, Neighbours, Scale, Unit
+from ...cache.errors import ModelError
+from ...extract import taps
+from ...extract.backbone import Backbone
+from ...extract.runtime import load_keras
+from ...extract.taps import Tap
+from ..head import Head
+from ..layers import NEAREST, Columns, Dense, Layer, Neighbours, Scale, Unit
 
 OUTPUT = "probabilities"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..cache.spec import Spec
+from ...cache.spec import Spec
 
 # As Keras's documentation of each application has it, and for the later ones the repositories of the papers.
 _PUBLISHED = {

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cache.spec import Spec
-from ..cache.text import safe, size
+from ...cache.spec import Spec
+from ...cache.text import safe, size
+from ..run import Record, Run
+from ..trial import Score
 from . import licences
 from .exported import Exported
-from .run import Record, Run
-from .trial import Score
 
 _VERSIONS = ("humeris", "keras", "tensorflow", "scikit-learn", "numpy", "pillow")
 _SHOWN = [("accuracy", "accuracy"), ("balanced accuracy", "balanced_accuracy"), ("macro-F1", "macro_f1")]

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.errors import DataError, ModelError
-from ..cache.store import Store
-from ..extract import pixels, source
-from ..extract.decoders import Decoders
+from ...cache.errors import DataError, ModelError
+from ...cache.store import Store
+from ...extract import pixels, source
+from ...extract.decoders import Decoders
+from ..formats.known import of_file
 from . import provenance
-from .formats.known import of_file
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..cache.errors import ModelError
-from ..cache.store import Store
-from .formats.format import Format
+from ...cache.errors import ModelError
+from ...cache.store import Store
+from ..formats.format import Format
 
 _KIND = "exported"
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
-import os
 import secrets
 import shlex
-import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,34 +12,34 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..cache.errors import HumerisError, ModelError, ParityError
-from ..cache.files import make_folder, publish, write_errors
-from ..cache.shard import as_keys
-from ..cache.spec import Spec
-from ..cache.store import Store
-from ..extract.backbone import Backbone, build
-from ..extract.feature_file import FeatureFile
-from ..extract.request import Request
-from ..extract.source import cores
-from ..extract.taps import Tap
-from . import parity, provenance, samples, sources
-from .candidates import Shelf
+from ... import __version__
+from ...cache.errors import HumerisError, ModelError, ParityError
+from ...cache.files import make_folder, publish, write_errors
+from ...cache.shard import as_keys
+from ...cache.spec import Spec
+from ...cache.store import Store
+from ...extract.backbone import Backbone, build
+from ...extract.feature_file import FeatureFile
+from ...extract.request import Request
+from ...extract.source import cores
+from ...extract.taps import Tap
+from .. import sources
+from ..candidates import Shelf
+from ..formats.format import PRECISIONS, Format
+from ..formats.known import of_name
+from ..head import Head
+from ..run import Record, Run
+from ..training import problem, train
+from ..trial import Score, Trial
+from ..views import Views
+from . import parity, place, provenance, samples
+from .card import card, is_card
 from .exported import Exported
-from .formats.format import PRECISIONS, Format
-from .formats.known import of_name
-from .head import Head
-from .model_card import card, is_card
-from .run import Record, Run
 from .stack import stack
-from .training import problem, train
-from .trial import Score, Trial
-from .views import Views
 
 CHECKED, CHECKED_INT8 = 64, 256
 CALIBRATED = 128  # images that the ranges of activations are learnt from
 _INSTEAD = "another place with -o"
-_STALE_SECONDS = 24 * 3600
 
 
 def export(
@@ -68,7 +64,7 @@ def export(
     out = Path(out)
     kind = of_name(out, form)
     _check_asked(kind, out, precision)
-    _clear_stale(out, kind.suffix)
+    place.clear_stale(out, kind.suffix)
     chosen, score = run.trial(trial)
     records = run.images()
     specs = _specs(run, chosen)
@@ -93,13 +89,13 @@ def export(
             checked, milliseconds = _check(draft, kind, precision, run, shelf, chosen, records, head, size)
         activations = str((kind.describe(draft) or {}).get("activations", ""))
         with write_errors(out, _INSTEAD):
-            _publish(draft, out)
+            place.publish(draft, out)
     finally:
-        _remove(draft)
+        place.remove(draft)
     sha256 = provenance.digest(out)
     known = provenance.remember(store, sha256) or not kind.runs_code
     done = Exported(
-        out, _beside(out), kind, precision, activations, chosen, checked, milliseconds, _bytes(out), sha256, known
+        out, place.beside(out), kind, precision, activations, chosen, checked, milliseconds, place.size(out), sha256, known
     )  # fmt: skip
     said = command or _command(run, store, done)
     text = card(done, run, score, records, list(specs.values()), said)
@@ -120,7 +116,7 @@ def _check_asked(kind: Format, out: Path, precision: str) -> None:
         raise ModelError(f"{out}: expected a place for the model, found a folder that is no exported model; give {_INSTEAD}")
     if out.exists() and not out.is_dir() and not kind.suffix:
         raise ModelError(f"{out}: expected a place for a folder, found a file; give {_INSTEAD}")
-    beside = _beside(out)
+    beside = place.beside(out)
     if beside.exists() and not (beside.is_file() and is_card(beside.read_bytes())):
         raise ModelError(f"{beside}: expected a place for the model card, found something else; give {_INSTEAD}")
 
@@ -213,8 +209,8 @@ def _check(
     cached = head.predict_proba(features)
     if precision == "int8":
         return parity.agree(cached, answers), milliseconds
-    half = precision == "float16" or any(item.pool == "map" for item in trial.sources)
-    bound = max(kind.bound, parity.BOUND_HALF if half else 0.0)
+    bound = parity.BOUND_FLOAT16 if precision == "float16" else kind.bound
+    bound = max(bound, parity.BOUND_HALF if any(item.pool == "map" for item in trial.sources) else 0.0)
     ties = head.ties(features, bound * parity.ROUNDING, bound)
     return parity.compare(cached, answers, bound, ties), milliseconds
 
@@ -257,46 +253,7 @@ def _write(
         raise ModelError(f"{out}: cannot be written as {kind.name}: {' '.join(str(error).split())[:300]}") from error
 
 
-def _beside(out: Path) -> Path:
-    return out.with_name(f"{out.name}.md")
-
-
 def _command(run: Run, store: Store, done: Exported) -> str:
     """The command that makes the same model."""
     words = ["humeris", "export", run.path, "-o", done.path, "-f", done.format.name, "--precision", done.precision]
     return shlex.join(map(str, [*words, "--trial", done.trial.id, "--cache", store.path]))
-
-
-def _clear_stale(out: Path, suffix: str) -> None:
-    """Remove the drafts of this model that killed processes left more than a day ago."""
-    for draft in out.absolute().parent.glob(f".{glob.escape(out.stem)}-????????{glob.escape(suffix)}"):
-        with contextlib.suppress(OSError):
-            if time.time() - draft.lstat().st_mtime > _STALE_SECONDS:
-                _remove(draft)
-
-
-def _publish(draft: Path, out: Path) -> None:
-    """Give the model its name. A folder cannot take another's place in one step: the older one is set aside meanwhile."""
-    if not draft.is_dir() or not out.exists():
-        os.replace(draft, out)
-        return
-    aside = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
-    os.rename(out, aside)
-    try:
-        os.rename(draft, out)
-    except OSError:
-        os.rename(aside, out)
-        raise
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _bytes(path: Path) -> int:
-    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in files)

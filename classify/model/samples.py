@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache.errors import DataError
-from ..extract import pixels, source
-from ..extract.detect import reader
-from .run import Record, Run
+from ...cache.errors import DataError
+from ...extract import pixels, source
+from ...extract.detect import reader
+from ..run import Record, Run
 
 LEAST = 16
 
