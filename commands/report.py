@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..cache.errors import HumerisError
 from . import options
 from .terminal import render, reported, stages
 
@@ -31,11 +32,15 @@ def report(
     """Write what runs found as one HTML page that needs no network."""
     from ..classify.report import page, text
 
+    untimed: list[str] = []
     if latency:
-        from ..classify.latency import measure_all
+        from ..classify.report.latency import measure_all
 
         with stages(as_json or quiet) as stage:
-            measure_all(runs, stage("latency"))
+            try:
+                measure_all(runs, stage("latency"))
+            except HumerisError as error:  # the page comes all the same
+                untimed.append(str(error))
     done = page.report(runs, out, cache)
-    found = {"report": str(done.path), "bytes": done.bytes, "left_out": list(done.missing)}
+    found = {"report": str(done.path), "bytes": done.bytes, "left_out": [*untimed, *done.missing]}
     return render(found, as_json, quiet, text.reported)

@@ -290,8 +290,18 @@ def test_a_section_that_cannot_be_made_says_so_and_the_others_are_there(
     found = Markup((tmp_path / "page.html").read_text())
     assert [each.attributes["id"] for each in found.all("section") if each.attributes["id"] in SECTIONS] == SECTIONS
     assert section(found, "depth").count("accuracy") > 1
-    assert ("cannot be shown" in found.text) == (name != "reliability")
+    assert ("cannot be shown" in found.text or "cannot be told" in found.text) == (name != "reliability")
     assert bool(done.missing) == (name != "reliability")
+
+
+def test_a_page_that_cannot_be_made_small_enough_is_made_all_the_same(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "LIMIT", 1)
+    done = report([finished.path], tmp_path / "page.html", finished.cache)
+    assert done.bytes > 1
+    assert len(done.missing) < 100
+    assert all(len(words) < 300 for words in done.missing)
 
 
 def test_a_page_is_never_larger_than_its_limit_and_says_what_gave_way(

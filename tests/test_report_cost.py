@@ -17,8 +17,7 @@ import pytest
 
 from humeris.cache.errors import RunError
 from humeris.cache.store import Store
-from humeris.classify import latency
-from humeris.classify.report import cost
+from humeris.classify.report import cost, latency
 from humeris.classify.report.drawing import draw
 from humeris.classify.report.evidence import Evidence
 from humeris.classify.report.section import Chart, Command, Section, Table, Text
@@ -102,7 +101,7 @@ def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: Evidence)
 
 def test_of_one_set_of_taps_there_is_no_front_to_speak_of(evidence: Evidence) -> None:
     scores = {trial: score for trial, score in evidence.scores.items() if trial.sources[0].layer == "block5_out"}
-    assert "one set of taps only" in words(cost.section(replace(evidence, scores=scores)))
+    assert "One set of taps stands here alone" in words(cost.section(replace(evidence, scores=scores)))
     assert "2 of 2 sets of taps" in words(cost.section(evidence)) or "1 of 2 sets" in words(cost.section(evidence))
 
 

@@ -20,6 +20,7 @@ from humeris.classify.intervals import wilson
 from humeris.classify.report import answer, comparison, confusion, curves, depth, drawing, leaderboard, repeat
 from humeris.classify.report.evidence import Evidence
 from humeris.classify.report.section import Chart, Command, Section, Table, Text
+from humeris.classify.run import Run
 from humeris.classify.trial import Score, Source, Trial, ranked
 
 
@@ -413,3 +414,32 @@ def test_ranked_is_what_the_evidence_ranks_by(evidence: Evidence) -> None:
 
 def test_a_run_of_features_from_a_copied_folder_is_titled_by_it(finished: Any, tmp_path: Path) -> None:
     assert Evidence.read(copied(finished.path, tmp_path / "named")).title == "named"
+
+
+def test_how_well_the_winner_fits_what_it_learnt_from_is_said_beside_what_it_has_not_seen(evidence: Evidence) -> None:
+    """The oracle: the head of the run on the rows of the cache."""
+    from humeris.cache.shard import as_keys
+    from humeris.classify import sources
+
+    learnt = [record for record in evidence.images if record.split != "test"]
+    assert evidence.store is not None
+    assert evidence.best is not None
+    features = sources.load(evidence.store, evidence.best.sources, as_keys([record.digest for record in learnt]))
+    head = Run(evidence.path).head(evidence.best)
+    assert head is not None
+    answers = head.predict_proba(features).argmax(axis=1)
+    fitted = float(
+        np.mean([evidence.classes[answer] == record.label for answer, record in zip(answers, learnt, strict=True)])
+    )
+    held_out = evidence.scores[evidence.best].accuracy
+    said = (
+        f"The winner answers {100 * fitted:.1f} % of 24 images it learnt from rightly, and {100 * held_out:.1f} % of images"
+    )
+    assert said in words(curves.section(evidence), "words")
+    lower = {**evidence.scores, evidence.best: replace(evidence.scores[evidence.best], accuracy=fitted - 0.2)}
+    warned = words(curves.section(replace(evidence, scores=lower)), "warning")
+    assert "a gap of 20.0 points, which is large (more than 10): it overfits" in warned
+
+
+def test_nothing_is_said_of_the_fit_where_the_features_are_gone(evidence: Evidence) -> None:
+    assert "it learnt from rightly" not in words(curves.section(replace(evidence, store=None)))

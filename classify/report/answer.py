@@ -10,6 +10,7 @@ from .evidence import Evidence
 from .section import Command, Part, Section, Text
 
 _SURE = 0.05
+_ODD = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
 def section(evidence: Evidence) -> Section:
@@ -47,39 +48,46 @@ def _choosing(evidence: Evidence) -> str:
 
 
 def _parts(evidence: Evidence) -> Iterator[Part]:
+    for make in (_sentence, _how, _runner_up, _plain, _notes, _copies, _export):
+        try:
+            yield from list(make(evidence, evidence.best)) if evidence.best or make is _sentence else []
+        except _ODD as error:
+            words = make.__name__.strip("_").replace("_", "-")
+            yield Text(f"A part of the answer ({words}) cannot be told: run.json has no sound {error}.", "missing")
+
+
+def _sentence(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
     yield Text(sentence(evidence))
-    best = evidence.best
-    if best is None:
-        return
-    if evidence.test:
-        yield Text(_how(evidence, best))
-    if compared := _runner_up(evidence):
-        yield Text(compared)
+
+
+def _plain(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
     plain = evidence.description.get("test_plain")
     if plain:
         yield Text(f"On the plain view alone it answers {text.percent(plain['accuracy'])} rightly.")
-    yield from (Text(note, "warning") for note in evidence.description.get("notes", []))
-    yield from _copies(evidence)
-    if evidence.complete:
-        yield from _export(evidence, best)
 
 
-def _how(evidence: Evidence, best: Trial) -> str:
+def _notes(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
+    yield from (Text(str(note), "warning") for note in evidence.description.get("notes") or [])
+
+
+def _how(evidence: Evidence, best: Trial | None) -> Iterator[Part]:
+    if not evidence.test or best is None:
+        return
     splits = evidence.splits
     depth = evidence.depth.get(best.sources[0]) if len(best.sources) == 1 else None
     where = "" if depth is None else f" The tap lies at {text.percent(depth, 0)} of the backbone's forward cost."
-    return (
+    yield Text(
         f"It was chosen by {_choosing(evidence)} among {len(evidence.scores)} trials, where it reached "
         f"{text.percent(evidence.scores[best].accuracy)}; then it was trained once on all "
         f"{splits['train'] + splits['val']} images outside the test split, and met the test images once.{where}"
     )
 
 
-def _runner_up(evidence: Evidence) -> str:
+def _runner_up(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
     """How sure it is that the winner is better, in words."""
     found = evidence.description.get("runner_up")
     if not found:
-        return ""
+        return
     other = Trial.from_dict(found)
     compared = found["compared"]
     low, high = compared["difference_95"]
@@ -90,14 +98,14 @@ def _runner_up(evidence: Evidence) -> str:
     else:
         verdict = "is worse by more than chance would do"
     counted = f"{compared['images']} images" if compared.get("groups") is None else f"{compared['groups']} groups"
-    return (
+    yield Text(
         f"The runner-up, {_named(evidence, other)} with {text.percent(found['score']['accuracy'])}, {verdict}: a difference "
         f"of {100 * compared['difference']:+.1f} points on {counted} (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
         f"p = {compared['p_value']:.2g}). The winner was chosen on these same images, which favours it."
     )
 
 
-def _copies(evidence: Evidence) -> Iterator[Part]:
+def _copies(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
     found = evidence.description.get("near_duplicates") or {}
     if found.get("test_images"):
         without = found.get("accuracy_without")
@@ -107,7 +115,9 @@ def _copies(evidence: Evidence) -> Iterator[Part]:
         )
 
 
-def _export(evidence: Evidence, best: Trial) -> Iterator[Part]:
+def _export(evidence: Evidence, best: Trial | None) -> Iterator[Part]:
+    if not evidence.complete or best is None:
+        return
     specs = evidence.description.get("specs") or {}
     if all((specs.get(source.extraction) or {}).get("architecture") for source in best.sources):
         yield Text("As one model, from the pixels to the class:")

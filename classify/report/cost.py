@@ -11,12 +11,11 @@ from typing import Any
 from ...cache.errors import HumerisError
 from ...extract import taps
 from ...extract.taps import Tap
-from .. import latency
-from ..latency import Measured
 from ..run import Run
 from ..trial import Source, Trial
-from . import rows, text
+from . import latency, rows, text
 from .evidence import Evidence
+from .latency import Measured
 from .section import Chart, Command, Part, Section, Table, Text
 
 _MILLION = 1e6
@@ -157,7 +156,7 @@ def _parts(evidence: Evidence) -> list[Part]:
 def _front_words(evidence: Evidence, found: Sequence[Cost], price: Sequence[float]) -> str:
     kept = front([(cost, each.accuracy) for cost, each in zip(price, found, strict=True)])
     if len(found) == 1:
-        return "Heads were tried on one set of taps only: more of them, or another backbone, show what accuracy costs."
+        return "One set of taps stands here alone: more of them, or another backbone, show what accuracy costs."
     best = evidence.best
     chosen = next((place for place, each in enumerate(found) if best is not None and each.sources == best.sources), None)
     words = (

@@ -6,15 +6,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...cache.errors import HumerisError
 from ..intervals import wilson
+from ..run import Run
 from ..trial import Score, Trial
-from . import text
+from . import rows, text
 from .depth import chosen_by
 from .evidence import Evidence
 from .section import Chart, Part, Section, Table, Text
 
 LARGE_GAP = 0.1  # of training accuracy over validation accuracy
 LARGE_RISE = 0.1  # of the validation loss over its lowest, as a share of it
+_FITTED = 5000  # images that the winner is asked about again
 _TRAININGS = 3  # whose curves are drawn
 _SERIES = 6  # lines in one chart
 _TICKS = 9  # values that are named one by one
@@ -26,7 +29,36 @@ _LEARNT, _HELD_OUT = "images it learnt from", "images held out"
 
 def section(evidence: Evidence) -> Section:
     """Scores against C, alpha and the like for each head at its best tap, then learning curves of the best networks."""
-    return Section("curves", "Settings and training", [*_regularisation(evidence), *_trainings(evidence)])
+    return Section("curves", "Settings and training", [*_fit(evidence), *_regularisation(evidence), *_trainings(evidence)])
+
+
+def _fit(evidence: Evidence) -> Iterator[Part]:
+    """How well the winner answers the images that it learnt from, beside those held out; nothing where that is not known."""
+    best = evidence.best
+    number = {name: place for place, name in enumerate(evidence.classes)}
+    learnt = [record for record in evidence.images if record.split != "test" and record.label in number]
+    if best is None or not learnt:
+        return
+    learnt = learnt[:: math.ceil(len(learnt) / _FITTED)]
+    try:
+        head = Run(evidence.path, evidence.description).head(best)
+        answers = None if head is None else head.predict_proba(rows.matrix(evidence, learnt))
+    except (rows.Lacking, HumerisError, ValueError):  # the sections of what needs features say which are missing
+        return
+    if answers is None:
+        return
+    fitted = float((answers.argmax(axis=1) == [number[record.label] for record in learnt]).mean())
+    gap = fitted - evidence.scores[best].accuracy
+    words = (
+        f"The winner answers {text.percent(fitted)} of {len(learnt)} images it learnt from rightly, and "
+        f"{text.percent(evidence.scores[best].accuracy)} of images held out: a gap of {100 * gap:.1f} points"
+    )
+    large = (
+        f", which is large (more than {100 * LARGE_GAP:.0f}): it overfits. Stronger regularisation, more images or views "
+    )
+    yield Text(
+        f"{words}{large}of them may help." if gap > LARGE_GAP else f"{words}.", "warning" if gap > LARGE_GAP else "words"
+    )
 
 
 def _regularisation(evidence: Evidence) -> Iterator[Part]:
@@ -35,7 +67,7 @@ def _regularisation(evidence: Evidence) -> Iterator[Part]:
     if drawn:
         yield Text(
             "Each head at its best tap, by what was varied in it; the best setting, by log-loss, is ringed. How well a "
-            "setting fits the images it learnt from is not kept for these heads: all scores here are of images held out."
+            "setting but the winner's fits the images it learnt from is not kept: all scores here are of images held out."
         )
     yield from drawn
 
@@ -145,12 +177,13 @@ def _ticks(numbers: Sequence[float], log: bool) -> list[float]:
 
 
 def _settings(evidence: Evidence, tried: Sequence[Trial], caption: str) -> Table:
-    rows = []
+    cells = []
     for trial in tried:
         score = evidence.scores[trial]
-        rows.append([trial.id, *trial.setting.values(), score.accuracy, *_interval(evidence, score), score.log_loss])
+        values = [f"{value:g}" if isinstance(value, float) else value for value in trial.setting.values()]
+        cells.append([trial.id, *values, score.accuracy, *_interval(evidence, score), score.log_loss])
     header = ["trial", *tried[0].setting, "accuracy", "95 % from", "to", "log-loss"]
-    return Table(caption, header, rows, digits=4, sortable=True)
+    return Table(caption, header, cells, digits=4, sortable=True)
 
 
 def _trainings(evidence: Evidence) -> Iterator[Part]:

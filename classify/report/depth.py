@@ -96,6 +96,10 @@ def _parts(evidence: Evidence) -> Iterator[Part]:
     if not found:
         yield Text("There are no scores of trials to draw.", "missing")
         return
+    yield Text(
+        "These are accuracies on the images that heads were chosen by, each the best of its settings and so a little too "
+        "good; the test images were met by the chosen one alone."
+    )
     best = None if evidence.best is None else evidence.best.id
     heads, backbones = _distinct(found, "head"), _distinct(found, "backbone")
     for each in found:

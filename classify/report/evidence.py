@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ from .. import sources
 from ..matrix import Stored
 from ..run import FORMAT, Record, Run, unguarded
 from ..trial import Score, Source, Trial, ranked
+
+_HUGE = 10**300
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,8 @@ def _is_line(line: bytes) -> bool:
 def _is_sound(trial: Trial, score: Score) -> bool:
     """Whether the figures are figures, and the names names."""
     figures = [score.accuracy, score.log_loss, score.seconds, *score.folds]
+    if any(isinstance(value, int) and abs(value) > _HUGE for value in figures):  # which no float holds
+        return False
     names = [trial.head, *(part for tap in trial.sources for part in vars(tap).values())]
     return (
         all(isinstance(value, int | float) and math.isfinite(value) for value in figures)
@@ -249,7 +254,7 @@ def _answers(run: Run, description: Mapping[str, Any], missing: list[str]) -> tu
         classes = len(_mapping(description.get("splits")).get("classes") or ())
         if probabilities.shape != (len(answers), classes) or probabilities.dtype.kind != "f":
             raise ValueError(f"expected ({len(answers)}, {classes}) numbers, found {probabilities.shape}")
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         missing.append(f"probabilities.npy cannot be used ({error}): the probabilities of all classes")
         return answers, None
     return answers, probabilities

@@ -32,6 +32,7 @@ from .html import Drawn
 from .section import Part, Section, Text
 
 LIMIT = 2_000_000  # bytes of a page
+_LONGEST = 100  # letters of the name of what is left out
 _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("answer", "The answer", answer.section),
     ("depth", "Accuracy along the depth", depth.section),
@@ -126,11 +127,12 @@ def _fitting(blocks: list[_Block], title: str, about: str, missing: list[str]) -
     """The page, at most `LIMIT` bytes: drawings for narrow screens give way first, then the largest of its parts."""
     lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
     places = [(parts, place) for parts in lists for place in range(len(parts))]
-    while len(page := html.page(blocks, title, about, missing, __version__)) > LIMIT:
+    while len(page := html.page(blocks, title, about, missing, __version__)) > LIMIT and places:
         parts, place = max(places, key=lambda each: each[0][each[1]].spare)
         if not parts[place].spare:
             parts, place = max(places, key=lambda each: len(each[0][each[1]].html))
-            words = f"{parts[place].what}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
+            places.remove((parts, place))  # what is left out is left out once
+            words = f"{parts[place].what[:_LONGEST]}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
             missing.append(words)
             parts[place] = html.drawn(Text(words, "missing"), "")
         else:

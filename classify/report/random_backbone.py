@@ -21,6 +21,7 @@ from .section import Chart, Command, Part, Section, Table, Text
 from .sketch import readable
 
 MOST, WIDE, MOST_WIDE = 5000, 1500, 2000  # images; columns from which they are fewer, and how many then
+OF_A_CLASS, MOST_OF_MANY = 20, 8000  # images, where classes are many: with fewer, no small size has two of each
 _OURS, _RANDOM = "the backbone's weights", "random weights"
 _SAME = 0.005  # of accuracy
 
@@ -51,7 +52,10 @@ def _parts(evidence: Evidence) -> list[Part]:
     arguments = (images.labels, images.groups, len(evidence.classes), head, setting, cores())
     curves = {_OURS: curve(ours, *arguments)}
     if not curves[_OURS].accuracy.size:
-        return [Text(f"There is no learning curve: {images.total} images are too few for one.", "missing")]
+        few = f"{images.total} images" if len(images.records) == images.total else f"{len(images.records)} drawn images"
+        return [
+            Text(f"There is no learning curve: {few} are too few for one of {len(evidence.classes)} classes.", "missing")
+        ]
     other, instead = _random(evidence, best, images)
     if other is not None:
         curves[_RANDOM] = curve(rows.matrix(evidence, images.records, other), *arguments)
@@ -66,11 +70,13 @@ def _parts(evidence: Evidence) -> list[Part]:
     said = (
         f"{named[:1].upper()}{named[1:]}{with_what}{why} on the winner's taps, learning from ever more of the "
         f"{images.total} images that are not in the test split{some}. Each point is the mean of {count} draws, scored on a "
-        "fifth of these images that was held out; the band reaches from the lowest to the highest."
+        "fifth of these images that was held out; the band reaches from the lowest to the highest. The asymptote is where a "
+        "power law through the points ends (accuracy = a - b n^-c), which is to say a guess beyond them."
     )
     parts: list[Part] = [Text(said), _chart(curves, images.labels), _table(curves, ends)]
     if other is not None:
-        parts.append(Text(compared(curves[_OURS], curves[_RANDOM], ends[_OURS], ends[_RANDOM])))
+        words = compared(curves[_OURS], curves[_RANDOM], ends[_OURS], ends[_RANDOM])
+        parts.append(Text(f"{words} Taps and setting were chosen for the backbone's own weights, which favours these."))
     return [*parts, *instead]
 
 
@@ -81,7 +87,8 @@ def _ours(evidence: Evidence) -> tuple[_Learnt, Any]:
     whole = rows.matrix(evidence, learnt)
     labels = np.array([number[record.label] for record in learnt])
     groups = draws.group_numbers([record.group for record in learnt])
-    most = readable(whole, MOST if whole.shape[1] <= WIDE else MOST_WIDE)
+    wanted = max(MOST if whole.shape[1] <= WIDE else MOST_WIDE, min(OF_A_CLASS * len(evidence.classes), MOST_OF_MANY))
+    most = readable(whole, wanted)
     some = draws.sample(labels, groups, most, 0)
     records = tuple(learnt[row] for row in some.tolist())
     images = _Learnt(records, labels[some], draws.group_numbers([record.group for record in records]), len(learnt))
@@ -194,7 +201,7 @@ def _end(found: Asymptote | None) -> str:
 
 
 def _table(curves: Mapping[str, Curve], ends: Mapping[str, Asymptote | None]) -> Table:
-    header = ["", "start", "slope (points for each of the first doublings)", "with all", "asymptote (95 % interval)"]
+    header = ["", "start", "slope (points for each of the first doublings)", "with the most", "asymptote (95 % interval)"]
     cells = [
         [name, _mean(each.starts), _points(each.slopes), _mean(each.accuracy[-1]), _end(ends[name])]
         for name, each in curves.items()

@@ -54,27 +54,28 @@ def matrix(evidence: Evidence, records: Sequence[Record], taps: tuple[Source, ..
 
 
 def command(evidence: Evidence, taps: Sequence[Source], weights: str | None = None) -> str:
-    """The command line that fills the cache with the rows of `taps`, or with those of other weights; "" where none can.
+    """The command that fills the cache with the rows of `taps`, or with those of other weights; "" where none can.
 
-    Such are the taps of a file of features, and with random weights those of a network that is a file.
+    Of several networks it is several commands with && between them. None can where the taps are of a file of features, nor
+    with random weights where a network is a file.
     """
-    data, parts = evidence.data, ["humeris", "extract"]
+    data, lines = evidence.data, []
     if data.get("kind") == "features" or not data.get("root"):
         return ""
-    parts.append(str(data.get("source") if data.get("kind") in {"keras", "manifest"} else data["root"]))
-    names = dict.fromkeys(tap.extraction for tap in taps)
-    for name in names:
+    for name in dict.fromkeys(tap.extraction for tap in taps):
         try:
             request = Request.of(Spec.from_dict(evidence.description["specs"][name]))
         except (HumerisError, KeyError, TypeError, ValueError):
             return ""
         if weights is not None and request.file is not None:
             return ""
-        parts += ["-b", (replace(request, weights=weights) if weights else request).title]
-    parts += [part for tap in dict.fromkeys(f"{tap.layer}:{tap.pool}" for tap in taps) for part in ("-l", tap)]
-    if evidence.store is not None:
-        parts += ["--cache", str(Path(evidence.store.path).absolute())]
-    return shlex.join(parts)
+        where = data.get("source") if data.get("kind") in {"keras", "manifest"} else data["root"]
+        parts = ["humeris", "extract", str(where), "-b", (replace(request, weights=weights) if weights else request).title]
+        mine = dict.fromkeys(f"{tap.layer}:{tap.pool}" for tap in taps if tap.extraction == name)
+        parts += [part for tap in mine for part in ("-l", tap)]
+        parts += [] if evidence.store is None else ["--cache", str(Path(evidence.store.path).absolute())]
+        lines.append(shlex.join(parts))
+    return " && ".join(lines)
 
 
 def _names(taps: Sequence[Source]) -> str:

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.errors import BackboneError, HumerisError, RunError
-from ..extract import taps
-from ..extract.backbone import Backbone, build
-from ..extract.images import Progress
-from ..extract.request import Request
-from ..extract.runtime import load_keras
-from ..extract.source import cores
-from ..extract.taps import Tap
-from .run import Run
-from .trial import Source
+from ...cache.errors import BackboneError, HumerisError, RunError
+from ...extract import taps
+from ...extract.backbone import Backbone, build
+from ...extract.images import Progress
+from ...extract.request import Request
+from ...extract.runtime import load_keras
+from ...extract.source import cores
+from ...extract.taps import Tap
+from ..run import Run
+from ..trial import Source
 
 FILE = "latency.json"
 BATCH = 32
@@ -149,10 +149,9 @@ def _seconds(calls: Sequence[tuple[Sequence[Any], int]], progress: Progress | No
     spent, limit = 0.0, _SECONDS * len(calls)
     while calls and (len(times[0]) < 2 + _FEWEST or (spent < limit and len(times[0]) < _MOST)):
         for (models, count), each in zip(calls, times, strict=True):
-            shape = models[0].inputs[0].shape[1:]
-            images = random.integers(0, 256, (count, *shape), np.uint8)
+            shown = [random.integers(0, 256, (count, *model.inputs[0].shape[1:]), np.uint8) for model in models]
             began = time.perf_counter()
-            for model in models:
+            for model, images in zip(models, shown, strict=True):
                 model.predict_on_batch(images)
             each.append(time.perf_counter() - began)
             spent += each[-1] if len(each) > 2 else 0.0
