@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from humeris.cache.errors import DataError, LayerError, ModelError
+from humeris.cache.errors import DataError, LayerError
 from humeris.cache.spec import Spec
 from humeris.cache.store import Store
 from humeris.classify import family, training
 from humeris.classify.conclusion import conclude  # noqa: F401 - the module is under test through `sweep`
 from humeris.classify.heads import logreg
-from humeris.classify.model.export import export
 from humeris.classify.problem import Problem
 from humeris.classify.run import Run
 from humeris.classify.splits import split
@@ -373,13 +372,6 @@ def test_families_over_all_taps_get_them_side_by_side_once(
     assert len(run.trials()) == 2
 
 
-def test_a_head_over_two_backbones_is_not_exported_and_says_what_is(store: Store, images: Images, tmp_path: Path) -> None:
-    three_taps(store, images)
-    run = sweep(images, store, ["logreg,C=1"], patterns=["made_up/two+other/two"], out=tmp_path / "run", jobs=1)
-    with pytest.raises(ModelError, match=r"expected a head on the taps of one backbone, found .*: export another trial"):
-        export(run, store, tmp_path / "model.keras")
-
-
 def test_one_command_extracts_views_and_concatenations_and_exports_a_model_that_agrees(
     photos: Path, humeris: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -429,12 +421,3 @@ def test_each_backbone_may_be_given_its_own_layers(photos: Path, humeris: Callab
         f"{other}/block4_out:avg + {other}/block5_out:avg",
     }  # fmt: skip
     assert [each["taps"] for each in result.json["extracted"]] == [["block4_out:avg", "block5_out:avg"]] * 2
-
-
-def test_run_refuses_heads_over_two_backbones_before_it_computes(photos: Path, humeris: Callable[..., Any]) -> None:
-    for words in (["--concatenate"], ["-l", "nano/block4_out+nano,weights=random/block4_out"]):
-        result = humeris("run", photos, "-b", "nano", "-b", "nano,weights=random", *words)
-        assert result.code == 2
-        assert "expected a head on the taps of one" in result.err
-        assert len(result.err.splitlines()) == 1
-    assert not (photos.parent / "runs").exists()
