@@ -74,9 +74,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if asked.data is None:
-            for number in range(2):
-                (place / "drawn").mkdir(exist_ok=True)
-                draw(place / "drawn" / f"class{number}", asked.images // 2)
+            (place / "drawn").mkdir()
+            draw(place / "drawn" / "one", asked.images)
+            (place / "drawn" / "other").mkdir()
+            for path in sorted((place / "drawn" / "one").iterdir())[::2]:
+                path.rename(place / "drawn" / "other" / path.name)
         with Store(place / "cache", write=True) as store:
             images = load_images(asked.data or place / "drawn", store)
             done = extract_features(images, asked.backbone, [tap], store, batch_size=BATCH)
