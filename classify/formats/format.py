@@ -98,3 +98,8 @@ def decoded(text: str | bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and {"classes", "image_size", "pixels"} <= set(found) else None
+
+
+def one_line(text: object) -> str:
+    """A message of a library's as part of one of ours: on one line, and no longer than people read."""
+    return " ".join(str(text).split())[:300]

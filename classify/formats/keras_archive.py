@@ -11,7 +11,7 @@ import numpy as np
 
 from ...cache.errors import ModelError
 from ...extract.runtime import load_keras
-from .format import MEMBER, Answer, Format, encoded, member
+from .format import MEMBER, Answer, Format, encoded, member, one_line
 
 _ANSWER = """
 import keras
@@ -33,7 +33,7 @@ def load(path: Path) -> Answer:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a file from anywhere: Keras raises almost anything on a damaged one
-        raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{path}: cannot be loaded: {one_line(error)}") from error
     return lambda images: np.asarray(model.predict_on_batch(images))
 
 

@@ -13,7 +13,7 @@ from ...cache.errors import ModelError
 from ...extract.source import cores
 from .bias import corrected
 from .fewer_bits import LEAST, agreeing, head_kernels
-from .format import LABELS, MEMBER, PRECISIONS, Answer, Format, encoded, labels, member
+from .format import LABELS, MEMBER, PRECISIONS, Answer, Format, encoded, labels, member, one_line
 from .frozen import freeze, in_float32
 from .litert_weights import eighths, halves
 from .quiet import silence
@@ -43,7 +43,7 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
         with silence(), in_float32(model):
             flat, more = _converted(model, precision, calibration)
     except Exception as error:  # the converter raises anything
-        raise ModelError(f"{path}: cannot be written as LiteRT in {precision}: {_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written as LiteRT in {precision}: {one_line(error)}") from error
     path.write_bytes(flat)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MEMBER, encoded({**description, **more}))
@@ -55,7 +55,7 @@ def load(path: Path) -> Answer:
     try:
         return _answer(path.read_bytes())
     except Exception as error:
-        raise ModelError(f"{path}: cannot be loaded: {_line(error)}") from error
+        raise ModelError(f"{path}: cannot be loaded: {one_line(error)}") from error
 
 
 def _answer(flat: bytes) -> Answer:
@@ -116,10 +116,6 @@ def _convert(model: Any, images: np.ndarray | None = None) -> bytes:
         converter.representative_dataset = lambda: ([image[None]] for image in images)
         converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8, sets.TFLITE_BUILTINS]
     return bytes(converter.convert())
-
-
-def _line(text: object) -> str:
-    return " ".join(str(text).split())[:300]
 
 
 FORMAT = Format(

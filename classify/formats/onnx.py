@@ -15,7 +15,7 @@ from ...cache.errors import ModelError
 from ...extract.source import cores
 from .bias import corrected
 from .fewer_bits import LEAST, agreeing, head_kernels
-from .format import PRECISIONS, Answer, Format, decoded, encoded
+from .format import PRECISIONS, Answer, Format, decoded, encoded, one_line
 from .frozen import freeze, in_float32
 from .onnx_metadata import metadata
 from .onnx_weights import eighths, halves, integers
@@ -52,7 +52,7 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
         onnx.checker.check_model(proto)
         file = proto.SerializeToString()
     except Exception as error:  # tf2onnx raises anything
-        raise ModelError(f"{path}: cannot be written as ONNX in {precision}: {_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written as ONNX in {precision}: {one_line(error)}") from error
     path.write_bytes(file)
 
 
@@ -95,7 +95,7 @@ def load(path: Path) -> Answer:
     try:
         return _answer(path)
     except Exception as error:
-        raise ModelError(f"{path}: cannot be loaded: {_line(error)}") from error
+        raise ModelError(f"{path}: cannot be loaded: {one_line(error)}") from error
 
 
 def _answer(file: Path | bytes) -> Answer:
@@ -142,10 +142,6 @@ def _erfc(graph: Any, node: Any, _name: str, _arguments: Any) -> None:
     one = graph.make_const(make_name("one"), np.ones((), np.float32)).output[0]
     error = graph.make_node("Erf", [given], shapes=shapes, dtypes=types).output[0]
     graph.make_node("Sub", [one, error], outputs=[result], shapes=shapes, dtypes=types, name=node.name)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 FORMAT = Format(

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from ...cache.errors import ModelError
 from ...extract import pixels
 from ...extract.runtime import load_keras
-from .format import LABELS, MEMBER, Answer, Format, decoded, encoded, labels
+from .format import LABELS, MEMBER, Answer, Format, decoded, encoded, labels, one_line
 from .quiet import silence
 
 _EXTRA = "assets.extra"  # where TensorFlow keeps what is not its own
@@ -106,7 +106,7 @@ def load(path: Path) -> Answer:
     try:
         serve = tf.saved_model.load(str(path)).signatures[SIGNATURE]
     except Exception as error:  # a file from anywhere: TensorFlow raises almost anything on a damaged one
-        raise ModelError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{path}: cannot be loaded: {one_line(error)}") from error
     return lambda images: np.asarray(serve(image=tf.constant(images))["probabilities"])
 
 

@@ -25,7 +25,7 @@ from ...extract.source import cores
 from ...extract.taps import Tap
 from .. import sources
 from ..candidates import Shelf
-from ..formats.format import PRECISIONS, Format
+from ..formats.format import PRECISIONS, Format, one_line
 from ..formats.known import of_name
 from ..head import Head
 from ..run import Record, Run
@@ -250,7 +250,7 @@ def _write(
     except HumerisError:
         raise
     except Exception as error:  # converters have types of their own, also for a full disk
-        raise ModelError(f"{out}: cannot be written as {kind.name}: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{out}: cannot be written as {kind.name}: {one_line(error)}") from error
 
 
 def _command(run: Run, store: Store, done: Exported) -> str:

@@ -16,6 +16,7 @@ from ...cache.errors import DataError, ModelError
 from ...cache.store import Store
 from ...extract import pixels, source
 from ...extract.decoders import Decoders
+from ..formats.format import one_line
 from ..formats.known import of_file
 from . import provenance
 
@@ -73,8 +74,7 @@ class Predictor:
             found = self._model(images)
         except Exception as error:  # each runtime has a type of its own, for models that are not what they say
             raise ModelError(
-                f"{self.path}: cannot be run on images of {self.image_size[0]} x {self.image_size[1]}: "
-                f"{' '.join(str(error).split())[:300]}"
+                f"{self.path}: cannot be run on images of {self.image_size[0]} x {self.image_size[1]}: {one_line(error)}"
             ) from error
         if found.shape != (len(images), len(self.classes)):
             raise ModelError(
