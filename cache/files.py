@@ -75,14 +75,29 @@ def make_folder(folder: Path, instead: str = _INSTEAD) -> None:
     if folder.is_dir():
         return
     with write_errors(folder, instead):
-        _persist(lambda: _make_folder(folder, instead))
+        grown: set[Path] = set()
+        _persist(lambda: _make(folder, grown))
+        _sync(grown)
 
 
-def _make_folder(folder: Path, instead: str) -> None:
-    make_folder(folder.parent, instead)
-    with suppress(FileExistsError):  # pathlib's own exist_ok fails on a folder that comes and goes
-        folder.mkdir()
-    sync_folder(folder.parent)
+def _make(folder: Path, grown: set[Path]) -> None:
+    """Create `folder` and its parents; add the folders that took a new name to `grown`.
+
+    None is synced before all are there: `cache prune` takes empty folders away, and a slow disk would give it the time.
+    """
+    missing = [folder, *folder.parents]
+    while missing and missing[-1].is_dir():
+        missing.pop()
+    for each in reversed(missing):
+        with suppress(FileExistsError):  # pathlib's own exist_ok fails on a folder that comes and goes
+            each.mkdir()
+            grown.add(each.parent)
+
+
+def _sync(folders: set[Path]) -> None:
+    for folder in folders:
+        with suppress(FileNotFoundError):  # pruned as soon as it was there
+            sync_folder(folder)
 
 
 def _persist(step: Callable[[], None]) -> None:
@@ -106,7 +121,6 @@ def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, instead: str 
     Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
     """
     make_folder(tmp, instead)
-    make_folder(path.parent, instead)
     draft = tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
     with write_errors(path.parent, instead):
         try:
@@ -119,15 +133,15 @@ def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, instead: str 
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            _persist(lambda: _settle(draft, path, instead))
-            with suppress(FileNotFoundError):  # the file was pruned as soon as it was there, and its folder after it
-                sync_folder(path.parent)
+            grown = {path.parent}
+            _persist(lambda: _settle(draft, path, grown))
+            _sync(grown)
         finally:
             draft.unlink(missing_ok=True)
 
 
-def _settle(draft: Path, path: Path, instead: str) -> None:
-    make_folder(path.parent, instead)
+def _settle(draft: Path, path: Path, grown: set[Path]) -> None:
+    _make(path.parent, grown)
     os.rename(draft, path)
 
 

@@ -66,10 +66,10 @@ def command() -> str:
 
 def program() -> str:
     """What to type for this command: its name where that is found, else the path it was started by."""
-    found = shutil.which("humeris")
-    if Path(sys.argv[0]).name != "humeris" or (found and os.path.samefile(found, sys.argv[0])):
+    found, started = shutil.which("humeris"), Path(sys.argv[0])
+    if started.name != "humeris" or (found and (not started.exists() or started.samefile(found))):
         return "humeris"
-    return os.path.relpath(sys.argv[0])
+    return os.path.relpath(started)
 
 
 def at(cache: Path | None) -> list[object]:
