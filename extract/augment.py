@@ -11,8 +11,9 @@ import difflib
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import features
@@ -65,7 +66,7 @@ class Kind:
     meaning: str
     default: str
     bounds: tuple[tuple[int, int], ...]
-    apply: Callable[..., np.ndarray]
+    apply: Callable[..., Any]
     pillow: bool = False
 
     def strength(self, text: str) -> tuple[int, ...]:
@@ -79,6 +80,30 @@ class Kind:
             expected = f"{self.meaning}, as in {self.name}={self.default}" if self.bounds else "no strength; leave it out"
             raise DataError(f"augmentation {self.name}: found {text!r}, expected {expected}")
         return numbers
+
+
+def operations_of(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The operations that `text` names and their strengths in thousandths, in the order of `kinds`; raises `DataError`."""
+    asked: dict[str, tuple[int, ...]] = {}
+    for part in text.lower().split(","):
+        name, equals, strength = (piece.strip() for piece in part.partition("="))
+        if name not in kinds:
+            closest = difflib.get_close_matches(name, kinds, n=1, cutoff=0.0)[0]
+            hint = f"the closest is {closest}" if name else f"leave it out or write {closest}"
+            raise DataError(f"augmentation {part.strip()!r}: expected one of {', '.join(kinds)}; {hint}")
+        if name in asked:
+            raise DataError(f"augmentation {text!r}: expected each operation once, found {name} twice; leave one out")
+        kind = kinds[name]
+        asked[name] = kind.strength(strength if equals else kind.default) if equals or kind.bounds else ()
+    return tuple((name, asked[name]) for name in kinds if name in asked)
+
+
+def written(operations: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
+    """Each operation as `operations_of` takes it, every strength written out."""
+    return [
+        name + ("=" if strength else "") + "x".join(f"{number / 1000:g}" for number in strength)
+        for name, strength in operations
+    ]
 
 
 def policy_of(views: int, text: str | None) -> Policy | None:
@@ -97,35 +122,18 @@ class Policy:
     @classmethod
     def parse(cls, text: str) -> Policy:
         """The policy written `flip,crop=0.5,color,randaugment=2x9`, in any order; raises `DataError`."""
-        asked: dict[str, tuple[int, ...]] = {}
-        for part in text.lower().split(","):
-            name, equals, strength = (piece.strip() for piece in part.partition("="))
-            if name not in KINDS:
-                closest = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.0)[0]
-                hint = f"the closest is {closest}" if name else f"leave it out or write {closest}"
-                raise DataError(f"augmentation {part.strip()!r}: expected one of {', '.join(KINDS)}; {hint}")
-            if name in asked:
-                raise DataError(f"augmentation {text!r}: expected each operation once, found {name} twice; leave one out")
-            kind = KINDS[name]
-            asked[name] = kind.strength(strength if equals else kind.default) if equals or kind.bounds else ()
-        return cls(tuple((name, asked[name]) for name in KINDS if name in asked))
+        return cls(operations_of(text, KINDS))
 
     def __str__(self) -> str:
         """The policy as `parse` takes it, every strength written out."""
-        return ",".join(self._written())
+        return ",".join(written(self.operations))
 
     @property
     def version(self) -> str:
         """Everything but the image and the number that decides a view: `1: flip=0.5, crop=0.25; Pillow 13`."""
         pillow = (features.version("pil") or "?").split(".")[0]
         resized = any(KINDS[name].pillow for name, _ in self.operations)
-        return f"{VERSION}: {', '.join(self._written())}" + (f"; Pillow {pillow}" if resized else "")
-
-    def _written(self) -> list[str]:
-        return [
-            name + ("=" if strength else "") + "x".join(f"{number / 1000:g}" for number in strength)
-            for name, strength in self.operations
-        ]
+        return f"{VERSION}: {', '.join(written(self.operations))}" + (f"; Pillow {pillow}" if resized else "")
 
     def view(self, pixels: np.ndarray, digest: bytes, number: int) -> np.ndarray:
         """View `number` (1, 2, …; 0 is the plain image) of RGB uint8 (height, width, 3) `pixels`, in the same form.
