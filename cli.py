@@ -1,7 +1,8 @@
 """The command line: parse, one library call, render.
 
-A command lies in `commands`, in the file of its stage: `extract`, `classify`, `model`, `report`, `cache`. The options they
-share are in `options`, what they say on the terminal in `terminal`, and what is said of a wrong command line in `usage`.
+A command lies in `commands`, in the file of its stage: `extract`, `classify`, `finetune`, `model`, `report`, `cache`. The
+options they share are in `options`, what they say on the terminal in `terminal`, and what is said of a wrong command line
+in `usage`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import cache, classify, extract, model, report
+from .commands import cache, classify, extract, finetune, model, report
 from .commands.usage import Commands
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ for _command in (
     extract.extract,
     classify.sweep,
     classify.rank,
+    finetune.finetune,
     model.export,
     model.predict,
     report.report,

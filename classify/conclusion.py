@@ -60,9 +60,9 @@ def conclude(
             else None,
             "groups": None if held is None else len(np.unique(held[held >= 0])),
             "accuracy_95": {} if held is None else _accuracies(run, scores, held),
-            "near_duplicates": _near_duplicates(images, splits, stored, probabilities),
+            "near_duplicates": near(images, splits, stored, probabilities),
             "notes": [
-                *_notes(splits, chosen, scores[chosen]),
+                *notes(splits, chosen, scores[chosen]),
                 *_refused_views(stored, images.keys if views.average else images.keys[rows], views.count),
             ],
         }
@@ -99,7 +99,7 @@ def _accuracies(run: Run, scores: Mapping[Trial, Score], held: np.ndarray) -> di
     return {name: list(of_share(right, held[held >= 0])) for name, right in found.items()}
 
 
-def _near_duplicates(images: Images, splits: Splits, stored: Sequence[Stored], probabilities: np.ndarray) -> dict[str, Any]:
+def near(images: Images, splits: Splits, stored: Sequence[Stored], probabilities: np.ndarray) -> dict[str, Any]:
     """Test images that nearly equal others, as the winner's features show them."""
     rows, names = splits.development, [image.name for image in images.used]
     found = near_duplicates.find(
@@ -127,7 +127,7 @@ def _refused_views(stored: Sequence[Stored], keys: np.ndarray, count: int) -> li
     return [note] if lacking else []
 
 
-def _notes(splits: Splits, winner: Trial, score: Score) -> list[str]:
+def notes(splits: Splits, winner: Trial, score: Score) -> list[str]:
     """What makes the figures less sure than they look."""
     notes = []
     if score.detail.get("converged") is False:

@@ -61,13 +61,19 @@ def compare(scores: Mapping[Trial, Score], images: int, groups: np.ndarray | Non
     McNemar, Psychometrika 12 (1947), in the exact binomial form, which errs on the side of no difference (Fagerland,
     Lydersen, Laake, BMC Medical Research Methodology 13 (2013) 91); the interval is `intervals.of_paired_difference`.
     """
-    from scipy.stats import binomtest
-
     other = runner_up(scores)
     if other is None:
         return None
     winner = ranked(scores)[0]
-    first, second = right(scores[winner]), right(scores[other])
+    return between(winner.id, other.id, right(scores[winner]), right(scores[other]), images, groups)
+
+
+def between(
+    winner: str, runner_up: str, first: np.ndarray, second: np.ndarray, images: int, groups: np.ndarray | None = None
+) -> Comparison:
+    """Two trials, by their ids, of which masks (rows,) say which of the `images` they answered rightly; see `compare`."""
+    from scipy.stats import binomtest
+
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
     if groups is None:
@@ -81,8 +87,8 @@ def compare(scores: Mapping[Trial, Score], images: int, groups: np.ndarray | Non
         difference_95 = of_grouped_difference(sums, np.bincount(number))
         p_value = of_flipped_groups(sums)
     return Comparison(
-        winner=winner.id,
-        runner_up=other.id,
+        winner=winner,
+        runner_up=runner_up,
         images=images,
         only_winner=only_first,
         only_runner_up=only_second,

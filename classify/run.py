@@ -172,7 +172,8 @@ class Run:
         """The trial whose id begins with `name`, or the best one; raises `RunError`."""
         scores = self.trials()
         if name is None:
-            chosen = ranked(scores)[0]
+            best = (self.description.get("best") or {}).get("id")
+            chosen = next((trial for trial in scores if trial.id == best), None) or ranked(scores)[0]
             return chosen, scores[chosen]
         found = [trial for trial in scores if trial.id.startswith(name)]
         if len(found) != 1:
@@ -205,6 +206,7 @@ class Run:
             "trials": len(self.trials()),
             "splits": described["splits"],
             "left_out": described["left_out"],
+            "advice": described.get("advice"),
         }
 
     def spec(self, source: Source) -> Spec:

@@ -6,14 +6,18 @@ import hashlib
 import inspect
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..cache.errors import BackboneError, WeightsError
 from ..cache.spec import Spec
-from . import fold, pixels, precision, weights
-from .graph import Graph
+from . import fold as folding
+from . import pixels, precision, weights
+from .graph import Graph, named
 from .nano import WEIGHTS as NANO_WEIGHTS
 from .nano import nano
 from .request import Request
@@ -28,33 +32,51 @@ class Backbone:
     graph: Graph
 
 
-def build(request: Request) -> Backbone:
-    """The backbone `request` describes, with its weights; imports Keras. Raises `BackboneError` or `WeightsError`."""
+def build(request: Request, *, fold: bool = True, tuned: Mapping[str, Sequence[np.ndarray]] | None = None) -> Backbone:
+    """The backbone `request` describes, with its weights; imports Keras. Raises `BackboneError` or `WeightsError`.
+
+    tuned: other weights for some of the layers, as their `get_weights` gave them, by name; `spec` is of the network without
+    them. Without `fold` normalisations stay as they are, to be trained.
+    """
     with fresh_names(), seeded(request.seed):
         if request.file is not None:
             model, architecture = _load(request), _file_architecture(request.file)
         else:
             model, architecture = _construct(request), _architecture(request)
         model.trainable = False
+        digest = weights.digest(model)
+        _put(model, tuned or {}, request)
         computing = precision.choose(request.precision)
         precision.apply(model, computing)
         size = _image_size(request, model)
         mode = request.preprocessing or _preprocessing(request)
         try:
-            graph = Graph(model, size, mode)
+            graph = Graph(model, size, mode, fold=fold)
         except (ValueError, TypeError) as error:
             raise BackboneError(f"backbone {request.name} at {size[0]}x{size[1]} pixels: {_line(error)}") from error
     spec = Spec(
         **described(request),
         architecture=architecture,
-        weights_sha256=weights.digest(model),
+        weights_sha256=digest,
         image_size=size,
         preprocessing=mode,
         pixels=pixels.version(),
         precision=computing,
-        forward=fold.VERSION,
+        forward=folding.VERSION,
     )
     return Backbone(spec, graph)
+
+
+def _put(model: Any, tuned: Mapping[str, Sequence[np.ndarray]], request: Request) -> None:
+    layers = named(model)
+    for name, values in tuned.items():
+        try:
+            layers[name].set_weights(list(values))
+        except (KeyError, ValueError, AttributeError) as error:
+            raise WeightsError(
+                f"backbone {request.title}: expected a layer {name} that the tuned weights fit, found: {_line(error)}; "
+                "they belong to another network"
+            ) from error
 
 
 def _construct(request: Request) -> Any:

@@ -38,7 +38,8 @@ class Layer:
 class Graph:
     """The flat network.
 
-    image: symbolic input, uint8 (None, height, width, 3). outputs: symbolic output of each layer, by name.
+    image: symbolic input, uint8 (None, height, width, 3). outputs: symbolic output of each layer, by name. operations: what
+    computes each, as `named` calls them.
     layers: what is known of each, in the order of computation. With `fold`, a convolution does the normalisation that
     alone follows it; the convolution's own output is still there.
     """
@@ -47,6 +48,7 @@ class Graph:
         keras = load_keras()
         self.image = keras.Input((*image_size, 3), dtype="uint8", name="image")
         self.outputs: dict[str, Any] = {}
+        self.operations: dict[str, Any] = {}
         self._names: list[str] = []
         self._kinds: list[str] = []
         self._finished: list[bool] = []
@@ -72,8 +74,7 @@ class Graph:
         once = {id(each) for each in model.operations if len(each._inbound_nodes) == 1 == len(each._outbound_nodes)}
 
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-            functional = isinstance(operation, keras.Sequential) or hasattr(operation, "_run_through_graph")
-            if functional and len(args) == 1 and isinstance(args[0], keras.KerasTensor):
+            if _nested(operation) and len(args) == 1 and isinstance(args[0], keras.KerasTensor):
                 return self._inline(operation, args[0], f"{prefix}{operation.name}/")
             convolution, its_input = self._made_by.get(id(args[0]) if args else 0, (None, None))
             if self._fold and foldable(convolution, operation):
@@ -110,6 +111,7 @@ class Graph:
         self._producer.update((id(tensor), number) for tensor in results)
         self._last_use.append(number)
         self._names.append(name)
+        self.operations.setdefault(name, operation)
         self._kinds.append(type(operation).__name__)
         self._finished.append(_finishes(operation))
         shape = results[0].shape
@@ -131,6 +133,25 @@ class Graph:
                 shape = tuple(self.outputs[name].shape[1:])
                 layers.append(Layer(name, self._kinds[number], shape, cost, elements, cut, self._finished[number], held))
         return layers
+
+
+def named(model: Any) -> dict[str, Any]:
+    """The operations of a model, nested ones flat, by the names that `Graph` gives them; before a graph is made of it."""
+    found: dict[str, Any] = {}
+    for operation in model.operations:
+        if _nested(operation) and len(operation.inputs) == 1:
+            inner = named(operation)
+            found |= {
+                f"{operation.name}/{name}": each for name, each in inner.items() if f"{operation.name}/{name}" not in found
+            }
+        else:
+            found.setdefault(operation.name, operation)
+    return found
+
+
+def _nested(operation: Any) -> bool:
+    """Whether an operation is a model whose layers are to come out flat."""
+    return isinstance(operation, load_keras().Sequential) or hasattr(operation, "_run_through_graph")
 
 
 def _union(sets: Any) -> int:

@@ -13,13 +13,17 @@ from ..problem import Problem
 
 @dataclass
 class Course:
-    """How the training of one setting went: its curves, and what it answered for each fold after its best epoch."""
+    """How the training of one setting went: its curves, and what it answered for each fold after its best epoch.
+
+    least: epochs that are done in any case, from which on `patience` counts.
+    """
 
     epochs: int
     patience: int
     curves: dict[str, list[float]]
     answers: list[np.ndarray]
     best: int = 0
+    least: int = 0
 
     def add(self, measured: Mapping[str, float], answers: Sequence[np.ndarray]) -> None:
         """Go on by an epoch: what was measured after it, and the answers for each fold, kept if it was the best."""
@@ -33,7 +37,7 @@ class Course:
     def over(self) -> bool:
         """Whether all epochs are done, or `patience` of them were no better than the best."""
         done = len(self.curves["val_loss"])
-        return done == self.epochs or 0 < self.patience < done - self.best
+        return done == self.epochs or 0 < self.patience < done - max(self.best, self.least - 1)
 
     def detail(self) -> dict[str, Any]:
         """The epochs up to the best, and the curves, as JSON values."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .stacked import Stack, Training
 
 _ACTIVATIONS = ("relu", "silu", "mish", "leaky_relu", "gelu")
-_OPTIMIZERS = ("sgd", "adam", "adamw", "radam", "ranger")
+OPTIMIZERS = ("sgd", "adam", "adamw", "radam", "ranger")
 _MEMORY = 1 << 29  # bytes that the weights of the heads trained at once, and all that goes with them, may take
 # What a search draws from where nothing is said: the few things that matter most, about their defaults.
 SPACE = {
@@ -68,7 +68,7 @@ OPTIONS: dict[str, Option] = {
     "activation": Parsed(("relu",), _activation, f"one of {', '.join(_ACTIVATIONS)} (swish is silu)"),
     "batch_norm": Parsed((False,), _boolean, "true or false"),
     "dropout": Parsed((0.3,), _share, "a share from 0 to below 1"),
-    "optimizer": Parsed(("adam",), Words((), _OPTIMIZERS).value, f"one of {', '.join(_OPTIMIZERS)}"),
+    "optimizer": Parsed(("adam",), Words((), OPTIMIZERS).value, f"one of {', '.join(OPTIMIZERS)}"),
     "learning_rate": Parsed((None,), Numbers((), open=True).value, "a number above 0"),
     "weight_decay": Parsed((None,), _NUMBER, "a number of at least 0"),
     "schedule": Parsed(("constant",), Words((), SCHEDULES).value, f"one of {', '.join(SCHEDULES)}"),

@@ -118,6 +118,12 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
+def single(kind: str, learning_rate: float, weight_decay: float) -> Any:
+    """A Keras optimizer of `kind` for one model; the decay is decoupled and of every weight, as `per_head` has it."""
+    base, options = _KINDS[kind]
+    return base(learning_rate=learning_rate, weight_decay=weight_decay or None, name=kind, **options)
+
+
 def per_head(kind: str, rates: int, decays: np.ndarray, axes: Sequence[int]) -> Any:
     """An optimizer of `kind` whose variable `rates` holds a learning rate for each head, or one for all (`rates` is 1).
 

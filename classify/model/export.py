@@ -6,7 +6,6 @@ import contextlib
 import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from ...cache.files import make_folder, publish, write_errors
 from ...cache.shard import as_keys
 from ...cache.spec import Spec
 from ...cache.store import Store
-from ...extract.backbone import Backbone, build
 from ...extract.feature_file import FeatureFile
 from ...extract.request import Request
 from ...extract.source import cores
 from ...extract.taps import Tap
 from .. import sources
 from ..candidates import Shelf
+from ..finetune.tuned import Tuned, is_tuned
 from ..formats.format import PRECISIONS, Format, one_line
 from ..formats.known import of_name
 from ..head import Head
@@ -35,6 +34,7 @@ from ..views import Views
 from . import parity, place, provenance, samples
 from .card import card, is_card
 from .exported import Exported
+from .rebuild import is_of, rebuilt
 from .stack import stack
 
 CHECKED, CHECKED_INT8 = 64, 256
@@ -69,15 +69,16 @@ def export(
     records = run.images()
     specs = _specs(run, chosen)
     data = run.description["data"]
-    if requests and not any(_names(request, spec) for request in requests for spec in specs.values()):
+    if requests and not any(is_of(request, spec) for request in requests for spec in specs.values()):
         raise ModelError(
             f"-b {requests[0].title}: expected to be told where {', '.join(spec.title for spec in specs.values())} is now, "
             "found another network; leave -b out"
         )
     shelf = FeatureFile(data["root"]) if data["kind"] == "features" else store
-    head = run.head(chosen) or _train(run, shelf, chosen, score, records)
+    tuned = Tuned.load(run, chosen) if is_tuned(chosen) else None
+    head = tuned.head if tuned else run.head(chosen) or _train(run, shelf, chosen, score, records)
     size = specs[chosen.sources[0].extraction].image_size
-    built = {name: _build(spec, requests) for name, spec in specs.items()}
+    built = {name: rebuilt(spec, requests, tuned=tuned.weights if tuned else None) for name, spec in specs.items()}
     taps = [Tap(item.layer, item.pool) for item in chosen.sources]
     model = stack([built[item.extraction] for item in chosen.sources], taps, head)
     ranges = samples.pixels_of(run, samples.learnt(records, CALIBRATED), size) if precision == "int8" else None
@@ -152,27 +153,6 @@ def _train(run: Run, store: Shelf, trial: Trial, score: Score, records: Sequence
     return head
 
 
-def _names(request: Request, spec: Spec) -> bool:
-    """Whether a request is for the network of a spec: for a file any file, as it may have been renamed."""
-    return (request.file is None) == (not spec.file) and (request.file is not None or request.name == spec.backbone)
-
-
-def _build(spec: Spec, requests: Sequence[Request]) -> Backbone:
-    """The very network that the features were made with; raises `ModelError` when it is another one by now."""
-    named = [request for request in requests if _names(request, spec)]
-    for request in named or [Request.of(spec)]:
-        built = build(replace(request, precision=spec.precision, image_size=request.image_size or spec.image_size))
-        if built.spec.digest == spec.digest:
-            return built
-    now, then = built.spec.to_dict(), spec.to_dict()
-    decisive = ["weights_sha256", *(name for name in then if name not in {"backbone", "arguments", "weights", "file"})]
-    changed = next(name for name in decisive if now[name] != then[name])
-    raise ModelError(
-        f"backbone {spec.title}: expected {changed} {then[changed]}, as the features were made with, found {now[changed]}; "
-        "put the old one back (or name it with -b), or extract, sweep and export anew"
-    )
-
-
 @contextlib.contextmanager
 def _explained(kind: Format, specs: Mapping[str, Spec]) -> Iterator[None]:
     """Say of a `ParityError` that it comes of features in half precision, where it does."""
@@ -201,18 +181,33 @@ def _check(
 ) -> tuple[parity.Parity, float]:
     """Compare the model at `draft` with the cached answers; also the milliseconds that one image takes.
 
-    Rows of whole maps are cached in float16, which alone moves a probability by some 1e-4.
+    Rows of whole maps are cached in float16, which alone moves a probability by some 1e-4. What a tuned network answered was
+    recorded when it was scored.
     """
-    chosen = samples.compared(records, CHECKED_INT8 if precision == "int8" else CHECKED)
-    features = sources.load(store, trial.sources, as_keys([record.digest for record in chosen]))
+    count = CHECKED_INT8 if precision == "int8" else CHECKED
+    if is_tuned(trial):
+        chosen, cached = _recorded(run, records, count)
+        ties: np.ndarray | None = None
+    else:
+        chosen = samples.compared(records, count)
+        features = sources.load(store, trial.sources, as_keys([record.digest for record in chosen]))
+        cached = head.predict_proba(features)
     answers, milliseconds = parity.answers(kind, draft, samples.pixels_of(run, chosen, size))
-    cached = head.predict_proba(features)
     if precision == "int8":
         return parity.agree(cached, answers), milliseconds
     bound = parity.BOUND_FLOAT16 if precision == "float16" else kind.bound
     bound = max(bound, parity.BOUND_HALF if any(item.pool == "map" for item in trial.sources) else 0.0)
-    ties = head.ties(features, bound * parity.ROUNDING, bound)
+    if not is_tuned(trial):
+        ties = head.ties(features, bound * parity.ROUNDING, bound)
     return parity.compare(cached, answers, bound, ties), milliseconds
+
+
+def _recorded(run: Run, records: Sequence[Record], count: int) -> tuple[list[Record], np.ndarray]:
+    """Up to `count` test images and what the run's winner answered, (n, classes)."""
+    tested = [record for record in records if record.split == "test"]
+    chosen = samples.evenly(tested, count)
+    places = {record.digest: place for place, record in enumerate(tested)}
+    return chosen, run.probabilities()[[places[record.digest] for record in chosen]]
 
 
 def _description(run: Run, trial: Trial, specs: dict[str, Spec], head: Head, precision: str) -> dict[str, Any]:

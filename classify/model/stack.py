@@ -25,13 +25,19 @@ def stack(backbone: Backbone | Sequence[Backbone], wanted: Sequence[Tap], head: 
     one image, which must have the same size in each (`ModelError`). The model shares the backbones' weights.
     """
     keras = load_keras()
+    image, values = features(backbone, wanted)
+    return keras.Model(image, apply(head.layers, values), name="humeris")
+
+
+def features(backbone: Backbone | Sequence[Backbone], wanted: Sequence[Tap]) -> tuple[Any, Any]:
+    """The symbolic image, and the rows (batch, d) of the taps of it side by side, as `stack` has them."""
+    keras = load_keras()
     backbones = [backbone] * len(wanted) if isinstance(backbone, Backbone) else list(backbone)
     image, rows = _rows(backbones, wanted)
     for number, row in enumerate(rows):
         if len(row.shape) > 2:
             rows[number] = keras.layers.Flatten(name=f"humeris_flat{number}")(row)
-    values = rows[0] if len(rows) == 1 else keras.layers.Concatenate(name="humeris_features")(rows)
-    return keras.Model(image, apply(head.layers, values), name="humeris")
+    return image, rows[0] if len(rows) == 1 else keras.layers.Concatenate(name="humeris_features")(rows)
 
 
 def _rows(backbones: Sequence[Backbone], wanted: Sequence[Tap]) -> tuple[Any, list[Any]]:
@@ -71,10 +77,14 @@ def apply(layers: Sequence[Layer], values: Any) -> Any:
 
     The last Keras layer is called `probabilities`.
     """
-    for number, layer in enumerate(layers):
-        name = OUTPUT if number == len(layers) - 1 else f"humeris_{layer.kind}{number}"
+    for name, layer in zip(names(layers), layers, strict=True):
         values = _keras(layer, values, name)
     return values
+
+
+def names(layers: Sequence[Layer]) -> list[str]:
+    """What `apply` calls the Keras layers of the layers."""
+    return [OUTPUT if number == len(layers) - 1 else f"humeris_{layer.kind}{number}" for number, layer in enumerate(layers)]
 
 
 def _keras(layer: Layer, values: Any, name: str) -> Any:

@@ -1,0 +1,163 @@
+"""The command that trains more than the head."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..cache.text import safe
+from . import options
+from .terminal import at, command, damage, render, reported, stages
+
+if TYPE_CHECKING:
+    from ..classify.finetune.training import Epoch
+
+
+@reported
+def finetune(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            envvar="HUMERIS_FROM",
+            metavar="LAYER|input",
+            help="Train the layers above LAYER on its cached maps, or the whole network on the images.",
+        ),
+    ],
+    trial: Annotated[
+        str | None, typer.Option(envvar="HUMERIS_TRIAL", help="The head to start from.", show_default="the best")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HUMERIS_FINETUNE_WEIGHTS", help="random: from scratch, with --from input.", show_default="as RUN's"
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(envvar="HUMERIS_EPOCHS", help="At most, after those of the head.")] = 20,
+    head_epochs: Annotated[int, typer.Option(envvar="HUMERIS_HEAD_EPOCHS", help="First, of the head alone.")] = 2,
+    patience: Annotated[
+        int,
+        typer.Option(envvar="HUMERIS_PATIENCE", help="Epochs without a lower validation loss to stop after; 0 for never."),
+    ] = 5,
+    batch_size: options.BatchSize = 32,
+    optimizer: Annotated[str, typer.Option(envvar="HUMERIS_OPTIMIZER", help="sgd, adam, adamw, radam or ranger.")] = "adam",
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            envvar="HUMERIS_LEARNING_RATE",
+            help="Of everything, once the head was trained.",
+            show_default="1e-4; from input 1e-5; from scratch 1e-3",
+        ),
+    ] = None,
+    head_learning_rate: Annotated[
+        float, typer.Option(envvar="HUMERIS_HEAD_LEARNING_RATE", help="While the head alone is trained.")
+    ] = 1e-3,
+    schedule: Annotated[
+        str, typer.Option(envvar="HUMERIS_SCHEDULE", help="Of the learning rate: constant, cosine or one_cycle.")
+    ] = "constant",
+    weight_decay: Annotated[
+        float | None, typer.Option(envvar="HUMERIS_WEIGHT_DECAY", help="Decoupled.", show_default="0; adamw 0.004")
+    ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(envvar="HUMERIS_LABEL_SMOOTHING", help="Share spread over all classes.")
+    ] = 0.0,
+    mixup: Annotated[float, typer.Option(envvar="HUMERIS_MIXUP", help="Alpha; 0 for none.")] = 0.0,
+    cutmix: Annotated[float, typer.Option(envvar="HUMERIS_CUTMIX", help="Alpha; 0 for none.")] = 0.0,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            "--augment",
+            envvar="HUMERIS_AUGMENT",
+            metavar="NAME[=strength],…",
+            show_default=False,
+            help="From input: flip, crop, color, randaugment, autoaugment, cutout and others, anew every epoch. "
+            "From a layer: how its --views are made.",
+        ),
+    ] = None,
+    views: Annotated[
+        int,
+        typer.Option(
+            "--views", envvar="HUMERIS_VIEWS", min=0, max=1000, help="Augmented views of each image whose maps are cached."
+        ),
+    ] = 0,
+    train_batch_norm: Annotated[
+        bool,
+        typer.Option("--train-batch-norm", envvar="HUMERIS_TRAIN_BATCH_NORM", help="Do not freeze batch normalisation."),
+    ] = False,
+    precision: options.Precision = "float32",
+    refit: Annotated[
+        bool,
+        typer.Option(envvar="HUMERIS_REFIT", help="Train again on validation images too, once the best epoch is known."),
+    ] = True,
+    compress: Annotated[
+        str, typer.Option(envvar="HUMERIS_COMPRESS", help="Of the maps: none, gzip, or blosc2 (needs hdf5plugin).")
+    ] = "none",
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone", "-b", metavar="NAME[,key=value]", help="Where the backbone is now, if its file was moved."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The new run folder.", show_default="RUN-LAYER-…"),
+    ] = None,
+    track: options.Track = None,
+    device: options.Devices = None,
+    cache: options.CacheFolder = None,
+    jobs: options.Jobs = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what would be cached; compute nothing.")
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Train the layers above LAYER together with the head of a run; leaves a run, its model and its report."""
+    from ..cache.store import Store
+    from ..classify.finetune import text
+    from ..classify.finetune.prepare import prepare
+    from ..classify.finetune.recipe import Recipe
+    from ..classify.run import Run
+    from ..classify.tracking import known as trackers
+    from ..extract import device as devices
+
+    trackers.check(track or [])
+    if len(devices.choose(device or [])) > 1:
+        raise typer.BadParameter("expected one device to train on, found several", param_hint="--device")
+    recipe = Recipe(
+        epochs=epochs, head_epochs=head_epochs, patience=patience, batch_size=batch_size, optimizer=optimizer,
+        learning_rate=learning_rate, head_learning_rate=head_learning_rate, schedule=schedule, weight_decay=weight_decay,
+        label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, train_batch_norm=train_batch_norm, precision=precision,
+        refit=refit,
+    )  # fmt: skip
+    requests = options.requests(backbone or [], None, None, 0)
+
+    def tell(line: str) -> None:
+        if line and not (quiet or as_json):
+            print(safe(line), file=sys.stderr, flush=True)
+
+    def told(epoch: Epoch) -> None:
+        tell(text.epoch(epoch))
+
+    with Store(cache, write=True) as store, stages(as_json or quiet) as stage:
+        prepared = prepare(
+            Run.load(run), store, start, recipe, trial=trial, weights=weights, views=views, augment=augment,
+            compression=compress, requests=requests, jobs=jobs, progress=stage("reading"),
+        )  # fmt: skip
+        plans = [each.to_dict() for each in prepared.plans(store)]
+        if dry_run:
+            code = render({"planned": plans, "cache": str(store.path)}, as_json, quiet, text.planned)
+            return code if all(each["fits"] for each in plans) else 2
+        tell(text.announced(plans))
+        from ..classify.finetune.finetune import finetune as run_finetune
+
+        done = run_finetune(
+            prepared, store, requests=requests, out=out, jobs=jobs, command=command(), told=told, stage=stage
+        )
+        tracked = [each.to_dict() for each in trackers.track(done.run, track or [], stage)]
+        found = {**done.to_dict(), "tracked": tracked, "cache": str(store.path), **damage(store)}
+    return render(found, as_json, quiet, text.finetuned, ["predict", done.exported.path, "IMAGES", *at(cache)])
