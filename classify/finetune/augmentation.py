@@ -32,10 +32,13 @@ class Layers:
         self._made: dict[tuple[str, str], Any] = {}
 
     def made(self, name: str, **options: Any) -> Any:
-        """The layer of this name with these options, in float32 whatever Keras's global policy is."""
+        """The layer of this name with these options, in float32 whatever Keras's global policy is.
+
+        Without a seed it would take one of Python's own generator, and so change what the caller draws next.
+        """
         key = name, repr(options)
         if key not in self._made:
-            self._made[key] = getattr(self.keras.layers, name)(**options, dtype="float32")
+            self._made[key] = getattr(self.keras.layers, name)(**options, dtype="float32", seed=0)
         return self._made[key]
 
     def drawn(self, data: Any, random: np.random.Generator, name: str, **options: Any) -> Any:

@@ -61,6 +61,7 @@ class ImageBatches:
         self._assembler = ThreadPoolExecutor(1, "assemble")
         self._waiting: dict[tuple[int, int], Future[Batch]] = {}
         self._lock = threading.Lock()
+        self._order, self._shuffled = np.arange(len(names)), -1  # and the epoch whose order it is
         self._layers: Layers | None = None
         self._failure: HumerisError | None = None
         self.epoch = 0
@@ -76,11 +77,7 @@ class ImageBatches:
         epoch = self.epoch
         with self._lock:
             wanted = [(epoch, each) for each in range(number, min(number + 1 + _AHEAD, len(self)))]
-            for key in self._waiting.keys() - set(wanted):
-                self._waiting.pop(key).cancel()
-            for key in wanted:
-                if key not in self._waiting:
-                    self._waiting[key] = self._submit(*key)
+            self._waiting = {key: self._waiting.get(key) or self._submit(*key) for key in wanted}
             batch = self._waiting[wanted[0]]
         try:
             return batch.result()
@@ -126,9 +123,10 @@ class ImageBatches:
             raise
 
     def _rows(self, epoch: int, number: int) -> np.ndarray:
-        count = len(self._names)
-        order = np.random.default_rng([self._seed, epoch]).permutation(count) if self._training else np.arange(count)
-        return order[number * self._batch_size : (number + 1) * self._batch_size]
+        if self._training and self._shuffled != epoch:
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._names))
+            self._shuffled = epoch
+        return self._order[number * self._batch_size : (number + 1) * self._batch_size]
 
     def _submit(self, epoch: int, number: int) -> Future[Batch]:
         rows = self._rows(epoch, number)

@@ -61,8 +61,10 @@ class Operations:
     def _make(self, name: str, level: float) -> Callable[[Any], Any]:
         """A layer whose least and greatest factors are the same, so that it has nothing left to draw."""
         layers, share, enhancement = self._keras.layers, level / TOP, 0.9 * level / TOP
-        geometry: dict[str, Any] = {"fill_mode": "constant", "fill_value": GREY, "dtype": "float32"}
-        colour: dict[str, Any] = {"value_range": _RANGE, "dtype": "float32"}
+        # Without a seed a layer would take one of Python's own generator, and so change what the caller draws next.
+        geometry: dict[str, Any] = {"fill_mode": "constant", "fill_value": GREY, "dtype": "float32", "seed": 0}
+        even: dict[str, Any] = {"value_range": _RANGE, "dtype": "float32"}
+        colour: dict[str, Any] = {**even, "seed": 0}
 
         def same(factor: float) -> tuple[float, float]:
             return factor, factor
@@ -72,13 +74,13 @@ class Operations:
             return layers.RandomTranslation(**factors, **geometry)
 
         makers: dict[str, Callable[[], Callable[[Any], Any]]] = {
-            "autocontrast": lambda: layers.AutoContrast(**colour),
+            "autocontrast": lambda: self._rounded(layers.AutoContrast(**even)),
             "equalize": lambda: self._equalized,
             "invert": lambda: layers.RandomInvert(same(1.0), **colour),
             "rotate": lambda: layers.RandomRotation(same(share * 30 / 360), **geometry),
             "solarize": lambda: self._told(layers.Solarization(**colour), additions=0.0, thresholds=256 - 256 * abs(share)),
             "saturation": lambda: layers.RandomColorDegeneration(same(-enhancement), **colour),
-            "posterize": lambda: layers.RandomPosterization(same(8 - round(4 * abs(share))), **colour),
+            "posterize": lambda: self._rounded(layers.RandomPosterization(same(8 - round(4 * abs(share))), **colour)),
             "contrast": lambda: self._told(layers.RandomContrast(0.0, **colour), contrast_factor=1 + enhancement),
             "brightness": lambda: layers.RandomBrightness(same(enhancement / 2), **colour),
             "sharpness": lambda: layers.RandomSharpness(same((1 + enhancement) / 2), **colour),
@@ -93,6 +95,10 @@ class Operations:
     def _told(layer: Any, **transformation: float) -> Callable[[Any], Any]:
         """A layer that is told its transformation, for what its factors cannot say."""
         return lambda images: layer.transform_images(images, transformation)
+
+    def _rounded(self, layer: Any) -> Callable[[Any], Any]:
+        """Of whole numbers: what interpolation adds to an even surface would else become a step, or the whole range."""
+        return lambda images: layer(self._keras.ops.round(images))
 
     def _sheared(self, layer: Any, right: float, down: float) -> Callable[[Any], Any]:
         """`RandomShear` draws the sign of its shear itself, so it is told."""
