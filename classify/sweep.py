@@ -17,7 +17,7 @@ from ..extract.images import Images, Progress
 from ..extract.request import Request
 from ..extract.source import cores
 from ..extract.taps import Tap
-from . import sources, tasks
+from . import advice, sources, tasks
 from .conclusion import conclude
 from .family import Family, parse
 from .matrix import Stored
@@ -52,8 +52,8 @@ def sweep(
 
     What is swept over is as `sources.Wanted` says. The winner is the first of `ranked` by its scores on the folds (or the
     validation split), is trained again on everything but the test split, and only then meets the test split. A run that was
-    interrupted goes on where it stopped; one that is complete is returned as it is. `progress` counts trials. Raises
-    `DataError`, `LayerError`, `HeadError`, `RunError`.
+    interrupted goes on where it stopped; one that is complete is returned as it is, but for advice to which features of
+    random weights, cached since, add. `progress` counts trials. Raises `DataError`, `LayerError`, `HeadError`, `RunError`.
     """
     families = [parse(head) if isinstance(head, str) else head for head in heads]
     views = views or Views()
@@ -92,9 +92,12 @@ def sweep(
             began, jobs = time.monotonic() - run.spent(), jobs or cores()  # of all sessions together
             _try_all(run, due, make, seed, jobs, progress, began)
             stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
-            conclude(
-                run, images, splits, stored, views, seed, jobs, {"data": data, "seconds": round(time.monotonic() - began, 3)}
-            )
+            told = advice.advise(run, images, splits, store, shelf, jobs)
+            described = {"data": data, "advice": told, "seconds": round(time.monotonic() - began, 3)}
+            conclude(run, images, splits, stored, views, seed, jobs, described)
+    elif advice.renewable(run, images, splits, store):
+        with run.claimed():
+            run.finish({"advice": advice.advise(run, images, splits, store, shelf, jobs or cores())})
     return run
 
 

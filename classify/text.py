@@ -30,7 +30,7 @@ _WIDE = 40  # letters of a setting; leaderboard.csv has it whole
 def run(found: Mapping[str, Any]) -> str:
     """`humeris sweep`."""
     read = extracted_text(found) if "extracted" in found else images(found["data"])
-    return paragraphs(read, _result(found), damaged(found))
+    return paragraphs(read, _result(found), damaged(found), advice(found.get("advice")))
 
 
 def outcome(found: Mapping[str, Any]) -> str:
@@ -39,8 +39,28 @@ def outcome(found: Mapping[str, Any]) -> str:
     page = found["reported"]
     return paragraphs(
         extracted_text(data), _result(found), damaged(found), exported(found),
-        f"report: {safe(page['path'])} ({size(page['bytes'])})",
+        f"report: {safe(page['path'])} ({size(page['bytes'])})", advice(found.get("advice")),
     )  # fmt: skip
+
+
+def advice(found: Mapping[str, Any] | None) -> str:
+    """Which case the data is in, why, how sure that is, and what to try next; "" of a run without advice."""
+    if not found:
+        return ""
+    return paragraphs(
+        f"\nadvice: {case(found)}",
+        *(f"  why: {safe(line)}" for line in found["why"]),
+        *(f"  mind: {safe(line)}" for line in found["thin"]),
+        *(f"  try: {safe(step['command'])}\n       {safe(step['why'])}" for step in found["next"]),
+    )
+
+
+def case(found: Mapping[str, Any]) -> str:
+    """The case that an advice names, in words."""
+    size_ = {"between": "data between small and large"}.get(found["size"], f"{found['size']} data")
+    if found["case"] is None:
+        return f"{size_}; whether it is similar to what the backbone learnt from cannot be said"
+    return f"{size_}, {found['similarity']} to what the backbone learnt from (case {found['case']}): {found['strategy']}"
 
 
 def demo(found: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from humeris.cache.store import Store
 from humeris.classify.matrix import Matrix
+from humeris.classify.random_weights import is_quick
 from humeris.classify.report import draws, learning_curve, random_backbone, rows
 from humeris.classify.report.drawing import draw
 from humeris.classify.report.evidence import Evidence
@@ -70,7 +71,7 @@ def test_every_quick_head_has_a_curve_even_of_few_images(head: str, setting: dic
     found = learning_curve.curve(Matrix.of(rows_), labels, alone(60), 4, head, setting, 1)
     assert found.images[0].min() >= 8
     assert found.accuracy[-1].mean() > 0.8
-    assert random_backbone._is_quick(head)
+    assert is_quick(head)
 
 
 def test_no_image_is_learnt_from_and_scored_and_groups_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +274,7 @@ def test_the_head_is_the_winners_or_the_best_that_is_trained_in_seconds() -> Non
     head, setting, why = random_backbone._head(found, mlp)
     assert (head, setting["C"]) == ("logreg", 0.01)
     assert "faster than a multilayer perceptron, the winner's head" in why
-    assert not any(map(random_backbone._is_quick, ("mlp", "triplet", "supcon", "head2toe", "of another version")))
+    assert not any(map(is_quick, ("mlp", "triplet", "supcon", "head2toe", "of another version")))
 
 
 def test_the_command_names_every_backbone_and_quotes_what_a_shell_would_read(evidence: Evidence) -> None:

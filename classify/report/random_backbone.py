@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import HumerisError
-from ...cache.spec import DESCRIPTION, Spec
+from ...cache.spec import Spec
 from ...extract.source import cores
-from ..family import Family, module
+from ..random_weights import is_quick, quick, twin
 from ..run import Record
 from ..trial import Source, Trial
 from . import draws, rows, text
@@ -97,21 +97,10 @@ def _ours(evidence: Evidence) -> tuple[_Learnt, Any]:
 
 def _head(evidence: Evidence, best: Trial) -> tuple[str, Mapping[str, Any], str]:
     """The head of the curves and its setting: the winner's, or one that is trained in seconds; and in words why that."""
-    if _is_quick(best.head):
-        return best.head, best.setting, ", the winner's head,"
-    tried = [trial for trial in evidence.ranked if trial.sources == best.sources and _is_quick(trial.head)]
-    if tried:
-        return tried[0].head, tried[0].setting, f", which is trained faster than {text.head(best.head)}, the winner's head,"
-    (setting,) = module("logreg").settings({"C": "0.01"})
-    return "logreg", setting, f", which is trained faster than {text.head(best.head)}, the winner's head,"
-
-
-def _is_quick(head: str) -> bool:
-    try:
-        family = Family(head, ())
-        return not family.uses_keras and not family.over_all_taps
-    except KeyError:  # a head of another version
-        return False
+    head, setting = quick(evidence.ranked, best)
+    if is_quick(best.head):
+        return head, setting, ", the winner's head,"
+    return head, setting, f", which is trained faster than {text.head(best.head)}, the winner's head,"
 
 
 def _random(evidence: Evidence, best: Trial, images: _Learnt) -> tuple[tuple[Source, ...] | None, list[Part]]:
@@ -145,16 +134,10 @@ def _twin(evidence: Evidence, spec: Spec) -> str | None:
     """The folder of the extraction that differs from `spec` in its weights alone, which are random; None without one."""
     if evidence.store is None:
         return None
-    named = {*DESCRIPTION, "weights_sha256"}
-    same = {name: value for name, value in spec.to_dict().items() if name not in named}
     try:
-        for each in evidence.store.extractions():
-            other = {name: value for name, value in each.spec.to_dict().items() if name not in named}
-            if each.spec.weights.startswith("random") and other == same:
-                return each.name
+        return twin(evidence.store, spec)
     except (HumerisError, OSError):
         return None
-    return None
 
 
 def compared(ours: Curve, random: Curve, our_end: Asymptote | None, random_end: Asymptote | None) -> str:
