@@ -36,8 +36,8 @@ def find(text: str, layers: Sequence[Layer], wanted: Sequence[Tap]) -> Layer | N
         )
     if not layers[place].cut:
         raise LayerError(
-            f"--from {text}: expected a layer that all of the network above depends on, found one that connections pass by; "
-            f"the nearest valid cuts are {_names(layers, wanted, place)}"
+            f"--from {text}: expected a layer that all of the network above depends on, found one that skip connections "
+            f"pass by; the nearest valid cuts are {_names(layers, wanted, place)}"
         )
     if layers[place].parameters is not None and layers[place].parameters == layers[order[lowest.layer]].parameters:
         raise LayerError(
