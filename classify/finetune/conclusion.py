@@ -16,6 +16,7 @@ from ...extract.extraction import Extracted
 from ...extract.request import Request
 from .. import metrics, paired, sources, tables
 from ..conclusion import alike, near, notes, scored_groups
+from ..intervals import of_share
 from ..model.rebuild import rebuilt
 from ..model.stack import stack
 from ..run import Run, unguarded
@@ -73,7 +74,7 @@ def conclude(
             "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes, grouped),
             "test_plain": None,
             "groups": held["compared"]["groups"],
-            "accuracy_95": dict(prepared.run.description.get("accuracy_95") or {}),
+            "accuracy_95": {**(prepared.run.description.get("accuracy_95") or {}), trial.id: _interval(prepared, score)},
             "near_duplicates": near(images, splits, stored, probabilities),
             "notes": [*notes(splits, trial, score), *_notes(score, start)],
             "seconds": round(time.monotonic() - began, 3),
@@ -121,6 +122,14 @@ def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, An
     compared = paired.between(trial.id, frozen.id, now, then, len(held), grouped)
     described = {name: value for name, value in its.to_dict().items() if name not in {"detail", "right"}}
     return {"id": frozen.id, **frozen.to_dict(), "score": described, "compared": compared.to_dict()}
+
+
+def _interval(prepared: Prepared, score: Score) -> list[float]:
+    """The 95 % interval of the accuracy on the images held out, which are fewer than those of the frozen trials."""
+    splits = prepared.splits
+    rows = splits.development
+    _, held = next(splits.folds(int(prepared.run.description["seed"])))
+    return list(of_share(paired.right(score)[np.searchsorted(rows, held)], alike(splits, held)))
 
 
 def _on_test(prepared: Prepared, trial: Trial, probabilities: np.ndarray) -> dict[str, Any] | None:

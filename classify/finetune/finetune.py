@@ -112,7 +112,7 @@ def _train(
     stage: Callable[[str], Progress] | None,
 ) -> None:
     began, kept = time.monotonic() - run.spent(), Checkpoint.of(run)
-    extracted = _fill(prepared, store, jobs, stage)
+    extracted = fill(prepared, store, jobs, stage)
     progress = stage("fine-tuning") if stage else None
     work = _Work(prepared, store, _named(prepared, requests), jobs or cores(), kept, told, progress)
     course, start = work.choose()
@@ -150,7 +150,7 @@ def _described(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _fill(prepared: Prepared, store: Store, jobs: int | None, stage: Callable[[str], Progress] | None) -> list[Extracted]:
+def fill(prepared: Prepared, store: Store, jobs: int | None, stage: Callable[[str], Progress] | None) -> list[Extracted]:
     """Compute what the cache lacks: the run's own taps, were they pruned, and the maps."""
     taps = [str(tap) for tap in prepared.taps]
     done = extract_all(prepared.images, [prepared.frozen_request], taps, store, jobs=jobs, progress=stage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..trial import Trial
-from . import text
+from . import finetuned, text
 from .evidence import Evidence
 from .section import Command, Part, Section, Text
 
@@ -39,6 +39,8 @@ def sentence(evidence: Evidence) -> str:
 
 
 def _named(evidence: Evidence, trial: Trial) -> str:
+    if finetuned.is_one(trial):
+        return finetuned.named(trial)
     words = text.setting(trial, text.varied(evidence, trial.head))
     return f"{text.head(trial.head)}{f' ({words})' if words else ''} on {text.taps(trial.sources)}"
 
@@ -74,6 +76,10 @@ def _how(evidence: Evidence, best: Trial | None) -> Iterator[Part]:
     if not evidence.test or best is None:
         return
     splits = evidence.splits
+    if finetuned.is_one(best):
+        yield Text(finetuned.how(evidence, best))
+        yield from finetuned.beside_frozen(evidence)
+        return
     depth = evidence.depth.get(best.sources[0]) if len(best.sources) == 1 else None
     where = "" if depth is None else f" The tap lies at {text.percent(depth, 0)} of the backbone's forward cost."
     yield Text(
@@ -86,7 +92,7 @@ def _how(evidence: Evidence, best: Trial | None) -> Iterator[Part]:
 def _runner_up(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
     """How sure it is that the winner is better, in words."""
     found = evidence.description.get("runner_up")
-    if not found:
+    if not found or finetuned.is_one(evidence.best):
         return
     other = Trial.from_dict(found)
     compared = found["compared"]

@@ -14,6 +14,7 @@ from ..run import Record
 from . import draws, rows, thumbnails
 from .drawing import PALETTE
 from .evidence import Evidence
+from .finetuned import is_one
 from .section import Chart, Part, Section, Table, Text
 from .sketch import readable, sketched
 
@@ -88,16 +89,21 @@ def _parts(evidence: Evidence) -> list[Part]:
         _table(values, labels, evidence.classes),
         {record.name: webp for record, webp in zip(records, made.pictures, strict=True) if webp},
     )
-    return [Text(_words(len(records), len(usable), len(evidence.classes), shown)), *made.missing(evidence.data), chart]
+    return [
+        Text(_words(len(records), len(usable), len(evidence.classes), shown, is_one(evidence.best))),
+        *made.missing(evidence.data),
+        chart,
+    ]
 
 
-def _words(drawn: int, total: int, classes: int, shown: Sequence[str]) -> str:
+def _words(drawn: int, total: int, classes: int, shown: Sequence[str], tuned: bool) -> str:
+    sees = "the network saw them before it was fine-tuned" if tuned else "the winner sees them"
     which = f"All {total} images" if drawn == total else f"{drawn} of the {total} images, drawn by class,"
     colours = ""
     if len(shown) < classes:
         colours = f" Of the {classes} classes those {len(shown)} have a colour that are most often confused."
     return (
-        f"{which} as the winner sees them: in the features at its taps, laid out by t-SNE so that images near each other "
+        f"{which} as {sees}: in the features at its taps, laid out by t-SNE so that images near each other "
         "are alike. What is far apart there may be far apart or not: the distance between clusters, their size and where "
         f"they lie mean nothing, and a cluster of few points may be chance.{colours} Rest on a point to see its image; one "
         "among those of another class is a hard image or has a wrong label."

@@ -1,0 +1,145 @@
+"""An epoch of fine-tuning from cached maps against an epoch of the same training through the whole network.
+
+    python benchmarks/finetune.py IMAGES [--backbone inception_v3] [--from mixed4] [--tap mixed5] [--rounds 3]
+
+IMAGES is a folder of class folders. Both train the same layers with the same head, from the same weights (random ones:
+they take as long as others), on the same images in the same order; one reads their maps at `--from` from the cache, the
+other decodes the images and computes the frozen layers below anew in every epoch.
+
+bound: the ratio of the two training steps on a batch that is there already. ratio: that of the epochs, medians of rounds that
+take turns. The goal is a ratio of 0.9 of the bound. losses: mean over the images after the rounds, which must agree.
+repaid_after_epochs: what filling the cache costs, over what an epoch then saves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from humeris.cache.store import Store
+from humeris.classify import sources
+from humeris.classify.finetune import feed
+from humeris.classify.finetune.finetune import fill
+from humeris.classify.finetune.prepare import Prepared, prepare
+from humeris.classify.finetune.recipe import Recipe
+from humeris.classify.model.rebuild import rebuilt
+from humeris.classify.sweep import sweep
+from humeris.extract.extraction import extract_features
+from humeris.extract.images import load_images
+from humeris.extract.request import Request
+from humeris.extract.source import cores
+
+STEPS = 7  # of which the first two are left out
+
+
+def main() -> None:
+    """Print one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--backbone", default="inception_v3")
+    parser.add_argument("--from", dest="start", default="mixed4")
+    parser.add_argument("--tap", default="mixed5")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=None)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(arguments, Path(folder)), indent=2))
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All figures; seconds, unless they are ratios."""
+    with Store(folder / "cache", write=True) as store:
+        request = Request.parse(arguments.backbone, weights="random")
+        images = load_images(arguments.images, store, limit=arguments.limit)
+        extract_features(images, request, [f"{arguments.tap}:avg"], store)
+        run = sweep(images, store, ["logreg,C=0.01"], out=folder / "run")
+        recipe = Recipe(learning_rate=1e-4, head_epochs=0)
+        from_maps = prepare(run, store, arguments.start, recipe)
+        from_images = prepare(run, store, "input", recipe)
+        began = time.perf_counter()
+        fill(from_maps, store, None, None)
+        filled = time.perf_counter() - began
+        rows = from_maps.splits.development
+        tail, whole = networks(from_maps, recipe, store)
+        batches = {"maps": feed.batches(from_maps, store, rows, True, cores())}
+        batches["images"] = feed.batches(from_images, store, rows, True, cores())
+        steps = {"maps": step(tail, batches["maps"]), "images": step(whole, batches["images"])}
+        tail, whole = networks(from_maps, recipe, store)
+        for network, name in ((tail, "maps"), (whole, "images")):  # the first steps are traced and compiled
+            state = network.state()
+            for number in (0, len(batches[name]) - 1):
+                network.model.train_on_batch(*batches[name][number])
+            network.restore(state)
+        epochs: dict[str, list[float]] = {"maps": [], "images": []}
+        for number in range(arguments.rounds):
+            for network, name in ((tail, "maps"), (whole, "images")):
+                batches[name].epoch = number
+                began = time.perf_counter()
+                network.epoch(batches[name])
+                epochs[name].append(time.perf_counter() - began)
+        losses = {
+            "maps": loss(tail, feed.batches(from_maps, store, rows, False, cores()), from_maps, rows),
+            "images": loss(whole, feed.batches(from_images, store, rows, False, cores()), from_images, rows),
+        }
+    bound = steps["images"] / steps["maps"]
+    medians = {name: statistics.median(each) for name, each in epochs.items()}
+    ratio = medians["images"] / medians["maps"]
+    return {
+        "backbone": arguments.backbone,
+        "from": arguments.start,
+        "tap": arguments.tap,
+        "images": len(rows),
+        "step": steps,
+        "bound": bound,
+        "epochs": epochs,
+        "ratio": ratio,
+        "share_of_bound": ratio / bound,
+        "losses": losses,
+        "filling": filled,
+        "images_filled": len(from_maps.images.used),
+        "repaid_after_epochs": filled / (medians["images"] - medians["maps"]),
+    }
+
+
+def networks(prepared: Prepared, recipe: Recipe, store: Store) -> tuple[Any, Any]:
+    """The tail on maps, and the whole network on images of which the same layers are trained, with the same weights."""
+    from humeris.classify.finetune.network import Network
+
+    head = prepared.run.head(prepared.trial)
+    assert head is not None
+    resolved = recipe.resolved("tail")
+    features = sources.load(store, prepared.trial.sources, prepared.images.keys).array()
+    scale = features.mean(axis=0, dtype=np.float64), np.maximum(features.std(axis=0, dtype=np.float64), 1e-6)
+    tail = Network(rebuilt(prepared.spec, fold=False), prepared.taps, prepared.cut, head, *scale)
+    whole = Network(rebuilt(prepared.spec, fold=False), prepared.taps, None, head, *scale)
+    whole.tail = {name: layer for name, layer in whole.tail.items() if name in tail.tail}
+    for network in (tail, whole):
+        network.compile(resolved, head_only=False)
+    return tail, whole
+
+
+def step(network: Any, batches: Any) -> float:
+    """Seconds of a training step on a batch in memory."""
+    batch, seconds = batches[0], []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        network.model.train_on_batch(*batch)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[2:])
+
+
+def loss(network: Any, batches: Any, prepared: Prepared, rows: np.ndarray) -> float:
+    """Mean cross-entropy."""
+    answers = network.answers(batches)
+    return float(-np.log(np.maximum(answers[np.arange(len(rows)), prepared.splits.labels[rows]], 1e-7)).mean())
+
+
+if __name__ == "__main__":
+    main()
