@@ -6,8 +6,8 @@ IMAGES is a folder of class folders. Both train the same layers with the same he
 they take as long as others), on the same images in the same order; one reads their maps at `--from` from the cache, the
 other decodes the images and computes the frozen layers below anew in every epoch.
 
-bound: the ratio of the two training steps on a batch that is there already. ratio: that of the epochs, medians of rounds that
-take turns. The goal is a ratio of 0.9 of the bound. losses: mean over the images after the rounds, which must agree.
+bound: the ratio of the two training steps on a batch that is there already. ratio: that of the epochs, medians of rounds
+that take turns. The goal is a ratio of 0.9 of the bound. losses: mean over the images after the rounds, which must agree.
 repaid_after_epochs: what filling the cache costs, over what an epoch then saves.
 """
 

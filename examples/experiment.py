@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def _how(run: Run) -> str:
     """The winner: its head and taps; where it has learning curves, its best epoch, and its accuracy there on both sides."""
     trial, score = run.trial(run.description["best"]["id"])
     head = f"finetune from {trial.setting['from']}" if trial.head == "finetune" else trial.head
-    said = f"{head} on {' + '.join(map(str, trial.sources))}"
+    said = f"{head} on {_taps(trial, ())}"
     curves = score.detail.get("curves")
     if not curves:
         return f"{said}; held out {score.accuracy:.3f}"
@@ -234,12 +234,18 @@ def _compared(run: Run, options: Sequence[str]) -> list[str]:
         for option in options:
             groups: dict[Any, dict[Trial, Score]] = {}
             for trial in sorted(tried, key=lambda trial: [order.get(source, -1) for source in trial.sources]):
-                value = " + ".join(map(str, trial.sources)) if option == "tap" else trial.setting.get(option)
+                value = _taps(trial, tried) if option == "tap" else trial.setting.get(option)
                 groups.setdefault(value, {})[trial] = scores[trial]
             best = {value: group[ranked(group)[0]] for value, group in groups.items()}
             if len(best) > 1:
                 found.append(f"{head} {option}: " + ", ".join(f"{value} {best[value].accuracy:.3f}" for value in best))
     return found
+
+
+def _taps(trial: Trial, among: Collection[Trial]) -> str:
+    """The trial's taps, without the network where that is the same for all of the others."""
+    backbones = {source.backbone for other in among for source in other.sources}
+    return " + ".join(f"{each.layer}:{each.pool}" if len(backbones) == 1 else str(each) for each in trial.sources)
 
 
 def _sources(run: Run) -> list[Source]:

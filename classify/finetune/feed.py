@@ -17,9 +17,10 @@ from .prepare import Prepared
 
 
 class Batches(Protocol):
-    """Batches (maps or images, soft labels), of which each `epoch` has others."""
+    """Batches (maps or images, soft labels), of which each `epoch` has others; `readers`: how many threads may ask ahead."""
 
     epoch: int
+    readers: int
 
     def __len__(self) -> int: ...
 

@@ -31,6 +31,8 @@ class ImageBatches:
     At most three batches are held, and as many again are being decoded.
     """
 
+    readers = 1  # threads that ask for batches: what is ahead is made here
+
     def __init__(
         self,
         read: Callable[[str], bytes],

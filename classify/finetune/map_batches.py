@@ -20,6 +20,8 @@ class MapBatches:
     depends on seed, epoch and number alone: batches may be asked for in any order, from several threads, and again.
     """
 
+    readers = 2  # threads that may read ahead: decompression takes one core for itself
+
     def __init__(
         self,
         stored: Stored,

@@ -23,7 +23,6 @@ from .recipe import Recipe
 keras = load_keras()
 
 _AHEAD = 4  # batches that are made before they are needed
-_READERS = 2
 
 
 class Network:
@@ -165,4 +164,4 @@ def predict(model: Any, batches: Any) -> np.ndarray:
 
 
 def _each(batches: Any) -> Any:
-    return in_order(batches.__getitem__, range(len(batches)), _READERS, _AHEAD)
+    return in_order(batches.__getitem__, range(len(batches)), batches.readers, min(_AHEAD, 2 * batches.readers))

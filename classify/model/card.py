@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...cache.spec import Spec
 from ...cache.text import safe, size
+from ..finetune.tuned import is_tuned
 from ..run import Record, Run
 from ..trial import Score
 from . import licences
@@ -48,6 +49,7 @@ def card(done: Exported, run: Run, score: Score, records: Sequence[Record], spec
         done=done,
         run=run,
         trial=done.trial,
+        tuned=is_tuned(done.trial),
         score=score,
         checked=done.parity,
         records=records,
