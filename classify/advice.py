@@ -113,8 +113,7 @@ def _layers(shelf: Shelf, specs: Mapping[str, Spec]) -> dict[str, list[Layer]]:
     """The layers of each network, where they are written down whole."""
     found = {}
     for extraction in shelf.extractions():
-        whole = all({*_OF_A_LAYER, "shape"} <= set(each) for each in extraction.layers)
-        if extraction.name in specs and whole:
+        if extraction.name in specs and all(map(_is_whole, extraction.layers)):
             found[extraction.name] = [
                 Layer(
                     **{name: each[name] for name in _OF_A_LAYER},
@@ -124,6 +123,12 @@ def _layers(shelf: Shelf, specs: Mapping[str, Spec]) -> dict[str, list[Layer]]:
                 for each in extraction.layers
             ]
     return found
+
+
+def _is_whole(layer: Mapping[str, Any]) -> bool:
+    """Whether a layer of `layers.json` says all that a cut is decided by; those of a file or an older humeris may not."""
+    shape = layer.get("shape")
+    return {*_OF_A_LAYER} <= set(layer) and isinstance(shape, list) and all(isinstance(side, int) for side in shape)
 
 
 def _twins(images: Images, splits: Splits, store: Store, specs: Mapping[str, Spec], best: Trial) -> Sequence[Stored] | None:

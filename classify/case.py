@@ -7,7 +7,7 @@ from: B1 small and similar, B2 small and different, B3 large and similar, B4 lar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ from .random_weights import Gap
 
 SMALL, LARGE = 2_000, 1_000_000  # images, as the courses have it
 STRATEGY = {
-    "B1": "keep the network frozen, with a head on a late tap",
-    "B2": "keep the network frozen, with a head on an early tap",
-    "B3": "start from the pretrained weights and retrain everything",
-    "B4": "train from scratch, or start from the pretrained weights and retrain everything",
+    "B1": "a frozen network with a head on a late tap",
+    "B2": "a frozen network with a head on an early tap",
+    "B3": "the whole network retrained from its pretrained weights",
+    "B4": "the whole network trained from scratch, or retrained from its pretrained weights",
 }
 _CASES = {
     ("small", "similar"): "B1",
@@ -154,8 +154,19 @@ class Figures:
         }
 
 
+def sentence(found: Mapping[str, Any]) -> str:
+    """What `Figures.to_dict` says, in a sentence without its full stop."""
+    size = "data between small and large" if found["size"] == "between" else f"{found['size']} data"
+    if found["similarity"] is None:
+        return f"{size}; whether it is similar to what the network learnt from, these figures do not say"
+    return (
+        f"{size}, {found['similarity']} to what the network learnt from (case {found['case']} of four): "
+        f"the classic answer is {found['strategy']}"
+    )
+
+
 def _points(difference: float, low: float, high: float) -> str:
-    return f"{100 * difference:.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * difference:.1f} points (95 %: {100 * low:.1f} to {100 * high:.1f})"
 
 
 def _about_depth(peak: Peak | None) -> Iterator[str]:
@@ -166,14 +177,14 @@ def _about_depth(peak: Peak | None) -> Iterator[str]:
     rival = ""
     if peak.rival is not None and peak.place in {"end", "early"}:
         side = "before" if peak.place == "end" else "in"
-        rival = f"; the best layer {side} the last quarter is behind by {_points(*peak.rival)}"
+        rival = f"; the best one {side} the last quarter is behind by {_points(*peak.rival)}"
     yield f"{peak.backbone}: accuracy peaks at {peak.layer}, {peak.depth:.0%} of the forward cost{level}{rival}"
 
 
 def _about_gap(gap: Gap | None) -> Iterator[str]:
     if gap is not None:
         yield (
-            f"{gap.head} reaches {gap.own:.3f} on the network's own weights and {gap.random:.3f} on random ones: "
+            f"cross-validated anew, {gap.head} has {gap.own:.3f} on the network's own weights and {gap.random:.3f} on random ones: "
             f"{_points(gap.own - gap.random, *gap.difference_95)}, {max(0.0, gap.avoided):.0%} of the errors avoided"
         )
 

@@ -22,6 +22,7 @@ from .trial import Score, Source, Trial, ranked
 
 _TOO_WIDE = 100_000_000  # numbers that are read, at most, but for the fewest images
 _MOST, _FEWEST = 5000, 200  # images
+_SLOW = 2e8  # rows times columns times classes, with which other heads take longer
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,13 @@ def gap(
 ) -> Gap | None:
     """How far a head is ahead on the backbone's own rows; None where some class has too few images for that.
 
-    By cross-validation, in the same folds on both; of many images, or very wide rows, on a sample of them, so that it takes
-    seconds. Groups stay whole.
+    By cross-validation, in the same folds on both; groups stay whole. So that it takes seconds, of many images, or very wide
+    rows, a sample is learnt from, and with many classes the head is ridge regression, which one decomposition solves.
     """
     width = sum(each.read(learnt.keys[:1]).size for each in own)
     rows = sample(learnt.labels, learnt.groups, min(_MOST, max(_FEWEST, _TOO_WIDE // width)), 0)
+    if len(rows) * width * learnt.classes > _SLOW:
+        head, settings = "ridge", module("ridge").settings({})
     labels, groups = learnt.labels[rows], np.unique(learnt.groups[rows], return_inverse=True)[1]
     folds = _folds(labels, groups, learnt.classes)
     if not folds:

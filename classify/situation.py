@@ -76,8 +76,8 @@ class Situation:
 
     def again(self, verb: str, *words: object) -> str:
         """A command on the same images, chosen among in the same way, and in the same views but for `extract`."""
-        typed = shlex.split(self.typed) if self.typed else []
         kept: list[object] = []
+        typed = _words(self.typed)
         for option in _OPTIONS[verb]:
             kept += [option, typed[typed.index(option) + 1]] if option in typed[:-1] else []
             kept += [word for word in typed if word.startswith(f"{option}=")]
@@ -92,8 +92,9 @@ class Situation:
     def start(self) -> Trial | None:
         """The trial that a network can be trained on from: the best whose head can, on taps of one network."""
         for trial in self.ranked if self.from_images else ():
-            network = self.layers.get(trial.sources[0].extraction)
-            if network and len({source.extraction for source in trial.sources}) == 1 and _is_trainable(trial):
+            names = {layer.name for layer in self.layers.get(trial.sources[0].extraction, ())}
+            on_one = len({source.extraction for source in trial.sources}) == 1
+            if on_one and names.issuperset(source.layer for source in trial.sources) and _is_trainable(trial):
                 return trial
         return None
 
@@ -145,5 +146,13 @@ def options(name: str, values: Iterable[object]) -> list[str]:
 
 
 def _is_trainable(trial: Trial) -> bool:
-    """Whether the head ends in weighted sums: a vote of neighbours does not, nor a cosine."""
-    return trial.head != "knn" and trial.setting.get("classifier") != "knn" and trial.setting.get("metric") != "cosine"
+    """Whether the head ends in weighted sums, which a vote of neighbours does not."""
+    return trial.head != "knn" and trial.setting.get("classifier") != "knn"
+
+
+def _words(typed: str) -> list[str]:
+    """The words of a command; [] of what is none."""
+    try:
+        return shlex.split(typed)
+    except ValueError:
+        return []

@@ -11,6 +11,7 @@ from typing import Any
 from ..cache.text import columns, damaged, paragraphs, safe, size
 from ..extract.text import extracted as extracted_text
 from ..extract.text import images
+from .case import sentence
 from .intervals import wilson
 from .model.predict import Prediction
 from .run import guarded
@@ -48,19 +49,11 @@ def advice(found: Mapping[str, Any] | None) -> str:
     if not found:
         return ""
     return paragraphs(
-        f"\nadvice: {case(found)}",
+        f"\nadvice: {sentence(found)}",
         *(f"  why: {safe(line)}" for line in found["why"]),
         *(f"  mind: {safe(line)}" for line in found["thin"]),
         *(f"  try: {safe(step['command'])}\n       {safe(step['why'])}" for step in found["next"]),
     )
-
-
-def case(found: Mapping[str, Any]) -> str:
-    """The case that an advice names, in words."""
-    size_ = {"between": "data between small and large"}.get(found["size"], f"{found['size']} data")
-    if found["case"] is None:
-        return f"{size_}; whether it is similar to what the backbone learnt from cannot be said"
-    return f"{size_}, {found['similarity']} to what the backbone learnt from (case {found['case']}): {found['strategy']}"
 
 
 def demo(found: Mapping[str, Any]) -> str:

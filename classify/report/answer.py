@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..case import sentence as case
 from ..trial import Trial
 from . import finetuned, text
 from .evidence import Evidence
@@ -14,7 +15,7 @@ _ODD = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
 def section(evidence: Evidence) -> Section:
-    """The winner and its test accuracy in one sentence, the runner-up, what to mind, and the command that exports it."""
+    """The winner and its test accuracy in one sentence, the runner-up, what to mind, how to have it, what to try next."""
     return Section("answer", "The answer", list(_parts(evidence)))
 
 
@@ -50,7 +51,7 @@ def _choosing(evidence: Evidence) -> str:
 
 
 def _parts(evidence: Evidence) -> Iterator[Part]:
-    for make in (_sentence, _how, _runner_up, _plain, _notes, _copies, _export):
+    for make in (_sentence, _how, _runner_up, _plain, _notes, _copies, _export, _advice):
         try:
             yield from list(make(evidence, evidence.best)) if evidence.best or make is _sentence else []
         except _ODD as error:
@@ -130,3 +131,17 @@ def _export(evidence: Evidence, best: Trial | None) -> Iterator[Part]:
         yield Command(text.command(evidence, "export", evidence.path, "-o", "model.keras"))
     else:
         yield Text("The features came from a file that does not say which network made them: there is no model to export.")
+
+
+def _advice(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
+    """Which case the data is in, as it was said when the run ended; runs of an older humeris have none."""
+    found = evidence.description.get("advice")
+    if not found:
+        return
+    told = case(found)
+    yield Text(f"What next? This is {told}. Why: {'; '.join(found['why'])}.")
+    if found["thin"]:
+        yield Text(f"That is not sure: {'; '.join(found['thin'])}.", "warning")
+    for step in found["next"]:
+        yield Text(f"{step['why'][:1].upper()}{step['why'][1:]}:")
+        yield Command(step["command"])
