@@ -35,7 +35,7 @@ NAMES = [" ".join(words) for words in COMMANDS]
 
 def test_the_commands_are_these() -> None:
     assert set(NAMES) == {
-        "demo", "run", "extract", "sweep", "rank", "export", "predict", "report", "backbones", "layers",
+        "demo", "run", "extract", "sweep", "rank", "finetune", "export", "predict", "report", "backbones", "layers",
         "doctor",
         "cache list", "cache info", "cache verify", "cache export", "cache prune",
     }  # fmt: skip
