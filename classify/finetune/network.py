@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,8 @@ from ..model import stack
 from .recipe import Recipe
 
 keras = load_keras()
+# TensorFlow warns of networks that are compiled more than once, as they are here on purpose.
+logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
 _AHEAD = 4  # batches that are made before they are needed
 

@@ -1,0 +1,310 @@
+"""Fine-tuning from end to end: plain Keras is the oracle of training, the run's own files of what comes of it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+from tuning import CLASSES, Swept, files, swept, tune
+
+from humeris.cache.store import Store
+from humeris.classify import sources
+from humeris.classify.finetune import finetune as finetuning
+from humeris.classify.finetune.map_batches import MapBatches
+from humeris.classify.finetune.training import Epoch
+from humeris.classify.finetune.tuned import Tuned
+from humeris.classify.head import Dense, Head
+from humeris.classify.model.rebuild import rebuilt
+from humeris.classify.model.stack import stack
+from humeris.classify.run import Run
+from humeris.classify.splits import split
+from humeris.classify.training import problem, train
+from humeris.extract import pixels
+from humeris.extract.images import Images, load_images
+from humeris.extract.nano import WEIGHTS, nano
+from humeris.extract.runtime import load_keras
+from humeris.extract.taps import Tap
+
+Humeris = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    return swept(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained is neither exported nor reported, which takes longer than to train it."""
+    monkeypatch.setattr(finetuning, "export", lambda *_, **__: None)
+    monkeypatch.setattr(finetuning, "report", lambda *_, **__: None)
+
+
+@dataclass
+class Made:
+    """A fine-tuning that was exported and reported: what it left, what was told meanwhile, and what RUN held before."""
+
+    path: Path
+    before: dict[str, bytes]
+    told: list[Epoch] = field(default_factory=list)
+
+    @property
+    def run(self) -> Run:
+        return Run.load(self.path)
+
+
+OPTIONS: dict[str, Any] = {"epochs": 3, "head_epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="session")
+def tuned(made: Swept, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    found = Made(tmp_path_factory.mktemp("tuned") / "new", files(made.path))
+    tune(made, found.path, told=found.told.append, command="humeris finetune", **OPTIONS)
+    return found
+
+
+def learnt(made: Swept) -> tuple[Images, Any]:
+    """The images in the order of their digests, and their splits."""
+    images = load_images(made.photos, Store(made.cache), jobs=1).by_digest()
+    return images, split(images, "cv")
+
+
+def pixels_of(images: Images, rows: np.ndarray) -> np.ndarray:
+    return np.stack([pixels.decode(images.used[row].path.read_bytes(), (64, 64)) for row in rows])
+
+
+def frozen(made: Swept, images: Images, splits: Any, rows: np.ndarray, trial: str | None = None) -> tuple[Head, np.ndarray]:
+    """The head of a trial trained on some images, and the features of all of them."""
+    chosen, score = made.run.trial(trial)
+    stored = sources.stored(Store(made.cache), chosen.sources)
+    of_rows = problem(stored, images.keys[rows], splits.labels[rows], 3)
+    return train(chosen, score, of_rows, CLASSES, 0), stored[0].read(images.keys)
+
+
+def order_of(keys: np.ndarray, size: int) -> np.ndarray:
+    """In which order an epoch's batches take images: asked of the batches themselves, with maps that are numbers."""
+    places = {key.tobytes(): place for place, key in enumerate(keys)}
+
+    class Numbers:
+        def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
+            assert view == 0
+            assert columns is None
+            return np.array([places[key.tobytes()] for key in keys], np.float32)[:, None, None, None]
+
+    given = MapBatches(Numbers(), keys, np.zeros(len(keys), int), 3, batch_size=size, training=True)
+    return np.concatenate([given[number][0].ravel() for number in range(len(given))]).astype(int)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_an_epoch_on_cached_maps_is_one_of_plain_keras_through_the_whole_network(
+    made: Swept, tmp_path: Path, unexported: None, refit: bool
+) -> None:
+    """In the same order of images, with all below the cut frozen: on the images to learn from, and then on all but test."""
+    run = tune(made, tmp_path / "new", optimizer="sgd", learning_rate=0.01, refit=refit)
+    trial, _ = run.trial()
+    ours = Tuned.load(run, trial)
+
+    keras = load_keras()
+    images, splits = learnt(made)
+    rows = splits.development if refit else next(splits.folds(0))[0]
+    head, features = frozen(made, images, splits, rows)
+    start = head.layers[0]
+    assert isinstance(start, Dense)
+    scaler = StandardScaler().fit(features[rows])
+    body = nano()
+    body.load_weights(WEIGHTS)
+    for layer in body.layers:
+        layer.trainable = layer.name.startswith("block5") and "_bn" not in layer.name
+    first = {layer.name: layer.get_weights() for layer in body.layers if layer.name.startswith("block5") and layer.weights}
+    image = keras.Input((64, 64, 3))
+    values = keras.layers.GlobalAveragePooling2D()(body(image / 127.5 - 1.0))
+    values = keras.layers.Normalization(mean=scaler.mean_, variance=scaler.var_)(values)
+    dense = keras.layers.Dense(3)
+    model = keras.Model(image, dense(values))
+    dense.set_weights([start.weights * scaler.scale_[:, None], start.bias + scaler.mean_ @ start.weights])
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    order = rows[order_of(images.keys[rows], 8)]
+    assert sorted(order) == sorted(rows)
+    model.fit(
+        pixels_of(images, order).astype(np.float32),
+        np.eye(3, dtype=np.float32)[splits.labels[order]],
+        batch_size=8,
+        shuffle=False,
+        verbose=0,
+    )
+
+    assert ours.weights.keys() == first.keys()
+    for name, before in first.items():
+        for mine, its, was in zip(ours.weights[name], body.get_layer(name).get_weights(), before, strict=True):
+            if "_bn" in name:
+                assert np.array_equal(mine, was)
+            else:
+                moved = np.linalg.norm(its - was)
+                assert moved > 1e-3 * np.linalg.norm(was), name
+                assert np.linalg.norm(mine - its) < 0.01 * moved, name
+    last = ours.head.layers[0]
+    assert isinstance(last, Dense)
+    kernel = last.weights * scaler.scale_[:, None]
+    moved = dense.get_weights()[0] - start.weights * scaler.scale_[:, None]
+    assert np.linalg.norm(kernel - dense.get_weights()[0]) < 0.01 * np.linalg.norm(moved)
+
+
+def test_before_anything_is_trained_the_network_answers_as_the_frozen_head_on_its_first_fold(
+    made: Swept, tuned: Made
+) -> None:
+    images, splits = learnt(made)
+    fit, held = next(splits.folds(0))
+    head, features = frozen(made, images, splits, fit)
+    before, *after = tuned.told
+    assert (before.number, before.part, before.seconds) == (0, "", 0.0)
+    assert before.figures["val_accuracy"] == made.run.trial()[1].folds[0] < 1
+    expected = log_loss(splits.labels[held], head.predict_proba(features[held]), labels=[0, 1, 2])
+    assert before.figures["val_loss"] == pytest.approx(expected, rel=2e-3)
+    assert tuned.run.description["finetune"]["before"] == before.figures
+    assert after[0].figures != before.figures
+
+
+def test_first_the_head_is_trained_and_then_all_and_then_all_again_on_every_image_but_the_tested(tuned: Made) -> None:
+    best = tuned.run.trial()[1].detail["epochs"]
+    assert [(each.stage, each.number, each.of, each.part) for each in tuned.told[1:]] == [
+        *(("choose", number, 4, "head" if number == 1 else "all") for number in range(1, 5)),
+        *(("refit", number, best, "head" if number == 1 else "all") for number in range(1, best + 1)),
+    ]
+
+
+def test_the_tuned_trial_is_the_best_of_a_run_that_holds_the_frozen_ones(made: Swept, tuned: Made) -> None:
+    run, frozen_run = tuned.run, made.run
+    trial, score = run.trial()
+    start, _ = frozen_run.trial()
+    assert (trial.head, trial.setting["from"], trial.setting["start"]) == ("finetune", "block4_out", start.id)
+    assert trial.sources == start.sources
+    assert run.description["best"]["id"] == trial.id
+    others = {each: its for each, its in run.trials().items() if each != trial}
+    assert others == frozen_run.trials()
+    with (run.path / "leaderboard.csv").open(newline="") as file:
+        assert {row["trial"] for row in csv.DictReader(file)} == {each.id for each in run.trials()}
+    curves = score.detail["curves"]
+    assert set(curves) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    told = [each.figures for each in tuned.told if each.stage == "choose" and each.number]
+    assert {name: [pytest.approx(each[name], abs=1e-5) for each in told] for name in curves} == curves
+    assert score.detail["epochs"] == 1 + int(np.argmin(curves["val_loss"]))
+    assert score.folds == (pytest.approx(curves["val_accuracy"][score.detail["epochs"] - 1], abs=1e-5),)
+
+
+def test_the_run_that_was_fine_tuned_is_unchanged_byte_for_byte(made: Swept, tuned: Made) -> None:
+    assert files(made.path) == tuned.before
+
+
+def test_nothing_is_left_of_the_training_but_its_result(tuned: Made) -> None:
+    names = set(files(tuned.path))
+    assert "checkpoint.npz" not in names
+    assert not [name for name in names if name.startswith(".")]
+    assert {"model.keras", "model.keras.md", "report.html", "run.json", "trials.jsonl", "leaderboard.csv"} <= names
+
+
+def test_the_test_score_is_of_the_probabilities_that_are_kept(made: Swept, tuned: Made) -> None:
+    images, splits = learnt(made)
+    names = sorted(images.used[row].name for row in splits.test)
+    labels = np.array([CLASSES.index(name.split("/")[1]) for name in names])
+    found = tuned.run.probabilities()
+    tested = tuned.run.description["test"]
+    assert tested["images"] == len(labels) == 18
+    assert tested["accuracy"] == (found.argmax(axis=1) == labels).mean()
+    assert tested["log_loss"] == pytest.approx(log_loss(labels, found), rel=1e-5)
+    with (tuned.path / "predictions.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == names
+
+
+def test_the_model_answers_images_as_the_run_says_and_otherwise_than_the_frozen_one(made: Swept, tuned: Made) -> None:
+    """Loaded with Keras alone, from the pixels of the test images."""
+    images, splits = learnt(made)
+    rows = sorted(splits.test, key=lambda row: images.used[row].name)
+    model = load_keras().saving.load_model(tuned.path / "model.keras")
+    answers = model.predict(pixels_of(images, np.array(rows)), verbose=0)
+    np.testing.assert_allclose(answers, tuned.run.probabilities(), atol=1e-5)
+    assert np.abs(answers - made.run.probabilities()).max() > 0.05
+
+
+def test_the_tested_images_are_compared_with_the_frozen_network(made: Swept, tuned: Made) -> None:
+    told = tuned.run.description["finetune"]["frozen"]
+    images, splits = learnt(made)
+    labels = np.array([CLASSES.index(images.used[row].name.split("/")[1]) for row in splits.test])
+    labels = labels[np.argsort([images.used[row].name for row in splits.test])]
+    now, then = (run.probabilities().argmax(axis=1) == labels for run in (tuned.run, made.run))
+    assert told["test"]["accuracy"] == made.run.description["test"]["accuracy"] == then.mean()
+    assert told["compared"]["only_winner"] == (now & ~then).sum()
+    assert told["compared"]["only_runner_up"] == (then & ~now).sum()
+
+
+def test_report_and_predict_take_the_new_run_as_any_other(
+    made: Swept, tuned: Made, tmp_path: Path, humeris: Humeris
+) -> None:
+    cache = ("--cache", made.cache)
+    done = humeris("report", tuned.path, *cache, "-o", tmp_path / "page.html", "--json")
+    assert done.code == 0, done.err
+    assert tuned.run.trial()[0].id in (tmp_path / "page.html").read_text()
+    done = humeris("predict", tuned.path / "model.keras", made.photos / "test", *cache, "--json")
+    assert done.code == 0, done.err
+    said = {each["path"]: each["predicted"] for each in done.json["predictions"]}
+    expected = tuned.run.probabilities().argmax(axis=1)
+    with (tuned.path / "predictions.csv").open(newline="") as file:
+        paths = [str(made.photos / row["path"]) for row in csv.DictReader(file)]
+    assert said == {path: CLASSES[answer] for path, answer in zip(paths, expected, strict=True)}
+
+
+def test_the_tuned_network_is_exported_as_onnx(made: Swept, tuned: Made, tmp_path: Path, humeris: Humeris) -> None:
+    done = humeris("export", tuned.path, "-f", "onnx", "-o", tmp_path / "m.onnx", "--cache", made.cache, "--json")
+    assert done.code == 0, done.err
+    assert done.json["exported"]["parity"]["max_difference"] < 1e-3
+
+
+def test_a_frozen_head_is_exported_from_the_new_run(made: Swept, tuned: Made, tmp_path: Path, humeris: Humeris) -> None:
+    other = made.trial("mlp")
+    out = tmp_path / "m.keras"
+    done = humeris("export", tuned.path, "--trial", other, "-o", out, "--cache", made.cache, "--json")
+    assert done.code == 0, done.err
+    assert done.json["exported"]["trial"] == other
+
+
+def test_the_same_command_again_trains_nothing(made: Swept, tuned: Made, unexported: None) -> None:
+    before = files(tuned.path)
+    told: list[Epoch] = []
+    tune(made, tuned.path, told=told.append, command="humeris finetune", **OPTIONS)
+    assert told == []
+    assert files(tuned.path) == before
+
+
+def answered(run: Run, rows: np.ndarray, images: Images) -> np.ndarray:
+    """What the tuned network of a run answers images."""
+    trial, _ = run.trial()
+    tuned = Tuned.load(run, trial)
+    built = rebuilt(run.spec(trial.sources[0]), tuned=tuned.weights)
+    model = stack(built, [Tap(source.layer, source.pool) for source in trial.sources], tuned.head)
+    return np.asarray(model.predict_on_batch(pixels_of(images, rows)))
+
+
+def test_without_refit_the_network_is_as_after_its_best_epoch(made: Swept, tmp_path: Path, unexported: None) -> None:
+    told: list[Epoch] = []
+    run = tune(made, tmp_path / "new", epochs=3, head_epochs=1, learning_rate=3e-3, refit=False, told=told.append)
+    images, splits = learnt(made)
+    _, held = next(splits.folds(0))
+    answers = answered(run, held, images)
+    score = run.trial()[1]
+    losses = [each.figures["val_loss"] for each in told[1:]]
+    best = int(np.argmin(losses))
+    assert best < len(losses) - 1  # or the test would show nothing
+    assert log_loss(splits.labels[held], answers, labels=[0, 1, 2]) == pytest.approx(losses[best], rel=1e-2)
+    assert score.log_loss == pytest.approx(losses[best], rel=1e-4)
+    assert (answers.argmax(axis=1) == splits.labels[held]).mean() == score.accuracy == score.folds[0]
+    assert {each.stage for each in told} == {"choose"}

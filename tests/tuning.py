@@ -1,0 +1,113 @@
+"""A small run to fine-tune, whose images are partly in the wrong folder, so that no head is right about all of them."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from humeris.cache.store import Store
+from humeris.classify.finetune.prepare import Prepared, prepare
+from humeris.classify.finetune.recipe import Recipe
+from humeris.classify.run import Run
+from humeris.classify.sweep import sweep
+from humeris.extract.extraction import extract_all
+from humeris.extract.images import load_images
+from humeris.extract.request import Request
+
+HEADS = ["logreg,C=1", "mlp,hidden=8,epochs=3,patience=0"]
+TAPS = ["block4_out", "block5_out"]
+CLASSES = ("blob", "noise", "stripes")
+
+
+def picture(path: Path, kind: int, seed: int) -> None:
+    """48 x 40 pixels of a blob, of noise, or of stripes."""
+    random = np.random.default_rng([kind, seed])
+    y, x = np.mgrid[0:40, 0:48]
+    if kind == 0:
+        middle = random.uniform(0.3, 0.7, 2) * (48, 40)
+        grey = 230 * np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / random.uniform(60, 160))
+    elif kind == 1:
+        grey = random.uniform(0, 255, (40, 48))
+    else:
+        grey = 127 + 100 * np.sin(x / random.uniform(1.5, 2.5) + random.uniform(0, 6))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(grey[..., None] * random.uniform(0.6, 1, 3), 0, 255).astype(np.uint8)).save(path)
+
+
+class Swept:
+    """A finished run at `path`, made of the images at `photos` with the cache at `cache`. Copy what you change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.photos, self.cache, self.path = folder, folder / "photos", folder / "cache", folder / "run"
+
+    @property
+    def run(self) -> Run:
+        return Run.load(self.path)
+
+    def trial(self, head: str) -> str:
+        """The id of the best trial of a head."""
+        from humeris.classify.trial import ranked
+
+        return next(trial.id for trial in ranked(self.run.trials()) if trial.head == head)
+
+    def prepared(self, start: str, store: Store, recipe: Recipe | None = None, **options: Any) -> Prepared:
+        return prepare(self.run, store, start, recipe or Recipe(), jobs=1, **options)
+
+    def copy(self, folder: Path) -> Swept:
+        """The same with a cache and a run of its own; the images stay where they are."""
+        for name in ("cache", "run"):
+            shutil.copytree(self.folder / name, folder / name)
+        other = Swept(folder)
+        other.photos = self.photos
+        return other
+
+
+@functools.cache
+def swept(base: Path) -> Swept:
+    """The run below `base`, made once."""
+    made = Swept(base / "swept")
+    for kind, label in enumerate(CLASSES):
+        for seed in range(20):
+            role, wrong = ("train", seed % 5 == 0) if seed < 14 else ("test", False)
+            picture(made.photos / role / (CLASSES[kind - 1] if wrong else label) / f"{kind}{seed:02}.png", kind, seed)
+    with Store(made.cache, write=True) as store:
+        images = load_images(made.photos, store, jobs=1)
+        extract_all(images, [Request.parse("nano")], TAPS, store, jobs=1)
+        sweep(images, store, HEADS, patterns=TAPS, out=made.path, jobs=1, command=f"humeris sweep {made.photos}")
+    return made
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def interrupting(epochs: list[tuple[str, int]], after: int) -> Callable[[Any], None]:
+    """What is told of epochs: it notes each in `epochs`, and interrupts after so many."""
+
+    def told(epoch: Any) -> None:
+        if epoch.number:
+            epochs.append((epoch.stage, epoch.number))
+            nonlocal after
+            after -= 1
+            if not after:
+                raise KeyboardInterrupt
+
+    return told
+
+
+def tune(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> Run:
+    """The run that a fine-tuning leaves, with the fields of `Recipe` and the options of `prepare` and `finetune`."""
+    from humeris.classify.finetune.finetune import finetune
+
+    chosen = {name: options.pop(name) for name in list(options) if name in Recipe.__dataclass_fields__ and name != "augment"}
+    given = {name: options.pop(name) for name in ("told", "command") if name in options}
+    with Store(made.cache, write=True) as store:
+        recipe = Recipe(**{"epochs": 1, "head_epochs": 0, "batch_size": 8, "learning_rate": 1e-3, **chosen})
+        return finetune(made.prepared(start, store, recipe, **options), store, out=out, jobs=1, **given).run
