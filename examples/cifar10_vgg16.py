@@ -20,7 +20,7 @@ from pathlib import Path
 from experiment import Row, Smoke, main
 
 HEAD = "--head mlp,hidden=256,epochs=30,patience=0"
-FROZEN = f"sweep {{data}} --extract -b vgg16 -l block5_pool --pool avg --pool grid2 {HEAD} -o {{out}}/frozen"
+FROZEN = f"sweep {{data}} --extract -b vgg16 -l block5_pool --pool avg --pool grid2 {HEAD} -o {{out}}/vgg16"
 CUT = f"sweep {{data}} --extract -b vgg16 -l block3_pool --pool avg --pool grid4 {HEAD} -o {{out}}/D2"
 
 ROWS = (
@@ -28,7 +28,7 @@ ROWS = (
         "D1",
         "all five blocks frozen, a new last layer; the report draws both losses",
         "train .9223, validation .8456, its loss growing",
-        (FROZEN, "report {out}/frozen"),
+        (FROZEN, "report {out}/vgg16"),
         ("tap",),
     ),
     Row(
@@ -50,19 +50,19 @@ ROWS = (
         "D4-top",
         "second technique: the top block trained with the head",
         "no figure",
-        (FROZEN, "finetune {out}/frozen --from block4_pool -o {out}/D4-top"),
+        (FROZEN, "finetune {out}/vgg16 --from block4_pool -o {out}/D4-top"),
     ),
     Row(
         "D4-all",
         "third technique: everything trained, at a very small rate",
         "no figure",
-        (FROZEN, "finetune {out}/frozen --from input --learning-rate 1e-5 -o {out}/D4-all"),
+        (FROZEN, "finetune {out}/vgg16 --from input --learning-rate 1e-5 -o {out}/D4-all"),
     ),
     Row(
         "D4-scratch",
         "fourth technique: the architecture without its weights",
         "no figure",
-        (FROZEN, "finetune {out}/frozen --from input --weights random -o {out}/D4-scratch"),
+        (FROZEN, "finetune {out}/vgg16 --from input --weights random -o {out}/D4-scratch"),
     ),
 )
 

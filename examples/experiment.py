@@ -48,35 +48,34 @@ class Row:
 class Smoke:
     """How a table is run in little: on drawings, which `draw` writes into a folder and names, and with random weights.
 
-    arguments: what is added to a command for the first of these words that is in it. replace: as `--replace`.
+    arguments: what is added to a command for the first of these words that is in it. replace: as `--replace`. smaller: the
+    same for the rows named: networks for those of which a few steps of training would take minutes.
     """
 
     draw: Callable[[Path], Path]
     arguments: Mapping[str, str]
     replace: Mapping[str, str] = field(default_factory=dict)
+    smaller: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the user asked for; `arguments` and `replace` as `Smoke` has them."""
+    """What the user asked for; `arguments`, `replace` and `smaller` as `Smoke` has them."""
 
     data: str
     out: Path
-    arguments: Mapping[str, str]
     replace: Mapping[str, str]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    smaller: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def words(self, command: str) -> list[str]:
-        """The words of a row's command as they are typed."""
-        found = [self._replaced(word) for word in shlex.split(command)]
+    def words(self, row: Row) -> list[list[str]]:
+        """The words of each of a row's commands as they are typed."""
+        return [self._words(command, {**self.smaller.get(row.name, {}), **self.replace}) for command in row.commands]
+
+    def _words(self, command: str, replace: Mapping[str, str]) -> list[str]:
+        found = [_replaced(word, replace) for word in shlex.split(command)]
         added = next((more for key, more in self.arguments.items() if key in found), "")
         return [word.format(data=self.data, out=self.out) for word in [*found, *shlex.split(added)]]
-
-    def _replaced(self, word: str) -> str:
-        if "{" in word:  # a folder
-            return word
-        for old, new in self.replace.items():
-            word = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _, new=new: new, word)
-        return word
 
 
 def main(told: str, rows: Sequence[Row], smoke: Smoke, data: str = "") -> int:
@@ -107,12 +106,13 @@ def main(told: str, rows: Sequence[Row], smoke: Smoke, data: str = "") -> int:
     replace = dict(text.split("=", 1) for text in typed.replace)
     out = typed.out or Path("runs") / Path(sys.argv[0]).stem
     with tempfile.TemporaryDirectory() as scratch:
-        plan = Plan(typed.data or "DATA", out, {}, replace)
+        plan = Plan(typed.data or "DATA", out, replace)
         cache = typed.cache
         if typed.smoke:
             out = typed.out or Path(scratch) / "runs"
             cache = typed.cache or Path(scratch) / "cache"
-            plan = Plan(str(smoke.draw(Path(scratch) / "drawings")), out, smoke.arguments, {**smoke.replace, **replace})
+            drawings = str(smoke.draw(Path(scratch) / "drawings"))
+            plan = Plan(drawings, out, {**smoke.replace, **replace}, smoke.arguments, smoke.smaller)
         return _list(wanted, plan) if typed.list else _run(wanted, plan, cache)
 
 
@@ -133,11 +133,19 @@ def draw_folders(folder: Path, splits: Mapping[str, int], side: int, classes: Se
     return folder
 
 
+def _replaced(word: str, replace: Mapping[str, str]) -> str:
+    """The word with others for names in it; a run folder is called after the network that takes another's place."""
+    for old, new in replace.items():
+        name = re.sub(r"[^\w.,=-]", "_", new) if "{" in word else new
+        word = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _, name=name: name, word)
+    return word
+
+
 def _list(rows: Sequence[Row], plan: Plan) -> int:
     for row in rows:
         print(f"\n{row.name}  {row.did}")
-        for command in row.commands:
-            print("    " + shlex.join(["humeris", *plan.words(command)]))
+        for words in plan.words(row):
+            print("    " + shlex.join(["humeris", *words]))
     return 0
 
 
@@ -148,8 +156,7 @@ def _run(rows: Sequence[Row], plan: Plan, cache: Path | None) -> int:
     done: dict[str, int] = {}
     for row in rows:
         print(f"\n=== {row.name}: {row.did}\n    theirs: {row.theirs}")
-        for command in row.commands:
-            words = plan.words(command)
+        for words in plan.words(row):
             typed = shlex.join(["humeris", *words])
             if typed in done:
                 print(f"$ {typed}    (done above)")
@@ -184,7 +191,7 @@ def _conclude(rows: Sequence[Row], plan: Plan, done: Mapping[str, int]) -> int:
     """Print the table, and what each row compared."""
     lines, compared, failed = [("row", "theirs", "ours (95 % interval)", "with")], [], 0
     for row in rows:
-        typed = [plan.words(command) for command in row.commands]
+        typed = plan.words(row)
         wrong = [words for words in typed if done.get(shlex.join(["humeris", *words]), 0) > 1]
         if wrong:
             failed += 1

@@ -23,7 +23,7 @@ import sys
 from experiment import Row, Smoke, draw_folders, main
 
 RANDOM = "extract {data} -b vgg16 --weights random"
-RUN = "run {data} -b vgg16 -o {out}/run"
+RUN = "run {data} -b vgg16 -o {out}/vgg16"
 
 ROWS = (
     Row(
@@ -50,13 +50,13 @@ ROWS = (
         "B3",
         "large and similar: replace the last layer, start from the pretrained weights, train everything",
         "train the whole network",
-        (RUN, "finetune {out}/run --from input -o {out}/B3"),
+        (RUN, "finetune {out}/vgg16 --from input -o {out}/B3"),
     ),
     Row(
         "B4",
         "large and different: from scratch (or as B3)",
         "train from random weights",
-        (RUN, "finetune {out}/run --from input --weights random -o {out}/B4"),
+        (RUN, "finetune {out}/vgg16 --from input --weights random -o {out}/B4"),
     ),
 )
 

@@ -23,7 +23,7 @@ from experiment import Row, Smoke, draw_folders, main
 
 VGG16 = "sweep {data} --extract -b vgg16 -l block5_pool --head mlp -o {out}/vgg16"
 RESNET50 = "sweep {data} --extract -b resnet50 -l conv5_block3_out --head mlp,patience=0 -o {out}/resnet50"
-INCEPTION = "sweep {data} --extract -b inception_v3 -l mixed_10 --head mlp -o {out}/inception"
+INCEPTION = "sweep {data} --extract -b inception_v3 -l mixed_10 --head mlp,patience=0 -o {out}/inception_v3"
 MIXED_5 = "sweep {data} --extract -b inception_v3 -l mixed_5 --head logreg --head mlp -o {out}/mixed_5"
 
 ROWS = (
@@ -56,7 +56,7 @@ ROWS = (
         "A5-all",
         "InceptionV3, all layers trained from ImageNet's weights",
         "about .7",
-        (INCEPTION, "finetune {out}/inception --from input --epochs 30 -o {out}/A5"),
+        (INCEPTION, "finetune {out}/inception_v3 --from input --epochs 30 -o {out}/A5"),
     ),
     Row(
         "A6",
@@ -103,6 +103,10 @@ SMOKE = Smoke(
         "finetune": "--epochs 1 --head-epochs 1 --batch-size 8",
     },
     {"mlp": "mlp,epochs=2"},
+    {
+        "A4": {"resnet50": "nano", "conv5_block3_out": "block5_out"},
+        "A5-all": {"inception_v3": "nano", "mixed_10": "block5_out"},
+    },
 )
 
 if __name__ == "__main__":

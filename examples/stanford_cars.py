@@ -21,7 +21,7 @@ import sys
 from experiment import Row, Smoke, draw_folders, main
 
 TAP = "-b efficientnet_b3 -l top_activation"
-FROZEN = f"sweep {{data}} --extract {TAP} --head logreg --head mlp -o {{out}}/frozen"
+FROZEN = f"sweep {{data}} --extract {TAP} --head logreg --head mlp -o {{out}}/efficientnet_b3"
 
 ROWS = (
     Row("E0", "frozen-style transfer: a head on the last layer", "about .805; the best reports exceed .94", (FROZEN,)),
@@ -42,7 +42,7 @@ ROWS = (
         "E2-autoaugment",
         "augmentation policies: AutoAugment's, while the last block is trained from images",
         "closes some of the gap",
-        (FROZEN, "finetune {out}/frozen --from input --augment flip,autoaugment -o {out}/E2-autoaugment"),
+        (FROZEN, "finetune {out}/efficientnet_b3 --from input --augment flip,autoaugment -o {out}/E2-autoaugment"),
     ),
     Row(
         "E3",
@@ -93,7 +93,7 @@ ROWS = (
         "beyond .94 in the best reports",
         (
             FROZEN,
-            "finetune {out}/frozen --from input --augment flip,crop,randaugment=2x9,cutout --cutmix 1 "
+            "finetune {out}/efficientnet_b3 --from input --augment flip,crop,randaugment=2x9,cutout --cutmix 1 "
             "--label-smoothing 0.1 --optimizer ranger --schedule cosine --epochs 30 -o {out}/E8",
         ),
     ),
@@ -114,11 +114,10 @@ SMOKE = Smoke(
         "sweep": "--weights random --image-size 32",
         "finetune": "--epochs 1 --head-epochs 1 --batch-size 8",
     },
+    {"mlp": "mlp,epochs=2", "triplet": "triplet,epochs=2", "supcon": "supcon,epochs=2"},
     {
-        "efficientnet_b3": "efficientnet_b0",
-        "mlp": "mlp,epochs=2",
-        "triplet": "triplet,epochs=2",
-        "supcon": "supcon,epochs=2",
+        **{row: {"efficientnet_b3": "efficientnet_b0"} for row in ("E1", "E3", "E4", "E5-cutmix", "E6", "E7", "E9")},
+        **{row: {"efficientnet_b3": "nano", "top_activation": "block5_out"} for row in ("E2-autoaugment", "E8")},
     },
 )
 
