@@ -37,7 +37,7 @@ def finetune(
             envvar="HUMERIS_FINETUNE_WEIGHTS", help="random: from scratch, with --from input.", show_default="as RUN's"
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(envvar="HUMERIS_EPOCHS", help="At most, after those of the head.")] = 20,
+    epochs: Annotated[int, typer.Option(envvar="HUMERIS_EPOCHS", help="At most, after those of the head.")] = 10,
     head_epochs: Annotated[int, typer.Option(envvar="HUMERIS_HEAD_EPOCHS", help="First, of the head alone.")] = 2,
     patience: Annotated[
         int,
@@ -50,7 +50,7 @@ def finetune(
         typer.Option(
             envvar="HUMERIS_LEARNING_RATE",
             help="Of everything, once the head was trained.",
-            show_default="1e-4; from input 1e-5; from scratch 1e-3",
+            show_default="3e-4; from input 1e-5; from scratch 1e-3",
         ),
     ] = None,
     head_learning_rate: Annotated[
@@ -58,7 +58,7 @@ def finetune(
     ] = 1e-3,
     schedule: Annotated[
         str, typer.Option(envvar="HUMERIS_SCHEDULE", help="Of the learning rate: constant, cosine or one_cycle.")
-    ] = "constant",
+    ] = "cosine",
     weight_decay: Annotated[
         float | None, typer.Option(envvar="HUMERIS_WEIGHT_DECAY", help="Decoupled.", show_default="0; adamw 0.004")
     ] = None,

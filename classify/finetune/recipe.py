@@ -11,7 +11,7 @@ from ...extract.precision import PRECISIONS
 from ..heads.mlp import OPTIMIZERS
 from ..heads.schedules import SCHEDULES
 
-RATES = {"tail": 1e-4, "input": 1e-5, "random": 1e-3}
+RATES = {"tail": 3e-4, "input": 1e-5, "random": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Recipe:
     arithmetic in training. refit: whether, once the best epoch is known, as many are trained on all but the test split.
     """
 
-    epochs: int = 20
+    epochs: int = 10
     head_epochs: int = 2
     patience: int = 5
     batch_size: int = 32
     optimizer: str = "adam"
     learning_rate: float | None = None
     head_learning_rate: float = 1e-3
-    schedule: str = "constant"
+    schedule: str = "cosine"
     weight_decay: float | None = None
     label_smoothing: float = 0.0
     mixup: float = 0.0

@@ -9,6 +9,7 @@ from ..depth_curve import depth_curve
 from ..intervals import wilson
 from . import text
 from .evidence import Evidence
+from .finetuned import is_one
 from .section import Chart, Part, Section, Table, Text
 
 _LINES = 8  # that can be told apart
@@ -100,6 +101,11 @@ def _parts(evidence: Evidence) -> Iterator[Part]:
         "These are accuracies on the images that heads were chosen by, each the best of its settings and so a little too "
         "good; the test images were met by the chosen one alone."
     )
+    if evidence.best is not None and is_one(evidence.best):
+        yield Text(
+            "The fine-tuned network was scored on a part of those images only, so that its interval is the wider one, and "
+            "its best epoch was chosen on them."
+        )
     best = None if evidence.best is None else evidence.best.id
     heads, backbones = _distinct(found, "head"), _distinct(found, "backbone")
     for each in found:
