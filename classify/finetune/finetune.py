@@ -93,6 +93,7 @@ def finetune(
     if not run.complete:
         with run.claimed():
             _train(run, prepared, store, requests, jobs, told, stage)
+    Checkpoint(run).remove()
     exported = export(run, store, run.path / "model.keras", requests=_named(prepared, requests), command=command)
     return Finetuned(run, exported, report([run.path], cache=store.path))
 
@@ -120,7 +121,6 @@ def _train(
     score = work.score(course, time.monotonic() - began)
     named = _named(prepared, requests)
     conclude(run, prepared, tuned, score, start, work.sample(), store, named, extracted, work.jobs, began)
-    kept.remove()
 
 
 def _plan(prepared: Prepared) -> str:
