@@ -106,6 +106,13 @@ def test_a_batch_is_the_same_whatever_was_asked_before(images: Images) -> None:
     assert not equal(images.batches(seed=6, **STRONG)[0], expected[0, 0])
 
 
+def test_each_batch_of_each_epoch_has_draws_of_its_own(images: Images) -> None:
+    images.names, images.digests, images.labels = images.names[:1] * 16, images.digests[:1] * 16, images.labels[[0] * 16]
+    cut = Augmentation.parse("cutout")
+    found = [images.batches(epoch=epoch, augmentation=cut)[number][0] for epoch in (0, 1) for number in (0, 1)]
+    assert len({x.tobytes() for x in found}) == 4
+
+
 def test_making_batches_leaves_the_random_numbers_of_others_alone(images: Images) -> None:
     keras = load_keras()
     python_random.seed(1)
