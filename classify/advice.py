@@ -15,7 +15,7 @@ from . import paired, random_weights, sources
 from .candidates import Shelf
 from .case import Figures, Size
 from .conclusion import scored_groups
-from .intervals import of_share
+from .intervals import design_effect, of_share
 from .matrix import Stored
 from .next_steps import steps
 from .peak import peaks
@@ -45,14 +45,17 @@ def advise(run: Run, images: Images, splits: Splits, store: Store, shelf: Shelf,
     found = peaks(depth, scores, len(scored), groups)
     mine = {source.extraction for source in best.sources}
     gap, lacks = (None, "features") if images.given else _gap(images, splits, store, specs, order, jobs)
+    right, apart = _right(scores[best], splits, scored, groups)
+    commonest = float(np.bincount(splits.labels[scored]).max() / len(scored))
     figures = Figures(
         size=_size(splits, groups),
         peak=next((found[source.extraction] for source in best.sources if source.extraction in found), None),
         others=[peak for name, peak in found.items() if name not in mine],
         gap=gap,
         gap_lacks=lacks,
-        accuracy_95=_accuracy_95(scores[best], splits, scored, groups),
-        commonest=float(np.bincount(splits.labels[scored]).max() / len(scored)),
+        accuracy_95=of_share(right, apart),
+        commonest=commonest,
+        chance=_chance(right, apart, commonest, len({(trial.sources, trial.head) for trial in order})),
     )
     given = store.path == default_folder() or images.given is not None
     situation = Situation(
@@ -103,10 +106,22 @@ def _size(splits: Splits, groups: np.ndarray | None) -> Size:
     return Size(len(labels), counted, count, int(np.bincount(labels, minlength=count).min()))
 
 
-def _accuracy_95(score: Score, splits: Splits, scored: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
-    """The interval of a score on the images that it was scored on."""
+def _right(
+    score: Score, splits: Splits, scored: np.ndarray, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which of the images that a trial was scored on it answered rightly, and their group numbers."""
     places = np.searchsorted(splits.development, scored)
-    return of_share(paired.right(score)[places], None if groups is None else groups[places])
+    return paired.right(score)[places], None if groups is None else groups[places]
+
+
+def _chance(right: np.ndarray, groups: np.ndarray | None, commonest: float, tried: int) -> float:
+    """How often, at most, the best of so many heads that always name the commonest class would answer as many rightly."""
+    from scipy.stats import binomtest
+
+    effect = design_effect(right, groups)
+    total = max(1, round(len(right) / effect))
+    found = binomtest(min(total, round(float(right.sum()) / effect)), total, commonest, alternative="greater")
+    return min(1.0, tried * float(found.pvalue))
 
 
 def _layers(shelf: Shelf, specs: Mapping[str, Spec]) -> dict[str, list[Layer]]:

@@ -31,6 +31,7 @@ _MANY_OF_A_CLASS = 1_000
 _MUCH, _LITTLE = 0.5, 0.25  # of the errors on random weights that the own ones avoid
 _FEW, _FEW_OF_A_CLASS = 300, 20  # images
 _WIDE = 0.1  # of an interval
+_SURE = 0.05
 _NEARLY_ALL = 0.9  # of the forward cost
 
 
@@ -90,6 +91,7 @@ class Figures:
     peak: of the winner's network, None where no depth is known; others: of the other networks. gap: over random weights, or
     None for the reason in `gap_lacks`: `cached` (no such features are), `file`, `features`, `random` (the winner's own are),
     `few`. accuracy_95: of the winner on the images it was chosen by. commonest: what always naming the commonest class gets.
+    chance: how often, at most, the best of as many heads that know nothing would do as well (Bonferroni).
     """
 
     size: Size
@@ -99,11 +101,12 @@ class Figures:
     gap_lacks: str
     accuracy_95: tuple[float, float]
     commonest: float
+    chance: float
 
     @property
     def at_chance(self) -> bool:
-        """Whether the winner is not told apart from always naming the commonest class."""
-        return self.accuracy_95[0] <= self.commonest
+        """Whether the winner may be no better than always naming the commonest class."""
+        return self.chance > _SURE
 
     @property
     def place(self) -> str:
@@ -184,8 +187,8 @@ def _about_depth(peak: Peak | None) -> Iterator[str]:
 def _about_gap(gap: Gap | None) -> Iterator[str]:
     if gap is not None:
         yield (
-            f"cross-validated anew, {gap.head} has {gap.own:.3f} on the network's own weights and {gap.random:.3f} on random ones: "
-            f"{_points(gap.own - gap.random, *gap.difference_95)}, {max(0.0, gap.avoided):.0%} of the errors avoided"
+            f"cross-validated anew, {gap.head} has {gap.own:.3f} on the network's own weights, {gap.random:.3f} on random "
+            f"ones: {_points(gap.own - gap.random, *gap.difference_95)}, {max(0.0, gap.avoided):.0%} of the errors avoided"
         )
 
 
@@ -203,8 +206,8 @@ def _of_accuracy(found: Figures) -> Iterator[str]:
     low, high = found.accuracy_95
     if found.at_chance:
         yield (
-            f"the winner's accuracy ({low:.3f} to {high:.3f}) is not told apart from that of always naming the commonest "
-            f"class ({found.commonest:.3f}): nothing was learnt"
+            f"the winner's accuracy ({low:.3f} to {high:.3f}) is what the best of so many can have by chance, where always "
+            f"naming the commonest class gets {found.commonest:.3f}: nothing may have been learnt"
         )
     elif high - low > _WIDE:
         yield f"the winner's accuracy is known no better than {low:.3f} to {high:.3f}"
@@ -213,18 +216,14 @@ def _of_accuracy(found: Figures) -> Iterator[str]:
 def _of_depth(found: Figures) -> Iterator[str]:
     peak, place = found.peak, found.place
     if peak is None:
-        yield "where along the depth accuracy peaks is unknown: no depth of the winner's taps is"
+        yield "where accuracy peaks is not known: no depth of the winner's taps is"
     elif peak.taps == 1:
-        yield f"where along the depth accuracy peaks is unknown: only {peak.layer} was tried"
+        yield f"where accuracy peaks is not known: only {peak.layer} was tried"
     elif place == "unknown":
         side = "before" if peak.first >= BEFORE_THE_END else "beyond"
         yield f"where accuracy peaks is not known: no layer {side} {BEFORE_THE_END:.0%} of the forward cost was tried"
     elif place == "unsure":
-        low, high = peak.level
-        yield (
-            f"where accuracy peaks is unsure: layers from {low:.0%} to {high:.0%} of the forward cost are not told apart "
-            "from the best"
-        )
+        yield f"where accuracy peaks is unsure: layers before and beyond {BEFORE_THE_END:.0%} of the cost do equally well"
     elif place == "end" and peak.last < _NEARLY_ALL:
         yield f"the deepest layer tried lies at {peak.last:.0%} of the forward cost: the peak may lie beyond it"
     for other in found.others:

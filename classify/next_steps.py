@@ -101,7 +101,7 @@ def _edge(found: Situation) -> Iterator[Step]:
     option = _STRENGTH.get(best.head, "")
     alike = [trial for trial in found.ranked if (trial.sources, trial.head) == (best.sources, best.head)]
     values = sorted({float(trial.setting[option]) for trial in alike if option in trial.setting})
-    if len(values) < 2:
+    if len(values) < 2 or not _can_gain(found):
         return
     value = float(best.setting[option])
     wider = [value * factor for factor in {values[0]: (0.01, 0.1, 1), values[-1]: (1, 10, 100)}.get(value, ())]
@@ -115,7 +115,7 @@ def _edge(found: Situation) -> Iterator[Step]:
 def _heads(found: Situation) -> Iterator[Step]:
     """Other kinds of head, where the winner's taps have seen one kind only."""
     tried = {trial.head for trial in found.ranked if trial.sources == found.best.sources}
-    if len(tried) == 1 and found.best.head != "head2toe":
+    if len(tried) == 1 and found.best.head != "head2toe" and _can_gain(found):
         heads = dict.fromkeys([found.best.head, *_LINEAR])
         why = f"nothing but {found.best.head} was tried on the winner's tap; these take seconds"
         yield Step(found.again("sweep", "-l", found.taps, *options("--head", heads)), why)
@@ -200,3 +200,8 @@ def _another_network(found: Situation) -> Iterator[Step]:
 
 def _layers(found: Situation) -> list[str]:
     return options("-l", (f"{source.layer}:{source.pool}" for source in found.best.sources))
+
+
+def _can_gain(found: Situation) -> bool:
+    """Whether another head could be any better."""
+    return found.scores[found.best].accuracy < 1
