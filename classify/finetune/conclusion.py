@@ -94,7 +94,11 @@ def _answers(prepared: Prepared, tuned: Tuned, requests: Sequence[Request], rows
     from .network import predict
 
     model = stack(rebuilt(prepared.spec, requests, tuned=tuned.weights), prepared.taps, tuned.head)
-    return predict(model, feed.of_images(prepared, rows, False, jobs))
+    batches = feed.of_images(prepared, rows, False, jobs)
+    try:
+        return predict(model, batches)
+    finally:
+        batches.close()
 
 
 def _difference(prepared: Prepared, sample: Sample, answers: np.ndarray) -> float:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
-from ...cache.errors import DataError, HumerisError
+from ...cache.errors import DataError
 from ...extract import pixels, source
-from ...extract.runtime import load_keras
 from .augmentation import Augmentation, Layers, Mixes
 
 _AHEAD = 2  # batches that are being made while another is trained on
@@ -65,7 +62,6 @@ class ImageBatches:
         self._lock = threading.Lock()
         self._order, self._shuffled = np.arange(len(names)), -1  # and the epoch whose order it is
         self._layers: Layers | None = None
-        self._failure: HumerisError | None = None
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -81,48 +77,12 @@ class ImageBatches:
             wanted = [(epoch, each) for each in range(number, min(number + 1 + _AHEAD, len(self)))]
             self._waiting = {key: self._waiting.get(key) or self._submit(*key) for key in wanted}
             batch = self._waiting[wanted[0]]
-        try:
-            return batch.result()
-        except HumerisError as error:
-            self._failure = error
-            raise
-
-    def __enter__(self) -> ImageBatches:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return batch.result()
 
     def close(self) -> None:
         """End the threads."""
         for pool in (self._assembler, self._decoders):
             pool.shutdown(cancel_futures=True)
-
-    def dataset(self) -> Any:
-        """The batches as the `keras.utils.PyDataset` that `fit` takes. Give `shuffle=False` to `fit`; see `errors`."""
-        batches = self
-
-        class Batches(load_keras().utils.PyDataset):  # type: ignore[misc]
-            """One worker: Keras asks in order from one thread, and what is ahead is made here."""
-
-            def __len__(self) -> int:
-                return len(batches)
-
-            def __getitem__(self, number: int) -> Batch:
-                return batches[number]
-
-        return Batches(workers=1)
-
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Let the `DataError` of an image out of `fit`, which TensorFlow turns into a traceback in an error of its own."""
-        self._failure = None
-        try:
-            yield
-        except Exception:
-            if self._failure is not None:
-                raise self._failure from None
-            raise
 
     def _rows(self, epoch: int, number: int) -> np.ndarray:
         if self._training and self._shuffled != epoch:

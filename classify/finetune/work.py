@@ -1,0 +1,143 @@
+"""The two trainings of a fine-tuning: one that finds the best epoch, and one on all images but the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...cache.store import Store
+from ...extract.backbone import Backbone
+from ...extract.images import Progress
+from ...extract.request import Request
+from .. import sources
+from ..head import Head
+from ..heads.course import Course, as_many
+from ..matrix import Matrix
+from ..model.rebuild import rebuilt
+from ..problem import Problem
+from ..training import problem, train
+from ..trial import Score
+from ..views import Views
+from . import feed, training
+from .checkpoint import Checkpoint
+from .conclusion import Sample
+from .feed import Batches
+from .image_batches import ImageBatches
+from .prepare import Prepared
+from .training import Epoch, Watched
+from .tuned import Tuned
+
+_SAMPLED = 64  # images whose answers from maps and from pixels are compared
+_MEASURED = 1 << 21  # values of the features in a block whose mean and deviation are measured
+
+
+class Work:
+    """The two trainings, on the images of a prepared fine-tuning."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        store: Store,
+        requests: Sequence[Request],
+        jobs: int,
+        kept: Checkpoint,
+        told: Callable[[Epoch], None],
+        progress: Progress | None,
+    ) -> None:
+        self._prepared, self._store, self._requests, self.jobs = prepared, store, requests, jobs
+        self._kept, self._told, self._progress = kept, told, progress
+        self._seed = int(prepared.run.description["seed"])
+        self._fit, self._held = next(prepared.splits.folds(self._seed))
+        self._network: Any = None
+        self._opened: list[Any] = []
+
+    def close(self) -> None:
+        """End the threads that make batches."""
+        for each in self._opened:
+            each.close()
+
+    def choose(self) -> tuple[Course, dict[str, float]]:
+        """Find the best epoch."""
+        recipe, labels = self._prepared.recipe, self._prepared.splits.labels
+        blank = Problem.of(np.zeros((len(labels), 1), np.float32), labels, [])
+        seen = np.sort(as_many(blank, self._fit, self._held, self._seed))
+        watched = Watched(self._batches(self._held, False), labels[self._held], self._batches(seen, False), labels[seen])
+        course, start, self._network = training.choose(
+            lambda: self._make(self._fit),
+            self._batches(self._fit, True),
+            watched,
+            recipe,
+            self._kept,
+            self._told,
+            self._progress,
+        )
+        return course, start
+
+    def tuned(self, course: Course) -> Tuned:
+        """The network that comes out."""
+        if self._prepared.recipe.refit:
+            rows = self._prepared.splits.development
+            self._network = self._make(rows)
+            batches = self._batches(rows, True)
+            training.refit(
+                self._network, batches, course.best + 1, self._prepared.recipe, self._kept, self._told, self._progress
+            )
+        return Tuned(*self._network.tuned())
+
+    def score(self, course: Course, seconds: float) -> Score:
+        """How the best epoch did on the images held out, as a sweep scores its trials."""
+        splits = self._prepared.splits
+        rows = splits.development
+        fold = (np.searchsorted(rows, self._fit), np.searchsorted(rows, self._held))
+        labels = splits.labels[rows]
+        held = Problem(
+            Matrix.of(np.zeros((len(rows), 1), np.float32)), labels, len(splits.classes), (fold,), np.arange(len(rows))
+        )
+        return held.score(course.answers, seconds, course.detail())
+
+    def sample(self) -> Sample | None:
+        """Some images held out, as the tuned network answers their cached maps."""
+        if self._prepared.cut is None:
+            return None
+        rows = self._held[np.unique(np.linspace(0, len(self._held) - 1, _SAMPLED).astype(int))]
+        return Sample(rows, self._network.answers(self._batches(rows, False)))
+
+    def _batches(self, rows: np.ndarray, train: bool) -> Batches:
+        made = feed.batches(self._prepared, self._store, rows, train, self.jobs)
+        self._opened += [made] if isinstance(made, ImageBatches) else []
+        return made
+
+    def _make(self, rows: np.ndarray) -> Any:
+        """The network with the head that is trained on `rows` while everything below it is frozen."""
+        from . import network
+
+        prepared = self._prepared
+        head, mean, deviation = self._head(rows)
+        if prepared.kind == "random":
+            return network.Network(self._built(), prepared.taps, None, network.fresh(head, self._seed))
+        return network.Network(self._built(), prepared.taps, prepared.cut, head, mean, deviation)
+
+    def _built(self) -> Backbone:
+        recipe = self._prepared.recipe
+        return rebuilt(self._prepared.spec, self._requests, fold=False, precision=recipe.precision)
+
+    def _head(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray]:
+        """The frozen head of `rows`, and the mean and deviation (d,) of their features."""
+        from sklearn.preprocessing import StandardScaler
+
+        from . import network
+
+        prepared, splits = self._prepared, self._prepared.splits
+        views = Views.from_dict(prepared.run.description["views"])
+        stored = sources.stored(self._store, prepared.trial.sources, views)
+        learnt = problem(
+            stored, prepared.images.keys[rows], splits.labels[rows], len(splits.classes), views=views, threads=self.jobs
+        )
+        head = train(prepared.trial, prepared.score, learnt, splits.classes, self._seed)
+        network.check(head, prepared.trial.head, f"{prepared.run.path}, trial {prepared.trial.id}")
+        scaler = StandardScaler()
+        for _, block in learnt.features.blocks(size=max(1, _MEASURED // learnt.features.shape[1])):
+            scaler.partial_fit(block)
+        return head, scaler.mean_, scaler.scale_
