@@ -17,12 +17,13 @@ from ...extract.images import Images, Progress, load_images
 from ...extract.plan import Plan, plan
 from ...extract.request import Request
 from ...extract.taps import Tap
-from ..model.rebuild import candidates
+from ..model.rebuild import candidates, is_of
 from ..run import Run
 from ..splits import Splits, split
 from ..trial import Score, Source, Trial, ranked
+from ..views import Views
 from . import cut as cutting
-from .augmentation import Augmentation
+from .augmentation import Augmentation, Mixes
 from .recipe import Recipe
 from .tuned import HEAD, is_tuned
 
@@ -83,7 +84,9 @@ class Prepared:
 
     def plans(self, store: Store) -> list[Plan]:
         """What is to be computed first: the run's own taps where they were pruned, and the maps."""
-        found = [plan(self.images, self.frozen_request, [str(tap) for tap in self.taps], store)]
+        own = Views.from_dict(self.run.description["views"])
+        policy = Policy.parse(own.policy) if own.count else None
+        found = [plan(self.images, self.frozen_request, [str(tap) for tap in self.taps], store, (), own.count, policy)]
         if self.cut is not None:
             views = (self.views, self.policy)
             found.append(plan(self.images, self.frozen_request, [f"{self.cut}:map"], store, (), *views, self.compression))
@@ -137,6 +140,8 @@ def prepare(
                 f"--weights random: expected a backbone that comes by name, found the file {frozen.file}; leave it out"
             )
         card, _ = look_up(request, store.memo)
+    if from_input:
+        Mixes(recipe.mixup, recipe.cutmix)
     if from_input and augment:
         recipe = replace(recipe, augment=str(Augmentation.parse(augment)))
     images = _images(run, store, jobs, progress)
@@ -195,6 +200,10 @@ def _start(run: Run, name: str | None) -> tuple[Trial, Score]:
 
 def _card(spec: Spec, requests: Sequence[Request], store: Store, run: Run) -> tuple[Request, Card]:
     """The request for the network of a spec, and its card; raises `RunError` where it is another one by now."""
+    if requests and not any(is_of(request, spec) for request in requests):
+        raise RunError(
+            f"-b {requests[0].title}: expected to be told where {spec.title} is now, found another network; leave -b out"
+        )
     for request in candidates(spec, requests):
         card, _ = look_up(request, store.memo)
         if card.spec.digest == spec.digest:
