@@ -203,5 +203,5 @@ def _layers(found: Situation) -> list[str]:
 
 
 def _can_gain(found: Situation) -> bool:
-    """Whether another head could be any better."""
-    return found.scores[found.best].accuracy < 1
+    """Whether another head on the same taps can be tried, and could be any better."""
+    return bool(found.taps) and found.scores[found.best].accuracy < 1

@@ -56,7 +56,9 @@ class Situation:
 
     @property
     def taps(self) -> str:
-        """The winner's taps as `-l` of a sweep over what is cached takes them."""
+        """The winner's taps as `-l` of a sweep over what is cached takes them; "" where two networks have one name."""
+        if any(source.backbone.endswith(")") for source in self.best.sources):  # a digest tells them apart
+            return ""
         return "+".join(map(str, self.best.sources))
 
     @cached_property

@@ -117,6 +117,21 @@ def test_few_images_make_a_steep_curve_a_flat_one() -> None:
     assert peak_of(steep, 50).place == "unsure"
 
 
+def test_less_than_a_point_is_no_difference_however_many_images_tell_it() -> None:
+    def place(other: int) -> str:
+        depth: dict[Source, float | None] = {source("late"): 1.0, source("early"): 0.5}
+        scores = {
+            Trial((tap,), "svm", {}): Score(
+                count / 50_000, 0.5, (0.5,), right=np.packbits(np.arange(50_000) < count).tobytes().hex()
+            )
+            for tap, count in zip(depth, (40_000, other), strict=True)
+        }
+        return peaks(depth, scores, 50_000)["net-1"].place
+
+    assert place(40_000 - 499) == "unsure"
+    assert place(40_000 - 501) == "end"
+
+
 def test_images_of_a_group_count_once_for_the_peak() -> None:
     right = np.arange(400) < 340
     groups = np.arange(400) // 40
@@ -286,6 +301,7 @@ LAYERS = [
     layer("unfinished", 75, finished=False),
     layer("low", 72),
     layer("relu", 99, parameters=100),
+    layer("same", 100, parameters=98),
     layer("late", 100, (7, 7, 64)),
     layer("pooled", 110, (64,)),
 ]
@@ -343,7 +359,9 @@ def test_small_and_different_looks_around_the_early_peak() -> None:
         for n, (tap, value) in enumerate(zip(taps, (0.7, 0.9, 0.6), strict=True))
     }
     found = commands(situation(trials, figures=judged))
-    assert found[0] == "humeris sweep photos --extract -b mobilenet_v2,alpha=0.35 -l low -l relu -l half --head logreg"
+    assert (
+        found[0] == "humeris sweep photos --extract -b mobilenet_v2,alpha=0.35 -l low -l relu -l same -l half --head logreg"
+    )
     assert found[1] == "humeris finetune runs/photos-1 --from early"
 
 
@@ -417,7 +435,9 @@ def test_other_heads_are_named_where_one_was_tried_and_none_where_nothing_can_be
         in commands(situation())
     )
     perfect = {Trial((source(),), "logreg", {"C": value}): score(1.0, 0, log_loss=value) for value in (0.1, 1)}
-    assert not [each for each in commands(situation(perfect)) if "--head logreg" in each and "--views" not in each]
+    twice = {Trial((replace(source(), backbone="mobilenet_v2 (0a1b2c3d)"),), "logreg", {"C": 0.1}): score(0.9, 0)}
+    for trials in (perfect, twice):
+        assert not [each for each in commands(situation(trials)) if "--head logreg" in each and "--views" not in each]
 
 
 def test_a_cheaper_runner_up_that_is_not_told_apart_is_offered_as_a_model() -> None:
@@ -581,6 +601,26 @@ def test_a_sweep_without_layers_or_depths_still_ends_with_advice(
     assert any("no depth" in line for line in found["thin"])
     assert any("nothing may have been learnt" in line for line in found["thin"])
     assert json.loads((tmp_path / "run" / "run.json").read_bytes())["advice"] == found
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_random_weights_are_compared_with_where_they_are_cached_of_every_image(
+    store: Store, tmp_path: Path, lacking: int
+) -> None:
+    images = some_photos(store, {"train": 20, "test": 10})
+    fill(store, images, {"layer": 3})
+    (own,) = store.extractions()
+    rows = np.random.default_rng(0).normal(size=(len(images.used), 6)).astype(np.float32)
+    learnt = [number for number, image in enumerate(images.used) if image.item.split == "train"][lacking:]
+    twin = replace(own.spec, weights="random, seed 0", weights_sha256="1" * 64)
+    store.extraction(twin).add("layer", "avg", images.keys[learnt], rows[learnt])
+    wanted = ["made_up/layer"]
+    found = sweep(images, store, ["logreg"], patterns=wanted, out=tmp_path / "run", jobs=1).description["advice"]
+    assert (found["random"] is None) == bool(lacking)
+    assert any("random weights are cached" in line for line in found["thin"]) == bool(lacking)
+    if not lacking:
+        assert found["random"]["own"] > 0.8 > found["random"]["random"]
+        assert found["random"]["images"] == 40
 
 
 @pytest.mark.parametrize(("count", "strength", "learnt"), [(40, 0.0, False), (40, 1.5, True), (4, 1.5, False)])
