@@ -152,7 +152,8 @@ def finetune(
         if dry_run:
             code = render({"planned": plans, "cache": str(store.path)}, as_json, quiet, text.planned)
             return code if all(each["fits"] for each in plans) else 2
-        tell(text.announced(plans))
+        for line in text.announced(plans).splitlines():
+            tell(line)
         from ..classify.finetune.finetune import finetune as run_finetune
 
         done = run_finetune(

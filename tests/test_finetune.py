@@ -107,7 +107,7 @@ def test_an_epoch_on_cached_maps_is_one_of_plain_keras_through_the_whole_network
     made: Swept, tmp_path: Path, unexported: None, refit: bool
 ) -> None:
     """In the same order of images, with all below the cut frozen: on the images to learn from, and then on all but test."""
-    run = tune(made, tmp_path / "new", optimizer="sgd", learning_rate=0.01, refit=refit)
+    run = tune(made, tmp_path / "new", optimizer="sgd", learning_rate=0.01, schedule="constant", refit=refit)
     trial, _ = run.trial()
     ours = Tuned.load(run, trial)
 
