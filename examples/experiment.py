@@ -222,8 +222,8 @@ def _how(run: Run) -> str:
     trial, score = run.trial(run.description["best"]["id"])
     head = f"finetune from {trial.setting['from']}" if trial.head == "finetune" else trial.head
     said = f"{head} on {_taps(trial, ())}"
-    curves = score.detail.get("curves")
-    if not curves:
+    curves = score.detail.get("curves") or {}
+    if "val_accuracy" not in curves:
         return f"{said}; held out {score.accuracy:.3f}"
     epoch, last = score.detail["epochs"], len(curves["val_loss"])
     learnt, held = (curves[name][epoch - 1] for name in ("accuracy", "val_accuracy"))
