@@ -699,7 +699,9 @@ def test_a_sweep_of_a_file_of_features_advises_nothing_that_needs_images(
     monkeypatch.chdir(photos.parent)
     assert humeris("extract", "photos", "-b", "nano", "-l", "block3_out", "-l", "block5_out").code == 0
     assert humeris("cache", "export", "photos", "-b", "nano", "-o", "rows.h5").code == 0
-    found = humeris("sweep", "rows.h5", "--head", "centroid,metric=cosine", "--json").json["advice"]
+    words = ("sweep", "rows.h5", "--head", "centroid,metric=cosine", "-o", "done")
+    found = humeris(*words, "--json").json["advice"]
+    assert f"\nadvice: {sentence(found)}\n" in humeris(*words).out
     assert any("a file of features" in line for line in found["thin"])
     for step in found["next"]:
         assert shlex.split(step["command"])[1:3] == ["sweep", "rows.h5"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from humeris.classify.conclusion import _notes, alike, scored_groups
+from humeris.classify.conclusion import alike, scored_groups
+from humeris.classify.conclusion import notes as notes_of
 from humeris.classify.splits import Splits
 from humeris.classify.trial import Score, Source, Trial
 
@@ -26,7 +27,7 @@ WINNER = Trial((Source("nano", "nano-1", "block5_out", "avg"),), "svm", {"C": 1e
 
 @pytest.mark.parametrize(("detail", "count"), [({"converged": False}, 1), ({"converged": True}, 0), ({}, 0)])
 def test_a_winner_whose_solver_was_stopped_short_has_a_note(detail: dict[str, bool], count: int) -> None:
-    notes = _notes(splits(), WINNER, Score(0.9, 0.3, (0.9,), detail=detail))
+    notes = notes_of(splits(), WINNER, Score(0.9, 0.3, (0.9,), detail=detail))
     assert len(notes) == count
     assert all("svm" in note and "converged" in note for note in notes)
 
@@ -35,11 +36,11 @@ def test_a_winner_whose_solver_was_stopped_short_has_a_note(detail: dict[str, bo
 def test_few_groups_have_a_note_wherever_they_are_and_many_have_none(val: np.ndarray) -> None:
     score = Score(0.9, 0.3, (0.9,))
     few, many, alone = ROWS // 10 * 10, ROWS // 2, ROWS
-    assert len(_notes(splits(few, val), WINNER, score)) == 2
-    assert _notes(splits(many, val), WINNER, score) == []
-    assert _notes(splits(alone, val), WINNER, score) == []
-    learnt = _notes(splits(np.where(ROWS < 150, few, alone), val), WINNER, score)
-    tested = _notes(splits(np.where(ROWS < 150, alone, few), val), WINNER, score)
+    assert len(notes_of(splits(few, val), WINNER, score)) == 2
+    assert notes_of(splits(many, val), WINNER, score) == []
+    assert notes_of(splits(alone, val), WINNER, score) == []
+    learnt = notes_of(splits(np.where(ROWS < 150, few, alone), val), WINNER, score)
+    tested = notes_of(splits(np.where(ROWS < 150, alone, few), val), WINNER, score)
     assert [("chosen by" in note, "test images" in note) for note in (*learnt, *tested)] == [(True, False), (False, True)]
 
 
