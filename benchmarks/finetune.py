@@ -103,7 +103,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "share_of_bound": ratio / bound,
         "losses": losses,
         "filling": filled,
-        "images_filled": len(from_maps.images.used),
+        "images_filled": len(from_maps.learnt.used),
         "repaid_after_epochs": filled / (medians["images"] - medians["maps"]),
     }
 

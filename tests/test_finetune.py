@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
-from tuning import CLASSES, Swept, files, swept, tune
+from tuning import CLASSES, TAPS, Swept, files, swept, tune
 
+from humeris.cache.errors import HeadError
 from humeris.cache.store import Store
 from humeris.classify import sources
 from humeris.classify.finetune import finetune as finetuning
+from humeris.classify.finetune import network
 from humeris.classify.finetune.map_batches import MapBatches
 from humeris.classify.finetune.training import Epoch
 from humeris.classify.finetune.tuned import Tuned
@@ -25,6 +27,7 @@ from humeris.classify.model.rebuild import rebuilt
 from humeris.classify.model.stack import stack
 from humeris.classify.run import Run
 from humeris.classify.splits import split
+from humeris.classify.sweep import sweep
 from humeris.classify.training import problem, train
 from humeris.extract import pixels
 from humeris.extract.images import Images, load_images
@@ -308,3 +311,89 @@ def test_without_refit_the_network_is_as_after_its_best_epoch(made: Swept, tmp_p
     assert score.log_loss == pytest.approx(losses[best], rel=1e-4)
     assert (answers.argmax(axis=1) == splits.labels[held]).mean() == score.accuracy == score.folds[0]
     assert {each.stage for each in told} == {"choose"}
+
+
+def test_the_whole_network_is_trained_from_augmented_images_in_mixed_precision_and_exported_in_float32(
+    made: Swept, tmp_path: Path, humeris: Humeris
+) -> None:
+    out = tmp_path / "new"
+    words = ("--epochs", 1, "--head-epochs", 1, "--batch-size", 8, "--precision", "bfloat16", "--augment", "flip,color")
+    words += ("--mixup", 0.2, "--cutmix", 0.5, "--optimizer", "adamw", "--label-smoothing", 0.1, "--schedule", "one_cycle")
+    done = humeris("finetune", made.path, "--from", "input", *words, "-o", out, "--cache", made.cache, "-j", 1, "--json")
+    assert done.code == 0, done.err
+    assert done.err == ""
+    said = done.json
+    trial, score = Run.load(out).trial()
+    assert trial.setting["from"] == "input"
+    assert trial.setting["augment"] == "flip=0.5,color=0.4"
+    assert (trial.setting["learning_rate"], trial.setting["weight_decay"]) == (1e-5, 0.004)
+    assert said["finetune"]["cached"] == []
+    assert said["finetune"]["map_difference"] is None
+    assert len(score.detail["curves"]["loss"]) == 2
+    assert said["exported"]["parity"]["max_difference"] < 1e-4
+    tuned = Tuned.load(Run.load(out), trial)
+    assert {array.dtype for arrays in tuned.weights.values() for array in arrays} == {np.dtype("float32")}
+    body = nano()
+    body.load_weights(WEIGHTS)
+    layers = [layer for layer in body.layers if layer.weights]
+    assert list(tuned.weights) == [layer.name for layer in layers]
+    for layer in layers:
+        same = all(np.array_equal(*both) for both in zip(tuned.weights[layer.name], layer.get_weights(), strict=True))
+        assert same == ("_bn" in layer.name), layer.name
+
+
+def test_from_scratch_the_same_network_is_trained_from_random_weights(made: Swept, tmp_path: Path, unexported: None) -> None:
+    run = tune(made, tmp_path / "new", "input", weights="random", learning_rate=None, head_epochs=2, epochs=1)
+    trial, score = run.trial()
+    assert trial.setting["weights"] == "random"
+    chosen = {name: trial.setting[name] for name in ("head_epochs", "train_batch_norm", "learning_rate")}
+    assert chosen == {"head_epochs": 0, "train_batch_norm": True, "learning_rate": 1e-3}
+    assert len(score.detail["curves"]["loss"]) == 1  # nothing to train the head alone for
+    (source,) = trial.sources
+    spec = run.spec(source)
+    assert source.extraction != made.run.trial()[0].sources[0].extraction
+    assert "random" in spec.weights
+    frozen = run.spec(made.run.trial()[0].sources[0])
+    assert (spec.architecture, spec.image_size) == (frozen.architecture, frozen.image_size)
+    assert run.description["finetune"]["before"]["val_loss"] == pytest.approx(np.log(3), abs=0.7)
+    tuned = Tuned.load(run, trial)
+    body = nano()
+    body.load_weights(WEIGHTS)
+    for name in ("stem_conv", "stem_bn", "block5_down_bn"):
+        for mine, its in zip(tuned.weights[name], body.get_layer(name).get_weights(), strict=True):
+            assert np.abs(mine - its).max() > 1e-3
+    images, splits = learnt(made)
+    rows = np.array(sorted(splits.test, key=lambda row: images.used[row].name))
+    np.testing.assert_allclose(answered(run, rows, images), run.probabilities(), atol=1e-5)
+
+
+def test_cached_views_are_learnt_from(made: Swept, tmp_path: Path, unexported: None) -> None:
+    options: dict[str, Any] = {"views": 2, "augment": "flip,crop=0.5", "refit": False}
+    viewed = tune(made, tmp_path / "viewed", **options)
+    plain = tune(made, tmp_path / "plain", refit=False)
+    trial, _ = viewed.trial()
+    assert (trial.setting["views"], trial.setting["augment"]) == (2, "flip=0.5,crop=0.5")
+    (cached,) = viewed.description["finetune"]["cached"]
+    assert (cached["taps"], cached["views"], cached["rows"]) == (["block4_out:map"], 2, {"block4_out:map": 120})
+    first, second = (Tuned.load(run, run.trial()[0]).weights["block5_down_conv"][0] for run in (viewed, plain))
+    assert np.abs(first - second).max() > 1e-5
+
+
+def test_the_families_that_are_named_can_be_trained_further_and_neighbours_cannot(made: Swept, tmp_path: Path) -> None:
+    heads = ["logreg,C=1", "svm,C=1", "ridge,alpha=1", "lda", "centroid", "knn,n_neighbors=3", "head2toe,fraction=0.1,C=1"]
+    images, splits = learnt(made)
+    store = Store(made.cache)
+    run = sweep(images, store, [*heads, "mlp,hidden=4,epochs=1"], patterns=TAPS, out=tmp_path / "all", jobs=1)
+    rows = splits.development
+    able = {}
+    for trial, score in run.trials().items():
+        stored = sources.stored(store, trial.sources)
+        head = train(trial, score, problem(stored, images.keys[rows], splits.labels[rows], 3), CLASSES, 0)
+        try:
+            network.check(head, trial.head, "here")
+            able[trial.head] = True
+        except HeadError as error:
+            able[trial.head] = False
+            assert "one of logreg, svm, ridge, lda or mlp" in str(error)
+    assert {name for name in able if able[name]} >= {"logreg", "svm", "ridge", "lda", "mlp", "head2toe"}
+    assert not able["knn"]

@@ -146,7 +146,7 @@ def fill(prepared: Prepared, store: Store, jobs: int | None, stage: Callable[[st
     )  # fmt: skip
     if prepared.cut is not None:
         done += extract_all(
-            prepared.images, [prepared.frozen_request], [f"{prepared.cut}:map"], store, views=prepared.views,
+            prepared.learnt, [prepared.frozen_request], [f"{prepared.cut}:map"], store, views=prepared.views,
             policy=prepared.policy, compression=prepared.compression, jobs=jobs, progress=stage,
         )  # fmt: skip
     return done

@@ -82,6 +82,11 @@ class Prepared:
         first = self.trial.sources[0]
         return None if self.cut is None else Source(first.backbone, first.extraction, self.cut, "map")
 
+    @property
+    def learnt(self) -> Images:
+        """The images whose maps are read: all but the test split, which is answered from pixels."""
+        return replace(self.images, used=tuple(self.images.used[row] for row in self.splits.development))
+
     def plans(self, store: Store) -> list[Plan]:
         """What is to be computed first: the run's own taps where they were pruned, and the maps."""
         own = Views.from_dict(self.run.description["views"])
@@ -89,7 +94,7 @@ class Prepared:
         found = [plan(self.images, self.frozen_request, [str(tap) for tap in self.taps], store, (), own.count, policy)]
         if self.cut is not None:
             views = (self.views, self.policy)
-            found.append(plan(self.images, self.frozen_request, [f"{self.cut}:map"], store, (), *views, self.compression))
+            found.append(plan(self.learnt, self.frozen_request, [f"{self.cut}:map"], store, (), *views, self.compression))
         return found
 
 
