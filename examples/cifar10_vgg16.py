@@ -93,7 +93,10 @@ SMOKE = Smoke(
         "finetune": "--epochs 1 --head-epochs 1 --batch-size 8",
     },
     {"epochs=30": "epochs=2", "batch_norm": "epochs=2,batch_norm"},
-    {row: {"vgg16": "nano", "block5_pool": "block5_out"} for row in ("D4-all", "D4-scratch")},
+    {
+        row: {"vgg16": "nano", "block5_pool": "block5_out", "block4_pool": "block4_out"}
+        for row in ("D4-top", "D4-all", "D4-scratch")
+    },
 )
 
 if __name__ == "__main__":

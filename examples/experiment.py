@@ -223,7 +223,7 @@ def _how(run: Run) -> str:
     head = f"finetune from {trial.setting['from']}" if trial.head == "finetune" else trial.head
     said = f"{head} on {_taps(trial, ())}"
     curves = score.detail.get("curves") or {}
-    if "val_accuracy" not in curves:
+    if not {"accuracy", "val_accuracy"} <= set(curves):  # triplets and contrast have a loss only
         return f"{said}; held out {score.accuracy:.3f}"
     epoch, last = score.detail["epochs"], len(curves["val_loss"])
     learnt, held = (curves[name][epoch - 1] for name in ("accuracy", "val_accuracy"))

@@ -21,7 +21,7 @@ import sys
 
 from experiment import Row, Smoke, draw_folders, main
 
-VGG16 = "sweep {data} --extract -b vgg16 -l block5_pool --head mlp -o {out}/vgg16"
+VGG16 = "sweep {data} --extract -b vgg16 -l block5_pool --head mlp,patience=0 -o {out}/vgg16"
 RESNET50 = "sweep {data} --extract -b resnet50 -l conv5_block3_out --head mlp,patience=0 -o {out}/resnet50"
 INCEPTION = "sweep {data} --extract -b inception_v3 -l mixed_10 --head mlp,patience=0 -o {out}/inception_v3"
 MIXED_5 = "sweep {data} --extract -b inception_v3 -l mixed_5 --head logreg --head mlp -o {out}/mixed_5"
@@ -104,6 +104,7 @@ SMOKE = Smoke(
     },
     {"mlp": "mlp,epochs=2"},
     {
+        "A1": {"vgg16": "nano", "block5_pool": "block5_out"},
         "A4": {"resnet50": "nano", "conv5_block3_out": "block5_out"},
         "A5-all": {"inception_v3": "nano", "mixed_10": "block5_out"},
         "A8": {"inception_v3": "nano", "mixed_5": "block5_out", "mixed_4": "block3_out"},
