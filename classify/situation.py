@@ -30,7 +30,7 @@ class Situation:
     """What the next steps depend on.
 
     run, data, typed: the run's folder, the data and the command as they were written. cache: the options that name it.
-    images: how many there are. from_images: whether the data is images, not a file of features. ranked: the trials, best
+    images: how many are learnt from. from_images: whether the data is images, not a file of features. ranked: the trials, best
     first. layers: of each network, by its extraction.
     """
 
@@ -115,7 +115,7 @@ class Situation:
         return None if chosen is None else (chosen, chosen.cost / top)
 
     def bytes(self, layer: Layer) -> int:
-        """Bytes of the whole maps of all images, in half precision."""
+        """Bytes of the whole maps of the images learnt from, in half precision."""
         return 2 * self.images * math.prod(layer.shape)
 
     def cost(self, trial: Trial) -> int:
