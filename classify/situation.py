@@ -30,7 +30,7 @@ class Situation:
     """What the next steps depend on.
 
     run, data, typed: the run's folder, the data and the command as they were written. cache: the options that name it.
-    images: how many are learnt from. from_images: whether the data is images, not a file of features. ranked: the trials, best
+    images: that are learnt from. from_images: whether the data is images, not a file of features. ranked: the trials, best
     first. layers: of each network, by its extraction.
     """
 
