@@ -356,6 +356,10 @@ def test_from_scratch_the_same_network_is_trained_from_random_weights(made: Swep
     frozen = run.spec(made.run.trial()[0].sources[0])
     assert (spec.architecture, spec.image_size) == (frozen.architecture, frozen.image_size)
     assert run.description["finetune"]["before"]["val_loss"] == pytest.approx(np.log(3), abs=0.7)
+    notes = [note for note in run.description["notes"] if "no epoch was better" in note]
+    improved = score.detail["curves"]["val_loss"][0] < run.description["finetune"]["before"]["val_loss"]
+    assert improved or "no epoch was better than untrained weights" in notes[0]
+    assert len(notes) == (not improved)
     tuned = Tuned.load(run, trial)
     body = nano()
     body.load_weights(WEIGHTS)

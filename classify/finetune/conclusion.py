@@ -76,7 +76,7 @@ def conclude(
             "groups": held["compared"]["groups"],
             "accuracy_95": {**(prepared.run.description.get("accuracy_95") or {}), trial.id: _interval(prepared, score)},
             "near_duplicates": near(images, splits, stored, probabilities),
-            "notes": [*notes(splits, trial, score), *_notes(score, start)],
+            "notes": [*notes(splits, trial, score), *_notes(score, start, prepared.kind)],
             "seconds": round(time.monotonic() - began, 3),
             "finetune": {
                 **run.description["finetune"],
@@ -159,13 +159,16 @@ def _on_test(prepared: Prepared, trial: Trial, probabilities: np.ndarray) -> dic
     }
 
 
-def _notes(score: Score, start: dict[str, float]) -> list[str]:
+def _notes(score: Score, start: dict[str, float], kind: str) -> list[str]:
     """What the curves say against the tuned network."""
     best = score.detail["epochs"] - 1
     lowest = score.detail["curves"]["val_loss"][best]
-    if lowest >= start["val_loss"]:
-        return [
-            f"no epoch was better than the frozen network on the images held out (log-loss {lowest:.3f}, before "
-            f"{start['val_loss']:.3f}): take the frozen one, or try a lower learning rate, a later layer, or augmentation"
-        ]
-    return []
+    if lowest < start["val_loss"]:
+        return []
+    found = f"on the images held out (log-loss {lowest:.3f}, before {start['val_loss']:.3f})"
+    if kind == "random":
+        return [f"no epoch was better than untrained weights {found}: train for longer, or at another learning rate"]
+    return [
+        f"no epoch was better than the frozen network {found}: take the frozen one, or try a lower learning rate, a later "
+        "layer, or augmentation"
+    ]

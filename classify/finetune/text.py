@@ -64,10 +64,11 @@ def finetuned(found: Mapping[str, Any]) -> str:
     rows = []
     if frozen is not None:
         rows.append(["frozen", frozen["trial"]["head"], *_cells(frozen["test"])])
-    rows.append([f"from {setting['from']}", setting["head"], *_cells(found["test"])])
+    origin = "scratch" if setting.get("weights") == "random" else setting["from"]
+    rows.append([f"from {origin}", setting["head"], *_cells(found["test"])])
     return paragraphs(
         images(found["data"]),
-        f"best of {len(curves['val_loss'])} epochs: {kept}, val_loss {curves['val_loss'][kept - 1]:.4f} "
+        f"best epoch: {kept} of {len(curves['val_loss'])}, val_loss {curves['val_loss'][kept - 1]:.4f} "
         f"(before {tuned['before']['val_loss']:.4f}), val_accuracy {curves['val_accuracy'][kept - 1]:.4f} "
         f"(before {tuned['before']['val_accuracy']:.4f})",
         "\n" + columns(["network", "head", "test accuracy", "95 %", "images"], rows) + "\n",
