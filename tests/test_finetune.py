@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
-from tuning import CLASSES, TAPS, Swept, files, swept, tune
+from tuning import CLASSES, TAPS, Swept, files, finetuned, swept, tune
 
 from humeris.cache.errors import HeadError
 from humeris.cache.store import Store
 from humeris.classify import sources
 from humeris.classify.finetune import finetune as finetuning
-from humeris.classify.finetune import network
+from humeris.classify.finetune import network, text
 from humeris.classify.finetune.map_batches import MapBatches
 from humeris.classify.finetune.training import Epoch
 from humeris.classify.finetune.tuned import Tuned
@@ -57,6 +57,7 @@ class Made:
     path: Path
     before: dict[str, bytes]
     told: list[Epoch] = field(default_factory=list)
+    done: Any = None
 
     @property
     def run(self) -> Run:
@@ -69,7 +70,7 @@ OPTIONS: dict[str, Any] = {"epochs": 3, "head_epochs": 1, "batch_size": 8, "lear
 @pytest.fixture(scope="session")
 def tuned(made: Swept, tmp_path_factory: pytest.TempPathFactory) -> Made:
     found = Made(tmp_path_factory.mktemp("tuned") / "new", files(made.path))
-    tune(made, found.path, told=found.told.append, command="humeris finetune", **OPTIONS)
+    found.done = finetuned(made, found.path, told=found.told.append, command="humeris finetune", **OPTIONS)
     return found
 
 
@@ -248,6 +249,28 @@ def test_the_tested_images_are_compared_with_the_frozen_network(made: Swept, tun
     assert told["test"]["accuracy"] == made.run.description["test"]["accuracy"] == then.mean()
     assert told["compared"]["only_winner"] == (now & ~then).sum()
     assert told["compared"]["only_runner_up"] == (then & ~now).sum()
+
+
+def test_what_is_said_on_the_terminal_is_what_the_run_says(made: Swept, tuned: Made) -> None:
+    curves = tuned.run.trial()[1].detail["curves"]
+    epochs = [text.epoch(each) for each in tuned.told]
+    assert epochs[0].startswith("before: loss ")
+    assert epochs[1].startswith(f"epoch 1/4 (the head alone): loss {curves['loss'][0]:.4f}, accuracy ")
+    assert f"val_loss {curves['val_loss'][1]:.4f}, val_accuracy {curves['val_accuracy'][1]:.4f}, " in epochs[2]
+    assert epochs[2].startswith("epoch 2/4: loss ")
+    again = [line for line in epochs if line.startswith("again, on all images but the test split: epoch 1/")]
+    assert len(again) == 1
+    assert "loss" not in again[0]
+    said = text.finetuned(tuned.done.to_dict()).splitlines()
+    best = int(np.argmin(curves["val_loss"]))
+    assert said[0] == f"{made.photos}: 60 images used (60 PNG)"
+    assert said[1].startswith(f"best epoch: {best + 1} of 4, val_loss {curves['val_loss'][best]:.4f} (before ")
+    rows = [line.split() for line in said if line.startswith(("frozen ", "from block4_out "))]
+    scores = [run.description["test"]["accuracy"] for run in (made.run, tuned.run)]
+    assert [row[-3] for row in rows] == [f"{score:.4f}" for score in scores]
+    assert any(line.startswith("test images on which only the tuned network is right: ") for line in said)
+    assert any(line.startswith(f"model: {tuned.path / 'model.keras'} ") for line in said)
+    assert said[-1].startswith(f"report: {tuned.path / 'report.html'} (")
 
 
 def test_report_and_predict_take_the_new_run_as_any_other(

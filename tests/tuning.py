@@ -104,10 +104,17 @@ def interrupting(epochs: list[tuple[str, int]], after: int) -> Callable[[Any], N
 
 def tune(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> Run:
     """The run that a fine-tuning leaves, with the fields of `Recipe` and the options of `prepare` and `finetune`."""
+    run: Run = finetuned(made, out, start, **options).run
+    return run
+
+
+def finetuned(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> Any:
+    """All that it leaves; an epoch of everything at a constant rate, unless said otherwise."""
     from humeris.classify.finetune.finetune import finetune
 
     chosen = {name: options.pop(name) for name in list(options) if name in Recipe.__dataclass_fields__ and name != "augment"}
     given = {name: options.pop(name) for name in ("told", "command") if name in options}
+    plain = {"epochs": 1, "head_epochs": 0, "batch_size": 8, "learning_rate": 1e-3, "schedule": "constant"}
     with Store(made.cache, write=True) as store:
-        recipe = Recipe(**{"epochs": 1, "head_epochs": 0, "batch_size": 8, "learning_rate": 1e-3, **chosen})
-        return finetune(made.prepared(start, store, recipe, **options), store, out=out, jobs=1, **given).run
+        prepared = made.prepared(start, store, Recipe(**{**plain, **chosen}), **options)
+        return finetune(prepared, store, out=out, jobs=1, **given)
