@@ -108,6 +108,60 @@ def test_every_experiment_of_the_five_has_a_row(script: Callable[[str], ModuleTy
     assert found == {f"{letter}{number}" for letter, last in numbered.items() for number in range(1, last + 1)} | {"B", "E0"}
 
 
+def test_listed_are_the_commands_with_the_networks_and_layers_that_were_asked_for(
+    typed: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    swapped = ("--replace", "vgg16=mobilenet_v2,alpha=0.35", "--replace", "block5_pool=out_relu")
+    assert typed("small_data_set", "my photos", "--list", "--rows", "A2", "--out", "o", *swapped) == 0
+    assert [line.strip() for line in capsys.readouterr().out.splitlines() if "humeris" in line] == [
+        "humeris sweep 'my photos' --extract -b mobilenet_v2,alpha=0.35 -l out_relu --head mlp,patience=0 "
+        "-o o/mobilenet_v2,alpha=0.35",
+        "humeris finetune o/mobilenet_v2,alpha=0.35 --from block2_pool --head-epochs 5 -o o/A2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("photos", "--rows", "A3,A30"), "--rows: expected some of A1, A2, .* found A30"),
+        (("photos", "--replace", "vgg16"), "--replace: expected OLD=NEW, found 'vgg16'"),
+        ((), "DATA: expected the folder of images, found none; or give --smoke"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_a_line(
+    arguments: tuple[str, ...], expected: str, typed: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        typed("small_data_set", *arguments)
+    assert left.value.code == 2
+    assert re.search(expected, capsys.readouterr().err)
+
+
+def test_a_command_is_run_once_a_row_that_fails_is_said_to_have_and_the_others_are_run(
+    typed: Callable[..., int], script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    experiment = script("experiment")
+    late = "sweep {data} --extract -b nano -l block5_out --head logreg,C=0.1/1 -o {out}/late"
+    rows = (
+        experiment.Row("X1", "a late layer", ".9", (late,), ("C",)),
+        experiment.Row("X2", "no such layer", ".8", (late.replace("block5", "block9"), "report {out}/late")),
+        experiment.Row("X3", "a late layer, told about", ".7", (late, "report {out}/late")),
+    )
+    data = script("four_cases").SMOKE.draw(tmp_path / "photos")
+    assert typed("four_cases", str(data), "--out", str(tmp_path / "runs"), rows=rows) == 1
+    said, table = capsys.readouterr().out.split("\nrow ")
+    assert said.count("(done above)") == said.count("$ humeris report") == 1
+    assert (tmp_path / "runs/late/report.html").exists()
+    run = humeris.Run.load(tmp_path / "runs/late")
+    low, high = run.description["test"]["accuracy_95"]
+    figure = f"{run.description['test']['accuracy']:.4f} ({low:.3f} to {high:.3f})"
+    assert re.search(rf"^X1 +\.9 +{re.escape(figure)} +logreg on nano/block5_out:avg; held out 0\.\d+", table, re.M)
+    assert re.search(rf"^X3 +\.7 +{re.escape(figure)} ", table, re.M)
+    assert re.search(r"^X2 +\.8 +failed +humeris sweep ", table, re.M)
+    by_c = {trial.setting["C"]: score.accuracy for trial, score in run.trials().items()}
+    assert f"X1: logreg C: 0.1 {by_c[0.1]:.3f}, 1.0 {by_c[1.0]:.3f}" in table
+
+
 @pytest.mark.usefixtures("_parity_here")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_row_runs_to_its_end_in_little(
