@@ -62,7 +62,7 @@ ROWS = (
         "D4-scratch",
         "fourth technique: the architecture without its weights",
         "no figure",
-        (FROZEN, "finetune {out}/vgg16 --from input --weights random -o {out}/D4-scratch"),
+        (FROZEN, "finetune {out}/vgg16 --from input --weights random --epochs 30 -o {out}/D4-scratch"),
     ),
 )
 

@@ -66,7 +66,7 @@ ROWS = (
         "C6-random",
         "the whole network trained, from random weights",
         "no figure",
-        (VGG19, "finetune {out}/vgg19 --from input --weights random -o {out}/C6-random"),
+        (VGG19, "finetune {out}/vgg19 --from input --weights random --epochs 30 -o {out}/C6-random"),
     ),
     Row(
         "C7",

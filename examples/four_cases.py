@@ -56,7 +56,7 @@ ROWS = (
         "B4",
         "large and different: from scratch (or as B3)",
         "train from random weights",
-        (RUN, "finetune {out}/vgg16 --from input --weights random -o {out}/B4"),
+        (RUN, "finetune {out}/vgg16 --from input --weights random --epochs 30 -o {out}/B4"),
     ),
 )
 

@@ -31,7 +31,7 @@ ROWS = (
         "A1",
         "VGG16 without pretrained weights, everything trained; beside it, in one leaderboard, frozen with ImageNet's",
         "loss plateaus, accuracy stuck",
-        (VGG16, "finetune {out}/vgg16 --from input --weights random -o {out}/A1"),
+        (VGG16, "finetune {out}/vgg16 --from input --weights random --epochs 30 -o {out}/A1"),
     ),
     Row(
         "A2",
