@@ -102,6 +102,37 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
                     assert Augmentation.parse(value) if words[0] == "finetune" else Policy.parse(value)
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_layers_of_every_row_are_the_networks_own_and_it_can_be_cut_there(
+    name: str, script: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from humeris.cache.store import Store
+    from humeris.classify.finetune import cut
+    from humeris.extract.card import look_up
+    from humeris.extract.request import Request
+    from humeris.extract.taps import resolve
+
+    memo = Store(tmp_path_factory.getbasetemp() / "networks", write=True).memo
+    cards: dict[tuple[str, str | None], Any] = {}
+    runs: dict[str, tuple[Any, list[Any]]] = {}
+    for row in script(name).ROWS:
+        for words in map(shlex.split, row.commands):
+            said = {option: [value for before, value in pairwise(words) if before == option] for option in words}
+            if words[0] == "finetune":
+                card, taps = runs[words[1]]
+                assert (cut.find(said["--from"][0], card.layers, taps) is None) == (said["--from"] == ["input"])
+                continue
+            for network in said.get("-b", []):
+                asked = network, (said.get("--image-size") or [None])[0]
+                if asked not in cards:
+                    cards[asked] = look_up(Request.parse(network, weights="random", image_size=asked[1]), memo)[0]
+                card = cards[asked]
+                patterns = [side for text in said.get("-l", []) for side in text.split("+")]
+                taps = resolve(patterns, card.layers, card.defaults, said.get("--pool", []))
+                runs[(said.get("-o") or [""])[0]] = card, taps
+    assert len(cards) >= 1
+
+
 def test_every_experiment_of_the_five_has_a_row(script: Callable[[str], ModuleType]) -> None:
     found = {row.name.split("-")[0] for name in SCRIPTS for row in script(name).ROWS}
     numbered = {"A": 9, "B": 4, "C": 7, "D": 4, "E": 9}
