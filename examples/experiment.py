@@ -34,7 +34,7 @@ class Row:
 
     did, theirs: what its authors did, and their figure. commands: what is typed after `humeris`, with `{data}` and `{out}`
     where the user's folders go; the last `-o` is the run that the row is about. compares: options of its heads, or `tap`,
-    whose values are set side by side.
+    whose values are set side by side; `case` tells the case that its data is judged to be in.
     """
 
     name: str
@@ -236,9 +236,11 @@ def _compared(run: Run, options: Sequence[str]) -> list[str]:
     The best, here as in the leaderboard, is the setting with the lowest log-loss, on the taps with the highest accuracy.
     """
     found, scores, order = [], run.trials(), {source: place for place, source in enumerate(_sources(run))}
+    if "case" in options:
+        found.append(f"the case is {run.description['advice']['case'] or 'not clear'}")
     for head in dict.fromkeys(trial.head for trial in scores):
         tried = {trial: score for trial, score in scores.items() if trial.head == head}
-        for option in options:
+        for option in [each for each in options if each != "case"]:
             groups: dict[Any, dict[Trial, Score]] = {}
             for trial in sorted(tried, key=lambda trial: [order.get(source, -1) for source in trial.sources]):
                 value = _taps(trial, tried) if option == "tap" else trial.setting.get(option)

@@ -31,7 +31,7 @@ ROWS = (
         "judge the case: VGG16 tapped along its depth, beside the same network with random weights",
         "by the size of the data and a look at it",
         (RANDOM, RUN),
-        ("tap",),
+        ("case", "tap"),
     ),
     Row(
         "B1",
