@@ -170,9 +170,8 @@ def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead
     best = run.trial()[0]
     assert best.head == "knn"
     done = finetune("--from", "block3_out", "--dry-run", run=run.path)
-    refused(
-        done, f"expected a head that can be trained further, found knn in trial {best.id}; give another, such as --trial "
-    )
+    words = f"expected a head that can be trained further, found knn in trial {best.id}"
+    refused(done, words, "; give another, such as --trial ")
     named = done.err.split("--trial ")[1].split()[0]
     assert run.trial(named)[0].head == "logreg"
     done = finetune("--from", "block3_out", "--dry-run", "--trial", named, run=run.path)
@@ -312,7 +311,7 @@ def test_a_refill_that_was_interrupted_goes_on(made: Swept, tmp_path: Path, unex
 
         return progress
 
-    recipe = Recipe(epochs=1, head_epochs=0, batch_size=8, learning_rate=1e-3)
+    recipe = Recipe(epochs=1, head_epochs=0, batch_size=8, learning_rate=1e-3, schedule="constant")
     with Store(mine.cache, write=True) as store, pytest.raises(KeyboardInterrupt):
         finetuning.finetune(mine.prepared("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1, stage=stage)
     with Store(mine.cache, write=True) as store:

@@ -289,7 +289,7 @@ def damaged(path: Path, kind: str) -> None:
 def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path: Path, kind: str) -> None:
     run = Run(tmp_path)
     weights = np.random.default_rng(0).normal(size=400)
-    Checkpoint(run).write({"stage": "choose"}, {"state": [weights, weights[:5]], "answers": []})
+    Checkpoint.of(run).write({"stage": "choose"}, {"state": [weights, weights[:5]], "answers": []})
     kept = Checkpoint.of(run)
     assert kept.facts == {"stage": "choose"}
     np.testing.assert_equal(kept.arrays, {"state": [weights, weights[:5]], "answers": []})
