@@ -127,8 +127,8 @@ def _refused_views(stored: Sequence[Stored], keys: np.ndarray, count: int) -> li
     return [note] if lacking else []
 
 
-def notes(splits: Splits, winner: Trial, score: Score) -> list[str]:
-    """What makes the figures less sure than they look."""
+def notes(splits: Splits, winner: Trial, score: Score, chosen_by: np.ndarray | None = None) -> list[str]:
+    """What makes the figures less sure than they look; chosen_by: rows, where they are others than a sweep chooses by."""
     notes = []
     if score.detail.get("converged") is False:
         notes.append(
@@ -140,7 +140,13 @@ def notes(splits: Splits, winner: Trial, score: Score) -> list[str]:
         notes.append(f"no test image of {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}: nothing is known of these")
     if len(splits.test) < _FEW:
         notes.append(f"only {len(splits.test)} test images: mind the width of the interval")
-    for what, rows in (("test images", splits.test), ("images that heads were chosen by", _scored(splits))):
+    for what, rows in (
+        ("test images", splits.test),
+        (
+            "images that heads were chosen by",
+            _scored(splits) if chosen_by is None else chosen_by,
+        ),
+    ):
         groups = alike(splits, rows)
         if groups is not None and (count := len(np.unique(groups))) < _FEW_GROUPS:
             notes.append(f"the {what} come from only {count} groups, which are what counts: mind the width of the intervals")

@@ -96,7 +96,7 @@ class Run:
         if self.description:
             if self.description["plan"] != plan["plan"]:
                 raise RunError(
-                    f"{self.path}: expected a run of the same images, features and heads, found another one there; "
+                    f"{self.path}: expected a run of the same images, features and options, found another one there; "
                     "give another folder with -o"
                 )
             return
@@ -126,6 +126,10 @@ class Run:
             claim.release()
             with contextlib.suppress(OSError):
                 drafts.rmdir()
+
+    def beat(self) -> None:
+        """Say that this process is still at work on the run, as `append` does; others take a silent claim for void."""
+        self._claim.beat()
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; from then on the run is complete."""

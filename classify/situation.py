@@ -18,6 +18,7 @@ from ..extract.request import Request
 from ..extract.taps import Tap
 from .case import Figures
 from .finetune import cut
+from .finetune.tuned import can_start
 from .paired import Comparison
 from .trial import Score, Trial
 
@@ -96,7 +97,7 @@ class Situation:
         for trial in self.ranked if self.from_images else ():
             names = {layer.name for layer in self.layers.get(trial.sources[0].extraction, ())}
             on_one = len({source.extraction for source in trial.sources}) == 1
-            if on_one and names.issuperset(source.layer for source in trial.sources) and _is_trainable(trial):
+            if on_one and names.issuperset(source.layer for source in trial.sources) and can_start(trial):
                 return trial
         return None
 
@@ -145,11 +146,6 @@ def request(spec: Spec) -> Request:
 def options(name: str, values: Iterable[object]) -> list[str]:
     """The option `name` once for each value."""
     return [word for value in values for word in (name, str(value))]
-
-
-def _is_trainable(trial: Trial) -> bool:
-    """Whether the head ends in weighted sums, which a vote of neighbours does not."""
-    return trial.head != "knn" and trial.setting.get("classifier") != "knn"
 
 
 def _words(typed: str) -> list[str]:

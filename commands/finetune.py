@@ -38,7 +38,10 @@ def finetune(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(envvar="HUMERIS_EPOCHS", help="At most, after those of the head.")] = 10,
-    head_epochs: Annotated[int, typer.Option(envvar="HUMERIS_HEAD_EPOCHS", help="First, of the head alone.")] = 2,
+    head_epochs: Annotated[
+        int | None,
+        typer.Option(envvar="HUMERIS_HEAD_EPOCHS", help="First, of the head alone.", show_default="2; from scratch 0"),
+    ] = None,
     patience: Annotated[
         int,
         typer.Option(envvar="HUMERIS_PATIENCE", help="Epochs without a lower validation loss to stop after; 0 for never."),

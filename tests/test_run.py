@@ -93,7 +93,7 @@ def test_lines_that_are_no_trials_lose_no_other_line(tmp_path: Path, line: bytes
 
 def test_a_run_of_something_else_in_the_folder_is_refused(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    with pytest.raises(RunError, match=r"expected a run of the same images, features and heads, found another one"):
+    with pytest.raises(RunError, match=r"expected a run of the same images, features and options, found another one"):
         Run(run.path).begin({"plan": "b" * 64, "command": "humeris sweep others"})
     Run(run.path).begin({"plan": "a" * 64, "command": "anything"})
 

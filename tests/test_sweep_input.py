@@ -224,7 +224,7 @@ def test_labels_that_changed_since_the_run(tmp_path: Path, humeris: Humeris) -> 
     ]
     assert humeris(*words).code == 0
     (root / "train/cat/000.png").rename(root / "train/dog/100.png")
-    refused(humeris(*words), "expected a run of the same images, features and heads, found another one there")
+    refused(humeris(*words), "expected a run of the same images, features and options, found another one there")
 
 
 def test_an_empty_grid(tmp_path: Path, humeris: Humeris) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Checkpoint:
     """
 
     run: Run
+    began: float  # when the training did, were it one session, by `time.monotonic`
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
@@ -33,7 +35,7 @@ class Checkpoint:
         """The checkpoint of a run, empty where there is none; raises `RunError` where it cannot be read."""
         path = run.path / _FILE
         if not path.exists():
-            return cls(run)
+            return cls(run, time.monotonic())
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                 facts = json.loads(found["facts"].tobytes())
@@ -44,17 +46,24 @@ class Checkpoint:
             raise RunError(
                 f"{path}: expected where the training stood, found: {error}; delete this file, and it begins anew"
             ) from error
-        return cls(run, facts["facts"], arrays)
+        return cls(run, time.monotonic() - facts["seconds"], facts["facts"], arrays)
 
     def write(self, facts: Mapping[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
         """Replace what is kept; it is on the disk when this returns."""
         self.facts, self.arrays = dict(facts), {name: list(each) for name, each in arrays.items()}
-        described = {"facts": self.facts, "arrays": {name: len(each) for name, each in self.arrays.items()}}
+        seconds = time.monotonic() - self.began
+        described = {
+            "seconds": seconds,
+            "facts": self.facts,
+            "arrays": {name: len(each) for name, each in self.arrays.items()},
+        }
         buffer = io.BytesIO()
         named = {f"{name}{number}": array for name, each in self.arrays.items() for number, array in enumerate(each)}
         np.savez(buffer, allow_pickle=False, facts=np.frombuffer(json.dumps(described).encode(), np.uint8), **named)
         self.run.write(_FILE, buffer.getvalue())
+        self.run.beat()
 
-    def remove(self) -> None:
-        """Take the file away."""
-        (self.run.path / _FILE).unlink(missing_ok=True)
+
+def remove(run: Run) -> None:
+    """Take the checkpoint of a run away."""
+    (run.path / _FILE).unlink(missing_ok=True)

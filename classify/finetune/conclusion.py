@@ -69,21 +69,23 @@ def conclude(
     held = _on_held_out(prepared, trial, score)
     run.finish(
         {
+            "data": prepared.run.description["data"],
             "best": {"id": trial.id, **trial.to_dict(), "score": score.to_dict()},
             "runner_up": held,
             "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes, grouped),
             "test_plain": None,
-            "groups": held["compared"]["groups"],
+            "groups": None if held is None else held["compared"]["groups"],
             "accuracy_95": {**(prepared.run.description.get("accuracy_95") or {}), trial.id: _interval(prepared, score)},
             "near_duplicates": near(images, splits, stored, probabilities),
-            "notes": [*notes(splits, trial, score), *_notes(score, start, prepared.kind)],
+            "notes": [*notes(splits, trial, score, _held(prepared)), *_notes(score, start, prepared.kind)],
             "seconds": round(time.monotonic() - began, 3),
             "finetune": {
                 **run.description["finetune"],
                 "before": start,
-                "map_difference": difference,
+                "held_out": len(_held(prepared)),
                 "frozen": _on_test(prepared, trial, probabilities),
-                "cached": [each.to_dict() for each in extracted if each.computed],
+                "map_difference": difference if sample else run.description["finetune"].get("map_difference"),
+                **({"cached": [each.to_dict() for each in extracted if each.computed]} if extracted else {}),
             },
         }
     )
@@ -104,7 +106,7 @@ def _answers(prepared: Prepared, tuned: Tuned, requests: Sequence[Request], rows
 def _difference(prepared: Prepared, sample: Sample, answers: np.ndarray) -> float:
     """How far a probability lies apart at most, from maps and from pixels; raises `ParityError` where that is too far."""
     found = float(np.abs(sample.answers - answers).max())
-    if prepared.recipe.precision == "float32" and not found <= _WORSE:
+    if {prepared.recipe.precision, prepared.spec.precision} == {"float32"} and not found <= _WORSE:
         raise ParityError(
             f"{prepared.run.path}: expected the tuned network to answer images as their cached maps, found probabilities "
             f"{found:.2g} apart; check the cache with `humeris cache verify`"
@@ -112,11 +114,21 @@ def _difference(prepared: Prepared, sample: Sample, answers: np.ndarray) -> floa
     return found
 
 
-def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, Any]:
-    """The frozen trial beside the tuned one on the images held out, in the form of a run's runner-up."""
+def _held(prepared: Prepared) -> np.ndarray:
+    """The rows of the images that the best epoch was chosen on."""
+    _, held = next(prepared.splits.folds(int(prepared.run.description["seed"])))
+    return held
+
+
+def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, Any] | None:
+    """The frozen trial beside the tuned one on the images held out, in the form of a run's runner-up.
+
+    None where the frozen one was scored on averages over views, and the tuned one on plain images.
+    """
+    if prepared.run.description["views"]["average"]:
+        return None
     splits, frozen, its = prepared.splits, prepared.trial, prepared.score
-    rows = splits.development
-    _, held = next(splits.folds(int(prepared.run.description["seed"])))
+    rows, held = splits.development, _held(prepared)
     places = np.searchsorted(rows, held)
     mask = np.zeros(len(rows), bool)
     mask[places] = True
@@ -130,9 +142,8 @@ def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, An
 
 def _interval(prepared: Prepared, score: Score) -> list[float]:
     """The 95 % interval of the accuracy on the images held out, which are fewer than those of the frozen trials."""
-    splits = prepared.splits
+    splits, held = prepared.splits, _held(prepared)
     rows = splits.development
-    _, held = next(splits.folds(int(prepared.run.description["seed"])))
     return list(of_share(paired.right(score)[np.searchsorted(rows, held)], alike(splits, held)))
 
 
@@ -141,6 +152,15 @@ def _on_test(prepared: Prepared, trial: Trial, probabilities: np.ndarray) -> dic
     described = prepared.run.description
     if described["best"]["id"] != prepared.trial.id:
         return None
+    tested = described.get("test_plain") or described["test"]
+    found = {
+        "trial": prepared.trial.to_dict(),
+        "seconds": described.get("seconds"),
+        "test": {name: tested[name] for name in ("images", "accuracy", "accuracy_95") if name in tested},
+        "compared": None,  # what it answered to plain images is not kept where views were averaged
+    }
+    if described.get("test_plain"):
+        return found
     with (prepared.run.path / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         said = {unguarded(row["path"]): unguarded(row["predicted"]) for row in csv.DictReader(file)}
     splits = prepared.splits
@@ -150,13 +170,7 @@ def _on_test(prepared: Prepared, trial: Trial, probabilities: np.ndarray) -> dic
     groups = alike(splits, splits.test)
     now = probabilities.argmax(axis=1) == labels
     compared = paired.between(trial.id, prepared.trial.id, now, then, len(labels), groups)
-    tested = described["test"]
-    return {
-        "trial": prepared.trial.to_dict(),
-        "seconds": described.get("seconds"),
-        "test": {name: tested[name] for name in ("images", "accuracy", "accuracy_95") if name in tested},
-        "compared": compared.to_dict(),
-    }
+    return {**found, "compared": compared.to_dict()}
 
 
 def _notes(score: Score, start: dict[str, float], kind: str) -> list[str]:

@@ -22,11 +22,15 @@ from ..model.exported import Exported
 from ..report.page import Reported, report
 from ..run import Run
 from ..views import Views
+from . import checkpoint
 from .checkpoint import Checkpoint
 from .conclusion import conclude
 from .prepare import Prepared
 from .training import Epoch
+from .tuned import Tuned
 from .work import Work
+
+_BEAT = 10.0  # seconds
 
 
 def _silent(_: Epoch) -> None:
@@ -78,9 +82,13 @@ def finetune(
     if not run.complete:
         with run.claimed():
             _train(run, prepared, store, requests, jobs, told, stage)
-    Checkpoint(run).remove()
+    elif run.description["data"] != prepared.run.description["data"]:  # the same images may have been moved or renamed
+        with run.claimed():
+            _score_again(run, prepared, store, requests, jobs)
+    checkpoint.remove(run)
+    reported = report([run.path], cache=store.path)
     exported = export(run, store, run.path / "model.keras", requests=_named(prepared, requests), command=command)
-    return Finetuned(run, exported, report([run.path], cache=store.path))
+    return Finetuned(run, exported, reported)
 
 
 def _named(prepared: Prepared, requests: Sequence[Request]) -> Sequence[Request]:
@@ -97,17 +105,45 @@ def _train(
     told: Callable[[Epoch], None],
     stage: Callable[[str], Progress] | None,
 ) -> None:
-    began, kept, named = time.monotonic() - run.spent(), Checkpoint.of(run), _named(prepared, requests)
-    extracted = fill(prepared, store, jobs, stage)
-    progress = stage("fine-tuning") if stage else None
+    kept, named = Checkpoint.of(run), _named(prepared, requests)
+    alive = _beating(run, stage)
+    extracted = fill(prepared, store, jobs, alive)
+    progress = alive("fine-tuning")
     work = Work(prepared, store, named, jobs or cores(), kept, told, progress)
     try:
         course, start = work.choose()
         tuned = work.tuned(course)
-        score = work.score(course, time.monotonic() - began)
-        conclude(run, prepared, tuned, score, start, work.sample(), store, named, extracted, work.jobs, began)
+        score = work.score(course, time.monotonic() - kept.began)
+        conclude(run, prepared, tuned, score, start, work.sample(), store, named, extracted, work.jobs, kept.began)
     finally:
         work.close()
+
+
+def _score_again(run: Run, prepared: Prepared, store: Store, requests: Sequence[Request], jobs: int | None) -> None:
+    """Write the tables of a complete run for its images as they are called now."""
+    trial, began = prepared.tuned, time.monotonic() - float(run.description["seconds"])
+    tuned, score, start = Tuned.load(run, trial), run.trials()[trial], run.description["finetune"]["before"]
+    conclude(run, prepared, tuned, score, start, None, store, _named(prepared, requests), [], jobs or cores(), began)
+
+
+def _beating(run: Run, stage: Callable[[str], Progress] | None) -> Callable[[str], Progress]:
+    """`stage` whose progress also tells other processes that this one is alive."""
+    told = 0.0
+
+    def named(name: str) -> Progress:
+        shown = stage(name) if stage else None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > _BEAT:
+                told = time.monotonic()
+                run.beat()
+            if shown is not None:
+                shown(done, total)
+
+        return progress
+
+    return named
 
 
 def _plan(prepared: Prepared) -> str:
@@ -122,6 +158,7 @@ def _described(prepared: Prepared) -> dict[str, Any]:
     frozen = prepared.run.description
     kept = ("splits", "sources", "left_out", "heads", "views", "seed", "data")
     described = {name: frozen[name] for name in kept if name in frozen}
+    described["views"] = {**described["views"], "average": False}  # the tuned network sees the plain one
     known = {source["extraction"] for source in described["sources"]}
     depth = {(source["extraction"], source["layer"], source["pool"]): source.get("depth") for source in described["sources"]}
     new = [

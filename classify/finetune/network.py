@@ -51,10 +51,12 @@ class Network:
         image, values = stack.features(backbone, taps)
         self.model = keras.Model(image if cut is None else graph.outputs[cut], stack.apply(layers, values), name="finetuned")
         inside = set(map(id, self.model.operations))
+        # What is also used below the cut stays as it is: the maps were made with it.
+        below = set() if cut is None else set(map(id, keras.Model(graph.image, graph.outputs[cut]).operations))
         self.tail = {
             name: operation
             for name, operation in graph.operations.items()
-            if id(operation) in inside and getattr(operation, "weights", None)
+            if id(operation) in inside - below and getattr(operation, "weights", None)
         }
         places = zip(stack.names(layers), layers, strict=True)
         self._dense = [self.model.get_layer(name) for name, layer in places if isinstance(layer, Dense)]

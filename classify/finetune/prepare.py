@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...cache import compression as compressing
 from ...cache.errors import DataError, HeadError, RunError
 from ...cache.spec import Spec
 from ...cache.store import Store
@@ -25,7 +26,7 @@ from ..views import Views
 from . import cut as cutting
 from .augmentation import Augmentation, Mixes
 from .recipe import Recipe
-from .tuned import HEAD, is_tuned
+from .tuned import HEAD, can_start, is_tuned
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def prepare(
     """
     chosen, score = _start(run, trial)
     from_input = start == cutting.INPUT
-    _check_asked(start, weights, views, augment)
+    _check_asked(start, weights, views, augment, compression)
     extractions = {source.extraction for source in chosen.sources}
     if len(extractions) > 1:
         raise HeadError(
@@ -161,15 +162,18 @@ def prepare(
         kind=kind,
         recipe=recipe.resolved(kind),
         images=images,
-        splits=split(images, run.description["splits"]["select"]),
+        splits=_split(run, images),
         views=views,
         policy=Policy.parse(augment) if augment and not from_input else None,
         compression=compression,
     )
 
 
-def _check_asked(start: str, weights: str | None, views: int, augment: str | None) -> None:
+def _check_asked(start: str, weights: str | None, views: int, augment: str | None, compression: str) -> None:
     from_input = start == cutting.INPUT
+    compressing.check(compression)
+    if from_input and compression != "none":
+        raise HeadError(f"--compress {compression}: expected --from LAYER, whose maps are cached; from input leave it out")
     if weights not in {None, "random"}:
         raise HeadError(
             f"--weights {weights}: expected random, or nothing for the weights that the run's network has; leave it out"
@@ -194,11 +198,12 @@ def _start(run: Run, name: str | None) -> tuple[Trial, Score]:
             f"{run.path}: expected a frozen head to start from, found trial {chosen.id}, which is fine-tuned; "
             "give another with --trial"
         )
-    if chosen.head == "knn":
-        other = next((each for each in ranked(run.trials()) if each.head not in {"knn", HEAD}), None)
+    if not can_start(chosen):
+        other = next((each for each in ranked(run.trials()) if can_start(each)), None)
         said = f"such as --trial {other.id} ({other})" if other else "after `humeris sweep` with --head logreg"
         raise HeadError(
-            f"{run.path}: expected a head that can be trained further, found knn in trial {chosen.id}; give another, {said}"
+            f"{run.path}: expected a head that can be trained further, found {chosen.head} in trial {chosen.id}, which lets "
+            f"neighbours vote; give another, {said}"
         )
     return chosen, score
 
@@ -222,10 +227,11 @@ def _card(spec: Spec, requests: Sequence[Request], store: Store, run: Run) -> tu
 def _images(run: Run, store: Store, jobs: int | None, progress: Progress | None) -> Images:
     """The very images of the run, in the order of their digests; raises `DataError` where some are gone."""
     data: dict[str, Any] = run.description["data"]
-    root = data["source"] if data["kind"] == "keras" else data["root"]
+    root = Path(data["source"] if data["kind"] == "keras" else data["root"])
     if data["kind"] == "features":
         raise DataError(f"{root}: expected images to fine-tune on, found a file of features; sweep over images")
-    images = load_images(Path(root), store, jobs=jobs, progress=progress)
+    listed = root / Path(data["source"]).name  # the names in a list of images are relative to its folder
+    images = load_images(listed if listed.is_file() else root, store, jobs=jobs, progress=progress)
     records = {record.digest: record for record in run.images()}
     others = {each.name: Refusal(each.name, "not_in_run", "") for each in images.used if each.digest not in records}
     kept = images.without(others)
@@ -236,5 +242,21 @@ def _images(run: Run, store: Store, jobs: int | None, progress: Progress | None)
             f"{root}: expected the {len(records)} images that {run.path} was made from, found {lost} of them gone or with "
             "another label; put them back, or run `humeris sweep` again and fine-tune the new run"
         )
-    kept = replace(kept, refused=images.refused)
-    return kept.by_digest()
+    return replace(kept, refused=images.refused).by_digest()
+
+
+def _split(run: Run, images: Images) -> Splits:
+    """The roles that the images had in the run; raises `DataError` where they have others by now."""
+    splits = split(images, run.description["splits"]["select"])
+    role = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
+    records = {record.digest: record for record in run.images()}
+    grouped = any(record.group for record in records.values())
+    for row, image in enumerate(images.used):
+        then = records[image.digest]
+        if role[row] != then.split or (grouped and (image.item.group or "") != then.group):
+            raise DataError(
+                f"{images.dataset.root}: expected the splits and groups that {run.path} was made with, found {image.name} "
+                f"in {role[row]}, where it was in {then.split}{' or of another group' if grouped else ''}; put it back, or "
+                "run `humeris sweep` again and fine-tune the new run"
+            )
+    return splits

@@ -18,8 +18,8 @@ RATES = {"tail": 3e-4, "input": 1e-5, "random": 1e-3}
 class Recipe:
     """How to train.
 
-    epochs: at most, after `head_epochs` in which the head alone is trained, at `head_learning_rate`. patience: epochs
-    without a lower validation loss after which it stops, 0 for never. learning_rate: of all, with the head, afterwards;
+    epochs: at most, after `head_epochs` of the head alone (None: 2, from scratch 0), at `head_learning_rate`. patience:
+    epochs without a lower validation loss after which it stops, 0 for never. learning_rate: of all, afterwards;
     None takes `RATES`: lower for a pretrained network than for the layers at its end. weight_decay: decoupled; None is 0.004
     for adamw, as in Keras, and 0 for the others. mixup, cutmix: alpha of the Beta distribution, 0 for none. augment: what is
     done to images as they stream; train_batch_norm: whether batch normalisation learns and counts, too; precision: of the
@@ -27,7 +27,7 @@ class Recipe:
     """
 
     epochs: int = 10
-    head_epochs: int = 2
+    head_epochs: int | None = None
     patience: int = 5
     batch_size: int = 32
     optimizer: str = "adam"
@@ -51,9 +51,14 @@ class Recipe:
             self,
             learning_rate=RATES[kind] if self.learning_rate is None else self.learning_rate,
             weight_decay=decay if self.weight_decay is None else self.weight_decay,
-            head_epochs=0 if kind == "random" else self.head_epochs,
+            head_epochs=self.head_epochs if self.head_epochs is not None else 0 if kind == "random" else 2,
             train_batch_norm=kind == "random" or self.train_batch_norm,
         )
+
+    @property
+    def of_head(self) -> int:
+        """Epochs of the head alone, once the recipe is resolved."""
+        return self.head_epochs or 0
 
     def _check(self) -> None:
         words = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
@@ -63,7 +68,8 @@ class Recipe:
                 raise HeadError(f"{said}: expected one of {', '.join(allowed)}; choose one of them")
         bounds = {"epochs": 1, "head_epochs": 0, "patience": 0, "batch_size": 1}
         for name, least in bounds.items():
-            if getattr(self, name) < least:
+            value = getattr(self, name)
+            if value is not None and value < least:
                 raise HeadError(f"{_option(name)} {getattr(self, name)}: expected at least {least}; give more")
         for name in ("learning_rate", "head_learning_rate"):
             value = getattr(self, name)

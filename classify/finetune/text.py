@@ -72,7 +72,7 @@ def finetuned(found: Mapping[str, Any]) -> str:
         f"(before {tuned['before']['val_loss']:.4f}), val_accuracy {curves['val_accuracy'][kept - 1]:.4f} "
         f"(before {tuned['before']['val_accuracy']:.4f})",
         "\n" + columns(["network", "head", "test accuracy", "95 %", "images"], rows) + "\n",
-        _compared(frozen["compared"]) if frozen is not None else "",
+        _compared(frozen["compared"]) if frozen is not None and frozen["compared"] else "",
         *(f"note: {safe(note)}" for note in found["notes"]),
         f"run: {safe(found['run'])}, in {found['seconds']:.0f} s",
         damaged(found),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...cache.errors import HeadError
 from ...extract.images import Progress
 from ..heads.course import Course
 from ..heads.schedules import factors
@@ -75,8 +76,8 @@ def choose(
     Where the recipe does not train again afterwards, the network is as it was after its best epoch; it is None where a
     checkpoint says that training again has begun.
     """
-    epochs = recipe.head_epochs + recipe.epochs
-    course = Course(epochs, recipe.patience, {name: [] for name in NAMES}, [], least=recipe.head_epochs + 1)
+    epochs = recipe.of_head + recipe.epochs
+    course = Course(epochs, recipe.patience, {name: [] for name in NAMES}, [], least=recipe.of_head + 1)
     done, start, best = 0, {}, list[np.ndarray]()
     if kept.facts:
         start, course.curves, course.best = kept.facts["start"], kept.facts["curves"], kept.facts["best"]
@@ -100,8 +101,13 @@ def choose(
         facts = {"stage": "choose", "start": start, "curves": course.curves, "best": course.best}
         kept.write(facts, {"state": state, "best": best, "answers": course.answers})
         told(Epoch("choose", done, epochs, _part(recipe, done - 1), figures, seconds))
+    if not np.isfinite(course.answers[0]).all():
+        raise HeadError(
+            f"{kept.run.path}: expected training to converge, found answers that are no numbers after its best epoch; lower "
+            "--learning-rate, or leave --precision out"
+        )
     if not recipe.refit:
-        network.compile(recipe, head_only=course.best < recipe.head_epochs)
+        network.compile(recipe, head_only=course.best < recipe.of_head)
         network.restore(best)
     return course, start, network
 
@@ -128,16 +134,16 @@ def refit(
 
 def _resume(network: Network, recipe: Recipe, kept: Checkpoint, done: int) -> None:
     """Put the network where it was after `done` epochs."""
-    network.compile(recipe, head_only=max(0, done - 1) < recipe.head_epochs)
+    network.compile(recipe, head_only=max(0, done - 1) < recipe.of_head)
     if done:
         network.restore(kept.arrays["state"])
 
 
 def _epoch(network: Network, batches: Any, recipe: Recipe, done: int, epochs: int, progress: Progress | None) -> float:
     """Train for one more epoch; the seconds it took."""
-    if done == recipe.head_epochs and done:
+    if done == recipe.of_head and done:
         network.compile(recipe, head_only=False)
-    steps, own = len(batches), done - recipe.head_epochs
+    steps, own = len(batches), done - recipe.of_head
     rates = None
     if own >= 0 and recipe.schedule != "constant":
         table = float(recipe.learning_rate or 0) * factors(recipe.schedule, recipe.epochs * steps)
@@ -150,4 +156,4 @@ def _epoch(network: Network, batches: Any, recipe: Recipe, done: int, epochs: in
 
 
 def _part(recipe: Recipe, epoch: int) -> str:
-    return "head" if epoch < recipe.head_epochs else "all"
+    return "head" if epoch < recipe.of_head else "all"

@@ -60,6 +60,11 @@ class Tuned:
         return cls(weights, head)
 
 
+def can_start(trial: Trial) -> bool:
+    """Whether a trial's head can be trained further: it ends in weighted sums, which a vote of neighbours does not."""
+    return not is_tuned(trial) and trial.head != "knn" and trial.setting.get("classifier") != "knn"
+
+
 def is_tuned(trial: Trial) -> bool:
     """Whether a trial is of a fine-tuned network."""
     return trial.head == HEAD

@@ -30,7 +30,7 @@ def named(trial: Trial) -> str:
 def how(evidence: Evidence, trial: Trial) -> str:
     """How it was trained and chosen."""
     splits, said = evidence.splits, trial.setting
-    held = evidence.description["runner_up"]["compared"]["images"]
+    held = evidence.description["finetune"]["held_out"]
     epochs = int(evidence.scores[trial].detail["epochs"])
     outside = splits["train"] + splits["val"]
     again = (
@@ -53,6 +53,9 @@ def beside_frozen(evidence: Evidence) -> Iterator[Part]:
     rows = [_row(f"frozen, {text.head(trial.head)}", found["test"]), _row("fine-tuned", evidence.test)]
     yield Table("On the test images", ["network", "accuracy", "95 % from", "to", "images"], rows, digits=4)
     compared = found["compared"]
+    if not compared:
+        yield Text("The two are not compared image by image: the frozen one's answers to plain images were not kept.")
+        return
     low, high = compared["difference_95"]
     verdict = "more than chance would do" if compared["p_value"] <= _SURE else "which does not tell them apart"
     counted = f"{compared['images']} test images" if compared.get("groups") is None else f"{compared['groups']} groups"
