@@ -30,8 +30,6 @@ from .training import Epoch
 from .tuned import Tuned
 from .work import Work
 
-_BEAT = 10.0  # seconds
-
 
 def _silent(_: Epoch) -> None:
     """What is told where nobody listens."""
@@ -128,16 +126,12 @@ def _score_again(run: Run, prepared: Prepared, store: Store, requests: Sequence[
 
 def _beating(run: Run, stage: Callable[[str], Progress] | None) -> Callable[[str], Progress]:
     """`stage` whose progress also tells other processes that this one is alive."""
-    told = 0.0
 
     def named(name: str) -> Progress:
         shown = stage(name) if stage else None
 
         def progress(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told > _BEAT:
-                told = time.monotonic()
-                run.beat()
+            run.beat()
             if shown is not None:
                 shown(done, total)
 
