@@ -341,7 +341,7 @@ def test_the_whole_network_is_trained_from_augmented_images_in_mixed_precision_a
 ) -> None:
     out = tmp_path / "new"
     words = ("--epochs", 1, "--head-epochs", 0, "--no-refit", "--batch-size", 8, "--precision", "bfloat16")
-    words += ("--augment", "flip,color")
+    words += ("--augment", "flip,cutout")
     words += ("--mixup", 0.2, "--cutmix", 0.5, "--optimizer", "adamw", "--label-smoothing", 0.1, "--schedule", "one_cycle")
     done = humeris("finetune", made.path, "--from", "input", *words, "-o", out, "--cache", made.cache, "-j", 1, "--json")
     assert done.code == 0, done.err
@@ -349,7 +349,7 @@ def test_the_whole_network_is_trained_from_augmented_images_in_mixed_precision_a
     said = done.json
     trial, score = Run.load(out).trial()
     assert trial.setting["from"] == "input"
-    assert trial.setting["augment"] == "flip=0.5,color=0.4"
+    assert trial.setting["augment"] == "flip=0.5,cutout=0.5"
     assert (trial.setting["learning_rate"], trial.setting["weight_decay"]) == (1e-5, 0.004)
     assert not said["finetune"].get("cached")
     assert said["finetune"].get("map_difference") is None
@@ -367,7 +367,7 @@ def test_the_whole_network_is_trained_from_augmented_images_in_mixed_precision_a
 
 
 def test_from_scratch_the_same_network_is_trained_from_random_weights(made: Swept, tmp_path: Path, unexported: None) -> None:
-    run = tune(made, tmp_path / "new", "input", weights="random", learning_rate=None)
+    run = tune(made, tmp_path / "new", "input", weights="random", learning_rate=None, refit=False)
     trial, score = run.trial()
     assert trial.setting["weights"] == "random"
     chosen = {name: trial.setting[name] for name in ("head_epochs", "train_batch_norm", "learning_rate")}
@@ -402,7 +402,8 @@ def test_cached_views_are_learnt_from(made: Swept, tmp_path: Path, unexported: N
     trial, _ = viewed.trial()
     assert (trial.setting["views"], trial.setting["augment"]) == (2, "flip=0.5,crop=0.5")
     (cached,) = viewed.description["finetune"]["cached"]
-    assert (cached["taps"], cached["views"], cached["rows"]) == (["block4_out:map"], 2, {"block4_out:map": 3 * 42})
+    assert (cached["taps"], cached["views"]) == (["block4_out:map"], 2)
+    assert cached["rows"]["block4_out:map"] in {2 * 42, 3 * 42}  # the plain ones may be there
     first, second = (Tuned.load(run, run.trial()[0]).weights["block5_down_conv"][0] for run in (viewed, plain))
     assert np.abs(first - second).max() > 1e-5
 
