@@ -30,6 +30,7 @@ from .training import Epoch, Watched
 from .tuned import Tuned
 
 _SAMPLED = 64  # images whose answers from maps and from pixels are compared
+_LEAST = 0.1  # of the median deviation, by which features are divided at least
 _MEASURED = 1 << 21  # values of the features in a block whose mean and deviation are measured
 
 
@@ -140,4 +141,5 @@ class Work:
         scaler = StandardScaler()
         for _, block in learnt.features.blocks(size=max(1, _MEASURED // learnt.features.shape[1])):
             scaler.partial_fit(block)
-        return head, scaler.mean_, scaler.scale_
+        # A feature that hardly varies is left small: tuned layers may wake it, and it would then outweigh all others.
+        return head, scaler.mean_, np.maximum(scaler.scale_, _LEAST * np.median(scaler.scale_))
