@@ -211,5 +211,7 @@ def test_every_row_runs_to_its_end_in_little(
     for row in script(name).ROWS:
         (figure,) = re.findall(rf"^{re.escape(row.name)} .*?(\d\.\d{{4}}) \(\d\.\d{{3}} to \d\.\d{{3}}\)", table, re.M)
         assert 0 <= float(figure) <= 1
+        tuned = re.search(rf"^{re.escape(row.name)} .*finetune from", table, re.M)
+        assert bool(tuned) == any(command.startswith("finetune ") for command in row.commands), row.name
     assert "failed" not in table
     assert all((run / "run.json").exists() for run in out.iterdir())
