@@ -81,7 +81,7 @@ SMOKE = Smoke(
     lambda folder: draw_folders(folder, {"train": 8, "test": 4}, 32, ("plane", "boat")),
     {
         "sweep": "--weights random --image-size 32",
-        "finetune": "--epochs 1 --head-epochs 1 --batch-size 8 --no-refit",
+        "finetune": "--epochs 1 --head-epochs 0 --batch-size 8 --no-refit",
     },
     {"efficientnet_b4": "efficientnet_b0", "block4f_add": "block4c_add", "block5f_add": "block5c_add",
      "block6h_add": "block6d_add", "mlp": "mlp,epochs=2"},

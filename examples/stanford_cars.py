@@ -113,7 +113,7 @@ SMOKE = Smoke(
         "extract": "--image-size 32",
         "run": "--weights random --image-size 32",
         "sweep": "--weights random --image-size 32",
-        "finetune": "--epochs 1 --head-epochs 1 --batch-size 8 --no-refit",
+        "finetune": "--epochs 1 --head-epochs 0 --batch-size 8 --no-refit",
     },
     {"mlp": "mlp,epochs=2", "triplet": "triplet,epochs=2", "supcon": "supcon,epochs=2"},
     {row.name: SMALL for row in ROWS if row.name != "E0"} | {"E2-autoaugment": TINY, "E8": TINY},
