@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         images = load_images(arguments.images, store, limit=arguments.limit)
         extract_features(images, request, [f"{arguments.tap}:avg"], store)
         run = sweep(images, store, ["logreg,C=0.01"], out=folder / "run")
-        recipe = Recipe(learning_rate=1e-4, head_epochs=0)
+        recipe = Recipe(learning_rate=1e-5, head_epochs=0)
         from_maps = prepare(run, store, arguments.start, recipe)
         from_images = prepare(run, store, "input", recipe)
         began = time.perf_counter()
