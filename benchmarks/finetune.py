@@ -25,12 +25,12 @@ import numpy as np
 
 from humeris.cache.store import Store
 from humeris.classify import sources
-from humeris.classify.finetune import feed
-from humeris.classify.finetune.finetune import fill
-from humeris.classify.finetune.prepare import Prepared, prepare
-from humeris.classify.finetune.recipe import Recipe
 from humeris.classify.model.rebuild import rebuilt
 from humeris.classify.sweep import sweep
+from humeris.classify.tuning import feed
+from humeris.classify.tuning.finetune import fill
+from humeris.classify.tuning.prepare import Prepared, prepare
+from humeris.classify.tuning.recipe import Recipe
 from humeris.extract.extraction import extract_features
 from humeris.extract.images import load_images
 from humeris.extract.request import Request
@@ -110,7 +110,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def networks(prepared: Prepared, recipe: Recipe, store: Store) -> tuple[Any, Any]:
     """The tail on maps, and the whole network on images of which the same layers are trained, with the same weights."""
-    from humeris.classify.finetune.network import Network
+    from humeris.classify.tuning.network import Network
 
     head = prepared.run.head(prepared.trial)
     assert head is not None

@@ -17,10 +17,10 @@ from ..extract.graph import Layer
 from ..extract.request import Request
 from ..extract.taps import Tap
 from .case import Figures
-from .finetune import cut
-from .finetune.tuned import can_start
 from .paired import Comparison
 from .trial import Score, Trial
+from .tuned import can_start
+from .tuning import cut
 
 _AFFORDABLE = 20e9  # bytes of maps
 _OPTIONS = {"run": ("--limit", "--select"), "sweep": ("--limit", "--select"), "extract": ("--limit",)}

@@ -13,7 +13,7 @@ from . import options
 from .terminal import at, command, damage, render, reported, stages
 
 if TYPE_CHECKING:
-    from ..classify.finetune.training import Epoch
+    from ..classify.tuning.training import Epoch
 
 
 @reported
@@ -121,11 +121,11 @@ def finetune(
 ) -> int:
     """Train the layers above LAYER together with the head of a run; leaves a run, its model and its report."""
     from ..cache.store import Store
-    from ..classify.finetune import text
-    from ..classify.finetune.prepare import prepare
-    from ..classify.finetune.recipe import Recipe
     from ..classify.run import Run
     from ..classify.tracking import known as trackers
+    from ..classify.tuning import text
+    from ..classify.tuning.prepare import prepare
+    from ..classify.tuning.recipe import Recipe
     from ..extract import device as devices
 
     trackers.check(track or [])
@@ -157,7 +157,7 @@ def finetune(
             return code if all(each["fits"] for each in plans) else 2
         for line in text.announced(plans).splitlines():
             tell(line)
-        from ..classify.finetune.finetune import finetune as run_finetune
+        from ..classify.tuning.finetune import finetune as run_finetune
 
         done = run_finetune(
             prepared, store, requests=requests, out=out, jobs=jobs, command=command(), told=told, stage=stage

@@ -12,9 +12,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 
 from humeris.cache.errors import DataError
-from humeris.classify.finetune import autoaugment
-from humeris.classify.finetune.augmentation import KINDS, Augmentation, Layers, Mixes
-from humeris.classify.finetune.operations import GREY, Operations
+from humeris.classify.tuning import autoaugment
+from humeris.classify.tuning.augmentation import KINDS, Augmentation, Layers, Mixes
+from humeris.classify.tuning.operations import GREY, Operations
 from humeris.extract import augment
 from humeris.extract.runtime import load_keras
 

@@ -8,7 +8,7 @@ import pytest
 
 from humeris.cache.errors import LayerError
 from humeris.cache.store import Store
-from humeris.classify.finetune import cut
+from humeris.classify.tuning import cut
 from humeris.extract.card import look_up
 from humeris.extract.graph import Layer
 from humeris.extract.request import Request

@@ -86,7 +86,7 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
     name: str, script: Callable[[str], ModuleType]
 ) -> None:
     from humeris.classify.family import parse
-    from humeris.classify.finetune.augmentation import Augmentation
+    from humeris.classify.tuning.augmentation import Augmentation
     from humeris.extract.augment import Policy
     from humeris.extract.request import Request
 
@@ -107,7 +107,7 @@ def test_the_layers_of_every_row_are_the_networks_own_and_it_can_be_cut_there(
     name: str, script: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from humeris.cache.store import Store
-    from humeris.classify.finetune import cut
+    from humeris.classify.tuning import cut
     from humeris.extract.card import look_up
     from humeris.extract.request import Request
     from humeris.extract.taps import resolve

@@ -17,11 +17,6 @@ from tuning import CLASSES, TAPS, Swept, files, finetuned, swept, tune
 from humeris.cache.errors import HeadError
 from humeris.cache.store import Store
 from humeris.classify import sources
-from humeris.classify.finetune import finetune as finetuning
-from humeris.classify.finetune import network, text
-from humeris.classify.finetune.map_batches import MapBatches
-from humeris.classify.finetune.training import Epoch
-from humeris.classify.finetune.tuned import Tuned
 from humeris.classify.head import Dense, Head
 from humeris.classify.model.rebuild import rebuilt
 from humeris.classify.model.stack import stack
@@ -29,6 +24,11 @@ from humeris.classify.run import Run
 from humeris.classify.splits import split
 from humeris.classify.sweep import sweep
 from humeris.classify.training import problem, train
+from humeris.classify.tuned import Tuned
+from humeris.classify.tuning import finetune as finetuning
+from humeris.classify.tuning import network, text
+from humeris.classify.tuning.map_batches import MapBatches
+from humeris.classify.tuning.training import Epoch
 from humeris.extract import pixels
 from humeris.extract.images import Images, load_images
 from humeris.extract.nano import WEIGHTS, nano

@@ -16,13 +16,13 @@ from tuning import TAPS, Swept, picture, swept, tune
 from humeris.cache import claims
 from humeris.cache.errors import DataError, HeadError
 from humeris.cache.store import Store
-from humeris.classify.finetune import finetune as finetuning
-from humeris.classify.finetune import network
-from humeris.classify.finetune.prepare import prepare
-from humeris.classify.finetune.recipe import Recipe
 from humeris.classify.head import Dense, Head
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
+from humeris.classify.tuning import finetune as finetuning
+from humeris.classify.tuning import network
+from humeris.classify.tuning.prepare import prepare
+from humeris.classify.tuning.recipe import Recipe
 from humeris.extract.backbone import build
 from humeris.extract.images import load_images
 from humeris.extract.request import Request

@@ -14,10 +14,10 @@ import pytest
 from tuning import TAPS, Swept, files, swept, tune
 
 from humeris.cache.store import Store
-from humeris.classify.finetune import finetune as finetuning
-from humeris.classify.finetune.recipe import Recipe
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
+from humeris.classify.tuning import finetune as finetuning
+from humeris.classify.tuning.recipe import Recipe
 from humeris.extract import extraction, plan
 from humeris.extract.extraction import extract_all
 from humeris.extract.images import load_images

@@ -16,14 +16,14 @@ import pytest
 from tuning import Swept, files, interrupting, swept, tune
 
 from humeris.cache.errors import RunError
-from humeris.classify.finetune import finetune as finetuning
-from humeris.classify.finetune import training
-from humeris.classify.finetune.checkpoint import Checkpoint
-from humeris.classify.finetune.recipe import Recipe
-from humeris.classify.finetune.training import Watched
-from humeris.classify.finetune.tuned import Tuned
 from humeris.classify.heads.schedules import factors
 from humeris.classify.run import Run
+from humeris.classify.tuned import Tuned
+from humeris.classify.tuning import finetune as finetuning
+from humeris.classify.tuning import training
+from humeris.classify.tuning.checkpoint import Checkpoint
+from humeris.classify.tuning.recipe import Recipe
+from humeris.classify.tuning.training import Watched
 
 STEPS = 4
 

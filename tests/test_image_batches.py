@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError
-from humeris.classify.finetune.augmentation import Augmentation
-from humeris.classify.finetune.image_batches import ImageBatches
+from humeris.classify.tuning.augmentation import Augmentation
+from humeris.classify.tuning.image_batches import ImageBatches
 from humeris.extract import pixels, source
 from humeris.extract.detect import reader
 from humeris.extract.runtime import load_keras

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from humeris.cache.shard import as_keys
-from humeris.classify.finetune.map_batches import MapBatches
 from humeris.classify.heads import mixing
+from humeris.classify.tuning.map_batches import MapBatches
 from humeris.classify.views import Viewed
 
 COUNT, CLASSES, SHAPE = 23, 3, (4, 5, 2)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import HeadError
-from humeris.classify.finetune import network as networks
-from humeris.classify.finetune.network import Network
-from humeris.classify.finetune.recipe import Recipe
 from humeris.classify.head import Dense, Head
 from humeris.classify.heads.schedules import factors
 from humeris.classify.layers import Columns, Layer, Neighbours, Scale, Unit
+from humeris.classify.tuning import network as networks
+from humeris.classify.tuning.network import Network
+from humeris.classify.tuning.recipe import Recipe
 from humeris.extract import precision
 from humeris.extract.backbone import Backbone
 from humeris.extract.graph import Graph

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from humeris.cache.store import Store
-from humeris.classify.finetune.prepare import Prepared, prepare
-from humeris.classify.finetune.recipe import Recipe
 from humeris.classify.run import Run
 from humeris.classify.sweep import sweep
+from humeris.classify.tuning.prepare import Prepared, prepare
+from humeris.classify.tuning.recipe import Recipe
 from humeris.extract.extraction import extract_all
 from humeris.extract.images import load_images
 from humeris.extract.request import Request
@@ -110,7 +110,7 @@ def tune(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> R
 
 def finetuned(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> Any:
     """All that it leaves; an epoch of everything at a constant rate, unless said otherwise."""
-    from humeris.classify.finetune.finetune import finetune
+    from humeris.classify.tuning.finetune import finetune
 
     chosen = {name: options.pop(name) for name in list(options) if name in Recipe.__dataclass_fields__ and name != "augment"}
     given = {name: options.pop(name) for name in ("told", "command") if name in options}

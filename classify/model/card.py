@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ...cache.spec import Spec
 from ...cache.text import safe, size
-from ..finetune.tuned import is_tuned
 from ..run import Record, Run
 from ..trial import Score
+from ..tuned import is_tuned
 from . import licences
 from .exported import Exported
 

@@ -23,13 +23,13 @@ from ...extract.source import cores
 from ...extract.taps import Tap
 from .. import sources
 from ..candidates import Shelf
-from ..finetune.tuned import Tuned, is_tuned
 from ..formats.format import PRECISIONS, Format, one_line
 from ..formats.known import of_name
 from ..head import Head
 from ..run import Record, Run
 from ..training import problem, train
 from ..trial import Score, Trial
+from ..tuned import Tuned, is_tuned
 from ..views import Views
 from . import parity, place, provenance, samples
 from .card import card, is_card

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..case import sentence as case
 from ..trial import Trial
+from ..tuned import is_tuned
 from . import finetuned, text
 from .evidence import Evidence
 from .section import Command, Part, Section, Text
@@ -40,7 +41,7 @@ def sentence(evidence: Evidence) -> str:
 
 
 def _named(evidence: Evidence, trial: Trial) -> str:
-    if finetuned.is_one(trial):
+    if is_tuned(trial):
         return finetuned.named(trial)
     words = text.setting(trial, text.varied(evidence, trial.head))
     return f"{text.head(trial.head)}{f' ({words})' if words else ''} on {text.taps(trial.sources)}"
@@ -77,7 +78,7 @@ def _how(evidence: Evidence, best: Trial | None) -> Iterator[Part]:
     if not evidence.test or best is None:
         return
     splits = evidence.splits
-    if finetuned.is_one(best):
+    if is_tuned(best):
         yield Text(finetuned.how(evidence, best))
         yield from finetuned.beside_frozen(evidence)
         return
@@ -93,7 +94,7 @@ def _how(evidence: Evidence, best: Trial | None) -> Iterator[Part]:
 def _runner_up(evidence: Evidence, _: Trial | None) -> Iterator[Part]:
     """How sure it is that the winner is better, in words."""
     found = evidence.description.get("runner_up")
-    if not found or finetuned.is_one(evidence.best):
+    if not found or is_tuned(evidence.best):
         return
     other = Trial.from_dict(found)
     compared = found["compared"]

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..depth_curve import depth_curve
 from ..intervals import wilson
+from ..tuned import is_tuned
 from . import text
 from .evidence import Evidence
-from .finetuned import is_one
 from .section import Chart, Part, Section, Table, Text
 
 _LINES = 8  # that can be told apart
@@ -101,7 +101,7 @@ def _parts(evidence: Evidence) -> Iterator[Part]:
         "These are accuracies on the images that heads were chosen by, each the best of its settings and so a little too "
         "good; the test images were met by the chosen one alone."
     )
-    if evidence.best is not None and is_one(evidence.best):
+    if evidence.best is not None and is_tuned(evidence.best):
         yield Text(
             "The fine-tuned network was scored on a part of those images only, so that its interval is the wider one, and "
             "its best epoch was chosen on them."

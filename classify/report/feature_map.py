@@ -11,10 +11,10 @@ import numpy as np
 from ..matrix import Matrix
 from ..neighbours import nearest
 from ..run import Record
+from ..tuned import is_tuned
 from . import draws, rows, thumbnails
 from .drawing import PALETTE
 from .evidence import Evidence
-from .finetuned import is_one
 from .section import Chart, Part, Section, Table, Text
 from .sketch import readable, sketched
 
@@ -90,7 +90,7 @@ def _parts(evidence: Evidence) -> list[Part]:
         {record.name: webp for record, webp in zip(records, made.pictures, strict=True) if webp},
     )
     return [
-        Text(_words(len(records), len(usable), len(evidence.classes), shown, is_one(evidence.best))),
+        Text(_words(len(records), len(usable), len(evidence.classes), shown, is_tuned(evidence.best))),
         *made.missing(evidence.data),
         chart,
     ]

@@ -10,14 +10,8 @@ from . import text
 from .evidence import Evidence
 from .section import Part, Table, Text
 
-HEAD = "finetune"
 _SURE = 0.05
 _KINDS = {"random": "trained from scratch", "input": "fine-tuned as a whole"}
-
-
-def is_one(trial: Trial | None) -> bool:
-    """Whether a trial is of a fine-tuned network."""
-    return trial is not None and trial.head == HEAD
 
 
 def named(trial: Trial) -> str:

@@ -21,13 +21,13 @@ from ..model.export import export
 from ..model.exported import Exported
 from ..report.page import Reported, report
 from ..run import Run
+from ..tuned import Tuned
 from ..views import Views
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .conclusion import conclude
 from .prepare import Prepared
 from .training import Epoch
-from .tuned import Tuned
 from .work import Work
 
 

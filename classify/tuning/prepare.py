@@ -22,11 +22,11 @@ from ..model.rebuild import candidates, is_of
 from ..run import Run
 from ..splits import Splits, split
 from ..trial import Score, Source, Trial, ranked
+from ..tuned import HEAD, can_start, is_tuned
 from ..views import Views
 from . import cut as cutting
 from .augmentation import Augmentation, Mixes
 from .recipe import Recipe
-from .tuned import HEAD, can_start, is_tuned
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from ..model.rebuild import rebuilt
 from ..model.stack import stack
 from ..run import Run, unguarded
 from ..trial import Score, Trial
+from ..tuned import Tuned
 from . import feed
 from .prepare import Prepared
-from .tuned import Tuned
 
 _WORSE = 0.05  # of a probability: more than maps in half precision and folded normalisations can do
 

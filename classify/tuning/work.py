@@ -19,6 +19,7 @@ from ..model.rebuild import rebuilt
 from ..problem import Problem
 from ..training import problem, train
 from ..trial import Score
+from ..tuned import Tuned
 from ..views import Views
 from . import feed, training
 from .checkpoint import Checkpoint
@@ -27,7 +28,6 @@ from .feed import Batches
 from .image_batches import ImageBatches
 from .prepare import Prepared
 from .training import Epoch, Watched
-from .tuned import Tuned
 
 _SAMPLED = 64  # images whose answers from maps and from pixels are compared
 _LEAST = 0.1  # of the median deviation, by which features are divided at least

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.errors import RunError
-from ...cache.files import read_json
-from ..head import Head
-from ..run import Run
-from ..trial import Trial
+from ..cache.errors import RunError
+from ..cache.files import read_json
+from .head import Head
+from .run import Run
+from .trial import Trial
 
 HEAD = "finetune"  # what a fine-tuned trial has in place of a head family
 
@@ -65,6 +65,6 @@ def can_start(trial: Trial) -> bool:
     return not is_tuned(trial) and trial.head != "knn" and trial.setting.get("classifier") != "knn"
 
 
-def is_tuned(trial: Trial) -> bool:
-    """Whether a trial is of a fine-tuned network."""
-    return trial.head == HEAD
+def is_tuned(trial: Trial | None) -> bool:
+    """Whether there is a trial, of a fine-tuned network."""
+    return trial is not None and trial.head == HEAD
