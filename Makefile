@@ -21,7 +21,7 @@ types: .venv/developing
 	MYPYPATH=.typecheck $(BIN)/mypy -p humeris.cache -p humeris.extract -p humeris.classify -p humeris.commands -m humeris.cli
 
 tests: .venv/developing
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "humeris needs Python 3.11, 3.12 or 3.13: none of python3, python3.13, python3.12 and python3.11 is one; name yours with make PYTHON=..." >&2; exit 2; }

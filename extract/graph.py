@@ -137,7 +137,9 @@ class Graph:
 
 def named(model: Any) -> dict[str, Any]:
     """The operations of a model, nested ones flat, by the names that `Graph` gives them; before a graph is made of it."""
-    found: dict[str, Any] = {}
+    keras, found = load_keras(), dict[str, Any]()
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs)
     for operation in model.operations:
         if _nested(operation) and len(operation.inputs) == 1:
             inner = named(operation)

@@ -181,7 +181,7 @@ def test_what_no_format_can_do_is_one_line_before_anything_is_computed(
     def reached(*_: object) -> None:
         raise AssertionError("the network was built")
 
-    monkeypatch.setattr(exporting, "build", reached)
+    monkeypatch.setattr(exporting, "rebuilt", reached)
     result = humeris("export", finished.path, *words, "--cache", cache, "--json")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert WRONG[words] in result.err
