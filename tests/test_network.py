@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from humeris.classify.tuning import network as networks
 from humeris.classify.tuning.network import Network
 from humeris.classify.tuning.recipe import Recipe
 from humeris.extract import precision
-from humeris.extract.backbone import Backbone
+from humeris.extract.backbone import Backbone, build
 from humeris.extract.graph import Graph
+from humeris.extract.request import Request
 from humeris.extract.runtime import fresh_names, load_keras, seeded
 from humeris.extract.taps import Tap
 
@@ -314,3 +316,18 @@ def test_a_head_that_is_no_weighted_sum_is_refused_in_a_line(name: str) -> None:
     assert said.startswith("runs/mine, trial 1234: expected a head that can be trained further, found knn")
     assert "give another trial of leaderboard.csv with --trial" in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_tuned_weights_are_put_into_sequential_models_as_well(tmp_path: Path, nested: bool) -> None:
+    body = keras.Sequential([keras.layers.Conv2D(4, 3, name="conv"), keras.layers.ReLU(name="out")], name="body")
+    model = keras.Sequential([keras.Input((16, 16, 3)), *([body] if nested else body.layers)])
+    model.save(tmp_path / "net.keras")
+    request = Request.parse(f"{tmp_path / 'net.keras'},preprocessing=tf")
+    before = build(request, fold=False)
+    (name,) = (name for name, layer in before.graph.operations.items() if layer.weights)
+    assert name == ("body/conv" if nested else "conv")
+    tuned = [values + 1 for values in before.graph.operations[name].get_weights()]
+    after = build(request, fold=False, tuned={name: tuned})
+    assert all(map(np.array_equal, after.graph.operations[name].get_weights(), tuned))
+    assert after.spec == before.spec
