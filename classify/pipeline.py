@@ -123,7 +123,7 @@ def extract_taps(
             store,
             pools=pools,
             views=views.count,
-            policy=Policy.parse(views.policy) if views.count else None,
+            policy=views.parsed,
             batch_size=batch_size,
             jobs=jobs,
             progress=progress,

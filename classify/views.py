@@ -37,6 +37,11 @@ class Views:
             raise DataError("--average-views: there are no views to average; give --views and --augment")
         return None
 
+    @property
+    def parsed(self) -> Policy | None:
+        """The policy that they are made by; None without views."""
+        return Policy.parse(self.policy) if self.count else None
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)

@@ -67,10 +67,7 @@ class Graph:
 
     def _inline(self, model: Any, tensor: Any, prefix: str) -> Any:
         """Run `model` on a symbolic tensor, layer by layer, so that nested models come out flat."""
-        keras = load_keras()
-        if isinstance(model, keras.Sequential):
-            model = keras.Model(model.inputs, model.outputs)
-
+        keras, model = load_keras(), _functional(model)
         once = {id(each) for each in model.operations if len(each._inbound_nodes) == 1 == len(each._outbound_nodes)}
 
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -137,10 +134,8 @@ class Graph:
 
 def named(model: Any) -> dict[str, Any]:
     """The operations of a model, nested ones flat, by the names that `Graph` gives them; before a graph is made of it."""
-    keras, found = load_keras(), dict[str, Any]()
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs)
-    for operation in model.operations:
+    found: dict[str, Any] = {}
+    for operation in _functional(model).operations:
         if _nested(operation) and len(operation.inputs) == 1:
             inner = named(operation)
             found |= {
@@ -149,6 +144,12 @@ def named(model: Any) -> dict[str, Any]:
         else:
             found.setdefault(operation.name, operation)
     return found
+
+
+def _functional(model: Any) -> Any:
+    """A model whose operations can be walked: a sequential one has none of its own."""
+    keras = load_keras()
+    return keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
 
 
 def _nested(operation: Any) -> bool:

@@ -77,12 +77,12 @@ def conclude(
             "groups": None if held is None else held["compared"]["groups"],
             "accuracy_95": {**(prepared.run.description.get("accuracy_95") or {}), trial.id: _interval(prepared, score)},
             "near_duplicates": near(images, splits, stored, probabilities),
-            "notes": [*notes(splits, trial, score, _held(prepared)), *_notes(score, start, prepared.kind)],
+            "notes": [*notes(splits, trial, score, prepared.fold[1]), *_notes(score, start, prepared.kind)],
             "seconds": round(time.monotonic() - began, 3),
             "finetune": {
                 **run.description["finetune"],
                 "before": start,
-                "held_out": len(_held(prepared)),
+                "held_out": len(prepared.fold[1]),
                 "frozen": _on_test(prepared, trial, probabilities),
                 "map_difference": difference if sample else run.description["finetune"].get("map_difference"),
                 **({"cached": [each.to_dict() for each in extracted if each.computed]} if extracted else {}),
@@ -114,12 +114,6 @@ def _difference(prepared: Prepared, sample: Sample, answers: np.ndarray) -> floa
     return found
 
 
-def _held(prepared: Prepared) -> np.ndarray:
-    """The rows of the images that the best epoch was chosen on."""
-    _, held = next(prepared.splits.folds(int(prepared.run.description["seed"])))
-    return held
-
-
 def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, Any] | None:
     """The frozen trial beside the tuned one on the images held out, in the form of a run's runner-up.
 
@@ -128,7 +122,7 @@ def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, An
     if prepared.run.description["views"]["average"]:
         return None
     splits, frozen, its = prepared.splits, prepared.trial, prepared.score
-    rows, held = splits.development, _held(prepared)
+    rows, held = splits.development, prepared.fold[1]
     places = np.searchsorted(rows, held)
     mask = np.zeros(len(rows), bool)
     mask[places] = True
@@ -142,7 +136,7 @@ def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, An
 
 def _interval(prepared: Prepared, score: Score) -> list[float]:
     """The 95 % interval of the accuracy on the images held out, which are fewer than those of the frozen trials."""
-    splits, held = prepared.splits, _held(prepared)
+    splits, held = prepared.splits, prepared.fold[1]
     rows = splits.development
     return list(of_share(paired.right(score)[np.searchsorted(rows, held)], alike(splits, held)))
 

@@ -31,8 +31,8 @@ def batches(prepared: Prepared, store: Store, rows: np.ndarray, training: bool, 
     """Batches of the images numbered `rows`, in training as the recipe says: of maps at the cut, else of pixels."""
     if prepared.map is None:
         return of_images(prepared, rows, training, jobs)
-    recipe, splits, policy = prepared.recipe, prepared.splits, prepared.policy
-    views = Views(prepared.views, str(policy), policy.version) if policy else Views()
+    recipe, splits = prepared.recipe, prepared.splits
+    views = Views.of(prepared.views, prepared.policy) or Views()
     (stored,) = sources.stored(store, [prepared.map], views)
     return MapBatches(
         stored,
@@ -40,7 +40,7 @@ def batches(prepared: Prepared, store: Store, rows: np.ndarray, training: bool, 
         splits.labels[rows],
         len(splits.classes),
         batch_size=recipe.batch_size,
-        seed=_seed(prepared),
+        seed=prepared.seed,
         training=training,
         views=views.count if training else 0,
         mixup=recipe.mixup if training else 0.0,
@@ -60,14 +60,10 @@ def of_images(prepared: Prepared, rows: np.ndarray, training: bool, jobs: int) -
         len(splits.classes),
         prepared.spec.image_size,
         batch_size=recipe.batch_size,
-        seed=_seed(prepared),
+        seed=prepared.seed,
         training=training,
         augmentation=Augmentation.parse(recipe.augment) if recipe.augment and training else None,
         mixup=recipe.mixup if training else 0.0,
         cutmix=recipe.cutmix if training else 0.0,
         jobs=jobs,
     )
-
-
-def _seed(prepared: Prepared) -> int:
-    return int(prepared.run.description["seed"])

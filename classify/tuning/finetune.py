@@ -12,7 +12,6 @@ from typing import Any
 
 from ... import __version__
 from ...cache.store import Store
-from ...extract.augment import Policy
 from ...extract.extraction import Extracted, extract_all
 from ...extract.images import Progress
 from ...extract.request import Request
@@ -22,7 +21,6 @@ from ..model.exported import Exported
 from ..report.page import Reported, report
 from ..run import Run
 from ..tuned import Tuned
-from ..views import Views
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .conclusion import conclude
@@ -170,10 +168,10 @@ def _described(prepared: Prepared) -> dict[str, Any]:
 
 def fill(prepared: Prepared, store: Store, jobs: int | None, stage: Callable[[str], Progress] | None) -> list[Extracted]:
     """Compute what the cache lacks: the run's own taps, were they pruned, and the maps."""
-    taps, views = [str(tap) for tap in prepared.taps], Views.from_dict(prepared.run.description["views"])
+    taps, views = [str(tap) for tap in prepared.taps], prepared.frozen_views
     done = extract_all(
         prepared.images, [prepared.frozen_request], taps, store, views=views.count,
-        policy=Policy.parse(views.policy) if views.count else None, jobs=jobs, progress=stage,
+        policy=views.parsed, jobs=jobs, progress=stage,
     )  # fmt: skip
     if prepared.cut is not None:
         done += extract_all(

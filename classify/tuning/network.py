@@ -17,7 +17,7 @@ from ...extract.source import in_order
 from ...extract.taps import Tap
 from ..head import Dense, Head
 from ..heads.optimizers import single
-from ..layers import Layer, Scale
+from ..layers import Layer, Scale, activate
 from ..model import stack
 from .recipe import Recipe
 
@@ -90,9 +90,7 @@ class Network:
 
     def answers(self, batches: Any) -> np.ndarray:
         """Probabilities (n, classes) float32 of the images of all batches, in their order."""
-        logits = predict(self.model, batches)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return activate(predict(self.model, batches), "softmax")
 
     def state(self) -> list[np.ndarray]:
         """Everything that training changes: the model's variables and the optimizer's."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...cache import compression as compressing
 from ...cache.errors import DataError, HeadError, RunError
@@ -19,7 +22,7 @@ from ...extract.plan import Plan, plan
 from ...extract.request import Request
 from ...extract.taps import Tap
 from ..model.rebuild import candidates, is_of
-from ..run import Run
+from ..run import Record, Run
 from ..splits import Splits, split
 from ..trial import Score, Source, Trial, ranked
 from ..tuned import HEAD, can_start, is_tuned
@@ -53,6 +56,21 @@ class Prepared:
     views: int = 0
     policy: Policy | None = None
     compression: str = "none"
+
+    @property
+    def seed(self) -> int:
+        """The run's."""
+        return int(self.run.description["seed"])
+
+    @property
+    def frozen_views(self) -> Views:
+        """Those that the frozen head was trained on."""
+        return Views.from_dict(self.run.description["views"])
+
+    @cached_property
+    def fold(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the images that are learnt from while the best epoch is looked for, and of those held out."""
+        return next(self.splits.folds(self.seed))
 
     @property
     def spec(self) -> Spec:
@@ -90,9 +108,8 @@ class Prepared:
 
     def plans(self, store: Store) -> list[Plan]:
         """What is to be computed first: the run's own taps where they were pruned, and the maps."""
-        own = Views.from_dict(self.run.description["views"])
-        policy = Policy.parse(own.policy) if own.count else None
-        found = [plan(self.images, self.frozen_request, [str(tap) for tap in self.taps], store, (), own.count, policy)]
+        own, taps = self.frozen_views, [str(tap) for tap in self.taps]
+        found = [plan(self.images, self.frozen_request, taps, store, (), own.count, own.parsed)]
         if self.cut is not None:
             views = (self.views, self.policy)
             found.append(plan(self.learnt, self.frozen_request, [f"{self.cut}:map"], store, (), *views, self.compression))
@@ -150,7 +167,8 @@ def prepare(
         Mixes(recipe.mixup, recipe.cutmix)
     if from_input and augment:
         recipe = replace(recipe, augment=str(Augmentation.parse(augment)))
-    images = _images(run, store, jobs, progress)
+    records = {record.digest: record for record in run.images()}
+    images = _images(run, records, store, jobs, progress)
     return Prepared(
         run=run,
         trial=chosen,
@@ -162,7 +180,7 @@ def prepare(
         kind=kind,
         recipe=recipe.resolved(kind),
         images=images,
-        splits=_split(run, images),
+        splits=_split(run, records, images),
         views=views,
         policy=Policy.parse(augment) if augment and not from_input else None,
         compression=compression,
@@ -224,7 +242,7 @@ def _card(spec: Spec, requests: Sequence[Request], store: Store, run: Run) -> tu
     )
 
 
-def _images(run: Run, store: Store, jobs: int | None, progress: Progress | None) -> Images:
+def _images(run: Run, records: Mapping[bytes, Record], store: Store, jobs: int | None, progress: Progress | None) -> Images:
     """The very images of the run, in the order of their digests; raises `DataError` where some are gone."""
     data: dict[str, Any] = run.description["data"]
     root = Path(data["source"] if data["kind"] == "keras" else data["root"])
@@ -232,7 +250,6 @@ def _images(run: Run, store: Store, jobs: int | None, progress: Progress | None)
         raise DataError(f"{root}: expected images to fine-tune on, found a file of features; sweep over images")
     listed = root / Path(data["source"]).name  # the names in a list of images are relative to its folder
     images = load_images(listed if listed.is_file() else root, store, jobs=jobs, progress=progress)
-    records = {record.digest: record for record in run.images()}
     others = {each.name: Refusal(each.name, "not_in_run", "") for each in images.used if each.digest not in records}
     kept = images.without(others)
     changed = [each for each in kept.used if each.item.label != records[each.digest].label]
@@ -245,11 +262,10 @@ def _images(run: Run, store: Store, jobs: int | None, progress: Progress | None)
     return replace(kept, refused=images.refused).by_digest()
 
 
-def _split(run: Run, images: Images) -> Splits:
+def _split(run: Run, records: Mapping[bytes, Record], images: Images) -> Splits:
     """The roles that the images had in the run; raises `DataError` where they have others by now."""
     splits = split(images, run.description["splits"]["select"])
     role = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
-    records = {record.digest: record for record in run.images()}
     grouped = any(record.group for record in records.values())
     for row, image in enumerate(images.used):
         then = records[image.digest]

@@ -20,7 +20,6 @@ from ..problem import Problem
 from ..training import problem, train
 from ..trial import Score
 from ..tuned import Tuned
-from ..views import Views
 from . import feed, training
 from .checkpoint import Checkpoint
 from .conclusion import Sample
@@ -49,8 +48,11 @@ class Work:
     ) -> None:
         self._prepared, self._store, self._requests, self.jobs = prepared, store, requests, jobs
         self._kept, self._told, self._progress = kept, told, progress
-        self._seed = int(prepared.run.description["seed"])
-        self._fit, self._held = next(prepared.splits.folds(self._seed))
+        self._seed, splits, rows = prepared.seed, prepared.splits, prepared.splits.development
+        self._fit, self._held = prepared.fold
+        fold = (np.searchsorted(rows, self._fit), np.searchsorted(rows, self._held))
+        nothing = Matrix.of(np.zeros((len(rows), 1), np.float32))
+        self._problem = Problem(nothing, splits.labels[rows], len(splits.classes), (fold,), np.arange(len(rows)))
         self._network: Any = None
         self._opened: list[Any] = []
 
@@ -62,8 +64,7 @@ class Work:
     def choose(self) -> tuple[Course, dict[str, float]]:
         """Find the best epoch."""
         recipe, labels = self._prepared.recipe, self._prepared.splits.labels
-        blank = Problem.of(np.zeros((len(labels), 1), np.float32), labels, [])
-        seen = np.sort(as_many(blank, self._fit, self._held, self._seed))
+        seen = self._prepared.splits.development[as_many(self._problem, *self._problem.folds[0], self._seed)]
         watched = Watched(self._batches(self._held, False), labels[self._held], self._batches(seen, False), labels[seen])
         course, start, self._network = training.choose(
             lambda: self._make(self._fit),
@@ -89,14 +90,7 @@ class Work:
 
     def score(self, course: Course, seconds: float) -> Score:
         """How the best epoch did on the images held out, as a sweep scores its trials."""
-        splits = self._prepared.splits
-        rows = splits.development
-        fold = (np.searchsorted(rows, self._fit), np.searchsorted(rows, self._held))
-        labels = splits.labels[rows]
-        held = Problem(
-            Matrix.of(np.zeros((len(rows), 1), np.float32)), labels, len(splits.classes), (fold,), np.arange(len(rows))
-        )
-        return held.score(course.answers, seconds, course.detail())
+        return self._problem.score(course.answers, seconds, course.detail())
 
     def sample(self) -> Sample | None:
         """Some images held out, as the tuned network answers their cached maps."""
@@ -131,7 +125,7 @@ class Work:
         from . import network
 
         prepared, splits = self._prepared, self._prepared.splits
-        views = Views.from_dict(prepared.run.description["views"])
+        views = prepared.frozen_views
         stored = sources.stored(self._store, prepared.trial.sources, views)
         learnt = problem(
             stored, prepared.images.keys[rows], splits.labels[rows], len(splits.classes), views=views, threads=self.jobs
