@@ -15,16 +15,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "HumerisError": "cache.errors",
-    "Predictor": "classify.model.predict",
-    "Request": "extract.request",
-    "Run": "classify.run",
+    "Predictor": "classify.export.predict",
+    "Request": "extract.backbones.backbone_spec",
+    "Run": "classify.runs.run",
     "Store": "cache.store",
-    "export": "classify.model.export",
-    "extract_features": "extract.extraction",
-    "load_images": "extract.images",
-    "rank": "classify.ranking",
+    "export": "classify.export.export",
+    "extract_features": "extract.engine.extract",
+    "load_images": "extract.images.load",
+    "rank": "classify.rank",
     "run": "classify.pipeline",
-    "sweep": "classify.sweep",
+    "sweep": "classify.sweep.sweep",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -27,17 +27,17 @@ from typing import Any
 import numpy as np
 
 from humeris.cache.errors import HumerisError
-from humeris.classify.formats.format import Format
-from humeris.classify.formats.known import FORMATS
-from humeris.classify.head import Head
-from humeris.classify.layers import Dense, Scale
-from humeris.classify.model import parity
-from humeris.classify.model.stack import stack
-from humeris.extract import pixels
-from humeris.extract.backbone import build
-from humeris.extract.request import Request
-from humeris.extract.runtime import load_keras
-from humeris.extract.taps import Tap
+from humeris.classify.export import parity
+from humeris.classify.export.formats.format import Format
+from humeris.classify.export.formats.registry import FORMATS
+from humeris.classify.export.stack_model import stack
+from humeris.classify.heads.head import Head
+from humeris.classify.heads.layers import Dense, Scale
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.build import build
+from humeris.extract.backbones.keras_runtime import load_keras
+from humeris.extract.backbones.taps import Tap
+from humeris.extract.pixels import decode
 
 SIZE, CLASSES = 96, 5
 COMPARED, CALIBRATED = 128, 128  # images
@@ -82,7 +82,7 @@ def photographs(folder: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.nda
     if len(files) < COMPARED + CALIBRATED:
         raise SystemExit(f"{folder}: expected at least {COMPARED + CALIBRATED} images, found {len(files)}")
     chosen = [files[row] for row in np.linspace(0, len(files) - 1, COMPARED + CALIBRATED).astype(int)]
-    shown = np.stack([pixels.decode(path.read_bytes(), size) for path in chosen])
+    shown = np.stack([decode.decode(path.read_bytes(), size) for path in chosen])
     return shown[::2], shown[1::2]
 
 
@@ -125,7 +125,7 @@ def written(
     """The figures of one file; raises `HumerisError` where it cannot be written or run."""
     size = list(compared.shape[1:3])
     began = time.perf_counter()
-    description = {"classes": list("abcde"), "image_size": size, "pixels": pixels.version()}
+    description = {"classes": list("abcde"), "image_size": size, "pixels": decode.version()}
     form.write(model, path, description, precision, learnt if precision == "int8" else None)
     seconds = time.perf_counter() - began
     answers, milliseconds = parity.answers(form, path, compared)

@@ -34,14 +34,15 @@ import numpy as np
 from PIL import Image as Picture
 
 from humeris.cache.store import Store
-from humeris.extract import pixels, source
-from humeris.extract.backbone import Backbone, build
-from humeris.extract.extraction import extract_features
-from humeris.extract.forward import Forward
-from humeris.extract.images import Images, load_images
-from humeris.extract.request import Request
-from humeris.extract.runtime import load_keras
-from humeris.extract.taps import Tap
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.build import Backbone, build
+from humeris.extract.backbones.forward import Forward
+from humeris.extract.backbones.keras_runtime import load_keras
+from humeris.extract.backbones.taps import Tap
+from humeris.extract.engine.extract import extract_features
+from humeris.extract.images.load import Images, load_images
+from humeris.extract.pixels import decode as pixels
+from humeris.extract.pixels import read_file
 
 WORK = {
     "network": ("resnet50", ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")),
@@ -68,7 +69,7 @@ def draw(folder: Path, count: int) -> None:
 
 def decode_all(paths: list[Path], size: tuple[int, int]) -> int:
     """Read and decode; the number of images."""
-    return sum(pixels.decode(source.read(path), size).ndim == 3 for path in paths)
+    return sum(pixels.decode(read_file.read(path), size).ndim == 3 for path in paths)
 
 
 class Measured:
@@ -81,7 +82,7 @@ class Measured:
         size = self.backbone.spec.image_size
         noise = np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), dtype=np.uint8)
         self.batch = list(noise)
-        self.pool = ProcessPoolExecutor(source.cores(), get_context("spawn"))
+        self.pool = ProcessPoolExecutor(read_file.cores(), get_context("spawn"))
 
     def bare(self, count: int) -> float:
         """Seconds of the forward pass alone for `count` images."""
@@ -137,7 +138,7 @@ def measure(
         "precision": measured.backbone.spec.precision,
         "backend": load_keras().backend.backend(),
         "devices": load_keras().distribution.list_devices(),
-        "cores": source.cores(),
+        "cores": read_file.cores(),
         "taps": list(layers),
         "images": count,
         "batch_size": batch_size,

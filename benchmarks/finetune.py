@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 
 from humeris.cache.store import Store
-from humeris.classify import sources
-from humeris.classify.model.rebuild import rebuilt
-from humeris.classify.sweep import sweep
-from humeris.classify.tuning import feed
-from humeris.classify.tuning.finetune import fill
-from humeris.classify.tuning.prepare import Prepared, prepare
-from humeris.classify.tuning.recipe import Recipe
-from humeris.extract.extraction import extract_features
-from humeris.extract.images import load_images
-from humeris.extract.request import Request
-from humeris.extract.source import cores
+from humeris.classify.data import select_features
+from humeris.classify.export.rebuild_backbone import rebuilt
+from humeris.classify.finetune import batches as feed
+from humeris.classify.finetune.finetune import fill
+from humeris.classify.finetune.finetune_config import Recipe
+from humeris.classify.finetune.prepare import Prepared, prepare
+from humeris.classify.sweep.sweep import sweep
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.engine.extract import extract_features
+from humeris.extract.images.load import load_images
+from humeris.extract.pixels.read_file import cores
 
 STEPS = 7  # of which the first two are left out
 
@@ -110,12 +110,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def networks(prepared: Prepared, recipe: Recipe, store: Store) -> tuple[Any, Any]:
     """The tail on maps, and the whole network on images of which the same layers are trained, with the same weights."""
-    from humeris.classify.tuning.network import Network
+    from humeris.classify.finetune.trainable_tail import Network
 
     head = prepared.run.head(prepared.trial)
     assert head is not None
     resolved = recipe.resolved("tail")
-    features = sources.load(store, prepared.trial.sources, prepared.images.keys).array()
+    features = select_features.load(store, prepared.trial.sources, prepared.images.keys).array()
     scale = features.mean(axis=0, dtype=np.float64), np.maximum(features.std(axis=0, dtype=np.float64), 1e-6)
     tail = Network(rebuilt(prepared.spec, fold=False), prepared.taps, prepared.cut, head, *scale)
     whole = Network(rebuilt(prepared.spec, fold=False), prepared.taps, None, head, *scale)

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from humeris.classify.heads import logreg
-from humeris.classify.problem import Problem
+from humeris.classify.heads.families import logreg
+from humeris.classify.heads.training_data import Problem
 
 
 def drawn(rows: int, columns: int, classes: int, sharp: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

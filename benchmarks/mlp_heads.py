@@ -26,11 +26,11 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads import mlp
-from humeris.classify.matrix import Matrix
-from humeris.classify.problem import Problem
-from humeris.extract import device
-from humeris.extract.runtime import load_keras
+from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.heads.families import mlp
+from humeris.classify.heads.training_data import Problem
+from humeris.extract.backbones import device
+from humeris.extract.backbones.keras_runtime import load_keras
 
 
 def rows_of(rows: int, columns: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ def fit_each(settings: Sequence[Mapping[str, Any]], x: np.ndarray, y: np.ndarray
 
 def train_stack(settings: Sequence[Mapping[str, Any]], x: np.ndarray, y: np.ndarray, clock: Clock) -> None:
     """All heads on all rows, as `mlp.fit` does it for one."""
-    from humeris.classify.heads.stacked import Stack
+    from humeris.classify.heads.neural.parallel_mlp import Stack
 
     with clock("first"):
         stack = Stack(Matrix.of(x), y, int(y.max()) + 1, settings, 0)

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from humeris.extract.backbone import Backbone, build
-from humeris.extract.forward import Forward
-from humeris.extract.request import Request
-from humeris.extract.runtime import fresh_names, load_keras, seeded
-from humeris.extract.taps import Tap
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.build import Backbone, build
+from humeris.extract.backbones.forward import Forward
+from humeris.extract.backbones.keras_runtime import fresh_names, load_keras, seeded
+from humeris.extract.backbones.taps import Tap
 
 TAPS = {
     "last blocks": ("conv5_block1_out", "conv5_block2_out", "conv5_block3_out", "conv4_block6_out"),

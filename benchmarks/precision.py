@@ -26,16 +26,16 @@ from typing import Any
 import numpy as np
 
 from humeris.cache.store import Store
-from humeris.classify.sweep import sweep
-from humeris.extract import device, precision
-from humeris.extract.backbone import build
-from humeris.extract.extraction import extract_features
-from humeris.extract.forward import Forward
-from humeris.extract.graph import default_taps
-from humeris.extract.images import load_images
-from humeris.extract.request import Request
-from humeris.extract.runtime import load_keras
-from humeris.extract.taps import Tap
+from humeris.classify.sweep.sweep import sweep
+from humeris.extract.backbones import device, precision
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.build import build
+from humeris.extract.backbones.forward import Forward
+from humeris.extract.backbones.graph import default_taps
+from humeris.extract.backbones.keras_runtime import load_keras
+from humeris.extract.backbones.taps import Tap
+from humeris.extract.engine.extract import extract_features
+from humeris.extract.images.load import load_images
 
 
 def forwards(backbone: str, precisions: Sequence[str], batch_size: int) -> dict[str, Forward]:
@@ -75,7 +75,7 @@ def speed(backbone: str, precisions: Sequence[str], batch_size: int, turns: int)
 
 def unfolded(backbone: str, batch_size: int) -> Forward:
     """The network without folding."""
-    from humeris.extract import graph
+    from humeris.extract.backbones import graph
 
     real, graph.foldable = graph.foldable, lambda *_: False
     try:

@@ -26,13 +26,13 @@ from typing import Any
 from extraction import draw
 
 from humeris.cache.store import Store
-from humeris.classify.formats.known import FORMATS
-from humeris.classify.model.export import export
-from humeris.classify.model.predict import Predictor
-from humeris.classify.sweep import sweep
-from humeris.extract import source
-from humeris.extract.extraction import extract_features
-from humeris.extract.images import Images, load_images
+from humeris.classify.export.export import export
+from humeris.classify.export.formats.registry import FORMATS
+from humeris.classify.export.predict import Predictor
+from humeris.classify.sweep.sweep import sweep
+from humeris.extract.engine.extract import extract_features
+from humeris.extract.images.load import Images, load_images
+from humeris.extract.pixels import read_file
 
 BATCH = 32
 
@@ -99,7 +99,7 @@ def main() -> None:
             "tap": tap,
             "images": len(paths),
             "turns": asked.turns,
-            "cores": source.cores(),
+            "cores": read_file.cores(),
             "extraction": round(median(theirs), 1),
             "prediction": {name: round(median(each), 1) for name, each in ours.items()},
             "of_extraction": {

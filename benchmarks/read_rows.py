@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from humeris.cache.features import Features
 from humeris.cache.shard import as_keys
 from humeris.cache.spec import Spec
 from humeris.cache.store import Store
+from humeris.cache.tap_features import Features
 
 SPEC = Spec("benchmark", "benchmark()", "none", "00" * 32, (224, 224), "none", "none")
 FEW = 256

@@ -19,8 +19,8 @@ import numpy as np
 from linear_heads import drawn, grid
 from sklearn.model_selection import StratifiedKFold
 
-from humeris.classify.heads import logreg
-from humeris.classify.problem import Problem
+from humeris.classify.heads.families import logreg
+from humeris.classify.heads.training_data import Problem
 
 BASE = {"rows": 4000, "columns": 512, "classes": 10, "problems": 50}
 STEPS = {

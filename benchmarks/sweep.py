@@ -20,9 +20,9 @@ from pathlib import Path
 from linear_heads import grid
 
 import humeris
-from humeris.classify import sources
-from humeris.classify.splits import split
-from humeris.extract.source import cores
+from humeris.classify.data import select_features
+from humeris.classify.data.splits import split
+from humeris.extract.pixels.read_file import cores
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     differences: dict[float, float] = {}
     for source in sorted({trial.sources[0] for trial in scores}):
         mine = {trial.setting["C"]: score.accuracy for trial, score in scores.items() if trial.sources == (source,)}
-        features = sources.load(store, [source], images.keys).array()
+        features = select_features.load(store, [source], images.keys).array()
         began = time.perf_counter()
         theirs = grid(features, splits.labels, folds, sorted(mine), cores(), options.tol)
         taken[str(source)] = time.perf_counter() - began

@@ -39,7 +39,7 @@ def fill(folder: Path, rows: int, columns: int) -> None:
     """Files of so many images to learn from and a fifth to test on, and a cache of their rows at `large` and `tiny`."""
     from humeris.cache.spec import Spec
     from humeris.cache.store import Store
-    from humeris.extract.images import load_images
+    from humeris.extract.images.load import load_images
 
     for split, count in (("train", rows), ("test", rows // 5)):
         for label in range(CLASSES):
@@ -69,9 +69,9 @@ def resident(field: str) -> int:
 def swept(folder: Path, family: str, jobs: int, streamed: bool) -> int:
     """Bytes that the sweep of a family over `large` takes at most, above what the process has before it."""
     from humeris.cache.store import Store
-    from humeris.classify import matrix
-    from humeris.classify.sweep import sweep
-    from humeris.extract.images import load_images
+    from humeris.classify.data import feature_matrix as matrix
+    from humeris.classify.sweep.sweep import sweep
+    from humeris.extract.images.load import load_images
 
     if streamed:
         matrix._SHARE = 0.0

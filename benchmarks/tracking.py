@@ -22,10 +22,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from humeris.classify.run import Run
-from humeris.classify.tracking import facts
-from humeris.classify.tracking.known import track
-from humeris.classify.trial import Score, Source, Trial
+from humeris.classify.evaluate.trial import Score, Source, Trial
+from humeris.classify.runs.run import Run
+from humeris.classify.tracking import run_summary
+from humeris.classify.tracking.registry import track
 
 NANO = Source("nano", "nano-64-0123456789abcdef", "block5_out", "avg")
 
@@ -55,9 +55,9 @@ def peer(run: Run, count: int) -> None:
     with mlflow.start_run():
         for trial, score in list(run.trials().items())[:count]:
             with mlflow.start_run(nested=True):
-                mlflow.log_params(facts.settings(trial))
-                mlflow.log_metrics(facts.scores(score))
-                found = facts.curves(score)
+                mlflow.log_params(run_summary.settings(trial))
+                mlflow.log_metrics(run_summary.scores(score))
+                found = run_summary.curves(score)
                 for epoch in range(score.detail.get("epochs", 0)):
                     values = {f"{side}_{name}": curve[epoch] for side in found for name, curve in found[side].items()}
                     mlflow.log_metrics(values, step=epoch)

@@ -8,8 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .damage import Damaged, Unreadable
-from .errors import CacheError
+from .errors import CacheError, Damaged, Unreadable
 
 NAMES = ("none", "gzip", "blosc2")
 DECODED_LIMIT = 1 << 30

@@ -89,3 +89,11 @@ class TrackingError(HumerisError, RuntimeError):
 
 class ParityError(HumerisError, ArithmeticError):
     """The exported model answers differently from the cached features."""
+
+
+class Damaged(Exception):
+    """A file that must not be served; the text is the reason. Never reaches a caller of the cache."""
+
+
+class Unreadable(Damaged):
+    """A file that could not be read this time, or here; it may be sound, so it stays where it is."""

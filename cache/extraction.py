@@ -11,10 +11,10 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from .features import Features
-from .files import publish, read_json
+from .atomic_files import publish, read_json
 from .spec import Spec
-from .trust import Trust
+from .tap_features import Features
+from .verification import Trust
 
 
 def read_spec(path: Path) -> Spec | None:

@@ -8,11 +8,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .damage import Damaged, Unreadable
-from .errors import CacheError
+from .errors import CacheError, Damaged, Unreadable
 from .extraction import Extraction
-from .features import Features
 from .store import Store
+from .tap_features import Features
 
 
 def inventory(store: Store) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from . import shard
+from .atomic_files import publish, read_file, stale, write_errors
 from .errors import CacheError
 from .extraction import read_spec
-from .files import publish, read_file, stale, write_errors
 from .store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

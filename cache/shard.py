@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 
 from . import compression as compressions
-from . import rows as reading
-from .damage import Damaged as Damaged
-from .damage import Unreadable as Unreadable
-from .rows import Layout
+from . import row_reader as reading
+from .errors import Damaged as Damaged
+from .errors import Unreadable as Unreadable
+from .row_reader import Layout
 
 NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _DATASETS = {"features", "keys", "views"}

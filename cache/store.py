@@ -16,13 +16,13 @@ from pathlib import Path
 
 import platformdirs
 
-from .claims import Claims
+from .atomic_files import clear_stale, make_folder, publish, read_json
 from .errors import CacheReadOnly, NotACache
 from .extraction import Extraction, read_spec
-from .files import clear_stale, make_folder, publish, read_json
-from .memo import Memo
+from .key_value_store import Memo
+from .leases import Claims
 from .spec import Spec
-from .trust import Damage, Trust
+from .verification import Damage, Trust
 
 FORMAT = 1
 _MARK = "humeris.json"

@@ -1,1 +1,1 @@
-"""Activations -> heads -> a run folder and one stacked model."""
+"""Cached activations to heads, a run folder and one stacked model. May import `extract` and `cache`."""

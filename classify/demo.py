@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.files import make_folder, write_errors
+from ..cache.atomic_files import make_folder, write_errors
 from ..cache.store import Store
-from ..extract.images import Progress, load_images
-from ..extract.request import Request
-from . import family
+from ..extract.backbones.backbone_spec import Request
+from ..extract.images.load import Progress, load_images
+from .heads import registry
 from .pipeline import Outcome, run
 
 
@@ -64,7 +64,7 @@ def demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str], Pro
                 images,
                 [Request.parse("nano", weights=weights)],
                 ["block*_out"],
-                [family.parse("logreg")],
+                [registry.parse("logreg")],
                 store,
                 out=out,
                 jobs=jobs,

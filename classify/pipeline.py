@@ -9,21 +9,21 @@ from typing import Any
 
 from ..cache.errors import DataError, LayerError, ModelError
 from ..cache.store import Store
-from ..extract.augment import Policy
-from ..extract.extraction import Extracted, extract_all
-from ..extract.images import Images, Progress
-from ..extract.request import Request
-from ..extract.taps import Tap
-from ..extract.workers import Order, extract_apart
-from .family import Family
-from .model.export import export
-from .model.exported import Exported
+from ..extract.backbones.backbone_spec import Request
+from ..extract.backbones.taps import Tap
+from ..extract.engine.extract import Extracted, extract_all
+from ..extract.engine.multi_device import Order, extract_apart
+from ..extract.images.load import Images, Progress
+from ..extract.pixels.augment import Policy
+from .data.select_features import sides_of
+from .data.splits import split
+from .data.views import Views
+from .export.export import export
+from .export.export_result import Exported
+from .heads.registry import Family
 from .report.page import Reported, report
-from .run import Run
-from .sources import sides_of
-from .splits import split
-from .sweep import sweep
-from .views import Views
+from .runs.run import Run
+from .sweep.sweep import sweep
 
 Stages = Callable[[str], Progress]
 

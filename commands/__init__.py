@@ -1,1 +1,1 @@
-"""The commands, a file for each stage, and what they share."""
+"""The commands, a file for each stage. May import everything; imports the library when a command needs it."""

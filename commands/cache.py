@@ -17,9 +17,9 @@ app = typer.Typer(no_args_is_help=True, help="Look after the cache of activation
 @reported
 def cache_list(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
     """List the extractions in the cache."""
-    from ..cache import text
     from ..cache.inventory import inventory
     from ..cache.store import Store
+    from .render import cache as text
 
     return render(inventory(Store(cache)), as_json, False, text.inventory)
 
@@ -32,9 +32,9 @@ def cache_info(
     as_json: options.Json = False,
 ) -> int:
     """Show how an extraction was made and what it holds."""
-    from ..cache import text
     from ..cache.inventory import info
     from ..cache.store import Store
+    from .render import cache as text
 
     return render(info(Store(cache), name), as_json, False, text.info)
 
@@ -43,9 +43,9 @@ def cache_info(
 @reported
 def cache_verify(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
     """Check every file against its digest; damaged ones are set aside and will be computed again."""
-    from ..cache import text
     from ..cache.inventory import verify
     from ..cache.store import Store
+    from .render import cache as text
 
     with Store(cache, write=True) as store:
         found = verify(store)
@@ -74,9 +74,9 @@ def cache_prune(
     A tap goes or stays whole. Its age is the time since rows were last added to it, not since it was last read, which no
     disk tells reliably. What is removed is computed again when it is next needed.
     """
-    from ..cache import text
     from ..cache.prune import parse_age, parse_size, prune
     from ..cache.store import Store
+    from .render import cache as text
 
     if older_than is None and max_size is None:
         raise typer.BadParameter("give --older-than, --max-size or both", param_hint="--older-than")
@@ -107,9 +107,9 @@ def cache_export(
 ) -> int:
     """Write the cached features of DATA as one portable HDF5 file, a dataset per tap."""
     from ..cache.store import Store
-    from ..extract import text
-    from ..extract.images import load_images
-    from ..extract.portable import export as export_portable
+    from ..extract.engine.export_hdf5 import export as export_portable
+    from ..extract.images.load import load_images
+    from .render import extract
 
     requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
     if len(requests) > 1:
@@ -117,4 +117,4 @@ def cache_export(
     with Store(cache) as store, stages(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
         done = export_portable(images, requests[0], layer or [], store, out, pool or [])
-    return render({"data": images.summary(), "exported": done.to_dict()}, as_json, quiet, text.portable)
+    return render({"data": images.summary(), "exported": done.to_dict()}, as_json, quiet, extract.portable)

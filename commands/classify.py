@@ -24,13 +24,13 @@ def demo(
     quiet: options.Quiet = False,
 ) -> int:
     """Do the main job offline: handwritten digits on nano, and on nano with random weights."""
-    from ..classify import text
     from ..classify.demo import demo as run_demo
+    from .render import classify
 
     with stages(as_json or quiet) as stage:
         result = run_demo(out, jobs=jobs, progress=stage)
     model, sevens = result.trained.exported.path, out / "digits" / "7"
-    return render(result.to_dict(), as_json, quiet, text.demo, ["predict", model, sevens, "--top", 2])
+    return render(result.to_dict(), as_json, quiet, classify.demo, ["predict", model, sevens, "--top", 2])
 
 
 @reported
@@ -67,18 +67,18 @@ def run(
 ) -> int:
     """Extract, sweep and export: one command, one model."""
     from ..cache.store import Store
-    from ..classify import text
-    from ..classify.grid import families
+    from ..classify.data.splits import split
+    from ..classify.data.views import Views
+    from ..classify.heads.search import Search
+    from ..classify.heads.search_file import families
     from ..classify.pipeline import extract_taps_apart
     from ..classify.pipeline import run as run_all
-    from ..classify.search import Search
-    from ..classify.splits import split
-    from ..classify.tracking import known as trackers
-    from ..classify.views import Views
-    from ..extract import device as devices
-    from ..extract.augment import policy_of
-    from ..extract.images import load_images
-    from ..extract.workers import add_all
+    from ..classify.tracking import registry as trackers
+    from ..extract.backbones import device as devices
+    from ..extract.engine.multi_device import add_all
+    from ..extract.images.load import load_images
+    from ..extract.pixels.augment import policy_of
+    from .render import classify
 
     trackers.check(track or [])
     requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
@@ -100,7 +100,7 @@ def run(
         add_all(result.extracted, apart)
         tracked = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
         found = {**result.to_dict(), "tracked": tracked, "cache": str(store.path), **damage(store)}
-    return render(found, as_json, quiet, text.outcome, ["predict", result.exported.path, "IMAGES"])
+    return render(found, as_json, quiet, classify.outcome, ["predict", result.exported.path, "IMAGES"])
 
 
 @reported
@@ -138,18 +138,18 @@ def sweep(
 ) -> int:
     """Train heads over what is cached, choose one honestly, score it once; leaves a run."""
     from ..cache.store import Store
-    from ..classify import text
-    from ..classify.grid import families
+    from ..classify.data.splits import split
+    from ..classify.data.views import Views
+    from ..classify.heads.search import Search
+    from ..classify.heads.search_file import families
     from ..classify.pipeline import extract_taps, extract_taps_apart, taps_of
-    from ..classify.search import Search
-    from ..classify.splits import split
-    from ..classify.sweep import sweep as run_sweep
-    from ..classify.tracking import known as trackers
-    from ..classify.views import Views
-    from ..extract import device as devices
-    from ..extract.augment import policy_of
-    from ..extract.images import load_images
-    from ..extract.workers import add_all
+    from ..classify.sweep.sweep import sweep as run_sweep
+    from ..classify.tracking import registry as trackers
+    from ..extract.backbones import device as devices
+    from ..extract.engine.multi_device import add_all
+    from ..extract.images.load import load_images
+    from ..extract.pixels.augment import policy_of
+    from .render import classify
 
     trackers.check(track or [])
     named = backbone or ([options.DEFAULT_BACKBONE] if fill else [])
@@ -184,7 +184,7 @@ def sweep(
         )  # fmt: skip
         tracked = [each.to_dict() for each in trackers.track(done, track or [], stage)]
         found = {"data": done.description["data"], **found, **done.summary(), "tracked": tracked, **damage(store)}
-    return render(found, as_json, quiet, text.run, ["export", done.path, "-o", "model.keras", *at(cache)])
+    return render(found, as_json, quiet, classify.run, ["export", done.path, "-o", "model.keras", *at(cache)])
 
 
 @reported
@@ -213,9 +213,9 @@ def rank(
 ) -> int:
     """Score every cached tap without training (LogME, H-score, kNN, centroid), and say whether training agrees."""
     from ..cache.store import Store
-    from ..classify import text
-    from ..classify.ranking import rank as rank_taps
-    from ..extract.images import load_images
+    from ..classify.rank import rank as rank_taps
+    from ..extract.images.load import load_images
+    from .render import classify
 
     if not backbone:
         refuse_typed(context, _OF_BACKBONE, "-b", "without one, everything cached is ranked as it was extracted")
@@ -228,4 +228,4 @@ def rank(
         )  # fmt: skip
         found = {**done.to_dict(), **damage(store)}
     limited = ["--limit", limit] if limit else []
-    return render(found, as_json, quiet, text.ranking, ["sweep", data, *limited, *at(cache)])
+    return render(found, as_json, quiet, classify.ranking, ["sweep", data, *limited, *at(cache)])

@@ -38,13 +38,13 @@ def extract(
 ) -> int:
     """Fill the cache with activations; only what is missing is computed."""
     from ..cache.store import Store
-    from ..extract import device as devices
-    from ..extract import text
-    from ..extract.augment import policy_of
-    from ..extract.extraction import extract_all
-    from ..extract.images import load_images
-    from ..extract.plan import plan
-    from ..extract.workers import Order, add_all, extract_apart
+    from ..extract.backbones import device as devices
+    from ..extract.engine.estimate import plan
+    from ..extract.engine.extract import extract_all
+    from ..extract.engine.multi_device import Order, add_all, extract_apart
+    from ..extract.images.load import load_images
+    from ..extract.pixels.augment import policy_of
+    from .render import extract as text
 
     requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
     policy = policy_of(views, augment)
@@ -87,8 +87,8 @@ def extract(
 @reported
 def backbones(as_json: options.Json = False) -> int:
     """List the backbones that come by name."""
-    from ..extract import text
-    from ..extract.applications import APPLICATIONS
+    from ..extract.backbones.keras_applications import APPLICATIONS
+    from .render import extract as text
 
     return render({"backbones": [vars(item) for item in APPLICATIONS]}, as_json, False, text.backbones)
 
@@ -104,8 +104,8 @@ def layers(
 ) -> int:
     """List a backbone's layers: shape, bytes per image, share of the forward cost."""
     from ..cache.store import Store
-    from ..extract import text
-    from ..extract.layers import describe
+    from ..extract.backbones.list_layers import describe
+    from .render import extract as text
 
     request = options.requests([backbone], weights, image_size, 0)[0]
     return render(describe(request, Store(cache, write=True), pool or []), as_json, False, text.layers)
@@ -114,7 +114,7 @@ def layers(
 @reported
 def doctor(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
     """Say what this machine has: versions, devices, precision, weights, cache."""
-    from ..extract import text
     from ..extract.doctor import examine
+    from .render import extract as text
 
     return render(examine(cache), as_json, False, text.doctor)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..cache.text import safe
+from ..cache.formatting import safe
 from . import options
 from .terminal import at, command, damage, render, reported, stages
 
 if TYPE_CHECKING:
-    from ..classify.tuning.training import Epoch
+    from ..classify.finetune.train_loop import Epoch
 
 
 @reported
@@ -121,12 +121,12 @@ def finetune(
 ) -> int:
     """Train the layers above LAYER together with the head of a run; leaves a run, its model and its report."""
     from ..cache.store import Store
-    from ..classify.run import Run
-    from ..classify.tracking import known as trackers
-    from ..classify.tuning import text
-    from ..classify.tuning.prepare import prepare
-    from ..classify.tuning.recipe import Recipe
-    from ..extract import device as devices
+    from ..classify.finetune.finetune_config import Recipe
+    from ..classify.finetune.prepare import prepare
+    from ..classify.runs.run import Run
+    from ..classify.tracking import registry as trackers
+    from ..extract.backbones import device as devices
+    from .render import finetune as text
 
     trackers.check(track or [])
     if len(devices.choose(device or [])) > 1:
@@ -157,7 +157,7 @@ def finetune(
             return code if all(each["fits"] for each in plans) else 2
         for line in text.announced(plans).splitlines():
             tell(line)
-        from ..classify.tuning.finetune import finetune as run_finetune
+        from ..classify.finetune.finetune import finetune as run_finetune
 
         done = run_finetune(
             prepared, store, requests=requests, out=out, jobs=jobs, command=command(), told=told, stage=stage

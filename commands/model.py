@@ -15,7 +15,7 @@ from . import options
 from .terminal import at, command, render, reported
 
 if TYPE_CHECKING:
-    from ..classify.model.predict import Prediction
+    from ..classify.export.predict import Prediction
 
 
 @reported
@@ -59,9 +59,9 @@ def export(
 ) -> int:
     """Stack a head on its backbone as one model, checked against the cached answers."""
     from ..cache.store import Store
-    from ..classify import text
-    from ..classify.model.export import export as run_export
-    from ..classify.run import Run
+    from ..classify.export.export import export as run_export
+    from ..classify.runs.run import Run
+    from .render import classify
 
     requests = options.requests(backbone or [], None, None, 0)
     with Store(cache, write=True) as store:
@@ -69,7 +69,9 @@ def export(
             Run.load(run_folder), store, out, form=form, precision=precision, trial=trial, requests=requests,
             command=command(),
         )  # fmt: skip
-    return render({"exported": done.to_dict()}, as_json, quiet, text.exported, ["predict", done.path, "IMAGES", *at(cache)])
+    return render(
+        {"exported": done.to_dict()}, as_json, quiet, classify.exported, ["predict", done.path, "IMAGES", *at(cache)]
+    )
 
 
 @reported
@@ -92,8 +94,8 @@ def predict(
     as_json: options.Json = False,
 ) -> int:
     """Classify images with an exported model."""
-    from ..classify import text
-    from ..classify.model.predict import Predictor, expand
+    from ..classify.export.predict import Predictor, expand
+    from .render import classify
 
     if as_json and form is not None:
         raise typer.BadParameter("give --json or --format, not both", param_hint="--format")
@@ -114,6 +116,6 @@ def predict(
         if as_json:
             print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2), file=file)
         else:
-            for line in text.predictions(counted(), form or "table", min(top, len(predictor.classes))):
+            for line in classify.predictions(counted(), form or "table", min(top, len(predictor.classes))):
                 print(line, file=file)
     return 1 if refused else 0

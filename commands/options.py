@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..extract.request import Request
+    from ..extract.backbones.backbone_spec import Request
 
 DEFAULT_BACKBONE = "mobilenet_v2"
 
@@ -119,6 +119,6 @@ def requests(
     backbones: Sequence[str], weights: str | None, size: str | None, seed: int, precision: str = "float32"
 ) -> list[Request]:
     """The backbones as asked for, by their texts and by the options that hold for all of them; raises `BackboneError`."""
-    from ..extract.request import Request
+    from ..extract.backbones.backbone_spec import Request
 
     return [Request.parse(text, weights=weights, image_size=size, seed=seed, precision=precision) for text in backbones]

@@ -30,11 +30,11 @@ def report(
     quiet: options.Quiet = False,
 ) -> int:
     """Write what runs found as one HTML page that needs no network."""
-    from ..classify.report import page, text
+    from ..classify.report import page, wording
 
     untimed: list[str] = []
     if latency:
-        from ..classify.report.latency import measure_all
+        from ..classify.diagnose.latency import measure_all
 
         with stages(as_json or quiet) as stage:
             try:
@@ -43,4 +43,4 @@ def report(
                 untimed.append(str(error))
     done = page.report(runs, out, cache)
     found = {"report": str(done.path), "bytes": done.bytes, "left_out": [*untimed, *done.missing]}
-    return render(found, as_json, quiet, text.reported)
+    return render(found, as_json, quiet, wording.reported)

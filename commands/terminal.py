@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from ..cache.errors import HumerisError
-from ..cache.text import quoted, safe
+from ..cache.formatting import quoted, safe
 
 if TYPE_CHECKING:
     from ..cache.store import Store
-    from ..extract.images import Progress
+    from ..extract.images.load import Progress
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 

@@ -22,8 +22,8 @@ from typing import Any
 from drawn_objects import draw_object
 from PIL import Image
 
-from humeris.classify.run import Run
-from humeris.classify.trial import Score, Source, Trial, ranked
+from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+from humeris.classify.runs.run import Run
 
 WIDTH = 110  # of what is printed
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from drawings import CLASSES, LABELS, draw_set
 
-from humeris.extract.nano import nano
+from humeris.extract.backbones.nano import nano
 
 if TYPE_CHECKING:
     import keras

@@ -1,1 +1,1 @@
-"""Images and backbones -> activations in the cache."""
+"""Images and backbones to activations in the cache. May import `cache`."""

@@ -8,11 +8,12 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from ..cache.atomic_files import free_bytes
 from ..cache.errors import HumerisError
-from ..cache.files import free_bytes
 from ..cache.store import Store
-from . import pixels, precision, source, weights
-from .runtime import load_keras
+from .backbones import precision, weights
+from .backbones.keras_runtime import load_keras
+from .pixels import decode, read_file
 
 _PACKAGES = ("humeris", "keras", "tensorflow", "h5py", "numpy", "scikit-learn", "joblib", "typer", "pillow")
 
@@ -23,9 +24,9 @@ def examine(cache: Path | None = None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "pixels": pixels.version(),
+        "pixels": decode.version(),
         "backend": keras.backend.backend(),
-        "cores": source.cores(),
+        "cores": read_file.cores(),
         "devices": keras.distribution.list_devices(),
         "precision": {"default": "float32", "auto": precision.choose("auto")},
         "keras_home": str(weights.keras_home()),

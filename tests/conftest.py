@@ -103,9 +103,10 @@ class Finished:
 
     def __init__(self, folder: Path) -> None:
         from humeris.cache.store import Store
-        from humeris.classify import family, pipeline
-        from humeris.extract.images import load_images
-        from humeris.extract.request import Request
+        from humeris.classify import pipeline
+        from humeris.classify.heads import registry
+        from humeris.extract.backbones.backbone_spec import Request
+        from humeris.extract.images.load import load_images
 
         self.photos, self.cache, self.path = folder / "photos", folder / "cache", folder / "run"
         for kind, name in enumerate(("stripes", "blob", "noise")):
@@ -116,7 +117,7 @@ class Finished:
                 load_images(self.photos, store, jobs=1),
                 [Request.parse("nano")],
                 ["block4_out", "block5_out"],
-                [family.parse("logreg,C=0.1/1")],
+                [registry.parse("logreg,C=0.1/1")],
                 store,
                 out=self.path,
                 jobs=1,

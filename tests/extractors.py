@@ -22,7 +22,7 @@ import stand_in
 from PIL import Image
 
 import humeris
-from humeris.extract import pixels
+from humeris.extract.pixels import decode
 
 Reference = dict[str, dict[bytes, bytes]]  # tap -> image digest -> bytes of its row
 
@@ -166,7 +166,7 @@ def due(data: Path) -> Reference:
     for path in sorted(data.glob("*/*")):
         content = path.read_bytes()
         for tap in stand_in.TAPS:
-            value = stand_in.row(tap, pixels.decode(content, (32, 32)))
+            value = stand_in.row(tap, decode.decode(content, (32, 32)))
             value = value.astype(np.float16) if tap.endswith(":map") else value
             found[tap][hashlib.sha256(content).digest()] = value.tobytes()
     return found

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from humeris.classify.layers import ACTIVATIONS, WEIGHTS, Columns, Dense, Layer, Neighbours, Scale, Unit
-from humeris.classify.model.stack import apply
-from humeris.extract.runtime import load_keras
+from humeris.classify.export.stack_model import apply
+from humeris.classify.heads.layers import ACTIVATIONS, WEIGHTS, Columns, Dense, Layer, Neighbours, Scale, Unit
+from humeris.extract.backbones.keras_runtime import load_keras
 
 CLASSES = ["ant", "bee's", "“fly”", "gnat,\nbig", "µ"]
 DESCRIPTION = {"classes": CLASSES, "image_size": [16, 16], "pixels": "1", "precision": "as asked"}

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 
 from humeris.cache.store import Store
-from humeris.classify.family import parse
-from humeris.classify.sweep import sweep
-from humeris.extract.images import load_images
+from humeris.classify.heads.registry import parse
+from humeris.classify.sweep.sweep import sweep
+from humeris.extract.images.load import load_images
 
 HOSTILE = [
     "<script>window.hit=1</script>",

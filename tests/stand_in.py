@@ -43,7 +43,7 @@ def tell(event: Mapping[str, Any], write: Callable[[int, bytes], int] = os.write
 
 
 class Forward:
-    """In the place of `humeris.extract.forward.Forward`."""
+    """In the place of `humeris.extract.backbones.forward.Forward`."""
 
     def __init__(self, _graph: Any, wanted: Sequence[Any], batch_size: int) -> None:
         self.taps, self.batch_size, self.passes = tuple(wanted), batch_size, 0
@@ -57,11 +57,11 @@ class Forward:
 
 
 def build(request: Any) -> Any:
-    """In the place of `humeris.extract.backbone.build`."""
+    """In the place of `humeris.extract.backbones.build.build`."""
     from humeris.cache.spec import Spec
-    from humeris.extract import pixels
-    from humeris.extract.backbone import Backbone, described
-    from humeris.extract.graph import Layer
+    from humeris.extract.backbones.build import Backbone, described
+    from humeris.extract.backbones.graph import Layer
+    from humeris.extract.pixels import decode as pixels
 
     spec = Spec(
         **described(request),
@@ -81,24 +81,29 @@ def build(request: Any) -> Any:
 def decode(
     _: Any, file: Path, size: tuple[int, int], digest: bytes | None = None, views: Sequence[int] = (0,), policy: str = ""
 ) -> np.ndarray:
-    """In the place of `humeris.extract.decoders.Decoders.decode`: a process takes longer to start than all the rest."""
-    from humeris.extract import pixels, source
+    """In the place of `Decoders.decode` of `extract.pixels.decode_pool`: a process is slow to start."""
+    from humeris.extract.pixels import decode as pixels
+    from humeris.extract.pixels import read_file
 
     assert (tuple(views), policy) == ((0,), "")
-    data = source.read(file)
-    if source.digest(data) != digest:
+    data = read_file.read(file)
+    if read_file.digest(data) != digest:
         raise pixels.Refused("changed", "the file changed while it was used")
     return pixels.decode(data, size)[None]
 
 
 def replace_the_network() -> None:
     """Put the stand-in wherever the package has the network, decode in this process, and tell of shards."""
-    from humeris.extract.decoders import Decoders
+    from humeris.extract.pixels.decode_pool import Decoders
 
     Decoders.decode = decode  # type: ignore[method-assign, assignment]
     import humeris.cli  # noqa: F401
-    from humeris.classify import text  # noqa: F401
-    from humeris.extract import backbone, extraction, forward, plan, portable  # noqa: F401
+    from humeris.commands.render import classify  # noqa: F401
+    from humeris.extract.backbones import build as backbone
+    from humeris.extract.backbones import forward
+    from humeris.extract.engine import (
+        export_hdf5,  # noqa: F401
+    )
 
     real = {id(forward.Forward): Forward, id(backbone.build): build}
     for module in [module for name, module in sys.modules.items() if name.startswith("humeris.")]:
@@ -124,9 +129,9 @@ def tell_of_shards() -> None:
 
 def grant_every_claim() -> None:
     """Let this process do what others have claimed, as where claims cannot be written."""
-    from humeris.cache import claims
+    from humeris.cache import leases
 
-    claims.Claims.take = lambda _, name: claims.Claim(Path(name))  # type: ignore[method-assign]
+    leases.Claims.take = lambda _, name: leases.Claim(Path(name))  # type: ignore[method-assign]
 
 
 def work(order: Mapping[str, Any]) -> int:
@@ -136,13 +141,13 @@ def work(order: Mapping[str, Any]) -> int:
     claims: whether what others have claimed is theirs; if not, every claim is granted. Locks of files are told.
     """
     from humeris.cli import main
-    from humeris.extract import writer
+    from humeris.extract.engine import row_writer
 
     global _log
     _log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.environ.update(order["env"])
     os.chdir(order["folder"])
-    writer._BYTES = order["shard_bytes"]
+    row_writer._BYTES = order["shard_bytes"]
     sys.addaudithook(lambda event, _: tell({"lock": event}) if event in {"fcntl.flock", "fcntl.lockf"} else None)
     if not order["claims"]:
         grant_every_claim()
@@ -220,10 +225,11 @@ def real() -> None:
     It respects no claim, so that several work at the same moment.
     """
     from humeris.cli import main
-    from humeris.extract import forward, writer
+    from humeris.extract.backbones import forward
+    from humeris.extract.engine import row_writer
 
     global _log
-    _log, writer._BYTES = int(os.environ["TOLD"]), 1
+    _log, row_writer._BYTES = int(os.environ["TOLD"]), 1
     call = forward.Forward.__call__
 
     def told(self: forward.Forward, images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from humeris.cache.store import Store
-from humeris.classify.run import Run
-from humeris.classify.sweep import sweep
-from humeris.classify.tuning.prepare import Prepared, prepare
-from humeris.classify.tuning.recipe import Recipe
-from humeris.extract.extraction import extract_all
-from humeris.extract.images import load_images
-from humeris.extract.request import Request
+from humeris.classify.finetune.finetune_config import Recipe
+from humeris.classify.finetune.prepare import Prepared, prepare
+from humeris.classify.runs.run import Run
+from humeris.classify.sweep.sweep import sweep
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.engine.extract import extract_all
+from humeris.extract.images.load import load_images
 
 HEADS = ["logreg,C=1", "mlp,hidden=8,epochs=3,patience=0"]
 TAPS = ["block4_out", "block5_out"]
@@ -52,7 +52,7 @@ class Swept:
 
     def trial(self, head: str) -> str:
         """The id of the best trial of a head."""
-        from humeris.classify.trial import ranked
+        from humeris.classify.evaluate.trial import ranked
 
         return next(trial.id for trial in ranked(self.run.trials()) if trial.head == head)
 
@@ -110,7 +110,7 @@ def tune(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> R
 
 def finetuned(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> Any:
     """All that it leaves; an epoch of everything at a constant rate, unless said otherwise."""
-    from humeris.classify.tuning.finetune import finetune
+    from humeris.classify.finetune.finetune import finetune
 
     chosen = {name: options.pop(name) for name in list(options) if name in Recipe.__dataclass_fields__ and name != "augment"}
     given = {name: options.pop(name) for name in ("told", "command") if name in options}

@@ -1,1 +1,1 @@
-"""Head families: what is trained on cached rows, a file each."""
+"""Heads: what is trained on cached rows. May import `classify.evaluate` and `classify.data`."""

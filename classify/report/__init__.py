@@ -1,1 +1,1 @@
-"""A run as one page that people look at: what each section says is a file."""
+"""A run as one HTML page. May import every room of `classify` but `sweep`, `finetune` and `tracking`."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...cache.text import safe
-from .drawing import draw, is_half, plain
-from .section import Chart, Command, Gallery, Part, Table, Text
+from ...cache.formatting import safe
+from .blocks import Chart, Command, Gallery, Part, Table, Text
+from .charts import draw, is_half, plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -10,41 +10,41 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...cache.atomic_files import publish
 from ...cache.errors import HumerisError
-from ...cache.files import publish
-from . import (
+from . import html
+from .blocks import Part, Section, Text
+from .html import Drawn
+from .run_snapshot import Evidence
+from .sections import (
     answer,
     comparison,
     confusion,
     cost,
-    curves,
     depth,
     feature_map,
     gallery,
-    html,
+    label_issues,
     leaderboard,
-    random_backbone,
-    repeat,
-    suspects,
+    pretraining_gain,
+    reproduce,
+    training_curves,
 )
-from .evidence import Evidence
-from .html import Drawn
-from .section import Part, Section, Text
 
 LIMIT = 2_000_000  # bytes of a page
 _LONGEST = 100  # letters of the name of what is left out
 _SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
     ("answer", "The answer", answer.section),
     ("depth", "Accuracy along the depth", depth.section),
-    ("curves", "Settings and training", curves.section),
+    ("curves", "Settings and training", training_curves.section),
     ("confusion", "What is taken for what", confusion.section),
     ("gallery", "Mistakes and close calls", gallery.section),
-    ("suspects", "Suspected label errors and near-duplicates", suspects.section),
+    ("suspects", "Suspected label errors and near-duplicates", label_issues.section),
     ("features", "A map of the features", feature_map.section),
-    ("random", "What the backbone brings", random_backbone.section),
+    ("random", "What the backbone brings", pretraining_gain.section),
     ("cost", "What it costs", cost.section),
     ("leaderboard", "Leaderboard", leaderboard.section),
-    ("repeat", "To repeat it", repeat.section),
+    ("repeat", "To repeat it", reproduce.section),
 )
 _FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 

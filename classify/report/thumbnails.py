@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import DataError, HumerisError
-from ...extract import pixels, source
-from ...extract.decoders import Decoders
-from ...extract.detect import reader
-from ..run import Record
-from .section import Text
+from ...extract.images.detect import reader
+from ...extract.pixels import decode, read_file
+from ...extract.pixels.decode_pool import Decoders
+from ..runs.run import Record
+from .blocks import Text
 
 _SMALLER = (
     (1.0, 75),
@@ -78,12 +78,12 @@ def make(records: Sequence[Record], data: Mapping[str, Any], side: int, budget: 
         return Thumbnails((None,) * len(records), {_line(error): len(records)})
     gone: Counter[str] = Counter()
     shown: list[np.ndarray | None] = []
-    with Decoders(min(2, source.cores())) as decoders:
+    with Decoders(min(2, read_file.cores())) as decoders:
 
         def small(record: Record) -> np.ndarray | str:
             return _pixels(decoders, read, record, side)
 
-        for found in source.in_order(small, records, min(2, source.cores()), _AHEAD):
+        for found in read_file.in_order(small, records, min(2, read_file.cores()), _AHEAD):
             if isinstance(found, str):
                 gone[found] += 1
             shown.append(None if isinstance(found, str) else found)
@@ -100,10 +100,10 @@ def _pixels(decoders: Decoders, read: Callable[[str], bytes], record: Record, si
     """The small image, or why there is none."""
     try:
         data = read(record.name)
-        if source.digest(data) != record.digest:
+        if read_file.digest(data) != record.digest:
             return "the file is not the one that the run was made from"
         return decoders.small(data, side)
-    except pixels.Refused as refused:
+    except decode.Refused as refused:
         return str(refused)
     except (HumerisError, OSError, ValueError) as error:  # a name that no file can have, no process to decode in
         return _line(error)

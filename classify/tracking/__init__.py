@@ -1,1 +1,1 @@
-"""Where finished runs are logged as well, a file each, for those who look at all their experiments in one place."""
+"""Where finished runs are logged as well, a file each. May import `classify.runs` and the rooms below it."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...cache.text import quoted, safe
-from ...extract.images import Progress
-from ..run import Run
-from ..trial import Score, Trial
-from . import facts
+from ...cache.formatting import quoted, safe
+from ...extract.images.load import Progress
+from ..evaluate.trial import Score, Trial
+from ..runs.run import Run
+from . import run_summary
 from .tracker import Tracked, Tracker, failed, without_secrets
 
 _PLAN, _TRIAL, _PARENT = "humeris.plan", "humeris.trial", "mlflow.parentRunId"
@@ -126,7 +126,7 @@ class _Sweep:
 
     def __init__(self, client: Any, run: Run) -> None:
         self._client, self._run = client, run
-        self._end = facts.ended(run)
+        self._end = run_summary.ended(run)
 
     def log(self, progress: Progress | None) -> tuple[str, bool]:
         """The experiment's name, and whether everything was there before."""
@@ -145,7 +145,7 @@ class _Sweep:
     def _experiment(self) -> Any:
         if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return self._client.get_experiment(given)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _cut(facts.title(self._run), "MAX_EXPERIMENT_NAME_LENGTH")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _cut(run_summary.title(self._run), "MAX_EXPERIMENT_NAME_LENGTH")
         found = self._client.get_experiment_by_name(name)
         return found or self._client.get_experiment(self._client.create_experiment(name))
 
@@ -188,7 +188,7 @@ class _Sweep:
     def _log_trial(self, experiment: Any, parent: Any, trial: Trial, score: Score) -> None:
         tags = {_PARENT: parent.info.run_id, _TRIAL: trial.id}
         run = self._create(experiment, f"{trial.head} {trial.id}", tags, score.seconds).info.run_id
-        self._write(run, facts.settings(trial), [*self._metrics(facts.scores(score)), *self._curves(score)])
+        self._write(run, run_summary.settings(trial), [*self._metrics(run_summary.scores(score)), *self._curves(score)])
         self._client.set_terminated(run, end_time=_milliseconds(self._end))
 
     def _log_sweep(self, parent: Any) -> None:
@@ -196,7 +196,7 @@ class _Sweep:
         wanted = {name: described.get(name) for name in ("plan", "seed", "command", "humeris")}
         splits = {name: described["splits"].get(name) for name in ("train", "val", "test", "select")}
         best = {"best": described["best"]["id"]}
-        numbers = {**facts.tested(self._run), "trials": len(self._run.trials()), "seconds": self._run.spent()}
+        numbers = {**run_summary.tested(self._run), "trials": len(self._run.trials()), "seconds": self._run.spent()}
         self._write(run, {**wanted, **splits, **best}, self._metrics(numbers))
         for name in _FILES:
             self._client.log_artifact(run, str(self._run.path / name))
@@ -211,10 +211,10 @@ class _Sweep:
         """A metric for each curve, named as in TensorBoard, by epochs that count from 0."""
         from mlflow.entities import Metric
 
-        for side, curves in facts.curves(score).items():
+        for side, curves in run_summary.curves(score).items():
             for name, curve in curves.items():
                 key = f"epoch_val_{name}" if side == "validation" else f"epoch_{name}"
-                for step, time in enumerate(facts.times(self._end, score, len(curve))):
+                for step, time in enumerate(run_summary.times(self._end, score, len(curve))):
                     yield Metric(key, float(curve[step]), _milliseconds(time), step)
 
     def _write(self, run: str, params: Mapping[str, object], metrics: list[Any]) -> None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ...cache.text import quoted
-from ...extract.images import Progress
-from ..run import Run
-from ..trial import Score, Trial
-from . import facts
+from ...cache.formatting import quoted
+from ...extract.images.load import Progress
+from ..evaluate.trial import Score, Trial
+from ..runs.run import Run
+from . import run_summary
 from .tracker import Tracked, Tracker
 
 _FOLDER = "tensorboard"
@@ -26,13 +26,13 @@ _VERSION = "brain.Event:2"  # the first record of every event file
 
 def _log(run: Run, progress: Progress | None) -> Tracked:
     """Write the event files anew, so that no event is there twice."""
-    found = {trial: score for trial, score in run.trials().items() if facts.curves(score)}
+    found = {trial: score for trial, score in run.trials().items() if run_summary.curves(score)}
     if not found:
         return Tracked("tensorboard", "", note="no head of this run was trained by epochs, so there are no curves to log")
-    end = facts.ended(run)
+    end = run_summary.ended(run)
     for count, (trial, score) in enumerate(found.items(), 1):
         run.write(f"{_FOLDER}/{trial.id}/{_FILE}", _session(trial, score, end))
-        for side, curves in facts.curves(score).items():
+        for side, curves in run_summary.curves(score).items():
             run.write(f"{_FOLDER}/{trial.id}/{side}/{_FILE}", _curves(score, curves, end))
         if progress is not None:
             progress(count, len(found))
@@ -45,7 +45,7 @@ def _curves(score: Score, curves: dict[str, list[float]], end: float) -> bytes:
     values = [
         (time, step, {"tag": f"epoch_{name}", "simple_value": value})
         for name, curve in curves.items()
-        for step, (value, time) in enumerate(zip(curve, facts.times(end, score, len(curve)), strict=True))
+        for step, (value, time) in enumerate(zip(curve, run_summary.times(end, score, len(curve)), strict=True))
     ]
     return _events(end - score.seconds, values)
 
@@ -55,7 +55,7 @@ def _session(trial: Trial, score: Score, end: float) -> bytes:
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     begun = plugin_data_pb2.SessionStartInfo(start_time_secs=end - score.seconds)
-    for name, value in facts.settings(trial).items():
+    for name, value in run_summary.settings(trial).items():
         kind = "bool_value" if isinstance(value, bool) else "string_value" if isinstance(value, str) else "number_value"
         setattr(begun.hparams[name], kind, value)
     over = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=end)
@@ -65,7 +65,7 @@ def _session(trial: Trial, score: Score, end: float) -> bytes:
 
     values = [
         said(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=begun)),
-        *({"tag": name, "simple_value": value} for name, value in facts.scores(score).items()),
+        *({"tag": name, "simple_value": value} for name, value in run_summary.scores(score).items()),
         said(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=over)),
     ]
     return _events(end - score.seconds, [(end, 0, value) for value in values])

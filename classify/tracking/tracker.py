@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...cache.errors import TrackingError
-from ...cache.text import safe
-from ...extract.images import Progress
-from ..run import Run
+from ...cache.formatting import safe
+from ...extract.images.load import Progress
+from ..runs.run import Run
 
 _SECRET = re.compile(r"(?<=://)[^/@\s]*@")
 _LONGEST = 500  # letters of what a tracker says is wrong

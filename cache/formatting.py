@@ -1,0 +1,50 @@
+"""Text for people: tables, sizes, words that are safe on a terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+
+def safe(value: object) -> str:
+    """`value` on one line, with what could move the cursor or reorder the text escaped (file names may hold anything)."""
+    text = str(value)
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in text)
+
+
+def quoted(value: object) -> str:
+    """`value` as one word of a shell command, harmless on a terminal."""
+    return shlex.quote(safe(value))
+
+
+def size(count: float) -> str:
+    """A number of bytes with a unit: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """An aligned table; columns of numbers are set to the right."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in cells) and bool(cells) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in [list(header), *cells]
+    ]
+    return "\n".join(lines)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace(",", "").replace("%", "").replace(" ", "").replace("-", "").isdigit() or not cell
+
+
+def paragraphs(*parts: str) -> str:
+    """The parts that say anything, one below the other."""
+    return "\n".join(part for part in parts if part)

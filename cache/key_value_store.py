@@ -1,0 +1,54 @@
+"""Facts that need not be found out twice: damaged or lost, they cost time and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .atomic_files import publish, read_file
+from .errors import CacheError
+
+
+class Memo:
+    """Small values in `folder`, each one file that carries its own digest.
+
+    `prepare` lays out the cache before a write; without it nothing is ever written.
+    """
+
+    def __init__(self, folder: Path, tmp: Path, prepare: Callable[[], None] | None) -> None:
+        self._folder, self._tmp, self._prepare = folder, tmp, prepare
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self._folder / f"{kind}-{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}"
+
+    def get(self, kind: str, key: str) -> bytes | None:
+        """The bytes stored for `key`, or None when there are none or they are damaged."""
+        try:
+            digest, _, value = read_file(self._path(kind, key)).partition(b"\n")
+        except OSError:
+            return None
+        return value if hashlib.sha256(value).hexdigest().encode() == digest else None
+
+    def put(self, kind: str, key: str, value: bytes) -> bool:
+        """Store `value`; False where the cache cannot be written (the fact is then found out again)."""
+        if self._prepare is None:
+            return False
+        try:
+            self._prepare()
+            digest = hashlib.sha256(value).hexdigest().encode()
+            publish(digest + b"\n" + value, self._path(kind, key), self._tmp, mode=0o644)
+        except CacheError:
+            return False
+        return True
+
+    def get_json(self, kind: str, key: str) -> Any:
+        """The JSON value stored for `key`, or None."""
+        value = self.get(kind, key)
+        return None if value is None else json.loads(value)
+
+    def put_json(self, kind: str, key: str, value: Any) -> bool:
+        """Store a JSON value; False where the cache cannot be written."""
+        return self.put(kind, key, json.dumps(value).encode())

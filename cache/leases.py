@@ -1,0 +1,109 @@
+"""Who is computing what right now. A claim saves work; nothing is wrong without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from .atomic_files import read_json
+
+_STALE_SECONDS = 60.0
+_HUNG_SECONDS = 900.0
+_BEAT_SECONDS = 5.0
+
+
+class Claim:
+    """One piece of work that this process has taken, until it is released or its heartbeat stops.
+
+    `path` is its file; None where none could be made.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._beaten = path, time.monotonic()
+
+    def beat(self) -> None:
+        """Say that the work goes on; to be called at least every few seconds."""
+        if self._path is not None and time.monotonic() - self._beaten > _BEAT_SECONDS:
+            self._beaten = time.monotonic()
+            with suppress(OSError):  # a claim that is lost costs others some work, no more
+                os.utime(self._path)
+
+    def release(self) -> None:
+        """Give the work back, done or not."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
+
+
+class Claims:
+    """The claims in `folder`, each a file that says whose it is.
+
+    File locks are no use here: on some network file systems every caller gets them (huggingface_hub pull request 4306), and
+    one held by a process that hangs holds for ever. A claim is void when its process on this host is gone, when it was not
+    touched for a minute from another host, or for a quarter of an hour from this one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def take(self, name: str) -> Claim | None:
+        """The claim on `name`, or None while another process has it. Where no file can be written everything is granted."""
+        path, draft = self._folder / f"claim-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            _write(draft, json.dumps(_owner()).encode())
+            for _ in range(2):
+                with suppress(FileExistsError):
+                    os.link(draft, path)  # the claim and whose it is appear at once
+                    return Claim(path)
+                if not _void(path):
+                    break
+                Claim(path).release()
+            return None
+        except OSError:
+            return Claim(None)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _owner() -> dict[str, str | int]:
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid()}
+
+
+def _boot() -> str:
+    """What tells one start of this machine from another, where the system says it."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _void(path: Path) -> bool:
+    """Whether nobody works on the claim at `path` any more."""
+    try:
+        silent = time.time() - path.stat().st_mtime
+        owner = read_json(path)
+        if owner["host"] != socket.gethostname():
+            return silent > _STALE_SECONDS
+        if owner["boot"] == _boot():
+            os.kill(owner["pid"], 0)
+            return silent > _HUNG_SECONDS
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:  # also when the process is somebody else's
+        return False
+    except (ValueError, KeyError, TypeError, OverflowError):  # claims appear whole: this one lost its bytes to a power cut
+        return True
+    return True

@@ -1,0 +1,112 @@
+"""Which files have been checked, and which were refused."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import shard
+from .file_stamp import Stamp
+from .key_value_store import Memo
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that was not served: where, and why."""
+
+    path: Path
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON values."""
+        return {"path": str(self.path), "reason": self.reason}
+
+
+class Trust:
+    """Digests verified once per file, remembered by inode, size, mtime and ctime.
+
+    damaged: files refused since it was made. With `write`, a damaged shard is renamed so that nobody trips over it again.
+    """
+
+    def __init__(self, root: Path, memo: Memo, write: bool) -> None:
+        self._root, self._memo, self._write = root, memo, write
+        self._prefix = os.path.join(root, "")
+        self._verified: dict[str, list[int]] = memo.get_json("verified", "") or {}
+        self._fresh: list[Path] = []
+        self._changed = False
+        self.damaged: list[Damage] = []
+
+    def verify(self, path: Path | str) -> None:
+        """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`.
+
+        Raises `FileNotFoundError` when there is no file any more: that is no damage.
+        """
+        now = time.time_ns()
+        before = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
+        name = self._name(path)
+        if self._verified.get(name) != before:
+            shard.check_digest(Path(path))
+            if Stamp(*before).settled(now):
+                self._verified[name] = before
+                self._changed = True
+
+    def written(self, path: Path) -> None:
+        """Note a new shard, and check those noted before it, which need not be read from the disk yet.
+
+        What was just written is never believed: a change within one tick of the clock shows in no timestamp. Readers that
+        may not write down what they checked would check each new shard every time.
+        """
+        self._check_written()
+        self._fresh.append(path)
+
+    def _check_written(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for path in fresh:
+            with contextlib.suppress(FileNotFoundError, shard.Damaged):  # whoever reads it will find out
+                if Stamp(*_fingerprint(path)).settled(time.time_ns()):
+                    self.verify(path)
+                else:
+                    self._fresh.append(path)
+
+    def forget(self) -> None:
+        """Check every digest again from here on."""
+        self._verified.clear()
+
+    def refuse(self, path: Path, reason: str, *, aside: bool = True) -> None:
+        """Note a damaged file; when writing, set a shard aside, unless it may be sound (`aside=False`)."""
+        damage = Damage(path, reason)
+        if damage not in self.damaged:
+            self.damaged.append(damage)
+        if aside and self._write and shard.NAME.fullmatch(path.name):
+            # The second name is for when the first is a folder's.
+            for name in (f"{path.name}.damaged", f"{path.stem}-{secrets.token_hex(4)}.h5.damaged"):
+                with contextlib.suppress(OSError):  # a read-only disk, or another process was faster
+                    path.rename(path.with_name(name))
+                    break
+
+    def save(self) -> None:
+        """Write down which files were verified, where the cache may be written."""
+        self._check_written()
+        if self._changed:
+            present = {name: value for name, value in self._verified.items() if (self._root / name).exists()}
+            self._changed = not self._memo.put_json("verified", "", present)
+
+    def _name(self, path: Path | str) -> str:
+        return os.fspath(path).removeprefix(self._prefix)
+
+
+def _fingerprint(path: Path | str) -> list[int]:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise shard.Unreadable(f"cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):  # a FIFO would wait for ever, a link may lead outside
+        raise shard.Damaged("not a regular file")
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

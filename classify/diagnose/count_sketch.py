@@ -1,0 +1,33 @@
+"""Wide rows made narrow, so that a page is made in seconds whatever the network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..data.feature_matrix import Matrix
+
+_NUMBERS = 100_000_000  # that are read of the cache for one section, at most
+
+
+def readable(features: Matrix, most: int) -> int:
+    """How many rows may be looked at, `most` or fewer where they are very wide, but always 200."""
+    return min(most, max(200, _NUMBERS // max(1, features.shape[1])))
+
+
+def sketched(features: Matrix, rows: np.ndarray, width: int) -> np.ndarray:
+    """The `rows` of `features` in at most `width` columns (len(rows), width) float32; as they are where they are no wider.
+
+    Each column is added, with a random sign, to one of `width` sums: a count sketch, which keeps inner products on average
+    (Charikar, Chen, Farach-Colton, Finding frequent items in data streams, 2002; Weinberger, Dasgupta, Langford, Smola,
+    Attenberg, Feature hashing for large scale multitask learning, 2009, arXiv 0902.2206). Seeded; blocks of rows at a time.
+    """
+    columns = features.shape[1]
+    if columns <= width:
+        return features[rows]
+    random = np.random.default_rng(0)
+    order, signs = random.permutation(columns), random.choice(np.array([-1, 1], np.float32), columns)
+    starts = np.arange(width) * columns // width
+    out = np.empty((len(rows), width), np.float32)
+    for places, values in features.blocks(rows):
+        out[places] = np.add.reduceat(values[:, order] * signs, starts, axis=1)
+    return out

@@ -1,0 +1,66 @@
+"""Whether probabilities mean what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .confidence_intervals import wilson
+
+BINS = 15
+_IN_BIN = 10  # images, at least
+_DRAWS, _NUMBERS = 1000, 1 << 25  # how often chance is drawn, and how many numbers that may take
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1.0) -> list[dict[str, Any]]:
+    """How often answers are right, by how sure they are: bins of about as many images each, 15 from 150 images on.
+
+    Of each bin the images, their mean confidence and their accuracy with its 95 % interval. Answers that are equally sure
+    lie in one bin, so that the order of images decides nothing. Bins of equal width would leave most of them all but empty,
+    and the error of nearly empty bins is mostly noise (Nixon et al., Measuring calibration in deep learning, 2019,
+    arXiv:1904.01685); for the same reason there are ten images to a bin where there are fewer than 150. The intervals are
+    those of as many fewer images as `effect` says, `intervals.design_effect`.
+    """
+    sure, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
+    rows = []
+    for places in _bins(sure):
+        hits = int(right[places].sum())
+        rows.append(
+            {
+                "images": len(places),
+                "confidence": float(sure[places].mean()),
+                "accuracy": hits / len(places),
+                "accuracy_95": list(wilson(hits / effect, len(places) / effect)),
+            }
+        )
+    return rows
+
+
+def calibration_error(bins: Sequence[Mapping[str, Any]]) -> float:
+    """The expected calibration error: the mean distance between confidence and accuracy (Guo et al., ICML 2017)."""
+    total = sum(each["images"] for each in bins)
+    return float(sum(each["images"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / total)
+
+
+def calibration_error_by_chance(probabilities: np.ndarray) -> float:
+    """The calibration error that perfectly honest probabilities would show on average, for want of images.
+
+    Seeded draws of whether each answer is right, as often as it says (Vaicenavicius et al., AISTATS 2019).
+    """
+    sure = probabilities.max(axis=1).astype(np.float64)
+    random, draws = np.random.default_rng(0), max(20, min(_DRAWS, _NUMBERS // len(sure)))
+    gap = 0.0
+    for places in _bins(sure):
+        right = (random.random((draws, len(places))) < sure[places]).sum(axis=1)
+        gap += float(np.abs(right - sure[places].sum()).mean())
+    return gap / len(sure)
+
+
+def _bins(sure: np.ndarray) -> list[np.ndarray]:
+    """Places (m,) of the images in each bin of confidence, least sure first."""
+    count = max(1, min(BINS, len(sure) // _IN_BIN))
+    edges = np.quantile(sure, np.arange(1, count) / count, method="higher")
+    number = np.searchsorted(edges, sure, side="right")
+    return [np.nonzero(number == each)[0] for each in np.unique(number)]

@@ -1,0 +1,81 @@
+"""How good predictions are, with how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .calibration import calibration_error, calibration_error_by_chance, reliability
+from .confidence_intervals import design_effect, of_means, of_share
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of -log p(true class), natural logarithm; probabilities (n, classes) are clipped at float32's resolution."""
+    true = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(true, np.finfo(np.float32).eps, 1.0)).mean())
+
+
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared distance of probabilities (n, classes) from the truth, 0 to 2 (Brier, 1950)."""
+    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * true + 1).mean())
+
+
+def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> float:
+    """The share of images whose class is among the `k` most probable; of equal ones the first classes come first."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
+def report(
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Scores of probabilities (n, classes) against labels (n,), as JSON values.
+
+    groups (n,): where images of one number are alike, so that the intervals of accuracy, balanced accuracy and macro-F1 are
+    by groups, and those of the table of calibration wider as accuracy's is. `groups` says how many; None: each image alone.
+
+    Accuracy, balanced accuracy and macro-F1 (over the classes that occur) with their 95 % intervals, log-loss, Brier score,
+    top-5 accuracy where there are more than five classes, expected calibration error with the table it is from and what
+    chance alone would show, per class precision, recall, F1 and count, and the confusion matrix (rows are true classes).
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    numbers = np.arange(len(classes))
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
+    effect = design_effect(right, groups)
+    precision, recall, f1, count = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
+    occurs = count > 0
+    confusion = confusion_matrix(labels, predicted, labels=numbers)
+    balanced_95, f1_95 = of_means(confusion, effect)
+    bins = reliability(labels, probabilities, effect)
+    return {
+        "images": len(labels),
+        "groups": None if groups is None else len(np.unique(groups)),
+        "accuracy": float(right.mean()),
+        "accuracy_95": list(of_share(right, groups)),
+        "balanced_accuracy": float(recall[occurs].mean()),
+        "balanced_accuracy_95": list(balanced_95),
+        "macro_f1": float(f1[occurs].mean()),
+        "macro_f1_95": list(f1_95),
+        **({"top_5_accuracy": top_k_accuracy(labels, probabilities, 5)} if len(classes) > 5 else {}),
+        "log_loss": log_loss(labels, probabilities),
+        "brier_score": brier_score(labels, probabilities),
+        "calibration_error": calibration_error(bins),
+        "calibration_error_by_chance": calibration_error_by_chance(probabilities),
+        "reliability": bins,
+        "per_class": [
+            {
+                "class": name,
+                "images": int(count[number]),
+                "precision": float(precision[number]),
+                "recall": float(recall[number]),
+                "f1": float(f1[number]),
+            }
+            for number, name in enumerate(classes)
+        ],
+        "confusion": confusion.tolist(),
+    }

@@ -1,0 +1,124 @@
+"""Whether the runner-up is really worse: the same images, answered by both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .confidence_intervals import of_grouped_difference, of_paired_difference
+from .trial import Score, Trial, ranked
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two trials on the same images, each image answered by a head that had not seen it.
+
+    only_winner, only_runner_up: images that only the one, or only the other, answered rightly. difference: of the shares
+    answered rightly, winner less runner-up, with its 95 % interval. groups: how many the images come from, None where each
+    stands for itself. p_value: of McNemar's exact test, or of `of_flipped_groups`, two-sided.
+    """
+
+    winner: str
+    runner_up: str
+    images: int
+    only_winner: int
+    only_runner_up: int
+    difference: float
+    difference_95: tuple[float, float]
+    p_value: float
+    groups: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "difference_95": list(self.difference_95)}
+
+
+def runner_up(scores: Mapping[Trial, Score]) -> Trial | None:
+    """The best trial that is not the winner's head on the winner's sources; None where there is no other."""
+    winner, *others = ranked(scores)
+    return next((each for each in others if (each.sources, each.head) != (winner.sources, winner.head)), None)
+
+
+def compare(scores: Mapping[Trial, Score], images: int, groups: np.ndarray | None = None) -> Comparison | None:
+    """The winner against the runner-up on the `images` that were scored for choosing; None where there is no runner-up.
+
+    groups (rows,): the group number of each image that the scores have a bit of, -1 of those that were not scored. Images of
+    a group are alike, so that a group is what is counted; None where each image stands for itself.
+
+    What it says: how many images the two answer differently, and whether so lopsided a count would be rare if either were
+    as likely to be the one that is right. A large p-value is the safe reading: these images do not tell the two apart, so
+    take the cheaper. A small one is optimistic, for two reasons. The winner is the best of many, chosen on these very
+    images, which favours it (a fresh test split, scored once, does not). And the answers on different folds come from heads
+    whose training images overlap, so they are less independent than the test takes them for: it is about these trained
+    heads, not about the two ways of training them (Dietterich, Neural Computation 10 (1998)).
+
+    The difference is that of the two accuracies, so that the winner of scores as `Problem.score` gives them is never behind;
+    where it is, as for scores that weigh images otherwise, the runner-up did better on these images.
+
+    McNemar, Psychometrika 12 (1947), in the exact binomial form, which errs on the side of no difference (Fagerland,
+    Lydersen, Laake, BMC Medical Research Methodology 13 (2013) 91); the interval is `intervals.of_paired_difference`.
+    """
+    other = runner_up(scores)
+    if other is None:
+        return None
+    winner = ranked(scores)[0]
+    return between(winner.id, other.id, right(scores[winner]), right(scores[other]), images, groups)
+
+
+def between(
+    winner: str, runner_up: str, first: np.ndarray, second: np.ndarray, images: int, groups: np.ndarray | None = None
+) -> Comparison:
+    """Two trials, by their ids, of which masks (rows,) say which of the `images` they answered rightly; see `compare`."""
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differing = only_first + only_second
+    if groups is None:
+        difference_95 = of_paired_difference(only_first, only_second, images)
+        p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    else:
+        scored = groups >= 0
+        number = np.unique(groups[scored], return_inverse=True)[1]
+        ahead = (first.astype(int) - second)[: len(groups)][scored]
+        sums = np.bincount(number, weights=ahead).round().astype(int)
+        difference_95 = of_grouped_difference(sums, np.bincount(number))
+        p_value = of_flipped_groups(sums)
+    return Comparison(
+        winner=winner,
+        runner_up=runner_up,
+        images=images,
+        only_winner=only_first,
+        only_runner_up=only_second,
+        difference=(only_first - only_second) / images,
+        difference_95=difference_95,
+        p_value=p_value,
+        groups=None if groups is None else len(sums),
+    )
+
+
+def of_flipped_groups(sums: np.ndarray) -> float:
+    """The exact two-sided p-value of whole numbers (groups,), were each as likely to have the other sign.
+
+    How often their total would lie as far from 0, of all 2 ** groups ways to give them signs (Fisher, The design of
+    experiments (1935), section 21). The ways are not gone through: the total's distribution is the Fourier transform of the
+    product of cos(t s) over the groups' sums s. Where each s is 1 or -1 it is McNemar's exact test.
+    """
+    sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    reach, total = int((sizes * counts).sum()), abs(int(sums.sum()))
+    angles = 2 * np.pi * np.arange(2 * reach + 1) / (2 * reach + 1)
+    transform = np.ones(len(angles))
+    for size, count in zip(sizes, counts, strict=True):
+        transform *= np.cos(size * angles) ** count
+    chances = np.fft.fft(transform).real / len(angles)  # of the totals 0, 1 ... reach, -reach ... -1
+    tail = 2 * float(chances[total : reach + 1].sum()) if total else 1.0
+    return min(1.0, max(tail, 2.0 ** (1 - int(counts.sum()))))
+
+
+def right(score: Score) -> np.ndarray:
+    """Which images were answered rightly (rows, and up to seven more), as `Score.right` has them."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).astype(bool)

@@ -1,0 +1,1 @@
+"""File formats of an exported model, a file each; to add one, write its `Format` here and a line in `registry`."""

@@ -1,0 +1,79 @@
+"""Weights in eight bits shift what a layer gives on average; the biases take the shift back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ....extract.backbones.keras_runtime import load_keras
+from .quantization import rounded
+
+BATCH = 16
+
+
+@contextlib.contextmanager
+def corrected(model: Any, images: np.ndarray, least: int = 0) -> Iterator[None]:
+    """Meanwhile, the biases of the network's convolutions allow for kernels that are going to be rounded to eight bits.
+
+    Those are all, or with `least` the ones of at least so many weights, and no depthwise ones.
+
+    On average over `images` (n, height, width, 3) uint8 and over positions, a convolution with the rounded kernel then gives
+    what the exact one does (Nagel et al. 2019, arXiv 1906.04721, section 4.2, with data). As a convolution is linear, the
+    mean of its input is enough to know by how much. The head, and layers without a bias, stay as they are.
+    """
+    keras = load_keras()
+    kinds = [keras.layers.Conv2D, keras.layers.Dense, *([] if least else [keras.layers.DepthwiseConv2D])]
+    layers = {
+        id(layer): layer
+        for layer in model.layers
+        if type(layer) in kinds and layer.use_bias and layer.kernel.shape.num_elements() >= least
+    }
+    means = _means(model, layers, images)
+    before = [(layers[key], np.array(layers[key].bias)) for key in means]
+    try:
+        for key, mean in means.items():
+            layer = layers[key]
+            layer.bias.assign(np.array(layer.bias) - _shift(layer, mean))
+        yield
+    finally:
+        for layer, bias in before:
+            layer.bias.assign(bias)
+
+
+def _means(model: Any, layers: dict[int, Any], images: np.ndarray) -> dict[int, np.ndarray]:
+    """The mean input (1, height, width, channels) of each of the layers that is used once, on maps."""
+    sums: dict[int, np.ndarray] = {}
+    calls: dict[int, int] = {}
+    batches = range(0, len(images), BATCH)
+
+    def call(operation: Any, *given: Any, **words: Any) -> Any:
+        key = id(operation)
+        if key in layers and len(given[0].shape) == 4:
+            sums[key] = sums.get(key, 0) + np.asarray(given[0]).sum(axis=0, keepdims=True, dtype=np.float64)
+            calls[key] = calls.get(key, 0) + 1
+        return operation(*given, **words)
+
+    for start in batches:
+        tensor = load_keras().ops.convert_to_tensor(images[start : start + BATCH])
+        model._run_through_graph(tensor, call_fn=call)
+    return {key: (total / len(images)).astype(np.float32) for key, total in sums.items() if calls[key] == len(batches)}
+
+
+def _shift(layer: Any, mean: np.ndarray) -> np.ndarray:
+    """By how much (channels,) the layer's output before its activation rises with the rounded kernel."""
+    keras = load_keras()
+    kernel, activation = np.array(layer.kernel), layer.activation
+    shared = (0, 1) if type(layer) is keras.layers.DepthwiseConv2D else tuple(range(kernel.ndim - 1))
+    levels, factors = rounded(kernel, shared)
+    try:
+        layer.activation = keras.activations.linear
+        exact = np.asarray(layer(mean))
+        layer.kernel.assign(levels * factors)
+        found = np.asarray(layer(mean))
+    finally:
+        layer.kernel.assign(kernel)
+        layer.activation = activation
+    return np.asarray((found - exact).mean(axis=(0, 1, 2)))

@@ -1,0 +1,120 @@
+"""The constants of an ONNX model in fewer bits, and the model in integers altogether."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .quantization import LEAST, rounded, worth_halving
+
+_KERNELS = ("Conv", "MatMul", "Gemm")
+
+
+def halves(proto: Any) -> Any:
+    """The model with its large constants in float16; it computes in float32 as before."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    tensors = [tensor for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    least = worth_halving(math.prod(tensor.dims) for tensor in tensors)
+    for tensor in tensors:
+        values = numpy_helper.to_array(tensor)
+        if values.size < least or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_stored"))
+        casts.append(helper.make_node("Cast", [f"{name}_stored"], [name], to=TensorProto.FLOAT))
+    return _first(proto, casts)
+
+
+def eighths(proto: Any, spared: int) -> Any:
+    """The model with its large kernels, but for the last `spared`, in eight bits; it computes in float32 as before.
+
+    Depthwise kernels, which are small and matter much, stay as they are.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    kernels = _kernels(proto)
+    made = []
+    for node in kernels[: len(kernels) - spared]:
+        tensor = constants.pop(node.input[1], None)
+        if tensor is None or tensor.data_type != TensorProto.FLOAT:
+            continue
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        if values.size < LEAST or (node.op_type == "Conv" and values.shape[1] == 1):
+            continue
+        axes = range(1, values.ndim) if node.op_type == "Conv" or _transposed(node) else range(values.ndim - 1)
+        levels, factors = rounded(values, axes)
+        tensor.CopyFrom(numpy_helper.from_array(levels, f"{name}_stored"))
+        proto.graph.initializer.append(numpy_helper.from_array(factors, f"{name}_factors"))
+        made.append(helper.make_node("Cast", [f"{name}_stored"], [f"{name}_levels"], to=TensorProto.FLOAT))
+        made.append(helper.make_node("Mul", [f"{name}_levels", f"{name}_factors"], [name]))
+    return _first(proto, made)
+
+
+def integers(proto: Any, images: np.ndarray, spared: int) -> Any:
+    """The model that computes in eight bits, with ranges learnt from images (n, height, width, 3) uint8; the head does not.
+
+    The ranges are means of those of single images, so that one odd image does not make them coarse.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """One image after the other."""
+
+        def __init__(self) -> None:
+            self.left = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.left, None)
+            return None if image is None else {"image": image[None]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, ready, done = (Path(folder, name) for name in ("plain.onnx", "ready.onnx", "done.onnx"))
+        onnx.save_model(proto, plain)
+        quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        quantize_static(
+            ready,
+            done,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=_after_network(onnx.load_model(ready), spared),
+            extra_options={"CalibMovingAverage": True},
+        )
+        return onnx.load_model(done)
+
+
+def _after_network(proto: Any, spared: int) -> list[str]:
+    """The names of the nodes after the last kernel of the network, except activations that become one with it."""
+    kernels = _kernels(proto)
+    names = [node.name for node in proto.graph.node]
+    last = names.index(kernels[len(kernels) - spared - 1].name) if len(kernels) > spared else -1
+    return [node.name for node in list(proto.graph.node)[last + 1 :] if node.op_type not in {"Clip", "Relu"}]
+
+
+def _kernels(proto: Any) -> list[Any]:
+    """The nodes that multiply with a constant kernel, in the order of computation."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return [node for node in proto.graph.node if node.op_type in _KERNELS and node.input[1] in constants]
+
+
+def _transposed(node: Any) -> bool:
+    return any(each.name == "transB" and each.i for each in node.attribute)
+
+
+def _first(proto: Any, nodes: list[Any]) -> Any:
+    """The model with these nodes before the others."""
+    others = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *others])
+    return proto

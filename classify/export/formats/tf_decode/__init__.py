@@ -1,0 +1,1 @@
+"""Encoded images to pixels as TensorFlow operations, equal to `extract.pixels.decode`."""

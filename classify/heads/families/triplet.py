@@ -1,0 +1,46 @@
+"""Projections trained on triplets: an anchor nearer to a row of its class than to one of another, by a margin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...evaluate.trial import Score
+from ..head import Head
+from ..neural import metric_learning, metric_losses
+from ..neural.embedding import Loss
+from ..options import Numbers, Option
+from ..training_data import Problem
+
+OPTIONS: dict[str, Option] = {"margin": Numbers((0.2,), float, 0, open=True)}
+# What a search draws from where nothing is said.
+SPACE = {"embedding": "32/64/128", "hidden": "0/256", "learning_rate": "3e-4..1e-2", "margin": "0.05..0.5"}
+
+groups = metric_learning.groups
+
+
+def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings to try; margin: see `embedding_losses.triplet`, the others `projection.settings`."""
+    return metric_learning.settings("triplet", OPTIONS, options)
+
+
+def check(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `HeadError` where a setting cannot be trained in the memory there is."""
+    metric_learning.check("triplet", problem, tried)
+
+
+def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+    """The score of each setting; see `projection.cross_validate`."""
+    return metric_learning.cross_validate(problem, tried, _loss, seed)
+
+
+def fit(problem: Problem, setting: Mapping[str, Any], detail: Mapping[str, Any], classes: Sequence[str], seed: int) -> Head:
+    """The head fitted on all rows for `detail["epochs"]` epochs."""
+    return metric_learning.fit(problem, setting, detail, _loss(setting), classes, seed)
+
+
+def _loss(setting: Mapping[str, Any]) -> Loss:
+    def loss(labels: Any, embeddings: Any) -> Any:
+        return metric_losses.triplet(labels, embeddings, setting["margin"])
+
+    return loss

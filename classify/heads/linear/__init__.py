@@ -1,0 +1,1 @@
+"""Linear heads solved jointly over folds and penalties."""

@@ -1,0 +1,1 @@
+"""Heads that Keras trains, several at once."""

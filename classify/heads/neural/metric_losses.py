@@ -1,0 +1,66 @@
+"""Losses that draw the embeddings of a class together and push those of different classes apart, in Keras.
+
+Both take the class numbers (n,) and the embeddings (n, e) of a batch, each of length 1, and return one number. Rows that are
+views of one image have one class, and so count as each other's positives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....extract.backbones.keras_runtime import load_keras
+
+
+def triplet(labels: Any, embeddings: Any, margin: float) -> Any:
+    """Mean of `max(0, |a - p|² - |a - n|² + margin)` over every ordered pair (a, p) of a class; 0 where there is none.
+
+    n is semi-hard, mined within the batch: of the rows of other classes that are farther from a than p is, the nearest,
+    which costs nothing where it is farther by the margin or more. Where no such row is farther, n is the farthest. A pair
+    without any row of another class costs nothing. Schroff, Kalenichenko and Philbin, "FaceNet" (2015), equation 4.
+    """
+    ops = load_keras().ops
+    same, embeddings = _same(labels, embeddings)
+    squared = ops.maximum(2 - 2 * ops.matmul(embeddings, ops.transpose(embeddings)), 0.0)
+    positive = ops.logical_and(same, ops.logical_not(_diagonal(same)))
+    far = 5.0  # more than any squared distance of rows of length 1
+    from_other = ops.where(same, far, squared)  # (a, n)
+    farther = from_other[:, None, :] > squared[:, :, None]  # (a, p, n)
+    nearest = ops.min(ops.where(farther, from_other[:, None, :], far), axis=2)
+    farthest = ops.max(ops.where(same, -1.0, squared), axis=1)[:, None]
+    to_negative = ops.where(nearest < far, nearest, farthest)
+    counted = ops.logical_and(positive, farthest >= 0)
+    losses = ops.where(counted, ops.maximum(squared - to_negative + margin, 0.0), 0.0)
+    pairs = ops.sum(ops.cast(positive, "float32"))
+    return ops.sum(losses) / ops.maximum(pairs, 1.0)
+
+
+def supervised_contrastive(labels: Any, embeddings: Any, temperature: float) -> Any:
+    """Mean over the rows with a positive of `-mean over p of log(exp(z·z_p / t) / sum over a of exp(z·z_a / t))`, or 0.
+
+    p runs over the other rows of the class, a over all other rows. Khosla et al., "Supervised Contrastive Learning" (2020),
+    equation 2, the sum over positives outside the logarithm.
+    """
+    ops = load_keras().ops
+    same, embeddings = _same(labels, embeddings)
+    itself = _diagonal(same)
+    similarity = ops.where(itself, -1e9, ops.matmul(embeddings, ops.transpose(embeddings)) / temperature)
+    log_share = similarity - ops.logsumexp(similarity, axis=1, keepdims=True)
+    positive = ops.cast(ops.logical_and(same, ops.logical_not(itself)), "float32")
+    count = ops.sum(positive, axis=1)
+    each = -ops.sum(ops.where(positive > 0, log_share, 0.0), axis=1) / ops.maximum(count, 1.0)
+    return ops.sum(each) / ops.maximum(ops.sum(ops.cast(count > 0, "float32")), 1.0)
+
+
+def _same(labels: Any, embeddings: Any) -> tuple[Any, Any]:
+    """Whether two rows are of one class (n, n), and the embeddings (n, e), which Keras flattens where e is 1."""
+    ops = load_keras().ops
+    labels = ops.reshape(labels, (-1,))
+    if len(embeddings.shape) == 1:
+        embeddings = embeddings[:, None]
+    return labels[:, None] == labels[None, :], embeddings
+
+
+def _diagonal(square: Any) -> Any:
+    ops = load_keras().ops
+    rows = ops.arange(ops.shape(square)[0])
+    return rows[:, None] == rows[None, :]

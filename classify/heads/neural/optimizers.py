@@ -1,0 +1,148 @@
+"""RAdam and Ranger as Keras optimizers, and optimizers with a rate for each of several heads. Importing this loads Keras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ....extract.backbones.keras_runtime import load_keras
+
+keras = load_keras()
+ops = keras.ops
+
+
+@keras.saving.register_keras_serializable("humeris")
+class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
+    """Rectified Adam (Liu et al., ICLR 2020, arXiv:1908.03265, algorithm 2).
+
+    As long as the variance of the adaptive step cannot be told (rho_t <= 4: the first four steps at beta_2 = 0.999) a step
+    is the bias-corrected momentum times the rate; from then on it is Adam's, times the rectification r_t. `epsilon`, which
+    the paper leaves out, is added to the root of the second moment before its bias is corrected, as in Keras's Adam.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Make the two moments of each variable."""
+        if not self.built:
+            super().build(variables)
+            self._momentums, self._velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One step of one variable; `learning_rate` may be a tensor that broadcasts against it."""
+        gradient, rate = ops.cast(gradient, variable.dtype), ops.cast(learning_rate, variable.dtype)
+        place = self._get_variable_index(variable)
+        m, v = self._momentums[place], self._velocities[place]
+        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
+        self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
+        first, second, rectified, factor = (ops.cast(value, variable.dtype) for value in self._corrections())
+        adaptive = factor * ops.sqrt(second) / (ops.sqrt(v) + self.epsilon)
+        self.assign_sub(variable, rate / first * m * ops.where(rectified > 0, adaptive, 1.0))
+
+    def _corrections(self) -> tuple[Any, Any, Any, Any]:
+        """1 - beta_1^t, 1 - beta_2^t, 1 where rho_t > 4 (else 0), and r_t, all in float32.
+
+        rho_t is the difference of two numbers near 2,000, of which float32 would leave three digits. With
+        a = -t log(beta_2) it is a constant plus 2 / -log(beta_2) times (1 - a / (e^a - 1)), which has a series near 0.
+        """
+        step = ops.cast(self.iterations + 1, "float32")
+        decay = -math.log(self.beta_2)
+        a = decay * step
+        series = a / 2 - ops.square(a) / 12 + ops.power(a, 4) / 720 - ops.power(a, 6) / 30240
+        rest = ops.where(a < 0.2, series, 1 - a / ops.expm1(ops.maximum(a, 0.1)))
+        limit = 2 / (1 - self.beta_2) - 1
+        rho = (limit - 2 / decay) + 2 / decay * rest
+        rectified = ops.cast(rho > 4, "float32")
+        safe = ops.maximum(rho, 4.0)
+        factor = ops.sqrt((safe - 4) * (safe - 2) * limit / ((limit - 4) * (limit - 2) * safe))
+        return -ops.expm1(step * math.log(self.beta_1)), -ops.expm1(-a), rectified, factor
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes the same optimizer again."""
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("humeris")
+class Ranger(RAdam):
+    """RAdam inside Lookahead (Zhang et al., NeurIPS 2019, arXiv:1907.08610, algorithm 1).
+
+    After every `k` steps the slow weights move by `alpha` of the way to the fast ones, which start from there again.
+    """
+
+    def __init__(self, *args: Any, k: int = 6, alpha: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.k, self.alpha = k, alpha
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Make the moments and the slow weights of each variable."""
+        if not self.built:
+            super().build(variables)
+            self._slow = self.add_optimizer_variables(variables, "slow")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One step of one variable, and at every k-th the slow one; slow weights start where the first step starts."""
+        slow = self._slow[self._get_variable_index(variable)]
+        start = ops.where(ops.equal(self.iterations, 0), variable, slow)
+        super().update_step(gradient, variable, learning_rate)
+        synchronise = ops.equal((self.iterations + 1) % self.k, 0)
+        moved = ops.where(synchronise, start + self.alpha * (variable - start), start)
+        self.assign(slow, moved)
+        self.assign(variable, ops.where(synchronise, moved, variable))
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes the same optimizer again."""
+        return {**super().get_config(), "k": self.k, "alpha": self.alpha}
+
+
+# What `optimizer` means: Keras's own but for the two above, with Keras's defaults. Decay is added by `per_head`, so that
+# Adam with it is AdamW.
+_KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adam": (keras.optimizers.Adam, {}),
+    "adamw": (keras.optimizers.Adam, {}),
+    "radam": (RAdam, {}),
+    "ranger": (Ranger, {}),
+}
+
+
+def single(kind: str, learning_rate: float, weight_decay: float) -> Any:
+    """A Keras optimizer of `kind` for one model; the decay is decoupled and of every weight, as `per_head` has it."""
+    base, options = _KINDS[kind]
+    return base(learning_rate=learning_rate, weight_decay=weight_decay or None, name=kind, **options)
+
+
+def per_head(kind: str, rates: int, decays: np.ndarray, axes: Sequence[int]) -> Any:
+    """An optimizer of `kind` whose variable `rates` holds a learning rate for each head, or one for all (`rates` is 1).
+
+    decays (heads,): the weight decay of each, decoupled and of every weight, as Keras's `weight_decay` is.
+    axes: for each variable it will be built on, the axis that counts the heads.
+    """
+    base, options = _KINDS[kind]
+
+    class PerHead(base):  # type: ignore[misc, valid-type]
+        def build(self, variables: Sequence[Any]) -> None:
+            super().build(variables)
+            self.rates = self.add_variable((rates,), name="rates")
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            axis = axes[self._get_variable_index(variable)]
+            shape = [-1 if each == axis else 1 for each in range(len(variable.shape))]
+            rate = learning_rate * ops.reshape(self.rates, shape)
+            if decays.any():
+                self.assign(variable, variable * (1 - rate * decays.astype(np.float32).reshape(shape)))
+            super().update_step(gradient, variable, rate)
+
+    return PerHead(learning_rate=1.0, name=kind, **options)

@@ -1,1 +1,0 @@
-"""Training beyond the head: the layers above a cut from cached maps, or the whole network from images."""

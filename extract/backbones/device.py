@@ -1,0 +1,97 @@
+"""Which device computes: chosen before Keras is imported, by what this process is allowed to see."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import DeviceError
+
+_PROC = Path("/proc/driver/nvidia/gpus")
+_asked = "auto"
+
+
+def parse(texts: list[str]) -> list[str]:
+    """The devices written `cpu`, `gpu:1`, `gpu:0,gpu:1` or `gpu` (every GPU there is); raises `DeviceError`."""
+    names = [name.strip().lower() for text in texts for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", name):
+            raise DeviceError(f"device {name!r}: expected auto, cpu, gpu or gpu:N; `humeris doctor` lists what there is")
+    every = [f"gpu:{number}" for number in range(len(_gpus()))] or ["gpu"]
+    return [device for name in names for device in (every if name == "gpu" else [name])] or ["auto"]
+
+
+def choose(texts: Sequence[str]) -> list[str]:
+    """The devices that each get a worker, where several are asked for; else [], and this process is to `use` the one."""
+    devices = parse(list(texts) or ["auto"])
+    if len(devices) > 1:
+        return devices
+    use(devices[0])
+    return []
+
+
+def use(name: str) -> None:
+    """Let Keras see one device only, `cpu`, `gpu` or `gpu:N`; with `auto` it decides itself. Raises `DeviceError`."""
+    global _asked
+    _asked = name
+    if name == "auto":
+        return
+    if "keras" in sys.modules:
+        check(sys.modules["keras"])
+    elif name == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    else:
+        gpus, number = _gpus(), int(name.partition(":")[2] or 0)
+        if number >= len(gpus):
+            raise DeviceError(
+                f"device {name}: expected one of {len(gpus)} GPUs that the driver shows and CUDA_VISIBLE_DEVICES allows, "
+                "found no such; `humeris doctor` lists what there is"
+            )
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number]
+
+
+def check(keras: Any) -> None:
+    """Raise `DeviceError` unless what `use` was asked for is what Keras, now imported, computes on."""
+    gpus = gpus_of(keras)
+    if _asked.startswith("gpu") and not gpus:
+        raise DeviceError(
+            f"device {_asked}: expected Keras to find a GPU, found none; install the libraries it needs with "
+            "`pip install 'humeris[gpu]'`, or leave --device out"
+        )
+    if _asked == "cpu" and gpus:
+        raise DeviceError("device cpu: expected to choose before Keras is imported, found it imported with a GPU")
+
+
+def gpus_of(keras: Any) -> list[str]:
+    """The GPUs that Keras, imported, computes on; asked for by kind, some back ends raise where there is none."""
+    return [name for name in keras.distribution.list_devices() if name.startswith(("gpu", "cuda"))]
+
+
+def visible() -> str:
+    """The GPUs this process may use, as text."""
+    return ",".join(_gpus())
+
+
+def compute_capability() -> float:
+    """Of the first GPU this process may use; 0 where it cannot be found out."""
+    program = shutil.which("nvidia-smi") or "nvidia-smi"
+    asked = [program, "--query-gpu=compute_cap", "--format=csv,noheader", f"--id={(_gpus() or ['0'])[0]}"]
+    try:
+        return float(subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0])
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return 0.0
+
+
+def _gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs: those it names, or all that the driver shows."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in {"", "-1"}]
+    return [str(number) for number in range(len(list(_PROC.iterdir())) if _PROC.is_dir() else 0)]

@@ -1,0 +1,34 @@
+"""From 0..255 pixels to what a network was trained on, as Keras layers that survive every export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .keras_runtime import load_keras
+
+# tf, torch and caffe are the modes of keras.applications.imagenet_utils.preprocess_input.
+MODES = {
+    "tf": "[-1, 1]",
+    "torch": "[0, 1] less the ImageNet mean, over its deviation",
+    "caffe": "BGR less the ImageNet mean",
+    "unit": "[0, 1]",
+    "none": "0..255",
+}
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_BGR_MEAN = (103.939, 116.779, 123.68)
+
+
+def apply(image: Any, mode: str) -> Any:
+    """Keras tensor (..., 3) float, scaled as `mode` says, of an RGB tensor (..., 3) with values 0..255."""
+    rescaling = load_keras().layers.Rescaling
+    if mode == "tf":
+        return rescaling(1 / 127.5, offset=-1.0, name="humeris_preprocessing")(image)
+    if mode == "unit":
+        return rescaling(1 / 255, name="humeris_preprocessing")(image)
+    if mode == "torch":
+        scale = [1 / (255 * deviation) for deviation in _DEVIATION]
+        offset = [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)]
+        return rescaling(scale, offset=offset, name="humeris_preprocessing")(image)
+    if mode == "caffe":
+        return rescaling(1.0, offset=[-mean for mean in _BGR_MEAN], name="humeris_preprocessing")(image[..., ::-1])
+    return rescaling(1.0, name="humeris_preprocessing")(image)

@@ -1,0 +1,99 @@
+"""Which images there are, with their labels and splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..pixels import read_file as source
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "val",
+    "valid": "val",
+    "val": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One listed image: `name` is its path relative to the data's root, `split` is train, val, test or None.
+
+    location: its file. encoded: what gives the bytes of an image that is a row of an array, and has no file.
+    """
+
+    name: str
+    location: Path | str
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    encoded: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return Path(self.location)
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the image is a file of its own at `path`."""
+        return self.encoded is None
+
+    def read(self) -> bytes:
+        """The encoded image, which its digest is of; raises `pixels.Refused`."""
+        return source.read(self.path) if self.encoded is None else self.encoded()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A path that is not used, with a short reason code and a detail for people."""
+
+    name: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of one DATA argument, in a stable order.
+
+    source: DATA itself; root: the folder that names are relative to.
+    kind: `folders` (class folders), `splits` (split folders of class folders), `flat` (images without labels)
+    `manifest` (a list of images, or one in a folder of them), `arrays` (rows of an .npz), `keras` (one of `keras.datasets`)
+    or `features` (rows of an HDF5 file, whose images are elsewhere).
+    """
+
+    source: Path
+    root: Path
+    kind: str
+    items: tuple[Item, ...]
+    refused: tuple[Refusal, ...]
+
+    @property
+    def title(self) -> str:
+        """A name for people."""
+        return self.source.name if self.kind == "keras" else self.root.resolve().name
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, sorted."""
+        return sorted({item.label for item in self.items if item.label is not None})
+
+    def limited(self, limit: int) -> Dataset:
+        """The first so many images of each class and split."""
+        taken: Counter[tuple[str | None, str | None]] = Counter()
+        items = []
+        for item in self.items:
+            place = (item.label, item.split)
+            taken[place] += 1
+            if taken[place] <= limit:
+                items.append(item)
+        return replace(self, items=tuple(items))

@@ -1,0 +1,728 @@
+"""Advice: which case constructed figures are, when the evidence is thin, and commands that can be pasted."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cached_features import fill, write_photos
+from typer.main import get_command
+
+from humeris.cache.spec import Spec
+from humeris.cache.store import Store
+from humeris.classify.advise import advice
+from humeris.classify.advise.context import Situation, request
+from humeris.classify.advise.next_steps import MOST, steps
+from humeris.classify.advise.scenario import Figures, Size, sentence
+from humeris.classify.data.group_sampling import parts
+from humeris.classify.data.splits import split
+from humeris.classify.diagnose import random_baseline
+from humeris.classify.diagnose.depth_peak import Peak, peaks
+from humeris.classify.diagnose.random_baseline import Gap, Learnt
+from humeris.classify.evaluate.confidence_intervals import of_paired_difference
+from humeris.classify.evaluate.significance import compare
+from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+from humeris.classify.runs.run import Run
+from humeris.classify.sweep.sweep import sweep
+from humeris.cli import app
+from humeris.extract.backbones.graph import Layer
+from humeris.extract.images.load import Images, load_images
+
+IMAGES = 1000  # that heads are chosen by
+SPEC = Spec("mobilenet_v2", "a", "imagenet", "0" * 64, (224, 224), "tf", "1", arguments={"alpha": 0.35})
+FILE = replace(SPEC, backbone="mine", weights="file", arguments={})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache", write=True)
+
+
+def some_photos(store: Store, counts: dict[str, int]) -> Images:
+    return load_images(write_photos(store.path.parent / "some", counts), store, jobs=1)
+
+
+def source(layer: str = "late", extraction: str = "net-1", pool: str = "avg") -> Source:
+    return Source("mobilenet_v2,alpha=0.35", extraction, layer, pool)
+
+
+def score(accuracy: float, seed: int, images: int = IMAGES, log_loss: float = 0.5, **detail: Any) -> Score:
+    """A score with so many images answered rightly, which ones is drawn."""
+    right = np.zeros(images, bool)
+    right[np.random.default_rng(seed).permutation(images)[: round(accuracy * images)]] = True
+    return Score(float(right.mean()), log_loss, (accuracy,), right=np.packbits(right).tobytes().hex(), detail=detail)
+
+
+def along(accuracies: dict[float, float], images: int = IMAGES) -> tuple[dict[Source, float | None], dict[Trial, Score]]:
+    """A layer at each depth, with the accuracy of a head there."""
+    depth: dict[Source, float | None] = {source(f"at{share:.2f}"): share for share in accuracies}
+    values = enumerate(zip(depth, accuracies.values(), strict=True))
+    return depth, {Trial((tap,), "logreg", {"C": 1.0}): score(value, seed, images) for seed, (tap, value) in values}
+
+
+def peak_of(accuracies: dict[float, float], images: int = IMAGES) -> Peak:
+    depth, scores = along(accuracies, images)
+    (found,) = peaks(depth, scores, images).values()
+    return found
+
+
+LATE = {0.2: 0.5, 0.5: 0.6, 0.8: 0.7, 1.0: 0.9}
+EARLY = {0.2: 0.7, 0.5: 0.9, 0.8: 0.7, 1.0: 0.6}
+FLAT = {0.2: 0.8, 0.5: 0.805, 0.8: 0.8, 1.0: 0.8}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "place", "depth", "level"),
+    [
+        (LATE, "end", 1.0, (1.0, 1.0)),
+        (EARLY, "early", 0.5, (0.5, 0.5)),
+        (FLAT, "unsure", 0.5, (0.2, 1.0)),
+        ({0.2: 0.5, 0.8: 0.9, 1.0: 0.895}, "end", 0.8, (0.8, 1.0)),
+        ({0.2: 0.5, 0.74: 0.9, 0.76: 0.895}, "unsure", 0.74, (0.74, 0.76)),
+        ({0.2: 0.6, 0.5: 0.9}, "unknown", 0.5, (0.5, 0.5)),
+        ({0.8: 0.6, 1.0: 0.9}, "unknown", 1.0, (1.0, 1.0)),
+        ({1.0: 0.9}, "unknown", 1.0, (1.0, 1.0)),
+    ],
+)
+def test_the_peak_is_where_no_layer_elsewhere_does_as_well(
+    accuracies: dict[float, float], place: str, depth: float, level: tuple[float, float]
+) -> None:
+    found = peak_of(accuracies)
+    assert (found.place, found.depth, found.level, found.taps) == (place, depth, level, len(accuracies))
+    assert (found.first, found.last) == (min(accuracies), max(accuracies))
+    assert found.accuracy == max(accuracies.values())
+
+
+def test_the_rival_is_the_best_layer_on_the_other_side_with_its_paired_interval() -> None:
+    depth, scores = along(LATE)
+    (found,) = peaks(depth, scores, IMAGES).values()
+    best, rival = ranked(scores)[0], next(trial for trial in scores if depth[trial.sources[0]] == 0.5)
+    first, second = ([bit == "1" for bit in f"{int(scores[each].right, 16):0{IMAGES}b}"] for each in (best, rival))
+    only = sum(a and not b for a, b in zip(first, second, strict=True))
+    other = sum(b and not a for a, b in zip(first, second, strict=True))
+    assert found.rival == pytest.approx((0.3, *of_paired_difference(only, other, IMAGES)))
+    assert peak_of(EARLY).rival == pytest.approx((0.2, 0.165, 0.234), abs=0.01)
+    assert peak_of({0.2: 0.6, 0.5: 0.9}).rival is None
+
+
+def test_few_images_make_a_steep_curve_a_flat_one() -> None:
+    steep = {0.2: 0.72, 0.5: 0.76, 1.0: 0.8}
+    assert peak_of(steep, 10_000).place == "end"
+    assert peak_of(steep, 50).place == "unsure"
+
+
+def test_less_than_a_point_is_no_difference_however_many_images_tell_it() -> None:
+    def place(other: int) -> str:
+        depth: dict[Source, float | None] = {source("late"): 1.0, source("early"): 0.5}
+        scores = {
+            Trial((tap,), "svm", {}): Score(
+                count / 50_000, 0.5, (0.5,), right=np.packbits(np.arange(50_000) < count).tobytes().hex()
+            )
+            for tap, count in zip(depth, (40_000, other), strict=True)
+        }
+        return peaks(depth, scores, 50_000)["net-1"].place
+
+    assert place(40_000 - 499) == "unsure"
+    assert place(40_000 - 501) == "end"
+
+
+def test_images_of_a_group_count_once_for_the_peak() -> None:
+    right = np.arange(400) < 340
+    groups = np.arange(400) // 40
+    worse = right & (groups != 3)  # wrong on one group of ten, as a whole
+    scores = {
+        Trial((source(name),), "svm", {}): Score(float(bits.mean()), 0.5, (0.5,), right=np.packbits(bits).tobytes().hex())
+        for name, bits in (("late", right), ("early", worse))
+    }
+    depth: dict[Source, float | None] = {source("late"): 1.0, source("early"): 0.5}
+    assert peaks(depth, scores, 400)["net-1"].place == "end"
+    assert peaks(depth, scores, 400, groups)["net-1"].place == "unsure"
+
+
+def test_each_network_has_its_peak_and_the_best_head_and_pool_of_a_layer_count() -> None:
+    depth: dict[Source, float | None] = {
+        source("a"): 0.5, source("a", pool="max"): 0.5, source("b"): 1.0,
+        source("c", "net-2"): None, source("d", "net-3"): 0.3,
+    }  # fmt: skip
+    taps = list(depth)
+    scores = {
+        Trial((taps[0],), "logreg", {}): score(0.5, 0),
+        Trial((taps[1],), "svm", {}): score(0.9, 1),
+        Trial((taps[2],), "svm", {}): score(0.7, 2),
+        Trial((taps[3],), "svm", {}): score(0.95, 3),
+        Trial((taps[4],), "svm", {}): score(0.4, 4),
+        Trial((taps[0], taps[2]), "svm", {}): score(0.99, 5),
+    }
+    found = peaks(depth, scores, IMAGES)
+    assert set(found) == {"net-1", "net-3"}
+    assert (found["net-1"].layer, found["net-1"].accuracy, found["net-1"].taps) == ("a", 0.9, 2)
+    assert found["net-1"].place == "early"
+    assert json.loads(json.dumps(found["net-1"].to_dict()))["level"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("images", "groups", "classes", "word", "leans"),
+    [
+        (10, None, 2, "small", "small"),
+        (2_000, None, 2, "small", "small"),
+        (15_800, None, 10, "small", "small"),
+        (16_000, None, 100, "between", "small"),
+        (50_000, None, 10, "between", "large"),
+        (50_000, None, 100, "between", "small"),
+        (125_000, None, 1000, "between", "small"),
+        (127_000, None, 1000, "large", "large"),
+        (5_000_000, None, 10, "large", "large"),
+        (500_000, 3_000, 10, "small", "small"),
+    ],
+)
+def test_sizes_lie_on_a_scale_of_logarithms(images: int, groups: int | None, classes: int, word: str, leans: str) -> None:
+    found = Size(images, groups, classes, 100)
+    assert (found.word, found.leans) == (word, leans)
+    assert 0 <= found.place <= 1
+    assert f"{images:,} images" in found.why
+    assert ("groups" in found.why) == (groups is not None)
+
+
+SMALL, BETWEEN, LARGE = Size(3_000, None, 10, 300), Size(50_000, None, 100, 500), Size(800_000, None, 100, 8_000)
+MUCH = Gap(0.9, 0.5, (0.36, 0.44), IMAGES, "logreg")
+SOME = Gap(0.7, 0.5, (0.16, 0.24), IMAGES, "logreg")
+LITTLE = Gap(0.6, 0.5, (0.06, 0.14), IMAGES, "logreg")
+BY_CHANCE = Gap(0.9, 0.5, (-0.01, 0.8), 20, "logreg")
+
+
+def figures(size: Size = SMALL, curve: dict[float, float] | None = None, gap: Gap | None = MUCH, **more: Any) -> Figures:
+    peak = peak_of(LATE if curve is None else curve)
+    values: dict[str, Any] = {
+        "size": size, "peak": peak, "others": (), "gap": gap, "gap_lacks": "" if gap else "cached",
+        "accuracy_95": (0.88, 0.92), "commonest": 0.1, "chance": 0.001,
+    }  # fmt: skip
+    return Figures(**(values | more))
+
+
+@pytest.mark.parametrize(
+    ("size", "curve", "gap", "case"),
+    [
+        (SMALL, LATE, MUCH, "B1"),
+        (SMALL, LATE, SOME, "B1"),
+        (SMALL, LATE, None, "B1"),
+        (SMALL, LATE, LITTLE, None),
+        (SMALL, EARLY, MUCH, "B2"),
+        (SMALL, EARLY, None, "B2"),
+        (SMALL, FLAT, MUCH, "B1"),
+        (SMALL, FLAT, SOME, None),
+        (SMALL, FLAT, LITTLE, "B2"),
+        (SMALL, FLAT, BY_CHANCE, "B2"),
+        (SMALL, FLAT, None, None),
+        (SMALL, {1.0: 0.9}, MUCH, "B1"),
+        (SMALL, {1.0: 0.9}, None, None),
+        (BETWEEN, LATE, MUCH, "B1"),
+        (LARGE, LATE, MUCH, "B3"),
+        (LARGE, EARLY, LITTLE, "B4"),
+    ],
+)
+def test_the_case_is_of_size_and_of_where_the_peak_and_random_weights_are(
+    size: Size, curve: dict[float, float], gap: Gap | None, case: str | None
+) -> None:
+    found = figures(size, curve, gap).to_dict()
+    assert found["case"] == case
+    assert (found["strategy"] is None) == (case is None)
+    said = sentence(found)
+    assert found["size"] in said
+    assert (f"case {case} of four" in said) == (case is not None)
+    assert found["similarity"] == {None: None, "B1": "similar", "B3": "similar"}.get(case, "different")
+
+
+def test_plain_evidence_has_nothing_to_mind_and_its_figures_are_told() -> None:
+    found = figures().to_dict()
+    assert found["thin"] == []
+    assert found["why"][0].startswith("3,000 images to learn from, 300 a class")
+    assert (
+        "peaks at at1.00, 100% of the forward cost; the best one before the last quarter is behind by 30.0"
+        in found["why"][1]
+    )
+    assert "0.900 on the network's own weights, 0.500 on random ones: 40.0 points" in found["why"][2]
+    assert "80% of the errors avoided" in found["why"][2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"size": Size(120, None, 2, 60)}, "are few"),
+        ({"size": Size(3_000, None, 10, 5)}, "5 of the rarest class, are few"),
+        ({"size": BETWEEN}, "52% of the way from small to large"),
+        ({"accuracy_95": (0.7, 0.85)}, "no better than 0.700 to 0.850"),
+        ({"chance": 0.06}, "nothing may have been learnt"),
+        ({"curve": {1.0: 0.9}}, "only at1.00 was tried"),
+        ({"curve": {0.2: 0.5, 0.5: 0.9}}, "no layer beyond 75%"),
+        ({"curve": {0.8: 0.5, 1.0: 0.9}}, "no layer before 75%"),
+        ({"curve": FLAT}, "unsure"),
+        ({"curve": {0.2: 0.5, 0.8: 0.9}}, "the deepest layer tried lies at 80%"),
+        ({"peak": None}, "no depth of the winner's taps"),
+        ({"gap": None}, "random weights are cached"),
+        ({"gap": None, "gap_lacks": "file"}, "is a file"),
+        ({"gap": None, "gap_lacks": "few"}, "too few images of a class"),
+        ({"gap": None, "gap_lacks": "features"}, "a file of features"),
+        ({"gap": None, "gap_lacks": "random"}, "has random weights"),
+        ({"gap": LITTLE}, "contradict"),
+        ({"gap": SOME}, "bring the network less"),
+        ({"curve": FLAT, "gap": SOME}, "lies between"),
+        ({"curve": FLAT, "gap": MUCH}, "alone"),
+        ({"others": [peak_of(EARLY)]}, "says otherwise"),
+    ],
+)
+def test_thin_evidence_is_said_to_be_thin(changed: dict[str, Any], said: str) -> None:
+    found = figures(**changed).to_dict()
+    assert any(said in line for line in found["thin"]), found["thin"]
+
+
+@pytest.mark.parametrize("changed", [{"chance": 0.06}, {"gap": None, "gap_lacks": "random"}])
+@pytest.mark.parametrize("curve", [LATE, EARLY])
+def test_at_chance_and_from_random_weights_there_is_no_case(changed: dict[str, Any], curve: dict[float, float]) -> None:
+    assert figures(curve=curve, **changed).to_dict()["case"] is None
+
+
+def layer(name: str, cost: int, shape: tuple[int, ...] = (14, 14, 32), **more: Any) -> Layer:
+    return Layer(
+        name, "ReLU", shape, cost, cost, more.get("cut", True), more.get("finished", True), more.get("parameters", cost)
+    )
+
+
+LAYERS = [
+    layer("stem", 10, (112, 112, 16)),
+    layer("early", 30),
+    layer("half", 50),
+    layer("crossed", 74, cut=False),
+    layer("unfinished", 75, finished=False),
+    layer("low", 72),
+    layer("relu", 99, parameters=100),
+    layer("same", 100, parameters=98),
+    layer("late", 100, (7, 7, 64)),
+    layer("pooled", 110, (64,)),
+]
+
+
+def situation(trials: dict[Trial, Score] | None = None, case: str = "B1", **more: Any) -> Situation:
+    judged = {
+        "B1": figures(), "B2": figures(curve=EARLY), "B3": figures(LARGE), "B4": figures(LARGE, EARLY),
+        "": figures(gap=LITTLE),
+    }[case]  # fmt: skip
+    scores = trials or {Trial((source(),), "logreg", {"C": 0.1}): score(0.9, 0)}
+    values: dict[str, Any] = {
+        "figures": judged, "run": Path("runs/photos-1"), "data": "photos", "typed": "", "cache": (), "images": 400,
+        "views": {"count": 0, "policy": "", "average": False}, "seed": 0, "from_images": True, "ranked": ranked(scores),
+        "scores": scores, "layers": {"net-1": LAYERS}, "specs": {"net-1": SPEC}, "runner_up": compare(scores, IMAGES),
+    }  # fmt: skip
+    return Situation(**(values | more))
+
+
+def commands(found: Situation) -> list[str]:
+    told = steps(found)
+    assert len(told) <= MOST
+    assert all(step.why for step in told)
+    for step in told:
+        parse(step.command)
+    return [step.command for step in told]
+
+
+def parse(command: str) -> dict[str, Any]:
+    """The values of a command's options, as the command line reads them."""
+    program, *words = shlex.split(command)
+    assert program == "humeris"
+    found: Any = get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    with found.make_context(words[0], words[1:]) as context:
+        return dict(context.params)
+
+
+@pytest.mark.parametrize(
+    ("case", "first"),
+    [
+        ("B1", "humeris finetune runs/photos-1 --from low"),
+        ("B3", "humeris finetune runs/photos-1 --from input"),
+        ("B4", "humeris finetune runs/photos-1 --from input --weights random"),
+    ],
+)
+def test_every_case_begins_with_its_strategy(case: str, first: str) -> None:
+    assert commands(situation(case=case))[0] == first
+
+
+def test_small_and_different_looks_around_the_early_peak() -> None:
+    judged = replace(figures(curve=EARLY), peak=replace(peak_of(EARLY), layer="half"))
+    taps = [source("early"), source("half"), source("late")]
+    trials = {
+        Trial((tap,), "logreg", {"C": 0.1}): score(value, n)
+        for n, (tap, value) in enumerate(zip(taps, (0.7, 0.9, 0.6), strict=True))
+    }
+    found = commands(situation(trials, figures=judged))
+    assert (
+        found[0] == "humeris sweep photos --extract -b mobilenet_v2,alpha=0.35 -l low -l relu -l same -l half --head logreg"
+    )
+    assert found[1] == "humeris finetune runs/photos-1 --from early"
+
+
+def test_a_cut_is_finished_nothing_bypasses_it_and_something_is_left_to_train() -> None:
+    found = situation()
+    (trial,) = found.ranked
+    assert [found.cut(trial, share) for share in (0.1, 0.4, 0.75, 0.99)] == [
+        (LAYERS[0], 0.1), (LAYERS[1], 0.3), (LAYERS[5], 0.72), (LAYERS[5], 0.72)
+    ]  # fmt: skip
+    beside = Trial((source(), source("half")), "svm", {})
+    place = found.cut(beside, 0.99)
+    assert place is not None
+    assert place[0].name == "early"
+    assert found.cut(Trial((source("stem"),), "svm", {}), 0.5) is None
+
+
+def test_maps_are_announced_and_never_larger_than_a_disk() -> None:
+    (first, *_) = steps(situation())
+    size = 2 * 400 * 14 * 14 * 32
+    assert f"400 maps first, {size / 1e6:.1f} MB" in first.why
+    assert "the last 28% of the cost" in first.why
+    assert "--from low" in commands(situation(images=1_000_000))[0]
+    assert not [each for each in commands(situation(images=2_000_000)) if "finetune" in each]
+
+
+def test_neighbours_cannot_be_trained_further_so_that_the_best_other_head_starts() -> None:
+    knn, other = Trial((source(),), "knn", {"n_neighbors": 3}), Trial((source("half"),), "svm", {"C": 1.0})
+    voting = Trial((source(),), "triplet", {"classifier": "knn"})
+    trials = {knn: score(0.9, 0), voting: score(0.88, 1), other: score(0.8, 2)}
+    assert commands(situation(trials))[0] == f"humeris finetune runs/photos-1 --from early --trial {other.id}"
+    assert "from the best svm" in steps(situation(trials))[0].why
+    assert not [each for each in commands(situation({knn: score(0.9, 0)})) if "finetune" in each]
+
+
+def test_a_head_over_two_networks_has_another_trial_to_start_from() -> None:
+    both, other = Trial((source(), source("x", "net-2")), "svm", {"C": 1.0}), Trial((source(),), "ridge", {"alpha": 1.0})
+    found = situation({both: score(0.9, 0), other: score(0.8, 1)}, specs={"net-1": SPEC, "net-2": FILE})
+    assert commands(found)[0] == f"humeris finetune runs/photos-1 --from low --trial {other.id}"
+
+
+@pytest.mark.parametrize(
+    ("head", "option", "values", "won", "wider", "kind"),
+    [
+        ("logreg", "C", (0.01, 0.1, 1), 0.01, "0.0001/0.001/0.01", "strongest"),
+        ("svm", "C", (0.01, 0.1, 1), 1, "1/10/100", "weakest"),
+        ("ridge", "alpha", (1, 10), 10, "10/100/1000", "strongest"),
+        ("ridge", "alpha", (1, 10), 1, "0.01/0.1/1", "weakest"),
+        ("logreg", "C", (0.01, 0.1, 1), 0.1, None, ""),
+        ("logreg", "C", (0.1,), 0.1, None, ""),
+        ("logreg", "C", (1e-12, 1), 1e-12, None, ""),
+        ("knn", "n_neighbors", (1, 3), 3, None, ""),
+    ],
+)
+def test_the_edge_of_a_grid_is_looked_beyond(
+    head: str, option: str, values: tuple[float, ...], won: float, wider: str | None, kind: str
+) -> None:
+    trials = {
+        Trial((source(),), head, {option: value}): score(0.8, n, log_loss=abs(math.log(value / won)))
+        for n, value in enumerate(values)
+    }
+    found = [step for step in steps(situation(trials)) if f"{head},{option}=" in step.command]
+    assert len(found) == (wider is not None)
+    for step in found:
+        assert parse(step.command)["head"] == [f"{head},{option}={wider}"]
+        assert kind in step.why
+
+
+def test_other_heads_are_named_where_one_was_tried_and_none_where_nothing_can_be_gained() -> None:
+    assert (
+        "humeris sweep photos -l mobilenet_v2,alpha=0.35/late:avg --head logreg --head svm --head ridge --head lda"
+        in commands(situation())
+    )
+    perfect = {Trial((source(),), "logreg", {"C": value}): score(1.0, 0, log_loss=value) for value in (0.1, 1)}
+    twice = {Trial((replace(source(), backbone="mobilenet_v2 (0a1b2c3d)"),), "logreg", {"C": 0.1}): score(0.9, 0)}
+    for trials in (perfect, twice):
+        assert not [each for each in commands(situation(trials)) if "--head logreg" in each and "--views" not in each]
+
+
+def test_a_cheaper_runner_up_that_is_not_told_apart_is_offered_as_a_model() -> None:
+    two = {
+        Trial((source(),), "svm", {"C": 1.0}): score(0.9, 0),
+        Trial((source("half"),), "svm", {"C": 1.0}): score(0.895, 1),
+    }
+    other = ranked(two)[1]
+    told = steps(situation(two))
+    assert [step.command for step in told if "export" in step.command] == [
+        f"humeris export runs/photos-1 --trial {other.id} -o cheaper.keras"
+    ]
+    assert any("at 50% of its cost" in step.why for step in told)
+    worse = {**two, other: score(0.5, 1)}
+    dear = {trial: score(0.9 if trial == other else 0.895, n) for n, trial in enumerate(two)}
+    for trials in (worse, dear):
+        assert not [each for each in commands(situation(trials)) if "export" in each]
+
+
+def test_a_head_that_knows_its_images_by_heart_gets_views() -> None:
+    def of(fits: float, held: float) -> list[str]:
+        curves = {"accuracy": [0.5, fits, 1.0], "val_accuracy": [0.5, held, 0.1]}
+        trial = Trial((source(),), "mlp", {"hidden": "8"})
+        return commands(situation({trial: score(held, 0, epochs=2, curves=curves)}))
+
+    words = "-b mobilenet_v2,alpha=0.35 -l late:avg --head mlp --views 4 --augment flip,crop,color"
+    views = f"humeris sweep photos --extract {words}"
+    assert of(1.0, 0.8)[1] == views
+    assert views not in of(1.0, 0.95)[:2]
+    assert views not in of(0.9, 0.7)[:2]
+
+
+def test_without_a_case_evidence_comes_first() -> None:
+    lacking = figures(curve={1.0: 0.9}, gap=None)
+    found = commands(situation(figures=lacking))
+    assert found[0] == "humeris sweep photos --extract -b mobilenet_v2,alpha=0.35"
+    assert found[1] == "humeris extract photos -b mobilenet_v2,alpha=0.35,weights=random -l late:avg"
+    chance = commands(situation(figures=figures(chance=0.5)))
+    assert chance[0] == "humeris run photos -b resnet50"
+    own = replace(SPEC, weights="random, seed 3")
+    random = commands(situation(figures=figures(gap=None, gap_lacks="random"), specs={"net-1": own}))
+    assert random[0] == "humeris run photos -b mobilenet_v2,alpha=0.35"
+
+
+def test_a_network_that_is_a_file_is_never_asked_for_random_weights() -> None:
+    Path("mine.keras").write_bytes(b"")
+    spec = replace(FILE, file="mine.keras")
+    judged = figures(LARGE, EARLY, None, gap_lacks="file")
+    found = commands(situation(figures=judged, specs={"net-1": spec}))
+    assert found[0] == "humeris finetune runs/photos-1 --from input"
+    assert not [each for each in found if "random" in each]
+    Path("mine.keras").unlink()  # then its features still are there
+    assert not [each for each in commands(situation(figures=judged, specs={"net-1": spec})) if "-b mine" in each]
+
+
+def test_a_file_of_features_has_nothing_to_fine_tune_or_extract() -> None:
+    for case in ("B1", "B2", "B3", "B4", ""):
+        found = commands(situation(case=case, from_images=False, layers={}))
+        assert not [each for each in found if shlex.split(each)[1] != "sweep" or "--extract" in each]
+
+
+def test_what_was_typed_is_kept_and_quoted() -> None:
+    found = situation(
+        run=Path("my runs/$(x)"), data="my photos;", typed="humeris run 'my photos;' --limit 20 --select=val -b x",
+        cache=("--cache", "a b"), seed=7, views={"count": 2, "policy": "flip", "average": True},
+        figures=figures(curve={1.0: 0.9}, gap=None),
+    )  # fmt: skip
+    spread, random, *_ = commands(found)
+    assert shlex.split(spread)[2] == "my photos;"
+    read = parse(spread)
+    assert (str(read["data"]), read["limit"], read["select"], read["seed"]) == ("my photos;", 20, "val", 7)
+    assert (str(read["cache"]), read["views"], read["augment"], read["average_views"]) == ("a b", 2, "flip", True)
+    asked = parse(random)
+    assert (asked["limit"], asked["views"], str(asked["cache"])) == (20, 0, "a b")
+    assert str(parse(commands(replace(found, figures=figures()))[0])["run"]) == "my runs/$(x)"
+    assert commands(replace(found, typed="humeris sweep it's"))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (224, 224)])
+def test_a_backbone_is_named_as_briefly_as_it_can_be(size: tuple[int, int]) -> None:
+    found = request(replace(SPEC, image_size=size, precision="bfloat16")).title
+    own = ",image_size=64x64" if size == (64, 64) else ""
+    assert found == f"mobilenet_v2,alpha=0.35{own},precision=bfloat16"
+    assert request(replace(SPEC, preprocessing="torch")).title == "mobilenet_v2,alpha=0.35,preprocessing=torch"
+
+
+class Rows:
+    """Rows of features, by the number that is a key."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
+        assert view == 0
+        found = self.rows[[int(key) for key in keys]]
+        return np.asarray(found if columns is None else found[:, columns])
+
+
+def drawn(count: int = 300, classes: int = 3) -> tuple[Learnt, Rows, Rows]:
+    draw = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    own = np.eye(8)[labels] * 2.5 + draw.normal(size=(count, 8))
+    other = np.eye(8)[labels] * 1.0 + draw.normal(size=(count, 8))
+    keys = np.array([f"{row}".encode() for row in range(count)])
+    return Learnt(keys, labels, np.arange(count), classes), Rows(own.astype(np.float32)), Rows(other.astype(np.float32))
+
+
+def test_the_gap_is_what_scikit_learn_gets_in_the_same_folds() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    learnt, own, other = drawn()
+    found = random_baseline.gap([own], [other], learnt, "logreg", [{"C": 0.1}], 1)
+    assert found is not None
+    folds = PredefinedSplit(parts(learnt.labels, learnt.groups, 5, 0))
+    right = []
+    for rows in (own, other):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=1000))
+        right.append(cross_val_predict(model, rows.rows, learnt.labels, cv=folds) == learnt.labels)
+    assert (found.own, found.random) == pytest.approx([each.mean() for each in right])
+    expected = of_paired_difference(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()), 300)
+    assert found.difference_95 == pytest.approx(expected)
+    assert found.avoided == pytest.approx((found.own - found.random) / (1 - found.random))
+    turned = random_baseline.gap([other], [own], learnt, "logreg", [{"C": 0.1}], 1)
+    assert turned is not None
+    assert turned.difference_95 == pytest.approx((-expected[1], -expected[0]))
+    assert turned.avoided < 0
+
+
+def test_a_gap_is_measured_on_a_sample_with_whole_groups_or_not_at_all() -> None:
+    learnt, own, other = drawn(12_000)
+    groups = np.arange(12_000) // 6
+    found = random_baseline.gap([own], [other], replace(learnt, groups=groups), "centroid", [{"metric": "cosine"}], 1)
+    assert found is not None
+    assert found.images == pytest.approx(5000, abs=6)
+    alone, rows, others = drawn(9)
+    few = replace(alone, labels=np.array([0] * 8 + [1]), classes=2)
+    assert random_baseline.gap([rows], [others], few, "centroid", [{"metric": "cosine"}], 1) is None
+
+
+def test_with_many_classes_the_gap_is_of_a_head_that_one_decomposition_solves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_baseline, "_SLOW", 100)
+    learnt, own, other = drawn()
+    found = random_baseline.gap([own], [other], learnt, "logreg", [{"C": 0.1}], 1)
+    assert found is not None
+    assert found.head == "ridge"
+    assert found.own > found.random
+
+
+def test_a_sweep_without_layers_or_depths_still_ends_with_advice(
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    images = some_photos(store, {"train": 40, "test": 10})
+    fill(store, images, {"one": 0.0, "two": 0.0})
+    run = sweep(images, store, ["centroid"], out=tmp_path / "run", jobs=1)
+    found = run.description["advice"]
+    assert (found["case"], found["size"], found["peaks"], found["random"]) == (None, "small", [], None)
+    assert any("no depth" in line for line in found["thin"])
+    assert any("nothing may have been learnt" in line for line in found["thin"])
+    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["advice"] == found
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_random_weights_are_compared_with_where_they_are_cached_of_every_image(
+    store: Store, tmp_path: Path, lacking: int
+) -> None:
+    images = some_photos(store, {"train": 20, "test": 10})
+    fill(store, images, {"layer": 3})
+    (own,) = store.extractions()
+    rows = np.random.default_rng(0).normal(size=(len(images.used), 6)).astype(np.float32)
+    learnt = [number for number, image in enumerate(images.used) if image.item.split == "train"][lacking:]
+    twin = replace(own.spec, weights="random, seed 0", weights_sha256="1" * 64)
+    store.extraction(twin).add("layer", "avg", images.keys[learnt], rows[learnt])
+    wanted = ["made_up/layer"]
+    found = sweep(images, store, ["logreg"], patterns=wanted, out=tmp_path / "run", jobs=1).description["advice"]
+    assert (found["random"] is None) == bool(lacking)
+    assert any("random weights are cached" in line for line in found["thin"]) == bool(lacking)
+    if not lacking:
+        assert found["random"]["own"] > 0.8 > found["random"]["random"]
+        assert found["random"]["images"] == 40
+
+
+@pytest.mark.parametrize(("count", "strength", "learnt"), [(40, 0.0, False), (40, 1.5, True), (4, 1.5, False)])
+def test_the_best_of_many_has_to_beat_chance_by_more_than_one_of_them(
+    store: Store, tmp_path: Path, count: int, strength: float, learnt: bool
+) -> None:
+    from scipy.stats import binomtest
+
+    images = some_photos(store, {"train": count, "test": 10})
+    fill(store, images, {f"layer{number}": strength for number in range(6)})
+    run = sweep(images, store, ["centroid"], out=tmp_path / "run", jobs=1)
+    right = round(2 * count * run.trials()[ranked(run.trials())[0]].accuracy)
+    by_chance = 6 * binomtest(right, 2 * count, 0.5, alternative="greater").pvalue > 0.05
+    assert any("nothing may have been learnt" in line for line in run.description["advice"]["thin"]) == by_chance
+    assert by_chance != learnt
+
+
+def test_a_run_of_an_older_version_loads_reports_and_gets_its_advice_when_asked_again(
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    from humeris.classify.report.page import report
+    from humeris.commands.render import classify
+
+    images = some_photos(store, {"train": 12, "test": 6})
+    fill(store, images, {"layer": 2})
+    run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    told = run.description["advice"]
+    older = {name: value for name, value in run.description.items() if name != "advice"}
+    (run.path / "run.json").write_text(json.dumps(older))
+    loaded = Run.load(run.path)
+    assert loaded.summary()["advice"] is None
+    assert "advice" not in classify.run(loaded.summary() | {"data": loaded.description["data"]})
+    page = report([run.path], cache=store.path).path
+    assert "What next?" not in page.read_text()
+    assert sweep(images, store, ["logreg"], out=run.path, jobs=1).summary()["advice"] == told
+    assert Run.load(run.path).description["advice"] == told
+    page = report([run.path], cache=store.path).path
+    assert "What next?" in page.read_text()
+
+
+def test_a_real_run_tells_what_it_lacks_and_every_command_it_gives_runs(
+    humeris: Callable[..., Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    words = shlex.split("run photos -b nano -l block1_out -l block5_out --head knn,n_neighbors=3 -o done")
+    said = humeris(*words)
+    assert "\nadvice: small data" in said.out
+    first = json.loads(Path("done/run.json").read_bytes())["advice"]
+    for step in first["next"]:
+        assert f"  try: {step['command']}\n" in said.out
+    for line in first["thin"]:
+        assert f"  mind: {line}\n" in said.out
+    assert first["random"] is None
+    (extract,) = [each["command"] for each in first["next"] if "weights=random" in each["command"]]
+    page = Path("done/report.html").read_text()
+    assert "nano,weights=random" in page
+    for step in first["next"]:
+        parse(step["command"])
+        if "resnet50" not in step["command"]:  # whose weights are not here
+            dry = ["--dry-run"] * ("finetune" in step["command"])
+            assert humeris(*shlex.split(step["command"])[1:], *dry).code == 0
+    assert "-b nano,weights=random -l block" in extract
+    words[0] = "sweep"  # the same run, without another export
+    again = humeris(*words, "--json").json["advice"]
+    assert again["random"] is not None
+    assert not [step for step in again["next"] if "weights=random" in step["command"]]
+    written = Path("done/run.json").stat().st_mtime_ns
+    assert humeris(*words, "--json").json["advice"] == again
+    assert Path("done/run.json").stat().st_mtime_ns == written
+
+
+def test_a_sweep_of_a_file_of_features_advises_nothing_that_needs_images(
+    humeris: Callable[..., Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert humeris("extract", "photos", "-b", "nano", "-l", "block3_out", "-l", "block5_out").code == 0
+    assert humeris("cache", "export", "photos", "-b", "nano", "-o", "rows.h5").code == 0
+    words = ("sweep", "rows.h5", "--head", "centroid,metric=cosine", "-o", "done")
+    found = humeris(*words, "--json").json["advice"]
+    assert f"\nadvice: {sentence(found)}\n" in humeris(*words).out
+    assert any("a file of features" in line for line in found["thin"])
+    for step in found["next"]:
+        assert shlex.split(step["command"])[1:3] == ["sweep", "rows.h5"]
+        assert humeris(*shlex.split(step["command"])[1:]).code == 0
+
+
+def test_advice_takes_no_network(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import sys
+
+    images = some_photos(store, {"train": 12, "test": 6})
+    fill(store, images, {"layer": 2})
+    loaded: Sequence[str] = [name for name in sys.modules if name.split(".")[0] in {"keras", "tensorflow"}]
+    for name in loaded:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    assert run.description["advice"]
+    assert not advice.renewable(run, images, split(images, None), store)

@@ -1,0 +1,144 @@
+"""Cached taps by name: as short as tells them apart, and one where one is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from humeris.cache.errors import LayerError
+from humeris.cache.spec import Spec
+from humeris.cache.store import Store
+from humeris.classify.data import select_features
+from humeris.classify.data.cached_taps import Candidate, candidates, one_of, titles
+from humeris.extract.backbones.taps import Tap
+from humeris.extract.engine.non_finite import NotFinite
+from humeris.extract.images.load import load_images
+
+SPEC = Spec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
+OTHERS = {
+    "alone": replace(SPEC, backbone="other", weights_sha256="2" * 64),
+    "small": SPEC,
+    "large": replace(SPEC, image_size=(16, 16)),
+    "large, other weights": replace(SPEC, image_size=(16, 16), weights_sha256="1" * 64),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A cache of four extractions with a tap each, of ten images."""
+    for number in range(10):
+        path = tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n%d" % number)
+    store = Store(tmp_path / "cache", write=True)
+    keys = load_images(tmp_path / "photos", store, jobs=1).keys
+    for spec in OTHERS.values():
+        store.extraction(spec).add("layer", "avg", keys, np.ones((10, 3), np.float32))
+    return store
+
+
+def of(cached: list[Candidate], spec: Spec) -> Candidate:
+    (found,) = [each for each in cached if each.extraction.spec.digest == spec.digest]
+    return found
+
+
+def test_an_extraction_is_called_by_as_little_as_tells_it_from_the_others(store: Store) -> None:
+    cached = candidates(store, ())
+    names = titles([each.extraction for each in cached])
+    assert [names[of(cached, spec).extraction.path.name] for spec in OTHERS.values()] == [
+        "other",
+        "made_up,image_size=8x8",
+        *(f"made_up,image_size=16x16 ({OTHERS[name].digest[:8]})" for name in ("large", "large, other weights")),
+    ]
+
+
+def test_a_name_is_of_all_that_it_fits(store: Store) -> None:
+    cached = candidates(store, ())
+    fits = {text: [name for name, spec in OTHERS.items() if of(cached, spec).named(text)] for text in (
+        "layer", "l*:avg", "layer:max", "made_up/layer", "made_up,image_size=16x16/layer:avg", "other/layer", "other/la*"
+    )}  # fmt: skip
+    assert fits == {
+        "layer": list(OTHERS),
+        "l*:avg": list(OTHERS),
+        "layer:max": [],
+        "made_up/layer": ["small", "large", "large, other weights"],
+        "made_up,image_size=16x16/layer:avg": ["large", "large, other weights"],
+        "other/layer": ["alone"],
+        "other/la*": ["alone"],
+    }
+
+
+def test_a_side_that_names_several_taps_is_refused_with_their_names(store: Store) -> None:
+    cached = candidates(store, ())
+    assert one_of(cached, "made_up,image_size=8x8/layer", ["a", "b"]) is of(cached, SPEC)
+    with pytest.raises(LayerError) as caught:
+        one_of(cached, "made_up,image_size=16x16/layer", ["made_up,image_size=16x16/layer", "other/layer"])
+    assert "expected one cached tap, found 2: made_up,image_size=16x16 (" in str(caught.value)
+    with pytest.raises(LayerError, match=r"found none; closest: other/layer:avg"):
+        one_of(cached, "other/lair", ["other/lair", "layer"])
+
+
+def test_only_the_taps_given_are_candidates(store: Store) -> None:
+    only = {(SPEC.digest, Tap("layer", "avg")), (OTHERS["large"].digest, Tap("layer", "max"))}
+    assert [each.extraction.spec.digest for each in candidates(store, (), only)] == [SPEC.digest]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "pools", "found"),
+    [
+        (["mid:max", "top"], ["avg"], ["mid:max", "top:avg"]),
+        (["mid:max"], ["avg"], ["mid:max"]),
+        (["net/mid:max", "net/mid"], ["avg"], ["mid:avg", "mid:max"]),
+        (["mid"], ["avg", "max"], ["mid:avg", "mid:max"]),
+        (["mid:max"], ["cls"], ["mid:max"]),
+        (["mid:max+top"], ["avg"], ["mid:max + top:avg"]),
+        (["mid:max+mid"], ["avg"], ["mid:max + mid:avg"]),
+        ([], ["avg"], ["mid:avg", "top:avg"]),
+    ],
+)
+def test_pools_are_for_the_layers_that_name_none(
+    tmp_path: Path, patterns: list[str], pools: list[str], found: list[str]
+) -> None:
+    store, keys = Store(tmp_path / "cache", write=True), np.array([bytes([65 + row]) * 32 for row in range(10)], "S32")
+    for layer, pool in (("mid", "max"), ("mid", "avg"), ("top", "avg"), ("top", "grid2")):
+        store.extraction(replace(SPEC, backbone="net")).add(layer, pool, keys, np.ones((10, 3), np.float32))
+    inputs = select_features.find(store, keys, select_features.Wanted(patterns=patterns, pools=pools)).inputs
+    assert sorted(" + ".join(str(tap).removeprefix("net/") for tap in taps) for taps in inputs) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "pools", "said"),
+    [
+        (
+            ["mid", "top"],
+            ["max"],
+            r"layer 'top' with pool max: expected a cached tap, found none; closest: .*top:avg.* -l top --pool max first",
+        ),
+        (["mid:cls"], ["avg"], r"layer 'mid:cls': expected a cached tap"),
+        (["mid:max", "top"], ["cls"], r"pool 'cls': expected a cached pool \(avg, max\), found none"),
+        (["mid+top"], ["max"], r"layer 'top' of mid\+top with pool max: expected one cached tap, found none"),
+    ],
+)
+def test_a_layer_that_is_not_cached_with_the_pool_is_named_with_it(
+    tmp_path: Path, patterns: list[str], pools: list[str], said: str
+) -> None:
+    store, keys = Store(tmp_path / "cache", write=True), np.array([bytes([65 + row]) * 32 for row in range(10)], "S32")
+    for layer, pool in (("mid", "max"), ("mid", "avg"), ("top", "avg")):
+        store.extraction(SPEC).add(layer, pool, keys, np.ones((10, 3), np.float32))
+    with pytest.raises(LayerError, match=said):
+        select_features.find(store, keys, select_features.Wanted(patterns=patterns, pools=pools))
+
+
+def test_images_that_a_tap_has_no_finite_row_of_are_refused(store: Store, tmp_path: Path) -> None:
+    images = load_images(tmp_path / "photos", store, jobs=1)
+    bad = images.used[3]
+    NotFinite(store.memo, SPEC).add(Tap("layer", "avg"), [bad.digest])
+    found = select_features.find(store, images.keys, select_features.Wanted(patterns=["made_up,image_size=8x8/layer"]))
+    left = found.finite(images)
+    assert [image.name for image in left.used] == [image.name for image in images.used if image.name != bad.name]
+    assert [(each.name, each.reason, each.detail) for each in left.refused] == [
+        (bad.name, "not_finite", "NaN or infinite activations")
+    ]

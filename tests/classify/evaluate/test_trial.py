@@ -1,0 +1,79 @@
+"""Trials: values with a stable name, and the order they are ranked in."""
+
+from __future__ import annotations
+
+import json
+
+from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+
+SOURCE = Source("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
+TRIAL = Trial((SOURCE,), "logreg", {"C": 0.1})
+
+
+def test_a_trial_survives_json() -> None:
+    again = Trial.from_dict(json.loads(json.dumps(TRIAL.to_dict())))
+    assert again == TRIAL
+    assert hash(again) == hash(TRIAL)
+    assert again.id == TRIAL.id
+
+
+def test_an_id_is_the_same_in_every_process() -> None:
+    assert TRIAL.id == "1b29e58f"
+
+
+def test_what_a_backbone_is_called_beside_others_changes_neither_trial_nor_id() -> None:
+    called = Trial((Source("nano,image_size=64x64", SOURCE.extraction, SOURCE.layer, SOURCE.pool),), "logreg", {"C": 0.1})
+    assert called.id == TRIAL.id
+    assert {TRIAL: 1}[called] == 1
+
+
+def test_the_order_in_which_a_setting_is_written_does_not_matter() -> None:
+    one, other = Trial((SOURCE,), "mlp", {"hidden": 8, "epochs": 2}), Trial((SOURCE,), "mlp", {"epochs": 2, "hidden": 8})
+    assert one.id == other.id
+    assert {one: 1}[other] == 1
+
+
+def test_everything_that_decides_a_trial_is_in_its_id() -> None:
+    elsewhere = [
+        Source("nano", "nano-64-0123456789abcdef", "block2_out", "avg"),
+        Source("nano", "nano-64-0123456789abcdef", "block3_out", "max"),
+        Source("nano", "nano-64-fedcba9876543210", "block3_out", "avg"),
+    ]
+    trials = [
+        TRIAL,
+        Trial((SOURCE,), "logreg", {"C": 1.0}),
+        Trial((SOURCE,), "mlp", {"C": 0.1}),
+        Trial((SOURCE, SOURCE), "logreg", {"C": 0.1}),
+        *(Trial((source,), "logreg", {"C": 0.1}) for source in elsewhere),
+    ]
+    assert len({trial.id for trial in trials}) == len(trials)
+
+
+def test_a_score_survives_json() -> None:
+    score = Score(0.875, 0.3, (0.75, 1.0), 1.5, {"epochs": 3, "curves": {"loss": [1.0, 0.5]}})
+    assert Score.from_dict(json.loads(json.dumps(score.to_dict()))) == score
+
+
+def test_settings_of_a_head_are_ranked_by_log_loss_and_heads_by_the_accuracy_of_their_best_setting() -> None:
+    strong, right, weak = (Trial((SOURCE,), "logreg", {"C": value}) for value in (0.001, 0.1, 10.0))
+    other = Trial((SOURCE,), "mlp", {"hidden": 8})
+    third = Trial((Source("nano", "nano-64-0123456789abcdef", "block1_out", "avg"),), "logreg", {"C": 0.1})
+    scores = {
+        strong: Score(0.95, 0.6, (0.95,)),
+        right: Score(0.94, 0.2, (0.94,)),
+        weak: Score(0.93, 0.4, (0.93,)),
+        other: Score(0.90, 0.1, (0.90,)),
+        third: Score(0.94, 0.3, (0.94,)),
+    }
+    assert ranked(scores) == [right, weak, strong, third, other]
+    assert ranked(dict(reversed(scores.items()))) == ranked(scores)
+
+
+def test_equal_scores_are_ranked_by_id() -> None:
+    trials = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.1, 1.0, 10.0)]
+    scores = dict.fromkeys(trials, Score(0.9, 0.4, (0.9,)))
+    assert ranked(scores) == sorted(trials, key=lambda trial: trial.id)
+
+
+def test_a_trial_reads_as_head_setting_and_source() -> None:
+    assert str(TRIAL) == "logreg(C=0.1) on nano/block3_out:avg"

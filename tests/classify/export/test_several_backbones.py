@@ -1,0 +1,97 @@
+"""A head on the taps of several networks: one model, one input, each network's part in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from humeris.cache.errors import ModelError
+from humeris.cache.store import Store
+from humeris.classify import pipeline
+from humeris.classify.export.predict import Predictor
+from humeris.classify.heads import registry
+from humeris.classify.runs.run import Run
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.images.load import load_images
+from humeris.extract.pixels.decode import decode
+
+NANO, RANDOM = Request.parse("nano"), Request.parse("nano", weights="random")
+
+
+@pytest.fixture(scope="module")
+def outcome(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
+    """`humeris run` on the same layers of two networks whose layers have the same names, side by side."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("both")
+    shutil.copytree(finished.cache, folder / "cache")
+    with Store(folder / "cache", write=True) as store:
+        return pipeline.run(
+            load_images(finished.photos, store, jobs=1), [NANO, RANDOM],
+            ["nano,weights=random/block4_out:avg+nano/block5_out:max+nano/block4_out:avg"],
+            [registry.parse("logreg,C=0.1")], store, out=folder / "run", jobs=1,
+        )  # fmt: skip
+
+
+def photographs(finished: Any, run: Run) -> np.ndarray:
+    records = [record for record in run.images() if record.split == "test"]
+    return np.stack([decode((finished.photos / record.name).read_bytes(), (64, 64)) for record in records])
+
+
+def test_the_model_answers_as_the_cache_and_was_checked_so(finished: Any, outcome: pipeline.Outcome) -> None:
+    done = outcome.exported
+    assert [source.backbone for source in done.trial.sources] == ["nano,weights=random", "nano", "nano"]
+    assert (done.parity.images, done.parity.top1_agree) == (18, 18)
+    found = Predictor(done.path).predict_proba(photographs(finished, outcome.run))
+    assert np.ptp(found, axis=0).max() > 0.1
+    assert np.abs(found - outcome.run.probabilities()).max() < 1e-4
+
+
+def test_the_model_is_flat_with_one_input_and_every_networks_own_weights(outcome: pipeline.Outcome) -> None:
+    import keras
+
+    model = keras.saving.load_model(outcome.exported.path)
+    assert [tensor.name for tensor in model.inputs] == ["image"]
+    assert not {"Functional", "Sequential"} & {type(layer).__name__ for layer in model.layers}
+    names = [layer.name for layer in model.layers]
+    assert len(names) == len(set(names))
+    twins = [layer for layer in model.layers if layer.name.endswith("stem_conv")]
+    assert len(twins) == 2
+    assert not np.allclose(twins[0].get_weights()[0], twins[1].get_weights()[0])
+
+
+def test_the_card_names_both_networks(outcome: pipeline.Outcome) -> None:
+    text = outcome.exported.card.read_text()
+    assert "nano (humeris.nano()), weights" in text
+    assert "nano,weights=random (humeris.nano()), weights" in text
+    assert "- nano,weights=random: random numbers" in text
+
+
+def test_networks_of_two_image_sizes_are_refused_before_anything_is_computed(finished: Any, tmp_path: Path) -> None:
+    requests = [NANO, Request.parse("nano", weights="random", image_size=32)]
+    with Store(tmp_path / "cache", write=True) as store:
+        images = load_images(finished.photos, store, jobs=1)
+        for asked in ({"concatenate": True}, {}):
+            heads = [registry.parse("logreg,C=1" if asked else "head2toe")]
+            with pytest.raises(ModelError, match=r"with backbones of several image sizes: expected one, .* --image-size"):
+                pipeline.run(images, requests, ["block5_out"], heads, store, jobs=1, **asked)  # type: ignore[arg-type]
+        assert list(store.extractions()) == []
+
+
+def test_a_run_on_two_image_sizes_names_them_at_the_export(finished: Any, tmp_path: Path) -> None:
+    from humeris.classify.export.export import export
+    from humeris.classify.sweep.sweep import sweep
+    from humeris.extract.engine.extract import extract_features
+
+    with Store(tmp_path / "cache", write=True) as store:
+        images = load_images(finished.photos, store, jobs=1)
+        for size in (64, 32):
+            extract_features(images, f"nano,image_size={size}", ["block5_out"], store, jobs=1)
+        run = sweep(images, store, ["logreg,C=1"], concatenate=True, out=tmp_path / "run", jobs=1)
+        both = next(trial for trial in run.trials() if len(trial.sources) == 2)
+        with pytest.raises(ModelError, match=r"expected networks of one image size, .* found (32|64) x (32|64) \(nano\)"):
+            export(run, store, tmp_path / "model.keras", trial=both.id)
+    assert not list(tmp_path.glob("*model*"))

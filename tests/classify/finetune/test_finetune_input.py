@@ -1,0 +1,323 @@
+"""What cannot be fine-tuned, as a user types it: one line that says what to do, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from tuning import TAPS, Swept, files, swept, tune
+
+from humeris.cache.store import Store
+from humeris.classify.finetune import finetune as finetuning
+from humeris.classify.finetune.finetune_config import Recipe
+from humeris.classify.runs.run import Run
+from humeris.classify.sweep.sweep import sweep
+from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.engine import estimate, extract
+from humeris.extract.engine.extract import extract_all
+from humeris.extract.images.load import load_images
+
+Humeris = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    return swept(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetuning, "export", lambda *_, **__: None)
+    monkeypatch.setattr(finetuning, "report", lambda *_, **__: None)
+
+
+Finetune = Callable[..., Any]
+
+
+@pytest.fixture
+def finetune(made: Swept, tmp_path: Path, humeris: Humeris) -> Finetune:
+    """`humeris finetune` of a run, the small one unless another is given, into a new folder."""
+
+    def call(*words: object, run: Path | None = None, cache: Path | None = None) -> Any:
+        given = words if "--from" in words else ("--from", "block4_out", *words)
+        out = () if "-o" in words else ("-o", tmp_path / "new")
+        return humeris("finetune", run or made.path, *given, *out, "--cache", cache or made.cache, "-j", 1)
+
+    return call
+
+
+def refused(result: Any, *words: str) -> None:
+    assert result.code == 2, (result.out, result.err)
+    assert result.out == ""
+    assert len(result.err.splitlines()) == 1, result.err
+    assert result.err.startswith("humeris: ")
+    for word in words:
+        assert word in result.err
+
+
+@pytest.fixture(autouse=True)
+def _nothing_lost(made: Swept, tmp_path: Path) -> Any:
+    """Whatever is asked, the run that it is asked of is unchanged."""
+    before = files(made.path)
+    yield
+    assert files(made.path) == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("block5_out", "expected a layer below the run's tap block5_out:avg, found one that is not; the nearest are "),
+        ("block_9", "layer 'block_9': expected one of the network's "),
+        ("block4_res1_conv", "found one that skip connections pass by; the nearest valid cuts are block4_down_relu and "),
+        ("block4_out:avg", "expected a layer, whose whole output is cached, found the pool avg; leave it out"),
+        ("block*_out", "expected one layer, found 5; name one of block4_out and block5_down_relu"),
+        ("", "expected one of the network's "),
+    ],
+)
+def test_a_layer_that_will_not_do(finetune: Finetune, tmp_path: Path, layer: str, words: str) -> None:
+    refused(finetune("--from", layer), words)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--epochs", "0", "--epochs 0: expected at least 1"),
+        ("--head-epochs", "-1", "--head-epochs -1: expected at least 0"),
+        ("--patience", "-1", "--patience -1: expected at least 0"),
+        ("--batch-size", "0", "--batch-size"),
+        ("--optimizer", "lion", "--optimizer 'lion': expected one of sgd, adam, adamw, radam, ranger"),
+        ("--schedule", "step", "--schedule 'step': expected one of constant, cosine, one_cycle"),
+        ("--precision", "int8", "int8"),
+        ("--learning-rate", "0", "--learning-rate 0.0: expected a number above 0"),
+        ("--learning-rate", "nan", "--learning-rate nan: expected a number above 0"),
+        ("--head-learning-rate", "inf", "--head-learning-rate inf: expected a number above 0"),
+        ("--weight-decay", "-1", "--weight-decay -1.0: expected a number of at least 0"),
+        ("--weight-decay", "nan", "--weight-decay nan: expected a number of at least 0"),
+        ("--label-smoothing", "1", "--label-smoothing 1.0: expected a share from 0 to below 1"),
+        ("--mixup", "-0.1", "--mixup -0.1: expected"),
+        ("--cutmix", "nan", "--cutmix nan: expected"),
+        ("--weights", "imagenet", "--weights imagenet: expected random, or nothing"),
+        ("--weights", "random", "--weights random: expected --from input"),
+        ("--views", "2", "--augment: give both --views and --augment, or neither"),
+        ("--augment", "flip", "--augment: give both --views and --augment, or neither"),
+        ("--compress", "zip", "zip"),
+        ("--trial", "0000", "expected the id of one trial, found 0 that begin with '0000'; leaderboard.csv lists them"),
+        ("--backbone", "nano,seed=x", "nano"),
+        (
+            "--backbone",
+            "mobilenet_v2",
+            "-b mobilenet_v2: expected to be told where nano is now, found another network",
+        ),
+    ],
+)
+def test_an_option_out_of_range(finetune: Finetune, tmp_path: Path, option: str, value: str, words: str) -> None:
+    refused(finetune(option, value), words)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--views", "2", "--views: expected --from LAYER, whose maps are cached"),
+        (
+            "--augment",
+            "sepia",
+            "augmentation 'sepia': expected one of flip, vflip, crop, rotate, zoom, translate",
+        ),
+        ("--augment", "flip=2", "flip"),
+        ("--mixup", "5", "--mixup: expected alpha from 0 (none) to 1, found 5"),
+        ("--cutmix", "1.5", "--cutmix: expected alpha from 0 (none) to 1, found 1.5"),
+    ],
+)
+def test_an_option_that_does_not_go_with_images(
+    finetune: Finetune, tmp_path: Path, option: str, value: str, words: str
+) -> None:
+    refused(finetune("--from", "input", option, value), words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_is_none_or_not_finished(made: Swept, finetune: Finetune, tmp_path: Path) -> None:
+    refused(finetune(run=tmp_path), "expected a run folder with a run.json, found none; `humeris sweep` makes one")
+    shutil.copytree(made.path, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "complete": False}))
+    refused(finetune(run=tmp_path / "run"), f"this run was interrupted; finish it with: humeris sweep {made.photos}")
+
+
+def test_another_folder_is_never_written_into(made: Swept, finetune: Finetune, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    words = "expected a new folder or a run, found other files; give another folder with -o"
+    refused(finetune("-o", tmp_path / "mine", "-q"), words)
+    assert files(tmp_path / "mine") == {"notes.txt": b"mine"}
+    refused(finetune("-o", made.path, "-q"), "found another one there; give another folder with -o")
+
+
+def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead_can(
+    made: Swept, finetune: Finetune, tmp_path: Path
+) -> None:
+    with Store(made.cache, write=True) as store:
+        images = load_images(made.photos, store, jobs=1)
+        run = sweep(images, store, ["knn,n_neighbors=3", "logreg,C=1"], patterns=TAPS, out=tmp_path / "near", jobs=1)
+        alone = sweep(images, store, ["knn,n_neighbors=3"], patterns=TAPS, out=tmp_path / "alone", jobs=1)
+    best = run.trial()[0]
+    assert best.head == "knn"
+    done = finetune("--from", "block3_out", "--dry-run", run=run.path)
+    words = f"expected a head that can be trained further, found knn in trial {best.id}"
+    refused(done, words, "; give another, such as --trial ")
+    named = done.err.split("--trial ")[1].split()[0]
+    assert run.trial(named)[0].head == "logreg"
+    done = finetune("--from", "block3_out", "--dry-run", "--trial", named, run=run.path)
+    assert done.code == 0, done.err
+    assert "block3_out:map" in done.out
+    assert "nothing was computed" in done.out
+    refused(finetune("--from", "block3_out", run=alone.path), "found knn in trial ", "`humeris sweep` with --head logreg")
+
+
+def test_a_head_on_two_networks(made: Swept, finetune: Finetune, tmp_path: Path) -> None:
+    shutil.copytree(made.cache, tmp_path / "cache2")
+    requests = [Request.parse("nano"), Request.parse("nano,weights=random")]
+    with Store(tmp_path / "cache2", write=True) as store:
+        images = load_images(made.photos, store, jobs=1)
+        extract_all(images, requests[1:], ["block5_out"], store, jobs=1)
+        run = sweep(
+            images, store, ["ridge"], requests=requests, patterns=["block5_out"], concatenate=True, out=tmp_path / "two",
+            jobs=1,
+        )  # fmt: skip
+    both = next(trial.id for trial in run.trials() if len(trial.sources) == 2)
+    done = finetune("--trial", both, run=run.path, cache=tmp_path / "cache2")
+    refused(done, f"expected a head on one network, found trial {both} on 2; give another trial of leaderboard.csv")
+    for trial in run.trials():
+        if len(trial.sources) == 1:
+            done = finetune("--trial", trial.id, "--dry-run", run=run.path, cache=tmp_path / "cache2")
+            assert done.code == 0, done.err
+
+
+def test_a_run_of_a_file_of_features(finetune: Finetune, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["features"], file["labels"] = rows, ["a", "b"] * 30
+    with Store(tmp_path / "other", write=True) as store:
+        images = load_images(tmp_path / "rows.h5", store, jobs=1, features=True)
+        run = sweep(images, store, ["ridge"], out=tmp_path / "rows", jobs=1)
+    refused(finetune(run=run.path), "found a file that does not say: there is nothing to fine-tune; sweep over images")
+
+
+@pytest.mark.parametrize("change", ["gone", "another label", "another content", "all gone"])
+def test_images_that_are_not_as_they_were(made: Swept, finetune: Finetune, tmp_path: Path, change: str) -> None:
+    shutil.copytree(made.photos, tmp_path / "photos")
+    with Store(made.cache, write=True) as store:
+        images = load_images(tmp_path / "photos", store, jobs=1)
+        run = sweep(images, store, ["ridge"], patterns=TAPS, out=tmp_path / "run", jobs=1)
+    before = files(run.path)
+    image = tmp_path / "photos" / "train" / "blob" / "001.png"
+    if change == "all gone":
+        shutil.rmtree(tmp_path / "photos")
+        refused(finetune("--from", "block3_out", run=run.path), "found nothing; check the path")
+    else:
+        if change == "gone":
+            image.unlink()
+        elif change == "another label":
+            image.rename(tmp_path / "photos" / "train" / "noise" / "renamed.png")
+        else:
+            image.write_bytes(image.read_bytes() + b"\0")
+        said = finetune("--from", "block3_out", run=run.path)
+        refused(said, f"expected the 60 images that {run.path} was made from, found 1 of them gone or with another label")
+    assert files(run.path) == before
+
+
+def test_images_that_came_later_are_left_out(made: Swept, finetune: Finetune, tmp_path: Path, unexported: None) -> None:
+    from tuning import picture
+
+    shutil.copytree(made.photos, tmp_path / "photos")
+    with Store(made.cache, write=True) as store:
+        images = load_images(tmp_path / "photos", store, jobs=1)
+        run = sweep(images, store, ["ridge"], patterns=TAPS, out=tmp_path / "run", jobs=1)
+    picture(tmp_path / "photos" / "train" / "blob" / "later.png", 0, 99)
+    done = finetune("--from", "block4_out", "--trial", ridge_at(run, "block5_out"), "--dry-run", "--json", run=run.path)
+    assert done.code == 0, done.err
+    assert {each["images"] for each in done.json["planned"]} == {60, 42}
+
+
+def ridge_at(run: Run, layer: str) -> str:
+    return next(trial.id for trial in run.trials() if [source.layer for source in trial.sources] == [layer])
+
+
+def test_what_was_pruned_is_said_and_computed_again_the_runs_own_tap_too(
+    made: Swept, finetune: Finetune, tmp_path: Path, humeris: Humeris, unexported: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = made.copy(tmp_path / "mine")
+    expected = tune(mine, tmp_path / "expected").probabilities()
+    assert humeris("cache", "prune", "--max-size", "0", "--cache", mine.cache).code == 0
+    planned = finetune("--dry-run", run=mine.path, cache=mine.cache)
+    assert planned.code == 0, planned.err
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "finetune", interrupted)
+        done = finetune(run=mine.path, cache=mine.cache)
+    assert done.code == 130
+    lost, maps, last = done.err.splitlines()
+    assert lost.startswith("the cache has lost rows of block5_out:avg: 60 rows of 60, 36.6 kB uncompressed, ")
+    assert maps.startswith("caching block4_out:map: 42 rows of 42, 152 kB uncompressed, ")
+    assert last.startswith("humeris: interrupted; what was done is kept. Go on with: ")
+    assert planned.out.splitlines()[-1] == "nothing was computed"
+    assert [line.split(",")[0] for line in planned.out.splitlines()[:-1]] == [lost.split(",")[0], maps.split(",")[0]]
+
+    run = tune(mine, tmp_path / "new")
+    np.testing.assert_allclose(run.probabilities(), expected, atol=1e-5)
+    assert {each["taps"][0]: each["computed"] for each in run.description["finetune"]["cached"]} == {
+        "block5_out:avg": 60,
+        "block4_out:map": 42,
+    }
+
+
+def test_too_little_disk_for_the_maps(
+    made: Swept, finetune: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = made.copy(tmp_path / "mine")
+    shards = files(mine.cache)
+    for module in (extract, estimate):
+        monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
+    done = finetune("--from", "block3_out", "--json", run=mine.path, cache=mine.cache)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert "bytes free for the rows to compute, found 1,000; give fewer or smaller taps" in done.json["error"]
+    assert {name for name in files(mine.cache) if name.endswith(".h5")} == {name for name in shards if name.endswith(".h5")}
+    done = finetune("--from", "block3_out", "--dry-run", run=mine.path, cache=mine.cache)
+    assert done.code == 2
+    assert "it does not fit; --compress gzip may help" in done.out
+    done = finetune("--from", "block3_out", "--dry-run", "--compress", "gzip", run=mine.path, cache=mine.cache)
+    assert done.code == 0
+
+
+def test_a_refill_that_was_interrupted_goes_on(made: Swept, tmp_path: Path, unexported: None) -> None:
+    mine = made.copy(tmp_path / "mine")
+    whole = tune(made, tmp_path / "whole", "block3_out")
+
+    def stage(name: str) -> Callable[[int, int], None]:
+        def progress(done: int, total: int) -> None:
+            if name != "fine-tuning" and done > 40:
+                raise KeyboardInterrupt
+
+        return progress
+
+    recipe = Recipe(epochs=1, head_epochs=0, batch_size=8, learning_rate=1e-3, schedule="constant")
+    with Store(mine.cache, write=True) as store, pytest.raises(KeyboardInterrupt):
+        finetuning.finetune(mine.prepared("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1, stage=stage)
+    with Store(mine.cache, write=True) as store:
+        own, maps = mine.prepared("block3_out", store, recipe).plans(store)
+        assert own.to_compute == 0
+        assert maps.to_compute == 42 - 32
+        done = finetuning.finetune(mine.prepared("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1)
+    assert [each["computed"] for each in done.run.description["finetune"]["cached"]] == [maps.to_compute]
+    np.testing.assert_allclose(done.run.probabilities(), whole.probabilities(), atol=1e-5)

@@ -1,0 +1,289 @@
+"""What taps cost: counted, measured, drawn, and said where it is not known."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from humeris.cache.errors import RunError
+from humeris.cache.store import Store
+from humeris.classify.diagnose import latency
+from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
+from humeris.classify.report.charts import draw
+from humeris.classify.report.run_snapshot import Evidence
+from humeris.classify.report.sections import cost
+from humeris.classify.runs.run import Run
+from humeris.extract.backbones.metadata import Card
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_front_is_what_nothing_beats(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    pairs = [(float(a), float(b)) for a, b in random.integers(0, 6, (12, 2))]
+    kept = cost.front(pairs)
+    for place, (price, good) in enumerate(pairs):
+        beaten = [
+            other
+            for other, (less, more) in enumerate(pairs)
+            if less <= price and more >= good and ((less, more) != (price, good) or other < place)
+        ]
+        assert (place in kept) == (not beaten)
+    assert [pairs[place] for place in kept] == sorted(pairs[place] for place in kept)
+
+
+def test_the_front_of_nothing_is_empty() -> None:
+    assert cost.front([]) == []
+
+
+@pytest.fixture
+def evidence(finished: Any, tmp_path: Path) -> Evidence:
+    """The finished run in a folder of its own, with a cache of its own."""
+    shutil.copytree(finished.path, tmp_path / "run")
+    shutil.copytree(finished.cache, tmp_path / "own")
+    return Evidence.read(tmp_path / "run", tmp_path / "own")
+
+
+def words(section: Section, kind: str = "words") -> str:
+    return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
+
+
+def some(section: Section, kind: type) -> list[Any]:
+    return [part for part in section.parts if isinstance(part, kind)]
+
+
+def nano() -> Any:
+    from humeris.extract.backbones.backbone_spec import Request
+    from humeris.extract.backbones.build import build
+
+    return build(Request.parse("nano"))
+
+
+def test_costs_are_those_of_the_cut_network_and_of_the_stored_rows(evidence: Evidence) -> None:
+    found = {each.sources[0].layer: each for each in cost.costs(evidence, None)}
+    assert list(found) == ["block4_out", "block5_out"]  # the cheapest first
+    graph = nano().graph
+    for layer in graph.layers:
+        if layer.name in found:
+            each = found[layer.name]
+            assert (each.multiply_adds, each.parameters) == (layer.cost, layer.parameters)
+            stored = evidence.features(each.sources)
+            assert stored is not None
+            row = stored[0].read(np.array([evidence.images[0].digest], "S32"))[0]
+            assert each.bytes == row.nbytes
+            assert each.depth == evidence.depth[each.sources[0]]
+    for each in found.values():
+        tried = {trial: score for trial, score in evidence.scores.items() if trial.sources == each.sources}
+        assert each.accuracy == tried[each.trial].accuracy
+        assert each.trial == next(trial for trial in evidence.ranked if trial in tried)
+        assert each.seconds == pytest.approx(sum(score.seconds for score in tried.values()))
+
+
+def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: Evidence) -> None:
+    assert evidence.best is not None
+    both = tuple(sorted(evidence.depth, key=lambda source: source.layer))
+    trial = replace(evidence.best, sources=both)
+    alone = {each.sources[0].layer: each for each in cost.costs(evidence, None)}
+    (found,) = cost.costs(replace(evidence, scores={trial: next(iter(evidence.scores.values()))}), None)
+    assert found.multiply_adds == alone["block5_out"].multiply_adds
+    assert found.parameters == alone["block5_out"].parameters
+    assert found.bytes == (alone["block4_out"].bytes or 0) + (alone["block5_out"].bytes or 0)
+    assert found.depth is None
+
+
+def test_of_one_set_of_taps_there_is_no_front_to_speak_of(evidence: Evidence) -> None:
+    scores = {trial: score for trial, score in evidence.scores.items() if trial.sources[0].layer == "block5_out"}
+    assert "One set of taps stands here alone" in words(cost.section(replace(evidence, scores=scores)))
+    assert "2 of 2 sets of taps" in words(cost.section(evidence)) or "1 of 2 sets" in words(cost.section(evidence))
+
+
+def test_without_a_measurement_multiply_adds_are_drawn_and_the_command_is_told(evidence: Evidence) -> None:
+    section = cost.section(evidence)
+    (chart,) = some(section, Chart)
+    (table,) = some(section, Table)
+    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "million multiply-adds for one image"
+    assert "one image (ms)" not in table.header
+    (line,) = [part.line for part in some(section, Command)]
+    assert shlex.split(line)[:3] == ["humeris", "report", str(evidence.path)]
+    assert shlex.split(line)[-1] == "--latency"
+    assert words(section, "missing") == ""
+    assert "which was not done" not in words(section)
+
+
+def test_the_chart_has_a_mark_for_all_taps_and_the_chosen_ones_stand_out(evidence: Evidence) -> None:
+    (chart,) = some(cost.section(evidence), Chart)
+    values = chart.spec["data"]["values"]
+    assert [value["role"] for value in values].count("chosen") == 1
+    assert evidence.best is not None
+    (chosen,) = [value for value in values if value["role"] == "chosen"]
+    assert chosen["words"].startswith(f"{evidence.best.sources[0]}; ")
+    svg = draw(chart, "m").wide
+    assert all(f'aria-label="{value["words"]}"' in svg for value in values)
+    assert "chosen</text>" in svg
+    assert chart.table is not None
+    assert [row[0] for row in chart.table.rows] == [str(source) for source in sorted(evidence.depth, key=str)]
+
+
+def test_the_command_measures_and_the_page_then_shows_the_time(evidence: Evidence, humeris: Callable[..., Any]) -> None:
+    (line,) = [part.line for part in some(cost.section(evidence), Command)]
+    result = humeris(*shlex.split(line)[1:], "--json")
+    assert result.code == 0
+    measured = latency.read(Run(evidence.path))
+    assert measured is not None
+    assert measured.device == "cpu"
+    assert measured.left_out == ()
+    assert len(measured.found) == 2
+    for each in measured.found.values():
+        assert 0 < each.one < each.batch < 60
+    shallow, deep = (measured.found[latency.key((source,))] for source in sorted(evidence.depth, key=str))
+    parameters = {layer.name: layer.parameters for layer in nano().graph.layers}
+    assert (shallow.parameters, deep.parameters) == (parameters["block4_out"], parameters["block5_out"])
+
+    section = cost.section(evidence)
+    (chart,) = some(section, Chart)
+    (table,) = some(section, Table)
+    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "milliseconds for one image"
+    assert [value["cost"] for value in chart.spec["data"]["values"]] == [1000 * shallow.one, 1000 * deep.one]
+    row = dict(zip(table.header, table.rows[0], strict=True))
+    assert row["one image (ms)"] == 1000 * shallow.one
+    assert row["images per second"] == round(32 / shallow.batch)
+    assert "on cpu with" in words(section)
+    assert some(section, Command) == []
+    assert "milliseconds for one image" in Path(result.json["report"]).read_text()
+
+
+def test_a_backbone_that_is_gone_is_left_out_of_the_measurement(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "_seconds", lambda calls, _: [0.001 * count for _, count in calls])
+    (name,) = evidence.description["specs"]
+    spec = {**evidence.description["specs"][name], "file": "/nowhere/my.keras"}
+    (measured, again) = (
+        latency.measure(Run(evidence.path, {**evidence.description, "specs": specs}))
+        for specs in ({name: spec}, {name: {**spec, "file": "", "weights_sha256": "ab" * 32}})
+    )
+    assert measured.found == again.found == {}
+    assert "/nowhere/my.keras" in measured.left_out[0]
+    assert "found another" in again.left_out[0]
+    assert latency.read(Run(evidence.path)) == again
+    section = cost.section(evidence)
+    (chart,) = some(section, Chart)
+    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"].startswith("million multiply-adds")
+
+
+def test_only_what_was_measured_is_drawn_by_time(evidence: Evidence) -> None:
+    first = cost.costs(evidence, None)[0].sources
+    taps = [list(each) for each in latency.key(first)]
+    about = {"format": 1, "device": "gpu:0", "threads": 3, "batch": 32, "left_out": ["my.keras: gone"]}
+    listed = [{"taps": taps, "one": 0.002, "batch": 0.02, "parameters": 7}]
+    (evidence.path / "latency.json").write_text(json.dumps({**about, "taps": listed}))
+    section = cost.section(evidence)
+    (chart,) = some(section, Chart)
+    assert [value["cost"] for value in chart.spec["data"]["values"]] == [2.0]
+    assert "Not measured, of 1 more: my.keras: gone" in words(section)
+    assert "on gpu:0 with 3 processor threads" in words(section)
+    assert [row[7] for row in some(section, Table)[0].rows] == [2.0, None]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1, "batch": 32, "taps": [{"taps": 3}]}', b"[" * 100_000, b"\xff\x00"],
+)
+def test_a_torn_measurement_is_as_none(evidence: Evidence, content: bytes) -> None:
+    (evidence.path / "latency.json").write_bytes(content)
+    assert latency.read(Run(evidence.path)) is None
+    assert "milliseconds" not in str(some(cost.section(evidence), Chart)[0].spec)
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"batch": 8}])
+def test_a_measurement_of_another_kind_is_as_none(evidence: Evidence, change: dict[str, int]) -> None:
+    about = {"format": 1, "device": "cpu", "threads": 1, "batch": 32, "left_out": [], "taps": []}
+    (evidence.path / "latency.json").write_text(json.dumps(about))
+    assert latency.read(Run(evidence.path)) == latency.Measured("cpu", 1, {})
+    (evidence.path / "latency.json").write_text(json.dumps(about | change))
+    assert latency.read(Run(evidence.path)) is None
+
+
+def test_what_an_older_humeris_wrote_has_no_parameters_and_is_read_all_the_same(evidence: Evidence, tmp_path: Path) -> None:
+    (path,) = (tmp_path / "own").glob("features/*/layers.json")
+    layers = [
+        {name: value for name, value in each.items() if name != "parameters"} for each in json.loads(path.read_bytes())
+    ]
+    path.chmod(0o644)
+    path.write_text(json.dumps(layers))
+    evidence = replace(evidence, store=Store(tmp_path / "own"))
+    found = cost.costs(evidence, None)
+    assert all(each.parameters is None and each.multiply_adds and each.bytes for each in found)
+    section = cost.section(evidence)
+    assert "and counts the parameters, which was not done" in words(section)
+    assert some(section, Command)[0].line.endswith("--latency")
+    timed = {latency.key(each.sources): latency.Latency(latency.key(each.sources), 0.1, 1.0, 5) for each in found}
+    assert [each.parameters for each in cost.costs(evidence, latency.Measured("cpu", 1, timed))] == [5, 5]
+    card = Card.of(nano())
+    older = card.to_dict() | {"layers": layers}
+    assert [layer.parameters for layer in Card.from_dict(older).layers] == [None] * len(card.layers)
+    assert [layer.cost for layer in Card.from_dict(older).layers] == [layer.cost for layer in card.layers]
+
+
+@pytest.mark.parametrize("store", [None, "empty"])
+def test_without_the_cache_the_page_says_which_command_brings_it_back(
+    evidence: Evidence, store: str | None, tmp_path: Path
+) -> None:
+    section = cost.section(replace(evidence, store=None if store is None else Store(tmp_path / store)))
+    assert some(section, Chart) == []
+    assert "the cache that says so is gone" in words(section, "missing")
+    assert some(section, Command)[0].line.startswith("humeris extract ")
+    (table,) = some(section, Table)
+    assert [row[3] for row in table.rows] == [evidence.depth[each] for each in sorted(evidence.depth, key=str)]
+
+
+@pytest.mark.parametrize("architecture", ["keras.applications.VGG16()", ""])
+def test_a_file_of_features_does_not_say_what_its_network_costs(evidence: Evidence, architecture: str) -> None:
+    specs = {name: {**spec, "architecture": architecture} for name, spec in evidence.description["specs"].items()}
+    described = {**evidence.description, "data": {**evidence.data, "kind": "features"}, "specs": specs}
+    section = cost.section(replace(evidence, description=described, store=None))
+    assert "A file of features does not say" in words(section)
+    assert [part.line.endswith("--latency") for part in some(section, Command)] == ([True] if architecture else [])
+
+
+def test_of_a_run_without_trials_there_is_nothing_to_say(evidence: Evidence) -> None:
+    section = cost.section(replace(evidence, scores={}))
+    assert "No trial" in words(section, "missing")
+    assert len(section.parts) == 1
+
+
+@pytest.mark.parametrize("description", [{}, {"specs": None}, {"specs": {"x": 3}}])
+def test_a_description_that_is_not_whole_does_no_harm(evidence: Evidence, description: dict[str, Any]) -> None:
+    section = cost.section(replace(evidence, description=description))
+    assert some(section, Table)
+
+
+def test_there_is_nothing_to_measure_where_there_is_no_run(tmp_path: Path, humeris: Callable[..., Any]) -> None:
+    with pytest.raises(RunError, match=r"expected a run folder with a run\.json"):
+        latency.measure_all([tmp_path / "none"])
+    result = humeris("report", tmp_path / "none", "--latency")
+    assert result.code == 2
+    assert "expected a run folder" in result.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_report_with_all_its_sections_imports_neither_keras_nor_tensorflow(evidence: Evidence, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from humeris.classify.report import page; "
+        f"done = page.report([Path({str(evidence.path)!r})], Path({str(tmp_path / 'page.html')!r}), "
+        f"Path({str(tmp_path / 'own')!r})); "
+        "print(done.missing, {'keras', 'tensorflow'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "() set()\n"
+    page = (tmp_path / "page.html").read_text()
+    for name in ("gallery", "suspects", "features", "random", "cost"):
+        assert f'id="{name}"' in page
+    assert "cannot be shown" not in page

@@ -1,0 +1,199 @@
+"""The map of the features: what lies near what, who is drawn and how, and where it cannot be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from humeris.classify.report.blocks import Chart, Command, Section, Text
+from humeris.classify.report.charts import draw
+from humeris.classify.report.run_snapshot import Answer, Evidence
+from humeris.classify.report.sections import feature_map
+from humeris.classify.runs.run import Record
+
+
+def clusters(count: int, classes: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    middles = 5 * random.normal(size=(classes, width))
+    return (middles[labels] + random.normal(size=(count, width))).astype(np.float32), labels
+
+
+def together(places: np.ndarray, labels: np.ndarray) -> float:
+    """The share of points whose nearest other point is of their class."""
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    return float((labels[apart.argmin(axis=1)] == labels).mean())
+
+
+@pytest.mark.parametrize("width", [6, 80])
+def test_images_that_are_alike_lie_together(width: int) -> None:
+    values, labels = clusters(120, 4, width)
+    places = feature_map.projected(values)
+    assert together(places, labels) > 0.95
+    assert places.shape == (120, 2)
+    assert places.min(axis=0).tolist() == [0, 0]
+    assert places.max(axis=0).tolist() == [1, 1]
+    assert (feature_map.projected(values) == places).all()
+
+
+def test_length_plays_no_part() -> None:
+    values, labels = clusters(90, 3, 20)
+    values *= np.random.default_rng(1).uniform(0.01, 100, (90, 1)).astype(np.float32)
+    assert together(feature_map.projected(values), labels) > 0.95
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.ones((20, 5), np.float32), np.zeros((20, 5), np.float32), np.arange(1, 21, dtype=np.float32)[:, None]],
+)
+def test_rows_that_do_not_differ_lie_in_the_middle(values: np.ndarray) -> None:
+    assert (feature_map.projected(values) == 0.5).all()
+
+
+def test_rows_along_one_direction_still_have_a_place() -> None:
+    turn = np.linspace(0, 1, 30)
+    values = np.stack([np.ones(30), turn], axis=1).astype(np.float32)
+    values[:, 1] = np.where(turn > 0.5, 1, -1)  # two directions: one component
+    places = feature_map.projected(values)
+    assert np.isfinite(places).all()
+    assert together(places, (turn > 0.5).astype(int)) > 0.9
+
+
+@pytest.fixture
+def evidence(finished: Any) -> Evidence:
+    return Evidence.read(finished.path, finished.cache)
+
+
+def chart_of(section: Section) -> Chart:
+    (chart,) = [part for part in section.parts if isinstance(part, Chart)]
+    return chart
+
+
+def points(section: Section) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = chart_of(section).spec["data"]["values"]
+    return found
+
+
+def words(section: Section, kind: str = "words") -> str:
+    return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
+
+
+def test_every_image_of_a_small_run_is_a_point_with_a_picture(evidence: Evidence) -> None:
+    first = evidence.answers[0]
+    other = next(name for name in evidence.classes if name != first.label)
+    answers = tuple(replace(each, predicted=other if each == first else each.label) for each in evidence.answers)
+    section = feature_map.section(replace(evidence, answers=answers))
+    found = {each["image"]: each for each in points(section)}
+    assert set(found) == {each.name for each in evidence.images}
+    assert Counter(each["kind"] for each in found.values()) == {
+        "learnt from": 24,
+        "test image, answered rightly": 17,
+        "test image, answered wrongly": 1,
+    }
+    assert found[first.name]["kind"] == "test image, answered wrongly"
+    assert all(found[each.name]["class"] == each.label for each in evidence.images)
+    assert set(chart_of(section).thumbnails or {}) == set(found)
+    places = np.array([[each["x"], each["y"]] for each in found.values()])
+    assert together(places, np.array([each["class"] for each in found.values()])) > 0.8  # each point is its own image's
+    assert "All 42 images" in words(section)
+    assert "mean nothing" in words(section)
+    assert words(section, "missing") == ""
+
+
+def test_the_chart_is_drawn_with_a_mark_for_each_image(evidence: Evidence) -> None:
+    chart = chart_of(feature_map.section(evidence))
+    svg = draw(chart, "m").wide
+    for each in evidence.images:
+        assert f'aria-label="{each.name}; {each.label}, ' in svg
+
+
+def test_the_table_counts_neighbours_as_scikit_learn_finds_them(evidence: Evidence) -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    from humeris.cache.shard import as_keys
+    from humeris.classify.data import select_features
+
+    assert evidence.best is not None
+    assert evidence.store is not None
+    keys = as_keys([each.digest for each in evidence.images])
+    values = select_features.load(evidence.store, evidence.best.sources, keys).array().astype(np.float64)
+    near = NearestNeighbors(n_neighbors=10, metric="cosine").fit(values).kneighbors(return_distance=False)
+    labels = np.array([each.label for each in evidence.images])
+    same = (labels[near] == labels[:, None]).mean(axis=1)
+    table = chart_of(feature_map.section(evidence)).table
+    assert table is not None
+    for name, count, share in table.rows:
+        assert count == 14
+        assert share == pytest.approx(same[labels == name].mean())
+
+
+def test_of_many_images_some_are_drawn_by_class(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_map, "POINTS", 20)
+    section = feature_map.section(evidence)
+    assert "20 of the 42 images, drawn by class" in words(section)
+    tested = {each.name for each in evidence.record("test")}
+    shown = points(section)
+    assert sum(each["image"] in tested for each in shown) == 8
+    assert max(Counter(each["class"] for each in shown).values()) <= 8
+    assert shown == points(feature_map.section(evidence))
+
+
+def test_room_that_the_others_leave_goes_to_test_images() -> None:
+    records = [Record(str(n), "a", "train" if n < 30 else "test", b"") for n in range(400)]
+    rows = feature_map._chosen(records, {"a": 0}, 300)
+    assert len(rows) == 300
+    assert (rows < 30).sum() == 30
+    assert feature_map._chosen(records, {"a": 0}, 1000).tolist() == list(range(400))
+
+
+@pytest.mark.parametrize(("count", "grey"), [(7, False), (14, False), (15, True), (196, True)])
+def test_colours_tell_classes_apart_as_far_as_they_can(evidence: Evidence, count: int, grey: bool) -> None:
+    classes = tuple(f"class {number:03}" for number in range(count))
+    records = [Record(f"{n}.png", classes[n % count], "train", b"") for n in range(400)]
+    answers = tuple(Answer(f"{n}.png", classes[-1], classes[1], 0.9) for n in range(5))
+    described = {"splits": {"classes": list(classes)}}
+    shown = feature_map._coloured(replace(evidence, description=described, answers=answers), records)
+    spec = feature_map._spec(np.zeros((400, 2)), records, shown, ["learnt from"] * 400)
+    domain = spec["encoding"]["fill"]["scale"]["domain"]
+    looks = list(zip(spec["encoding"]["stroke"]["scale"]["range"], spec["encoding"]["fill"]["scale"]["range"], strict=True))
+    assert len(looks) == len(domain) == len(set(looks))
+    assert ("other classes" in domain) == grey
+    assert {classes[1], classes[-1]} <= set(shown)
+    assert len(shown) == (7 if grey else count)
+    assert {each["class"] for each in spec["data"]["values"]} == set(domain)
+
+
+def test_hostile_names_are_drawn(evidence: Evidence) -> None:
+    names = {each.name: f"<script>{number}&\"'; ‮ =cmd().png" for number, each in enumerate(evidence.images)}
+    images = tuple(replace(each, name=names[each.name]) for each in evidence.images)
+    section = feature_map.section(replace(evidence, images=images))
+    svg = draw(chart_of(section), "m").wide
+    assert "<script>" not in svg
+    assert "&lt;script>41&amp;" in svg or "&lt;script&gt;41&amp;" in svg
+    assert "42 of 42 pictures cannot be shown" in words(section, "missing")
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ({"store": None}, "not in the cache"),
+        ({"scores": {}}, "no winner"),
+        ({"images": ()}, "not known"),
+        ({"description": {}}, "not known"),
+    ],
+)
+def test_where_there_can_be_no_map_the_page_says_why(evidence: Evidence, lost: dict[str, Any], expected: str) -> None:
+    section = feature_map.section(replace(evidence, **lost))
+    assert not any(isinstance(part, Chart) for part in section.parts)
+    assert expected in words(section, "missing")
+    if "store" in lost:
+        assert any(isinstance(part, Command) and "humeris extract" in part.line for part in section.parts)
+
+
+def test_few_images_make_no_map(evidence: Evidence) -> None:
+    assert "8 images are too few" in words(feature_map.section(replace(evidence, images=evidence.images[:8])), "missing")

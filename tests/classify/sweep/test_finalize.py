@@ -1,0 +1,62 @@
+"""What a sweep ends with: notes on what makes its figures less sure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from humeris.classify.data.splits import Splits
+from humeris.classify.evaluate.trial import Score, Source, Trial
+from humeris.classify.sweep.finalize import alike, scored_groups
+from humeris.classify.sweep.finalize import notes as notes_of
+
+ROWS, NONE = np.arange(300), np.arange(0)
+
+
+def splits(groups: np.ndarray | None = None, val: np.ndarray = NONE) -> Splits:
+    """300 images, the last 150 to be scored on."""
+    train, labels = np.setdiff1d(ROWS[:150], val), np.arange(300) % 2
+    select = "val" if len(val) else "cv"
+    return Splits(("a", "b"), labels, groups, train, val, ROWS[150:], select, "", Path())
+
+
+WINNER = Trial((Source("nano", "nano-1", "block5_out", "avg"),), "svm", {"C": 1e9})
+
+
+@pytest.mark.parametrize(("detail", "count"), [({"converged": False}, 1), ({"converged": True}, 0), ({}, 0)])
+def test_a_winner_whose_solver_was_stopped_short_has_a_note(detail: dict[str, bool], count: int) -> None:
+    notes = notes_of(splits(), WINNER, Score(0.9, 0.3, (0.9,), detail=detail))
+    assert len(notes) == count
+    assert all("svm" in note and "converged" in note for note in notes)
+
+
+@pytest.mark.parametrize("val", [NONE, ROWS[100:150]])
+def test_few_groups_have_a_note_wherever_they_are_and_many_have_none(val: np.ndarray) -> None:
+    score = Score(0.9, 0.3, (0.9,))
+    few, many, alone = ROWS // 10 * 10, ROWS // 2, ROWS
+    assert len(notes_of(splits(few, val), WINNER, score)) == 2
+    assert notes_of(splits(many, val), WINNER, score) == []
+    assert notes_of(splits(alone, val), WINNER, score) == []
+    learnt = notes_of(splits(np.where(ROWS < 150, few, alone), val), WINNER, score)
+    tested = notes_of(splits(np.where(ROWS < 150, alone, few), val), WINNER, score)
+    assert [("chosen by" in note, "test images" in note) for note in (*learnt, *tested)] == [(True, False), (False, True)]
+
+
+def test_groups_are_counted_among_the_images_scored_and_only_where_images_share_one() -> None:
+    names = np.array([f"g{row // 10}" for row in ROWS])
+    assert scored_groups(splits()) is None
+    assert scored_groups(splits(np.array([f"g{row}" for row in ROWS]))) is None
+    found = scored_groups(splits(names))
+    assert found is not None
+    assert (found[:, None] == found).tolist() == (names[:150, None] == names[:150]).tolist()
+    on_val = scored_groups(splits(names, val=ROWS[105:125]))
+    assert on_val is not None
+    assert (np.nonzero(on_val >= 0)[0] == ROWS[105:125]).all()
+    assert len(set(on_val[105:125].tolist())) == 3
+    mixed = np.where(ROWS < 150, ROWS, 0)  # only the test images share a group
+    assert scored_groups(splits(mixed)) is None
+    tested = alike(splits(mixed), ROWS[150:])
+    assert tested is not None
+    assert set(tested.tolist()) == {0}
