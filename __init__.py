@@ -13,10 +13,10 @@ Names are loaded when first used, so that importing the package costs nothing.
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULES = {
+    "BackboneSpec": "extract.backbones.backbone_spec",
     "HumerisError": "cache.errors",
     "Predictor": "classify.export.predict",
-    "Request": "extract.backbones.backbone_spec",
     "Run": "classify.runs.run",
     "Store": "cache.store",
     "export": "classify.export.export",
@@ -26,16 +26,16 @@ _HOME = {
     "run": "classify.pipeline",
     "sweep": "classify.sweep.sweep",
 }
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = ["__version__", *sorted(_MODULES)]
 
 
 def __getattr__(name: str) -> object:
     """The public name, from the module that defines it (PEP 562)."""
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

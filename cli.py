@@ -14,10 +14,10 @@ import typer
 
 from . import __version__
 from .commands import cache, classify, extract, finetune, model, report
-from .commands.usage import Commands
+from .commands.usage import CommandGroup
 
 app = typer.Typer(
-    cls=Commands,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

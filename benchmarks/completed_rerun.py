@@ -62,40 +62,42 @@ def extract(data: Path, cache: Path) -> tuple[float, dict[str, Any], dict[str, A
     """Seconds, the command's JSON, and what its process says of itself."""
     command = ["extract", data, "-b", f"nano,image_size={4 * SIDE}", "-l", "block5_out", "--batch-size", 512]
     arguments = [str(word) for word in [sys.executable, "-c", COMMAND, *command, "--cache", cache, "--json"]]
-    began = time.perf_counter()
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - began
-    return seconds, json.loads(done.stdout), json.loads(done.stderr.splitlines()[-1])
+    start_time = time.perf_counter()
+    process = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - start_time
+    return seconds, json.loads(process.stdout), json.loads(process.stderr.splitlines()[-1])
 
 
 def stat_all(listing: Path) -> float:
     """Seconds that `os.stat` of every path takes in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", STAT, str(listing)], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    process = subprocess.run([sys.executable, "-c", STAT, str(listing)], capture_output=True, text=True, check=True)
+    return float(process.stdout)
 
 
-def measure(form: str, data: Path, cache: Path, listing: Path, turns: int) -> dict[str, Any]:
+def measure(data_form: str, data: Path, cache: Path, listing: Path, n_turns: int) -> dict[str, Any]:
     """The medians of the re-runs of one form of DATA and of their peer."""
     extract(data, cache)
     extract(data, cache)  # files written within a tick of the clock before they were read are read a second time
     reruns, stats, processes = [], [], []
-    for _ in range(turns):
+    for _ in range(n_turns):
         stats.append(stat_all(listing))
-        seconds, found, process = extract(data, cache)
-        done = found["extracted"][0]
-        if done["computed"] or done["forward_passes"] or process["heavy"]:
-            raise SystemExit(f"{form}: expected nothing computed and nothing heavy imported, found {done}, {process}")
+        seconds, output, process = extract(data, cache)
+        extraction = output["extracted"][0]
+        if extraction["computed"] or extraction["forward_passes"] or process["heavy"]:
+            raise SystemExit(
+                f"{data_form}: expected nothing computed and nothing heavy imported, found {extraction}, {process}"
+            )
         reruns.append(seconds)
         processes.append(process)
     rerun, stat = median(reruns), median(stats)
     return {
-        "data": form,
-        "images": done["images"],
+        "data": data_form,
+        "images": extraction["images"],
         "rerun_seconds": round(rerun, 3),
         "stat_seconds": round(stat, 3),
         "ratio": round(rerun / stat, 2),
-        "rerun_processor_seconds": round(median(each["processor"] for each in processes), 3),
-        "peak_megabytes": round(median(each["kilobytes"] for each in processes) / 1024),
+        "rerun_processor_seconds": round(median(usage["processor"] for usage in processes), 3),
+        "peak_megabytes": round(median(usage["kilobytes"] for usage in processes) / 1024),
         "all_rerun_seconds": [round(value, 3) for value in reruns],
     }
 
@@ -115,8 +117,11 @@ def main() -> None:
         rows = (f"images/{path.parent.name}/{path.name},{path.parent.name}\n" for path in paths)
         (root / "list.csv").write_text("path,label\n" + "".join(rows))
         data = {"folders": root / "images", "csv": root / "list.csv"}
-        found = [measure(form, data[form], root / "cache", root / "listing", options.turns) for form in options.data]
-    print(json.dumps(found, indent=2))
+        results = [
+            measure(data_form, data[data_form], root / "cache", root / "listing", options.turns)
+            for data_form in options.data
+        ]
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

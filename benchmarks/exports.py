@@ -30,17 +30,17 @@ from humeris.cache.errors import HumerisError
 from humeris.classify.export import parity
 from humeris.classify.export.formats.format import Format
 from humeris.classify.export.formats.registry import FORMATS
-from humeris.classify.export.stack_model import stack
+from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.head import Head
-from humeris.classify.heads.layers import Dense, Scale
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.classify.heads.layers import Dense, Standardize
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.pixels import decode
 
 SIZE, CLASSES = 96, 5
-COMPARED, CALIBRATED = 128, 128  # images
+N_COMPARED, N_CALIBRATION = 128, 128  # images
 FAMILIES = [
     "nano",
     "MobileNet",
@@ -62,7 +62,8 @@ FAMILIES = [
 HEADING = f"""# Exports
 
 Written by `python benchmarks/exports.py`. Each network, with random weights (nano with its own) and images of {SIZE} pixels
-a side, has a head with random weights on its standardised last features. The answers of each file on {COMPARED} photographs,
+a side, has a head with random weights on its standardised last features. The answers of each file on {N_COMPARED} \
+photographs,
 in a fresh process that has its runtime alone, are compared with those of Keras: the largest difference of a probability, and
 on how many images the most probable class is the same. Latency is the median of one image in a batch of its own, on all
 cores (%s).
@@ -76,79 +77,87 @@ is one that `humeris export` would not leave, as its answers are too far from th
 """
 
 
-def photographs(folder: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def load_photographs(folder: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, height, width, 3) uint8 to compare answers on, and others to learn ranges from."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if len(files) < COMPARED + CALIBRATED:
-        raise SystemExit(f"{folder}: expected at least {COMPARED + CALIBRATED} images, found {len(files)}")
-    chosen = [files[row] for row in np.linspace(0, len(files) - 1, COMPARED + CALIBRATED).astype(int)]
-    shown = np.stack([decode.decode(path.read_bytes(), size) for path in chosen])
-    return shown[::2], shown[1::2]
+    if len(files) < N_COMPARED + N_CALIBRATION:
+        raise SystemExit(f"{folder}: expected at least {N_COMPARED + N_CALIBRATION} images, found {len(files)}")
+    selected = [files[row] for row in np.linspace(0, len(files) - 1, N_COMPARED + N_CALIBRATION).astype(int)]
+    images = np.stack([decode.decode(path.read_bytes(), size) for path in selected])
+    return images[::2], images[1::2]
 
 
-def built(family: str, folder: Path) -> tuple[Any, np.ndarray, np.ndarray]:
+def build_model(family: str, folder: Path) -> tuple[Any, np.ndarray, np.ndarray]:
     """The Keras model, and the images to compare answers on and to learn from."""
     keras = load_keras()
-    backbone = build(Request.parse(f"{family},image_size={SIZE}", weights="drawings" if family == "nano" else "random"))
-    compared, learnt = photographs(folder, (SIZE, SIZE))
+    backbone = build(BackboneSpec.parse(f"{family},image_size={SIZE}", weights="drawings" if family == "nano" else "random"))
+    test_images, calibration_images = load_photographs(folder, (SIZE, SIZE))
     layer = backbone.graph.layers[-1].name
     pooled = keras.layers.GlobalAveragePooling2D()(backbone.graph.outputs[layer])
-    rows = keras.Model(backbone.graph.image, pooled).predict(learnt, batch_size=16, verbose=0)
+    rows = keras.Model(backbone.graph.image, pooled).predict(calibration_images, batch_size=16, verbose=0)
     deviation = np.maximum(rows.std(axis=0), 1e-3 * rows.std(axis=0).max())
     width = rows.shape[1]
     weights = np.random.default_rng(0).normal(size=(width, CLASSES)) * 2 / width**0.5
     last = Dense(weights.astype(np.float32), np.zeros(CLASSES, np.float32), "softmax")
-    head = Head(layers=(Scale(rows.mean(axis=0), 1 / deviation), last), classes=tuple("abcde"))
-    return stack(backbone, [Tap(layer, "avg")], head), compared, learnt
+    head = Head(layers=(Standardize(rows.mean(axis=0), 1 / deviation), last), class_names=tuple("abcde"))
+    return stack_model(backbone, [Tap(layer, "avg")], head), test_images, calibration_images
 
 
-def family(name: str, folder: Path, formats: Sequence[Format]) -> list[dict[str, Any]]:
+def measure_family(name: str, folder: Path, formats: Sequence[Format]) -> list[dict[str, Any]]:
     """The lines of the table for one network."""
-    model, compared, learnt = built(name, folder)
-    expected = model.predict(compared, batch_size=16, verbose=0)
+    model, test_images, calibration_images = build_model(name, folder)
+    expected = model.predict(test_images, batch_size=16, verbose=0)
     lines = []
-    with tempfile.TemporaryDirectory() as place:
-        for form in formats:
-            for precision in form.precisions:
-                path = Path(place, f"model-{precision}{form.suffix}")
-                lines.append({"family": name, "format": form.name, "precision": precision})
+    with tempfile.TemporaryDirectory() as out_folder:
+        for file_format in formats:
+            for precision in file_format.precisions:
+                path = Path(out_folder, f"model-{precision}{file_format.suffix}")
+                lines.append({"family": name, "format": file_format.name, "precision": precision})
                 try:
-                    lines[-1] |= written(form, precision, path, model, learnt, expected, compared)
+                    lines[-1] |= measure_file(file_format, precision, path, model, calibration_images, expected, test_images)
                 except HumerisError as error:
                     lines[-1]["refused"] = str(error).replace(str(path), "").strip(": ")
     return lines
 
 
-def written(
-    form: Format, precision: str, path: Path, model: Any, learnt: np.ndarray, expected: np.ndarray, compared: np.ndarray
+def measure_file(
+    file_format: Format,
+    precision: str,
+    path: Path,
+    model: Any,
+    calibration_images: np.ndarray,
+    expected: np.ndarray,
+    test_images: np.ndarray,
 ) -> dict[str, Any]:
     """The figures of one file; raises `HumerisError` where it cannot be written or run."""
-    size = list(compared.shape[1:3])
-    began = time.perf_counter()
-    description = {"classes": list("abcde"), "image_size": size, "pixels": decode.version()}
-    form.write(model, path, description, precision, learnt if precision == "int8" else None)
-    seconds = time.perf_counter() - began
-    answers, milliseconds = parity.answers(form, path, compared)
-    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    found = {
-        "max_difference": float(np.abs(answers - expected).max()),
-        "agreement": float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
-        "bytes": sum(each.stat().st_size for each in files),
+    size = list(test_images.shape[1:3])
+    start_time = time.perf_counter()
+    metadata = {"classes": list("abcde"), "image_size": size, "pixels": decode.get_version()}
+    file_format.write(model, path, metadata, precision, calibration_images if precision == "int8" else None)
+    seconds = time.perf_counter() - start_time
+    probabilities, milliseconds = parity.predict_in_subprocess(file_format, path, test_images)
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    figures = {
+        "max_difference": float(np.abs(probabilities - expected).max()),
+        "agreement": float((probabilities.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        "bytes": sum(file.stat().st_size for file in files),
         "milliseconds": round(milliseconds, 2),
         "seconds_to_write": round(seconds, 1),
-        "activations": (form.describe(path) or {}).get("activations", "float32"),
+        "activations": (file_format.describe(path) or {}).get("activations", "float32"),
     }
     try:
         if precision == "int8":
-            parity.agree(expected, answers)
+            parity.compare_classes(expected, probabilities)
         else:
-            parity.compare(expected, answers, parity.BOUND_FLOAT16 if precision == "float16" else form.bound)
+            parity.compare(
+                expected, probabilities, parity.TOLERANCE_FLOAT16 if precision == "float16" else file_format.tolerance
+            )
     except HumerisError:
-        found["refused"] = "refused"
-    return found
+        figures["refused"] = "refused"
+    return figures
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def format_table(lines: Sequence[dict[str, Any]]) -> str:
     """The page, in Markdown."""
     rows = []
     for line in lines:
@@ -172,26 +181,26 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("exports.json"), help="what is known, and is not run again")
     parser.add_argument("--out", type=Path, default=Path("docs/exports.md"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    formats = asked.formats.split(",")
-    if asked.one:
-        print(json.dumps(family(asked.one, asked.images, [FORMATS[name] for name in formats])))
+    arguments = parser.parse_args()
+    formats = arguments.formats.split(",")
+    if arguments.one:
+        print(json.dumps(measure_family(arguments.one, arguments.images, [FORMATS[name] for name in formats])))
         return
-    known: dict[str, Any] = json.loads(asked.results.read_text()) if asked.results.exists() else {}
-    for name in asked.families.split(","):
-        for form in formats:
-            key = f"{name} {form}"
-            if key not in known:
-                command = [sys.executable, __file__, "--images", asked.images, "--one", name, "--formats", form]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise SystemExit(f"{key}: {done.stderr.strip()[-2000:]}")
-                known[key] = json.loads(done.stdout.splitlines()[-1])
-                asked.results.write_text(json.dumps(known))
-    order = {name: place for place, name in enumerate(FAMILIES)}
-    lines = [line for lines in known.values() for line in lines]
+    results: dict[str, Any] = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+    for name in arguments.families.split(","):
+        for file_format in formats:
+            key = f"{name} {file_format}"
+            if key not in results:
+                command = [sys.executable, __file__, "--images", arguments.images, "--one", name, "--formats", file_format]
+                process = subprocess.run(command, capture_output=True, text=True, check=False)
+                if process.returncode:
+                    raise SystemExit(f"{key}: {process.stderr.strip()[-2000:]}")
+                results[key] = json.loads(process.stdout.splitlines()[-1])
+                arguments.results.write_text(json.dumps(results))
+    order = {name: index for index, name in enumerate(FAMILIES)}
+    lines = [line for lines in results.values() for line in lines]
     lines.sort(key=lambda line: (order.get(line["family"], len(order)), list(FORMATS).index(line["format"])))
-    asked.out.write_text(table(lines))
+    arguments.out.write_text(format_table(lines))
     print(json.dumps(lines, indent=2))
 
 

@@ -34,9 +34,9 @@ import numpy as np
 from PIL import Image as Picture
 
 from humeris.cache.store import Store
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import Backbone, build
-from humeris.extract.backbones.forward import Forward
+from humeris.extract.backbones.forward import ForwardPass
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
@@ -44,7 +44,7 @@ from humeris.extract.images.load import Images, load_images
 from humeris.extract.pixels import decode as pixels
 from humeris.extract.pixels import read_file
 
-WORK = {
+WORKLOADS = {
     "network": ("resnet50", ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")),
     "decode": (
         "mobilenet_v2,alpha=0.35",
@@ -69,110 +69,123 @@ def draw(folder: Path, count: int) -> None:
 
 def decode_all(paths: list[Path], size: tuple[int, int]) -> int:
     """Read and decode; the number of images."""
-    return sum(pixels.decode(read_file.read(path), size).ndim == 3 for path in paths)
+    return sum(pixels.decode(read_file.read_bytes(path), size).ndim == 3 for path in paths)
 
 
-class Measured:
+class ExtractionBenchmark:
     """One network on one set of files."""
 
-    def __init__(self, images: Images, request: Request, layers: tuple[str, ...], batch_size: int, place: Path) -> None:
-        self.images, self.request, self.layers, self.batch_size, self.place = images, request, layers, batch_size, place
+    def __init__(
+        self, images: Images, request: BackboneSpec, layers: tuple[str, ...], batch_size: int, folder: Path
+    ) -> None:
+        self.images, self.request, self.layers, self.batch_size, self.folder = images, request, layers, batch_size, folder
         self.backbone: Backbone = build(request)
-        self.forward = Forward(self.backbone.graph, [Tap(layer, "avg") for layer in layers], batch_size)
+        self.forward = ForwardPass(self.backbone.graph, [Tap(layer, "avg") for layer in layers], batch_size)
         size = self.backbone.spec.image_size
         noise = np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), dtype=np.uint8)
         self.batch = list(noise)
-        self.pool = ProcessPoolExecutor(read_file.cores(), get_context("spawn"))
+        self.pool = ProcessPoolExecutor(read_file.count_cores(), get_context("spawn"))
 
-    def bare(self, count: int) -> float:
+    def time_forward(self, count: int) -> float:
         """Seconds of the forward pass alone for `count` images."""
         self.forward(self.batch)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for _ in range(count // self.batch_size):
             self.forward.model.predict_on_batch(self.forward._batch)
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
-    def decoding(self, count: int) -> float:
+    def time_decoding(self, count: int) -> float:
         """Seconds of reading and decoding alone, on all cores."""
         paths = [image.path for image in self.images.used[:count]]
         parts = [paths[start : start + 16] for start in range(0, len(paths), 16)]
         list(self.pool.map(decode_all, parts[:4], [self.backbone.spec.image_size] * 4))
-        began = time.perf_counter()
-        done = sum(self.pool.map(decode_all, parts, [self.backbone.spec.image_size] * len(parts)))
-        assert done == count
-        return time.perf_counter() - began
+        start_time = time.perf_counter()
+        n_decoded = sum(self.pool.map(decode_all, parts, [self.backbone.spec.image_size] * len(parts)))
+        assert n_decoded == count
+        return time.perf_counter() - start_time
 
-    def extraction(self, count: int) -> float:
+    def time_extraction(self, count: int) -> float:
         """Seconds of extracting `count` images into an empty cache."""
-        kept = {image.name for image in self.images.used[:count]}
-        some = self.images.without({image.name: None for image in self.images.used if image.name not in kept})  # type: ignore[misc]
-        some = type(some)(some.dataset, some.used, (), (), some.known)
-        cache = self.place / "cache"
+        names = {image.name for image in self.images.used[:count]}
+        subset = self.images.reject({image.name: None for image in self.images.used if image.name not in names})  # type: ignore[misc]
+        subset = type(subset)(subset.dataset, subset.used, (), (), subset.file_index)
+        cache = self.folder / "cache"
         with Store(cache, write=True) as store:
-            done = extract_features(
-                some, self.request, [f"{name}:avg" for name in self.layers], store, batch_size=self.batch_size
+            result = extract_features(
+                subset, self.request, [f"{name}:avg" for name in self.layers], store, batch_size=self.batch_size
             )
-        assert done.computed == count, done.to_dict()
+        assert result.computed == count, result.to_dict()
         shutil.rmtree(cache)
-        return done.seconds
+        return result.seconds
 
 
 def measure(
-    what: str, images: Images, count: int, turns: int, batch_size: int, precision: str, place: Path
+    workload: str, images: Images, count: int, turns: int, batch_size: int, precision: str, folder: Path
 ) -> dict[str, Any]:
     """Ratios of one kind of work, as the module says."""
-    name, layers = WORK[what]
-    measured = Measured(images, Request.parse(name, weights="random", precision=precision), layers, batch_size, place)
+    name, layers = WORKLOADS[workload]
+    benchmark = ExtractionBenchmark(
+        images, BackboneSpec.parse(name, weights="random", precision=precision), layers, batch_size, folder
+    )
     count = len(images.used[:count]) // batch_size * batch_size
     rows = []
-    measured.extraction(batch_size)
+    benchmark.time_extraction(batch_size)
     for _ in range(turns):
-        steady = measured.extraction(count) - measured.extraction(batch_size)
-        ours = (count - batch_size) / steady
-        forward, decode = count / measured.bare(count), count / measured.decoding(count)
-        rows.append((ours, forward, decode, 1 / (1 / forward + 1 / decode)))
-    ours, forward, decode, bound = (median(column) for column in zip(*rows, strict=True))
+        steady = benchmark.time_extraction(count) - benchmark.time_extraction(batch_size)
+        rate = (count - batch_size) / steady
+        forward, decode = count / benchmark.time_forward(count), count / benchmark.time_decoding(count)
+        rows.append((rate, forward, decode, 1 / (1 / forward + 1 / decode)))
+    rate, forward, decode, bound = (median(column) for column in zip(*rows, strict=True))
     return {
-        "work": what,
+        "work": workload,
         "backbone": name,
-        "precision": measured.backbone.spec.precision,
+        "precision": benchmark.backbone.spec.precision,
         "backend": load_keras().backend.backend(),
         "devices": load_keras().distribution.list_devices(),
-        "cores": read_file.cores(),
+        "cores": read_file.count_cores(),
         "taps": list(layers),
         "images": count,
         "batch_size": batch_size,
         "turns": turns,
-        "images_per_second": round(ours, 2),
+        "images_per_second": round(rate, 2),
         "bare_forward": round(forward, 2),
         "bare_decoding": round(decode, 2),
         "bound": round(bound, 2),
         "of_bare_forward": round(median(row[0] / row[1] for row in rows), 3),
         "of_bound": round(median(row[0] / row[3] for row in rows), 3),
-        "goal": {"of_bare_forward" if what == "network" else "of_bound": 0.95},
+        "goal": {"of_bare_forward" if workload == "network" else "of_bound": 0.95},
     }
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=list(WORK))
+    parser.add_argument("work", choices=list(WORKLOADS))
     parser.add_argument("--data", type=Path, help="a folder of images; drawn ones without it")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="float32")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        if asked.data is None:
-            draw(place / "images", asked.images)
-        os.environ["HUMERIS_CACHE"] = str(place / "known")
-        with Store(place / "known", write=True) as store:
-            images = load_images(asked.data or place / "images", store)
+        root = Path(folder)
+        if arguments.data is None:
+            draw(root / "images", arguments.images)
+        os.environ["HUMERIS_CACHE"] = str(root / "known")
+        with Store(root / "known", write=True) as store:
+            images = load_images(arguments.data or root / "images", store)
         print(
             json.dumps(
-                measure(asked.work, images, asked.images, asked.turns, asked.batch_size, asked.precision, place), indent=2
+                measure(
+                    arguments.work,
+                    images,
+                    arguments.images,
+                    arguments.turns,
+                    arguments.batch_size,
+                    arguments.precision,
+                    root,
+                ),
+                indent=2,
             )
         )
 

@@ -25,16 +25,16 @@ import numpy as np
 
 from humeris.cache.store import Store
 from humeris.classify.data import select_features
-from humeris.classify.export.rebuild_backbone import rebuilt
+from humeris.classify.export.rebuild_backbone import rebuild_backbone
 from humeris.classify.finetune import batches as feed
-from humeris.classify.finetune.finetune import fill
-from humeris.classify.finetune.finetune_config import Recipe
-from humeris.classify.finetune.prepare import Prepared, prepare
+from humeris.classify.finetune.finetune import fill_cache
+from humeris.classify.finetune.finetune_config import FinetuneConfig
+from humeris.classify.finetune.prepare import FinetuneSetup, prepare
 from humeris.classify.sweep.sweep import sweep
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine.extract import extract_features
 from humeris.extract.images.load import load_images
-from humeris.extract.pixels.read_file import cores
+from humeris.extract.pixels.read_file import count_cores
 
 STEPS = 7  # of which the first two are left out
 
@@ -56,40 +56,42 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All figures; seconds, unless they are ratios."""
     with Store(folder / "cache", write=True) as store:
-        request = Request.parse(arguments.backbone, weights="random")
+        request = BackboneSpec.parse(arguments.backbone, weights="random")
         images = load_images(arguments.images, store, limit=arguments.limit)
         extract_features(images, request, [f"{arguments.tap}:avg"], store)
         run = sweep(images, store, ["logreg,C=0.01"], out=folder / "run")
-        recipe = Recipe(learning_rate=1e-5, head_epochs=0)
-        from_maps = prepare(run, store, arguments.start, recipe)
-        from_images = prepare(run, store, "input", recipe)
-        began = time.perf_counter()
-        fill(from_maps, store, None, None)
-        filled = time.perf_counter() - began
+        config = FinetuneConfig(learning_rate=1e-5, head_epochs=0)
+        from_maps = prepare(run, store, arguments.start, config)
+        from_images = prepare(run, store, "input", config)
+        start_time = time.perf_counter()
+        fill_cache(from_maps, store, None, None)
+        fill_seconds = time.perf_counter() - start_time
         rows = from_maps.splits.development
-        tail, whole = networks(from_maps, recipe, store)
-        batches = {"maps": feed.batches(from_maps, store, rows, True, cores())}
-        batches["images"] = feed.batches(from_images, store, rows, True, cores())
-        steps = {"maps": step(tail, batches["maps"]), "images": step(whole, batches["images"])}
-        tail, whole = networks(from_maps, recipe, store)
+        tail, whole = build_networks(from_maps, config, store)
+        train_batches = {"maps": feed.make_batches(from_maps, store, rows, True, count_cores())}
+        train_batches["images"] = feed.make_batches(from_images, store, rows, True, count_cores())
+        steps = {"maps": time_step(tail, train_batches["maps"]), "images": time_step(whole, train_batches["images"])}
+        tail, whole = build_networks(from_maps, config, store)
         for network, name in ((tail, "maps"), (whole, "images")):  # the first steps are traced and compiled
             state = network.state()
-            for number in (0, len(batches[name]) - 1):
-                network.model.train_on_batch(*batches[name][number])
+            for number in (0, len(train_batches[name]) - 1):
+                network.model.train_on_batch(*train_batches[name][number])
             network.restore(state)
         epochs: dict[str, list[float]] = {"maps": [], "images": []}
         for number in range(arguments.rounds):
             for network, name in ((tail, "maps"), (whole, "images")):
-                batches[name].epoch = number
-                began = time.perf_counter()
-                network.epoch(batches[name])
-                epochs[name].append(time.perf_counter() - began)
+                train_batches[name].epoch = number
+                start_time = time.perf_counter()
+                network.epoch(train_batches[name])
+                epochs[name].append(time.perf_counter() - start_time)
         losses = {
-            "maps": loss(tail, feed.batches(from_maps, store, rows, False, cores()), from_maps, rows),
-            "images": loss(whole, feed.batches(from_images, store, rows, False, cores()), from_images, rows),
+            "maps": compute_loss(tail, feed.make_batches(from_maps, store, rows, False, count_cores()), from_maps, rows),
+            "images": compute_loss(
+                whole, feed.make_batches(from_images, store, rows, False, count_cores()), from_images, rows
+            ),
         }
     bound = steps["images"] / steps["maps"]
-    medians = {name: statistics.median(each) for name, each in epochs.items()}
+    medians = {name: statistics.median(epoch_seconds) for name, epoch_seconds in epochs.items()}
     ratio = medians["images"] / medians["maps"]
     return {
         "backbone": arguments.backbone,
@@ -102,43 +104,43 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ratio": ratio,
         "share_of_bound": ratio / bound,
         "losses": losses,
-        "filling": filled,
-        "images_filled": len(from_maps.learnt.used),
-        "repaid_after_epochs": filled / (medians["images"] - medians["maps"]),
+        "filling": fill_seconds,
+        "images_filled": len(from_maps.development_images.used),
+        "repaid_after_epochs": fill_seconds / (medians["images"] - medians["maps"]),
     }
 
 
-def networks(prepared: Prepared, recipe: Recipe, store: Store) -> tuple[Any, Any]:
+def build_networks(setup: FinetuneSetup, config: FinetuneConfig, store: Store) -> tuple[Any, Any]:
     """The tail on maps, and the whole network on images of which the same layers are trained, with the same weights."""
     from humeris.classify.finetune.trainable_tail import Network
 
-    head = prepared.run.head(prepared.trial)
+    head = setup.run.load_head(setup.trial)
     assert head is not None
-    resolved = recipe.resolved("tail")
-    features = select_features.load(store, prepared.trial.sources, prepared.images.keys).array()
+    resolved_config = config.resolve("tail")
+    features = select_features.load_matrix(store, setup.trial.tap_refs, setup.images.keys).to_array()
     scale = features.mean(axis=0, dtype=np.float64), np.maximum(features.std(axis=0, dtype=np.float64), 1e-6)
-    tail = Network(rebuilt(prepared.spec, fold=False), prepared.taps, prepared.cut, head, *scale)
-    whole = Network(rebuilt(prepared.spec, fold=False), prepared.taps, None, head, *scale)
+    tail = Network(rebuild_backbone(setup.spec, fold_batch_norm=False), setup.taps, setup.cut, head, *scale)
+    whole = Network(rebuild_backbone(setup.spec, fold_batch_norm=False), setup.taps, None, head, *scale)
     whole.tail = {name: layer for name, layer in whole.tail.items() if name in tail.tail}
     for network in (tail, whole):
-        network.compile(resolved, head_only=False)
+        network.compile(resolved_config, head_only=False)
     return tail, whole
 
 
-def step(network: Any, batches: Any) -> float:
+def time_step(network: Any, batches: Any) -> float:
     """Seconds of a training step on a batch in memory."""
     batch, seconds = batches[0], []
     for _ in range(STEPS):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         network.model.train_on_batch(*batch)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start_time)
     return statistics.median(seconds[2:])
 
 
-def loss(network: Any, batches: Any, prepared: Prepared, rows: np.ndarray) -> float:
+def compute_loss(network: Any, batches: Any, setup: FinetuneSetup, rows: np.ndarray) -> float:
     """Mean cross-entropy."""
-    answers = network.answers(batches)
-    return float(-np.log(np.maximum(answers[np.arange(len(rows)), prepared.splits.labels[rows]], 1e-7)).mean())
+    probabilities = network.answers(batches)
+    return float(-np.log(np.maximum(probabilities[np.arange(len(rows)), setup.splits.labels[rows]], 1e-7)).mean())
 
 
 if __name__ == "__main__":

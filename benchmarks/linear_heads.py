@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 
 from humeris.classify.heads.families import logreg
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 
-def drawn(rows: int, columns: int, classes: int, sharp: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def make_dataset(
+    rows: int, columns: int, n_classes: int, sharpness: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows (rows, columns) float32 that vary as activations do, and labels (rows,) whose classes overlap.
 
     The standardised rows' covariance has the eigenvalues of MobileNetV2's `out_relu` on CIFAR-10, nearly: 92, 54, 31 … 0.03,
@@ -37,30 +39,34 @@ def drawn(rows: int, columns: int, classes: int, sharp: float = 1.0, seed: int =
     """
     random = np.random.default_rng(seed)
     directions = min(rows, columns, 2048)
-    number = np.arange(1, directions + 1)
-    variances = 70 * number**-0.85 * np.exp(-((number / (0.75 * directions)) ** 3)) + 0.02
+    rank = np.arange(1, directions + 1)
+    variances = 70 * rank**-0.85 * np.exp(-((rank / (0.75 * directions)) ** 3)) + 0.02
     scores = random.standard_normal((rows, directions), np.float32)
-    teacher = random.standard_normal((directions, classes)) * number[:, None] ** -0.5
-    logits = sharp * scores @ teacher.astype(np.float32)
+    teacher = random.standard_normal((directions, n_classes)) * rank[:, None] ** -0.5
+    logits = sharpness * scores @ teacher.astype(np.float32)
     labels = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
     scores *= np.sqrt(variances).astype(np.float32)
     features = np.empty((rows, columns), np.float32)
-    turn = np.linalg.qr(random.standard_normal((columns, directions)))[0] if columns <= 4096 else None
+    rotation = np.linalg.qr(random.standard_normal((columns, directions)))[0] if columns <= 4096 else None
     for start in range(0, columns, 4096):
-        here = slice(start, min(start + 4096, columns))
-        mixing = random.standard_normal((here.stop - start, directions)) / np.sqrt(columns) if turn is None else turn[here]
-        features[:, here] = scores @ mixing.T.astype(np.float32)
-        features[:, here] += 1.5 * features[:, here].std(axis=0)
+        block = slice(start, min(start + 4096, columns))
+        mixing = (
+            random.standard_normal((block.stop - start, directions)) / np.sqrt(columns)
+            if rotation is None
+            else rotation[block]
+        )
+        features[:, block] = scores @ mixing.T.astype(np.float32)
+        features[:, block] += 1.5 * features[:, block].std(axis=0)
     return features, labels
 
 
-def peak() -> int:
+def get_peak_memory() -> int:
     """The largest resident size of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def grid(
-    features: np.ndarray, labels: np.ndarray, folds: Any, path: list[float], jobs: int, tol: float = 1e-4
+def run_grid_search(
+    features: np.ndarray, labels: np.ndarray, folds: Any, c_values: list[float], jobs: int, tol: float = 1e-4
 ) -> np.ndarray:
     """Accuracies (C,) of scikit-learn's grid search."""
     from sklearn.linear_model import LogisticRegression
@@ -69,11 +75,13 @@ def grid(
     from sklearn.preprocessing import StandardScaler
 
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=tol))
-    search = GridSearchCV(pipeline, {"logisticregression__C": path}, cv=folds, n_jobs=jobs, refit=False)
+    search = GridSearchCV(pipeline, {"logisticregression__C": c_values}, cv=folds, n_jobs=jobs, refit=False)
     return np.asarray(search.fit(features, labels).cv_results_["mean_test_score"])
 
 
-def path_of(features: np.ndarray, labels: np.ndarray, folds: Any, path: list[float], jobs: int, tol: float) -> np.ndarray:
+def run_cv_path(
+    features: np.ndarray, labels: np.ndarray, folds: Any, c_values: list[float], jobs: int, tol: float
+) -> np.ndarray:
     """Accuracies (C,) of scikit-learn's `LogisticRegressionCV`, which starts each C from the last."""
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.preprocessing import StandardScaler
@@ -81,7 +89,9 @@ def path_of(features: np.ndarray, labels: np.ndarray, folds: Any, path: list[flo
 
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", FutureWarning)
-        model = LogisticRegressionCV(Cs=path, cv=folds, max_iter=1000, tol=tol, n_jobs=jobs, refit=False, scoring="accuracy")
+        model = LogisticRegressionCV(
+            Cs=c_values, cv=folds, max_iter=1000, tol=tol, n_jobs=jobs, refit=False, scoring="accuracy"
+        )
         model.fit(StandardScaler().fit_transform(features), labels)
         scores = model.scores_
     table = next(iter(scores.values())) if isinstance(scores, dict) else np.asarray(scores)
@@ -112,61 +122,66 @@ def main() -> None:
 
     cores = len(os.sched_getaffinity(0))
     if options.features:
-        with np.load(options.features, allow_pickle=False) as given:
-            features, labels = given["x"].astype(np.float32), np.unique(given["y"], return_inverse=True)[1]
+        with np.load(options.features, allow_pickle=False) as archive:
+            features, labels = archive["x"].astype(np.float32), np.unique(archive["y"], return_inverse=True)[1]
     else:
-        features, labels = drawn(options.rows, options.columns, options.classes, options.sharp)
-    path = (
+        features, labels = make_dataset(options.rows, options.columns, options.classes, options.sharp)
+    c_values = (
         np.geomspace(options.least, options.most, options.penalties).tolist() if options.penalties > 1 else [options.least]
     )
     folds = list(StratifiedKFold(options.folds, shuffle=True, random_state=0).split(features, labels))
-    before = peak()
-    taken: list[float] = []
+    memory_before = get_peak_memory()
+    round_seconds: list[float] = []
     peers: dict[str, list[float]] = {name: [] for name in options.peers}
     tables: dict[str, np.ndarray] = {}
-    chosen = (
-        path
+    peer_c_values = (
+        c_values
         if not options.peer_penalties
-        else [path[place] for place in np.linspace(0, len(path) - 1, options.peer_penalties + 2)[1:-1].round().astype(int)]
+        else [
+            c_values[index]
+            for index in np.linspace(0, len(c_values) - 1, options.peer_penalties + 2)[1:-1].round().astype(int)
+        ]
     )
-    ours: list[Any] = []
+    scores: list[Any] = []
     for _ in range(options.rounds):
-        began = time.perf_counter()
-        problem = Problem.of(features, labels, folds)
-        problem = Problem(problem.features, labels, problem.classes, problem.folds, problem.images, cores)
-        ours = logreg.cross_validate(problem, [{"C": value} for value in path], 0)
-        taken.append(time.perf_counter() - began)
-        after = peak()
+        start_time = time.perf_counter()
+        training_data = TrainingData.from_arrays(features, labels, folds)
+        training_data = TrainingData(
+            training_data.features, labels, training_data.n_classes, training_data.folds, training_data.images, cores
+        )
+        scores = logreg.cross_validate(training_data, [{"C": value} for value in c_values], 0)
+        round_seconds.append(time.perf_counter() - start_time)
+        memory_after = get_peak_memory()
         for name in options.peers:
-            began = time.perf_counter()
-            peer = grid if name == "grid" else path_of
-            tables[name] = peer(features, labels, folds, chosen, cores, options.peer_tol)
-            peers[name].append((time.perf_counter() - began) * len(path) / len(chosen))
-    seconds = statistics.median(taken)
-    accuracy = {value: score.accuracy for value, score in zip(path, ours, strict=True)}
+            start_time = time.perf_counter()
+            peer = run_grid_search if name == "grid" else run_cv_path
+            tables[name] = peer(features, labels, folds, peer_c_values, cores, options.peer_tol)
+            peers[name].append((time.perf_counter() - start_time) * len(c_values) / len(peer_c_values))
+    seconds = statistics.median(round_seconds)
+    accuracy = {value: score.accuracy for value, score in zip(c_values, scores, strict=True)}
     print(
         json.dumps(
             {
                 "rows": features.shape[0],
                 "columns": features.shape[1],
                 "classes": int(labels.max()) + 1,
-                "C": path,
+                "C": c_values,
                 "folds": len(folds),
                 "cores": cores,
                 "load": os.getloadavg()[0],
                 "seconds": seconds,
                 "accuracy": list(accuracy.values()),
-                "log_loss": [score.log_loss for score in ours],
-                "converged": [score.detail["converged"] for score in ours],
-                "memory_above_the_matrix": (after - before) / features.nbytes,
+                "log_loss": [score.log_loss for score in scores],
+                "converged": [score.detail["converged"] for score in scores],
+                "memory_above_the_matrix": (memory_after - memory_before) / features.nbytes,
                 "peers": {
                     name: {
-                        "seconds": statistics.median(each),
-                        "scaled_up_from_penalties": len(chosen),
-                        "ratio": statistics.median(each) / seconds,
-                        "differences": (tables[name] - [accuracy[value] for value in chosen]).round(5).tolist(),
+                        "seconds": statistics.median(peer_times),
+                        "scaled_up_from_penalties": len(peer_c_values),
+                        "ratio": statistics.median(peer_times) / seconds,
+                        "differences": (tables[name] - [accuracy[value] for value in peer_c_values]).round(5).tolist(),
                     }
-                    for name, each in peers.items()
+                    for name, peer_times in peers.items()
                 },
             },
             indent=2,

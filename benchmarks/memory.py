@@ -57,17 +57,17 @@ def extract(folder: Path, cache: Path) -> dict[str, Any]:
     arguments = ["extract", str(folder), "-b", "nano", "--cache", str(cache), "--json"]
     for tap in TAPS:
         arguments += ["-l", tap]
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", RUN, *arguments], check=False, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
+    start_time = time.perf_counter()
+    process = subprocess.run([sys.executable, "-c", RUN, *arguments], check=False, capture_output=True, text=True)
+    seconds = time.perf_counter() - start_time
     try:
-        found = json.loads(done.stderr.splitlines()[-1])
+        usage = json.loads(process.stderr.splitlines()[-1])
     except (IndexError, ValueError):
-        raise SystemExit(f"humeris {' '.join(arguments)}: {done.stderr[-500:]}") from None
-    if found["code"]:
-        raise SystemExit(f"humeris {' '.join(arguments)}: exit code {found['code']}: {done.stderr[-500:]}")
-    computed = json.loads(done.stdout)["extracted"][0]["computed"]
-    return {"peak_mb": round(found["peak_kb"] / 1000, 1), "seconds": round(seconds, 1), "computed": computed}
+        raise SystemExit(f"humeris {' '.join(arguments)}: {process.stderr[-500:]}") from None
+    if usage["code"]:
+        raise SystemExit(f"humeris {' '.join(arguments)}: exit code {usage['code']}: {process.stderr[-500:]}")
+    computed = json.loads(process.stdout)["extracted"][0]["computed"]
+    return {"peak_mb": round(usage["peak_kb"] / 1000, 1), "seconds": round(seconds, 1), "computed": computed}
 
 
 def measure(count: int, parent: Path | None) -> dict[str, Any]:
@@ -83,19 +83,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 50_000])
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if not os.path.exists("/proc/self/status"):
         parser.error("peak memory is read from /proc, which this system does not have")
-    found = [measure(count, asked.folder) for count in asked.counts]
-    least, most = found[0], found[-1]
+    results = [measure(count, arguments.folder) for count in arguments.counts]
+    smallest, largest = results[0], results[-1]
     growth = {}
     for run in ("first", "again"):
-        added = most[run]["peak_mb"] - least[run]["peak_mb"]
+        added = largest[run]["peak_mb"] - smallest[run]["peak_mb"]
         growth[run] = {
-            "times": round(most[run]["peak_mb"] / least[run]["peak_mb"], 3),
-            "bytes_per_image": round(1e6 * added / max(1, most["images"] - least["images"])),
+            "times": round(largest[run]["peak_mb"] / smallest[run]["peak_mb"], 3),
+            "bytes_per_image": round(1e6 * added / max(1, largest["images"] - smallest["images"])),
         }
-    print(json.dumps({"benchmark": "memory", "taps": list(TAPS), "counts": found, "growth": growth}))
+    print(json.dumps({"benchmark": "memory", "taps": list(TAPS), "counts": results, "growth": growth}))
 
 
 if __name__ == "__main__":

@@ -28,81 +28,83 @@ import numpy as np
 from humeris.cache.store import Store
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.backbones import device, precision
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
-from humeris.extract.backbones.forward import Forward
-from humeris.extract.backbones.graph import default_taps
+from humeris.extract.backbones.forward import ForwardPass
+from humeris.extract.backbones.graph import choose_default_layers
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
 from humeris.extract.images.load import load_images
 
 
-def forwards(backbone: str, precisions: Sequence[str], batch_size: int) -> dict[str, Forward]:
+def build_forwards(backbone: str, precisions: Sequence[str], batch_size: int) -> dict[str, ForwardPass]:
     """What is compared, by name; all have the same weights and taps."""
-    built = {name: build(Request.parse(backbone, precision=name)) for name in precisions}
-    plain = built["float32"].graph
-    taps = [Tap(layer, "avg") for layer in default_taps(plain.layers, most=4)]
-    return {name: Forward(each.graph, taps, batch_size) for name, each in built.items()}
+    backbones = {name: build(BackboneSpec.parse(backbone, precision=name)) for name in precisions}
+    plain_graph = backbones["float32"].graph
+    taps = [Tap(layer, "avg") for layer in choose_default_layers(plain_graph.layers, max_layers=4)]
+    return {name: ForwardPass(network.graph, taps, batch_size) for name, network in backbones.items()}
 
 
-def speed(backbone: str, precisions: Sequence[str], batch_size: int, turns: int) -> dict[str, Any]:
+def measure_speed(backbone: str, precisions: Sequence[str], batch_size: int, n_turns: int) -> dict[str, Any]:
     """Images per second of each, and ratios to float32."""
-    compared = {"keras": unfolded(backbone, batch_size), **forwards(backbone, precisions, batch_size)}
-    size = compared["float32"]._batch.shape[1:3]
+    forwards_by_name = {"keras": build_unfolded(backbone, batch_size), **build_forwards(backbone, precisions, batch_size)}
+    size = forwards_by_name["float32"]._batch.shape[1:3]
     images = list(np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), np.uint8))
-    rows = {name: forward(images)[-1] for name, forward in compared.items()}
-    wall: dict[str, list[float]] = {name: [] for name in compared}
-    work: dict[str, list[float]] = {name: [] for name in compared}
-    for _ in range(turns):
-        for name, forward in compared.items():
-            began, used = time.perf_counter(), time.process_time()
+    rows = {name: forward(images)[-1] for name, forward in forwards_by_name.items()}
+    wall: dict[str, list[float]] = {name: [] for name in forwards_by_name}
+    processor: dict[str, list[float]] = {name: [] for name in forwards_by_name}
+    for _ in range(n_turns):
+        for name, forward in forwards_by_name.items():
+            start_time, start_processor = time.perf_counter(), time.process_time()
             forward(images)
-            wall[name].append(time.perf_counter() - began)
-            work[name].append(time.process_time() - used)
-    base, exact = "float32", rows["float32"]
+            wall[name].append(time.perf_counter() - start_time)
+            processor[name].append(time.process_time() - start_processor)
+    base, reference = "float32", rows["float32"]
     return {
         name: {
             "images_per_second": round(batch_size / median(wall[name]), 2),
             "times_float32": round(median(wall[base]) / median(wall[name]), 3),
-            "times_float32_in_processor_seconds": round(median(work[base]) / median(work[name]), 3),
-            "lowest_cosine": round(float((_unit(rows[name]) * _unit(exact)).sum(axis=1).min()), 6),
-            "largest_deviation": round(float(np.abs(rows[name] - exact).max() / np.abs(exact).max()), 6),
+            "times_float32_in_processor_seconds": round(median(processor[base]) / median(processor[name]), 3),
+            "lowest_cosine": round(float((_normalize(rows[name]) * _normalize(reference)).sum(axis=1).min()), 6),
+            "largest_deviation": round(float(np.abs(rows[name] - reference).max() / np.abs(reference).max()), 6),
         }
-        for name in compared
+        for name in forwards_by_name
     }
 
 
-def unfolded(backbone: str, batch_size: int) -> Forward:
+def build_unfolded(backbone: str, batch_size: int) -> ForwardPass:
     """The network without folding."""
     from humeris.extract.backbones import graph
 
-    real, graph.foldable = graph.foldable, lambda *_: False
+    is_foldable, graph.can_fold = graph.can_fold, lambda *_: False
     try:
-        plain = build(Request.parse(backbone)).graph
+        plain_graph = build(BackboneSpec.parse(backbone)).graph
     finally:
-        graph.foldable = real
-    return Forward(plain, [Tap(layer, "avg") for layer in default_taps(plain.layers, most=4)], batch_size)
+        graph.can_fold = is_foldable
+    return ForwardPass(
+        plain_graph, [Tap(layer, "avg") for layer in choose_default_layers(plain_graph.layers, max_layers=4)], batch_size
+    )
 
 
-def accuracy(backbone: str, precisions: Sequence[str], data: Path, layers: Sequence[str]) -> dict[str, Any]:
+def measure_accuracy(backbone: str, precisions: Sequence[str], data: Path, layers: Sequence[str]) -> dict[str, Any]:
     """Accuracy of the best linear head on each precision's features, by cross-validation and on the test split."""
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "cache", write=True) as store:
         for name in precisions:
-            request = Request.parse(backbone, precision=name)
-            done = extract_features(load_images(data, store), request, layers, store)
-            only = {(done.card.spec.digest, tap) for tap in done.taps}
-            run = sweep(done.images, store, ["logreg"], only=only, out=Path(folder) / name)
-            described = run.description
-            found[name] = {
-                "taps": {f"{point['layer']}:{point['pool']}": point["accuracy"] for point in run.depth_curve()},
-                "test": described["test"]["accuracy"],
+            request = BackboneSpec.parse(backbone, precision=name)
+            extract_result = extract_features(load_images(data, store), request, layers, store)
+            only = {(extract_result.metadata.spec.digest, tap) for tap in extract_result.taps}
+            run = sweep(extract_result.images, store, ["logreg"], only_taps=only, out=Path(folder) / name)
+            metadata = run.metadata
+            results[name] = {
+                "taps": {f"{point['layer']}:{point['pool']}": point["accuracy"] for point in run.compute_depth_curve()},
+                "test": metadata["test"]["accuracy"],
             }
-    return found
+    return results
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def _normalize(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
@@ -115,19 +117,19 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--layer", action="append")
-    asked = parser.parse_args()
-    precisions = ["float32", *(asked.precision or ["bfloat16"])]
-    found: dict[str, Any] = {
+    arguments = parser.parse_args()
+    precisions = ["float32", *(arguments.precision or ["bfloat16"])]
+    results: dict[str, Any] = {
         "backend": load_keras().backend.backend(),
-        "processor_has_bfloat16": precision.processor_has_bfloat16(),
-        "gpus": device.visible(),
-        "batch_size": asked.batch_size,
+        "processor_has_bfloat16": precision.has_bfloat16_instructions(),
+        "gpus": device.format_visible_gpus(),
+        "batch_size": arguments.batch_size,
     }
-    for backbone in asked.backbone or ["resnet50,weights=random"]:
-        found[backbone] = {"speed": speed(backbone, precisions, asked.batch_size, asked.turns)}
-        if asked.data:
-            found[backbone]["accuracy"] = accuracy(backbone, precisions, asked.data, asked.layer or [])
-    print(json.dumps(found, indent=2))
+    for backbone in arguments.backbone or ["resnet50,weights=random"]:
+        results[backbone] = {"speed": measure_speed(backbone, precisions, arguments.batch_size, arguments.turns)}
+        if arguments.data:
+            results[backbone]["accuracy"] = measure_accuracy(backbone, precisions, arguments.data, arguments.layer or [])
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -37,27 +37,27 @@ from humeris.extract.pixels import read_file
 BATCH = 32
 
 
-def extraction_seconds(images: Images, backbone: str, tap: str, count: int, place: Path) -> float:
+def time_extraction(images: Images, backbone: str, tap: str, count: int, folder: Path) -> float:
     """Seconds of extracting the first `count` images into an empty cache."""
-    some = Images(images.dataset, images.used[:count], (), (), images.known)
-    with Store(place, write=True) as store:
-        done = extract_features(some, backbone, [tap], store, batch_size=BATCH)
-    assert done.computed == count
-    shutil.rmtree(place)
-    return done.seconds
+    subset = Images(images.dataset, images.used[:count], (), (), images.file_index)
+    with Store(folder, write=True) as store:
+        result = extract_features(subset, backbone, [tap], store, batch_size=BATCH)
+    assert result.computed == count
+    shutil.rmtree(folder)
+    return result.seconds
 
 
-def prediction_seconds(predictor: Predictor, paths: list[Path]) -> float:
+def time_prediction(predictor: Predictor, paths: list[Path]) -> float:
     """Seconds of predicting all of `paths`."""
-    began = time.perf_counter()
-    found = list(predictor.predict(paths, batch_size=BATCH))
-    assert not any(each.refused for each in found)
-    return time.perf_counter() - began
+    start_time = time.perf_counter()
+    predictions = list(predictor.predict(paths, batch_size=BATCH))
+    assert not any(prediction.rejection for prediction in predictions)
+    return time.perf_counter() - start_time
 
 
-def per_second(seconds: Callable[[int], float], count: int) -> float:
+def compute_rate(measure_seconds: Callable[[int], float], count: int) -> float:
     """Images in a second, what is spent once taken off."""
-    return (count - BATCH) / (seconds(count) - seconds(BATCH))
+    return (count - BATCH) / (measure_seconds(count) - measure_seconds(BATCH))
 
 
 def main() -> None:
@@ -69,42 +69,50 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--formats", default=",".join(FORMATS))
-    asked = parser.parse_args()
-    names, tap = asked.formats.split(","), f"{asked.layer}:avg"
+    arguments = parser.parse_args()
+    names, tap = arguments.formats.split(","), f"{arguments.layer}:avg"
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        if asked.data is None:
-            (place / "drawn").mkdir()
-            draw(place / "drawn" / "one", asked.images)
-            (place / "drawn" / "other").mkdir()
-            for path in sorted((place / "drawn" / "one").iterdir())[::2]:
-                path.rename(place / "drawn" / "other" / path.name)
-        with Store(place / "cache", write=True) as store:
-            images = load_images(asked.data or place / "drawn", store)
-            done = extract_features(images, asked.backbone, [tap], store, batch_size=BATCH)
-            run = sweep(done.images, store, ["logreg,C=0.001"], out=place / "run")
-            models = {name: export(run, store, place / f"model{FORMATS[name].suffix}", form=name).path for name in names}
-        predictors = {name: Predictor(path, cache=place / "cache") for name, path in models.items()}
-        paths = [image.path for image in images.used][: asked.images // BATCH * BATCH]
-        ours: dict[str, list[float]] = {name: [] for name in names}
-        theirs: list[float] = []
-        for _ in range(asked.turns):
-            theirs.append(
-                per_second(lambda n: extraction_seconds(images, asked.backbone, tap, n, place / "other"), len(paths))
+        root = Path(folder)
+        if arguments.data is None:
+            (root / "drawn").mkdir()
+            draw(root / "drawn" / "one", arguments.images)
+            (root / "drawn" / "other").mkdir()
+            for path in sorted((root / "drawn" / "one").iterdir())[::2]:
+                path.rename(root / "drawn" / "other" / path.name)
+        with Store(root / "cache", write=True) as store:
+            images = load_images(arguments.data or root / "drawn", store)
+            extract_result = extract_features(images, arguments.backbone, [tap], store, batch_size=BATCH)
+            run = sweep(extract_result.images, store, ["logreg,C=0.001"], out=root / "run")
+            models = {
+                name: export(run, store, root / f"model{FORMATS[name].suffix}", format_name=name).path for name in names
+            }
+        predictors = {name: Predictor(path, cache=root / "cache") for name, path in models.items()}
+        paths = [image.path for image in images.used][: arguments.images // BATCH * BATCH]
+        prediction_rates: dict[str, list[float]] = {name: [] for name in names}
+        extraction_rates: list[float] = []
+        for _ in range(arguments.turns):
+            extraction_rates.append(
+                compute_rate(lambda n: time_extraction(images, arguments.backbone, tap, n, root / "other"), len(paths))
             )
             for name, predictor in predictors.items():
-                ours[name].append(per_second(lambda n, p=predictor: prediction_seconds(p, paths[:n]), len(paths)))  # type: ignore[misc]
+                prediction_rates[name].append(compute_rate(lambda n, p=predictor: time_prediction(p, paths[:n]), len(paths)))  # type: ignore[misc]
         result: dict[str, Any] = {
-            "backbone": asked.backbone,
+            "backbone": arguments.backbone,
             "tap": tap,
             "images": len(paths),
-            "turns": asked.turns,
-            "cores": read_file.cores(),
-            "extraction": round(median(theirs), 1),
-            "prediction": {name: round(median(each), 1) for name, each in ours.items()},
+            "turns": arguments.turns,
+            "cores": read_file.count_cores(),
+            "extraction": round(median(extraction_rates), 1),
+            "prediction": {name: round(median(rates), 1) for name, rates in prediction_rates.items()},
             "of_extraction": {
-                name: round(median(one / other for one, other in zip(each, theirs, strict=True)), 3)
-                for name, each in ours.items()
+                name: round(
+                    median(
+                        prediction_rate / extraction_rate
+                        for prediction_rate, extraction_rate in zip(rates, extraction_rates, strict=True)
+                    ),
+                    3,
+                )
+                for name, rates in prediction_rates.items()
             },
             "goal": 0.9,
         }

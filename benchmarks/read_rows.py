@@ -21,56 +21,56 @@ from pathlib import Path
 
 import numpy as np
 
-from humeris.cache.shard import as_keys
-from humeris.cache.spec import Spec
+from humeris.cache.shard import to_keys
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
-from humeris.cache.tap_features import Features
+from humeris.cache.tap_features import TapFeatures
 
-SPEC = Spec("benchmark", "benchmark()", "none", "00" * 32, (224, 224), "none", "none")
-FEW = 256
+SPEC = ExtractionSpec("benchmark", "benchmark()", "none", "00" * 32, (224, 224), "none", "none")
+N_FEW = 256
 
 
-def seconds(call: Callable[[], object]) -> float:
+def time_call(call: Callable[[], object]) -> float:
     """How long one call takes, with what it returns let go inside."""
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - start_time
 
 
-def features(folder: Path) -> Features:
+def open_features(folder: Path) -> TapFeatures:
     """The tap that `fill` stored, from a cache opened anew."""
-    return Store(folder).extraction(SPEC).features("layer", "avg")
+    return Store(folder).get_extraction(SPEC).get_features("layer", "avg")
 
 
-def fill(folder: Path, matrix: np.ndarray, keys: np.ndarray, shards: int) -> None:
+def fill_cache(folder: Path, matrix: np.ndarray, keys: np.ndarray, shards: int) -> None:
     """Store the rows in as many shards, in the order that they are in."""
     with Store(folder, write=True) as store:
         for part in np.array_split(np.arange(len(keys)), shards):
-            store.extraction(SPEC).add("layer", "avg", keys[part], matrix[part])
+            store.get_extraction(SPEC).add("layer", "avg", keys[part], matrix[part])
 
 
 def measure(folder: Path, size_mb: int, columns: int, shards: int, rounds: int) -> dict[str, object]:
     """The figures as JSON values."""
     random = np.random.default_rng(0)
     matrix = random.random((size_mb * 1_000_000 // (4 * columns), columns), np.float32)
-    keys = as_keys([hashlib.sha256(str(number).encode()).digest() for number in range(len(matrix))])
+    keys = to_keys([hashlib.sha256(str(number).encode()).digest() for number in range(len(matrix))])
     np.save(folder / "matrix.npy", matrix)
-    fill(folder / "cache", matrix, keys, shards)
+    fill_cache(folder / "cache", matrix, keys, shards)
     shuffled = random.permutation(len(keys))
-    reader = features(folder / "cache")
+    reader = open_features(folder / "cache")
     assert np.array_equal(reader.read(keys), matrix)
     assert np.array_equal(reader.read(keys[shuffled]), matrix[shuffled])
     del matrix
     figures: dict[str, list[float]] = {name: [] for name in ("load", "read", "read_anew", "shuffled", "few", "few_anew")}
     for _ in range(rounds):
-        few = random.choice(len(keys), FEW, replace=False)
-        figures["load"].append(seconds(lambda: np.load(folder / "matrix.npy", allow_pickle=False)))
-        figures["read"].append(seconds(lambda: reader.read(keys)))
-        figures["read_anew"].append(seconds(lambda: features(folder / "cache").read(keys)))
-        figures["shuffled"].append(seconds(lambda: reader.read(keys[shuffled])))
-        figures["few"].append(statistics.median(seconds(lambda few=few: reader.read(keys[few])) for _ in range(20)))
-        figures["few_anew"].append(seconds(lambda few=few: features(folder / "cache").read(keys[few])))
-    median = {name: statistics.median(values) for name, values in figures.items()}
+        few = random.choice(len(keys), N_FEW, replace=False)
+        figures["load"].append(time_call(lambda: np.load(folder / "matrix.npy", allow_pickle=False)))
+        figures["read"].append(time_call(lambda: reader.read(keys)))
+        figures["read_anew"].append(time_call(lambda: open_features(folder / "cache").read(keys)))
+        figures["shuffled"].append(time_call(lambda: reader.read(keys[shuffled])))
+        figures["few"].append(statistics.median(time_call(lambda few=few: reader.read(keys[few])) for _ in range(20)))
+        figures["few_anew"].append(time_call(lambda few=few: open_features(folder / "cache").read(keys[few])))
+    medians = {name: statistics.median(values) for name, values in figures.items()}
     return {
         "bytes": len(keys) * columns * 4,
         "rows": len(keys),
@@ -78,14 +78,14 @@ def measure(folder: Path, size_mb: int, columns: int, shards: int, rounds: int) 
         "shards": shards,
         "rounds": rounds,
         "cores": os.cpu_count(),
-        "np_load_seconds": round(median["load"], 4),
-        "read_seconds": round(median["read"], 4),
-        "read_opened_anew_seconds": round(median["read_anew"], 4),
-        "read_shuffled_seconds": round(median["shuffled"], 4),
+        "np_load_seconds": round(medians["load"], 4),
+        "read_seconds": round(medians["read"], 4),
+        "read_opened_anew_seconds": round(medians["read_anew"], 4),
+        "read_shuffled_seconds": round(medians["shuffled"], 4),
         "speed_of_np_load": round(statistics.median(np.divide(figures["load"], figures["read"])), 3),
         "speed_of_np_load_opened_anew": round(statistics.median(np.divide(figures["load"], figures["read_anew"])), 3),
-        "rows_256_ms": round(median["few"] * 1000, 3),
-        "rows_256_opened_anew_ms": round(median["few_anew"] * 1000, 3),
+        "rows_256_ms": round(medians["few"] * 1000, 3),
+        "rows_256_opened_anew_ms": round(medians["few_anew"] * 1000, 3),
     }
 
 
@@ -97,9 +97,13 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", type=Path, help="where to put the files; default: the temporary folder")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        print(json.dumps(measure(Path(folder), given.size_mb, given.columns, given.shards, given.rounds), indent=2))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        print(
+            json.dumps(
+                measure(Path(folder), arguments.size_mb, arguments.columns, arguments.shards, arguments.rounds), indent=2
+            )
+        )
 
 
 if __name__ == "__main__":

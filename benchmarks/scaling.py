@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from linear_heads import drawn, grid
+from linear_heads import make_dataset, run_grid_search
 from sklearn.model_selection import StratifiedKFold
 
 from humeris.classify.heads.families import logreg
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 BASE = {"rows": 4000, "columns": 512, "classes": 10, "problems": 50}
 STEPS = {
@@ -32,22 +32,24 @@ STEPS = {
 _LONG = 60.0  # seconds: the peer is not asked for more than this, judged by its last step
 
 
-def measure(setting: dict[str, int], peer: bool) -> tuple[float, float | None]:
+def measure(sizes: dict[str, int], peer: bool) -> tuple[float, float | None]:
     """Seconds of ours, and of the peer where it is asked."""
-    features, labels = drawn(setting["rows"], setting["columns"], setting["classes"])
+    features, labels = make_dataset(sizes["rows"], sizes["columns"], sizes["classes"])
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(features, labels))
-    path = np.geomspace(1e-4, 1e2, setting["problems"] // 5).tolist()
+    c_values = np.geomspace(1e-4, 1e2, sizes["problems"] // 5).tolist()
     cores = len(os.sched_getaffinity(0))
-    given = Problem.of(features, labels, folds)
-    began = time.perf_counter()
-    problem = Problem(given.features, labels, given.classes, given.folds, given.images, cores)
-    logreg.cross_validate(problem, [{"C": value} for value in path], 0)
-    ours = time.perf_counter() - began
+    unthreaded = TrainingData.from_arrays(features, labels, folds)
+    start_time = time.perf_counter()
+    training_data = TrainingData(
+        unthreaded.features, labels, unthreaded.n_classes, unthreaded.folds, unthreaded.images, cores
+    )
+    logreg.cross_validate(training_data, [{"C": value} for value in c_values], 0)
+    our_seconds = time.perf_counter() - start_time
     if not peer:
-        return ours, None
-    began = time.perf_counter()
-    grid(features, labels, folds, path, cores)
-    return ours, time.perf_counter() - began
+        return our_seconds, None
+    start_time = time.perf_counter()
+    run_grid_search(features, labels, folds, c_values, cores)
+    return our_seconds, time.perf_counter() - start_time
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -59,9 +61,14 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
     figure, panels = plt.subplots(1, 4, figsize=(11, 3), sharey=True, layout="constrained")
     for panel, (name, points) in zip(panels, curves.items(), strict=True):
-        panel.loglog([each[name] for each in points], [each["seconds"] for each in points], "o-", label="humeris")
-        beside = [each for each in points if each["peer_seconds"] is not None]
-        panel.loglog([each[name] for each in beside], [each["peer_seconds"] for each in beside], "s--", label="GridSearchCV")
+        panel.loglog([point[name] for point in points], [point["seconds"] for point in points], "o-", label="humeris")
+        peer_points = [point for point in points if point["peer_seconds"] is not None]
+        panel.loglog(
+            [point[name] for point in peer_points],
+            [point["peer_seconds"] for point in peer_points],
+            "s--",
+            label="GridSearchCV",
+        )
         panel.set_xlabel(name)
         panel.grid(True, which="major", alpha=0.3)
     panels[0].set_ylabel("seconds")
@@ -77,13 +84,13 @@ def main() -> None:
     measure({**BASE, "rows": 500, "columns": 64}, True)  # what is loaded first is not counted
     curves: dict[str, list[dict[str, Any]]] = {}
     for name, steps in STEPS.items():
-        curves[name], taken = [], 0.0
-        for before, step in zip([0, *steps], steps, strict=False):
-            setting = {**BASE, name: step}
-            expected = taken * (step / before if before else 1)
-            ours, theirs = measure(setting, expected < _LONG)
-            taken = expected if theirs is None else theirs
-            curves[name].append({**setting, "seconds": ours, "peer_seconds": theirs})
+        curves[name], last_seconds = [], 0.0
+        for previous_step, step in zip([0, *steps], steps, strict=False):
+            sizes = {**BASE, name: step}
+            expected = last_seconds * (step / previous_step if previous_step else 1)
+            our_seconds, peer_seconds = measure(sizes, expected < _LONG)
+            last_seconds = expected if peer_seconds is None else peer_seconds
+            curves[name].append({**sizes, "seconds": our_seconds, "peer_seconds": peer_seconds})
     print(json.dumps({"load": os.getloadavg()[0], "curves": curves}, indent=2))
     if options.out:
         draw(curves, options.out)

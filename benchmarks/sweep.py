@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from linear_heads import grid
+from linear_heads import run_grid_search
 
 import humeris
 from humeris.classify.data import select_features
 from humeris.classify.data.splits import split
-from humeris.extract.pixels.read_file import cores
+from humeris.extract.pixels.read_file import count_cores
 
 
 def main() -> None:
@@ -37,35 +37,37 @@ def main() -> None:
     store = humeris.Store(options.cache)
     images = humeris.load_images(options.data, store)
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         run = humeris.sweep(images, store, [options.head], patterns=options.layer, out=Path(folder, "run"))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         scores = run.trials()
     images = images.by_digest()
     splits = split(images)
-    folds = list(splits.folds(0))
-    taken: dict[str, float] = {}
+    folds = list(splits.iter_folds(0))
+    peer_seconds: dict[str, float] = {}
     differences: dict[float, float] = {}
     for source in sorted({trial.sources[0] for trial in scores}):
-        mine = {trial.setting["C"]: score.accuracy for trial, score in scores.items() if trial.sources == (source,)}
-        features = select_features.load(store, [source], images.keys).array()
-        began = time.perf_counter()
-        theirs = grid(features, splits.labels, folds, sorted(mine), cores(), options.tol)
-        taken[str(source)] = time.perf_counter() - began
-        for value, accuracy in zip(sorted(mine), theirs, strict=True):
-            differences[value] = max(differences.get(value, 0.0), abs(float(accuracy) - mine[value]))
+        our_accuracies = {
+            trial.setting["C"]: score.accuracy for trial, score in scores.items() if trial.sources == (source,)
+        }
+        features = select_features.load_matrix(store, [source], images.keys).to_array()
+        start_time = time.perf_counter()
+        peer_accuracies = run_grid_search(features, splits.labels, folds, sorted(our_accuracies), count_cores(), options.tol)
+        peer_seconds[str(source)] = time.perf_counter() - start_time
+        for value, accuracy in zip(sorted(our_accuracies), peer_accuracies, strict=True):
+            differences[value] = max(differences.get(value, 0.0), abs(float(accuracy) - our_accuracies[value]))
     print(
         json.dumps(
             {
                 "data": options.data.name,
-                "taps": len(taken),
+                "taps": len(peer_seconds),
                 "trials": len(scores),
                 "development_images": len(splits.development),
                 "seconds": seconds,
-                "grid_search_seconds": sum(taken.values()),
-                "ratio": sum(taken.values()) / seconds,
+                "grid_search_seconds": sum(peer_seconds.values()),
+                "ratio": sum(peer_seconds.values()) / seconds,
                 "largest_differences": differences,
-                "by_tap": taken,
+                "by_tap": peer_seconds,
                 "load": os.getloadavg()[0],
             },
             indent=2,

@@ -35,9 +35,9 @@ CLASSES, SHARDS = 10, 8
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image
 
 
-def fill(folder: Path, rows: int, columns: int) -> None:
+def fill_cache(folder: Path, rows: int, columns: int) -> None:
     """Files of so many images to learn from and a fifth to test on, and a cache of their rows at `large` and `tiny`."""
-    from humeris.cache.spec import Spec
+    from humeris.cache.spec import ExtractionSpec
     from humeris.cache.store import Store
     from humeris.extract.images.load import load_images
 
@@ -51,7 +51,9 @@ def fill(folder: Path, rows: int, columns: int) -> None:
     with Store(folder / "cache", write=True) as store:
         images = load_images(folder / "images", store, jobs=1)
         labels = np.array([images.dataset.classes.index(label) for label in images.labels])
-        extraction = store.extraction(Spec("benchmark", "benchmark()", "none", "00" * 32, (224, 224), "none", "none"))
+        extraction = store.get_extraction(
+            ExtractionSpec("benchmark", "benchmark()", "none", "00" * 32, (224, 224), "none", "none")
+        )
         for layer, width in (("large", columns), ("tiny", 8)):
             means = random.standard_normal((CLASSES, width), np.float32)
             for part in np.array_split(random.permutation(len(labels)), SHARDS):
@@ -60,13 +62,13 @@ def fill(folder: Path, rows: int, columns: int) -> None:
                 extraction.add(layer, "avg", images.keys[part], values)
 
 
-def resident(field: str) -> int:
+def read_status(field: str) -> int:
     """A figure of Linux's about this process, in bytes."""
     with open("/proc/self/status", encoding="ascii") as status:
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith(field))
 
 
-def swept(folder: Path, family: str, jobs: int, streamed: bool) -> int:
+def measure_sweep(folder: Path, family: str, jobs: int, streamed: bool) -> int:
     """Bytes that the sweep of a family over `large` takes at most, above what the process has before it."""
     from humeris.cache.store import Store
     from humeris.classify.data import feature_matrix as matrix
@@ -80,30 +82,36 @@ def swept(folder: Path, family: str, jobs: int, streamed: bool) -> int:
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         sweep(images, store, [family], patterns=["tiny"], out=Path(runs, "tiny"), jobs=jobs)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-        before = resident("VmRSS")
+        resident_before = read_status("VmRSS")
         sweep(images, store, [family], patterns=["large"], out=Path(runs, "large"), jobs=jobs)
-    return resident("VmHWM") - before
+    return read_status("VmHWM") - resident_before
 
 
-def measure(rows: int, columns: int, asked: argparse.Namespace) -> dict[str, Any]:
+def measure(rows: int, columns: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of every family at one shape."""
-    matrix, square = 4 * rows * columns, 8 * min(rows, columns) ** 2
+    matrix_bytes, square_bytes = 4 * rows * columns, 8 * min(rows, columns) ** 2
     figures = {}
-    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="humeris-sweep-memory-") as folder:
-        fill(Path(folder), rows, columns)
-        for family in asked.families:
-            words = [__file__, "--child", folder, "--families", family, "--jobs", str(asked.jobs)]
-            words += ["--streamed"] if asked.streamed else []
-            done = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(f"{family} at {rows}x{columns}: {done.stderr[-1000:]}")
-            peak = int(done.stdout)
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="humeris-sweep-memory-") as folder:
+        fill_cache(Path(folder), rows, columns)
+        for family in arguments.families:
+            words = [__file__, "--child", folder, "--families", family, "--jobs", str(arguments.jobs)]
+            words += ["--streamed"] if arguments.streamed else []
+            process = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
+            if process.returncode:
+                raise SystemExit(f"{family} at {rows}x{columns}: {process.stderr[-1000:]}")
+            peak = int(process.stdout)
             figures[family] = {
                 "peak_mb": round(peak / 1e6),
-                "times_matrix": round(peak / matrix, 2),
-                "squares": round(max(0, peak - (0 if asked.streamed else matrix)) / square, 1),
+                "times_matrix": round(peak / matrix_bytes, 2),
+                "squares": round(max(0, peak - (0 if arguments.streamed else matrix_bytes)) / square_bytes, 1),
             }
-    return {"rows": rows, "columns": columns, "matrix_mb": round(matrix / 1e6), "square_mb": round(square / 1e6), **figures}
+    return {
+        "rows": rows,
+        "columns": columns,
+        "matrix_mb": round(matrix_bytes / 1e6),
+        "square_mb": round(square_bytes / 1e6),
+        **figures,
+    }
 
 
 def main() -> None:
@@ -115,15 +123,17 @@ def main() -> None:
     parser.add_argument("--streamed", action="store_true", help="never hold the features, as where they do not fit")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if not os.path.exists("/proc/self/clear_refs"):
         parser.error("peak memory is read from /proc, which this system does not have")
-    if asked.child:
-        print(swept(asked.child, asked.families[0], asked.jobs, asked.streamed))
+    if arguments.child:
+        print(measure_sweep(arguments.child, arguments.families[0], arguments.jobs, arguments.streamed))
         return
-    shapes = [tuple(int(number) for number in shape.split("x")) for shape in asked.shapes]
-    found = [measure(rows, columns, asked) for rows, columns in shapes]
-    print(json.dumps({"benchmark": "sweep_memory", "jobs": asked.jobs, "streamed": asked.streamed, "shapes": found}))
+    shapes = [tuple(int(number) for number in shape.split("x")) for shape in arguments.shapes]
+    results = [measure(rows, columns, arguments) for rows, columns in shapes]
+    print(
+        json.dumps({"benchmark": "sweep_memory", "jobs": arguments.jobs, "streamed": arguments.streamed, "shapes": results})
+    )
 
 
 if __name__ == "__main__":

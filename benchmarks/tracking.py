@@ -22,24 +22,24 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from humeris.classify.evaluate.trial import Score, Source, Trial
+from humeris.classify.evaluate.trial import Score, TapRef, Trial
 from humeris.classify.runs.run import Run
 from humeris.classify.tracking import run_summary
 from humeris.classify.tracking.registry import track
 
-NANO = Source("nano", "nano-64-0123456789abcdef", "block5_out", "avg")
+NANO = TapRef("nano", "nano-64-0123456789abcdef", "block5_out", "avg")
 
 
-def made(path: Path, count: int, epochs: int) -> Run:
+def make_run(path: Path, count: int, epochs: int) -> Run:
     """A complete run of `count` trials."""
     run = Run(path)
     run.begin({"plan": "0" * 64, "seed": 0, "command": "", "humeris": "", "splits": {}, "data": {"root": "/made"}})
     scores = {}
     for number in range(count):
         curve = [1 / (1 + epoch) for epoch in range(epochs)]
-        detail = {"epochs": epochs, "curves": dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), curve)}
+        fit_info = {"epochs": epochs, "curves": dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), curve)}
         scores[Trial((NANO,), "mlp", {"learning_rate": number + 1.0})] = Score(
-            0.5, 0.5, (0.4, 0.6), 1.0, detail=detail if epochs else {}
+            0.5, 0.5, (0.4, 0.6), 1.0, detail=fit_info if epochs else {}
         )
     run.append(scores)
     run.write_csv("leaderboard.csv", ["rank"], [])
@@ -47,41 +47,48 @@ def made(path: Path, count: int, epochs: int) -> Run:
     return run
 
 
-def peer(run: Run, count: int) -> None:
+def log_by_hand(run: Run, count: int) -> None:
     """The first `count` trials as one logs them by hand."""
     import mlflow
 
     mlflow.set_experiment("peer")
     with mlflow.start_run():
-        for trial, score in list(run.trials().items())[:count]:
+        for trial, score in list(run.load_trials().items())[:count]:
             with mlflow.start_run(nested=True):
-                mlflow.log_params(run_summary.settings(trial))
-                mlflow.log_metrics(run_summary.scores(score))
-                found = run_summary.curves(score)
+                mlflow.log_params(run_summary.collect_hyperparameters(trial))
+                mlflow.log_metrics(run_summary.collect_scores(score))
+                curves_by_side = run_summary.collect_curves(score)
                 for epoch in range(score.detail.get("epochs", 0)):
-                    values = {f"{side}_{name}": curve[epoch] for side in found for name, curve in found[side].items()}
+                    values = {
+                        f"{side}_{name}": curve[epoch]
+                        for side in curves_by_side
+                        for name, curve in curves_by_side[side].items()
+                    }
                     mlflow.log_metrics(values, step=epoch)
 
 
-def timed(work: Callable[[], object]) -> dict[str, float]:
+def time_call(call: Callable[[], object]) -> dict[str, float]:
     """Seconds of `work`."""
-    began, used = time.perf_counter(), time.process_time()
-    work()
-    return {"seconds": round(time.perf_counter() - began, 2), "processor": round(time.process_time() - used, 2)}
+    start_time, start_processor = time.perf_counter(), time.process_time()
+    call()
+    return {
+        "seconds": round(time.perf_counter() - start_time, 2),
+        "processor": round(time.process_time() - start_processor, 2),
+    }
 
 
-def measure(folder: Path, trials: int, epochs: int, by_hand: int) -> dict[str, object]:
+def measure(folder: Path, n_trials: int, n_epochs: int, n_by_hand: int) -> dict[str, object]:
     """What the docstring above says, in `folder`."""
-    run, one = made(folder / "run", trials, epochs), made(folder / "one", 1, 0)
-    found: dict[str, object] = {"trials": trials, "epochs": epochs, "cores": os.cpu_count()}
+    run, one_trial_run = make_run(folder / "run", n_trials, n_epochs), make_run(folder / "one", 1, 0)
+    results: dict[str, object] = {"trials": n_trials, "epochs": n_epochs, "cores": os.cpu_count()}
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/first.db"
-    found["mlflow, imported, with a new store"] = timed(lambda: track(one, ["mlflow"]))
+    results["mlflow, imported, with a new store"] = time_call(lambda: track(one_trial_run, ["mlflow"]))
     os.environ["MLFLOW_EXPERIMENT_NAME"] = "many"
-    found["mlflow"] = timed(lambda: track(run, ["mlflow"]))
-    found["mlflow, again"] = timed(lambda: track(run, ["mlflow"]))
-    found["tensorboard"] = timed(lambda: track(run, ["tensorboard"]))
-    found[f"by hand, {by_hand} trials"] = timed(lambda: peer(run, by_hand))
-    return found
+    results["mlflow"] = time_call(lambda: track(run, ["mlflow"]))
+    results["mlflow, again"] = time_call(lambda: track(run, ["mlflow"]))
+    results["tensorboard"] = time_call(lambda: track(run, ["tensorboard"]))
+    results[f"by hand, {n_by_hand} trials"] = time_call(lambda: log_by_hand(run, n_by_hand))
+    return results
 
 
 def main() -> None:
@@ -96,8 +103,8 @@ def main() -> None:
     logging.disable()
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         with contextlib.redirect_stdout(io.StringIO()):
-            found = measure(Path(name), options.trials, options.epochs, options.by_hand)
-        print(json.dumps(found, indent=2))
+            results = measure(Path(name), options.trials, options.epochs, options.by_hand)
+        print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _STALE_SECONDS = 24 * 3600
 _ATTEMPTS = 50
-_INSTEAD = "another folder with --cache"
+_ALTERNATIVE = "another folder with --cache"
 
 
 @contextmanager
-def write_errors(path: Path, instead: str = _INSTEAD) -> Iterator[None]:
+def translate_write_errors(path: Path, alternative: str = _ALTERNATIVE) -> Iterator[None]:
     """Turn an `OSError` of a write under `path` into the cache error that says what to do, or what to give `instead`."""
     try:
         yield
@@ -35,14 +35,14 @@ def write_errors(path: Path, instead: str = _INSTEAD) -> Iterator[None]:
         if error.errno in _FULL:
             raise CacheFull(
                 f"{path}: no space left to write ({reason}); what was written before is safe: "
-                f"free some space, or give {instead}, and run the same command again"
+                f"free some space, or give {alternative}, and run the same command again"
             ) from error
         if error.errno in _READ_ONLY:
             raise CacheReadOnly(
                 f"{path}: expected a folder that can be written, found a read-only one "
-                f"({reason}); change its permissions or give {instead}"
+                f"({reason}); change its permissions or give {alternative}"
             ) from error
-        raise CacheError(f"{path}: expected a place to write, found: {reason}; give {instead}") from error
+        raise CacheError(f"{path}: expected a place to write, found: {reason}; give {alternative}") from error
 
 
 def read_file(path: Path) -> bytes:
@@ -70,28 +70,28 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path, instead: str = _INSTEAD) -> None:
+def make_folder(folder: Path, alternative: str = _ALTERNATIVE) -> None:
     """Create `folder` and its parents, each one synced into its parent."""
     if folder.is_dir():
         return
-    with write_errors(folder, instead):
-        grown: set[Path] = set()
-        _persist(lambda: _make(folder, grown))
-        _sync(grown)
+    with translate_write_errors(folder, alternative):
+        parents: set[Path] = set()
+        _retry(lambda: _make_folders(folder, parents))
+        _sync(parents)
 
 
-def _make(folder: Path, grown: set[Path]) -> None:
+def _make_folders(folder: Path, parents: set[Path]) -> None:
     """Create `folder` and its parents; add the folders that took a new name to `grown`.
 
     None is synced before all are there: `cache prune` takes empty folders away, and a slow disk would give it the time.
     """
-    missing = [folder, *folder.parents]
-    while missing and missing[-1].is_dir():
-        missing.pop()
-    for each in reversed(missing):
+    new_folders = [folder, *folder.parents]
+    while new_folders and new_folders[-1].is_dir():
+        new_folders.pop()
+    for new_folder in reversed(new_folders):
         with suppress(FileExistsError):  # pathlib's own exist_ok fails on a folder that comes and goes
-            each.mkdir()
-            grown.add(each.parent)
+            new_folder.mkdir()
+            parents.add(new_folder.parent)
 
 
 def _sync(folders: set[Path]) -> None:
@@ -100,7 +100,7 @@ def _sync(folders: set[Path]) -> None:
             sync_folder(folder)
 
 
-def _persist(step: Callable[[], None]) -> None:
+def _retry(step: Callable[[], None]) -> None:
     """Take a step again when a folder is gone: it was empty for a moment, and `cache prune` took it away.
 
     With pauses of up to 50 ms, as a file system may tell of a folder as there for a while after it was removed.
@@ -113,57 +113,57 @@ def _persist(step: Callable[[], None]) -> None:
     step()
 
 
-def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, instead: str = _INSTEAD) -> None:
+def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, alternative: str = _ALTERNATIVE) -> None:
     """Write `data` to `path`: private file in `tmp`, fsync, rename, fsync of the folder.
 
     When this returns the file survives a crash; until then nobody sees any part of it.
     `tmp` must lie on the same file system as `path`. A folder that `cache prune` takes away meanwhile is made again.
     Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
     """
-    make_folder(tmp, instead)
+    make_folder(tmp, alternative)
     draft = tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
-    with write_errors(path.parent, instead):
+    with translate_write_errors(path.parent, alternative):
         try:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+                unwritten = memoryview(data)
+                while unwritten:
+                    unwritten = unwritten[os.write(descriptor, unwritten) :]
                 os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            grown = {path.parent}
-            _persist(lambda: _settle(draft, path, grown))
-            _sync(grown)
+            parents = {path.parent}
+            _retry(lambda: _move(draft, path, parents))
+            _sync(parents)
         finally:
             draft.unlink(missing_ok=True)
 
 
-def _settle(draft: Path, path: Path, grown: set[Path]) -> None:
-    _make(path.parent, grown)
+def _move(draft: Path, path: Path, parents: set[Path]) -> None:
+    _make_folders(path.parent, parents)
     os.rename(draft, path)
 
 
-def stale(tmp: Path) -> list[Path]:
+def list_stale(tmp: Path) -> list[Path]:
     """What killed processes left in `tmp` more than a day ago."""
-    found, now = [], time.time()
+    paths, now = [], time.time()
     for entry in os.scandir(tmp) if tmp.is_dir() else ():
         with suppress(FileNotFoundError):
             if entry.is_file(follow_symlinks=False) and now - entry.stat().st_mtime > _STALE_SECONDS:
-                found.append(Path(entry.path))
-    return found
+                paths.append(Path(entry.path))
+    return paths
 
 
 def clear_stale(tmp: Path) -> None:
     """Remove what killed processes left in `tmp` more than a day ago."""
-    for path in stale(tmp):
+    for path in list_stale(tmp):
         path.unlink(missing_ok=True)
 
 
-def free_bytes(path: Path) -> int:
+def get_free_bytes(path: Path) -> int:
     """Bytes free on the disk that holds `path`, or its nearest existing parent."""
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -91,9 +91,9 @@ class ParityError(HumerisError, ArithmeticError):
     """The exported model answers differently from the cached features."""
 
 
-class Damaged(Exception):
+class CorruptFile(Exception):
     """A file that must not be served; the text is the reason. Never reaches a caller of the cache."""
 
 
-class Unreadable(Damaged):
+class UnreadableFile(CorruptFile):
     """A file that could not be read this time, or here; it may be sound, so it stays where it is."""

@@ -12,15 +12,15 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from .atomic_files import publish, read_json
-from .spec import Spec
-from .tap_features import Features
-from .verification import Trust
+from .spec import ExtractionSpec
+from .tap_features import TapFeatures
+from .verification import Verifier
 
 
-def read_spec(path: Path) -> Spec | None:
+def read_spec(path: Path) -> ExtractionSpec | None:
     """The spec in the file at `path`; None when there is none, it is damaged, or it belongs to another folder."""
     try:
-        spec = Spec.from_dict(read_json(path))
+        spec = ExtractionSpec.from_dict(read_json(path))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return spec if path.parent.name.endswith(f"-{spec.digest[:16]}") else None
@@ -29,10 +29,10 @@ def read_spec(path: Path) -> Spec | None:
 class Extraction:
     """The features made with one `spec`, stored or not yet, under `path`."""
 
-    def __init__(self, path: Path, spec: Spec, trust: Trust, tmp: Path, prepare: Callable[[], None]) -> None:
+    def __init__(self, path: Path, spec: ExtractionSpec, verifier: Verifier, tmp: Path, prepare: Callable[[], None]) -> None:
         self.path, self.spec = path, spec
-        self._trust, self._tmp, self._prepare = trust, tmp, prepare
-        self._features: dict[tuple[str, str], Features] = {}
+        self._verifier, self._tmp, self._prepare = verifier, tmp, prepare
+        self._features: dict[tuple[str, str], TapFeatures] = {}
         self._layers: list[dict[str, Any]] = []
 
     @property
@@ -40,39 +40,39 @@ class Extraction:
         """The name of its folder: the backbone's title and the spec's digest."""
         return self.path.name
 
-    def features(self, layer: str, pool: str) -> Features:
+    def get_features(self, layer: str, pool: str) -> TapFeatures:
         """The rows of one tap, stored or not yet."""
         if (layer, pool) not in self._features:
             identity = {"extraction": self.spec.digest, "layer": layer, "pool": pool}
             folder = self.path / f"{quote(layer, safe='')}.{pool}"
-            self._features[layer, pool] = Features(folder, identity, self._trust)
+            self._features[layer, pool] = TapFeatures(folder, identity, self._verifier)
         return self._features[layer, pool]
 
-    def taps(self) -> list[Features]:
+    def list_taps(self) -> list[TapFeatures]:
         """The taps that have a folder, by depth."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and "." in entry.name)
         except FileNotFoundError:
             return []
-        taps = [self.features(unquote(layer), pool) for layer, _, pool in (name.rpartition(".") for name in names)]
-        depth = {layer["name"]: number for number, layer in enumerate(self.layers)}
-        return sorted(taps, key=lambda features: (depth.get(features.layer, 0), features.layer, features.pool))
+        taps = [self.get_features(unquote(layer), pool) for layer, _, pool in (name.rpartition(".") for name in names)]
+        depths = {layer["name"]: index for index, layer in enumerate(self.layers)}
+        return sorted(taps, key=lambda features: (depths.get(features.layer, 0), features.layer, features.pool))
 
     @property
     def layers(self) -> list[dict[str, Any]]:
         """What `create` was told of the network's layers, in the order of computation; [] before that."""
-        self._layers = self._layers or self._stored_layers()
+        self._layers = self._layers or self._read_layers()
         return self._layers
 
-    def _stored_layers(self) -> list[dict[str, Any]]:
+    def _read_layers(self) -> list[dict[str, Any]]:
         try:
-            found = read_json(self.path / "layers.json")
+            layers = read_json(self.path / "layers.json")
         except (OSError, ValueError):
             return []
-        return found if isinstance(found, list) and all(map(_is_layer, found)) else []
+        return layers if isinstance(layers, list) and all(map(_is_layer, layers)) else []
 
     @property
-    def created(self) -> bool:
+    def is_created(self) -> bool:
         """Whether the spec and the layers are there and whole."""
         return read_spec(self.path / "spec.json") is not None and bool(self.layers)
 
@@ -87,7 +87,7 @@ class Extraction:
         if read_spec(path) is None:
             publish((json.dumps(self.spec.to_dict(), indent=2) + "\n").encode(), path, self._tmp)
         self._layers = self._layers or [dict(layer) for layer in layers]
-        if self._layers and not self._stored_layers():
+        if self._layers and not self._read_layers():
             publish((json.dumps(self._layers) + "\n").encode(), self.path / "layers.json", self._tmp)
 
     def add(
@@ -107,10 +107,10 @@ class Extraction:
         if not len(keys):
             return 0
         self.create()
-        tap, attributes = self.features(layer, pool), {"spec": self.spec.to_dict()}
-        written = tap.add(keys, features, self._tmp, attributes, views=views, compression=compression)
+        tap_features, attributes = self.get_features(layer, pool), {"spec": self.spec.to_dict()}
+        n_bytes = tap_features.add(keys, features, self._tmp, attributes, views=views, compression=compression)
         self.create()  # again: `cache prune` may have found the folder empty before these rows were in it
-        return written
+        return n_bytes
 
 
 def _is_layer(value: object) -> bool:

@@ -13,7 +13,7 @@ _SLOW_TICK_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Stamp:
+class FileStamp:
     """A file's inode, size, mtime and ctime (ns): equal stamps mean the same bytes."""
 
     inode: int
@@ -22,12 +22,12 @@ class Stamp:
     ctime_ns: int
 
     @classmethod
-    def of(cls, path: Path | str) -> Stamp:
+    def from_path(cls, path: Path | str) -> FileStamp:
         """The stamp of the file at `path`; raises `OSError`."""
         status = os.stat(path)
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    def settled(self, now_ns: int) -> bool:
+    def is_stable(self, now_ns: int) -> bool:
         """Whether a change after `now_ns` must show in the stamp; ctime tells, which no program can set."""
         tick = _SLOW_TICK_NS if self.ctime_ns % 1_000_000_000 == 0 else _TICK_NS
         return self.ctime_ns + tick < now_ns

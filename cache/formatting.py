@@ -6,18 +6,21 @@ import shlex
 from collections.abc import Sequence
 
 
-def safe(value: object) -> str:
+def to_printable(value: object) -> str:
     """`value` on one line, with what could move the cursor or reorder the text escaped (file names may hold anything)."""
     text = str(value)
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "replace").decode()
+        for character in text
+    )
 
 
-def quoted(value: object) -> str:
+def quote_argument(value: object) -> str:
     """`value` as one word of a shell command, harmless on a terminal."""
-    return shlex.quote(safe(value))
+    return shlex.quote(to_printable(value))
 
 
-def size(count: float) -> str:
+def format_size(count: float) -> str:
     """A number of bytes with a unit: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
@@ -26,15 +29,15 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """An aligned table; columns of numbers are set to the right."""
-    cells = [[safe(cell) for cell in row] for row in rows]
+    cells = [[to_printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
-    numeric = [all(_is_number(row[column]) for row in cells) and bool(cells) for column in range(len(header))]
+    is_numeric = [all(_is_number(row[column]) for row in cells) and bool(cells) for column in range(len(header))]
     lines = [
         "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
+            cell.rjust(width) if align_right else cell.ljust(width)
+            for cell, width, align_right in zip(row, widths, is_numeric, strict=True)
         ).rstrip()
         for row in [list(header), *cells]
     ]
@@ -45,6 +48,6 @@ def _is_number(cell: str) -> bool:
     return cell.replace(".", "").replace(",", "").replace("%", "").replace(" ", "").replace("-", "").isdigit() or not cell
 
 
-def paragraphs(*parts: str) -> str:
+def join_paragraphs(*parts: str) -> str:
     """The parts that say anything, one below the other."""
     return "\n".join(part for part in parts if part)

@@ -9,7 +9,7 @@ import numpy as np
 _STEPS = 16
 
 
-class Index:
+class RowIndex:
     """The rows of one view in a list of shards, by key.
 
     keys: for each shard the keys (n,) S32; views: the views (n,) of its rows. Keys are digests, so their first 8 bytes
@@ -18,57 +18,59 @@ class Index:
     """
 
     def __init__(self, keys: Sequence[np.ndarray], views: Sequence[np.ndarray], view: int) -> None:
-        where = [np.nonzero(each == view)[0] for each in views]
-        known = np.concatenate([each[rows] for each, rows in zip(keys, where, strict=True)] or [np.zeros(0, "S32")])
-        heads = _words(known)[:, 0].astype(np.uint64)
-        order = np.argsort(heads, kind="stable")
-        self._known, self._heads = _words(known)[order], heads[order]
-        self._numbers = np.repeat(np.arange(len(where)), [len(rows) for rows in where])[order]
-        self._rows = np.concatenate([*where, np.zeros(0, np.int64)])[order]
-        same = self._heads[1:] == self._heads[:-1]
-        self._alike = bool((same & ~_equal(self._known[1:], self._known[:-1])).any())
+        rows_by_shard = [np.nonzero(each == view)[0] for each in views]
+        all_keys = np.concatenate(
+            [each[rows] for each, rows in zip(keys, rows_by_shard, strict=True)] or [np.zeros(0, "S32")]
+        )
+        prefixes = _to_words(all_keys)[:, 0].astype(np.uint64)
+        order = np.argsort(prefixes, kind="stable")
+        self._key_words, self._prefixes = _to_words(all_keys)[order], prefixes[order]
+        self._shard_numbers = np.repeat(np.arange(len(rows_by_shard)), [len(rows) for rows in rows_by_shard])[order]
+        self._rows = np.concatenate([*rows_by_shard, np.zeros(0, np.int64)])[order]
+        is_same_prefix = self._prefixes[1:] == self._prefixes[:-1]
+        self._has_equal_prefixes = bool((is_same_prefix & ~_are_equal(self._key_words[1:], self._key_words[:-1])).any())
         self._shift = np.uint64(64 - max(1, len(order).bit_length()))
-        leading = np.arange(1 << (64 - int(self._shift)), dtype=np.uint64) << self._shift
-        self._starts = np.searchsorted(self._heads, leading)
-        self._padded = np.append(self._heads, np.uint64(2**64 - 1))
+        boundaries = np.arange(1 << (64 - int(self._shift)), dtype=np.uint64) << self._shift
+        self._starts = np.searchsorted(self._prefixes, boundaries)
+        self._padded_prefixes = np.append(self._prefixes, np.uint64(2**64 - 1))
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of `keys` (n,) S32: shard number (n,) and row (n,), or -1 where there is none."""
-        if not len(self._heads):
+        if not len(self._prefixes):
             return np.full(len(keys), -1), np.full(len(keys), -1)
-        wanted = _words(keys)
-        heads = wanted[:, 0].astype(np.uint64)
-        at = np.minimum(self._first(heads), len(self._heads) - 1)
-        hit = _equal(self._known[at], wanted)
-        if self._alike:  # two keys that begin alike: not in this universe, unless somebody made them so
-            self._search_all(wanted, heads, at, hit)
-        return np.where(hit, self._numbers[at], -1), np.where(hit, self._rows[at], -1)
+        words = _to_words(keys)
+        prefixes = words[:, 0].astype(np.uint64)
+        positions = np.minimum(self._find_first(prefixes), len(self._prefixes) - 1)
+        is_hit = _are_equal(self._key_words[positions], words)
+        if self._has_equal_prefixes:  # two keys that begin alike: not in this universe, unless somebody made them so
+            self._search_all(words, prefixes, positions, is_hit)
+        return np.where(is_hit, self._shard_numbers[positions], -1), np.where(is_hit, self._rows[positions], -1)
 
-    def _first(self, heads: np.ndarray) -> np.ndarray:
+    def _find_first(self, prefixes: np.ndarray) -> np.ndarray:
         """Where the first row lies whose head is not below each of `heads` (n,)."""
-        at: np.ndarray = self._starts[heads >> self._shift]
+        positions: np.ndarray = self._starts[prefixes >> self._shift]
         for _ in range(_STEPS):
-            behind = self._padded[at] < heads
-            if not behind.any():
-                return at
-            at += behind
-        return np.searchsorted(self._heads, heads)
+            is_below = self._padded_prefixes[positions] < prefixes
+            if not is_below.any():
+                return positions
+            positions += is_below
+        return np.searchsorted(self._prefixes, prefixes)
 
-    def _search_all(self, wanted: np.ndarray, heads: np.ndarray, at: np.ndarray, hit: np.ndarray) -> None:
-        ends = np.searchsorted(self._heads, heads, side="right")
-        for number in np.nonzero(~hit & (at < ends))[0]:
-            same = np.nonzero(_equal(self._known[at[number] : ends[number]], wanted[number]))[0]
-            if len(same):
-                at[number] += same[0]
-                hit[number] = True
+    def _search_all(self, words: np.ndarray, prefixes: np.ndarray, positions: np.ndarray, is_hit: np.ndarray) -> None:
+        ends = np.searchsorted(self._prefixes, prefixes, side="right")
+        for query in np.nonzero(~is_hit & (positions < ends))[0]:
+            matches = np.nonzero(_are_equal(self._key_words[positions[query] : ends[query]], words[query]))[0]
+            if len(matches):
+                positions[query] += matches[0]
+                is_hit[query] = True
 
 
-def _words(keys: np.ndarray) -> np.ndarray:
+def _to_words(keys: np.ndarray) -> np.ndarray:
     """Keys (n,) S32 as big-endian words (n, 4), which sort as the keys do."""
     return np.ascontiguousarray(keys).view(">u8").reshape(-1, 4)
 
 
-def _equal(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _are_equal(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Mask (n,) of equal rows of words (n, 4)."""
-    same = np.ascontiguousarray(some == others)
-    return np.equal(same.view(np.uint32).reshape(-1), 0x01010101)
+    is_same = np.ascontiguousarray(left == right)
+    return np.equal(is_same.view(np.uint32).reshape(-1), 0x01010101)

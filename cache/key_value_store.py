@@ -12,7 +12,7 @@ from .atomic_files import publish, read_file
 from .errors import CacheError
 
 
-class Memo:
+class KeyValueStore:
     """Small values in `folder`, each one file that carries its own digest.
 
     `prepare` lays out the cache before a write; without it nothing is ever written.
@@ -21,13 +21,13 @@ class Memo:
     def __init__(self, folder: Path, tmp: Path, prepare: Callable[[], None] | None) -> None:
         self._folder, self._tmp, self._prepare = folder, tmp, prepare
 
-    def _path(self, kind: str, key: str) -> Path:
+    def _build_path(self, kind: str, key: str) -> Path:
         return self._folder / f"{kind}-{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}"
 
     def get(self, kind: str, key: str) -> bytes | None:
         """The bytes stored for `key`, or None when there are none or they are damaged."""
         try:
-            digest, _, value = read_file(self._path(kind, key)).partition(b"\n")
+            digest, _, value = read_file(self._build_path(kind, key)).partition(b"\n")
         except OSError:
             return None
         return value if hashlib.sha256(value).hexdigest().encode() == digest else None
@@ -39,7 +39,7 @@ class Memo:
         try:
             self._prepare()
             digest = hashlib.sha256(value).hexdigest().encode()
-            publish(digest + b"\n" + value, self._path(kind, key), self._tmp, mode=0o644)
+            publish(digest + b"\n" + value, self._build_path(kind, key), self._tmp, mode=0o644)
         except CacheError:
             return False
         return True

@@ -14,22 +14,22 @@ from .atomic_files import read_json
 
 _STALE_SECONDS = 60.0
 _HUNG_SECONDS = 900.0
-_BEAT_SECONDS = 5.0
+_RENEWAL_SECONDS = 5.0
 
 
-class Claim:
+class Lease:
     """One piece of work that this process has taken, until it is released or its heartbeat stops.
 
     `path` is its file; None where none could be made.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._beaten = path, time.monotonic()
+        self._path, self._renewed_at = path, time.monotonic()
 
-    def beat(self) -> None:
+    def renew(self) -> None:
         """Say that the work goes on; to be called at least every few seconds."""
-        if self._path is not None and time.monotonic() - self._beaten > _BEAT_SECONDS:
-            self._beaten = time.monotonic()
+        if self._path is not None and time.monotonic() - self._renewed_at > _RENEWAL_SECONDS:
+            self._renewed_at = time.monotonic()
             with suppress(OSError):  # a claim that is lost costs others some work, no more
                 os.utime(self._path)
 
@@ -40,7 +40,7 @@ class Claim:
                 self._path.unlink()
 
 
-class Claims:
+class Leases:
     """The claims in `folder`, each a file that says whose it is.
 
     File locks are no use here: on some network file systems every caller gets them (huggingface_hub pull request 4306), and
@@ -51,21 +51,21 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def take(self, name: str) -> Claim | None:
+    def acquire(self, name: str) -> Lease | None:
         """The claim on `name`, or None while another process has it. Where no file can be written everything is granted."""
         path, draft = self._folder / f"claim-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            _write(draft, json.dumps(_owner()).encode())
+            _write(draft, json.dumps(_describe_process()).encode())
             for _ in range(2):
                 with suppress(FileExistsError):
                     os.link(draft, path)  # the claim and whose it is appear at once
-                    return Claim(path)
-                if not _void(path):
+                    return Lease(path)
+                if not _is_expired(path):
                     break
-                Claim(path).release()
+                Lease(path).release()
             return None
         except OSError:
-            return Claim(None)
+            return Lease(None)
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
@@ -79,27 +79,27 @@ def _write(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _owner() -> dict[str, str | int]:
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid()}
+def _describe_process() -> dict[str, str | int]:
+    return {"host": socket.gethostname(), "boot": _read_boot_id(), "pid": os.getpid()}
 
 
-def _boot() -> str:
+def _read_boot_id() -> str:
     """What tells one start of this machine from another, where the system says it."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
-def _void(path: Path) -> bool:
+def _is_expired(path: Path) -> bool:
     """Whether nobody works on the claim at `path` any more."""
     try:
-        silent = time.time() - path.stat().st_mtime
+        idle_seconds = time.time() - path.stat().st_mtime
         owner = read_json(path)
         if owner["host"] != socket.gethostname():
-            return silent > _STALE_SECONDS
-        if owner["boot"] == _boot():
+            return idle_seconds > _STALE_SECONDS
+        if owner["boot"] == _read_boot_id():
             os.kill(owner["pid"], 0)
-            return silent > _HUNG_SECONDS
+            return idle_seconds > _HUNG_SECONDS
     except (FileNotFoundError, ProcessLookupError):
         return True
     except OSError:  # also when the process is somebody else's

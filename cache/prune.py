@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from . import shard
-from .atomic_files import publish, read_file, stale, write_errors
+from .atomic_files import list_stale, publish, read_file, translate_write_errors
 from .errors import CacheError
 from .extraction import read_spec
 from .store import Store
@@ -40,13 +40,13 @@ def parse_size(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class _Tap:
+class _TapFolder:
     """The shards of one folder; written: when the newest of them was, in seconds since 1970."""
 
     path: Path
     shards: list[Path]
-    bytes: int
-    written: float
+    n_bytes: int
+    written_at: float
 
     def to_dict(self, now: float) -> dict[str, Any]:
         layer, _, pool = self.path.name.rpartition(".")
@@ -54,24 +54,24 @@ class _Tap:
             "extraction": self.path.parent.name,
             "tap": f"{unquote(layer)}:{pool}",
             "shards": len(self.shards),
-            "bytes": self.bytes,
-            "age_days": round((now - self.written) / 86400, 2),
+            "bytes": self.n_bytes,
+            "age_days": round((now - self.written_at) / 86400, 2),
         }
 
 
 @dataclass
-class _Broom:
+class _Deleter:
     """Removes files unless it is a rehearsal; what is gone already is no failure, what cannot be removed is kept in mind."""
 
     dry_run: bool
-    left: list[dict[str, str]] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
 
     def __call__(self, path: Path) -> bool:
         try:
             if not self.dry_run:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            self.left.append({"path": str(path), "reason": error.strerror or str(error)})
+            self.failures.append({"path": str(path), "reason": error.strerror or str(error)})
             return False
         return True
 
@@ -91,47 +91,47 @@ def prune(
     if older_than is None and max_bytes is None:
         raise CacheError("prune: expected an age or a size, found neither; give --older-than or --max-size")
     root, now = store.path / "features", time.time()
-    drafts = stale(store.path / "tmp")
+    drafts = list_stale(store.path / "tmp")
     if not dry_run and root.is_dir():
         store.create()
-    taps = sorted(_taps(root), key=lambda tap: (tap.written, tap.path))
-    kept = [tap for tap in taps if older_than is None or now - tap.written <= older_than]
-    while kept and max_bytes is not None and sum(tap.bytes for tap in kept) > max_bytes:
-        kept.pop(0)
-    gone = [tap for tap in taps if tap not in kept]
-    remove = _Broom(dry_run)
-    for tap in gone:
+    taps = sorted(_scan_taps(root), key=lambda tap: (tap.written_at, tap.path))
+    kept_taps = [tap for tap in taps if older_than is None or now - tap.written_at <= older_than]
+    while kept_taps and max_bytes is not None and sum(tap.n_bytes for tap in kept_taps) > max_bytes:
+        kept_taps.pop(0)
+    removed_taps = [tap for tap in taps if tap not in kept_taps]
+    delete = _Deleter(dry_run)
+    for tap in removed_taps:
         for path in tap.shards:
-            remove(path)
-    damaged = [path for path in sorted(root.glob("*/*/*.h5.damaged")) if not path.is_dir() or path.is_symlink()]
-    found = {
+            delete(path)
+    quarantined_paths = [path for path in sorted(root.glob("*/*/*.h5.damaged")) if not path.is_dir() or path.is_symlink()]
+    result = {
         "cache": str(store.path),
         "dry_run": dry_run,
-        "removed": [tap.to_dict(now) for tap in gone],
-        "bytes": sum(tap.bytes for tap in gone),
-        "set_aside": [str(path) for path in damaged if remove(path)],
-        "drafts": sum(remove(path) for path in drafts),
-        "kept": len(kept),
-        "bytes_kept": sum(tap.bytes for tap in kept),
-        "left_out": remove.left,
+        "removed": [tap.to_dict(now) for tap in removed_taps],
+        "bytes": sum(tap.n_bytes for tap in removed_taps),
+        "set_aside": [str(path) for path in quarantined_paths if delete(path)],
+        "drafts": sum(delete(path) for path in drafts),
+        "kept": len(kept_taps),
+        "bytes_kept": sum(tap.n_bytes for tap in kept_taps),
+        "left_out": delete.failures,
     }
     if not dry_run:
-        for folder in _folders(root):
-            with write_errors(folder):
-                _tidy(folder, store.path / "tmp")
-    return found
+        for folder in _list_folders(root):
+            with translate_write_errors(folder):
+                _remove_empty_folders(folder, store.path / "tmp")
+    return result
 
 
-def _folders(path: Path) -> list[Path]:
+def _list_folders(path: Path) -> list[Path]:
     try:
         return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
 
 
-def _taps(root: Path) -> Iterator[_Tap]:
-    for folder in (tap for extraction in _folders(root) for tap in _folders(extraction)):
-        shards, size, written = [], 0, 0.0
+def _scan_taps(root: Path) -> Iterator[_TapFolder]:
+    for folder in (tap for extraction in _list_folders(root) for tap in _list_folders(extraction)):
+        shards, size, written_at = [], 0, 0.0
         for path in sorted(folder.iterdir()):
             try:
                 status = path.lstat()
@@ -139,28 +139,28 @@ def _taps(root: Path) -> Iterator[_Tap]:
                 continue
             if shard.NAME.fullmatch(path.name):
                 shards.append(path)
-                size, written = size + status.st_size, max(written, status.st_mtime)
+                size, written_at = size + status.st_size, max(written_at, status.st_mtime)
         if shards:
-            yield _Tap(folder, shards, size, written)
+            yield _TapFolder(folder, shards, size, written_at)
 
 
-def _tidy(extraction: Path, tmp: Path) -> None:
+def _remove_empty_folders(extraction: Path, tmp: Path) -> None:
     """Remove the folders of an extraction that hold nothing; a folder that is not empty refuses by itself."""
-    for folder in _folders(extraction):
+    for folder in _list_folders(extraction):
         _remove_folder(folder)
-    if _folders(extraction):
+    if _list_folders(extraction):
         return
     spec = read_spec(extraction / "spec.json")
-    layers = extraction / "layers.json"
-    stored = b""
+    layers_path = extraction / "layers.json"
+    layers_json = b""
     with suppress(OSError):
-        stored = read_file(layers)
-    for path in (extraction / "spec.json", layers):
+        layers_json = read_file(layers_path)
+    for path in (extraction / "spec.json", layers_path):
         path.unlink(missing_ok=True)
-    if spec is not None and _folders(extraction):  # a writer was faster: give back what says how its rows were made
+    if spec is not None and _list_folders(extraction):  # a writer was faster: give back what says how its rows were made
         publish((json.dumps(spec.to_dict(), indent=2) + "\n").encode(), extraction / "spec.json", tmp)
-        if stored:
-            publish(stored, layers, tmp)
+        if layers_json:
+            publish(layers_json, layers_path, tmp)
     _remove_folder(extraction)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .errors import Damaged, Unreadable
+from .errors import CorruptFile, UnreadableFile
 
 _BLOCK = 1 << 20
 
@@ -35,11 +35,11 @@ class Layout:
     bfloat16: bool = False
     compression: str = "none"
     offset: int = 0
-    chunk: int = 1
-    pieces: np.ndarray | None = None
+    rows_per_chunk: int = 1
+    chunk_table: np.ndarray | None = None
 
     @property
-    def served(self) -> np.dtype:
+    def read_dtype(self) -> np.dtype:
         """The dtype that rows are read as."""
         return np.dtype(np.float32) if self.bfloat16 else self.dtype
 
@@ -48,7 +48,7 @@ class Layout:
         """Bytes of one row as stored, before compression."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
-    def values(self, stored: np.ndarray) -> np.ndarray:
+    def to_values(self, stored: np.ndarray) -> np.ndarray:
         """Stored rows as numbers."""
         return (stored.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else stored
 
@@ -58,7 +58,7 @@ def read(
     layout: Layout,
     rows: np.ndarray,
     out: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     columns: slice | None = None,
 ) -> None:
     """Put the rows numbered `rows` (m,) at `out[places]`; `out` (n, ...) is contiguous and `places` ascends.
@@ -69,66 +69,66 @@ def read(
     try:
         if layout.compression == "blosc2":
             with h5py.File(path, "r", locking=False) as file:
-                _scatter(_blosc2_blocks(file["features"], layout, rows), layout, rows, out, places, columns)
+                _scatter(_read_blosc2_blocks(file["features"], layout, rows), layout, rows, out, positions, columns)
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            _read(descriptor, layout, rows, out, places, columns)
+            _read(descriptor, layout, rows, out, positions, columns)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as error:
         if error.errno is None:  # h5py's own
-            raise Damaged(f"compressed rows that cannot be decoded: {error}") from error
-        raise Unreadable(f"cannot be read: {error.strerror}") from error
+            raise CorruptFile(f"compressed rows that cannot be decoded: {error}") from error
+        raise UnreadableFile(f"cannot be read: {error.strerror}") from error
 
 
 def _read(
-    descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray, columns: slice | None
+    descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, positions: np.ndarray, columns: slice | None
 ) -> None:
     if layout.compression == "gzip":
-        _scatter(_gzip_blocks(descriptor, layout, rows), layout, rows, out, places, columns)
+        _scatter(_read_gzip_blocks(descriptor, layout, rows), layout, rows, out, positions, columns)
         return
     if columns is not None:
-        _fill_columns(descriptor, layout, rows, out, places, columns)
+        _fill_columns(descriptor, layout, rows, out, positions, columns)
         return
-    runs = _runs(rows, places)
-    if len(runs) * _BLOCK > len(rows) * layout.row_bytes * 16 and len(rows) * 4 > layout.shape[0]:
-        _scatter(_plain_blocks(descriptor, layout, rows), layout, rows, out, places)
-    elif layout.served == out.dtype and not layout.bfloat16:
-        _fill_runs(descriptor, layout, runs, out)
+    segments = _find_segments(rows, positions)
+    if len(segments) * _BLOCK > len(rows) * layout.row_bytes * 16 and len(rows) * 4 > layout.shape[0]:
+        _scatter(_read_plain_blocks(descriptor, layout, rows), layout, rows, out, positions)
+    elif layout.read_dtype == out.dtype and not layout.bfloat16:
+        _fill_segments(descriptor, layout, segments, out)
     else:
-        step = max(1, _BLOCK // layout.row_bytes)
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
+        rows_per_block = max(1, _BLOCK // layout.row_bytes)
+        for start in range(0, len(rows), rows_per_block):
+            part = rows[start : start + rows_per_block]
             stored = np.empty((len(part), *layout.shape[1:]), layout.dtype)
-            _fill_runs(descriptor, layout, _runs(part, np.arange(len(part))), stored)
-            out[places[start : start + step]] = layout.values(stored)
+            _fill_segments(descriptor, layout, _find_segments(part, np.arange(len(part))), stored)
+            out[positions[start : start + rows_per_block]] = layout.to_values(stored)
 
 
-def _runs(rows: np.ndarray, places: np.ndarray) -> list[tuple[int, int, int]]:
+def _find_segments(rows: np.ndarray, positions: np.ndarray) -> list[tuple[int, int, int]]:
     """(row, place, count) of the stretches of rows that follow each other both in the file and in their places."""
-    breaks = np.nonzero((rows[1:] - rows[:-1] != 1) | (places[1:] - places[:-1] != 1))[0] + 1
+    breaks = np.nonzero((rows[1:] - rows[:-1] != 1) | (positions[1:] - positions[:-1] != 1))[0] + 1
     starts = [0, *breaks.tolist()]
     counts = [end - start for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
-    return list(zip(rows[starts].tolist(), places[starts].tolist(), counts, strict=True))
+    return list(zip(rows[starts].tolist(), positions[starts].tolist(), counts, strict=True))
 
 
-def _fill_runs(descriptor: int, layout: Layout, runs: list[tuple[int, int, int]], out: np.ndarray) -> None:
-    target, width = _bytes(out), layout.row_bytes
-    for row, place, count in runs:
-        _fill(descriptor, target[place * width : (place + count) * width], layout.offset + row * width)
+def _fill_segments(descriptor: int, layout: Layout, segments: list[tuple[int, int, int]], out: np.ndarray) -> None:
+    target, width = _to_memoryview(out), layout.row_bytes
+    for row, position, count in segments:
+        _fill(descriptor, target[position * width : (position + count) * width], layout.offset + row * width)
 
 
 def _fill_columns(
-    descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, places: np.ndarray, columns: slice
+    descriptor: int, layout: Layout, rows: np.ndarray, out: np.ndarray, positions: np.ndarray, columns: slice
 ) -> None:
     size = layout.dtype.itemsize
     stored = np.empty(columns.stop - columns.start, layout.dtype)
-    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-        _fill(descriptor, _bytes(stored), layout.offset + row * layout.row_bytes + columns.start * size)
-        out[place] = layout.values(stored)
+    for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
+        _fill(descriptor, _to_memoryview(stored), layout.offset + row * layout.row_bytes + columns.start * size)
+        out[position] = layout.to_values(stored)
 
 
 def _scatter(
@@ -136,7 +136,7 @@ def _scatter(
     layout: Layout,
     rows: np.ndarray,
     out: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     columns: slice | None = None,
 ) -> None:
     """Copy from blocks (number of the first row, rows as stored), which come in the order of the file."""
@@ -146,48 +146,51 @@ def _scatter(
         begin, end = np.searchsorted(ordered, [first, first + len(block)])
         if columns is not None:
             block = block.reshape(len(block), -1)[:, columns]
-        mine, numbers = places[order[begin:end]], ordered[begin:end] - first
-        whole = len(numbers) == len(block) and bool((numbers == np.arange(len(block))).all())
-        out[mine] = layout.values(block if whole else block[numbers])
+        block_positions, block_rows = positions[order[begin:end]], ordered[begin:end] - first
+        is_whole = len(block_rows) == len(block) and bool((block_rows == np.arange(len(block))).all())
+        out[block_positions] = layout.to_values(block if is_whole else block[block_rows])
 
 
-def _plain_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    step = max(1, _BLOCK // layout.row_bytes)
-    for number in np.unique(rows // step).tolist():
-        count = min(step, layout.shape[0] - number * step)
+def _read_plain_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    rows_per_block = max(1, _BLOCK // layout.row_bytes)
+    for block_number in np.unique(rows // rows_per_block).tolist():
+        count = min(rows_per_block, layout.shape[0] - block_number * rows_per_block)
         block = np.empty((count, *layout.shape[1:]), layout.dtype)
-        _fill(descriptor, _bytes(block), layout.offset + number * step * layout.row_bytes)
-        yield number * step, block
+        _fill(descriptor, _to_memoryview(block), layout.offset + block_number * rows_per_block * layout.row_bytes)
+        yield block_number * rows_per_block, block
 
 
-def _gzip_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _read_gzip_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Chunks decoded here and not by HDF5, whose inflate grows its buffer as far as the stream likes."""
-    assert layout.pieces is not None
-    size, width = layout.chunk * layout.row_bytes, layout.dtype.itemsize
-    for number in np.unique(rows // layout.chunk).tolist():
-        offset, stored, mask = layout.pieces[number].tolist()
-        data = bytearray(stored)
+    assert layout.chunk_table is not None
+    size, width = layout.rows_per_chunk * layout.row_bytes, layout.dtype.itemsize
+    for chunk_number in np.unique(rows // layout.rows_per_chunk).tolist():
+        offset, n_bytes, mask = layout.chunk_table[chunk_number].tolist()
+        data = bytearray(n_bytes)
         _fill(descriptor, memoryview(data), offset)
         try:
-            whole = bytes(data) if mask & 2 else zlib.decompressobj().decompress(data, size + 1)
+            decoded = bytes(data) if mask & 2 else zlib.decompressobj().decompress(data, size + 1)
         except zlib.error as error:
-            raise Damaged(f"compressed rows that cannot be decoded: {error}") from error
-        if len(whole) != size:
-            raise Damaged(f"compressed rows: expected {size} bytes in a chunk, found another number")
-        numbers = np.frombuffer(whole, np.uint8)
+            raise CorruptFile(f"compressed rows that cannot be decoded: {error}") from error
+        if len(decoded) != size:
+            raise CorruptFile(f"compressed rows: expected {size} bytes in a chunk, found another number")
+        values = np.frombuffer(decoded, np.uint8)
         if not mask & 1:
-            numbers = np.ascontiguousarray(numbers.reshape(width, -1).T)
-        count = min(layout.chunk, layout.shape[0] - number * layout.chunk)
-        yield number * layout.chunk, numbers.view(layout.dtype).reshape(layout.chunk, *layout.shape[1:])[:count]
+            values = np.ascontiguousarray(values.reshape(width, -1).T)
+        count = min(layout.rows_per_chunk, layout.shape[0] - chunk_number * layout.rows_per_chunk)
+        yield (
+            chunk_number * layout.rows_per_chunk,
+            values.view(layout.dtype).reshape(layout.rows_per_chunk, *layout.shape[1:])[:count],
+        )
 
 
-def _blosc2_blocks(dataset: h5py.Dataset, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for number in np.unique(rows // layout.chunk).tolist():
-        first = number * layout.chunk
-        yield first, dataset[first : first + layout.chunk]
+def _read_blosc2_blocks(dataset: h5py.Dataset, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for chunk_number in np.unique(rows // layout.rows_per_chunk).tolist():
+        first = chunk_number * layout.rows_per_chunk
+        yield first, dataset[first : first + layout.rows_per_chunk]
 
 
-def _bytes(array: np.ndarray) -> memoryview:
+def _to_memoryview(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
@@ -195,5 +198,5 @@ def _fill(descriptor: int, target: memoryview, offset: int) -> None:
     while target:
         count = os.preadv(descriptor, [target], offset)
         if not count:
-            raise Damaged("it ends before its rows do")
+            raise CorruptFile("it ends before its rows do")
         target, offset = target[count:], offset + count

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Draft(io.RawIOBase):
+class SafeHdf5Writer(io.RawIOBase):
     """A new file at `path` for `h5py.File(draft, "w")`, to which no write seems to fail.
 
     HDF5 crashes the process after a failed write, some only when it ends (h5py issue 914). So the first error is kept, what
@@ -19,37 +19,37 @@ class Draft(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._at = self._end = 0
+        self._position = self._end = 0
         self._error: BaseException | None = None
-        self._lost: list[tuple[int, bytes]] = []
+        self._failed_writes: list[tuple[int, bytes]] = []
 
-    def check(self) -> None:
+    def raise_for_error(self) -> None:
         """Raise the first error that a write met."""
         if self._error is not None:
             raise self._error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a byte, counted from the beginning, from here or from the end."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
-        return self._at
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        return self._position
 
     def tell(self) -> int:
         """The byte that is read or written next."""
-        return self._at
+        return self._position
 
     def write(self, data: Any) -> int:
         """Write all of `data`, or keep it in mind."""
         view = memoryview(data).cast("B")
         if self._error is not None or not self._attempt(lambda: self._write(view)):
-            self._lost.append((self._at, bytes(view)))
-        self._at += len(view)
-        self._end = max(self._end, self._at)
+            self._failed_writes.append((self._position, bytes(view)))
+        self._position += len(view)
+        self._end = max(self._end, self._position)
         return len(view)
 
     def _write(self, view: memoryview) -> None:
-        done = 0
-        while done < len(view):
-            done += os.pwrite(self._descriptor, view[done:], self._at + done)
+        n_written = 0
+        while n_written < len(view):
+            n_written += os.pwrite(self._descriptor, view[n_written:], self._position + n_written)
 
     def _attempt(self, step: Callable[[], object]) -> bool:
         """Whether a step succeeds; the first error of all is kept."""
@@ -64,17 +64,17 @@ class Draft(io.RawIOBase):
         """Fill `buffer` with what was written, and with zeros where nothing was."""
         view = memoryview(buffer).cast("B")
         view[:] = bytes(len(view))
-        self._attempt(lambda: os.preadv(self._descriptor, [view], self._at))
-        for start, data in self._lost:
-            begin, end = max(start, self._at), min(start + len(data), self._at + len(view))
+        self._attempt(lambda: os.preadv(self._descriptor, [view], self._position))
+        for start, data in self._failed_writes:
+            begin, end = max(start, self._position), min(start + len(data), self._position + len(view))
             if begin < end:
-                view[begin - self._at : end - self._at] = data[begin - start : end - start]
-        self._at += len(view)
+                view[begin - self._position : end - self._position] = data[begin - start : end - start]
+        self._position += len(view)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         """Make the file `size` bytes long."""
-        self._end = self._at if size is None else size
+        self._end = self._position if size is None else size
         self._attempt(lambda: os.ftruncate(self._descriptor, self._end))
         return self._end
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from . import compression as compressions
 from . import row_reader as reading
-from .errors import Damaged as Damaged
-from .errors import Unreadable as Unreadable
+from .errors import CorruptFile as CorruptFile
+from .errors import UnreadableFile as UnreadableFile
 from .row_reader import Layout
 
 NAME = re.compile(r"[0-9a-f]{64}\.h5")
@@ -25,7 +25,7 @@ _DATASETS = {"features", "keys", "views"}
 _MAX_ATTRIBUTES = 16
 
 
-def as_keys(digests: list[bytes]) -> np.ndarray:
+def to_keys(digests: list[bytes]) -> np.ndarray:
     """Array (n,) of 32-byte strings that NumPy can sort and compare.
 
     Take bytes back out with `.tobytes()`: indexing one element strips its trailing zero bytes.
@@ -47,19 +47,19 @@ def encode(
     """
     bfloat16 = features.dtype.name == "bfloat16"
     stored = np.ascontiguousarray(features.view(np.uint16) if bfloat16 else features)
-    options = compressions.options(compression, stored)
+    options = compressions.build_options(compression, stored)
     buffer = io.BytesIO()
-    with _timeless(buffer) as file:
-        rows = file.create_dataset("features", data=stored, track_times=False, **options)
+    with _create_timeless_file(buffer) as file:
+        dataset = file.create_dataset("features", data=stored, track_times=False, **options)
         if bfloat16:
-            rows.attrs["dtype"] = "bfloat16"
+            dataset.attrs["dtype"] = "bfloat16"
         file.create_dataset("keys", data=np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 32), track_times=False)
         file.create_dataset("views", data=np.ascontiguousarray(views, dtype=np.uint16), track_times=False)
         file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
     return buffer.getvalue()
 
 
-def _timeless(buffer: io.BytesIO) -> h5py.File:
+def _create_timeless_file(buffer: io.BytesIO) -> h5py.File:
     """A new file in memory whose root carries no time stamps, which h5py's own constructor cannot make."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
@@ -90,21 +90,21 @@ class Shard:
     @property
     def dtype(self) -> np.dtype:
         """The dtype that rows are read as: float32 for bfloat16, which NumPy lacks."""
-        return self.layout.served
+        return self.layout.read_dtype
 
     @property
-    def stored(self) -> str:
+    def stored_dtype(self) -> str:
         """The name of the dtype on disk."""
         return "bfloat16" if self.layout.bfloat16 else str(self.layout.dtype)
 
-    def rows(self) -> np.ndarray:
+    def read_rows(self) -> np.ndarray:
         """The rows (n, ...), read-only: a memory map, or decoded where they are compressed or bfloat16."""
         layout = self.layout
         if layout.compression == "none" and not layout.bfloat16:
             return np.memmap(self.path, dtype=layout.dtype, mode="r", offset=layout.offset, shape=layout.shape)
-        out = np.empty(layout.shape, layout.served)
-        every = np.arange(len(out))
-        reading.read(self.path, layout, every, out, every)
+        out = np.empty(layout.shape, layout.read_dtype)
+        all_rows = np.arange(len(out))
+        reading.read(self.path, layout, all_rows, out, all_rows)
         out.flags.writeable = False
         return out
 
@@ -117,9 +117,9 @@ def check_digest(path: Path) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror}") from error
+        raise UnreadableFile(f"cannot be read: {error.strerror}") from error
     if digest != path.stem:
-        raise Damaged("its bytes do not match its digest")
+        raise CorruptFile("its bytes do not match its digest")
 
 
 def load(path: Path, identity: Mapping[str, Any]) -> Shard:
@@ -136,69 +136,73 @@ def load(path: Path, identity: Mapping[str, Any]) -> Shard:
         raise
     except OSError as error:
         if error.errno is not None:
-            raise Unreadable(f"cannot be read: {error.strerror}") from error
-        raise Damaged(f"not a shard: {error}") from error
+            raise UnreadableFile(f"cannot be read: {error.strerror}") from error
+        raise CorruptFile(f"not a shard: {error}") from error
     except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise Damaged(f"not a shard: {error}") from error
+        raise CorruptFile(f"not a shard: {error}") from error
 
 
 def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) -> Shard:
     if len(file.attrs) > _MAX_ATTRIBUTES or set(file) != _DATASETS:
-        raise Damaged(f"expected the data sets {sorted(_DATASETS)}")
+        raise CorruptFile(f"expected the data sets {sorted(_DATASETS)}")
     datasets = {}
     for name in sorted(_DATASETS):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise Damaged(f"{name} is a link")
+            raise CorruptFile(f"{name} is a link")
         if not isinstance(dataset := file[name], h5py.Dataset):
-            raise Damaged(f"{name} is not a data set")
+            raise CorruptFile(f"{name} is not a data set")
         datasets[name] = dataset
         if dataset.is_virtual or dataset.external or len(dataset.attrs) > _MAX_ATTRIBUTES:
-            raise Damaged(f"{name} is virtual or external, or has too many attributes")
+            raise CorruptFile(f"{name} is virtual or external, or has too many attributes")
         if dataset.dtype.kind not in "fu" or dataset.shape is None:
-            raise Damaged(f"{name} is not an array of numbers")
+            raise CorruptFile(f"{name} is not an array of numbers")
     attributes = json.loads(file.attrs["attributes"])
     if not isinstance(attributes, dict) or any(attributes.get(name) != value for name, value in identity.items()):
-        raise Damaged("it belongs to another extraction, layer or pool")
+        raise CorruptFile("it belongs to another extraction, layer or pool")
     features, keys, views = datasets["features"], datasets["keys"], datasets["views"]
     count = len(views)
     if features.shape[:1] != (count,) or keys.shape != (count, 32) or views.shape != (count,):
-        raise Damaged("the shapes of features, keys and views do not agree")
-    if keys.dtype != np.uint8 or views.dtype != np.uint16 or not (_inside(keys, size) and _inside(views, size)):
-        raise Damaged("keys and views are not contiguous uint8 and uint16 inside the file")
-    layout = _layout(features, size)
+        raise CorruptFile("the shapes of features, keys and views do not agree")
+    if keys.dtype != np.uint8 or views.dtype != np.uint16 or not (_is_inside(keys, size) and _is_inside(views, size)):
+        raise CorruptFile("keys and views are not contiguous uint8 and uint16 inside the file")
+    layout = _read_layout(features, size)
     return Shard(path, np.ascontiguousarray(keys[:]).view("S32").reshape(count), views[:], layout, size)
 
 
-def _inside(dataset: h5py.Dataset, size: int) -> bool:
+def _is_inside(dataset: h5py.Dataset, size: int) -> bool:
     """Whether a data set is contiguous, unfiltered and within the `size` bytes of the file."""
     offset = dataset.id.get_offset()
     unfiltered = not dataset.id.get_create_plist().get_nfilters()
     return unfiltered and offset is not None and dataset.nbytes <= size - int(offset)
 
 
-def _layout(features: h5py.Dataset, size: int) -> Layout:
+def _read_layout(features: h5py.Dataset, size: int) -> Layout:
     bfloat16 = features.attrs.get("dtype") == "bfloat16"
-    numbers = features.dtype == np.uint16 if bfloat16 else features.dtype.kind == "f"
-    if features.ndim < 2 or 0 in features.shape or not numbers:
-        raise Damaged("features are not rows of floating-point numbers")
-    compression = compressions.found(features)
+    is_numeric = features.dtype == np.uint16 if bfloat16 else features.dtype.kind == "f"
+    if features.ndim < 2 or 0 in features.shape or not is_numeric:
+        raise CorruptFile("features are not rows of floating-point numbers")
+    compression = compressions.detect(features)
     if compression == "none":
-        if not _inside(features, size):
-            raise Damaged("features are not contiguous inside the file")
+        if not _is_inside(features, size):
+            raise CorruptFile("features are not contiguous inside the file")
         return Layout(features.shape, features.dtype, bfloat16, offset=int(features.id.get_offset()))
-    pieces = _pieces(features, size) if compression == "gzip" else None
-    return Layout(features.shape, features.dtype, bfloat16, compression, chunk=features.chunks[0], pieces=pieces)
+    chunk_table = _read_chunk_table(features, size) if compression == "gzip" else None
+    return Layout(
+        features.shape, features.dtype, bfloat16, compression, rows_per_chunk=features.chunks[0], chunk_table=chunk_table
+    )
 
 
-def _pieces(features: h5py.Dataset, size: int) -> np.ndarray:
+def _read_chunk_table(features: h5py.Dataset, size: int) -> np.ndarray:
     """Where each chunk lies: offset, bytes and filter mask (chunks, 3); raises `Damaged` unless all lie in the file."""
-    found: list[tuple[int, int, int, int]] = []
-    step = features.chunks[0]
-    features.id.chunk_iter(lambda each: found.append((each.chunk_offset[0] // step, *each[2:], each.filter_mask)))
-    pieces = np.array(sorted(found), np.int64).reshape(-1, 4)
-    numbers, offsets, counts, _ = pieces.T
-    if not np.array_equal(numbers, np.arange(-(-features.shape[0] // step))):
-        raise Damaged("compressed rows: expected every chunk once")
+    entries: list[tuple[int, int, int, int]] = []
+    rows_per_chunk = features.chunks[0]
+    features.id.chunk_iter(
+        lambda chunk: entries.append((chunk.chunk_offset[0] // rows_per_chunk, *chunk[2:], chunk.filter_mask))
+    )
+    chunk_table = np.array(sorted(entries), np.int64).reshape(-1, 4)
+    chunk_numbers, offsets, counts, _ = chunk_table.T
+    if not np.array_equal(chunk_numbers, np.arange(-(-features.shape[0] // rows_per_chunk))):
+        raise CorruptFile("compressed rows: expected every chunk once")
     if (offsets < 0).any() or (counts > size).any() or (offsets > size - counts).any():
-        raise Damaged("compressed rows: expected every chunk inside the file")
-    return pieces[:, 1:]
+        raise CorruptFile("compressed rows: expected every chunk inside the file")
+    return chunk_table[:, 1:]

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # Fields that name things for people. Two extractions that differ in these alone are the same extraction.
-DESCRIPTION = ("backbone", "arguments", "weights", "file")
+DESCRIPTIVE_FIELDS = ("backbone", "arguments", "weights", "file")
 
 
 @dataclass(frozen=True)
-class Spec:
+class ExtractionSpec:
     """Everything that decides the value of a feature, apart from the image and the tap.
 
     backbone, arguments, weights, file: what the user calls it and where its file was (not part of the identity)
@@ -44,11 +44,11 @@ class Spec:
     @property
     def digest(self) -> str:
         """Sha-256, in hexadecimal, of the identity fields."""
-        identity = {name: value for name, value in self.to_dict().items() if name not in DESCRIPTION}
+        identity = {name: value for name, value in self.to_dict().items() if name not in DESCRIPTIVE_FIELDS}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
-    def folder(self) -> str:
+    def folder_name(self) -> str:
         """Name of the extraction's folder: backbone, image size, and the digest that decides."""
         name = re.sub(r"[^A-Za-z0-9_.]+", "_", self.backbone).strip("._")[:60] or "backbone"
         return f"{name}-{self.image_size[0]}-{self.digest[:16]}"
@@ -68,12 +68,12 @@ class Spec:
         return {**asdict(self), "image_size": list(self.image_size), "arguments": dict(self.arguments)}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Spec:
+    def from_dict(cls, value: Mapping[str, Any]) -> ExtractionSpec:
         """The spec that `to_dict` wrote; raises `TypeError`, `KeyError` or `ValueError` on anything else."""
         height, width = value["image_size"]
         spec = cls(**{**value, "image_size": (height, width)})
-        texts = [given for name, given in vars(spec).items() if name not in {"image_size", "arguments"}]
-        if not (all(isinstance(given, str) for given in texts) and isinstance(spec.arguments, Mapping)):
+        texts = [text for name, text in vars(spec).items() if name not in {"image_size", "arguments"}]
+        if not (all(isinstance(text, str) for text in texts) and isinstance(spec.arguments, Mapping)):
             raise TypeError("expected text in every field but image_size and arguments")
         if not (type(height) is int and type(width) is int):
             raise TypeError(f"image_size: expected two whole numbers, found {height!r} and {width!r}")

@@ -15,15 +15,15 @@ from . import row_reader as reading
 from . import shard
 from .atomic_files import publish
 from .errors import CacheError, RowsMissing
-from .index import Index
-from .verification import Trust
+from .index import RowIndex
+from .verification import Verifier
 
 _THREADS = min(4, os.cpu_count() or 1)
-_WORTH_THREADS = 1 << 25  # bytes: below this they take longer to start than to help
+_MIN_THREADED_BYTES = 1 << 25  # bytes: below this they take longer to start than to help
 _ATTEMPTS = 5
 
 
-class Features:
+class TapFeatures:
     """Rows keyed by image digest (32 bytes) and view, in the shards of one folder.
 
     Reading writes nothing. Where the same row was stored twice, either may be served: they are equal.
@@ -32,66 +32,66 @@ class Features:
     kept from call to call.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], trust: Trust) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], verifier: Verifier) -> None:
         self.path, self.identity = path, identity
         self.layer, self.pool = str(identity["layer"]), str(identity["pool"])
-        self._trust = trust
+        self._verifier = verifier
         self._shards: dict[str, shard.Shard] = {}
-        self._index: dict[int, Index] = {}
+        self._indexes: dict[int, RowIndex] = {}
         self._added: set[str] = set()
-        self._unfit: set[str] = set()  # whole by their digest, and yet their rows could not be read
+        self._unreadable: set[str] = set()  # whole by their digest, and yet their rows could not be read
 
-    def shards(self) -> list[shard.Shard]:
+    def list_shards(self) -> list[shard.Shard]:
         """The valid shards now in the folder; damaged ones are refused and noted."""
-        present, folder = self._present(), f"{self.path}{os.sep}"
-        for name in set(self._shards) - set(present):
+        names, folder = self._list_names(), f"{self.path}{os.sep}"
+        for name in set(self._shards) - set(names):
             self._drop(name)
-        for name in present:
+        for name in names:
             try:
-                self._trust.verify(folder + name)
+                self._verifier.verify(folder + name)
                 if name not in self._shards:
                     self._shards[name] = shard.load(self.path / name, self.identity)
-                    self._index.clear()
+                    self._indexes.clear()
             except FileNotFoundError:  # removed since it was listed
                 self._drop(name)
-            except shard.Damaged as damage:
-                self._refuse(name, damage)
-        return [self._shards[name] for name in present if name in self._shards]
+            except shard.CorruptFile as error:
+                self._quarantine(name, error)
+        return [self._shards[name] for name in names if name in self._shards]
 
-    def _present(self) -> list[str]:
+    def _list_names(self) -> list[str]:
         try:
             names = os.listdir(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in names if shard.NAME.fullmatch(name) and name not in self._unfit)
+        return sorted(name for name in names if shard.NAME.fullmatch(name) and name not in self._unreadable)
 
     def _drop(self, name: str) -> None:
         if self._shards.pop(name, None) is not None:
-            self._index.clear()
+            self._indexes.clear()
 
-    def _refuse(self, name: str, damage: shard.Damaged) -> bool:
+    def _quarantine(self, name: str, error: shard.CorruptFile) -> bool:
         """Note a damaged shard; False when it is only gone (HDF5 calls a file damaged that goes while it is opened)."""
-        there = os.path.lexists(self.path / name)
-        if there:
-            self._trust.refuse(self.path / name, str(damage), aside=not isinstance(damage, shard.Unreadable))
+        exists = os.path.lexists(self.path / name)
+        if exists:
+            self._verifier.quarantine(self.path / name, str(error), rename=not isinstance(error, shard.UnreadableFile))
         self._drop(name)
-        return there
+        return exists
 
     def find(self, keys: np.ndarray, view: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """For each of `keys` (n,) S32: shard number (n,) and row (n,) of its `view`, or -1 where there is none."""
-        return self._find(self.shards(), keys, view)
+        return self._find(self.list_shards(), keys, view)
 
     def _find(self, shards: list[shard.Shard], keys: np.ndarray, view: int) -> tuple[np.ndarray, np.ndarray]:
-        if view not in self._index:
-            self._index[view] = Index([item.keys for item in shards], [item.views for item in shards], view)
-        return self._index[view].find(keys)
+        if view not in self._indexes:
+            self._indexes[view] = RowIndex([item.keys for item in shards], [item.views for item in shards], view)
+        return self._indexes[view].find(keys)
 
     @property
-    def news(self) -> bool:
+    def has_new_rows(self) -> bool:
         """Whether the folder has shards that neither a call before found nor this object added."""
-        return not self._added.union(self._shards).issuperset(self._present())
+        return not self._added.union(self._shards).issuperset(self._list_names())
 
-    def missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
+    def find_missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
         """Mask (n,) of the keys that have no row of `view`."""
         return self.find(keys, view)[0] < 0
 
@@ -104,9 +104,9 @@ class Features:
         unless another shard holds its rows.
         """
         for _ in range(_ATTEMPTS):
-            shards = self.shards()  # listed once: another process may add one, which would number them anew
-            numbers, rows = self._find(shards, keys, view)
-            if not len(keys) or (numbers < 0).any():
+            shards = self.list_shards()  # listed once: another process may add one, which would number them anew
+            shard_numbers, rows = self._find(shards, keys, view)
+            if not len(keys) or (shard_numbers < 0).any():
                 break
             shape = shards[0].shape[1:]
             if any(item.shape[1:] != shape for item in shards):
@@ -117,36 +117,36 @@ class Features:
             if columns is not None:
                 shape = (columns.stop - columns.start,)
             out = np.empty((len(keys), *shape), np.result_type(*(item.dtype for item in shards)))
-            if self._gather(shards, numbers, rows, out, columns):
+            if self._gather(shards, shard_numbers, rows, out, columns):
                 return out
         raise RowsMissing(
-            f"{self.path}: expected rows for {len(keys)} images, found {int((numbers >= 0).sum())}; "
+            f"{self.path}: expected rows for {len(keys)} images, found {int((shard_numbers >= 0).sum())}; "
             "run `humeris extract` on the same data to compute the rest"
         )
 
     def _gather(
-        self, shards: list[shard.Shard], numbers: np.ndarray, rows: np.ndarray, out: np.ndarray, columns: slice | None
+        self, shards: list[shard.Shard], shard_numbers: np.ndarray, rows: np.ndarray, out: np.ndarray, columns: slice | None
     ) -> bool:
         """Fill `out` from the shards; False when one of them could not be read any more and another look is needed."""
 
-        def fill(places: np.ndarray) -> bool:
-            item = shards[numbers[places[0]]]
+        def fill(positions: np.ndarray) -> bool:
+            item = shards[shard_numbers[positions[0]]]
             try:
-                reading.read(item.path, item.layout, rows[places], out, places, columns)
+                reading.read(item.path, item.layout, rows[positions], out, positions, columns)
             except FileNotFoundError:
                 return False
-            except shard.Damaged as damage:
-                if self._refuse(item.path.name, damage):
-                    self._unfit.add(item.path.name)
+            except shard.CorruptFile as error:
+                if self._quarantine(item.path.name, error):
+                    self._unreadable.add(item.path.name)
                 return False
             return True
 
-        order = np.argsort(numbers, kind="stable")
-        groups = np.split(order, np.nonzero(np.diff(numbers[order]))[0] + 1)
-        if out.nbytes < _WORTH_THREADS or len(groups) == 1:
-            return all(fill(places) for places in groups)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return all(list(pool.map(fill, groups)))
+        order = np.argsort(shard_numbers, kind="stable")
+        positions_by_shard = np.split(order, np.nonzero(np.diff(shard_numbers[order]))[0] + 1)
+        if out.nbytes < _MIN_THREADED_BYTES or len(positions_by_shard) == 1:
+            return all(fill(positions) for positions in positions_by_shard)
+        with ThreadPoolExecutor(_THREADS) as executor:
+            return all(list(executor.map(fill, positions_by_shard)))
 
     def add(
         self,
@@ -168,5 +168,5 @@ class Features:
         path = self.path / f"{hashlib.sha256(data).hexdigest()}.h5"
         publish(data, path, tmp)
         self._added.add(path.name)
-        self._trust.written(path)
+        self._verifier.register(path)
         return len(data)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import shard
-from .file_stamp import Stamp
-from .key_value_store import Memo
+from .file_stamp import FileStamp
+from .key_value_store import KeyValueStore
 
 
 @dataclass(frozen=True)
-class Damage:
+class CorruptFileRecord:
     """A file that was not served: where, and why."""
 
     path: Path
@@ -27,19 +27,19 @@ class Damage:
         return {"path": str(self.path), "reason": self.reason}
 
 
-class Trust:
+class Verifier:
     """Digests verified once per file, remembered by inode, size, mtime and ctime.
 
     damaged: files refused since it was made. With `write`, a damaged shard is renamed so that nobody trips over it again.
     """
 
-    def __init__(self, root: Path, memo: Memo, write: bool) -> None:
-        self._root, self._memo, self._write = root, memo, write
+    def __init__(self, root: Path, kv_store: KeyValueStore, write: bool) -> None:
+        self._root, self._kv_store, self._write = root, kv_store, write
         self._prefix = os.path.join(root, "")
-        self._verified: dict[str, list[int]] = memo.get_json("verified", "") or {}
-        self._fresh: list[Path] = []
+        self._verified: dict[str, list[int]] = kv_store.get_json("verified", "") or {}
+        self._unverified: list[Path] = []
         self._changed = False
-        self.damaged: list[Damage] = []
+        self.corrupt_files: list[CorruptFileRecord] = []
 
     def verify(self, path: Path | str) -> None:
         """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`.
@@ -47,42 +47,42 @@ class Trust:
         Raises `FileNotFoundError` when there is no file any more: that is no damage.
         """
         now = time.time_ns()
-        before = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
-        name = self._name(path)
-        if self._verified.get(name) != before:
+        fingerprint = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
+        name = self._to_name(path)
+        if self._verified.get(name) != fingerprint:
             shard.check_digest(Path(path))
-            if Stamp(*before).settled(now):
-                self._verified[name] = before
+            if FileStamp(*fingerprint).is_stable(now):
+                self._verified[name] = fingerprint
                 self._changed = True
 
-    def written(self, path: Path) -> None:
+    def register(self, path: Path) -> None:
         """Note a new shard, and check those noted before it, which need not be read from the disk yet.
 
         What was just written is never believed: a change within one tick of the clock shows in no timestamp. Readers that
         may not write down what they checked would check each new shard every time.
         """
-        self._check_written()
-        self._fresh.append(path)
+        self._verify_registered()
+        self._unverified.append(path)
 
-    def _check_written(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        for path in fresh:
-            with contextlib.suppress(FileNotFoundError, shard.Damaged):  # whoever reads it will find out
-                if Stamp(*_fingerprint(path)).settled(time.time_ns()):
+    def _verify_registered(self) -> None:
+        paths, self._unverified = self._unverified, []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, shard.CorruptFile):  # whoever reads it will find out
+                if FileStamp(*_fingerprint(path)).is_stable(time.time_ns()):
                     self.verify(path)
                 else:
-                    self._fresh.append(path)
+                    self._unverified.append(path)
 
     def forget(self) -> None:
         """Check every digest again from here on."""
         self._verified.clear()
 
-    def refuse(self, path: Path, reason: str, *, aside: bool = True) -> None:
+    def quarantine(self, path: Path, reason: str, *, rename: bool = True) -> None:
         """Note a damaged file; when writing, set a shard aside, unless it may be sound (`aside=False`)."""
-        damage = Damage(path, reason)
-        if damage not in self.damaged:
-            self.damaged.append(damage)
-        if aside and self._write and shard.NAME.fullmatch(path.name):
+        record = CorruptFileRecord(path, reason)
+        if record not in self.corrupt_files:
+            self.corrupt_files.append(record)
+        if rename and self._write and shard.NAME.fullmatch(path.name):
             # The second name is for when the first is a folder's.
             for name in (f"{path.name}.damaged", f"{path.stem}-{secrets.token_hex(4)}.h5.damaged"):
                 with contextlib.suppress(OSError):  # a read-only disk, or another process was faster
@@ -91,12 +91,12 @@ class Trust:
 
     def save(self) -> None:
         """Write down which files were verified, where the cache may be written."""
-        self._check_written()
+        self._verify_registered()
         if self._changed:
-            present = {name: value for name, value in self._verified.items() if (self._root / name).exists()}
-            self._changed = not self._memo.put_json("verified", "", present)
+            fingerprints = {name: value for name, value in self._verified.items() if (self._root / name).exists()}
+            self._changed = not self._kv_store.put_json("verified", "", fingerprints)
 
-    def _name(self, path: Path | str) -> str:
+    def _to_name(self, path: Path | str) -> str:
         return os.fspath(path).removeprefix(self._prefix)
 
 
@@ -106,7 +106,7 @@ def _fingerprint(path: Path | str) -> list[int]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise shard.Unreadable(f"cannot be read: {error.strerror}") from error
+        raise shard.UnreadableFile(f"cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):  # a FIFO would wait for ever, a link may lead outside
-        raise shard.Damaged("not a regular file")
+        raise shard.CorruptFile("not a regular file")
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.atomic_files import make_folder, write_errors
+from ..cache.atomic_files import make_folder, translate_write_errors
 from ..cache.store import Store
-from ..extract.backbones.backbone_spec import Request
+from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.images.load import Progress, load_images
 from .heads import registry
-from .pipeline import Outcome, run
+from .pipeline import PipelineResult, run
 
 
 @dataclass(frozen=True)
-class Demo:
+class DemoResult:
     """The same job with nano's weights and with random ones."""
 
-    trained: Outcome
-    random: Outcome
+    trained: PipelineResult
+    random: PipelineResult
     cache: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,16 +42,19 @@ def write_digits(folder: Path) -> Path:
 
     digits = load_digits()
     make_folder(folder.parent.absolute(), "another folder with -o")
-    with write_errors(folder, "another folder with -o"), tempfile.TemporaryDirectory(dir=folder.parent) as draft:
-        for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            path = Path(draft, "digits", str(label), f"{number:04}.png")
+    with (
+        translate_write_errors(folder, "another folder with -o"),
+        tempfile.TemporaryDirectory(dir=folder.parent) as temp_folder,
+    ):
+        for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            path = Path(temp_folder, "digits", str(label), f"{index:04}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(path)
-        Path(draft, "digits").rename(folder)  # whole, or not there
+        Path(temp_folder, "digits").rename(folder)  # whole, or not there
     return folder
 
 
-def demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str], Progress] | None = None) -> Demo:
+def run_demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str], Progress] | None = None) -> DemoResult:
     """Write the digits, then extract, sweep and export, once on nano and once on the same network with random weights."""
     data = write_digits(folder / "digits")
     with Store(folder / "cache", write=True) as store:
@@ -59,16 +62,16 @@ def demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str], Pro
         outcomes = {}
         for weights in ("drawings", "random"):
             out = folder / f"run-{weights}"
-            words = ["-b", "nano", "--weights", weights, "-l", "block*_out", "--cache", folder / "cache", "-o", out]
+            arguments = ["-b", "nano", "--weights", weights, "-l", "block*_out", "--cache", folder / "cache", "-o", out]
             outcomes[weights] = run(
                 images,
-                [Request.parse("nano", weights=weights)],
+                [BackboneSpec.parse("nano", weights=weights)],
                 ["block*_out"],
                 [registry.parse("logreg")],
                 store,
                 out=out,
                 jobs=jobs,
-                command=shlex.join(map(str, ["humeris", "run", data, *words])),
+                command=shlex.join(map(str, ["humeris", "run", data, *arguments])),
                 progress=progress,
             )
-    return Demo(outcomes["drawings"], outcomes["random"], str(folder / "cache"))
+    return DemoResult(outcomes["drawings"], outcomes["random"], str(folder / "cache"))

@@ -9,51 +9,51 @@ from typing import Any
 
 from ..cache.errors import DataError, LayerError, ModelError
 from ..cache.store import Store
-from ..extract.backbones.backbone_spec import Request
+from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.backbones.taps import Tap
-from ..extract.engine.extract import Extracted, extract_all
-from ..extract.engine.multi_device import Order, extract_apart
+from ..extract.engine.extract import ExtractResult, extract_all
+from ..extract.engine.multi_device import ExtractJob, extract_on_devices
 from ..extract.images.load import Images, Progress
 from ..extract.pixels.augment import Policy
-from .data.select_features import sides_of
+from .data.select_features import split_pattern
 from .data.splits import split
 from .data.views import Views
 from .export.export import export
-from .export.export_result import Exported
-from .heads.registry import Family
-from .report.page import Reported, report
+from .export.export_result import ExportResult
+from .heads.registry import HeadFamily
+from .report.page import ReportResult, write_report
 from .runs.run import Run
 from .sweep.sweep import sweep
 
-Stages = Callable[[str], Progress]
+ProgressFactory = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PipelineResult:
     """What became of the images, what each backbone cost, the run, the model, and the page about it."""
 
     images: Images
-    extracted: list[Extracted]
+    extract_results: list[ExtractResult]
     run: Run
-    exported: Exported
-    reported: Reported
+    export_result: ExportResult
+    report_result: ReportResult
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "data": self.images.summary(),
-            "extracted": [each.to_dict() for each in self.extracted],
-            **self.run.summary(),
-            "exported": self.exported.to_dict(),
-            "reported": self.reported.to_dict(),
+            "data": self.images.summarize(),
+            "extracted": [result.to_dict() for result in self.extract_results],
+            **self.run.summarize(),
+            "exported": self.export_result.to_dict(),
+            "reported": self.report_result.to_dict(),
         }
 
 
 def run(
     images: Images,
-    requests: Sequence[Request],
+    backbone_specs: Sequence[BackboneSpec],
     patterns: Sequence[str],
-    families: Sequence[Family],
+    families: Sequence[HeadFamily],
     store: Store,
     *,
     pools: Sequence[str] = (),
@@ -66,25 +66,33 @@ def run(
     seed: int = 0,
     jobs: int | None = None,
     command: str = "",
-    progress: Stages | None = None,
-) -> Outcome:
+    progress: ProgressFactory | None = None,
+) -> PipelineResult:
     """Extract the taps of every backbone, sweep the heads over them, export the winner, and write the report.
 
     `progress` gives the callback of a named stage. The labels are checked before anything is computed. The model is
     written into the run's folder unless `model` says where. Raises what the three stages raise.
     """
     split(images, select)
-    _check_one_size(requests, patterns, families, concatenate)
-    extracted = extract_taps(
-        images, requests, patterns, store, pools=pools, batch_size=batch_size, views=views, jobs=jobs, progress=progress
+    _check_one_size(backbone_specs, patterns, families, concatenate)
+    extract_results = extract_taps(
+        images,
+        backbone_specs,
+        patterns,
+        store,
+        pools=pools,
+        batch_size=batch_size,
+        views=views,
+        jobs=jobs,
+        progress=progress,
     )
-    images = extracted[-1].images
-    finished = sweep(
+    images = extract_results[-1].images
+    finished_run = sweep(
         images,
         store,
         families,
         patterns=patterns,
-        only=taps_of(extracted),
+        only_taps=collect_taps(extract_results),
         concatenate=concatenate,
         views=views,
         select=select,
@@ -94,13 +102,17 @@ def run(
         command=command,
         progress=progress("heads") if progress else None,
     )
-    exported = export(finished, store, model or finished.path / "model.keras", requests=requests, command=command)
-    return Outcome(images, extracted, finished, exported, report([finished.path], cache=store.path))
+    export_result = export(
+        finished_run, store, model or finished_run.path / "model.keras", backbone_specs=backbone_specs, command=command
+    )
+    return PipelineResult(
+        images, extract_results, finished_run, export_result, write_report([finished_run.path], cache=store.path)
+    )
 
 
 def extract_taps(
     images: Images,
-    requests: Sequence[Request],
+    backbone_specs: Sequence[BackboneSpec],
     patterns: Sequence[str],
     store: Store,
     *,
@@ -108,37 +120,37 @@ def extract_taps(
     batch_size: int = 32,
     views: Views | None = None,
     jobs: int | None = None,
-    progress: Stages | None = None,
-) -> list[Extracted]:
+    progress: ProgressFactory | None = None,
+) -> list[ExtractResult]:
     """Fill the cache with every tap that a sweep's `patterns` name, in the order of `orders`; raises as `extract_all`."""
-    if images.given is not None:
-        raise DataError(f"{images.given.path}: expected images to extract features of, found a file of features")
+    if images.feature_file is not None:
+        raise DataError(f"{images.feature_file.path}: expected images to extract features of, found a file of features")
     views = views or Views()
-    done: list[Extracted] = []
-    for together, taps in orders(requests, patterns):
-        done += extract_all(
+    results: list[ExtractResult] = []
+    for backbone_group, taps in group_backbones_by_taps(backbone_specs, patterns):
+        results += extract_all(
             images,
-            together,
+            backbone_group,
             taps,
             store,
             pools=pools,
             views=views.count,
-            policy=views.parsed,
+            policy=views.parsed_policy,
             batch_size=batch_size,
             jobs=jobs,
             progress=progress,
         )
-        images = done[-1].images
-    for each in done:
-        each.images = images
-    return done
+        images = results[-1].images
+    for result in results:
+        result.images = images
+    return results
 
 
-def extract_taps_apart(
+def extract_taps_on_devices(
     devices: Sequence[str],
     data: Path,
     limit: int | None,
-    requests: Sequence[Request],
+    backbone_specs: Sequence[BackboneSpec],
     patterns: Sequence[str],
     cache: Path,
     *,
@@ -146,70 +158,81 @@ def extract_taps_apart(
     batch_size: int = 32,
     views: Views | None = None,
     jobs: int | None = None,
-    progress: Stages,
-) -> list[list[Extracted]]:
+    progress: ProgressFactory,
+) -> list[list[ExtractResult]]:
     """What a worker on each of `devices` did of `extract_taps`, in its order; [] without devices. Raises as `extract_on`."""
     if not devices:
         return []
     options: dict[str, Any] = {"pools": pools, "batch_size": batch_size}
     if views is not None:
         options |= {"views": views.count, "policy": Policy.parse(views.policy)}
-    asked = [Order(data, limit, together, taps, cache, options) for together, taps in orders(requests, patterns)]
-    return extract_apart(devices, asked, jobs, progress)
+    extract_jobs = [
+        ExtractJob(data, limit, backbone_group, taps, cache, options)
+        for backbone_group, taps in group_backbones_by_taps(backbone_specs, patterns)
+    ]
+    return extract_on_devices(devices, extract_jobs, jobs, progress)
 
 
-def orders(requests: Sequence[Request], patterns: Sequence[str]) -> list[tuple[list[Request], list[str]]]:
+def group_backbones_by_taps(
+    backbone_specs: Sequence[BackboneSpec], patterns: Sequence[str]
+) -> list[tuple[list[BackboneSpec], list[str]]]:
     """The backbones with the taps to extract of each, those of the same taps together.
 
     A pattern is as a sweep takes it: `LAYER[:POOL]`, or `A+B`, with `BACKBONE/` before what is of one backbone only. Raises
     `LayerError` where nothing is asked of a backbone.
     """
-    sides = [side for pattern in patterns for side in sides_of(pattern)]
-    found: dict[tuple[str, ...], list[Request]] = {}
-    for request in requests:
-        mine = []
+    sides = [side for pattern in patterns for side in split_pattern(pattern)]
+    specs_by_taps: dict[tuple[str, ...], list[BackboneSpec]] = {}
+    for backbone_spec in backbone_specs:
+        own_sides = []
         for side in sides:
-            whose = _whose(side, requests)
-            if not whose or request in whose:
-                mine.append(side.removeprefix(f"{_title(request)}/") if whose else side)
-        if sides and not mine:
-            raise LayerError(f"-b {request.title}: expected a layer of it with -l, found none among {', '.join(patterns)}")
-        found.setdefault(tuple(dict.fromkeys(mine)), []).append(request)
-    return [(together, list(taps)) for taps, together in found.items()]
+            named_specs = _find_named_backbones(side, backbone_specs)
+            if not named_specs or backbone_spec in named_specs:
+                own_sides.append(side.removeprefix(f"{_get_title(backbone_spec)}/") if named_specs else side)
+        if sides and not own_sides:
+            raise LayerError(
+                f"-b {backbone_spec.title}: expected a layer of it with -l, found none among {', '.join(patterns)}"
+            )
+        specs_by_taps.setdefault(tuple(dict.fromkeys(own_sides)), []).append(backbone_spec)
+    return [(backbone_group, list(taps)) for taps, backbone_group in specs_by_taps.items()]
 
 
-def _title(request: Request) -> str:
+def _get_title(backbone_spec: BackboneSpec) -> str:
     """What a sweep calls the backbone: a file by its stem."""
-    return request.name if request.file is not None else request.title
+    return backbone_spec.name if backbone_spec.file is not None else backbone_spec.title
 
 
-def _whose(side: str, requests: Sequence[Request]) -> list[Request]:
+def _find_named_backbones(side: str, backbone_specs: Sequence[BackboneSpec]) -> list[BackboneSpec]:
     """The backbones that a side names, [] where it names none and is of all."""
-    return [request for request in requests if side.startswith(f"{_title(request)}/")]
+    return [backbone_spec for backbone_spec in backbone_specs if side.startswith(f"{_get_title(backbone_spec)}/")]
 
 
 def _check_one_size(
-    requests: Sequence[Request], patterns: Sequence[str], families: Sequence[Family], concatenate: bool
+    backbone_specs: Sequence[BackboneSpec], patterns: Sequence[str], families: Sequence[HeadFamily], concatenate: bool
 ) -> None:
     """Raise `ModelError` where heads over networks of several image sizes are asked for, before anything is computed.
 
     The size of a file's input is found out later; the export then says the same.
     """
-    sizes = {each.image_size or (each.application and (each.application.size,) * 2) for each in requests} - {None}
+    sizes = {each.image_size or (each.application and (each.application.size,) * 2) for each in backbone_specs} - {None}
     if len(sizes) < 2:
         return
-    asked = ["--concatenate"] if concatenate else []
-    asked += [f"--head {family.name}" for family in families if family.over_all_taps]
+    options = ["--concatenate"] if concatenate else []
+    options += [f"--head {family.name}" for family in families if family.over_all_taps]
     for pattern in patterns:
-        named = {request.title for side in sides_of(pattern) for request in _whose(side, requests)}
-        asked += [f"-l {pattern}"] if len(named) > 1 else []
-    if asked:
+        titles = {
+            backbone_spec.title
+            for side in split_pattern(pattern)
+            for backbone_spec in _find_named_backbones(side, backbone_specs)
+        }
+        options += [f"-l {pattern}"] if len(titles) > 1 else []
+    if options:
         raise ModelError(
-            f"{asked[0]} with backbones of several image sizes: expected one, since the model that `run` ends with has one "
-            "input; give --image-size, or use `humeris sweep --extract`"
+            f"{options[0]} with backbones of several image sizes: expected one, since the model that `run` ends with has "
+            "one input; give --image-size, or use `humeris sweep --extract`"
         )
 
 
-def taps_of(extracted: Sequence[Extracted]) -> set[tuple[str, Tap]]:
+def collect_taps(extract_results: Sequence[ExtractResult]) -> set[tuple[str, Tap]]:
     """(spec digest, tap) of everything extracted."""
-    return {(result.card.spec.digest, tap) for result in extracted for tap in result.taps}
+    return {(result.metadata.spec.digest, tap) for result in extract_results for tap in result.taps}

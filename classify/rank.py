@@ -12,30 +12,30 @@ import numpy as np
 
 from ..cache.errors import RunError
 from ..cache.store import Store
-from ..extract.backbones.backbone_spec import Request
+from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.images.load import Images, Progress
-from ..extract.pixels.read_file import cores
+from ..extract.pixels.read_file import count_cores
 from .data import select_features as sources
-from .data.feature_matrix import Matrix
+from .data.feature_matrix import FeatureMatrix
 from .data.splits import Splits, split
 from .diagnose.transferability import Moments, centroid_accuracy, h_score, knn_accuracy, log_me
-from .evaluate.trial import Source, ranked
+from .evaluate.trial import TapRef, rank_trials
 from .heads.training_data import Folds
 from .runs.run import Run
 
 MEASURES = ("log_me", "h_score", "knn", "centroid")
-_Taps = tuple[tuple[str, str, str], ...]
+_TapKeys = tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
-class Scored:
+class TapScores:
     """The scores of one tap, or of several side by side; higher is better in all.
 
     columns: numbers in a row. knn, centroid: cross-validated accuracy. seconds: what it took, reading included. trained:
     cross-validated accuracy of the best head in a run of the same images.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[TapRef, ...]
     depth: float | None
     columns: int
     log_me: float
@@ -47,7 +47,7 @@ class Scored:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "sources": [asdict(source) for source in self.sources]}
+        return {**asdict(self), "sources": [asdict(tap_ref) for tap_ref in self.sources]}
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class Ranking:
 
     images: Images
     splits: Splits
-    rows: tuple[Scored, ...]
-    left_out: Mapping[Source, int]
+    rows: tuple[TapScores, ...]
+    left_out: Mapping[TapRef, int]
     run: Run | None
 
-    def places(self, measure: str) -> list[int]:
+    def compute_ranks(self, measure: str) -> list[int]:
         """The place of each row by a measure, 1 the best; equal scores share the better place."""
         values = [round(getattr(row, measure), 12) for row in self.rows]  # means of equal folds in another order are equal
         return [1 + sum(other > value for other in values) for value in values]
 
-    def agreement(self) -> dict[str, dict[str, float | int | None]]:
+    def compute_agreement(self) -> dict[str, dict[str, float | int | None]]:
         """Kendall's tau of each measure with the trained ranking, its p-value, and of how many taps; {} without a run.
 
         None where there is no telling: fewer than three taps, or all alike. The p-value is that of no agreement at all
@@ -76,32 +76,32 @@ class Ranking:
         """
         from scipy.stats import kendalltau
 
-        both = [row for row in self.rows if row.trained is not None]
-        found: dict[str, dict[str, float | int | None]] = {}
+        trained_rows = [row for row in self.rows if row.trained is not None]
+        agreement: dict[str, dict[str, float | int | None]] = {}
         for measure in MEASURES if self.run else ():
-            values, trained = [getattr(row, measure) for row in both], [row.trained for row in both]
-            telling = len(both) > 2 and len(set(values)) > 1 and len(set(trained)) > 1
-            result = kendalltau(values, trained) if telling else None
-            found[measure] = {
+            values, trained = [getattr(row, measure) for row in trained_rows], [row.trained for row in trained_rows]
+            is_defined = len(trained_rows) > 2 and len(set(values)) > 1 and len(set(trained)) > 1
+            result = kendalltau(values, trained) if is_defined else None
+            agreement[measure] = {
                 "tau": None if result is None else float(result.statistic),
                 "p_value": None if result is None else float(result.pvalue),
-                "taps": len(both),
+                "taps": len(trained_rows),
             }
-        return found
+        return agreement
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        places = {measure: self.places(measure) for measure in MEASURES}
+        ranks = {measure: self.compute_ranks(measure) for measure in MEASURES}
         return {
-            "data": self.images.summary(),
-            "splits": self.splits.summary(),
+            "data": self.images.summarize(),
+            "splits": self.splits.summarize(),
             "ranking": [
-                {**row.to_dict(), "places": {measure: places[measure][number] for measure in MEASURES}}
-                for number, row in enumerate(self.rows)
+                {**row.to_dict(), "places": {measure: ranks[measure][index] for measure in MEASURES}}
+                for index, row in enumerate(self.rows)
             ],
             "run": None if self.run is None else str(self.run.path),
-            "agreement": self.agreement(),
-            "left_out": [{**vars(source), "images_missing": lacking} for source, lacking in self.left_out.items()],
+            "agreement": self.compute_agreement(),
+            "left_out": [{**vars(tap_ref), "images_missing": n_missing} for tap_ref, n_missing in self.left_out.items()],
         }
 
 
@@ -109,7 +109,7 @@ def rank(
     images: Images,
     store: Store,
     *,
-    requests: Sequence[Request] = (),
+    backbone_specs: Sequence[BackboneSpec] = (),
     patterns: Sequence[str] = (),
     pools: Sequence[str] = (),
     select: str | None = None,
@@ -128,39 +128,53 @@ def rank(
     from threadpoolctl import threadpool_limits
 
     split(images, select)  # labels that cannot be used are found out first
-    shelf = images.given or store
-    found = sources.find(shelf, images.keys, sources.Wanted(requests, patterns, pools))
-    images = found.finite(images).by_digest()
+    feature_store = images.feature_file or store
+    selection = sources.find_features(feature_store, images.keys, sources.FeatureQuery(backbone_specs, patterns, pools))
+    images = selection.drop_non_finite(images).sort_by_digest()
     splits = split(images, select)
-    learnt = splits.development
-    folds = tuple((np.searchsorted(learnt, fit), np.searchsorted(learnt, score)) for fit, score in splits.folds(seed))
-    compared = _given(run, images, splits) if run is not None else _latest(images, splits, found.inputs)
-    trained = {} if compared is None else _trained(compared)
+    training_rows = splits.development
+    folds = tuple(
+        (np.searchsorted(training_rows, fit), np.searchsorted(training_rows, score))
+        for fit, score in splits.iter_folds(seed)
+    )
+    reference_run = (
+        _load_matching_run(run, images, splits) if run is not None else _find_latest_run(images, splits, selection.inputs)
+    )
+    trained_accuracies = {} if reference_run is None else _get_trained_accuracies(reference_run)
     rows = []
-    for number, taps in enumerate(found.inputs):
-        began = time.perf_counter()
-        features = sources.matrix([found.complete[source] for source in taps], images.keys[learnt])
-        with threadpool_limits(jobs or cores()):
-            scores = _score(features, splits.labels[learnt], folds)
-        seconds = round(time.perf_counter() - began, 3)
-        depth = found.depth[taps[0]] if len(taps) == 1 else None
-        rows.append(Scored(taps, depth, features.shape[1], **scores, seconds=seconds, trained=trained.get(_taps(taps))))
+    for number, taps in enumerate(selection.inputs):
+        started_at = time.perf_counter()
+        features = sources.build_matrix([selection.row_readers[tap_ref] for tap_ref in taps], images.keys[training_rows])
+        with threadpool_limits(jobs or count_cores()):
+            scores = _score_taps(features, splits.labels[training_rows], folds)
+        seconds = round(time.perf_counter() - started_at, 3)
+        depth = selection.depths[taps[0]] if len(taps) == 1 else None
+        rows.append(
+            TapScores(
+                taps,
+                depth,
+                features.shape[1],
+                **scores,
+                seconds=seconds,
+                trained=trained_accuracies.get(_get_tap_keys(taps)),
+            )
+        )
         if progress is not None:
-            progress(number + 1, len(found.inputs))
+            progress(number + 1, len(selection.inputs))
     if run is not None and not any(row.trained is not None for row in rows):
         raise RunError(
-            f"{run}: expected a run of the taps that are ranked, found one of {len(trained)} others; name the run of "
-            "these, or rank with its -b and -l"
+            f"{run}: expected a run of the taps that are ranked, found one of {len(trained_accuracies)} others; name the "
+            "run of these, or rank with its -b and -l"
         )
-    unordered = Ranking(images, splits, tuple(rows), found.left_out, compared)
-    places = np.sum([unordered.places(measure) for measure in MEASURES], axis=0)
-    order = sorted(range(len(rows)), key=lambda row: (places[row], -rows[row].log_me, rows[row].sources))
-    return Ranking(images, splits, tuple(rows[row] for row in order), found.left_out, compared)
+    unordered = Ranking(images, splits, tuple(rows), selection.left_out, reference_run)
+    rank_sums = np.sum([unordered.compute_ranks(measure) for measure in MEASURES], axis=0)
+    order = sorted(range(len(rows)), key=lambda row: (rank_sums[row], -rows[row].log_me, rows[row].sources))
+    return Ranking(images, splits, tuple(rows[row] for row in order), selection.left_out, reference_run)
 
 
-def _score(features: Matrix, labels: np.ndarray, folds: Folds) -> dict[str, float]:
-    moments = Moments.of(features, labels)
-    rows = moments.rows(features)
+def _score_taps(features: FeatureMatrix, labels: np.ndarray, folds: Folds) -> dict[str, float]:
+    moments = Moments.from_features(features, labels)
+    rows = moments.reduce_features(features)
     return {
         "log_me": log_me(moments),
         "h_score": h_score(moments),
@@ -169,31 +183,31 @@ def _score(features: Matrix, labels: np.ndarray, folds: Folds) -> dict[str, floa
     }
 
 
-def _taps(taps: Sequence[Source]) -> _Taps:
+def _get_tap_keys(taps: Sequence[TapRef]) -> _TapKeys:
     """What names taps in every run, whatever else lay in the cache."""
-    return tuple((source.extraction, source.layer, source.pool) for source in taps)
+    return tuple((tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in taps)
 
 
-def _trained(run: Run) -> dict[_Taps, float]:
+def _get_trained_accuracies(run: Run) -> dict[_TapKeys, float]:
     """The cross-validated accuracy of the best head on each input of a run."""
-    scores = run.trials()
-    found: dict[_Taps, float] = {}
-    for trial in ranked(scores):
-        found.setdefault(_taps(trial.sources), scores[trial].accuracy)
-    return found
+    scores = run.load_trials()
+    accuracies: dict[_TapKeys, float] = {}
+    for trial in rank_trials(scores):
+        accuracies.setdefault(_get_tap_keys(trial.tap_refs), scores[trial].accuracy)
+    return accuracies
 
 
-def _same(run: Run, images: Images, splits: Splits) -> bool:
+def _is_same_data(run: Run, images: Images, splits: Splits) -> bool:
     """Whether a run was of the same images, with the same labels in the same splits."""
-    role = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
-    here = {(image.digest, image.item.label or "", role[row]) for row, image in enumerate(images.used)}
-    there = {(record.digest, record.label, record.split) for record in run.images()}
-    return here == there and run.description["splits"]["select"] == splits.select
+    role_of_row = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
+    data_images = {(image.digest, image.item.label or "", role_of_row[row]) for row, image in enumerate(images.used)}
+    run_images = {(record.digest, record.label, record.split) for record in run.load_image_records()}
+    return data_images == run_images and run.metadata["splits"]["select"] == splits.select
 
 
-def _given(path: Path | str, images: Images, splits: Splits) -> Run:
+def _load_matching_run(path: Path | str, images: Images, splits: Splits) -> Run:
     run = Run.load(path)
-    if not _same(run, images, splits):
+    if not _is_same_data(run, images, splits):
         raise RunError(
             f"{path}: expected a run of these {len(images.used)} images with the same splits, found one of other images "
             "or splits; give the DATA, --limit and --select that it was made with"
@@ -201,13 +215,16 @@ def _given(path: Path | str, images: Images, splits: Splits) -> Run:
     return run
 
 
-def _latest(images: Images, splits: Splits, inputs: Sequence[Sequence[Source]]) -> Run | None:
+def _find_latest_run(images: Images, splits: Splits, inputs: Sequence[Sequence[TapRef]]) -> Run | None:
     """The latest finished run under `runs` of these images that holds every input."""
     files = Path("runs").glob("*/run.json")
     for file in sorted(files, key=lambda file: (-file.stat().st_mtime_ns, file)):
         try:
             run = Run.load(file.parent)
-            if _same(run, images, splits) and {_taps(taps) for taps in inputs} <= _trained(run).keys():
+            if (
+                _is_same_data(run, images, splits)
+                and {_get_tap_keys(taps) for taps in inputs} <= _get_trained_accuracies(run).keys()
+            ):
                 return run
         except RunError:  # nobody asked for this one
             continue

@@ -8,39 +8,39 @@ from typing import Annotated
 import typer
 
 from . import options
-from .terminal import render, reported, stages
+from .terminal import handle_errors, render, show_progress
 
 app = typer.Typer(no_args_is_help=True, help="Look after the cache of activations.")
 
 
 @app.command("list")
-@reported
+@handle_errors
 def cache_list(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
     """List the extractions in the cache."""
-    from ..cache.inventory import inventory
+    from ..cache.inventory import build_inventory
     from ..cache.store import Store
     from .render import cache as text
 
-    return render(inventory(Store(cache)), as_json, False, text.inventory)
+    return render(build_inventory(Store(cache)), as_json, False, text.format_inventory)
 
 
 @app.command("info")
-@reported
+@handle_errors
 def cache_info(
     name: Annotated[str, typer.Argument(metavar="EXTRACTION", help="Its folder's name, or the beginning of it.")],
     cache: options.CacheFolder = None,
     as_json: options.Json = False,
 ) -> int:
     """Show how an extraction was made and what it holds."""
-    from ..cache.inventory import info
+    from ..cache.inventory import describe_extraction
     from ..cache.store import Store
     from .render import cache as text
 
-    return render(info(Store(cache), name), as_json, False, text.info)
+    return render(describe_extraction(Store(cache), name), as_json, False, text.format_extraction)
 
 
 @app.command("verify")
-@reported
+@handle_errors
 def cache_verify(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
     """Check every file against its digest; damaged ones are set aside and will be computed again."""
     from ..cache.inventory import verify
@@ -48,12 +48,12 @@ def cache_verify(cache: options.CacheFolder = None, as_json: options.Json = Fals
     from .render import cache as text
 
     with Store(cache, write=True) as store:
-        found = verify(store)
-    return render(found, as_json, False, text.verified)
+        output = verify(store)
+    return render(output, as_json, False, text.format_verification)
 
 
 @app.command("prune")
-@reported
+@handle_errors
 def cache_prune(
     older_than: Annotated[
         str | None,
@@ -83,12 +83,12 @@ def cache_prune(
     age = None if older_than is None else parse_age(older_than)
     size = None if max_size is None else parse_size(max_size)
     with Store(cache, write=True) as store:
-        found = prune(store, older_than=age, max_bytes=size, dry_run=dry_run)
-    return render(found, as_json, False, text.pruned)
+        output = prune(store, older_than=age, max_bytes=size, dry_run=dry_run)
+    return render(output, as_json, False, text.format_pruning)
 
 
 @app.command("export")
-@reported
+@handle_errors
 def cache_export(
     data: options.Data,
     out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The HDF5 file.")],
@@ -107,14 +107,14 @@ def cache_export(
 ) -> int:
     """Write the cached features of DATA as one portable HDF5 file, a dataset per tap."""
     from ..cache.store import Store
-    from ..extract.engine.export_hdf5 import export as export_portable
+    from ..extract.engine.export_hdf5 import export_hdf5 as export_portable
     from ..extract.images.load import load_images
     from .render import extract
 
-    requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
-    if len(requests) > 1:
+    backbone_specs = options.parse_backbones(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
+    if len(backbone_specs) > 1:
         raise typer.BadParameter("give one backbone: a file holds the features of one", param_hint="-b")
-    with Store(cache) as store, stages(as_json or quiet) as stage:
+    with Store(cache) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
-        done = export_portable(images, requests[0], layer or [], store, out, pool or [])
-    return render({"data": images.summary(), "exported": done.to_dict()}, as_json, quiet, extract.portable)
+        result = export_portable(images, backbone_specs[0], layer or [], store, out, pool or [])
+    return render({"data": images.summarize(), "exported": result.to_dict()}, as_json, quiet, extract.format_portable_export)

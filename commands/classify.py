@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from . import options
-from .terminal import at, command, damage, render, reported, stages
-from .usage import refuse_typed
+from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
+from .usage import reject_options
 
-_OF_BACKBONE = ("weights", "image_size", "precision")  # options that say which network, where one is named
+_BACKBONE_OPTIONS = ("weights", "image_size", "precision")  # options that say which network, where one is named
 
 
-@reported
+@handle_errors
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="Where everything is written.")] = Path(
         "humeris-demo"
@@ -24,16 +24,16 @@ def demo(
     quiet: options.Quiet = False,
 ) -> int:
     """Do the main job offline: handwritten digits on nano, and on nano with random weights."""
-    from ..classify.demo import demo as run_demo
+    from ..classify.demo import run_demo as run_demo
     from .render import classify
 
-    with stages(as_json or quiet) as stage:
+    with show_progress(as_json or quiet) as stage:
         result = run_demo(out, jobs=jobs, progress=stage)
-    model, sevens = result.trained.exported.path, out / "digits" / "7"
-    return render(result.to_dict(), as_json, quiet, classify.demo, ["predict", model, sevens, "--top", 2])
+    model, sevens = result.trained.export_result.path, out / "digits" / "7"
+    return render(result.to_dict(), as_json, quiet, classify.format_demo, ["predict", model, sevens, "--top", 2])
 
 
-@reported
+@handle_errors
 def run(
     data: options.Data,
     backbone: options.Backbones = None,
@@ -70,40 +70,41 @@ def run(
     from ..classify.data.splits import split
     from ..classify.data.views import Views
     from ..classify.heads.search import Search
-    from ..classify.heads.search_file import families
-    from ..classify.pipeline import extract_taps_apart
+    from ..classify.heads.search_file import load_families
+    from ..classify.pipeline import extract_taps_on_devices
     from ..classify.pipeline import run as run_all
     from ..classify.tracking import registry as trackers
     from ..extract.backbones import device as devices
-    from ..extract.engine.multi_device import add_all
+    from ..extract.engine.multi_device import add_worker_results
     from ..extract.images.load import load_images
-    from ..extract.pixels.augment import policy_of
+    from ..extract.pixels.augment import parse_policy
     from .render import classify
 
-    trackers.check(track or [])
-    requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
+    trackers.get_trackers(track or [])
+    backbone_specs = options.parse_backbones(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
     workers = devices.choose(device or [])
-    tried = families(head or [], grid, Search.parse(search, trials, seed))
-    viewed = Views.of(views, policy_of(views, augment), average_views)
-    with Store(cache, write=True) as store, stages(as_json or quiet) as stage:
+    head_families = load_families(head or [], grid, Search.parse(search, trials, seed))
+    view_config = Views.from_policy(views, parse_policy(views, augment), average_views)
+    with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
         if workers:
             split(images, select)  # which `run_all` does first, but here the devices compute before it
-        apart = extract_taps_apart(
-            workers, data, limit, requests, layer or [], store.path, pools=pool or [], batch_size=batch_size, views=viewed,
-            jobs=jobs, progress=stage,
+        device_results = extract_taps_on_devices(
+            workers, data, limit, backbone_specs, layer or [], store.path, pools=pool or [], batch_size=batch_size,
+            views=view_config, jobs=jobs, progress=stage,
         )  # fmt: skip
         result = run_all(
-            images, requests, layer or [], tried, store, pools=pool or [], batch_size=batch_size, concatenate=concatenate,
-            views=viewed, select=select, out=out, model=model, seed=seed, jobs=jobs, command=command(), progress=stage,
+            images, backbone_specs, layer or [], head_families, store, pools=pool or [], batch_size=batch_size,
+            concatenate=concatenate, views=view_config, select=select, out=out, model=model, seed=seed, jobs=jobs,
+            command=get_command_line(), progress=stage,
         )  # fmt: skip
-        add_all(result.extracted, apart)
-        tracked = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
-        found = {**result.to_dict(), "tracked": tracked, "cache": str(store.path), **damage(store)}
-    return render(found, as_json, quiet, classify.outcome, ["predict", result.exported.path, "IMAGES"])
+        add_worker_results(result.extract_results, device_results)
+        tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
+        output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
+    return render(output, as_json, quiet, classify.format_run, ["predict", result.export_result.path, "IMAGES"])
 
 
-@reported
+@handle_errors
 def sweep(
     context: typer.Context,
     data: options.Data,
@@ -141,53 +142,65 @@ def sweep(
     from ..classify.data.splits import split
     from ..classify.data.views import Views
     from ..classify.heads.search import Search
-    from ..classify.heads.search_file import families
-    from ..classify.pipeline import extract_taps, extract_taps_apart, taps_of
+    from ..classify.heads.search_file import load_families
+    from ..classify.pipeline import collect_taps, extract_taps, extract_taps_on_devices
     from ..classify.sweep.sweep import sweep as run_sweep
     from ..classify.tracking import registry as trackers
     from ..extract.backbones import device as devices
-    from ..extract.engine.multi_device import add_all
+    from ..extract.engine.multi_device import add_worker_results
     from ..extract.images.load import load_images
-    from ..extract.pixels.augment import policy_of
+    from ..extract.pixels.augment import parse_policy
     from .render import classify
 
-    trackers.check(track or [])
-    named = backbone or ([options.DEFAULT_BACKBONE] if fill else [])
-    if not named:
-        refuse_typed(context, _OF_BACKBONE, "-b", "without one, everything cached is swept as it was extracted")
+    trackers.get_trackers(track or [])
+    backbone_names = backbone or ([options.DEFAULT_BACKBONE] if fill else [])
+    if not backbone_names:
+        reject_options(context, _BACKBONE_OPTIONS, "-b", "without one, everything cached is swept as it was extracted")
     if not fill:
-        refuse_typed(context, ("device", "batch_size"), "--extract", "without it, nothing is computed but the heads")
-    requests = options.requests(named, weights, image_size, seed, precision)
-    tried = families(head or [], grid, Search.parse(search, trials, seed))
-    viewed = Views.of(views, policy_of(views, augment), average_views)
-    patterns, found = layer or [], {}
-    with Store(cache, write=fill) as store, stages(as_json or quiet) as stage:
+        reject_options(context, ("device", "batch_size"), "--extract", "without it, nothing is computed but the heads")
+    backbone_specs = options.parse_backbones(backbone_names, weights, image_size, seed, precision)
+    head_families = load_families(head or [], grid, Search.parse(search, trials, seed))
+    view_config = Views.from_policy(views, parse_policy(views, augment), average_views)
+    patterns, output = layer or [], {}
+    with Store(cache, write=fill) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, features=True, progress=stage("reading"))
-        only = None
+        selected_taps = None
         if fill:
             split(images, select)
-            apart = extract_taps_apart(
-                devices.choose(device or []), data, limit, requests, patterns, store.path, pools=pool or [],
-                batch_size=batch_size, views=viewed, jobs=jobs, progress=stage,
+            device_results = extract_taps_on_devices(
+                devices.choose(device or []), data, limit, backbone_specs, patterns, store.path, pools=pool or [],
+                batch_size=batch_size, views=view_config, jobs=jobs, progress=stage,
             )  # fmt: skip
-            extracted = extract_taps(
-                images, requests, patterns, store, pools=pool or [], batch_size=batch_size, views=viewed, jobs=jobs,
-                progress=stage,
+            extract_results = extract_taps(
+                images, backbone_specs, patterns, store, pools=pool or [], batch_size=batch_size, views=view_config,
+                jobs=jobs, progress=stage,
             )  # fmt: skip
-            add_all(extracted, apart)
-            images, only = extracted[-1].images, taps_of(extracted)
-            found = {"extracted": [each.to_dict() for each in extracted], "cache": str(store.path)}
-        done = run_sweep(
-            images, store, tried, requests=[] if fill else requests, patterns=patterns, pools=pool or [], only=only,
-            concatenate=concatenate, views=viewed, select=select, out=out, seed=seed, jobs=jobs, command=command(),
-            progress=stage("heads"),
+            add_worker_results(extract_results, device_results)
+            images, selected_taps = extract_results[-1].images, collect_taps(extract_results)
+            output = {"extracted": [each.to_dict() for each in extract_results], "cache": str(store.path)}
+        finished_run = run_sweep(
+            images, store, head_families, backbone_specs=[] if fill else backbone_specs, patterns=patterns, pools=pool or [],
+            only_taps=selected_taps, concatenate=concatenate, views=view_config, select=select, out=out, seed=seed,
+            jobs=jobs, command=get_command_line(), progress=stage("heads"),
         )  # fmt: skip
-        tracked = [each.to_dict() for each in trackers.track(done, track or [], stage)]
-        found = {"data": done.description["data"], **found, **done.summary(), "tracked": tracked, **damage(store)}
-    return render(found, as_json, quiet, classify.run, ["export", done.path, "-o", "model.keras", *at(cache)])
+        tracking_results = [each.to_dict() for each in trackers.track(finished_run, track or [], stage)]
+        output = {
+            "data": finished_run.metadata["data"],
+            **output,
+            **finished_run.summarize(),
+            "tracked": tracking_results,
+            **describe_corrupt_files(store),
+        }
+    return render(
+        output,
+        as_json,
+        quiet,
+        classify.format_sweep,
+        ["export", finished_run.path, "-o", "model.keras", *build_cache_options(cache)],
+    )
 
 
-@reported
+@handle_errors
 def rank(
     context: typer.Context,
     data: options.Data,
@@ -218,14 +231,16 @@ def rank(
     from .render import classify
 
     if not backbone:
-        refuse_typed(context, _OF_BACKBONE, "-b", "without one, everything cached is ranked as it was extracted")
-    requests = options.requests(backbone or [], weights, image_size, seed, precision)
-    with Store(cache) as store, stages(as_json or quiet) as stage:
+        reject_options(context, _BACKBONE_OPTIONS, "-b", "without one, everything cached is ranked as it was extracted")
+    backbone_specs = options.parse_backbones(backbone or [], weights, image_size, seed, precision)
+    with Store(cache) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, features=True, progress=stage("reading"))
-        done = rank_taps(
-            images, store, requests=requests, patterns=layer or [], pools=pool or [], select=select, run=run, seed=seed,
-            jobs=jobs, progress=stage("taps"),
+        ranking = rank_taps(
+            images, store, backbone_specs=backbone_specs, patterns=layer or [], pools=pool or [], select=select, run=run,
+            seed=seed, jobs=jobs, progress=stage("taps"),
         )  # fmt: skip
-        found = {**done.to_dict(), **damage(store)}
-    limited = ["--limit", limit] if limit else []
-    return render(found, as_json, quiet, classify.ranking, ["sweep", data, *limited, *at(cache)])
+        output = {**ranking.to_dict(), **describe_corrupt_files(store)}
+    limit_arguments = ["--limit", limit] if limit else []
+    return render(
+        output, as_json, quiet, classify.format_ranking, ["sweep", data, *limit_arguments, *build_cache_options(cache)]
+    )

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from . import options
-from .terminal import at, command, damage, render, reported, stages
+from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
 
 
-@reported
+@handle_errors
 def extract(
     data: options.Data,
     backbone: options.Backbones = None,
@@ -39,61 +39,65 @@ def extract(
     """Fill the cache with activations; only what is missing is computed."""
     from ..cache.store import Store
     from ..extract.backbones import device as devices
-    from ..extract.engine.estimate import plan
+    from ..extract.engine.estimate import estimate_extraction
     from ..extract.engine.extract import extract_all
-    from ..extract.engine.multi_device import Order, add_all, extract_apart
+    from ..extract.engine.multi_device import ExtractJob, add_worker_results, extract_on_devices
     from ..extract.images.load import load_images
-    from ..extract.pixels.augment import policy_of
+    from ..extract.pixels.augment import parse_policy
     from .render import extract as text
 
-    requests = options.requests(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
-    policy = policy_of(views, augment)
+    backbone_specs = options.parse_backbones(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
+    policy = parse_policy(views, augment)
     workers = devices.choose(device or [])
-    with Store(cache, write=True) as store, stages(as_json or quiet) as stage:
+    with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
         patterns, pools = layer or [], pool or []
         if dry_run:
-            plans = [plan(images, each, patterns, store, pools, views, policy, compress) for each in requests]
-            done = [each.to_dict() for each in plans]
+            plans = [
+                estimate_extraction(images, each, patterns, store, pools, views, policy, compress) for each in backbone_specs
+            ]
+            summaries = [each.to_dict() for each in plans]
         else:
-            asked: dict[str, Any] = {
+            job_options: dict[str, Any] = {
                 "pools": pools,
                 "batch_size": batch_size,
                 "views": views,
                 "policy": policy,
                 "compression": compress,
             }
-            order = Order(data, limit, requests, patterns, store.path, asked)
-            apart = extract_apart(workers, [order], jobs, stage)
-            results = extract_all(images, requests, patterns, store, jobs=jobs, progress=stage, **asked)
-            add_all(results, apart)
+            job = ExtractJob(data, limit, backbone_specs, patterns, store.path, job_options)
+            device_results = extract_on_devices(workers, [job], jobs, stage)
+            results = extract_all(images, backbone_specs, patterns, store, jobs=jobs, progress=stage, **job_options)
+            add_worker_results(results, device_results)
             images = results[-1].images
-            done = [result.to_dict() for result in results]
-        name = "planned" if dry_run else "extracted"
-        found = {
-            "data": images.summary(),
-            name: done,
+            summaries = [result.to_dict() for result in results]
+        key = "planned" if dry_run else "extracted"
+        output = {
+            "data": images.summarize(),
+            key: summaries,
             "cache": str(store.path),
-            "command": command(),
-            **damage(store),
+            "command": get_command_line(),
+            **describe_corrupt_files(store),
         }
     if dry_run:
-        code = render(found, as_json, quiet, text.plans)
-        return code if all(each["fits"] for each in done) else 2
-    limited = ["--limit", limit] if limit else []
-    return render(found, as_json, quiet, text.extracted, ["sweep", data, *limited, *at(cache)])
+        code = render(output, as_json, quiet, text.format_plans)
+        return code if all(each["fits"] for each in summaries) else 2
+    limit_arguments = ["--limit", limit] if limit else []
+    return render(
+        output, as_json, quiet, text.format_extraction, ["sweep", data, *limit_arguments, *build_cache_options(cache)]
+    )
 
 
-@reported
+@handle_errors
 def backbones(as_json: options.Json = False) -> int:
     """List the backbones that come by name."""
     from ..extract.backbones.keras_applications import APPLICATIONS
     from .render import extract as text
 
-    return render({"backbones": [vars(item) for item in APPLICATIONS]}, as_json, False, text.backbones)
+    return render({"backbones": [vars(item) for item in APPLICATIONS]}, as_json, False, text.format_backbones)
 
 
-@reported
+@handle_errors
 def layers(
     backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A name, or FILE.keras,preprocessing=MODE.")],
     weights: options.Weights = None,
@@ -104,17 +108,17 @@ def layers(
 ) -> int:
     """List a backbone's layers: shape, bytes per image, share of the forward cost."""
     from ..cache.store import Store
-    from ..extract.backbones.list_layers import describe
+    from ..extract.backbones.list_layers import describe_layers
     from .render import extract as text
 
-    request = options.requests([backbone], weights, image_size, 0)[0]
-    return render(describe(request, Store(cache, write=True), pool or []), as_json, False, text.layers)
+    backbone_spec = options.parse_backbones([backbone], weights, image_size, 0)[0]
+    return render(describe_layers(backbone_spec, Store(cache, write=True), pool or []), as_json, False, text.format_layers)
 
 
-@reported
+@handle_errors
 def doctor(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
     """Say what this machine has: versions, devices, precision, weights, cache."""
     from ..extract.doctor import examine
     from .render import extract as text
 
-    return render(examine(cache), as_json, False, text.doctor)
+    return render(examine(cache), as_json, False, text.format_doctor)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..cache.formatting import safe
+from ..cache.formatting import to_printable
 from . import options
-from .terminal import at, command, damage, render, reported, stages
+from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
 
 if TYPE_CHECKING:
     from ..classify.finetune.train_loop import Epoch
 
 
-@reported
+@handle_errors
 def finetune(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     start: Annotated[
@@ -121,47 +121,60 @@ def finetune(
 ) -> int:
     """Train the layers above LAYER together with the head of a run; leaves a run, its model and its report."""
     from ..cache.store import Store
-    from ..classify.finetune.finetune_config import Recipe
+    from ..classify.finetune.finetune_config import FinetuneConfig
     from ..classify.finetune.prepare import prepare
     from ..classify.runs.run import Run
     from ..classify.tracking import registry as trackers
     from ..extract.backbones import device as devices
     from .render import finetune as text
 
-    trackers.check(track or [])
+    trackers.get_trackers(track or [])
     if len(devices.choose(device or [])) > 1:
         raise typer.BadParameter("expected one device to train on, found several", param_hint="--device")
-    recipe = Recipe(
+    config = FinetuneConfig(
         epochs=epochs, head_epochs=head_epochs, patience=patience, batch_size=batch_size, optimizer=optimizer,
         learning_rate=learning_rate, head_learning_rate=head_learning_rate, schedule=schedule, weight_decay=weight_decay,
         label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, train_batch_norm=train_batch_norm, precision=precision,
         refit=refit,
     )  # fmt: skip
-    requests = options.requests(backbone or [], None, None, 0)
+    backbone_specs = options.parse_backbones(backbone or [], None, None, 0)
 
-    def tell(line: str) -> None:
+    def print_line(line: str) -> None:
         if line and not (quiet or as_json):
-            print(safe(line), file=sys.stderr, flush=True)
+            print(to_printable(line), file=sys.stderr, flush=True)
 
-    def told(epoch: Epoch) -> None:
-        tell(text.epoch(epoch))
+    def print_epoch(epoch: Epoch) -> None:
+        print_line(text.format_epoch(epoch))
 
-    with Store(cache, write=True) as store, stages(as_json or quiet) as stage:
-        prepared = prepare(
-            Run.load(run), store, start, recipe, trial=trial, weights=weights, views=views, augment=augment,
-            compression=compress, requests=requests, jobs=jobs, progress=stage("reading"),
+    with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
+        preparation = prepare(
+            Run.load(run), store, start, config, trial=trial, weights=weights, views=views, augment=augment,
+            compression=compress, requests=backbone_specs, jobs=jobs, progress=stage("reading"),
         )  # fmt: skip
-        plans = [each.to_dict() for each in prepared.plans(store)]
+        plans = [each.to_dict() for each in preparation.plan_extraction(store)]
         if dry_run:
-            code = render({"planned": plans, "cache": str(store.path)}, as_json, quiet, text.planned)
+            code = render({"planned": plans, "cache": str(store.path)}, as_json, quiet, text.format_dry_run)
             return code if all(each["fits"] for each in plans) else 2
-        for line in text.announced(plans).splitlines():
-            tell(line)
+        for line in text.format_caching(plans).splitlines():
+            print_line(line)
         from ..classify.finetune.finetune import finetune as run_finetune
 
-        done = run_finetune(
-            prepared, store, requests=requests, out=out, jobs=jobs, command=command(), told=told, stage=stage
+        result = run_finetune(
+            preparation,
+            store,
+            requests=backbone_specs,
+            out=out,
+            jobs=jobs,
+            command=get_command_line(),
+            on_epoch=print_epoch,
+            stage=stage,
         )
-        tracked = [each.to_dict() for each in trackers.track(done.run, track or [], stage)]
-        found = {**done.to_dict(), "tracked": tracked, "cache": str(store.path), **damage(store)}
-    return render(found, as_json, quiet, text.finetuned, ["predict", done.exported.path, "IMAGES", *at(cache)])
+        tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
+        output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
+    return render(
+        output,
+        as_json,
+        quiet,
+        text.format_finetune,
+        ["predict", result.exported.path, "IMAGES", *build_cache_options(cache)],
+    )

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .terminal import at, command, render, reported
+from .terminal import build_cache_options, get_command_line, handle_errors, render
 
 if TYPE_CHECKING:
     from ..classify.export.predict import Prediction
 
 
-@reported
+@handle_errors
 def export(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     out: Annotated[
@@ -63,18 +63,22 @@ def export(
     from ..classify.runs.run import Run
     from .render import classify
 
-    requests = options.requests(backbone or [], None, None, 0)
+    backbone_specs = options.parse_backbones(backbone or [], None, None, 0)
     with Store(cache, write=True) as store:
-        done = run_export(
-            Run.load(run_folder), store, out, form=form, precision=precision, trial=trial, requests=requests,
-            command=command(),
+        result = run_export(
+            Run.load(run_folder), store, out, format_name=form, precision=precision, trial=trial,
+            backbone_specs=backbone_specs, command=get_command_line(),
         )  # fmt: skip
     return render(
-        {"exported": done.to_dict()}, as_json, quiet, classify.exported, ["predict", done.path, "IMAGES", *at(cache)]
+        {"exported": result.to_dict()},
+        as_json,
+        quiet,
+        classify.format_export,
+        ["predict", result.path, "IMAGES", *build_cache_options(cache)],
     )
 
 
-@reported
+@handle_errors
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `humeris export` wrote.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
@@ -94,28 +98,28 @@ def predict(
     as_json: options.Json = False,
 ) -> int:
     """Classify images with an exported model."""
-    from ..classify.export.predict import Predictor, expand
+    from ..classify.export.predict import Predictor, list_image_files
     from .render import classify
 
     if as_json and form is not None:
         raise typer.BadParameter("give --json or --format, not both", param_hint="--format")
     if form not in {None, "table", "csv", "jsonl"}:
         raise typer.BadParameter(f"expected table, csv or jsonl, found {form!r}", param_hint="--format")
-    paths = expand(images)
+    paths = list_image_files(images)
     predictor = Predictor(model, cache=cache, trust=trust)
     predictions = predictor.predict(paths, top=top, batch_size=batch_size, jobs=jobs)
-    refused = 0
+    n_refused = 0
 
-    def counted() -> Iterator[Prediction]:
-        nonlocal refused
-        for each in predictions:
-            refused += bool(each.refused)
-            yield each
+    def count_refused() -> Iterator[Prediction]:
+        nonlocal n_refused
+        for prediction in predictions:
+            n_refused += bool(prediction.rejection)
+            yield prediction
 
     with out.open("w", encoding="utf-8", errors="surrogateescape") if out else nullcontext(sys.stdout) as file:
         if as_json:
-            print(json.dumps({"predictions": [each.to_dict() for each in counted()]}, indent=2), file=file)
+            print(json.dumps({"predictions": [prediction.to_dict() for prediction in count_refused()]}, indent=2), file=file)
         else:
-            for line in classify.predictions(counted(), form or "table", min(top, len(predictor.classes))):
+            for line in classify.format_predictions(count_refused(), form or "table", min(top, len(predictor.classes))):
                 print(line, file=file)
-    return 1 if refused else 0
+    return 1 if n_refused else 0

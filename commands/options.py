@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..extract.backbones.backbone_spec import Request
+    from ..extract.backbones.backbone_spec import BackboneSpec
 
 DEFAULT_BACKBONE = "mobilenet_v2"
 
@@ -115,10 +115,10 @@ Json = Annotated[bool, typer.Option("--json", envvar="HUMERIS_JSON", help="One J
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HUMERIS_QUIET", help="Errors only.")]
 
 
-def requests(
+def parse_backbones(
     backbones: Sequence[str], weights: str | None, size: str | None, seed: int, precision: str = "float32"
-) -> list[Request]:
+) -> list[BackboneSpec]:
     """The backbones as asked for, by their texts and by the options that hold for all of them; raises `BackboneError`."""
-    from ..extract.backbones.backbone_spec import Request
+    from ..extract.backbones.backbone_spec import BackboneSpec
 
-    return [Request.parse(text, weights=weights, image_size=size, seed=seed, precision=precision) for text in backbones]
+    return [BackboneSpec.parse(text, weights=weights, image_size=size, seed=seed, precision=precision) for text in backbones]

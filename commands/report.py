@@ -9,10 +9,10 @@ import typer
 
 from ..cache.errors import HumerisError
 from . import options
-from .terminal import render, reported, stages
+from .terminal import handle_errors, render, show_progress
 
 
-@reported
+@handle_errors
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are put side by side.")],
     out: Annotated[
@@ -32,15 +32,15 @@ def report(
     """Write what runs found as one HTML page that needs no network."""
     from ..classify.report import page, wording
 
-    untimed: list[str] = []
+    latency_errors: list[str] = []
     if latency:
         from ..classify.diagnose.latency import measure_all
 
-        with stages(as_json or quiet) as stage:
+        with show_progress(as_json or quiet) as stage:
             try:
                 measure_all(runs, stage("latency"))
             except HumerisError as error:  # the page comes all the same
-                untimed.append(str(error))
-    done = page.report(runs, out, cache)
-    found = {"report": str(done.path), "bytes": done.bytes, "left_out": [*untimed, *done.missing]}
-    return render(found, as_json, quiet, wording.reported)
+                latency_errors.append(str(error))
+    result = page.write_report(runs, out, cache)
+    output = {"report": str(result.path), "bytes": result.n_bytes, "left_out": [*latency_errors, *result.omissions]}
+    return render(output, as_json, quiet, wording.format_report)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from ..cache.errors import HumerisError
-from ..cache.formatting import quoted, safe
+from ..cache.formatting import quote_argument, to_printable
 
 if TYPE_CHECKING:
     from ..cache.store import Store
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def reported(function: _Command) -> _Command:
+def handle_errors(function: _Command) -> _Command:
     """A command whose errors are one line and an exit code: 2 for bad input, 130 for an interruption."""
 
     @functools.wraps(function)
@@ -36,10 +36,15 @@ def reported(function: _Command) -> _Command:
             if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(0) from None
-            refuse(str(error) if isinstance(error, HumerisError) else _of_system(error), bool(options.get("as_json")))
+            print_error(
+                str(error) if isinstance(error, HumerisError) else _format_os_error(error), bool(options.get("as_json"))
+            )
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            print(f"humeris: interrupted; what was done is kept. Go on with: {safe(command())}", file=sys.stderr)
+            print(
+                f"humeris: interrupted; what was done is kept. Go on with: {to_printable(get_command_line())}",
+                file=sys.stderr,
+            )
             raise typer.Exit(130) from None
         if code:
             raise typer.Exit(code)
@@ -47,57 +52,59 @@ def reported(function: _Command) -> _Command:
     return call  # type: ignore[return-value]
 
 
-def refuse(words: str, as_json: bool) -> None:
+def print_error(message: str, as_json: bool) -> None:
     """Print why nothing was done: a line on standard error, with --json a document on standard output as well."""
     if as_json:
-        print(json.dumps({"error": words}))
-    print(f"humeris: {safe(words)}", file=sys.stderr)
+        print(json.dumps({"error": message}))
+    print(f"humeris: {to_printable(message)}", file=sys.stderr)
 
 
-def damage(store: Store) -> dict[str, Any]:
+def describe_corrupt_files(store: Store) -> dict[str, Any]:
     """What every result that was read from a cache says of damaged files."""
-    return {"damaged": [damage.to_dict() for damage in store.damaged]}
+    return {"damaged": [record.to_dict() for record in store.corrupt_files]}
 
 
-def command() -> str:
+def get_command_line() -> str:
     """The command as it was typed, to type it again."""
-    return shlex.join([program(), *sys.argv[1:]])
+    return shlex.join([get_program(), *sys.argv[1:]])
 
 
-def program() -> str:
+def get_program() -> str:
     """What to type for this command: its name where that is found, else the path it was started by."""
-    found, started = shutil.which("humeris"), Path(sys.argv[0])
-    if started.name != "humeris" or (found and (not started.exists() or started.samefile(found))):
+    installed_path, invoked_path = shutil.which("humeris"), Path(sys.argv[0])
+    if invoked_path.name != "humeris" or (
+        installed_path and (not invoked_path.exists() or invoked_path.samefile(installed_path))
+    ):
         return "humeris"
-    return os.path.relpath(started)
+    return os.path.relpath(invoked_path)
 
 
-def at(cache: Path | None) -> list[object]:
+def build_cache_options(cache: Path | None) -> list[object]:
     """The option that names the cache, where the environment does not."""
     return [] if cache is None or os.environ.get("HUMERIS_CACHE") == str(cache) else ["--cache", cache]
 
 
 def render(
-    found: dict[str, Any],
+    output: dict[str, Any],
     as_json: bool,
     quiet: bool,
     show: Callable[[dict[str, Any]], str],
-    then: Sequence[object] = (),
+    next_command: Sequence[object] = (),
 ) -> int:
     """Print the result and the command to type next; 1 when something was refused, left out or damaged."""
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=True))
+        print(json.dumps(output, indent=2, ensure_ascii=True))
     elif not quiet:
-        print(show(found))
-        if then:
-            print("next:", " ".join(quoted(word) for word in [program(), *then]))
-    left_out = (found.get("data") or {}).get("refused") or found.get("left_out") or found.get("damaged")
-    unstored = any(each.get("not_finite") for each in found.get("extracted", []))
-    return 1 if left_out or unstored else 0
+        print(show(output))
+        if next_command:
+            print("next:", " ".join(quote_argument(word) for word in [get_program(), *next_command]))
+    omissions = (output.get("data") or {}).get("refused") or output.get("left_out") or output.get("damaged")
+    has_not_finite = any(extraction.get("not_finite") for extraction in output.get("extracted", []))
+    return 1 if omissions or has_not_finite else 0
 
 
 @contextmanager
-def stages(silent: bool) -> Iterator[Callable[[str], Progress]]:
+def show_progress(silent: bool) -> Iterator[Callable[[str], Progress]]:
     """Progress bars on a terminal's standard error, one per stage, with rate and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -112,17 +119,17 @@ def stages(silent: bool) -> Iterator[Callable[[str], Progress]]:
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
     with Bars(*columns, console=console, disable=silent or not console.is_terminal, transient=True) as bars:
 
-        def stage(name: str) -> Progress:
-            for before in bars.tasks:
-                if not before.total:  # there was nothing to do
-                    bars.remove_task(before.id)
+        def start_stage(name: str) -> Progress:
+            for previous_task in bars.tasks:
+                if not previous_task.total:  # there was nothing to do
+                    bars.remove_task(previous_task.id)
             task = bars.add_task(name, total=None)
-            return lambda done, total: bars.update(task, completed=done, total=total)
+            return lambda completed, total: bars.update(task, completed=completed, total=total)
 
-        yield stage
+        yield start_stage
 
 
-def _of_system(error: OSError) -> str:
+def _format_os_error(error: OSError) -> str:
     """An error of the operating system's that nothing was known to do about."""
-    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
-    return f"{where}: {error.strerror or error}; put that right and run the command again: what was stored is kept"
+    file_name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    return f"{file_name}: {error.strerror or error}; put that right and run the command again: what was stored is kept"

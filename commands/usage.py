@@ -13,12 +13,12 @@ import typer
 from typer.core import TyperGroup
 
 from ..cache.errors import HumerisError
-from .terminal import program, refuse
+from .terminal import get_program, print_error
 
-_YES = {"1", "on", "t", "true", "y", "yes"}  # what Typer takes a variable of the environment for
+_TRUE_VALUES = {"1", "on", "t", "true", "y", "yes"}  # what Typer takes a variable of the environment for
 
 
-class Commands(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group of commands whose errors of usage are what `reported` makes of other errors, exit code included."""
 
     def main(
@@ -34,7 +34,7 @@ class Commands(TyperGroup):
         run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
         if not standalone_mode:
             return run()
-        typed = list(sys.argv[1:] if args is None else args)
+        arguments = list(sys.argv[1:] if args is None else args)
         try:
             code = run()
         except typer.TyperException as error:
@@ -42,47 +42,53 @@ class Commands(TyperGroup):
                 if error.message:
                     print(error.message, file=sys.stderr)
             else:
-                refuse(f"{_described(error)} `{self._helpful(typed)}`", _as_json(typed))
+                print_error(
+                    f"{_format_usage_error(error)} `{self._format_help_command(arguments)}`", _is_json_requested(arguments)
+                )
             sys.exit(error.exit_code)
         except typer.Abort:
-            refuse("the input ended before the command did; what was done is kept, run it again", _as_json(typed))
+            print_error(
+                "the input ended before the command did; what was done is kept, run it again", _is_json_requested(arguments)
+            )
             sys.exit(1)
         sys.exit(code)
 
-    def _helpful(self, typed: Sequence[str]) -> str:
+    def _format_help_command(self, arguments: Sequence[str]) -> str:
         """The command that shows what could have been typed."""
         names: list[str] = []
         group: Any = self
-        for word in typed:
+        for word in arguments:
             group = getattr(group, "commands", {}).get(word)
             if group is None:
                 break
             names.append(word)
-        return " ".join([program(), *names, "--help"])
+        return " ".join([get_program(), *names, "--help"])
 
 
-def refuse_typed(context: typer.Context, names: Sequence[str], needed: str, why: str) -> None:
+def reject_options(context: typer.Context, names: Sequence[str], required_option: str, reason: str) -> None:
     """Raise `HumerisError` for an option of `names` on the command line; in the environment it is for other commands too."""
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = f"--{name.replace('_', '-')}"
-            raise HumerisError(f"{option} needs {needed}: {why}; give {needed} as well, or leave {option} out")
+            raise HumerisError(
+                f"{option} needs {required_option}: {reason}; give {required_option} as well, or leave {option} out"
+            )
 
 
-def _described(error: typer.TyperException) -> str:
+def _format_usage_error(error: typer.TyperException) -> str:
     """Typer's words, what was expected where something is missing, what was found where it is wrong, and where to look."""
-    words = error.format_message().rstrip(".")
-    words = words[:1].lower() + words[1:]
+    message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
     if isinstance(error, typer.BadParameter):
-        told = getattr(error.param, "help", None)
-        if told and not error.message:
-            words += f": expected {told[:1].lower()}{told[1:].rstrip('.')}"
+        option_help = getattr(error.param, "help", None)
+        if option_help and not error.message:
+            message += f": expected {option_help[:1].lower()}{option_help[1:].rstrip('.')}"
         for problem in getattr(error.__cause__, "errors", list)()[:1]:
-            words += f", found {problem['input']!r}"
-    return f"{words} See" if words.endswith("?") else f"{words}; see"
+            message += f", found {problem['input']!r}"
+    return f"{message} See" if message.endswith("?") else f"{message}; see"
 
 
-def _as_json(typed: Sequence[str]) -> bool:
-    asked = "--json" in takewhile(lambda word: word != "--", typed)
-    return asked or os.environ.get("HUMERIS_JSON", "").lower() in _YES
+def _is_json_requested(arguments: Sequence[str]) -> bool:
+    has_flag = "--json" in takewhile(lambda word: word != "--", arguments)
+    return has_flag or os.environ.get("HUMERIS_JSON", "").lower() in _TRUE_VALUES

@@ -18,30 +18,30 @@ import matplotlib.pyplot as plt
 
 from humeris.classify.runs.run import Run
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito, told apart by everybody
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito, told apart by everybody
 
 
-def curves(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
+def collect_curves(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
     """The points of each backbone and head, by depth."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    points_by_curve: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        for point in run.depth_curve():
-            found.setdefault(f"{point['backbone']}, {point['head']}", []).append(point)
-    return found
+        for point in run.compute_depth_curve():
+            points_by_curve.setdefault(f"{point['backbone']}, {point['head']}", []).append(point)
+    return points_by_curve
 
 
 def draw(runs: list[Run], title: str, out: Path) -> None:
     """Write the picture: mean accuracy over the folds, one standard deviation either side, the peak named."""
     figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
-    for (name, points), colour in zip(curves(runs).items(), COLOURS, strict=False):
+    for (name, points), color in zip(collect_curves(runs).items(), COLORS, strict=False):
         depth = [100 * (point["depth"] or 0) for point in points]
         accuracy = [point["accuracy"] for point in points]
         low = [point["accuracy"] - point["std"] for point in points]
         high = [point["accuracy"] + point["std"] for point in points]
-        axes.fill_between(depth, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(depth, accuracy, "o-", color=colour, label=name, markersize=4)
+        axes.fill_between(depth, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(depth, accuracy, "o-", color=color, label=name, markersize=4)
         peak = max(range(len(points)), key=accuracy.__getitem__)
-        axes.plot(depth[peak], accuracy[peak], "o", color=colour, markersize=9, markerfacecolor="none")
+        axes.plot(depth[peak], accuracy[peak], "o", color=color, markersize=9, markerfacecolor="none")
         axes.annotate(
             f"{points[peak]['layer']} {accuracy[peak]:.3f}",
             (depth[peak], accuracy[peak]),
@@ -49,7 +49,7 @@ def draw(runs: list[Run], title: str, out: Path) -> None:
             textcoords="offset points",
             ha="right",
             fontsize=9,
-            color=colour,
+            color=color,
         )
     axes.set(xlabel="share of the forward pass, %", ylabel="accuracy, cross-validation", title=title)
     axes.grid(alpha=0.25)

@@ -22,37 +22,37 @@ from PIL import Image
 Array = NDArray[Any]
 LABELS = ("object", "texture", "object_colour", "texture_colour")
 TEXTURE_NAMES = tuple(TEXTURES)
-COLOURS = (
+COLORS = (
     "red", "orange", "yellow", "green", "cyan", "blue", "violet", "pink", "black", "grey", "white", NOTHING,
 )  # fmt: skip
-CLASSES = (len(OBJECTS), len(TEXTURE_NAMES), len(COLOURS), len(COLOURS))
+CLASSES = (len(OBJECTS), len(TEXTURE_NAMES), len(COLORS), len(COLORS))
 _HUE_ENDS = (15, 42, 70, 160, 195, 255, 290, 340)
 _CHUNK = 500  # drawings made from one seed
 
 
-def colour_name(rgb: Array) -> str:
+def name_color(rgb: Array) -> str:
     """The name in COLOURS of a colour with components in [0, 1]."""
     hue, saturation, value = colorsys.rgb_to_hsv(*np.clip(rgb, 0, 1).tolist())
     if value < 0.2:
         return "black"
     if saturation < 0.2:
         return "white" if value > 0.75 else "grey"
-    return COLOURS[int(np.searchsorted(_HUE_ENDS, hue * 360)) % len(_HUE_ENDS)]
+    return COLORS[int(np.searchsorted(_HUE_ENDS, hue * 360)) % len(_HUE_ENDS)]
 
 
-def palette(rng: np.random.Generator) -> Array:
+def draw_palette(rng: np.random.Generator) -> Array:
     """Four colours: two for the texture and two for the object, which stands out from the texture."""
-    grey = rng.random() < 0.2
+    is_gray = rng.random() < 0.2
     while True:
-        hsv = [(rng.random(), 0 if grey else rng.random() ** 0.7, rng.random() ** 0.6) for _ in range(4)]
-        colours = np.array([colorsys.hsv_to_rgb(*colour) for colour in hsv])
+        hsv = [(rng.random(), 0 if is_gray else rng.random() ** 0.7, rng.random() ** 0.6) for _ in range(4)]
+        colors = np.array([colorsys.hsv_to_rgb(*color) for color in hsv])
         for first, second in ((0, 1), (2, 3)):
             if rng.random() < 0.5:
                 factor = rng.choice([rng.uniform(0.3, 0.75), rng.uniform(1.3, 2.0)])
-                colours[second] = np.clip(colours[first] * factor + rng.normal(0, 0.05), 0, 1)
-        between = np.abs(colours[[2, 1]] - colours[0]).max(1)
-        if between[0] > 0.3 and between[1] > 0.2:
-            return colours
+                colors[second] = np.clip(colors[first] * factor + rng.normal(0, 0.05), 0, 1)
+        distances = np.abs(colors[[2, 1]] - colors[0]).max(1)
+        if distances[0] > 0.3 and distances[1] > 0.2:
+            return colors
 
 
 def paint(rng: np.random.Generator, name: str, first: Array, second: Array, depth: float) -> Array:
@@ -68,23 +68,23 @@ def shrink(mask: Array) -> Array:
     return small
 
 
-def compose(rng: np.random.Generator, thing: str, texture: str) -> tuple[Array, tuple[str, str]]:
+def compose(rng: np.random.Generator, object_name: str, texture: str) -> tuple[Array, tuple[str, str]]:
     """An image of the object on the texture, and the names of their two colours."""
-    colours = palette(rng)
-    image = paint(rng, texture, colours[0], colours[1], rng.uniform(0.35, 1.0))
-    texture_colour = colour_name(image.mean((0, 1)))
-    if thing == NOTHING:
-        return image, (NOTHING, texture_colour)
-    mask = shrink(draw_object(rng, thing))[..., None]
+    colors = draw_palette(rng)
+    image = paint(rng, texture, colors[0], colors[1], rng.uniform(0.35, 1.0))
+    texture_color = name_color(image.mean((0, 1)))
+    if object_name == NOTHING:
+        return image, (NOTHING, texture_color)
+    mask = shrink(draw_object(rng, object_name))[..., None]
     cover = TEXTURE_NAMES[rng.integers(len(TEXTURE_NAMES))] if rng.random() < 0.4 else "flat"
-    ink = paint(rng, cover, colours[2], colours[3], rng.uniform(0.1, 0.6))
+    ink = paint(rng, cover, colors[2], colors[3], rng.uniform(0.1, 0.6))
     if rng.random() < 0.2:
         shadow = np.roll(mask, rng.integers(-4, 5, 2), (0, 1))
         image = image * (1 - rng.uniform(0.2, 0.7) * shadow)
     if rng.random() < 0.1:
         top, left = rng.integers(0, SIZE - 16, 2)
         mask[top : top + 16, left : left + rng.integers(6, 17)] = 0
-    return image * (1 - mask) + ink * mask, (colour_name(ink.mean((0, 1))), texture_colour)
+    return image * (1 - mask) + ink * mask, (name_color(ink.mean((0, 1))), texture_color)
 
 
 def resample(rng: np.random.Generator, image: Image.Image) -> Image.Image:
@@ -95,15 +95,15 @@ def resample(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     return image.resize((side, side), down).resize((SIZE, SIZE), up)
 
 
-def degrade(rng: np.random.Generator, image: Array, small: float) -> Array:
+def degrade(rng: np.random.Generator, image: Array, low_resolution_probability: float) -> Array:
     """The image as bytes, after uneven light, noise, loss of resolution (as often as small) and JPEG."""
     if rng.random() < 0.5:
-        a = rng.uniform(0, 6.28)
-        image = image * (1 + rng.uniform(0, 0.5) * (np.cos(a) * X + np.sin(a) * Y))[..., None]
+        angle = rng.uniform(0, 6.28)
+        image = image * (1 + rng.uniform(0, 0.5) * (np.cos(angle) * X + np.sin(angle) * Y))[..., None]
     if rng.random() < 0.3:
         image = image + rng.normal(0, rng.uniform(0.01, 0.1), image.shape)
     result: Image.Image = Image.fromarray((np.clip(image, 0, 1) * 255).astype(np.uint8))
-    if rng.random() < small:
+    if rng.random() < low_resolution_probability:
         result = resample(rng, result)
     if rng.random() < 0.2:
         buffer = io.BytesIO()
@@ -114,22 +114,22 @@ def degrade(rng: np.random.Generator, image: Array, small: float) -> Array:
 
 def draw_one(rng: np.random.Generator) -> tuple[Array, list[int]]:
     """One drawing, 64x64x3 bytes, and its four labels as numbers."""
-    written = 0.0
-    thing = OBJECTS[rng.integers(len(OBJECTS))]
+    text_share = 0.0
+    object_name = OBJECTS[rng.integers(len(OBJECTS))]
     chance = rng.random()
     if chance < 0.15:
-        thing = NOTHING
+        object_name = NOTHING
     elif chance < 0.3:
-        thing = string.digits[rng.integers(10)]
-    if len(thing) == 1 or thing.startswith("glyph"):
-        written = 0.25
+        object_name = string.digits[rng.integers(10)]
+    if len(object_name) == 1 or object_name.startswith("glyph"):
+        text_share = 0.25
     texture = TEXTURE_NAMES[rng.integers(len(TEXTURE_NAMES))]
-    if thing != NOTHING and rng.random() < 0.15 + 2 * written:
+    if object_name != NOTHING and rng.random() < 0.15 + 2 * text_share:
         texture = str(rng.choice(["flat", "flat", "flat", "gradient", "glow"]))
-    image, (object_colour, texture_colour) = compose(rng, thing, texture)
-    labels = [OBJECTS.index(thing), TEXTURE_NAMES.index(texture)]
-    labels += [COLOURS.index(object_colour), COLOURS.index(texture_colour)]
-    return degrade(rng, image, 0.25 + written), labels
+    image, (object_color, texture_color) = compose(rng, object_name, texture)
+    labels = [OBJECTS.index(object_name), TEXTURE_NAMES.index(texture)]
+    labels += [COLORS.index(object_color), COLORS.index(texture_color)]
+    return degrade(rng, image, 0.25 + text_share), labels
 
 
 def draw_chunk(seed: tuple[int, int]) -> tuple[Array, Array]:

@@ -101,7 +101,7 @@ SHAPES: dict[str, list[tuple[int, Array]]] = {
 }  # fmt: skip
 
 # The pen strokes of the ten digits: points in a box of 10 by 10, each list one stroke.
-PEN: dict[str, list[list[float]]] = {
+DIGIT_STROKES: dict[str, list[list[float]]] = {
     "0": [[5, 0, 2, 2, 1.5, 5, 2, 8, 5, 10, 8, 8, 8.5, 5, 8, 2, 5, 0]],
     "1": [[3, 2.5, 5.5, 0], [5.5, 0, 5.5, 5, 5.5, 10]],
     "2": [[2, 2.5, 4, 0, 7.5, 1, 7, 4.5, 4, 8, 2, 10], [2, 10, 8.5, 10]],
@@ -117,7 +117,7 @@ PEN: dict[str, list[list[float]]] = {
 OBJECTS = (NOTHING, *COUNTS, *SHAPES, *CHARACTERS, *(f"glyph {k}" for k in range(GLYPHS)))
 
 
-def made_up_glyph(number: int) -> list[Array]:
+def make_glyph(number: int) -> list[Array]:
     """The strokes of a made-up glyph, always the same ones for the same number."""
     rng = np.random.default_rng(9000 + number)
     grid = np.array(list(itertools.product((1.5, 5, 8.5), (0, 3.3, 6.7, 10))))
@@ -125,21 +125,21 @@ def made_up_glyph(number: int) -> list[Array]:
     return [grid[rng.choice(len(grid), size=length, replace=False)] for length in lengths]
 
 
-PENS = {name: [np.reshape(stroke, (-1, 2)) for stroke in strokes] for name, strokes in PEN.items()}
-PENS |= {f"glyph {k}": made_up_glyph(k) for k in range(GLYPHS)}
+STROKES = {name: [np.reshape(stroke, (-1, 2)) for stroke in strokes] for name, strokes in DIGIT_STROKES.items()}
+STROKES |= {f"glyph {k}": make_glyph(k) for k in range(GLYPHS)}
 
 
-def placement(rng: np.random.Generator, turn: float, low: float, high: float) -> Callable[[Array], Array]:
+def make_placement(rng: np.random.Generator, max_angle: float, low: float, high: float) -> Callable[[Array], Array]:
     """A function from unit coordinates to canvas pixels: turned, scaled, slanted, seen at an angle, moved."""
-    angle, size = rng.uniform(-turn, turn), rng.uniform(low, high) * CANVAS / 2
+    angle, size = rng.uniform(-max_angle, max_angle), rng.uniform(low, high) * CANVAS / 2
     stretch = np.exp(rng.normal(0, 0.13, 2))
     slant = np.array([[1, rng.normal(0, 0.15)], [0, 1]])
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotate @ slant * stretch * size
     tilt = rng.normal(0, 0.12, 2)
     room = max(CANVAS / 2 - size, 4) * 0.9
-    centre = CANVAS / 2 + rng.uniform(-room, room, 2)
-    return lambda points: (points / (1 + points @ tilt)[:, None]) @ matrix.T + centre
+    center = CANVAS / 2 + rng.uniform(-room, room, 2)
+    return lambda points: (points / (1 + points @ tilt)[:, None]) @ matrix.T + center
 
 
 def smooth(points: Array) -> Array:
@@ -156,11 +156,11 @@ def smooth(points: Array) -> Array:
 
 def draw_pen(rng: np.random.Generator, name: str, draw: ImageDraw.ImageDraw) -> None:
     """Nothing; draws a digit or a made-up glyph in pen strokes, no two times alike."""
-    place = placement(rng, 0.25, 0.55, 1.0)
+    to_canvas = make_placement(rng, 0.25, 0.55, 1.0)
     width, wobble = int(rng.integers(4, 18)), rng.uniform(0.1, 0.5)
     aspect = (rng.uniform(0.55, 0.95), 1.0)
-    for stroke in PENS[name]:
-        points = place(smooth((stroke + rng.normal(0, wobble, stroke.shape)) / 5 - 1) * aspect)
+    for stroke in STROKES[name]:
+        points = to_canvas(smooth((stroke + rng.normal(0, wobble, stroke.shape)) / 5 - 1) * aspect)
         draw.line([tuple(point) for point in points], fill=255, width=width, joint="curve")
         for x, y in (points[0], points[-1]):
             draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=255)
@@ -168,10 +168,10 @@ def draw_pen(rng: np.random.Generator, name: str, draw: ImageDraw.ImageDraw) -> 
 
 def draw_shape(rng: np.random.Generator, name: str, draw: ImageDraw.ImageDraw) -> None:
     """Nothing; draws a shape, turned freely half of the time and nearly upright otherwise."""
-    place = placement(rng, np.pi if rng.random() < 0.5 else 0.3, 0.35, 0.95)
+    to_canvas = make_placement(rng, np.pi if rng.random() < 0.5 else 0.3, 0.35, 0.95)
     flip = (rng.choice([-1, 1]), 1)
     for ink, outline in SHAPES[name]:
-        draw.polygon([tuple(point) for point in place(outline * flip)], fill=255 * ink)
+        draw.polygon([tuple(point) for point in to_canvas(outline * flip)], fill=255 * ink)
 
 
 def draw_count(rng: np.random.Generator, name: str, draw: ImageDraw.ImageDraw) -> None:
@@ -182,9 +182,9 @@ def draw_count(rng: np.random.Generator, name: str, draw: ImageDraw.ImageDraw) -
     side = 2 if count < 4 else 3
     cells = rng.choice(side * side, size=count, replace=False)
     for cell in cells:
-        centre = (np.array(divmod(int(cell), side)) + 0.5 + rng.uniform(-0.12, 0.12, 2)) * CANVAS / side
-        turned = outline @ np.linalg.qr(rng.normal(size=(2, 2)))[0] * rng.uniform(0.2, 0.36) * CANVAS / side
-        draw.polygon([tuple(point) for point in turned + centre], fill=255)
+        center = (np.array(divmod(int(cell), side)) + 0.5 + rng.uniform(-0.12, 0.12, 2)) * CANVAS / side
+        polygon = outline @ np.linalg.qr(rng.normal(size=(2, 2)))[0] * rng.uniform(0.2, 0.36) * CANVAS / side
+        draw.polygon([tuple(point) for point in polygon + center], fill=255)
 
 
 def draw_character(rng: np.random.Generator, name: str) -> Image.Image:
@@ -194,7 +194,7 @@ def draw_character(rng: np.random.Generator, name: str) -> Image.Image:
     weight = int(rng.integers(0, 6))
     middle = (CANVAS // 2, CANVAS // 2)
     ImageDraw.Draw(mask).text(middle, name, fill=255, font=font, anchor="mm", stroke_width=weight)
-    inverse = placement(rng, 0.25, 0.9, 1.6)
+    inverse = make_placement(rng, 0.25, 0.9, 1.6)
     corners = inverse(np.array([[-1.0, -1], [-1, 1], [1, 1], [1, -1]]) + rng.normal(0, 0.08, (4, 2)))
     return mask.transform(mask.size, Image.Transform.QUAD, tuple(corners.ravel()), Image.Resampling.BILINEAR)
 
@@ -220,7 +220,7 @@ def draw_object(rng: np.random.Generator, name: str) -> Array:
             mask.paste(0, mask=inner)
     elif name in COUNTS:
         draw_count(rng, name, draw)
-    elif name in PENS and (name not in string.digits or rng.random() < 0.7):
+    elif name in STROKES and (name not in string.digits or rng.random() < 0.7):
         draw_pen(rng, name, draw)
     elif name != NOTHING:
         mask = draw_character(rng, name)

@@ -22,7 +22,7 @@ from typing import Any
 from drawn_objects import draw_object
 from PIL import Image
 
-from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
 from humeris.classify.runs.run import Run
 
 WIDTH = 110  # of what is printed
@@ -38,10 +38,10 @@ class Row:
     """
 
     name: str
-    did: str
-    theirs: str
+    description: str
+    reported_result: str
     commands: tuple[str, ...]
-    compares: tuple[str, ...] = ()
+    compared_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,37 +53,40 @@ class Smoke:
     """
 
     draw: Callable[[Path], Path]
-    arguments: Mapping[str, str]
-    replace: Mapping[str, str] = field(default_factory=dict)
-    smaller: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    extra_arguments: Mapping[str, str]
+    replacements: Mapping[str, str] = field(default_factory=dict)
+    replacements_by_row: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """What the user asked for; `arguments`, `replace` and `smaller` as `Smoke` has them."""
 
     data: str
     out: Path
-    replace: Mapping[str, str]
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    smaller: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    replacements: Mapping[str, str]
+    extra_arguments: Mapping[str, str] = field(default_factory=dict)
+    replacements_by_row: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def words(self, row: Row) -> list[list[str]]:
+    def list_commands(self, row: Row) -> list[list[str]]:
         """The words of each of a row's commands as they are typed."""
-        return [self._words(command, {**self.smaller.get(row.name, {}), **self.replace}) for command in row.commands]
+        return [
+            self._expand_command(command, {**self.replacements_by_row.get(row.name, {}), **self.replacements})
+            for command in row.commands
+        ]
 
-    def _words(self, command: str, replace: Mapping[str, str]) -> list[str]:
-        found = [_replaced(word, replace) for word in shlex.split(command)]
-        added = next((more for key, more in self.arguments.items() if key in found), "")
-        return [word.format(data=self.data, out=self.out) for word in [*found, *shlex.split(added)]]
+    def _expand_command(self, command: str, replacements: Mapping[str, str]) -> list[str]:
+        words = [_replace_names(word, replacements) for word in shlex.split(command)]
+        extra = next((addition for key, addition in self.extra_arguments.items() if key in words), "")
+        return [word.format(data=self.data, out=self.out) for word in [*words, *shlex.split(extra)]]
 
 
-def main(told: str, rows: Sequence[Row], smoke: Smoke, data: str = "") -> int:
+def main(description: str, rows: Sequence[Row], smoke: Smoke, data: str = "") -> int:
     """Run the rows that the command line asks for, print the table; 1 when a command of theirs failed.
 
     told: the script's docstring. data: DATA where none is given, if there is such a thing.
     """
-    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=data, metavar="DATA", help=data or "your folder of images")
     parser.add_argument("--rows", default="", metavar="A,B", help="only these rows")
     parser.add_argument("--out", type=Path, help="where the runs are written (runs/NAME)")
@@ -94,26 +97,28 @@ def main(told: str, rows: Sequence[Row], smoke: Smoke, data: str = "") -> int:
     )  # fmt: skip
     parser.add_argument("--smoke", action="store_true", help="run everything in little, on drawings and random weights")
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
-    typed = parser.parse_args()
-    names = [name.strip() for name in typed.rows.split(",") if name.strip()]
+    arguments = parser.parse_args()
+    names = [name.strip() for name in arguments.rows.split(",") if name.strip()]
     if unknown := set(names) - {row.name for row in rows}:
         parser.error(f"--rows: expected some of {', '.join(row.name for row in rows)}, found {', '.join(sorted(unknown))}")
-    if wrong := [text for text in typed.replace if not all(text.partition("="))]:
-        parser.error(f"--replace: expected OLD=NEW, found {wrong[0]!r}")
-    if not (typed.data or typed.smoke or typed.list):
+    if malformed := [text for text in arguments.replace if not all(text.partition("="))]:
+        parser.error(f"--replace: expected OLD=NEW, found {malformed[0]!r}")
+    if not (arguments.data or arguments.smoke or arguments.list):
         parser.error("DATA: expected the folder of images, found none; or give --smoke")
-    wanted = [row for row in rows if row.name in names or not names]
-    replace = dict(text.split("=", 1) for text in typed.replace)
-    out = typed.out or Path("runs") / Path(sys.argv[0]).stem
+    selected_rows = [row for row in rows if row.name in names or not names]
+    replacements = dict(text.split("=", 1) for text in arguments.replace)
+    out = arguments.out or Path("runs") / Path(sys.argv[0]).stem
     with tempfile.TemporaryDirectory() as scratch:
-        plan = Plan(typed.data or "DATA", out, replace)
-        cache = typed.cache
-        if typed.smoke:
-            out = typed.out or Path(scratch) / "runs"
-            cache = typed.cache or Path(scratch) / "cache"
+        plan = ExperimentPlan(arguments.data or "DATA", out, replacements)
+        cache = arguments.cache
+        if arguments.smoke:
+            out = arguments.out or Path(scratch) / "runs"
+            cache = arguments.cache or Path(scratch) / "cache"
             drawings = str(smoke.draw(Path(scratch) / "drawings"))
-            plan = Plan(drawings, out, {**smoke.replace, **replace}, smoke.arguments, smoke.smaller)
-        return _list(wanted, plan) if typed.list else _run(wanted, plan, cache)
+            plan = ExperimentPlan(
+                drawings, out, {**smoke.replacements, **replacements}, smoke.extra_arguments, smoke.replacements_by_row
+            )
+        return _print_commands(selected_rows, plan) if arguments.list else _run_rows(selected_rows, plan, cache)
 
 
 def draw_folders(folder: Path, splits: Mapping[str, int], side: int, classes: Sequence[str] = ("beast", "bird")) -> Path:
@@ -122,159 +127,166 @@ def draw_folders(folder: Path, splits: Mapping[str, int], side: int, classes: Se
 
     for split, count in splits.items():
         for name in classes:
-            place = folder / split / name
-            place.mkdir(parents=True)
+            class_folder = folder / split / name
+            class_folder.mkdir(parents=True)
             for number in range(count):
-                draws = np.random.default_rng([len(split), classes.index(name), number])
-                colour, ground = draws.uniform(0, 255, (2, 3))
-                mask = draw_object(draws, name)[..., None]
-                pixels = (mask * colour + (1 - mask) * ground).astype(np.uint8)
-                Image.fromarray(pixels).resize((side, side)).save(place / f"{number}.png")
+                random = np.random.default_rng([len(split), classes.index(name), number])
+                color, background = random.uniform(0, 255, (2, 3))
+                mask = draw_object(random, name)[..., None]
+                pixels = (mask * color + (1 - mask) * background).astype(np.uint8)
+                Image.fromarray(pixels).resize((side, side)).save(class_folder / f"{number}.png")
     return folder
 
 
-def _replaced(word: str, replace: Mapping[str, str]) -> str:
+def _replace_names(word: str, replacements: Mapping[str, str]) -> str:
     """The word with others for names in it; a run folder is called after the network that takes another's place."""
-    for old, new in replace.items():
+    for old, new in replacements.items():
         name = re.sub(r"[^\w.,=-]", "_", new) if "{" in word else new
         word = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _, name=name: name, word)
     return word
 
 
-def _list(rows: Sequence[Row], plan: Plan) -> int:
+def _print_commands(rows: Sequence[Row], plan: ExperimentPlan) -> int:
     for row in rows:
-        print(f"\n{row.name}  {row.did}")
-        for words in plan.words(row):
+        print(f"\n{row.name}  {row.description}")
+        for words in plan.list_commands(row):
             print("    " + shlex.join(["humeris", *words]))
     return 0
 
 
-def _run(rows: Sequence[Row], plan: Plan, cache: Path | None) -> int:
+def _run_rows(rows: Sequence[Row], plan: ExperimentPlan, cache: Path | None) -> int:
     if cache is not None:
         os.environ["HUMERIS_CACHE"] = str(cache)
         print(f"export HUMERIS_CACHE={shlex.quote(str(cache))}")
-    done: dict[str, int] = {}
+    exit_codes: dict[str, int] = {}
     for row in rows:
-        print(f"\n=== {row.name}: {row.did}\n    theirs: {row.theirs}")
-        for words in plan.words(row):
-            typed = shlex.join(["humeris", *words])
-            if typed in done:
-                print(f"$ {typed}    (done above)")
+        print(f"\n=== {row.name}: {row.description}\n    theirs: {row.reported_result}")
+        for words in plan.list_commands(row):
+            command_line = shlex.join(["humeris", *words])
+            if command_line in exit_codes:
+                print(f"$ {command_line}    (done above)")
                 continue
-            print(f"$ {typed}", flush=True)
-            began = time.monotonic()
-            done[typed] = typing(words)
-            print(f"    {time.monotonic() - began:.1f} s, exit code {done[typed]}", flush=True)
-            if done[typed] > 1:
+            print(f"$ {command_line}", flush=True)
+            start_time = time.monotonic()
+            exit_codes[command_line] = run_command(words)
+            print(f"    {time.monotonic() - start_time:.1f} s, exit code {exit_codes[command_line]}", flush=True)
+            if exit_codes[command_line] > 1:
                 break
-    return _conclude(rows, plan, done)
+    return _print_table(rows, plan, exit_codes)
 
 
-def typing(words: Sequence[str]) -> int:
+def run_command(words: Sequence[str]) -> int:
     """The exit code of a `humeris` command, run in this process as if it had been typed."""
     from humeris.cli import main as humeris
 
-    before, sys.argv = sys.argv, ["humeris", *words]
+    previous_argv, sys.argv = sys.argv, ["humeris", *words]
     try:
         humeris()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except SystemExit as exit_error:
+        code = exit_error.code if isinstance(exit_error.code, int) else int(exit_error.code is not None)
         if code == 130:
             raise KeyboardInterrupt from None
         return code
     finally:
-        sys.argv = before
+        sys.argv = previous_argv
     return 0
 
 
-def _conclude(rows: Sequence[Row], plan: Plan, done: Mapping[str, int]) -> int:
+def _print_table(rows: Sequence[Row], plan: ExperimentPlan, exit_codes: Mapping[str, int]) -> int:
     """Print the table, and what each row compared."""
-    lines, compared, failed = [("row", "theirs", "ours (95 % interval)", "with")], [], 0
+    lines, comparisons, n_failed = [("row", "theirs", "ours (95 % interval)", "with")], [], 0
     for row in rows:
-        typed = plan.words(row)
-        wrong = [words for words in typed if done.get(shlex.join(["humeris", *words]), 0) > 1]
-        if wrong:
-            failed += 1
-            lines.append((row.name, row.theirs, "failed", shlex.join(["humeris", *wrong[0]])))
+        commands = plan.list_commands(row)
+        failed_commands = [words for words in commands if exit_codes.get(shlex.join(["humeris", *words]), 0) > 1]
+        if failed_commands:
+            n_failed += 1
+            lines.append((row.name, row.reported_result, "failed", shlex.join(["humeris", *failed_commands[0]])))
             continue
-        run = Run.load(_run_of(typed))
-        lines.append((row.name, row.theirs, _figure(run.description["test"]), _how(run)))
-        compared += [f"{row.name}: {line}" for line in _compared(run, row.compares)]
-    print("\n" + "\n".join(_aligned(lines)))
-    if compared:
+        run = Run.load(_find_run_folder(commands))
+        lines.append((row.name, row.reported_result, _format_accuracy(run.metadata["test"]), _describe_winner(run)))
+        comparisons += [f"{row.name}: {line}" for line in _compare_options(run, row.compared_options)]
+    print("\n" + "\n".join(_align_table(lines)))
+    if comparisons:
         print("\nby the images held out for choosing:")
-        print("\n".join(textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in compared))
-    return int(failed > 0)
+        print("\n".join(textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in comparisons))
+    return int(n_failed > 0)
 
 
-def _run_of(typed: Sequence[Sequence[str]]) -> str:
+def _find_run_folder(commands: Sequence[Sequence[str]]) -> str:
     """The run that a row's commands leave last."""
-    return [words[words.index("-o") + 1] for words in typed if "-o" in words][-1]
+    return [words[words.index("-o") + 1] for words in commands if "-o" in words][-1]
 
 
-def _figure(test: Mapping[str, Any]) -> str:
+def _format_accuracy(test: Mapping[str, Any]) -> str:
     low, high = test["accuracy_95"]
     return f"{test['accuracy']:.4f} ({low:.3f} to {high:.3f})"
 
 
-def _how(run: Run) -> str:
+def _describe_winner(run: Run) -> str:
     """The winner: its head and taps; where it has learning curves, its best epoch, and its accuracy there on both sides."""
-    trial, score = run.trial(run.description["best"]["id"])
-    head = f"finetune from {trial.setting['from']}" if trial.head == "finetune" else trial.head
-    said = f"{head} on {_taps(trial, ())}"
+    trial, score = run.find_trial(run.metadata["best"]["id"])
+    head = f"finetune from {trial.hyperparameters['from']}" if trial.head == "finetune" else trial.head
+    text = f"{head} on {_format_taps(trial, ())}"
     curves = score.detail.get("curves") or {}
     if not {"accuracy", "val_accuracy"} <= set(curves):  # triplets and contrast have a loss only
-        return f"{said}; held out {score.accuracy:.3f}"
-    epoch, last = score.detail["epochs"], len(curves["val_loss"])
-    learnt, held = (curves[name][epoch - 1] for name in ("accuracy", "val_accuracy"))
-    return f"{said}; best epoch {epoch} of {last}: {learnt:.3f} on what it learnt from, {held:.3f} held out"
+        return f"{text}; held out {score.accuracy:.3f}"
+    epoch, n_epochs = score.detail["epochs"], len(curves["val_loss"])
+    train_accuracy, held_out_accuracy = (curves[name][epoch - 1] for name in ("accuracy", "val_accuracy"))
+    return (
+        f"{text}; best epoch {epoch} of {n_epochs}: {train_accuracy:.3f} on what it learnt from, {held_out_accuracy:.3f} "
+        "held out"
+    )
 
 
-def _compared(run: Run, options: Sequence[str]) -> list[str]:
+def _compare_options(run: Run, options: Sequence[str]) -> list[str]:
     """For each head and each of the options, the accuracy of the best setting at each of the values that were tried.
 
     The best, here as in the leaderboard, is the setting with the lowest log-loss, on the taps with the highest accuracy.
     """
-    found, scores, order = [], run.trials(), {source: place for place, source in enumerate(_sources(run))}
+    comparisons, scores, source_order = (
+        [],
+        run.load_trials(),
+        {source: index for index, source in enumerate(_list_sources(run))},
+    )
     if "case" in options:
-        found.append(f"the case is {run.description['advice']['case'] or 'not clear'}")
+        comparisons.append(f"the case is {run.metadata['advice']['case'] or 'not clear'}")
     for head in dict.fromkeys(trial.head for trial in scores):
-        tried = {trial: score for trial, score in scores.items() if trial.head == head}
-        for option in [each for each in options if each != "case"]:
+        head_scores = {trial: score for trial, score in scores.items() if trial.head == head}
+        for option in [name for name in options if name != "case"]:
             groups: dict[Any, dict[Trial, Score]] = {}
-            for trial in sorted(tried, key=lambda trial: [order.get(source, -1) for source in trial.sources]):
-                value = _taps(trial, tried) if option == "tap" else trial.setting.get(option)
+            for trial in sorted(head_scores, key=lambda trial: [source_order.get(source, -1) for source in trial.tap_refs]):
+                value = _format_taps(trial, head_scores) if option == "tap" else trial.hyperparameters.get(option)
                 groups.setdefault(value, {})[trial] = scores[trial]
-            best = {value: group[ranked(group)[0]] for value, group in groups.items()}
+            best = {value: group[rank_trials(group)[0]] for value, group in groups.items()}
             if len(best) > 1:
-                found.append(f"{head} {option}: " + ", ".join(f"{value} {best[value].accuracy:.3f}" for value in best))
-    return found
+                comparisons.append(f"{head} {option}: " + ", ".join(f"{value} {best[value].accuracy:.3f}" for value in best))
+    return comparisons
 
 
-def _taps(trial: Trial, among: Collection[Trial]) -> str:
+def _format_taps(trial: Trial, trials: Collection[Trial]) -> str:
     """The trial's taps, without the network where that is the same for all of the others."""
-    backbones = {source.backbone for other in among for source in other.sources}
-    return " + ".join(f"{each.layer}:{each.pool}" if len(backbones) == 1 else str(each) for each in trial.sources)
+    backbones = {source.backbone for other in trials for source in other.tap_refs}
+    return " + ".join(f"{tap.layer}:{tap.pool}" if len(backbones) == 1 else str(tap) for tap in trial.tap_refs)
 
 
-def _sources(run: Run) -> list[Source]:
+def _list_sources(run: Run) -> list[TapRef]:
     """The run's sources, by backbone and depth."""
-    return [Source(**{name: each[name] for name in ("backbone", "extraction", "layer", "pool")}) for each in
-            run.description["sources"]]  # fmt: skip
+    return [TapRef(**{name: fields[name] for name in ("backbone", "extraction", "layer", "pool")}) for fields in
+            run.metadata["sources"]]  # fmt: skip
 
 
-def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
+def _align_table(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """The lines of a table; its second and its last column are wrapped."""
     widths = [max(len(line[0]) for line in lines), 30, max(len(line[2]) for line in lines)]
-    found = []
+    rows = []
     for line in lines:
-        theirs, ours = textwrap.wrap(line[1], widths[1]) or [""], textwrap.wrap(line[3], WIDTH - sum(widths) - 6) or [""]
-        for number in range(max(len(theirs), len(ours))):
+        reported, result = textwrap.wrap(line[1], widths[1]) or [""], textwrap.wrap(line[3], WIDTH - sum(widths) - 6) or [""]
+        for number in range(max(len(reported), len(result))):
             cells = (
                 line[0] if number == 0 else "",
-                theirs[number] if number < len(theirs) else "",
+                reported[number] if number < len(reported) else "",
                 line[2] if number == 0 else "",
             )
             start = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-            found.append(f"{start}  {ours[number] if number < len(ours) else ''}".rstrip())
-    return found
+            rows.append(f"{start}  {result[number] if number < len(result) else ''}".rstrip())
+    return rows

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from drawings import CLASSES, LABELS, draw_set
 
-from humeris.extract.backbones.nano import nano
+from humeris.extract.backbones.nano import build_nano
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,7 @@ TOPS = {f"{label}_{tap}": (label, tap) for tap in TAP_WEIGHTS for label in LABEL
 HELD_OUT = 4000
 
 
-def with_tops(body: keras.Model) -> keras.Model:
+def add_tops(body: keras.Model) -> keras.Model:
     """A classifier of byte images: the body, then one linear layer for every tap and label."""
     import keras
 
@@ -49,13 +49,13 @@ def with_tops(body: keras.Model) -> keras.Model:
     )
 
 
-def compile_for(model: keras.Model, steps: int, rate: float) -> None:
+def compile_model(model: keras.Model, steps: int, rate: float) -> None:
     """Nothing; compiles the model for the given number of steps, with a warm-up and a cosine decay."""
     import keras
 
-    warm = steps // 20
+    warmup = steps // 20
     schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 20, steps - warm, alpha=0.005, warmup_target=rate, warmup_steps=warm
+        rate / 20, steps - warmup, alpha=0.005, warmup_target=rate, warmup_steps=warmup
     )
     model.compile(
         keras.optimizers.AdamW(schedule, weight_decay=0.02, global_clipnorm=5.0),
@@ -66,7 +66,7 @@ def compile_for(model: keras.Model, steps: int, rate: float) -> None:
     )
 
 
-def targets(labels: np.ndarray) -> dict[str, np.ndarray]:
+def split_labels(labels: np.ndarray) -> dict[str, np.ndarray]:
     """The labels as one array for every top."""
     return {top: labels[:, LABELS.index(label)] for top, (label, _) in TOPS.items()}
 
@@ -78,11 +78,11 @@ def train(images: int, epochs: int, seed: int, batch: int, rate: float) -> Train
     keras.utils.set_random_seed(seed)
     pixels, labels = draw_set(images, seed)
     held_pixels, held_labels = draw_set(HELD_OUT, seed + 1_000_000)
-    body = nano()
-    model = with_tops(body)
-    compile_for(model, -(-images // batch) * epochs, rate)
-    model.fit(pixels, targets(labels), batch_size=batch, epochs=epochs, verbose=2)
-    results = model.evaluate(held_pixels, targets(held_labels), batch_size=250, return_dict=True, verbose=0)
+    body = build_nano()
+    model = add_tops(body)
+    compile_model(model, -(-images // batch) * epochs, rate)
+    model.fit(pixels, split_labels(labels), batch_size=batch, epochs=epochs, verbose=2)
+    results = model.evaluate(held_pixels, split_labels(held_labels), batch_size=250, return_dict=True, verbose=0)
     return body, {label: float(results[f"{label}_block5_out_accuracy"]) for label in LABELS}
 
 

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from ..cache.atomic_files import free_bytes
+from ..cache.atomic_files import get_free_bytes
 from ..cache.errors import HumerisError
 from ..cache.store import Store
 from .backbones import precision, weights
@@ -24,28 +24,28 @@ def examine(cache: Path | None = None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "pixels": decode.version(),
+        "pixels": decode.get_version(),
         "backend": keras.backend.backend(),
-        "cores": read_file.cores(),
+        "cores": read_file.count_cores(),
         "devices": keras.distribution.list_devices(),
         "precision": {"default": "float32", "auto": precision.choose("auto")},
-        "keras_home": str(weights.keras_home()),
-        "weights_at_hand": [name for name, _, _ in weights.downloaded()],
-        "cache": _cache(cache),
+        "keras_home": str(weights.get_keras_home()),
+        "weights_at_hand": [name for name, _, _ in weights.list_downloads()],
+        "cache": _describe_cache(cache),
     }
 
 
-def _cache(path: Path | None) -> dict[str, Any]:
+def _describe_cache(path: Path | None) -> dict[str, Any]:
     try:
         store = Store(path)
     except HumerisError as error:
         return {"problem": str(error)}
-    extractions = list(store.extractions())
+    extractions = list(store.iter_extractions())
     writable = os.access(store.path, os.W_OK) if store.path.exists() else True
     return {
         "path": str(store.path),
         "writable": writable,
         "extractions": len(extractions),
-        "damaged": [damage.to_dict() for damage in store.damaged],
-        "bytes_free": free_bytes(store.path),
+        "damaged": [damage.to_dict() for damage in store.corrupt_files],
+        "bytes_free": get_free_bytes(store.path),
     }

@@ -11,10 +11,10 @@ try:
 except ImportError:  # no POSIX
     resource = None  # type: ignore[assignment]
 
-_PARSING = 2 << 30  # a half-written HDF5 file can make the library ask for tens of GB
+_MAX_PARSING_BYTES = 2 << 30  # a half-written HDF5 file can make the library ask for tens of GB
 
 
-def available() -> int:
+def get_available_bytes() -> int:
     """Bytes that can be had without swapping."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo", encoding="ascii") as file:
         return 1024 * next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
@@ -22,19 +22,19 @@ def available() -> int:
 
 
 @contextlib.contextmanager
-def limited(more: int = _PARSING) -> Iterator[None]:
+def limit_memory(extra_bytes: int = _MAX_PARSING_BYTES) -> Iterator[None]:
     """Let the process take at most `more` bytes beyond what it has (Linux only); beyond that, allocations fail."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
-            held = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            current_bytes = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     except (OSError, AttributeError):
         yield
         return
-    if soft not in {resource.RLIM_INFINITY, -1} and soft <= held + more:
+    if soft not in {resource.RLIM_INFINITY, -1} and soft <= current_bytes + extra_bytes:
         yield
         return
-    resource.setrlimit(resource.RLIMIT_AS, (held + more, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (current_bytes + extra_bytes, hard))
     try:
         yield
     finally:

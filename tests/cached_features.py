@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.extract.images.load import Images
 
@@ -30,8 +30,8 @@ def numbers(images: Images) -> np.ndarray:
     return np.array([classes.index(label) for label in images.labels])
 
 
-def some_spec(backbone: str = "made_up", seed: int = 0) -> Spec:
-    return Spec(backbone, "test", "none", f"{seed:064}", (8, 8), "none", "1")
+def some_spec(backbone: str = "made_up", seed: int = 0) -> ExtractionSpec:
+    return ExtractionSpec(backbone, "test", "none", f"{seed:064}", (8, 8), "none", "1")
 
 
 def fill(store: Store, images: Images, layers: dict[str, float], columns: int = 6, backbone: str = "made_up") -> None:
@@ -40,4 +40,4 @@ def fill(store: Store, images: Images, layers: dict[str, float], columns: int = 
     for layer, strength in layers.items():
         means = np.eye(columns)[numbers(images)] * strength
         rows = (random.normal(size=(len(images.used), columns)) + means).astype(np.float32)
-        store.extraction(some_spec(backbone)).add(layer, "avg", images.keys, rows)
+        store.get_extraction(some_spec(backbone)).add(layer, "avg", images.keys, rows)

@@ -15,8 +15,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-BINARY = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-_PATIENCE = 60.0  # seconds for one answer, after which something is broken
+BINARY = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+_TIMEOUT = 60.0  # seconds for one answer, after which something is broken
 # Chromium reads from descriptor 3 and writes to 4.
 _LAUNCH = """
 import fcntl, os, sys
@@ -34,26 +34,26 @@ class Chromium:
     def __init__(self) -> None:
         assert BINARY
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
-        theirs_in, self._in = os.pipe()
-        self._out, theirs_out = os.pipe()
-        words = [
+        child_in, self._in = os.pipe()
+        self._out, child_out = os.pipe()
+        command = [
             BINARY, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars",
             "--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-component-update",
             f"--user-data-dir={self._profile.name}", "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, str(theirs_in), str(theirs_out), *words],
-            pass_fds=(theirs_in, theirs_out),
+            [sys.executable, "-c", _LAUNCH, str(child_in), str(child_out), *command],
+            pass_fds=(child_in, child_out),
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._buffer, self._number = b"", 0
+        os.close(child_in)
+        os.close(child_out)
+        self._buffer, self._message_id = b"", 0
         self._events: deque[dict[str, Any]] = deque()
         self.problems: list[str] = []
         self.requests: list[str] = []
         self._session = ""
-        page = next(each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page")
+        page = next(target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -67,25 +67,25 @@ class Chromium:
             self.call("Browser.close")
         except (OSError, EOFError):
             self._process.kill()
-        self._process.wait(_PATIENCE)
+        self._process.wait(_TIMEOUT)
         os.close(self._in)
         os.close(self._out)
         self._profile.cleanup()
 
     def call(self, method: str, **parameters: Any) -> Any:
         """What the protocol's `method` answers; raises `RuntimeError` with its complaint."""
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        self._message_id += 1
+        message: dict[str, Any] = {"id": self._message_id, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._in, json.dumps(message).encode() + b"\0")
         while True:
-            found = self._read()
-            if found.get("id") == self._number:
-                if "error" in found:
-                    raise RuntimeError(f"{method}: {found['error']}")
-                return found["result"]
-            self._notice(found)
+            response = self._read_message()
+            if response.get("id") == self._message_id:
+                if "error" in response:
+                    raise RuntimeError(f"{method}: {response['error']}")
+                return response["result"]
+            self._record_event(response)
 
     def open(
         self,
@@ -101,23 +101,23 @@ class Chromium:
         self.requests.clear()
         self._events.clear()
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.size(width, height)
+        self.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
-            self._notice(self._read())
+            self._record_event(self._read_message())
 
-    def size(self, width: int, height: int) -> None:
+    def resize(self, width: int, height: int) -> None:
         """Make the window so large, in CSS pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
 
-    def ask(self, script: str) -> Any:
+    def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression, with what it promises; raises `RuntimeError` where it throws."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in found:
-            raise RuntimeError(f"{script}: {found['exceptionDetails']}")
-        return found["result"].get("value")
+        response = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in response:
+            raise RuntimeError(f"{script}: {response['exceptionDetails']}")
+        return response["result"].get("value")
 
     def move(self, x: float, y: float) -> None:
         """Rest the pointer there, in CSS pixels of the window."""
@@ -131,27 +131,27 @@ class Chromium:
     def screenshot(self, path: Path, clip: tuple[float, float, float, float] | None = None) -> None:
         """Write the whole page, or x, y, width, height of it, as PNG."""
         extra = {} if clip is None else {"clip": dict(zip(("x", "y", "width", "height"), clip, strict=True)) | {"scale": 1}}
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=True, **extra)
-        path.write_bytes(base64.b64decode(found["data"]))
+        response = self.call("Page.captureScreenshot", captureBeyondViewport=True, **extra)
+        path.write_bytes(base64.b64decode(response["data"]))
 
-    def pdf(self) -> bytes:
+    def print_pdf(self) -> bytes:
         """The page on paper."""
         return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])
 
-    def _read(self) -> dict[str, Any]:
-        end = time.monotonic() + _PATIENCE
+    def _read_message(self) -> dict[str, Any]:
+        end = time.monotonic() + _TIMEOUT
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._out], [], [], max(0.0, end - time.monotonic()))
             if not ready:
                 raise TimeoutError("Chromium does not answer")
-            read = os.read(self._out, 1 << 20)
-            if not read:
+            chunk = os.read(self._out, 1 << 20)
+            if not chunk:
                 raise EOFError("Chromium has gone")
-            self._buffer += read
+            self._buffer += chunk
         message, _, self._buffer = self._buffer.partition(b"\0")
         return dict(json.loads(message))
 
-    def _notice(self, event: dict[str, Any]) -> None:
+    def _record_event(self, event: dict[str, Any]) -> None:
         self._events.append(event)
         method, value = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":

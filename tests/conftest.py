@@ -45,14 +45,14 @@ def draw(path: Path, kind: int, seed: int, size: tuple[int, int] = (48, 40)) -> 
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     if kind % 3 == 0:
-        grey = 127 + 100 * np.sin(x / random.uniform(1.5, 2.5) + random.uniform(0, 6))
+        gray = 127 + 100 * np.sin(x / random.uniform(1.5, 2.5) + random.uniform(0, 6))
     elif kind % 3 == 1:
-        centre = random.uniform(0.3, 0.7, 2) * (width, height)
-        grey = 230 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / random.uniform(60, 160))
+        center = random.uniform(0.3, 0.7, 2) * (width, height)
+        gray = 230 * np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / random.uniform(60, 160))
     else:
-        grey = random.uniform(0, 255, (height, width))
-    colour = random.uniform(0.6, 1.0, 3)
-    pixels = np.clip(grey[..., None] * colour + random.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+        gray = random.uniform(0, 255, (height, width))
+    color = random.uniform(0.6, 1.0, 3)
+    pixels = np.clip(gray[..., None] * color + random.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
@@ -98,14 +98,14 @@ def humeris() -> Callable[..., Result]:
     return invoke
 
 
-class Finished:
+class FinishedRun:
     """A run that is done: split folders of three classes on nano, swept and exported. Read it, do not change it."""
 
     def __init__(self, folder: Path) -> None:
         from humeris.cache.store import Store
         from humeris.classify import pipeline
         from humeris.classify.heads import registry
-        from humeris.extract.backbones.backbone_spec import Request
+        from humeris.extract.backbones.backbone_spec import BackboneSpec
         from humeris.extract.images.load import load_images
 
         self.photos, self.cache, self.path = folder / "photos", folder / "cache", folder / "run"
@@ -115,7 +115,7 @@ class Finished:
         with Store(self.cache, write=True) as store:
             self.outcome = pipeline.run(
                 load_images(self.photos, store, jobs=1),
-                [Request.parse("nano")],
+                [BackboneSpec.parse("nano")],
                 ["block4_out", "block5_out"],
                 [registry.parse("logreg,C=0.1/1")],
                 store,
@@ -123,9 +123,9 @@ class Finished:
                 jobs=1,
                 command=f"humeris run {self.photos}",
             )
-        self.run, self.model = self.outcome.run, self.outcome.exported.path
+        self.run, self.model = self.outcome.run, self.outcome.export_result.path
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return Finished(tmp_path_factory.mktemp("finished"))
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return FinishedRun(tmp_path_factory.mktemp("finished"))

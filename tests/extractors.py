@@ -30,27 +30,27 @@ Reference = dict[str, dict[bytes, bytes]]  # tap -> image digest -> bytes of its
 class Extractor:
     """One running command of the nursery's; `pid` is its own, so that it can be sent signals."""
 
-    def __init__(self, nursery: Nursery, pid: int, order: Mapping[str, Any]) -> None:
-        self._nursery, self.pid, self.cache = nursery, pid, Path(order["env"]["HUMERIS_CACHE"])
-        self._paths = {name: Path(order[name]) for name in ("log", "out", "err")}
+    def __init__(self, fork_server: ForkServer, pid: int, job: Mapping[str, Any]) -> None:
+        self._fork_server, self.pid, self.cache = fork_server, pid, Path(job["env"]["HUMERIS_CACHE"])
+        self._paths = {name: Path(job[name]) for name in ("log", "out", "err")}
         self._descriptor = os.pidfd_open(pid)
         self._code: int | None = None
 
-    def ended(self, seconds: float) -> bool:
+    def has_ended(self, seconds: float) -> bool:
         """Whether it ends within `seconds`."""
         return bool(select.select([self._descriptor], [], [], max(seconds, 0))[0])
 
-    def kill(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal."""
         os.kill(self.pid, number)
 
     @property
-    def code(self) -> int:
+    def exit_code(self) -> int:
         """Its exit code, or minus the signal that ended it, once it has ended; raises `AssertionError` after a minute."""
         if self._code is None:
-            assert self.ended(60), f"{self.pid} still runs after a minute"
+            assert self.has_ended(60), f"{self.pid} still runs after a minute"
             os.close(self._descriptor)
-            self._code = self._nursery.ask({"wait": self.pid})
+            self._code = self._fork_server.send({"wait": self.pid})
         return self._code
 
     @property
@@ -58,24 +58,24 @@ class Extractor:
         return self._paths["err"].read_text() if self._paths["err"].exists() else ""
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """Everything it printed."""
         return self.err + self._paths["out"].read_text()
 
     @property
     def json(self) -> Any:
         """What it printed, after it ended well."""
-        assert self.code == 0, (self.code, self.err)
+        assert self.exit_code == 0, (self.exit_code, self.err)
         return json.loads(self._paths["out"].read_text())
 
     @property
     def computed(self) -> tuple[int, int]:
         """Images and forward passes that it says it computed."""
-        (done,) = self.json["extracted"]
-        return done["computed"], done["forward_passes"]
+        (extraction,) = self.json["extracted"]
+        return extraction["computed"], extraction["forward_passes"]
 
     @property
-    def told(self) -> list[dict[str, Any]]:
+    def events(self) -> list[dict[str, Any]]:
         """What it wrote into its log, up to a line that a kill cut off."""
         if not self._paths["log"].exists():
             return []
@@ -85,14 +85,14 @@ class Extractor:
     @property
     def acknowledged(self) -> dict[str, set[bytes]]:
         """The digests whose rows it was told are safe, for each tap."""
-        found: dict[str, set[bytes]] = {tap: set() for tap in stand_in.TAPS}
-        for event in self.told:
+        digests: dict[str, set[bytes]] = {tap: set() for tap in stand_in.TAPS}
+        for event in self.events:
             if "tap" in event:
-                found[event["tap"]] |= set(_digests(bytes.fromhex(event["keys"])))
-        return found
+                digests[event["tap"]] |= set(_split_digests(bytes.fromhex(event["keys"])))
+        return digests
 
 
-class Nursery:
+class ForkServer:
     """A process without TensorFlow that has humeris imported and forks an extractor in milliseconds."""
 
     def __init__(self, folder: Path) -> None:
@@ -100,12 +100,12 @@ class Nursery:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock, self._count = threading.Lock(), 0
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, stand_in.__file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
-        self.ask({"ready": True})
+        self.send({"ready": True})
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -115,12 +115,12 @@ class Nursery:
         self._process.wait(60)
         self._process.stdout.close()
 
-    def ask(self, order: Mapping[str, Any]) -> int:
+    def send(self, job: Mapping[str, Any]) -> int:
         """The answer to one order."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._lock:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
             return int(self._process.stdout.readline())
 
@@ -132,7 +132,7 @@ class Nursery:
         with self._lock:
             self._count += 1
             base = self.folder / str(self._count)
-        order = {
+        job = {
             "command": [str(word) for word in command],
             "env": {"HUMERIS_CACHE": str(cache), "COLUMNS": "200"},
             "folder": str(self.folder),
@@ -141,7 +141,7 @@ class Nursery:
             "faults": faults,
             "claims": claims,
         }
-        return Extractor(self, self.ask(order), order)
+        return Extractor(self, self.send(job), job)
 
     def extract(self, data: Path, cache: Path, *, batch_size: int = 4, **options: Any) -> Extractor:
         """A process that extracts both taps of the stand-in from `data`."""
@@ -150,7 +150,7 @@ class Nursery:
         return self.start(command, cache, **options)
 
 
-def scribble(folder: Path, count: int, side: int = 12) -> Path:
+def write_images(folder: Path, count: int, side: int = 12) -> Path:
     """`count` tiny images in two classes, no two alike."""
     random = np.random.default_rng(count)
     for number in range(count):
@@ -160,37 +160,37 @@ def scribble(folder: Path, count: int, side: int = 12) -> Path:
     return folder
 
 
-def due(data: Path) -> Reference:
+def compute_reference(data: Path) -> Reference:
     """The rows of both taps of the stand-in, computed here from the images, without the package's store or loops."""
-    found: Reference = {tap: {} for tap in stand_in.TAPS}
+    rows: Reference = {tap: {} for tap in stand_in.TAPS}
     for path in sorted(data.glob("*/*")):
         content = path.read_bytes()
         for tap in stand_in.TAPS:
-            value = stand_in.row(tap, decode.decode(content, (32, 32)))
+            value = stand_in.make_row(tap, decode.decode(content, (32, 32)))
             value = value.astype(np.float16) if tap.endswith(":map") else value
-            found[tap][hashlib.sha256(content).digest()] = value.tobytes()
-    return found
+            rows[tap][hashlib.sha256(content).digest()] = value.tobytes()
+    return rows
 
 
-def as_keys(digests: Iterable[bytes]) -> np.ndarray:
+def to_keys(digests: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "S32")
 
 
-def served(cache: Path, reference: Reference) -> Reference:
+def read_served(cache: Path, reference: Reference) -> Reference:
     """What the package serves from `cache` for the images of `reference`, read in this process as any user would."""
-    found: Reference = {tap: {} for tap in reference}
+    served_rows: Reference = {tap: {} for tap in reference}
     with humeris.Store(cache) as store:
         for extraction in store.extractions():
             for features in extraction.taps():
-                known = reference[f"{features.layer}:{features.pool}"]
-                keys = as_keys(known)
-                here = ~features.missing(keys)
-                if here.any():
-                    rows = features.read(keys[here])
-                    digests = [digest for digest, there in zip(known, here, strict=True) if there]
+                tap_reference = reference[f"{features.layer}:{features.pool}"]
+                keys = to_keys(tap_reference)
+                is_stored = ~features.missing(keys)
+                if is_stored.any():
+                    rows = features.read(keys[is_stored])
+                    digests = [digest for digest, stored in zip(tap_reference, is_stored, strict=True) if stored]
                     rows = zip(digests, rows, strict=True)
-                    found[f"{features.layer}:{features.pool}"] = {digest: row.tobytes() for digest, row in rows}
-    return found
+                    served_rows[f"{features.layer}:{features.pool}"] = {digest: row.tobytes() for digest, row in rows}
+    return served_rows
 
 
 class Tally(Counter[str]):
@@ -201,49 +201,49 @@ class Tally(Counter[str]):
     def check(self, cache: Path, reference: Reference, acknowledged: Iterable[Mapping[str, set[bytes]]] = ()) -> Reference:
         """Count what is wrong in `cache`: as it is served, against what was acknowledged, and as the files lie there."""
         self.examine(cache, reference)
-        return self.compare(served(cache, reference), reference, acknowledged)
+        return self.compare(read_served(cache, reference), reference, acknowledged)
 
     def compare(
-        self, found: Reference, reference: Reference, acknowledged: Iterable[Mapping[str, set[bytes]]] = ()
+        self, served_rows: Reference, reference: Reference, acknowledged: Iterable[Mapping[str, set[bytes]]] = ()
     ) -> Reference:
         """Count what is wrong with the rows that are served, and what was acknowledged before and is not among them."""
-        for tap, rows in found.items():
+        for tap, rows in served_rows.items():
             self["served"] += len(rows)
             self["wrong"] += sum(reference[tap][digest] != row for digest, row in rows.items())
-        for each in acknowledged:
-            for tap, digests in each.items():
+        for digests_by_tap in acknowledged:
+            for tap, digests in digests_by_tap.items():
                 self["acknowledged"] += len(digests)
-                self["lost"] += len(digests - set(found[tap]))
-        return found
+                self["lost"] += len(digests - set(served_rows[tap]))
+        return served_rows
 
     def examine(self, cache: Path, reference: Reference) -> None:
         """Count what is wrong with the published files, parsed by h5py alone: names, rows, and files out of place."""
-        self["litter"] += len([path for path in cache.rglob("*") if path.is_file() and not _has_a_place(path, cache)])
+        self["litter"] += len([path for path in cache.rglob("*") if path.is_file() and not _is_expected_file(path, cache)])
         for path in cache.glob("features/*/*/*.h5"):
             data = path.read_bytes()
             self["foreign"] += hashlib.sha256(data).hexdigest() != path.stem
             layer, _, pool = path.parent.name.rpartition(".")
-            known = reference[f"{layer}:{pool}"]
+            tap_reference = reference[f"{layer}:{pool}"]
             with h5py.File(path, "r", locking=False) as file:
-                rows, keys = file["features"][:], _digests(file["keys"][:].tobytes())
+                rows, keys = file["features"][:], _split_digests(file["keys"][:].tobytes())
             flat = rows.reshape(len(rows), -1)
             self["filler"] += int((~np.isfinite(flat).all(axis=1) | ~flat.any(axis=1)).sum())
-            self["wrong"] += sum(known.get(key) != row.tobytes() for key, row in zip(keys, rows, strict=True))
+            self["wrong"] += sum(tap_reference.get(key) != row.tobytes() for key, row in zip(keys, rows, strict=True))
 
     def assert_sound(self) -> None:
         assert {name: self[name] for name in self.WRONG} == dict.fromkeys(self.WRONG, 0)
 
 
-def rows_stored(cache: Path) -> tuple[int, int]:
+def count_stored_rows(cache: Path) -> tuple[int, int]:
     """Rows in all shards, and how many different ones."""
     keys: Counter[tuple[str, bytes]] = Counter()
     for path in cache.glob("features/*/*/*.h5"):
         with h5py.File(path, "r", locking=False) as file:
-            keys.update((path.parent.name, key) for key in _digests(file["keys"][:].tobytes()))
+            keys.update((path.parent.name, key) for key in _split_digests(file["keys"][:].tobytes()))
     return keys.total(), len(keys)
 
 
-def _has_a_place(path: Path, cache: Path) -> bool:
+def _is_expected_file(path: Path, cache: Path) -> bool:
     """Whether a file is of a kind that a cache has there; drafts have theirs in `tmp`."""
     parts = path.relative_to(cache).parts
     if path.name.endswith(".damaged"):
@@ -256,9 +256,9 @@ def _has_a_place(path: Path, cache: Path) -> bool:
     return parts[0] in {"tmp", "known"}
 
 
-def _digests(data: bytes) -> list[bytes]:
-    return [data[at : at + 32] for at in range(0, len(data), 32)]
+def _split_digests(data: bytes) -> list[bytes]:
+    return [data[start : start + 32] for start in range(0, len(data), 32)]
 
 
-def seconds_since(began: float) -> str:
-    return f"{time.monotonic() - began:.1f} s"
+def format_seconds_since(start_time: float) -> str:
+    return f"{time.monotonic() - start_time:.1f} s"

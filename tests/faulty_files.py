@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 WRITES = ("create", "write", "mkdir", "rename", "link", "fsync", "fchmod", "truncate", "utime")
-ENDS = ("crash", "crash after", "torn")
+FATAL_FAULTS = ("crash", "crash after", "torn")
 
 _real_open, _real_mmap = io.open, mmap.mmap
 
@@ -42,7 +42,7 @@ class Shim:
     def tell(self, **event: Any) -> None:
         self._tell(event, self._write)
 
-    def inside(self, path: object) -> str:
+    def resolve_inside(self, path: object) -> str:
         """`path` as text when it lies below the root, else ""."""
         if isinstance(path, int):
             return self.open_files.get(path, "")
@@ -51,30 +51,30 @@ class Shim:
         text = os.fsdecode(path)
         return text if text == self.root or text.startswith(self.root + os.sep) else ""
 
-    def step(
-        self, name: str, path: str, perform: Callable[[], Any], half: Callable[[], Any] | None = None, **facts: Any
+    def run_operation(
+        self, name: str, path: str, perform: Callable[[], Any], perform_half: Callable[[], Any] | None = None, **details: Any
     ) -> Any:
         """Do one operation, or what the fault makes of it."""
-        meant = not self.only or name in self.only
-        self.count += meant
-        if meant and self.at and (self.count == self.at or (self.sticky and self.count > self.at)):
+        is_target = not self.only or name in self.only
+        self.count += is_target
+        if is_target and self.at and (self.count == self.at or (self.sticky and self.count > self.at)):
             if self.count == self.at:
                 self.tell(fault=self.fault, operation=name, path=os.path.relpath(path, self.root))
-            if self.fault in ENDS:
-                if self.fault == "torn" and half is not None:
-                    half()
+            if self.fault in FATAL_FAULTS:
+                if self.fault == "torn" and perform_half is not None:
+                    perform_half()
                 elif self.fault == "crash after":
                     perform()
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.fault == "short":
-                return half() if half is not None else perform()
+                return perform_half() if perform_half is not None else perform()
             if self.fault.startswith("lost "):
                 perform()
-            number = getattr(errno, self.fault.removeprefix("lost "))
-            raise OSError(number, os.strerror(number), path)
+            error_number = getattr(errno, self.fault.removeprefix("lost "))
+            raise OSError(error_number, os.strerror(error_number), path)
         result = perform()
         if self.journal:
-            self.tell(operation=name, path=os.path.relpath(path, self.root), **facts)
+            self.tell(operation=name, path=os.path.relpath(path, self.root), **details)
         return result
 
 
@@ -91,67 +91,67 @@ def _install_on_paths(shim: Shim) -> None:
     for name in ("stat", "lstat", "mkdir", "unlink", "scandir", "listdir", "rmdir", "chmod", "utime", "access", "truncate"):
         real = getattr(os, name)
 
-        def one(path: Any = ".", *rest: Any, real: Any = real, name: str = name, **options: Any) -> Any:
-            where = shim.inside(path)
-            if not where:
-                return real(path, *rest, **options)
+        def call_with_path(path: Any = ".", *args: Any, real: Any = real, name: str = name, **options: Any) -> Any:
+            inside_path = shim.resolve_inside(path)
+            if not inside_path:
+                return real(path, *args, **options)
             try:
-                return shim.step(name, where, lambda: real(path, *rest, **options))
+                return shim.run_operation(name, inside_path, lambda: real(path, *args, **options))
             except OSError:
                 if name == "access":  # which says no, whatever the reason
                     return False
                 raise
 
-        setattr(os, name, one)
+        setattr(os, name, call_with_path)
     os.remove = os.unlink
     for name in ("rename", "replace", "link"):
         real = getattr(os, name)
 
-        def two(source: Any, target: Any, *, real: Any = real, name: str = name, **options: Any) -> Any:
-            where = shim.inside(target)
-            if not where:
+        def call_with_two_paths(source: Any, target: Any, *, real: Any = real, name: str = name, **options: Any) -> Any:
+            inside_path = shim.resolve_inside(target)
+            if not inside_path:
                 return real(source, target, **options)
             kind = "link" if name == "link" else "rename"
-            facts = {"source": os.path.relpath(os.fsdecode(source), shim.root)}
-            return shim.step(kind, where, lambda: real(source, target, **options), **facts)
+            details = {"source": os.path.relpath(os.fsdecode(source), shim.root)}
+            return shim.run_operation(kind, inside_path, lambda: real(source, target, **options), **details)
 
-        setattr(os, name, two)
+        setattr(os, name, call_with_two_paths)
 
 
 def _install_on_descriptors(shim: Shim) -> None:
     real_open, real_write, real_close = os.open, os.write, os.close
 
-    def open_file(path: Any, flags: int, *rest: Any, **options: Any) -> int:
-        where = shim.inside(path)
-        if not where:
-            return real_open(path, flags, *rest, **options)
+    def open_file(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        inside_path = shim.resolve_inside(path)
+        if not inside_path:
+            return real_open(path, flags, *args, **options)
         name = "create" if flags & os.O_CREAT else "open"
-        found: int = shim.step(name, where, lambda: real_open(path, flags, *rest, **options))
-        shim.open_files[found] = where
-        return found
+        descriptor: int = shim.run_operation(name, inside_path, lambda: real_open(path, flags, *args, **options))
+        shim.open_files[descriptor] = inside_path
+        return descriptor
 
     def write(descriptor: int, data: Any) -> int:
-        where = shim.inside(descriptor)
-        if not where:
+        inside_path = shim.resolve_inside(descriptor)
+        if not inside_path:
             return real_write(descriptor, data)
         view = memoryview(data)
-        half = lambda: real_write(descriptor, view[: max(len(view) // 2, 1)])  # noqa: E731
-        facts = {"data": bytes(view).hex()} if shim.journal else {}
-        return int(shim.step("write", where, lambda: real_write(descriptor, view), half, **facts))
+        write_half = lambda: real_write(descriptor, view[: max(len(view) // 2, 1)])  # noqa: E731
+        details = {"data": bytes(view).hex()} if shim.journal else {}
+        return int(shim.run_operation("write", inside_path, lambda: real_write(descriptor, view), write_half, **details))
 
     def close(descriptor: int) -> None:
-        where = shim.open_files.pop(descriptor, "")
-        if not where:
+        inside_path = shim.open_files.pop(descriptor, "")
+        if not inside_path:
             return real_close(descriptor)
 
         def perform() -> None:
-            if not performed:
-                performed.append(True)
+            if not calls:
+                calls.append(True)
                 real_close(descriptor)
 
-        performed: list[bool] = []
+        calls: list[bool] = []
         try:
-            shim.step("close", where, perform)
+            shim.run_operation("close", inside_path, perform)
         finally:
             perform()  # Linux frees the descriptor even when `close` reports an error
         return None
@@ -160,14 +160,14 @@ def _install_on_descriptors(shim: Shim) -> None:
     for name in ("fsync", "fdatasync", "fchmod", "ftruncate", "fstat"):
         real = getattr(os, name)
 
-        def by_number(descriptor: int, *rest: Any, real: Any = real, name: str = name) -> Any:
-            where = shim.inside(descriptor)
-            if not where:
-                return real(descriptor, *rest)
+        def call_with_descriptor(descriptor: int, *args: Any, real: Any = real, name: str = name) -> Any:
+            inside_path = shim.resolve_inside(descriptor)
+            if not inside_path:
+                return real(descriptor, *args)
             kind = {"fdatasync": "fsync", "ftruncate": "truncate"}.get(name, name)
-            return shim.step(kind, where, lambda: real(descriptor, *rest))
+            return shim.run_operation(kind, inside_path, lambda: real(descriptor, *args))
 
-        setattr(os, name, by_number)
+        setattr(os, name, call_with_descriptor)
 
 
 def _install_on_readers(shim: Shim) -> None:
@@ -175,41 +175,41 @@ def _install_on_readers(shim: Shim) -> None:
 
     class Raw(io.FileIO):
         def read(self, size: int | None = -1) -> Any:
-            return shim.step("read", str(self.name), lambda: super(Raw, self).read(-1 if size is None else size))
+            return shim.run_operation("read", str(self.name), lambda: super(Raw, self).read(-1 if size is None else size))
 
         def readall(self) -> Any:
-            return shim.step("read", str(self.name), super().readall)
+            return shim.run_operation("read", str(self.name), super().readall)
 
         def readinto(self, buffer: Any) -> Any:
-            return shim.step("read", str(self.name), lambda: super(Raw, self).readinto(buffer))
+            return shim.run_operation("read", str(self.name), lambda: super(Raw, self).readinto(buffer))
 
-    def open_file(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
-        where = "" if isinstance(file, int) else shim.inside(file)
-        if not where:
-            return _real_open(file, mode, buffering, *rest, **options)
-        assert set(mode) <= set("rb"), f"{where} opened to {mode}: the shim does not see what is written there"
-        raw = shim.step("open", where, lambda: Raw(os.fspath(file), "r"))
+    def open_file(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **options: Any) -> Any:
+        inside_path = "" if isinstance(file, int) else shim.resolve_inside(file)
+        if not inside_path:
+            return _real_open(file, mode, buffering, *args, **options)
+        assert set(mode) <= set("rb"), f"{inside_path} opened to {mode}: the shim does not see what is written there"
+        raw = shim.run_operation("open", inside_path, lambda: Raw(os.fspath(file), "r"))
         if buffering == 0:
             return raw
-        return io.BufferedReader(raw) if "b" in mode else io.TextIOWrapper(io.BufferedReader(raw), *rest, **options)
+        return io.BufferedReader(raw) if "b" in mode else io.TextIOWrapper(io.BufferedReader(raw), *args, **options)
 
     class Map(_real_mmap):
-        def __new__(cls, descriptor: int, *rest: Any, **options: Any) -> Any:
+        def __new__(cls, descriptor: int, *args: Any, **options: Any) -> Any:
             try:
-                where = shim.inside(os.readlink(f"/proc/self/fd/{descriptor}"))
+                inside_path = shim.resolve_inside(os.readlink(f"/proc/self/fd/{descriptor}"))
             except OSError:
-                where = ""
-            make = lambda: super(Map, cls).__new__(cls, descriptor, *rest, **options)  # noqa: E731
-            return shim.step("mmap", where, make) if where else make()
+                inside_path = ""
+            make = lambda: super(Map, cls).__new__(cls, descriptor, *args, **options)  # noqa: E731
+            return shim.run_operation("mmap", inside_path, make) if inside_path else make()
 
     class File(h5py.File):
-        def __init__(self, name: Any, *rest: Any, **options: Any) -> None:
-            where = "" if isinstance(name, io.IOBase) else shim.inside(name)
-            begin = lambda: super(File, self).__init__(name, *rest, **options)  # noqa: E731
-            if where:
-                shim.step("hdf5", where, begin)
+        def __init__(self, name: Any, *args: Any, **options: Any) -> None:
+            inside_path = "" if isinstance(name, io.IOBase) else shim.resolve_inside(name)
+            open_hdf5 = lambda: super(File, self).__init__(name, *args, **options)  # noqa: E731
+            if inside_path:
+                shim.run_operation("hdf5", inside_path, open_hdf5)
             else:
-                begin()
+                open_hdf5()
 
     builtins.open = io.open = open_file  # type: ignore[assignment]
     mmap.mmap = Map  # type: ignore[misc]

@@ -7,27 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from humeris.classify.export.stack_model import apply
-from humeris.classify.heads.layers import ACTIVATIONS, WEIGHTS, Columns, Dense, Layer, Neighbours, Scale, Unit
+from humeris.classify.export.stack_model import apply_layers
+from humeris.classify.heads.layers import (
+    ACTIVATIONS,
+    VOTE_WEIGHTS,
+    Dense,
+    HeadLayer,
+    L2Normalize,
+    NeighborVotes,
+    SelectColumns,
+    Standardize,
+)
 from humeris.extract.backbones.keras_runtime import load_keras
 
 CLASSES = ["ant", "bee's", "“fly”", "gnat,\nbig", "µ"]
-DESCRIPTION = {"classes": CLASSES, "image_size": [16, 16], "pixels": "1", "precision": "as asked"}
+METADATA = {"classes": CLASSES, "image_size": [16, 16], "pixels": "1", "precision": "as asked"}
 SIDE, WIDTH = 16, 48
 
 
-def images(count: int, seed: int = 0) -> np.ndarray:
+def make_images(count: int, seed: int = 0) -> np.ndarray:
     """Images (count, 16, 16, 3) uint8 that differ in colour, contrast and direction."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    turn, phase, fine = (random.uniform(0, most, (count, 1, 1)) for most in (np.pi, 6, 12))
-    wave = np.sin(fine * (np.cos(turn) * x + np.sin(turn) * y) + phase)[..., None]
-    colour, contrast = random.uniform(0, 255, (count, 1, 1, 3)), random.uniform(0, 120, (count, 1, 1, 1))
-    return np.clip(colour + contrast * wave, 0, 255).astype(np.uint8)
+    angle, phase, frequency = (random.uniform(0, limit, (count, 1, 1)) for limit in (np.pi, 6, 12))
+    wave = np.sin(frequency * (np.cos(angle) * x + np.sin(angle) * y) + phase)[..., None]
+    color, contrast = random.uniform(0, 255, (count, 1, 1, 3)), random.uniform(0, 120, (count, 1, 1, 1))
+    return np.clip(color + contrast * wave, 0, 255).astype(np.uint8)
 
 
 @cache
-def network() -> tuple[Any, Any]:
+def build_network() -> tuple[Any, Any]:
     """A small network's image, and its features (batch, 48); with depthwise and grouped convolutions and an addition."""
     keras = load_keras()
     layers = keras.layers
@@ -45,53 +54,57 @@ def network() -> tuple[Any, Any]:
 
 
 @cache
-def features() -> np.ndarray:
+def compute_features() -> np.ndarray:
     """The features (64, 48) of some images."""
     keras = load_keras()
-    return np.asarray(keras.Model(*network()).predict_on_batch(images(64, seed=5)))
+    return np.asarray(keras.Model(*build_network()).predict_on_batch(make_images(64, seed=5)))
 
 
-def numbers(*shape: int, seed: int = 3) -> np.ndarray:
+def draw_numbers(*shape: int, seed: int = 3) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
 
 
-def heads() -> dict[str, tuple[Layer, ...]]:
+def build_heads() -> dict[str, tuple[HeadLayer, ...]]:
     """A head with each kind of layer, and each activation, on standardised features."""
-    mean, deviation = features().mean(axis=0), np.maximum(features().std(axis=0), 1e-3)
-    scale = Scale(mean, 1 / deviation)
-    last = Dense(numbers(16, 5) * 0.4, numbers(5), "softmax")
-    rows = (features()[:30] - mean) / deviation
+    mean, deviation = compute_features().mean(axis=0), np.maximum(compute_features().std(axis=0), 1e-3)
+    scale = Standardize(mean, 1 / deviation)
+    last = Dense(draw_numbers(16, 5) * 0.4, draw_numbers(5), "softmax")
+    rows = (compute_features()[:30] - mean) / deviation
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     labels = np.arange(30) * 7 % 5
-    found: dict[str, tuple[Layer, ...]] = {
-        name: (scale, Dense(numbers(WIDTH, 16) * 0.2, numbers(16), name), last) for name in ACTIVATIONS
+    layers_by_name: dict[str, tuple[HeadLayer, ...]] = {
+        name: (scale, Dense(draw_numbers(WIDTH, 16) * 0.2, draw_numbers(16), name), last) for name in ACTIVATIONS
     }
-    found["scale"] = (scale, Dense(numbers(WIDTH, 5) * 0.15, numbers(5), "softmax"))
-    found["unit"] = (scale, Unit(), Dense(numbers(WIDTH, 5) * 2, numbers(5), "softmax"))
-    found["columns"] = (scale, Columns(np.arange(WIDTH)[::-3].copy()), Dense(numbers(16, 5), numbers(5), "softmax"))
-    return found | {name: (scale, Unit(), Neighbours(rows, labels, 4, name, 5)) for name in WEIGHTS}
+    layers_by_name["scale"] = (scale, Dense(draw_numbers(WIDTH, 5) * 0.15, draw_numbers(5), "softmax"))
+    layers_by_name["unit"] = (scale, L2Normalize(), Dense(draw_numbers(WIDTH, 5) * 2, draw_numbers(5), "softmax"))
+    layers_by_name["columns"] = (
+        scale,
+        SelectColumns(np.arange(WIDTH)[::-3].copy()),
+        Dense(draw_numbers(16, 5), draw_numbers(5), "softmax"),
+    )
+    return layers_by_name | {name: (scale, L2Normalize(), NeighborVotes(rows, labels, 4, name, 5)) for name in VOTE_WEIGHTS}
 
 
-HEADS = [*ACTIVATIONS, "scale", "unit", "columns", *WEIGHTS]
+HEADS = [*ACTIVATIONS, "scale", "unit", "columns", *VOTE_WEIGHTS]
 
 
 @cache
-def model(head: str = "scale") -> Any:
+def build_model(head: str = "scale") -> Any:
     """The network with one of the heads."""
     keras = load_keras()
-    image, values = network()
-    return keras.Model(image, apply(heads()[head], values), name="humeris")
+    image, values = build_network()
+    return keras.Model(image, apply_layers(build_heads()[head], values), name="humeris")
 
 
-def expected(head: str, asked: np.ndarray) -> np.ndarray:
+def predict_with_keras(head: str, inputs: np.ndarray) -> np.ndarray:
     """What Keras answers, which varies."""
-    answers = np.asarray(model(head)(asked))
-    assert len(asked) < 8 or np.ptp(answers, axis=0).max() > 0.1
-    return answers
+    probabilities = np.asarray(build_model(head)(inputs))
+    assert len(inputs) < 8 or np.ptp(probabilities, axis=0).max() > 0.1
+    return probabilities
 
 
 @cache
-def beyond() -> Any:
+def build_unsupported_model() -> Any:
     """A model with an operation that neither format has."""
     keras = load_keras()
     image = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="image")

@@ -14,7 +14,7 @@ class Element:
     attributes: dict[str, str]
     parents: tuple[str, ...]
     text: str = ""
-    inner: list[Element] = field(default_factory=list)
+    descendants: list[Element] = field(default_factory=list)
 
 
 class Markup(HTMLParser):
@@ -24,29 +24,35 @@ class Markup(HTMLParser):
         super().__init__()
         self.elements: list[Element] = []
         self.faults: list[str] = []
-        self._open: list[Element] = []
+        self._open_elements: list[Element] = []
         self.feed(page)
         self.close()
-        self.faults += [f"{element.tag} is never closed" for element in self._open]
+        self.faults += [f"{element.tag} is never closed" for element in self._open_elements]
 
-    def all(self, tag: str, **attributes: str) -> list[Element]:
-        wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-        return [each for each in self.elements if each.tag == tag and wanted.items() <= each.attributes.items()]
+    def find_all(self, tag: str, **attributes: str) -> list[Element]:
+        expected = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
+        return [
+            element for element in self.elements if element.tag == tag and expected.items() <= element.attributes.items()
+        ]
 
     @property
     def text(self) -> str:
         """What a reader sees: everything but styles, scripts and what is in drawings."""
         return " ".join(
-            each.text for each in self.elements if each.tag not in {"script", "style", "title"} and "svg" not in each.parents
+            element.text
+            for element in self.elements
+            if element.tag not in {"script", "style", "title"} and "svg" not in element.parents
         )
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {name: value or "" for name, value in attrs}, tuple(each.tag for each in self._open))
-        for parent in self._open:
-            parent.inner.append(element)
+        element = Element(
+            tag, {name: value or "" for name, value in attrs}, tuple(ancestor.tag for ancestor in self._open_elements)
+        )
+        for parent in self._open_elements:
+            parent.descendants.append(element)
         self.elements.append(element)
         if tag not in _VOID:
-            self._open.append(element)
+            self._open_elements.append(element)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -54,11 +60,11 @@ class Markup(HTMLParser):
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if not self._open or self._open[-1].tag != tag:
-            self.faults.append(f"</{tag}> closes {self._open[-1].tag if self._open else 'nothing'}")
+        if not self._open_elements or self._open_elements[-1].tag != tag:
+            self.faults.append(f"</{tag}> closes {self._open_elements[-1].tag if self._open_elements else 'nothing'}")
             return
-        self._open.pop()
+        self._open_elements.pop()
 
     def handle_data(self, data: str) -> None:
-        for element in self._open:
+        for element in self._open_elements:
             element.text += data

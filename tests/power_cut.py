@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 Entry = int | str | None  # a file's number, a folder's path, or nothing
-LOOKS = {"stat", "lstat", "fstat", "access", "scandir", "listdir", "open", "read", "mmap", "hdf5", "close"}
-PASSIVE = LOOKS | {"chmod", "fchmod", "utime"}
+READ_OPERATIONS = {"stat", "lstat", "fstat", "access", "scandir", "listdir", "open", "read", "mmap", "hdf5", "close"}
+PASSIVE = READ_OPERATIONS | {"chmod", "fchmod", "utime"}
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Folder:
     durable: dict[str, Entry] = field(default_factory=dict)
     pending: list[tuple[str, Entry]] = field(default_factory=list)
 
-    def now(self) -> dict[str, Entry]:
+    def get_entries(self) -> dict[str, Entry]:
         return {**self.durable, **dict(self.pending)}
 
 
@@ -39,18 +39,18 @@ class Disk:
     def __init__(self, before: Path | None = None) -> None:
         self._files: list[_File] = []
         self._folders = {".": _Folder()}
-        self._opened: dict[str, int] = {}
+        self._open_files: dict[str, int] = {}
         for path in sorted(before.rglob("*")) if before else ():
-            folder, name = self._parent(path.relative_to(before).as_posix())  # type: ignore[arg-type]
+            folder, name = self._find_parent(path.relative_to(before).as_posix())  # type: ignore[arg-type]
             if path.is_dir():
-                where = path.relative_to(before).as_posix()  # type: ignore[arg-type]
-                self._folders[where] = _Folder()
-                folder.durable[name] = where
+                folder_path = path.relative_to(before).as_posix()  # type: ignore[arg-type]
+                self._folders[folder_path] = _Folder()
+                folder.durable[name] = folder_path
             else:
                 self._files.append(_File(path.read_bytes()))
                 folder.durable[name] = len(self._files) - 1
 
-    def _parent(self, path: str) -> tuple[_Folder, str]:
+    def _find_parent(self, path: str) -> tuple[_Folder, str]:
         pure = PurePosixPath(path)
         return self._folders[str(pure.parent)], pure.name
 
@@ -59,58 +59,62 @@ class Disk:
         operation, path = event["operation"], event["path"]
         if operation in PASSIVE:
             return
-        folder, name = self._parent(path) if path != "." else (self._folders["."], "")
+        folder, name = self._find_parent(path) if path != "." else (self._folders["."], "")
         if operation == "mkdir":
             self._folders[path] = _Folder()
             folder.pending.append((name, path))
         elif operation == "create":
-            if folder.now().get(name) is None:
+            if folder.get_entries().get(name) is None:
                 self._files.append(_File())
                 folder.pending.append((name, len(self._files) - 1))
-            self._opened[path] = folder.now()[name]  # type: ignore[assignment]
+            self._open_files[path] = folder.get_entries()[name]  # type: ignore[assignment]
         elif operation == "write":
-            self._files[self._opened[path]].pending.append(bytes.fromhex(event["data"]))
+            self._files[self._open_files[path]].pending.append(bytes.fromhex(event["data"]))
         elif operation == "fsync" and path in self._folders:
-            self._folders[path].durable = {k: v for k, v in self._folders[path].now().items() if v is not None}
+            self._folders[path].durable = {k: v for k, v in self._folders[path].get_entries().items() if v is not None}
             self._folders[path].pending.clear()
         elif operation == "fsync":
-            file = self._files[self._opened[path]]
+            file = self._files[self._open_files[path]]
             file.durable, file.pending = file.durable + b"".join(file.pending), []
         elif operation in {"rename", "link"}:
-            origin, old = self._parent(event["source"])
-            folder.pending.append((name, origin.now()[old]))
+            origin, old_name = self._find_parent(event["source"])
+            folder.pending.append((name, origin.get_entries()[old_name]))
             if operation == "rename":
-                origin.pending.append((old, None))
+                origin.pending.append((old_name, None))
         elif operation == "unlink":
             folder.pending.append((name, None))
         else:
             raise NotImplementedError(f"the model knows nothing of {operation}")
 
-    def after_the_cut(self, target: Path, random: np.random.Generator, names: float, data: str) -> None:
+    def write_after_cut(self, target: Path, random: np.random.Generator, name_probability: float, data: str) -> None:
         """Write into `target` what one may find: each unsynced name with probability `names`, unsynced bytes as `data` says.
 
         data: "kept", "missing", "zeroed", "torn", or "any" of these for each file.
         """
-        self._write(".", target, random, names, data)
+        self._write(".", target, random, name_probability, data)
 
-    def _write(self, where: str, target: Path, random: np.random.Generator, names: float, data: str) -> None:
+    def _write(
+        self, folder_path: str, target: Path, random: np.random.Generator, name_probability: float, data: str
+    ) -> None:
         target.mkdir(exist_ok=True)
-        folder = self._folders[where]
-        kept = [change for change in folder.pending if random.random() < names]
-        for name, entry in {**folder.durable, **dict(kept)}.items():
+        folder = self._folders[folder_path]
+        surviving = [change for change in folder.pending if random.random() < name_probability]
+        for name, entry in {**folder.durable, **dict(surviving)}.items():
             if isinstance(entry, str):
-                self._write(entry, target / name, random, names, data)
+                self._write(entry, target / name, random, name_probability, data)
             elif entry is not None:
-                (target / name).write_bytes(self._content(self._files[entry], random, data))
+                (target / name).write_bytes(self._build_content(self._files[entry], random, data))
 
-    def _content(self, file: _File, random: np.random.Generator, data: str) -> bytes:
-        lost = b"".join(file.pending)
+    def _build_content(self, file: _File, random: np.random.Generator, data: str) -> bytes:
+        unsynced = b"".join(file.pending)
         fate = random.choice(["kept", "missing", "zeroed", "torn"]) if data == "any" else data
-        part = {"kept": lost, "missing": b"", "zeroed": bytes(len(lost)), "torn": lost[: len(lost) // 2]}[str(fate)]
+        part = {"kept": unsynced, "missing": b"", "zeroed": bytes(len(unsynced)), "torn": unsynced[: len(unsynced) // 2]}[
+            str(fate)
+        ]
         return file.durable + part
 
 
-def cuts(before: Path | None, journal: Iterable[Mapping[str, Any]]) -> Iterable[tuple[int, Disk]]:
+def iterate_cuts(before: Path | None, journal: Iterable[Mapping[str, Any]]) -> Iterable[tuple[int, Disk]]:
     """The disk before and after each operation of `journal` that changes it, with how many events came before."""
     disk = Disk(before)
     yield 0, disk

@@ -11,16 +11,16 @@ SHAPES = ((120, 12), (120, 130), (120, 900))
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
-def problem(kind: str, shape: tuple[int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray, Folds]:
+def make_problem(kind: str, shape: tuple[int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray, Folds]:
     """Features (n, d) float32, class numbers (n,), and three stratified folds."""
     random = np.random.default_rng(seed)
     rows, columns = shape
-    classes = {"binary": 2, "many classes": 12}.get(kind, 3)
-    labels = np.arange(rows) % classes
+    n_classes = {"binary": 2, "many classes": 12}.get(kind, 3)
+    labels = np.arange(rows) % n_classes
     if kind == "unbalanced":
         labels = np.sort(np.r_[np.arange(12) % 3, random.choice(3, rows - 12, p=[0.8, 0.15, 0.05])])
-    apart = 8 if kind == "separable" else 1.5 / columns**0.25
-    features = random.normal(size=shape) + apart * random.normal(size=(classes, columns))[labels]
+    separation = 8 if kind == "separable" else 1.5 / columns**0.25
+    features = random.normal(size=shape) + separation * random.normal(size=(n_classes, columns))[labels]
     if kind == "scaled":
         features *= np.logspace(-8, 8, columns)
     if kind == "constant":

@@ -32,13 +32,13 @@ HOSTILE = [
 ]
 
 
-def _once(folder: Path, make: Callable[[Path], None]) -> Path:
+def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     if not folder.exists():
         make(folder)
     return folder
 
 
-def varied(finished: Any, base: Path) -> Path:
+def make_varied_run(finished: Any, base: Path) -> Path:
     """The images of `finished` at two taps, with settings that vary, neighbours, and a network with learning curves."""
 
     def make(folder: Path) -> None:
@@ -49,17 +49,17 @@ def varied(finished: Any, base: Path) -> Path:
             command=f"humeris sweep {finished.photos}",
         )  # fmt: skip
 
-    return _once(base / "varied", make)
+    return _make_once(base / "varied", make)
 
 
-def wide(base: Path) -> Path:
+def make_wide_run(base: Path) -> Path:
     """Rows of features of 196 classes, some with hostile names, a few of which are taken for each other."""
 
     def make(folder: Path) -> None:
         random = np.random.default_rng(0)
         names = HOSTILE + [f"class {number}" for number in range(196 - len(HOSTILE))]
-        centres = np.repeat(random.normal(size=(28, 24)) * 2, 7, axis=0) + random.normal(size=(196, 24))
-        rows = np.repeat(centres, 8, axis=0) + random.normal(size=(1568, 24)) * 1.5
+        centers = np.repeat(random.normal(size=(28, 24)) * 2, 7, axis=0) + random.normal(size=(196, 24))
+        rows = np.repeat(centers, 8, axis=0) + random.normal(size=(1568, 24)) * 1.5
         text = h5py.string_dtype()
         with h5py.File(folder.with_suffix(".h5"), "w") as file:
             file["features"] = rows.astype(np.float32)
@@ -77,12 +77,12 @@ def wide(base: Path) -> Path:
             command="humeris sweep",
         )
 
-    return _once(base / "wide", make)
+    return _make_once(base / "wide", make)
 
 
-def copied(run: Path, folder: Path, **changed: Any) -> Path:
+def copy_run(run: Path, folder: Path, **changes: Any) -> Path:
     """The run again, with keys of run.json changed, or taken out where the value is None."""
     shutil.copytree(run, folder)
-    described = json.loads((folder / "run.json").read_bytes()) | changed
-    (folder / "run.json").write_text(json.dumps({name: value for name, value in described.items() if value is not None}))
+    metadata = json.loads((folder / "run.json").read_bytes()) | changes
+    (folder / "run.json").write_text(json.dumps({name: value for name, value in metadata.items() if value is not None}))
     return folder

@@ -27,10 +27,10 @@ BACKBONE = "nano,image_size=32"
 SHAPES = {"early:map": (3, 3, 8), "late:avg": (48,)}
 TAPS = tuple(SHAPES)
 
-_log = -1
+_log_descriptor = -1
 
 
-def row(tap: str, pixels: np.ndarray) -> np.ndarray:
+def make_row(tap: str, pixels: np.ndarray) -> np.ndarray:
     """What the stand-in gives for one image, uint8 (height, width, 3): never zero, never twice the same."""
     seed = hashlib.sha256(tap.encode() + np.ascontiguousarray(pixels).tobytes()).digest()
     return np.random.default_rng(list(seed)).standard_normal(SHAPES[tap]).astype(np.float32)
@@ -38,38 +38,38 @@ def row(tap: str, pixels: np.ndarray) -> np.ndarray:
 
 def tell(event: Mapping[str, Any], write: Callable[[int, bytes], int] = os.write) -> None:
     """Append one line to this process's log; what was told stays told when the process is killed."""
-    if _log >= 0:
-        write(_log, json.dumps(event).encode() + b"\n")
+    if _log_descriptor >= 0:
+        write(_log_descriptor, json.dumps(event).encode() + b"\n")
 
 
 class Forward:
     """In the place of `humeris.extract.backbones.forward.Forward`."""
 
-    def __init__(self, _graph: Any, wanted: Sequence[Any], batch_size: int) -> None:
-        self.taps, self.batch_size, self.passes = tuple(wanted), batch_size, 0
+    def __init__(self, _graph: Any, taps: Sequence[Any], batch_size: int) -> None:
+        self.taps, self.batch_size, self.passes = tuple(taps), batch_size, 0
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         assert 0 < len(images) <= self.batch_size
         self.passes += 1
-        rows = [np.stack([row(str(tap), image) for image in images]) for tap in self.taps]
+        rows = [np.stack([make_row(str(tap), image) for image in images]) for tap in self.taps]
         tell({"computed": len(images)})
         return rows
 
 
 def build(request: Any) -> Any:
     """In the place of `humeris.extract.backbones.build.build`."""
-    from humeris.cache.spec import Spec
-    from humeris.extract.backbones.build import Backbone, described
+    from humeris.cache.spec import ExtractionSpec
+    from humeris.extract.backbones.build import Backbone, get_descriptive_fields
     from humeris.extract.backbones.graph import Layer
     from humeris.extract.pixels import decode as pixels
 
-    spec = Spec(
-        **described(request),
+    spec = ExtractionSpec(
+        **get_descriptive_fields(request),
         architecture="stand-in",
         weights_sha256="0" * 64,
         image_size=request.image_size,
         preprocessing="tf",
-        pixels=pixels.version(),
+        pixels=pixels.get_version(),
     )
     layers = [
         Layer("early", "Conv2D", (3, 3, 8), 1000, 72, True, True),
@@ -86,17 +86,17 @@ def decode(
     from humeris.extract.pixels import read_file
 
     assert (tuple(views), policy) == ((0,), "")
-    data = read_file.read(file)
-    if read_file.digest(data) != digest:
-        raise pixels.Refused("changed", "the file changed while it was used")
+    data = read_file.read_bytes(file)
+    if read_file.compute_digest(data) != digest:
+        raise pixels.ImageRejected("changed", "the file changed while it was used")
     return pixels.decode(data, size)[None]
 
 
-def replace_the_network() -> None:
+def replace_network() -> None:
     """Put the stand-in wherever the package has the network, decode in this process, and tell of shards."""
-    from humeris.extract.pixels.decode_pool import Decoders
+    from humeris.extract.pixels.decode_pool import DecoderPool
 
-    Decoders.decode = decode  # type: ignore[method-assign, assignment]
+    DecoderPool.decode = decode  # type: ignore[method-assign, assignment]
     import humeris.cli  # noqa: F401
     from humeris.commands.render import classify  # noqa: F401
     from humeris.extract.backbones import build as backbone
@@ -105,36 +105,36 @@ def replace_the_network() -> None:
         export_hdf5,  # noqa: F401
     )
 
-    real = {id(forward.Forward): Forward, id(backbone.build): build}
+    replacements = {id(forward.ForwardPass): Forward, id(backbone.build): build}
     for module in [module for name, module in sys.modules.items() if name.startswith("humeris.")]:
         for name, value in list(vars(module).items()):
-            if id(value) in real:
-                setattr(module, name, real[id(value)])
-    tell_of_shards()
+            if id(value) in replacements:
+                setattr(module, name, replacements[id(value)])
+    report_shards()
 
 
-def tell_of_shards() -> None:
+def report_shards() -> None:
     """Tell of every shard once it is acknowledged."""
     from humeris.cache.extraction import Extraction
 
     add = Extraction.add
 
-    def acknowledged(self: Extraction, layer: str, pool: str, keys: np.ndarray, features: np.ndarray, **options: Any) -> int:
-        written = add(self, layer, pool, keys, features, **options)
+    def add_and_tell(self: Extraction, layer: str, pool: str, keys: np.ndarray, features: np.ndarray, **options: Any) -> int:
+        n_bytes = add(self, layer, pool, keys, features, **options)
         tell({"tap": f"{layer}:{pool}", "keys": np.ascontiguousarray(keys).tobytes().hex()})
-        return written
+        return n_bytes
 
-    Extraction.add = acknowledged  # type: ignore[method-assign]
+    Extraction.add = add_and_tell  # type: ignore[method-assign]
 
 
-def grant_every_claim() -> None:
+def grant_every_lease() -> None:
     """Let this process do what others have claimed, as where claims cannot be written."""
     from humeris.cache import leases
 
-    leases.Claims.take = lambda _, name: leases.Claim(Path(name))  # type: ignore[method-assign]
+    leases.Leases.acquire = lambda _, name: leases.Lease(Path(name))  # type: ignore[method-assign]
 
 
-def work(order: Mapping[str, Any]) -> int:
+def run_job(job: Mapping[str, Any]) -> int:
     """Run the command of `order` and return its exit code.
 
     shard_bytes: how much the writer gathers before it stores. faults: what `faulty_files.install` takes.
@@ -143,39 +143,39 @@ def work(order: Mapping[str, Any]) -> int:
     from humeris.cli import main
     from humeris.extract.engine import row_writer
 
-    global _log
-    _log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.environ.update(order["env"])
-    os.chdir(order["folder"])
-    row_writer._BYTES = order["shard_bytes"]
+    global _log_descriptor
+    _log_descriptor = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.environ.update(job["env"])
+    os.chdir(job["folder"])
+    row_writer._BYTES = job["shard_bytes"]
     sys.addaudithook(lambda event, _: tell({"lock": event}) if event in {"fcntl.flock", "fcntl.lockf"} else None)
-    if not order["claims"]:
-        grant_every_claim()
-    if order["faults"]:
+    if not job["claims"]:
+        grant_every_lease()
+    if job["faults"]:
         import faulty_files
 
-        faulty_files.install(**order["faults"], tell=tell)
-    sys.argv = ["humeris", *order["command"]]
+        faulty_files.install(**job["faults"], tell=tell)
+    sys.argv = ["humeris", *job["command"]]
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
-    except SystemExit as end:
-        return int(end.code or 0)
+    except SystemExit as exit_error:
+        return int(exit_error.code or 0)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes later no longer reaches the command
     return 0
 
 
-def child(order: Mapping[str, Any]) -> None:
+def run_child(job: Mapping[str, Any]) -> None:
     """The whole life of a forked process; like an interpreter's, an exception that nobody caught is printed."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command runs: an interpreter that starts is no matter
-        for stream, path in ((1, order["out"]), (2, order["err"])):
+        for stream, path in ((1, job["out"]), (2, job["err"])):
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(file, stream)
             os.close(file)
-        code = work(order)
+        code = run_job(job)
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
@@ -183,7 +183,7 @@ def child(order: Mapping[str, Any]) -> None:
         os._exit(code)
 
 
-def warm() -> None:
+def warm_up() -> None:
     """Run the command once here, so that whatever it imports late is imported before the first fork."""
     from PIL import Image
 
@@ -199,27 +199,27 @@ def warm() -> None:
                 main()
 
 
-def nursery() -> None:
+def serve_forks() -> None:
     """Fork a process for every line that says how; answer with its id, or with the exit code of one that has ended."""
-    replace_the_network()
-    warm()
+    replace_network()
+    warm_up()
     assert not {"keras", "tensorflow"} & set(sys.modules), "a process with TensorFlow's threads must not fork"
     assert len(os.listdir("/proc/self/task")) == 1
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin.buffer:
-        order = json.loads(line)
-        if "ready" in order:
+        job = json.loads(line)
+        if "ready" in job:
             answer = 0
-        elif "wait" in order:
-            answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+        elif "wait" in job:
+            answer = os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1])
         else:
             answer = os.fork()
             if answer == 0:
-                child(order)
+                run_child(job)
         print(answer, file=answers, flush=True)
 
 
-def real() -> None:
+def run_real_command() -> None:
     """The real command with Keras, in this process; it tells of its batches and shards on the descriptor in `TOLD`.
 
     It respects no claim, so that several work at the same moment.
@@ -228,21 +228,21 @@ def real() -> None:
     from humeris.extract.backbones import forward
     from humeris.extract.engine import row_writer
 
-    global _log
-    _log, row_writer._BYTES = int(os.environ["TOLD"]), 1
-    call = forward.Forward.__call__
+    global _log_descriptor
+    _log_descriptor, row_writer._BYTES = int(os.environ["TOLD"]), 1
+    call = forward.ForwardPass.__call__
 
-    def told(self: forward.Forward, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def call_and_tell(self: forward.ForwardPass, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         rows = call(self, images)
         tell({"computed": len(images)})
         return rows
 
-    forward.Forward.__call__ = told  # type: ignore[method-assign]
-    grant_every_claim()
-    tell_of_shards()
+    forward.ForwardPass.__call__ = call_and_tell  # type: ignore[method-assign]
+    grant_every_lease()
+    report_shards()
     main()
 
 
 if __name__ == "__main__":
     sys.modules["stand_in"] = sys.modules["__main__"]
-    real() if "TOLD" in os.environ else nursery()
+    run_real_command() if "TOLD" in os.environ else serve_forks()

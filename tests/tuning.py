@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from humeris.cache.store import Store
-from humeris.classify.finetune.finetune_config import Recipe
-from humeris.classify.finetune.prepare import Prepared, prepare
+from humeris.classify.finetune.finetune_config import FinetuneConfig
+from humeris.classify.finetune.prepare import FinetuneSetup, prepare
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine.extract import extract_all
 from humeris.extract.images.load import load_images
 
@@ -25,22 +25,22 @@ TAPS = ["block4_out", "block5_out"]
 CLASSES = ("blob", "noise", "stripes")
 
 
-def picture(path: Path, kind: int, seed: int) -> None:
+def draw_picture(path: Path, kind: int, seed: int) -> None:
     """48 x 40 pixels of a blob, of noise, or of stripes."""
     random = np.random.default_rng([kind, seed])
     y, x = np.mgrid[0:40, 0:48]
     if kind == 0:
-        middle = random.uniform(0.3, 0.7, 2) * (48, 40)
-        grey = 230 * np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / random.uniform(60, 160))
+        center = random.uniform(0.3, 0.7, 2) * (48, 40)
+        gray = 230 * np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / random.uniform(60, 160))
     elif kind == 1:
-        grey = random.uniform(0, 255, (40, 48))
+        gray = random.uniform(0, 255, (40, 48))
     else:
-        grey = 127 + 100 * np.sin(x / random.uniform(1.5, 2.5) + random.uniform(0, 6))
+        gray = 127 + 100 * np.sin(x / random.uniform(1.5, 2.5) + random.uniform(0, 6))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.clip(grey[..., None] * random.uniform(0.6, 1, 3), 0, 255).astype(np.uint8)).save(path)
+    Image.fromarray(np.clip(gray[..., None] * random.uniform(0.6, 1, 3), 0, 255).astype(np.uint8)).save(path)
 
 
-class Swept:
+class SweepRun:
     """A finished run at `path`, made of the images at `photos` with the cache at `cache`. Copy what you change."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,48 +50,52 @@ class Swept:
     def run(self) -> Run:
         return Run.load(self.path)
 
-    def trial(self, head: str) -> str:
+    def find_trial(self, head: str) -> str:
         """The id of the best trial of a head."""
-        from humeris.classify.evaluate.trial import ranked
+        from humeris.classify.evaluate.trial import rank_trials
 
-        return next(trial.id for trial in ranked(self.run.trials()) if trial.head == head)
+        return next(trial.id for trial in rank_trials(self.run.load_trials()) if trial.head == head)
 
-    def prepared(self, start: str, store: Store, recipe: Recipe | None = None, **options: Any) -> Prepared:
-        return prepare(self.run, store, start, recipe or Recipe(), jobs=1, **options)
+    def prepare(self, from_layer: str, store: Store, config: FinetuneConfig | None = None, **options: Any) -> FinetuneSetup:
+        return prepare(self.run, store, from_layer, config or FinetuneConfig(), jobs=1, **options)
 
-    def copy(self, folder: Path) -> Swept:
+    def copy(self, folder: Path) -> SweepRun:
         """The same with a cache and a run of its own; the images stay where they are."""
         for name in ("cache", "run"):
             shutil.copytree(self.folder / name, folder / name)
-        other = Swept(folder)
+        other = SweepRun(folder)
         other.photos = self.photos
         return other
 
 
 @functools.cache
-def swept(base: Path) -> Swept:
+def make_sweep_run(base: Path) -> SweepRun:
     """The run below `base`, made once."""
-    made = Swept(base / "swept")
+    sweep_run = SweepRun(base / "swept")
     for kind, label in enumerate(CLASSES):
         for seed in range(20):
-            role, wrong = ("train", seed % 5 == 0) if seed < 14 else ("test", False)
-            picture(made.photos / role / (CLASSES[kind - 1] if wrong else label) / f"{kind}{seed:02}.png", kind, seed)
-    with Store(made.cache, write=True) as store:
-        images = load_images(made.photos, store, jobs=1)
-        extract_all(images, [Request.parse("nano")], TAPS, store, jobs=1)
-        sweep(images, store, HEADS, patterns=TAPS, out=made.path, jobs=1, command=f"humeris sweep {made.photos}")
-    return made
+            split, is_mislabeled = ("train", seed % 5 == 0) if seed < 14 else ("test", False)
+            draw_picture(
+                sweep_run.photos / split / (CLASSES[kind - 1] if is_mislabeled else label) / f"{kind}{seed:02}.png",
+                kind,
+                seed,
+            )
+    with Store(sweep_run.cache, write=True) as store:
+        images = load_images(sweep_run.photos, store, jobs=1)
+        extract_all(images, [BackboneSpec.parse("nano")], TAPS, store, jobs=1)
+        sweep(images, store, HEADS, patterns=TAPS, out=sweep_run.path, jobs=1, command=f"humeris sweep {sweep_run.photos}")
+    return sweep_run
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def interrupting(epochs: list[tuple[str, int]], after: int) -> Callable[[Any], None]:
+def interrupt_after(epochs: list[tuple[str, int]], after: int) -> Callable[[Any], None]:
     """What is told of epochs: it notes each in `epochs`, and interrupts after so many."""
 
-    def told(epoch: Any) -> None:
+    def on_epoch(epoch: Any) -> None:
         if epoch.number:
             epochs.append((epoch.stage, epoch.number))
             nonlocal after
@@ -99,22 +103,26 @@ def interrupting(epochs: list[tuple[str, int]], after: int) -> Callable[[Any], N
             if not after:
                 raise KeyboardInterrupt
 
-    return told
+    return on_epoch
 
 
-def tune(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> Run:
+def tune(sweep_run: SweepRun, out: Path, from_layer: str = "block4_out", **options: Any) -> Run:
     """The run that a fine-tuning leaves, with the fields of `Recipe` and the options of `prepare` and `finetune`."""
-    run: Run = finetuned(made, out, start, **options).run
+    run: Run = run_finetune(sweep_run, out, from_layer, **options).run
     return run
 
 
-def finetuned(made: Swept, out: Path, start: str = "block4_out", **options: Any) -> Any:
+def run_finetune(sweep_run: SweepRun, out: Path, from_layer: str = "block4_out", **options: Any) -> Any:
     """All that it leaves; an epoch of everything at a constant rate, unless said otherwise."""
     from humeris.classify.finetune.finetune import finetune
 
-    chosen = {name: options.pop(name) for name in list(options) if name in Recipe.__dataclass_fields__ and name != "augment"}
-    given = {name: options.pop(name) for name in ("told", "command") if name in options}
-    plain = {"epochs": 1, "head_epochs": 0, "batch_size": 8, "learning_rate": 1e-3, "schedule": "constant"}
-    with Store(made.cache, write=True) as store:
-        prepared = made.prepared(start, store, Recipe(**{**plain, **chosen}), **options)
-        return finetune(prepared, store, out=out, jobs=1, **given)
+    config_fields = {
+        name: options.pop(name)
+        for name in list(options)
+        if name in FinetuneConfig.__dataclass_fields__ and name != "augment"
+    }
+    finetune_options = {name: options.pop(name) for name in ("told", "command") if name in options}
+    defaults = {"epochs": 1, "head_epochs": 0, "batch_size": 8, "learning_rate": 1e-3, "schedule": "constant"}
+    with Store(sweep_run.cache, write=True) as store:
+        setup = sweep_run.prepare(from_layer, store, FinetuneConfig(**{**defaults, **config_fields}), **options)
+        return finetune(setup, store, out=out, jobs=1, **finetune_options)

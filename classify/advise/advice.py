@@ -7,166 +7,190 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.spec import Spec
-from ...cache.store import Store, default_folder
+from ...cache.spec import ExtractionSpec
+from ...cache.store import Store, get_default_folder
 from ...extract.backbones.graph import Layer
 from ...extract.images.load import Images
 from ..data import select_features
-from ..data.cached_taps import Shelf
-from ..data.feature_matrix import Stored
+from ..data.cached_taps import FeatureStore
+from ..data.feature_matrix import RowReader
 from ..data.splits import Splits
 from ..diagnose import random_baseline
-from ..diagnose.depth_peak import peaks
-from ..diagnose.random_baseline import Gap
+from ..diagnose.depth_peak import find_peaks
+from ..diagnose.random_baseline import PretrainingGain
 from ..evaluate import significance
-from ..evaluate.confidence_intervals import design_effect, of_share
-from ..evaluate.trial import Score, Source, Trial, ranked
+from ..evaluate.confidence_intervals import design_effect, proportion_ci
+from ..evaluate.trial import Score, TapRef, Trial, rank_trials
 from ..runs.run import Run
-from ..sweep.finalize import scored_groups
-from .context import Situation
-from .next_steps import steps
-from .scenario import Figures, Size
+from ..sweep.finalize import get_selection_group_ids
+from .context import AdviceContext
+from .next_steps import suggest_steps
+from .scenario import ScenarioEvidence, Size
 
-_OF_A_LAYER = ("name", "kind", "cost", "elements", "cut", "finished")
+_LAYER_FIELDS = ("name", "kind", "cost", "elements", "cut", "finished")
 
 
-def advise(run: Run, images: Images, splits: Splits, store: Store, shelf: Shelf, jobs: int) -> dict[str, Any]:
+def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store: FeatureStore, jobs: int) -> dict[str, Any]:
     """The advice that a run whose trials have ended is concluded with, as JSON values.
 
     What `Figures.to_dict` says; next: commands, each with its reason; peaks, random: the figures of `Peak`, and of `Gap` or
     None. It takes milliseconds, and where features of random weights are cached a few seconds for heads that are trained on
     those. shelf: where the features are, the store or the user's file.
     """
-    scores = run.trials()
-    order = ranked(scores)
-    best = order[0]
-    depth = _depth(run.description["sources"])
-    scored = splits.development if splits.select == "cv" else splits.val
-    groups = scored_groups(splits)
-    specs = {name: Spec.from_dict(each) for name, each in run.description["specs"].items()}
-    found = peaks(depth, scores, len(scored), groups)
-    mine = {source.extraction for source in best.sources}
-    gap, lacks = (None, "features") if images.given else _gap(images, splits, store, specs, order, jobs)
-    right, apart = _right(scores[best], splits, scored, groups)
-    commonest = float(np.bincount(splits.labels[scored]).max() / len(scored))
-    figures = Figures(
-        size=_size(splits, groups),
-        peak=next((found[source.extraction] for source in best.sources if source.extraction in found), None),
-        others=[peak for name, peak in found.items() if name not in mine],
-        gap=gap,
-        gap_lacks=lacks,
-        accuracy_95=of_share(right, apart),
-        commonest=commonest,
-        chance=_chance(right, apart, commonest, len({(trial.sources, trial.head) for trial in order})),
+    scores = run.load_trials()
+    ranked_trials = rank_trials(scores)
+    best = ranked_trials[0]
+    depth_by_tap = _map_depths(run.metadata["sources"])
+    scored_rows = splits.development if splits.select == "cv" else splits.val
+    groups = get_selection_group_ids(splits)
+    specs = {name: ExtractionSpec.from_dict(spec_fields) for name, spec_fields in run.metadata["specs"].items()}
+    peak_by_extraction = find_peaks(depth_by_tap, scores, len(scored_rows), groups)
+    best_extractions = {tap_ref.extraction for tap_ref in best.tap_refs}
+    gain, gain_lacks = (
+        (None, "features") if images.feature_file else _compute_gain(images, splits, store, specs, ranked_trials, jobs)
     )
-    given = store.path == default_folder() or images.given is not None
-    situation = Situation(
-        figures=figures,
+    correct, group_ids = _select_correct(scores[best], splits, scored_rows, groups)
+    majority_class_accuracy = float(np.bincount(splits.labels[scored_rows]).max() / len(scored_rows))
+    evidence = ScenarioEvidence(
+        size=_measure_size(splits, groups),
+        peak=next(
+            (
+                peak_by_extraction[tap_ref.extraction]
+                for tap_ref in best.tap_refs
+                if tap_ref.extraction in peak_by_extraction
+            ),
+            None,
+        ),
+        others=[peak for name, peak in peak_by_extraction.items() if name not in best_extractions],
+        gap=gain,
+        gap_lacks=gain_lacks,
+        accuracy_95=proportion_ci(correct, group_ids),
+        commonest=majority_class_accuracy,
+        chance=_compute_chance(
+            correct, group_ids, majority_class_accuracy, len({(trial.tap_refs, trial.head) for trial in ranked_trials})
+        ),
+    )
+    is_default_store = store.path == get_default_folder() or images.feature_file is not None
+    context = AdviceContext(
+        figures=evidence,
         run=run.path,
         data=str(images.dataset.source),
-        typed=run.description.get("command") or "",
-        cache=() if given else ("--cache", str(store.path)),
+        typed=run.metadata.get("command") or "",
+        cache=() if is_default_store else ("--cache", str(store.path)),
         images=len(splits.development),
-        views=run.description["views"],
-        seed=run.description["seed"],
-        from_images=images.given is None,
-        ranked=order,
+        views=run.metadata["views"],
+        seed=run.metadata["seed"],
+        from_images=images.feature_file is None,
+        ranked=ranked_trials,
         scores=scores,
-        layers={} if images.given else _layers(shelf, specs),
+        layers={} if images.feature_file else _load_layers(feature_store, specs),
         specs=specs,
-        runner_up=significance.compare(scores, len(scored), groups),
+        runner_up=significance.compare_with_runner_up(scores, len(scored_rows), groups),
     )
     return {
-        **figures.to_dict(),
-        "next": [step.to_dict() for step in steps(situation)],
-        "peaks": [peak.to_dict() for peak in found.values()],
-        "random": None if gap is None else gap.to_dict(),
+        **evidence.to_dict(),
+        "next": [step.to_dict() for step in suggest_steps(context)],
+        "peaks": [peak.to_dict() for peak in peak_by_extraction.values()],
+        "random": None if gain is None else gain.to_dict(),
     }
 
 
-def renewable(run: Run, images: Images, splits: Splits, store: Store) -> bool:
+def is_outdated(run: Run, images: Images, splits: Splits, store: Store) -> bool:
     """Whether a finished run has no advice, or one to which features of random weights, cached since, would add."""
-    known = run.description.get("advice")
-    if known is None:
+    saved_advice = run.metadata.get("advice")
+    if saved_advice is None:
         return True
-    if known.get("random") is not None or images.given is not None:
+    if saved_advice.get("random") is not None or images.feature_file is not None:
         return False
-    specs = {name: Spec.from_dict(each) for name, each in run.description["specs"].items()}
-    best = ranked(run.trials())[0]
-    return _twins(images, splits, store, specs, best) is not None
+    specs = {name: ExtractionSpec.from_dict(spec_fields) for name, spec_fields in run.metadata["specs"].items()}
+    best = rank_trials(run.load_trials())[0]
+    return _open_twin_rows(images, splits, store, specs, best) is not None
 
 
-def _depth(given: Sequence[Mapping[str, Any]]) -> dict[Source, float | None]:
+def _map_depths(entries: Sequence[Mapping[str, Any]]) -> dict[TapRef, float | None]:
     names = ("backbone", "extraction", "layer", "pool")
-    return {Source(*(each[name] for name in names)): each["depth"] for each in given}
+    return {TapRef(*(entry[name] for name in names)): entry["depth"] for entry in entries}
 
 
-def _size(splits: Splits, groups: np.ndarray | None) -> Size:
+def _measure_size(splits: Splits, groups: np.ndarray | None) -> Size:
     labels = splits.labels[splits.development]
-    counted = None if groups is None else len(np.unique(groups[groups >= 0]))
-    count = len(splits.classes)
-    return Size(len(labels), counted, count, int(np.bincount(labels, minlength=count).min()))
+    n_groups = None if groups is None else len(np.unique(groups[groups >= 0]))
+    n_classes = len(splits.classes)
+    return Size(len(labels), n_groups, n_classes, int(np.bincount(labels, minlength=n_classes).min()))
 
 
-def _right(
-    score: Score, splits: Splits, scored: np.ndarray, groups: np.ndarray | None
+def _select_correct(
+    score: Score, splits: Splits, scored_rows: np.ndarray, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Which of the images that a trial was scored on it answered rightly, and their group numbers."""
-    places = np.searchsorted(splits.development, scored)
-    return significance.right(score)[places], None if groups is None else groups[places]
+    indices = np.searchsorted(splits.development, scored_rows)
+    return significance.unpack_correct(score)[indices], None if groups is None else groups[indices]
 
 
-def _chance(right: np.ndarray, groups: np.ndarray | None, commonest: float, tried: int) -> float:
+def _compute_chance(correct: np.ndarray, groups: np.ndarray | None, majority_class_accuracy: float, n_heads: int) -> float:
     """How often, at most, the best of so many heads that always name the commonest class would answer as many rightly."""
     from scipy.stats import binomtest
 
-    effect = design_effect(right, groups)
-    total = max(1, round(len(right) / effect))
-    found = binomtest(min(total, round(float(right.sum()) / effect)), total, commonest, alternative="greater")
-    return min(1.0, tried * float(found.pvalue))
+    effect = design_effect(correct, groups)
+    total = max(1, round(len(correct) / effect))
+    test_result = binomtest(
+        min(total, round(float(correct.sum()) / effect)), total, majority_class_accuracy, alternative="greater"
+    )
+    return min(1.0, n_heads * float(test_result.pvalue))
 
 
-def _layers(shelf: Shelf, specs: Mapping[str, Spec]) -> dict[str, list[Layer]]:
+def _load_layers(feature_store: FeatureStore, specs: Mapping[str, ExtractionSpec]) -> dict[str, list[Layer]]:
     """The layers of each network, where they are written down whole."""
-    found = {}
-    for extraction in shelf.extractions():
-        if extraction.name in specs and all(map(_is_whole, extraction.layers)):
-            found[extraction.name] = [
+    layers_by_extraction = {}
+    for extraction in feature_store.iter_extractions():
+        if extraction.name in specs and all(map(_is_complete, extraction.layers)):
+            layers_by_extraction[extraction.name] = [
                 Layer(
-                    **{name: each[name] for name in _OF_A_LAYER},
-                    shape=tuple(each["shape"]),
-                    parameters=each.get("parameters"),
+                    **{name: entry[name] for name in _LAYER_FIELDS},
+                    shape=tuple(entry["shape"]),
+                    parameters=entry.get("parameters"),
                 )
-                for each in extraction.layers
+                for entry in extraction.layers
             ]
-    return found
+    return layers_by_extraction
 
 
-def _is_whole(layer: Mapping[str, Any]) -> bool:
+def _is_complete(layer: Mapping[str, Any]) -> bool:
     """Whether a layer of `layers.json` says all that a cut is decided by; those of a file or an older humeris may not."""
     shape = layer.get("shape")
-    return {*_OF_A_LAYER} <= set(layer) and isinstance(shape, list) and all(isinstance(side, int) for side in shape)
+    return {*_LAYER_FIELDS} <= set(layer) and isinstance(shape, list) and all(isinstance(side, int) for side in shape)
 
 
-def _twins(images: Images, splits: Splits, store: Store, specs: Mapping[str, Spec], best: Trial) -> Sequence[Stored] | None:
-    return random_baseline.features(store, specs, best.sources, images.keys[splits.development])
+def _open_twin_rows(
+    images: Images, splits: Splits, store: Store, specs: Mapping[str, ExtractionSpec], best_trial: Trial
+) -> Sequence[RowReader] | None:
+    return random_baseline.open_twin_rows(store, specs, best_trial.tap_refs, images.keys[splits.development])
 
 
-def _gap(
-    images: Images, splits: Splits, store: Store, specs: Mapping[str, Spec], order: Sequence[Trial], jobs: int
-) -> tuple[Gap | None, str]:
+def _compute_gain(
+    images: Images,
+    splits: Splits,
+    store: Store,
+    specs: Mapping[str, ExtractionSpec],
+    ranked_trials: Sequence[Trial],
+    jobs: int,
+) -> tuple[PretrainingGain | None, str]:
     """The gap, or None and why: `random`, `file`, `cached` or `few`."""
-    best = order[0]
-    mine = [specs[source.extraction] for source in best.sources]
-    if all(spec.weights.startswith("random") for spec in mine):
+    best_trial = ranked_trials[0]
+    own_specs = [specs[tap_ref.extraction] for tap_ref in best_trial.tap_refs]
+    if all(spec.weights.startswith("random") for spec in own_specs):
         return None, "random"
-    random = _twins(images, splits, store, specs, best)
-    if random is None:
-        return None, "file" if any(spec.file for spec in mine) else "cached"
+    random_readers = _open_twin_rows(images, splits, store, specs, best_trial)
+    if random_readers is None:
+        return None, "file" if any(spec.file for spec in own_specs) else "cached"
     rows = splits.development
     groups = np.arange(len(rows)) if splits.groups is None else np.unique(splits.groups[rows], return_inverse=True)[1]
-    head, setting = random_baseline.quick(order, best)
-    tried = [trial.setting for trial in order if (trial.sources, trial.head) == (best.sources, head)] or [setting]
-    learnt = random_baseline.Learnt(images.keys[rows], splits.labels[rows], groups, len(splits.classes))
-    gap = random_baseline.gap(select_features.stored(store, best.sources), random, learnt, head, tried, jobs)
-    return gap, "" if gap else "few"
+    head, hyperparameters = random_baseline.choose_quick_head(ranked_trials, best_trial)
+    grid = [
+        trial.hyperparameters for trial in ranked_trials if (trial.tap_refs, trial.head) == (best_trial.tap_refs, head)
+    ] or [hyperparameters]
+    labeled_images = random_baseline.LabeledImages(images.keys[rows], splits.labels[rows], groups, len(splits.classes))
+    gain = random_baseline.compute_gain(
+        select_features.open_readers(store, best_trial.tap_refs), random_readers, labeled_images, head, grid, jobs
+    )
+    return gain, "" if gain else "few"

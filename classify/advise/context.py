@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.errors import HumerisError
-from ...cache.formatting import safe
-from ...cache.spec import Spec
-from ...extract.backbones.backbone_spec import Request
+from ...cache.formatting import to_printable
+from ...cache.spec import ExtractionSpec
+from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.graph import Layer
 from ...extract.backbones.taps import Tap
 from ..evaluate.significance import Comparison
 from ..evaluate.trial import Score, Trial
 from ..finetune import cut_points as cut
-from ..runs.finetuned_weights import can_start
-from .scenario import Figures
+from ..runs.finetuned_weights import can_finetune
+from .scenario import ScenarioEvidence
 
-_AFFORDABLE = 20e9  # bytes of maps
-_OPTIONS = {"run": ("--limit", "--select"), "sweep": ("--limit", "--select"), "extract": ("--limit",)}
+_MAX_MAP_BYTES = 20e9  # bytes of maps
+_SHARED_OPTIONS = {"run": ("--limit", "--select"), "sweep": ("--limit", "--select"), "extract": ("--limit",)}
 
 
 @dataclass(frozen=True)
-class Situation:
+class AdviceContext:
     """What the next steps depend on.
 
     run, data, typed: the run's folder, the data and the command as they were written. cache: the options that name it.
@@ -35,7 +35,7 @@ class Situation:
     first. layers: of each network, by its extraction.
     """
 
-    figures: Figures
+    figures: ScenarioEvidence
     run: Path
     data: str
     typed: str
@@ -47,7 +47,7 @@ class Situation:
     ranked: Sequence[Trial]
     scores: Mapping[Trial, Score]
     layers: Mapping[str, Sequence[Layer]]
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, ExtractionSpec]
     runner_up: Comparison | None
 
     @property
@@ -58,99 +58,101 @@ class Situation:
     @property
     def taps(self) -> str:
         """The winner's taps as `-l` of a sweep over what is cached takes them; "" where two networks have one name."""
-        if any(source.backbone.endswith(")") for source in self.best.sources):  # a digest tells them apart
+        if any(tap_ref.backbone.endswith(")") for tap_ref in self.best.tap_refs):  # a digest tells them apart
             return ""
-        return "+".join(map(str, self.best.sources))
+        return "+".join(map(str, self.best.tap_refs))
 
     @cached_property
-    def network(self) -> Request | None:
+    def backbone_spec(self) -> BackboneSpec | None:
         """The network of the winner's taps; None where they are of several, it is gone, or there are no images for it."""
-        names = {source.extraction for source in self.best.sources}
+        names = {tap_ref.extraction for tap_ref in self.best.tap_refs}
         if len(names) > 1 or not self.from_images:
             return None
         try:
-            return request(self.specs[names.pop()])
+            return to_backbone_spec(self.specs[names.pop()])
         except HumerisError:
             return None
 
-    def command(self, *words: object) -> str:
+    def build_command(self, *words: object) -> str:
         """A command of humeris's on the run, as one types it."""
-        return shlex.join(["humeris", *(safe(word) for word in (*words, *self.cache))])
+        return shlex.join(["humeris", *(to_printable(word) for word in (*words, *self.cache))])
 
-    def again(self, verb: str, *words: object) -> str:
+    def build_repeat_command(self, verb: str, *words: object) -> str:
         """A command on the same images, chosen among in the same way, and in the same views but for `extract`."""
-        kept: list[object] = []
-        typed = _words(self.typed)
-        for option in _OPTIONS[verb]:
-            kept += [option, typed[typed.index(option) + 1]] if option in typed[:-1] else []
-            kept += [word for word in typed if word.startswith(f"{option}=")]
+        shared_words: list[object] = []
+        typed_words = _split_words(self.typed)
+        for option in _SHARED_OPTIONS[verb]:
+            shared_words += [option, typed_words[typed_words.index(option) + 1]] if option in typed_words[:-1] else []
+            shared_words += [word for word in typed_words if word.startswith(f"{option}=")]
         if verb != "extract":
-            kept += ["--seed", self.seed] if self.seed else []
+            shared_words += ["--seed", self.seed] if self.seed else []
             if self.views["count"]:
-                kept += ["--views", self.views["count"], "--augment", self.views["policy"]]
-                kept += ["--average-views"] if self.views["average"] else []
-        return self.command(verb, self.data, *words, *kept)
+                shared_words += ["--views", self.views["count"], "--augment", self.views["policy"]]
+                shared_words += ["--average-views"] if self.views["average"] else []
+        return self.build_command(verb, self.data, *words, *shared_words)
 
     @cached_property
-    def start(self) -> Trial | None:
+    def start_trial(self) -> Trial | None:
         """The trial that a network can be trained on from: the best whose head can, on taps of one network."""
         for trial in self.ranked if self.from_images else ():
-            names = {layer.name for layer in self.layers.get(trial.sources[0].extraction, ())}
-            on_one = len({source.extraction for source in trial.sources}) == 1
-            if on_one and names.issuperset(source.layer for source in trial.sources) and can_start(trial):
+            names = {layer.name for layer in self.layers.get(trial.tap_refs[0].extraction, ())}
+            is_on_one_network = len({tap_ref.extraction for tap_ref in trial.tap_refs}) == 1
+            if is_on_one_network and names.issuperset(tap_ref.layer for tap_ref in trial.tap_refs) and can_finetune(trial):
                 return trial
         return None
 
-    def cut(self, trial: Trial, share: float) -> tuple[Layer, float] | None:
+    def find_cut(self, trial: Trial, share: float) -> tuple[Layer, float] | None:
         """The layer nearest to a share of the cost of a trial's taps at which the network can be cut, and its share.
 
         After a finished step if it can be; None where the maps of all such layers are too large.
         """
-        layers = self.layers[trial.sources[0].extraction]
-        wanted = [Tap(source.layer, source.pool) for source in trial.sources]
-        top = min(layer.cost for layer in layers if layer.name in {tap.layer for tap in wanted})
-        maps = [layer for layer in cut.cuts(layers, wanted) if len(layer.shape) > 1 and layer.cost < top]
-        maps = [layer for layer in maps if layer.finished] or maps
-        affordable = [layer for layer in maps if self.bytes(layer) <= _AFFORDABLE]
-        chosen = min(affordable, key=lambda layer: (abs(layer.cost - share * top), self.bytes(layer)), default=None)
-        return None if chosen is None else (chosen, chosen.cost / top)
+        layers = self.layers[trial.tap_refs[0].extraction]
+        trial_taps = [Tap(tap_ref.layer, tap_ref.pool) for tap_ref in trial.tap_refs]
+        top_cost = min(layer.cost for layer in layers if layer.name in {tap.layer for tap in trial_taps})
+        map_layers = [layer for layer in cut.list_cuts(layers, trial_taps) if len(layer.shape) > 1 and layer.cost < top_cost]
+        map_layers = [layer for layer in map_layers if layer.finished] or map_layers
+        affordable = [layer for layer in map_layers if self.count_map_bytes(layer) <= _MAX_MAP_BYTES]
+        nearest_layer = min(
+            affordable, key=lambda layer: (abs(layer.cost - share * top_cost), self.count_map_bytes(layer)), default=None
+        )
+        return None if nearest_layer is None else (nearest_layer, nearest_layer.cost / top_cost)
 
-    def bytes(self, layer: Layer) -> int:
+    def count_map_bytes(self, layer: Layer) -> int:
         """Bytes of the whole maps of the images learnt from, in half precision."""
         return 2 * self.images * math.prod(layer.shape)
 
-    def cost(self, trial: Trial) -> int:
+    def compute_cost(self, trial: Trial) -> int:
         """Multiply-adds of all that a trial needs of its networks; 0 where they are not known."""
-        deepest: dict[str, int] = {}
-        for source in trial.sources:
-            costs = {layer.name: layer.cost for layer in self.layers.get(source.extraction, ())}
-            if source.layer not in costs:
+        cost_by_extraction: dict[str, int] = {}
+        for tap_ref in trial.tap_refs:
+            costs = {layer.name: layer.cost for layer in self.layers.get(tap_ref.extraction, ())}
+            if tap_ref.layer not in costs:
                 return 0
-            deepest[source.extraction] = max(deepest.get(source.extraction, 0), costs[source.layer])
-        return sum(deepest.values())
+            cost_by_extraction[tap_ref.extraction] = max(cost_by_extraction.get(tap_ref.extraction, 0), costs[tap_ref.layer])
+        return sum(cost_by_extraction.values())
 
 
-def request(spec: Spec) -> Request:
+def to_backbone_spec(spec: ExtractionSpec) -> BackboneSpec:
     """The request for the network of a spec, as short as can be; raises `HumerisError` where its file is gone."""
-    exact = Request.of(spec)
-    known = exact.application
-    if known is None:
-        return exact
+    full_spec = BackboneSpec.from_spec(spec)
+    application = full_spec.application
+    if application is None:
+        return full_spec
     return replace(
-        exact,
-        image_size=None if exact.image_size == (known.size, known.size) else exact.image_size,
-        preprocessing=None if exact.preprocessing == known.preprocessing else exact.preprocessing,
+        full_spec,
+        image_size=None if full_spec.image_size == (application.size, application.size) else full_spec.image_size,
+        preprocessing=None if full_spec.preprocessing == application.preprocessing else full_spec.preprocessing,
     )
 
 
-def options(name: str, values: Iterable[object]) -> list[str]:
+def repeat_option(name: str, values: Iterable[object]) -> list[str]:
     """The option `name` once for each value."""
     return [word for value in values for word in (name, str(value))]
 
 
-def _words(typed: str) -> list[str]:
+def _split_words(command_line: str) -> list[str]:
     """The words of a command; [] of what is none."""
     try:
-        return shlex.split(typed)
+        return shlex.split(command_line)
     except ValueError:
         return []

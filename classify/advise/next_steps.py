@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
-from ...cache.formatting import size
+from ...cache.formatting import format_size
 from ...extract.backbones.graph import Layer
-from .context import Situation, options
+from .context import AdviceContext, repeat_option
 
-MOST = 3
-_LATE, _MIDDLE = 0.75, 0.5  # shares of the cost of the tap from where the network is trained on
-_LINEAR = ("logreg", "svm", "ridge", "lda")
-_STRENGTH = {"logreg": "C", "svm": "C", "ridge": "alpha"}  # the option that says how much a head may fit
-_BOUNDS = 1e-12, 1e12  # of its values
-_OTHERS = ("resnet50", "efficientnet_v2_b0", "convnext_tiny")  # networks of three families
-_FITS, _BELOW = 0.98, 0.1  # training accuracy, and how much lower the held-out one is, where a head overfits
-_CHEAPER = 0.9  # of the winner's cost, or less
-_SURE = 0.05
-_VIEWS = ("--views", "4", "--augment", "flip,crop,color")
+MAX_STEPS = 3
+_LATE_SHARE, _MIDDLE_SHARE = 0.75, 0.5  # shares of the cost of the tap from where the network is trained on
+_LINEAR_HEADS = ("logreg", "svm", "ridge", "lda")
+_STRENGTH_OPTION = {"logreg": "C", "svm": "C", "ridge": "alpha"}  # the option that says how much a head may fit
+_STRENGTH_RANGE = 1e-12, 1e12  # of its values
+_OTHER_NETWORKS = ("resnet50", "efficientnet_v2_b0", "convnext_tiny")  # networks of three families
+_OVERFIT_ACCURACY, _OVERFIT_GAP = (
+    0.98,
+    0.1,
+)  # training accuracy, and how much lower the held-out one is, where a head overfits
+_CHEAPER_SHARE = 0.9  # of the winner's cost, or less
+_SIGNIFICANCE_LEVEL = 0.05
+_VIEW_OPTIONS = ("--views", "4", "--augment", "flip,crop,color")
 
 
 @dataclass(frozen=True)
@@ -33,175 +36,232 @@ class Step:
         return asdict(self)
 
 
-def steps(found: Situation) -> list[Step]:
-    """What to try next, the most promising first; `MOST` at the most."""
-    kinds: dict[str, tuple[Callable[[Situation], Iterator[Step]], ...]] = {
-        "B1": (_tail, _edge, _overfits, _heads, _random, _cheaper, _views),
-        "B2": (_around_the_peak, _middle, _edge, _another_network, _random, _overfits, _views),
-        "B3": (_whole, _tail, _edge, _heads, _random, _cheaper),
-        "B4": (_from_scratch, _whole, _around_the_peak, _another_network, _random),
+def suggest_steps(context: AdviceContext) -> list[Step]:
+    """What to try next, the most promising first; `MAX_STEPS` at the most."""
+    steps_by_scenario: dict[str, tuple[Callable[[AdviceContext], Iterator[Step]], ...]] = {
+        "B1": (
+            _finetune_tail,
+            _widen_grid,
+            _counter_overfitting,
+            _try_other_heads,
+            _extract_random_weights,
+            _export_cheaper,
+            _add_views,
+        ),
+        "B2": (
+            _search_around_peak,
+            _finetune_middle,
+            _widen_grid,
+            _try_other_network,
+            _extract_random_weights,
+            _counter_overfitting,
+            _add_views,
+        ),
+        "B3": (_finetune_all, _finetune_tail, _widen_grid, _try_other_heads, _extract_random_weights, _export_cheaper),
+        "B4": (_train_from_scratch, _finetune_all, _search_around_peak, _try_other_network, _extract_random_weights),
     }
-    unknown = (_pretrained, _spread, _random, _edge, _heads, _tail, _another_network)
-    at_chance = (_pretrained, _spread, _another_network, _random, _heads, _edge)
-    chosen: dict[str, Step] = {}
-    for make in kinds.get(found.figures.case or "", at_chance if found.figures.at_chance else unknown):
-        chosen |= {step.command: step for step in make(found)}
-    return list(chosen.values())[:MOST]
+    unknown_steps = (
+        _try_pretrained,
+        _spread_layers,
+        _extract_random_weights,
+        _widen_grid,
+        _try_other_heads,
+        _finetune_tail,
+        _try_other_network,
+    )
+    at_chance_steps = (
+        _try_pretrained,
+        _spread_layers,
+        _try_other_network,
+        _extract_random_weights,
+        _try_other_heads,
+        _widen_grid,
+    )
+    chosen_steps: dict[str, Step] = {}
+    for suggest in steps_by_scenario.get(
+        context.figures.scenario or "", at_chance_steps if context.figures.at_chance else unknown_steps
+    ):
+        chosen_steps |= {step.command: step for step in suggest(context)}
+    return list(chosen_steps.values())[:MAX_STEPS]
 
 
-def _from_a_layer(found: Situation, share: float, what: str) -> Iterator[Step]:
-    place = None if found.start is None else found.cut(found.start, share)
-    if place is not None:
-        layer, below = place
-        yield from _finetune(found, f"{what}, the last {1 - below:.0%} of the cost; {_cached(found, layer)}", layer.name)
+def _finetune_from_layer(context: AdviceContext, share: float, reason: str) -> Iterator[Step]:
+    cut_point = None if context.start_trial is None else context.find_cut(context.start_trial, share)
+    if cut_point is not None:
+        layer, share_below = cut_point
+        yield from _finetune(
+            context,
+            f"{reason}, the last {1 - share_below:.0%} of the cost; {_describe_cached_maps(context, layer)}",
+            layer.name,
+        )
 
 
-def _cached(found: Situation, layer: Layer) -> str:
-    return f"caches {found.images:,} maps first, {size(found.bytes(layer))}"
+def _describe_cached_maps(context: AdviceContext, layer: Layer) -> str:
+    return f"caches {context.images:,} maps first, {format_size(context.count_map_bytes(layer))}"
 
 
-def _finetune(found: Situation, why: str, *start: str) -> Iterator[Step]:
-    if found.start is not None:
-        other = found.start != found.best
-        trial = ("--trial", found.start.id) if other else ()
-        if other:
-            why += f"; from the best {found.start.head}, as the winner cannot be trained further"
-        yield Step(found.command("finetune", found.run, "--from", *start, *trial), why)
+def _finetune(context: AdviceContext, reason: str, *start: str) -> Iterator[Step]:
+    if context.start_trial is not None:
+        is_other = context.start_trial != context.best
+        trial_options = ("--trial", context.start_trial.id) if is_other else ()
+        if is_other:
+            reason += f"; from the best {context.start_trial.head}, as the winner cannot be trained further"
+        yield Step(context.build_command("finetune", context.run, "--from", *start, *trial_options), reason)
 
 
-def _tail(found: Situation) -> Iterator[Step]:
-    yield from _from_a_layer(found, _LATE, "fits the last layers to these images as well")
+def _finetune_tail(context: AdviceContext) -> Iterator[Step]:
+    yield from _finetune_from_layer(context, _LATE_SHARE, "fits the last layers to these images as well")
 
 
-def _middle(found: Situation) -> Iterator[Step]:
-    yield from _from_a_layer(found, _MIDDLE, "keeps the first layers and fits the others to these images")
+def _finetune_middle(context: AdviceContext) -> Iterator[Step]:
+    yield from _finetune_from_layer(context, _MIDDLE_SHARE, "keeps the first layers and fits the others to these images")
 
 
-def _whole(found: Situation) -> Iterator[Step]:
-    yield from _finetune(found, "retrains the whole network from its pretrained weights, at a small rate", "input")
+def _finetune_all(context: AdviceContext) -> Iterator[Step]:
+    yield from _finetune(context, "retrains the whole network from its pretrained weights, at a small rate", "input")
 
 
-def _from_scratch(found: Situation) -> Iterator[Step]:
-    start = found.start
-    if start is not None and not found.specs[start.sources[0].extraction].file:
-        yield from _finetune(found, "trains the same architecture from scratch", "input", "--weights", "random")
+def _train_from_scratch(context: AdviceContext) -> Iterator[Step]:
+    start_trial = context.start_trial
+    if start_trial is not None and not context.specs[start_trial.tap_refs[0].extraction].file:
+        yield from _finetune(context, "trains the same architecture from scratch", "input", "--weights", "random")
 
 
-def _pretrained(found: Situation) -> Iterator[Step]:
+def _try_pretrained(context: AdviceContext) -> Iterator[Step]:
     """The same network with the weights that it comes with, where all there is are random ones."""
-    network = found.network
-    if found.figures.gap_lacks == "random" and network is not None and network.application is not None:
-        name = replace(network, weights=network.application.pretrained, seed=0).title
-        yield Step(found.again("run", "-b", name), "the same network with its pretrained weights")
+    backbone_spec = context.backbone_spec
+    if context.figures.gap_lacks == "random" and backbone_spec is not None and backbone_spec.application is not None:
+        name = replace(backbone_spec, weights=backbone_spec.application.pretrained, seed=0).title
+        yield Step(context.build_repeat_command("run", "-b", name), "the same network with its pretrained weights")
 
 
-def _edge(found: Situation) -> Iterator[Step]:
+def _widen_grid(context: AdviceContext) -> Iterator[Step]:
     """A wider grid, where the winner is the last value tried on either side."""
-    best = found.best
-    option = _STRENGTH.get(best.head, "")
-    alike = [trial for trial in found.ranked if (trial.sources, trial.head) == (best.sources, best.head)]
-    values = sorted({float(trial.setting[option]) for trial in alike if option in trial.setting})
-    if len(values) < 2 or not _can_gain(found):
+    best = context.best
+    option = _STRENGTH_OPTION.get(best.head, "")
+    similar_trials = [trial for trial in context.ranked if (trial.tap_refs, trial.head) == (best.tap_refs, best.head)]
+    values = sorted({float(trial.hyperparameters[option]) for trial in similar_trials if option in trial.hyperparameters})
+    if len(values) < 2 or not _can_gain(context):
         return
-    value = float(best.setting[option])
-    wider = [value * factor for factor in {values[0]: (0.01, 0.1, 1), values[-1]: (1, 10, 100)}.get(value, ())]
-    if wider and _BOUNDS[0] <= wider[0] and wider[-1] <= _BOUNDS[1]:
-        strongest = (value == values[0]) == (option == "C")
-        head = f"{best.head},{option}={'/'.join(f'{each:g}' for each in wider)}"
-        why = f"{option}={value:g} won, the {'strongest' if strongest else 'weakest'} regularisation that was tried"
-        yield Step(found.again("sweep", "-l", found.taps, "--head", head), why)
+    value = float(best.hyperparameters[option])
+    new_values = [value * factor for factor in {values[0]: (0.01, 0.1, 1), values[-1]: (1, 10, 100)}.get(value, ())]
+    if new_values and _STRENGTH_RANGE[0] <= new_values[0] and new_values[-1] <= _STRENGTH_RANGE[1]:
+        is_strongest = (value == values[0]) == (option == "C")
+        head = f"{best.head},{option}={'/'.join(f'{new_value:g}' for new_value in new_values)}"
+        reason = f"{option}={value:g} won, the {'strongest' if is_strongest else 'weakest'} regularisation that was tried"
+        yield Step(context.build_repeat_command("sweep", "-l", context.taps, "--head", head), reason)
 
 
-def _heads(found: Situation) -> Iterator[Step]:
+def _try_other_heads(context: AdviceContext) -> Iterator[Step]:
     """Other kinds of head, where the winner's taps have seen one kind only."""
-    tried = {trial.head for trial in found.ranked if trial.sources == found.best.sources}
-    if len(tried) == 1 and found.best.head != "head2toe" and _can_gain(found):
-        heads = dict.fromkeys([found.best.head, *_LINEAR])
-        why = f"nothing but {found.best.head} was tried on the winner's tap; these take seconds"
-        yield Step(found.again("sweep", "-l", found.taps, *options("--head", heads)), why)
+    tried_heads = {trial.head for trial in context.ranked if trial.tap_refs == context.best.tap_refs}
+    if len(tried_heads) == 1 and context.best.head != "head2toe" and _can_gain(context):
+        heads = dict.fromkeys([context.best.head, *_LINEAR_HEADS])
+        reason = f"nothing but {context.best.head} was tried on the winner's tap; these take seconds"
+        yield Step(context.build_repeat_command("sweep", "-l", context.taps, *repeat_option("--head", heads)), reason)
 
 
-def _random(found: Situation) -> Iterator[Step]:
+def _extract_random_weights(context: AdviceContext) -> Iterator[Step]:
     """Features of the same network with random weights, where none are cached and they would tell something."""
-    network = found.network
-    if found.figures.gap_lacks == "cached" and network is not None and network.file is None:
-        why = "random weights, to compare with: type the command of this run again afterwards"
-        name = replace(network, weights="random").title
-        yield Step(found.again("extract", "-b", name, *_layers(found)), why)
+    backbone_spec = context.backbone_spec
+    if context.figures.gap_lacks == "cached" and backbone_spec is not None and backbone_spec.file is None:
+        reason = "random weights, to compare with: type the command of this run again afterwards"
+        name = replace(backbone_spec, weights="random").title
+        yield Step(context.build_repeat_command("extract", "-b", name, *_build_layer_options(context)), reason)
 
 
-def _overfits(found: Situation) -> Iterator[Step]:
+def _counter_overfitting(context: AdviceContext) -> Iterator[Step]:
     """Augmented views, where the winner's curves say that it knows by heart what it learnt from."""
-    detail = found.scores[found.best].detail
-    curves, last = detail.get("curves") or {}, int(detail.get("epochs") or 0) - 1
-    fits, held = curves.get("accuracy") or [], curves.get("val_accuracy") or []
-    if 0 <= last < min(len(fits), len(held)) and fits[last] >= _FITS and fits[last] - held[last] >= _BELOW:
-        said = f"{fits[last]:.3f} on what it learnt from, {held[last]:.3f} held out"
-        yield from _augmented(found, f"the head overfits ({said}): views of each image work against that")
+    fit_info = context.scores[context.best].detail
+    curves, last_epoch = fit_info.get("curves") or {}, int(fit_info.get("epochs") or 0) - 1
+    train_accuracy, val_accuracy = curves.get("accuracy") or [], curves.get("val_accuracy") or []
+    if (
+        0 <= last_epoch < min(len(train_accuracy), len(val_accuracy))
+        and train_accuracy[last_epoch] >= _OVERFIT_ACCURACY
+        and train_accuracy[last_epoch] - val_accuracy[last_epoch] >= _OVERFIT_GAP
+    ):
+        accuracies = f"{train_accuracy[last_epoch]:.3f} on what it learnt from, {val_accuracy[last_epoch]:.3f} held out"
+        yield from _augment(context, f"the head overfits ({accuracies}): views of each image work against that")
 
 
-def _views(found: Situation) -> Iterator[Step]:
-    yield from _augmented(found, "augmented views of each image, of which there are few")
+def _add_views(context: AdviceContext) -> Iterator[Step]:
+    yield from _augment(context, "augmented views of each image, of which there are few")
 
 
-def _augmented(found: Situation, why: str) -> Iterator[Step]:
-    if found.network is not None and not found.views["count"] and found.best.head != "head2toe":
-        words = ("-b", found.network.title, *_layers(found), "--head", found.best.head, *_VIEWS)
-        yield Step(found.again("sweep", "--extract", *words), why)
+def _augment(context: AdviceContext, reason: str) -> Iterator[Step]:
+    if context.backbone_spec is not None and not context.views["count"] and context.best.head != "head2toe":
+        words = (
+            "-b",
+            context.backbone_spec.title,
+            *_build_layer_options(context),
+            "--head",
+            context.best.head,
+            *_VIEW_OPTIONS,
+        )
+        yield Step(context.build_repeat_command("sweep", "--extract", *words), reason)
 
 
-def _cheaper(found: Situation) -> Iterator[Step]:
+def _export_cheaper(context: AdviceContext) -> Iterator[Step]:
     """The runner-up, where it is not told apart from the winner and costs less."""
-    compared = found.runner_up
-    if compared is None or compared.p_value <= _SURE or not found.from_images:
+    comparison = context.runner_up
+    if comparison is None or comparison.p_value <= _SIGNIFICANCE_LEVEL or not context.from_images:
         return
-    other = next(trial for trial in found.ranked if trial.id == compared.runner_up)
-    cost, its = found.cost(found.best), found.cost(other)
-    if 0 < its <= _CHEAPER * cost:
-        why = f"the runner-up, which is not told apart from the winner, at {its / cost:.0%} of its cost"
-        yield Step(found.command("export", found.run, "--trial", other.id, "-o", "cheaper.keras"), why)
+    runner_up_trial = next(trial for trial in context.ranked if trial.id == comparison.runner_up)
+    cost, other_cost = context.compute_cost(context.best), context.compute_cost(runner_up_trial)
+    if 0 < other_cost <= _CHEAPER_SHARE * cost:
+        reason = f"the runner-up, which is not told apart from the winner, at {other_cost / cost:.0%} of its cost"
+        yield Step(
+            context.build_command("export", context.run, "--trial", runner_up_trial.id, "-o", "cheaper.keras"), reason
+        )
 
 
-def _spread(found: Situation) -> Iterator[Step]:
+def _spread_layers(context: AdviceContext) -> Iterator[Step]:
     """Layers over the whole depth, where so few were tried that there is no telling where accuracy peaks."""
-    if found.network is not None and found.figures.place == "unknown":
-        why = "up to eight layers over the whole depth: where accuracy peaks tells similar from different"
-        yield Step(found.again("sweep", "--extract", "-b", found.network.title), why)
+    if context.backbone_spec is not None and context.figures.peak_position == "unknown":
+        reason = "up to eight layers over the whole depth: where accuracy peaks tells similar from different"
+        yield Step(context.build_repeat_command("sweep", "--extract", "-b", context.backbone_spec.title), reason)
 
 
-def _around_the_peak(found: Situation) -> Iterator[Step]:
+def _search_around_peak(context: AdviceContext) -> Iterator[Step]:
     """Layers between the best one and its neighbours among those that were tried."""
-    network, peak = found.network, found.figures.peak
-    if network is None or peak is None:
+    backbone_spec, peak = context.backbone_spec, context.figures.peak
+    if backbone_spec is None or peak is None:
         return
-    layers = found.layers.get(peak.extraction, ())
-    tried = {source.layer for trial in found.ranked for source in trial.sources if source.extraction == peak.extraction}
-    known = [number for number, layer in enumerate(layers) if layer.name in tried]
-    here = next((number for number in known if layers[number].name == peak.layer), None)
-    if here is None:
+    layers = context.layers.get(peak.extraction, ())
+    tried_layers = {
+        tap_ref.layer for trial in context.ranked for tap_ref in trial.tap_refs if tap_ref.extraction == peak.extraction
+    }
+    tried_indices = [index for index, layer in enumerate(layers) if layer.name in tried_layers]
+    peak_index = next((index for index in tried_indices if layers[index].name == peak.layer), None)
+    if peak_index is None:
         return
-    low = max((number for number in known if number < here), default=-1)
-    high = min((number for number in known if number > here), default=len(layers))
-    between = [layer for layer in layers[low + 1 : high] if layer.finished and layer.cut and layer.name not in tried]
-    names = [layer.name for layer in between if len(layer.shape) > 1]
+    low = max((index for index in tried_indices if index < peak_index), default=-1)
+    high = min((index for index in tried_indices if index > peak_index), default=len(layers))
+    new_layers = [
+        layer for layer in layers[low + 1 : high] if layer.finished and layer.cut and layer.name not in tried_layers
+    ]
+    names = [layer.name for layer in new_layers if len(layer.shape) > 1]
     if names:
-        some = dict.fromkeys(names[round(share * (len(names) - 1))] for share in (0, 0.5, 1))
-        words = ("-b", network.title, *options("-l", [*some, peak.layer]), "--head", found.best.head)
-        why = f"layers on either side of {peak.layer}, the best one, that were not tried"
-        yield Step(found.again("sweep", "--extract", *words), why)
+        chosen_names = dict.fromkeys(names[round(share * (len(names) - 1))] for share in (0, 0.5, 1))
+        words = ("-b", backbone_spec.title, *repeat_option("-l", [*chosen_names, peak.layer]), "--head", context.best.head)
+        reason = f"layers on either side of {peak.layer}, the best one, that were not tried"
+        yield Step(context.build_repeat_command("sweep", "--extract", *words), reason)
 
 
-def _another_network(found: Situation) -> Iterator[Step]:
-    used = {spec.backbone for spec in found.specs.values()}
-    other = next((name for name in _OTHERS if name not in used), None)
-    if found.from_images and other is not None:
-        yield Step(found.again("run", "-b", other), "a network of another family, which may know more of such images")
+def _try_other_network(context: AdviceContext) -> Iterator[Step]:
+    used_backbones = {spec.backbone for spec in context.specs.values()}
+    other_network = next((name for name in _OTHER_NETWORKS if name not in used_backbones), None)
+    if context.from_images and other_network is not None:
+        yield Step(
+            context.build_repeat_command("run", "-b", other_network),
+            "a network of another family, which may know more of such images",
+        )
 
 
-def _layers(found: Situation) -> list[str]:
-    return options("-l", (f"{source.layer}:{source.pool}" for source in found.best.sources))
+def _build_layer_options(context: AdviceContext) -> list[str]:
+    return repeat_option("-l", (f"{tap_ref.layer}:{tap_ref.pool}" for tap_ref in context.best.tap_refs))
 
 
-def _can_gain(found: Situation) -> bool:
+def _can_gain(context: AdviceContext) -> bool:
     """Whether another head on the same taps can be tried, and could be any better."""
-    return bool(found.taps) and found.scores[found.best].accuracy < 1
+    return bool(context.taps) and context.scores[context.best].accuracy < 1

@@ -11,28 +11,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..diagnose.depth_peak import BEFORE_THE_END, Peak
-from ..diagnose.random_baseline import Gap
+from ..diagnose.depth_peak import LATE_DEPTH, Peak
+from ..diagnose.random_baseline import PretrainingGain
 
 SMALL, LARGE = 2_000, 1_000_000  # images, as the courses have it
-STRATEGY = {
+STRATEGIES = {
     "B1": "a frozen network with a head on a late tap",
     "B2": "a frozen network with a head on an early tap",
     "B3": "the whole network retrained from its pretrained weights",
     "B4": "the whole network trained from scratch, or retrained from its pretrained weights",
 }
-_CASES = {
+_SCENARIOS = {
     ("small", "similar"): "B1",
     ("small", "different"): "B2",
     ("large", "similar"): "B3",
     ("large", "different"): "B4",
 }
-_MANY_OF_A_CLASS = 1_000
-_MUCH, _LITTLE = 0.5, 0.25  # of the errors on random weights that the own ones avoid
-_FEW, _FEW_OF_A_CLASS = 300, 20  # images
-_WIDE = 0.1  # of an interval
-_SURE = 0.05
-_NEARLY_ALL = 0.9  # of the forward cost
+_MANY_PER_CLASS = 1_000
+_LARGE_GAIN, _SMALL_GAIN = 0.5, 0.25  # of the errors on random weights that the own ones avoid
+_FEW_IMAGES, _FEW_PER_CLASS = 300, 20  # images
+_WIDE_INTERVAL = 0.1  # of an interval
+_SIGNIFICANCE_LEVEL = 0.05
+_NEAR_END = 0.9  # of the forward cost
 
 
 @dataclass(frozen=True)
@@ -48,44 +48,44 @@ class Size:
     from scratch; else to small. Images of a group repeat each other, so that where there are groups these are counted.
     """
 
-    images: int
-    groups: int | None
-    classes: int
-    fewest: int
+    n_images: int
+    n_groups: int | None
+    n_classes: int
+    min_per_class: int
 
     @property
-    def place(self) -> float:
+    def position(self) -> float:
         """Where on the scale, from 0 to 1."""
-        return min(1.0, max(0.0, math.log(self._counted / SMALL) / math.log(LARGE / SMALL)))
+        return min(1.0, max(0.0, math.log(self._effective_count / SMALL) / math.log(LARGE / SMALL)))
 
     @property
-    def word(self) -> str:
+    def category(self) -> str:
         """`small`, `large`, or `between`."""
-        return "small" if self.place < 1 / 3 else "large" if self.place > 2 / 3 else "between"
+        return "small" if self.position < 1 / 3 else "large" if self.position > 2 / 3 else "between"
 
     @property
-    def leans(self) -> str:
+    def nearest_category(self) -> str:
         """`small` or `large`."""
-        if self.word != "between":
-            return self.word
-        return "large" if self._counted / self.classes >= _MANY_OF_A_CLASS else "small"
+        if self.category != "between":
+            return self.category
+        return "large" if self._effective_count / self.n_classes >= _MANY_PER_CLASS else "small"
 
     @property
-    def _counted(self) -> int:
-        return max(1, self.groups or self.images)
+    def _effective_count(self) -> int:
+        return max(1, self.n_groups or self.n_images)
 
     @property
-    def why(self) -> str:
+    def reason(self) -> str:
         """The figures in words."""
-        groups = "" if self.groups is None else f" in {self.groups:,} groups, which are what counts"
+        groups = "" if self.n_groups is None else f" in {self.n_groups:,} groups, which are what counts"
         return (
-            f"{self.images:,} images to learn from{groups}, {self.images / self.classes:,.0f} a class "
+            f"{self.n_images:,} images to learn from{groups}, {self.n_images / self.n_classes:,.0f} a class "
             f"(small is about {SMALL:,}, large about {LARGE:,})"
         )
 
 
 @dataclass(frozen=True)
-class Figures:
+class ScenarioEvidence:
     """What a case is judged by.
 
     peak: of the winner's network, None where no depth is known; others: of the other networks. gap: over random weights, or
@@ -97,7 +97,7 @@ class Figures:
     size: Size
     peak: Peak | None
     others: Sequence[Peak]
-    gap: Gap | None
+    gap: PretrainingGain | None
     gap_lacks: str
     accuracy_95: tuple[float, float]
     commonest: float
@@ -106,21 +106,21 @@ class Figures:
     @property
     def at_chance(self) -> bool:
         """Whether the winner may be no better than always naming the commonest class."""
-        return self.chance > _SURE
+        return self.chance > _SIGNIFICANCE_LEVEL
 
     @property
-    def place(self) -> str:
+    def peak_position(self) -> str:
         """Where the accuracy peaks, as `Peak.place` has it."""
         return "unknown" if self.peak is None else self.peak.place
 
     @property
-    def bulk(self) -> str:
+    def gain_category(self) -> str:
         """Whether the own weights bring `much`, `some` or `little`; "" where that is not known."""
         if self.gap is None:
             return ""
-        if self.gap.avoided < _LITTLE or self.gap.difference_95[0] <= 0:
+        if self.gap.errors_avoided < _SMALL_GAIN or self.gap.difference_95[0] <= 0:
             return "little"
-        return "much" if self.gap.avoided >= _MUCH else "some"
+        return "much" if self.gap.errors_avoided >= _LARGE_GAIN else "some"
 
     @property
     def similarity(self) -> str | None:
@@ -134,118 +134,133 @@ class Figures:
         """
         if self.at_chance or self.gap_lacks == "random":
             return None
-        if self.place == "end":
-            return None if self.bulk == "little" else "similar"
-        if self.place == "early":
+        if self.peak_position == "end":
+            return None if self.gain_category == "little" else "similar"
+        if self.peak_position == "early":
             return "different"
-        return {"much": "similar", "little": "different"}.get(self.bulk)
+        return {"much": "similar", "little": "different"}.get(self.gain_category)
 
     @property
-    def case(self) -> str | None:
+    def scenario(self) -> str | None:
         """`B1` to `B4`, or None."""
-        return _CASES.get((self.size.leans, self.similarity or ""))
+        return _SCENARIOS.get((self.size.nearest_category, self.similarity or ""))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: the case, the strategy that goes with it, what speaks for it, and what makes that unsure."""
         return {
-            "case": self.case,
-            "size": self.size.word,
+            "case": self.scenario,
+            "size": self.size.category,
             "similarity": self.similarity,
-            "strategy": STRATEGY.get(self.case or ""),
-            "why": [self.size.why, *_about_depth(self.peak), *_about_gap(self.gap)],
-            "thin": [*_of_size(self.size), *_of_accuracy(self), *_of_depth(self), *_of_gap(self)],
+            "strategy": STRATEGIES.get(self.scenario or ""),
+            "why": [self.size.reason, *_explain_depth(self.peak), *_explain_gain(self.gap)],
+            "thin": [
+                *_list_size_caveats(self.size),
+                *_list_accuracy_caveats(self),
+                *_list_depth_caveats(self),
+                *_list_gain_caveats(self),
+            ],
         }
 
 
-def sentence(found: Mapping[str, Any]) -> str:
+def format_scenario(advice: Mapping[str, Any]) -> str:
     """What `Figures.to_dict` says, in a sentence without its full stop."""
-    size = "data between small and large" if found["size"] == "between" else f"{found['size']} data"
-    if found["similarity"] is None:
-        return f"{size}; whether it is similar to what the network learnt from, these figures do not say"
+    size_text = "data between small and large" if advice["size"] == "between" else f"{advice['size']} data"
+    if advice["similarity"] is None:
+        return f"{size_text}; whether it is similar to what the network learnt from, these figures do not say"
     return (
-        f"{size}, {found['similarity']} to what the network learnt from (case {found['case']} of four): "
-        f"the classic answer is {found['strategy']}"
+        f"{size_text}, {advice['similarity']} to what the network learnt from (case {advice['case']} of four): "
+        f"the classic answer is {advice['strategy']}"
     )
 
 
-def _points(difference: float, low: float, high: float) -> str:
+def _format_points(difference: float, low: float, high: float) -> str:
     return f"{100 * difference:.1f} points (95 %: {100 * low:.1f} to {100 * high:.1f})"
 
 
-def _about_depth(peak: Peak | None) -> Iterator[str]:
+def _explain_depth(peak: Peak | None) -> Iterator[str]:
     if peak is None or peak.taps == 1:
         return
     low, high = peak.level
-    level = f"; layers from {low:.0%} to {high:.0%} are not told apart from it" if low < high else ""
-    rival = ""
+    tied_text = f"; layers from {low:.0%} to {high:.0%} are not told apart from it" if low < high else ""
+    rival_text = ""
     if peak.rival is not None and peak.place in {"end", "early"}:
         side = "before" if peak.place == "end" else "in"
-        rival = f"; the best one {side} the last quarter is behind by {_points(*peak.rival)}"
-    yield f"{peak.backbone}: accuracy peaks at {peak.layer}, {peak.depth:.0%} of the forward cost{level}{rival}"
+        rival_text = f"; the best one {side} the last quarter is behind by {_format_points(*peak.rival)}"
+    yield f"{peak.backbone}: accuracy peaks at {peak.layer}, {peak.depth:.0%} of the forward cost{tied_text}{rival_text}"
 
 
-def _about_gap(gap: Gap | None) -> Iterator[str]:
-    if gap is not None:
+def _explain_gain(gain: PretrainingGain | None) -> Iterator[str]:
+    if gain is not None:
         yield (
-            f"cross-validated anew, {gap.head} has {gap.own:.3f} on the network's own weights, {gap.random:.3f} on random "
-            f"ones: {_points(gap.own - gap.random, *gap.difference_95)}, {max(0.0, gap.avoided):.0%} of the errors avoided"
+            f"cross-validated anew, {gain.head} has {gain.own:.3f} on the network's own weights, {gain.random:.3f} on "
+            f"random ones: {_format_points(gain.own - gain.random, *gain.difference_95)}, "
+            f"{max(0.0, gain.errors_avoided):.0%} of the errors avoided"
         )
 
 
-def _of_size(size: Size) -> Iterator[str]:
-    if size.images < _FEW or size.fewest < _FEW_OF_A_CLASS:
-        yield f"{size.images:,} images, {size.fewest:,} of the rarest class, are few: others might say something else"
-    if size.word == "between":
+def _list_size_caveats(size: Size) -> Iterator[str]:
+    if size.n_images < _FEW_IMAGES or size.min_per_class < _FEW_PER_CLASS:
         yield (
-            f"the size lies {size.place:.0%} of the way from small to large, on a logarithmic scale; "
-            f"taken as {size.leans} for the number of images in a class"
+            f"{size.n_images:,} images, {size.min_per_class:,} of the rarest class, are few: others might say something else"
+        )
+    if size.category == "between":
+        yield (
+            f"the size lies {size.position:.0%} of the way from small to large, on a logarithmic scale; "
+            f"taken as {size.nearest_category} for the number of images in a class"
         )
 
 
-def _of_accuracy(found: Figures) -> Iterator[str]:
-    low, high = found.accuracy_95
-    if found.at_chance:
+def _list_accuracy_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
+    low, high = evidence.accuracy_95
+    if evidence.at_chance:
         yield (
             f"the winner's accuracy ({low:.3f} to {high:.3f}) is what the best of so many can have by chance, where always "
-            f"naming the commonest class gets {found.commonest:.3f}: nothing may have been learnt"
+            f"naming the commonest class gets {evidence.commonest:.3f}: nothing may have been learnt"
         )
-    elif high - low > _WIDE:
+    elif high - low > _WIDE_INTERVAL:
         yield f"the winner's accuracy is known no better than {low:.3f} to {high:.3f}"
 
 
-def _of_depth(found: Figures) -> Iterator[str]:
-    peak, place = found.peak, found.place
+def _list_depth_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
+    peak, position = evidence.peak, evidence.peak_position
     if peak is None:
         yield "where accuracy peaks is not known: no depth of the winner's taps is"
     elif peak.taps == 1:
         yield f"where accuracy peaks is not known: only {peak.layer} was tried"
-    elif place == "unknown":
-        side = "before" if peak.first >= BEFORE_THE_END else "beyond"
-        yield f"where accuracy peaks is not known: no layer {side} {BEFORE_THE_END:.0%} of the forward cost was tried"
-    elif place == "unsure":
-        yield f"where accuracy peaks is unsure: layers before and beyond {BEFORE_THE_END:.0%} of the cost do equally well"
-    elif place == "end" and peak.last < _NEARLY_ALL:
+    elif position == "unknown":
+        side = "before" if peak.first >= LATE_DEPTH else "beyond"
+        yield f"where accuracy peaks is not known: no layer {side} {LATE_DEPTH:.0%} of the forward cost was tried"
+    elif position == "unsure":
+        yield f"where accuracy peaks is unsure: layers before and beyond {LATE_DEPTH:.0%} of the cost do equally well"
+    elif position == "end" and peak.last < _NEAR_END:
         yield f"the deepest layer tried lies at {peak.last:.0%} of the forward cost: the peak may lie beyond it"
-    for other in found.others:
-        if {place, other.place} == {"end", "early"}:
-            yield f"on {other.backbone} accuracy peaks at {other.depth:.0%} of the forward cost, which says otherwise"
+    for other_peak in evidence.others:
+        if {position, other_peak.place} == {"end", "early"}:
+            yield (
+                f"on {other_peak.backbone} accuracy peaks at {other_peak.depth:.0%} of the forward cost, which says "
+                "otherwise"
+            )
 
 
-def _of_gap(found: Figures) -> Iterator[str]:
+def _list_gain_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
     reasons = {
         "cached": "no features of the same network with random weights are cached",
         "file": "a network that is a file has no counterpart with random weights",
         "few": "there are too few images of a class to compare it with random ones",
         "features": "from a file of features no network can be compared with, or trained on",
     }
-    if found.gap_lacks == "random":
+    if evidence.gap_lacks == "random":
         yield "the winner's network has random weights: there is nothing it learnt from that images could be similar to"
-    elif found.gap is None:
-        yield f"what the network's own weights bring is unknown: {reasons[found.gap_lacks]}"
-    elif found.place == "end" and found.bulk == "little":
+    elif evidence.gap is None:
+        yield f"what the network's own weights bring is unknown: {reasons[evidence.gap_lacks]}"
+    elif evidence.peak_position == "end" and evidence.gain_category == "little":
         yield "a late peak says similar, and weights that bring so little say different: they contradict each other"
-    elif found.place == "end" and found.bulk == "some":
+    elif evidence.peak_position == "end" and evidence.gain_category == "some":
         yield "its own weights bring the network less than they would for images that are close to what it learnt from"
-    elif found.place not in {"end", "early"}:
-        between = "what the network's own weights bring lies between what is said of similar and of different images"
-        yield between if found.bulk == "some" else "similarity rests on the comparison with random weights alone"
+    elif evidence.peak_position not in {"end", "early"}:
+        mixed_text = "what the network's own weights bring lies between what is said of similar and of different images"
+        yield (
+            mixed_text
+            if evidence.gain_category == "some"
+            else "similarity rests on the comparison with random weights alone"
+        )

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from ...cache.errors import DataError, LayerError
 from ...cache.extraction import Extraction
 from ...cache.store import Store
-from ...cache.tap_features import Features
-from ...extract.backbones.backbone_spec import Request
-from ...extract.backbones.metadata import recall
-from ...extract.backbones.taps import Tap, closest, matches
-from ...extract.images.feature_file import FeatureFile, FileRows
+from ...cache.tap_features import TapFeatures
+from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.backbones.metadata import get_cached
+from ...extract.backbones.taps import Tap, find_closest, is_match
+from ...extract.images.feature_file import FeatureFile, FileRowReader
 
-Shelf = Store | FeatureFile  # where features are
+FeatureStore = Store | FeatureFile  # where features are
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class CachedTap:
     """A cached tap, of the plain view."""
 
     extraction: Extraction | FeatureFile
-    features: Features | FileRows
+    features: TapFeatures | FileRowReader
 
     @property
     def tap(self) -> Tap:
@@ -36,86 +36,89 @@ class Candidate:
         costs, layer = {item["name"]: item["cost"] for item in self.extraction.layers}, self.features.layer
         return round(costs[layer] / max(1, *costs.values()), 4) if layer in costs else None
 
-    def named(self, text: str, pools: Collection[str] = ()) -> bool:
+    def matches_pattern(self, pattern: str, pools: Collection[str] = ()) -> bool:
         """Whether `text`, `[BACKBONE/]LAYER[:POOL]`, names it: where no POOL is written, of `pools` if any."""
         spec = self.extraction.spec
-        size = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
-        called = [f"{name}/" for name in (size, spec.title) if text.startswith(f"{name}/")]
-        written = [text, *(text.removeprefix(name) for name in called)]
-        return any(matches(each, self.tap) and (":" in each or not pools or self.tap.pool in pools) for each in written)
+        sized_title = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
+        prefixes = [f"{name}/" for name in (sized_title, spec.title) if pattern.startswith(f"{name}/")]
+        spellings = [pattern, *(pattern.removeprefix(name) for name in prefixes)]
+        return any(
+            is_match(spelling, self.tap) and (":" in spelling or not pools or self.tap.pool in pools)
+            for spelling in spellings
+        )
 
 
-def candidates(
-    store: Shelf, requests: Sequence[Request], only: Collection[tuple[str, Tap]] | None = None
-) -> list[Candidate]:
+def list_cached_taps(
+    store: FeatureStore, backbone_specs: Sequence[BackboneSpec], only_taps: Collection[tuple[str, Tap]] | None = None
+) -> list[CachedTap]:
     """Every cached tap of the backbones asked for, or of `only` these, as (spec digest, tap); raises `DataError`."""
-    extractions: list[Extraction | FeatureFile] = [each for each in store.extractions() if each.spec.views == "plain"]
-    if requests and isinstance(store, FeatureFile):
-        raise DataError(f"{store.path}: its features are of one network, found -b {requests[0].title}; leave -b out")
-    if requests:
+    extractions: list[Extraction | FeatureFile] = [each for each in store.iter_extractions() if each.spec.views == "plain"]
+    if backbone_specs and isinstance(store, FeatureFile):
+        raise DataError(f"{store.path}: its features are of one network, found -b {backbone_specs[0].title}; leave -b out")
+    if backbone_specs:
         digests = {}
-        for request in requests:
-            card = recall(request, store.memo)
-            digests[card.spec.digest if card else ""] = request
-        cached = {extraction.spec.digest for extraction in extractions}
-        for digest, request in digests.items():
-            if digest not in cached:
+        for backbone_spec in backbone_specs:
+            backbone_metadata = get_cached(backbone_spec, store.kv_store)
+            digests[backbone_metadata.spec.digest if backbone_metadata else ""] = backbone_spec
+        cached_digests = {extraction.spec.digest for extraction in extractions}
+        for digest, backbone_spec in digests.items():
+            if digest not in cached_digests:
                 raise DataError(
-                    f"{store.path}: expected cached features of -b {request.title}, found none made so; "
+                    f"{store.path}: expected cached features of -b {backbone_spec.title}, found none made so; "
                     "run `humeris extract` with the same -b first"
                 )
         extractions = [extraction for extraction in extractions if extraction.spec.digest in digests]
-    found = [Candidate(extraction, features) for extraction in extractions for features in extraction.taps()]
-    return [each for each in found if only is None or (each.extraction.spec.digest, each.tap) in only]
+    cached_taps = [CachedTap(extraction, features) for extraction in extractions for features in extraction.list_taps()]
+    return [each for each in cached_taps if only_taps is None or (each.extraction.spec.digest, each.tap) in only_taps]
 
 
-def check_asked(cached: Sequence[Candidate], patterns: Sequence[str], pools: Sequence[str]) -> None:
+def check_patterns_and_pools(cached_taps: Sequence[CachedTap], patterns: Sequence[str], pools: Sequence[str]) -> None:
     """Raise `LayerError` where a pattern or a pool names none of the cached taps, if there are any."""
-    taps = [each.tap for each in cached]
-    _check_named(cached, patterns, ())
+    taps = [cached_tap.tap for cached_tap in cached_taps]
+    _check_patterns(cached_taps, patterns, ())
     for pool in pools if taps else ():
         if not any(tap.pool == pool for tap in taps):
-            there = ", ".join(sorted({tap.pool for tap in taps}))
+            cached_pools = ", ".join(sorted({tap.pool for tap in taps}))
             raise LayerError(
-                f"pool {pool!r}: expected a cached pool ({there}), found none; run `humeris extract` with it first"
+                f"pool {pool!r}: expected a cached pool ({cached_pools}), found none; run `humeris extract` with it first"
             )
-    _check_named(cached, patterns, pools)
+    _check_patterns(cached_taps, patterns, pools)
 
 
-def _check_named(cached: Sequence[Candidate], patterns: Sequence[str], pools: Sequence[str]) -> None:
-    for text in patterns if cached else ():
-        if not any(each.named(text, pools) for each in cached):
-            names = ", ".join(closest(text.partition(":")[0], [str(each.tap) for each in cached]))
+def _check_patterns(cached_taps: Sequence[CachedTap], patterns: Sequence[str], pools: Sequence[str]) -> None:
+    for pattern in patterns if cached_taps else ():
+        if not any(cached_tap.matches_pattern(pattern, pools) for cached_tap in cached_taps):
+            names = ", ".join(find_closest(pattern.partition(":")[0], [str(cached_tap.tap) for cached_tap in cached_taps]))
             raise LayerError(
-                f"layer {text!r}{_with(pools)}: expected a cached tap, found none; closest: {names}; "
-                f"run `humeris extract` with -l {text}{''.join(f' --pool {pool}' for pool in pools)} first"
+                f"layer {pattern!r}{_format_pools(pools)}: expected a cached tap, found none; closest: {names}; "
+                f"run `humeris extract` with -l {pattern}{''.join(f' --pool {pool}' for pool in pools)} first"
             )
 
 
-def _with(pools: Sequence[str]) -> str:
+def _format_pools(pools: Sequence[str]) -> str:
     return f" with pool {' or '.join(pools)}" if pools else ""
 
 
-def one_of(cached: Sequence[Candidate], side: str, sides: Sequence[str], pools: Sequence[str] = ()) -> Candidate:
+def find_one_tap(cached_taps: Sequence[CachedTap], side: str, sides: Sequence[str], pools: Sequence[str] = ()) -> CachedTap:
     """The cached tap that one side of a concatenation names; raises `LayerError` unless it is one."""
-    found = [each for each in cached if each.named(side, pools)]
-    if len(found) != 1:
-        names = titles([each.extraction for each in cached])
-        listed = [f"{names[each.extraction.name]}/{each.tap}" for each in found or cached]
-        several = f"{len(found)}: {', '.join(listed[:5])}; write one of them"
-        none = f"none; closest: {', '.join(closest(side.partition(':')[0], listed))}"
-        where = f"layer {side!r} of {'+'.join(sides)}{_with(() if found or ':' in side else pools)}"
-        raise LayerError(f"{where}: expected one cached tap, found {several if found else none}")
-    return found[0]
+    matching_taps = [cached_tap for cached_tap in cached_taps if cached_tap.matches_pattern(side, pools)]
+    if len(matching_taps) != 1:
+        names = disambiguate_titles([cached_tap.extraction for cached_tap in cached_taps])
+        tap_names = [f"{names[cached_tap.extraction.name]}/{cached_tap.tap}" for cached_tap in matching_taps or cached_taps]
+        several_text = f"{len(matching_taps)}: {', '.join(tap_names[:5])}; write one of them"
+        none_text = f"none; closest: {', '.join(find_closest(side.partition(':')[0], tap_names))}"
+        subject = f"layer {side!r} of {'+'.join(sides)}{_format_pools(() if matching_taps or ':' in side else pools)}"
+        raise LayerError(f"{subject}: expected one cached tap, found {several_text if matching_taps else none_text}")
+    return matching_taps[0]
 
 
-def titles(extractions: Sequence[Extraction | FeatureFile]) -> dict[str, str]:
+def disambiguate_titles(extractions: Sequence[Extraction | FeatureFile]) -> dict[str, str]:
     """What to call each extraction (by folder): its title, with image size and digest where others have the same."""
     specs = {extraction.name: extraction.spec for extraction in extractions}
     sizes = {folder: f",image_size={spec.image_size[0]}x{spec.image_size[1]}" for folder, spec in specs.items()}
     digests = {folder: f" ({spec.digest[:8]})" for folder, spec in specs.items()}
     names = {folder: spec.title for folder, spec in specs.items()}
     for suffix in (sizes, digests):
-        count = Counter(names.values())
-        names = {folder: name + suffix[folder] if count[name] > 1 else name for folder, name in names.items()}
+        counts = Counter(names.values())
+        names = {folder: name + suffix[folder] if counts[name] > 1 else name for folder, name in names.items()}
     return names

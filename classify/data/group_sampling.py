@@ -7,56 +7,58 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def group_numbers(groups: Sequence[str]) -> np.ndarray:
+def encode_groups(groups: Sequence[str]) -> np.ndarray:
     """A number (n,) for each image, the same for those of one group; an image without one ("") stands for itself."""
-    names = [(name, 0) if name else ("", place) for place, name in enumerate(groups)]
-    known = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([known[name] for name in names], np.intp)
+    names = [(name, 0) if name else ("", index) for index, name in enumerate(groups)]
+    ids = {name: group_id for group_id, name in enumerate(dict.fromkeys(names))}
+    return np.array([ids[name] for name in names], np.intp)
 
 
-def stratified(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+def stratify(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """The rows (n,) in an order of which each beginning holds the classes as the whole does, groups one after the other.
 
     labels, groups (n,): numbers. A group counts as of the class of its first image. Of each class one group comes before
     the second of any.
     """
-    _, first, of_row, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    random = np.random.default_rng(seed)
-    shuffled = random.permutation(len(first))
-    kinds = labels[first]
-    place = np.empty(len(first))
-    for kind in np.unique(kinds).tolist():
-        here = shuffled[kinds[shuffled] == kind]
-        count = sizes[here].astype(np.float64)
-        place[here] = (np.cumsum(count) - count) / count.sum()  # the share of the class that comes before
-    order = np.lexsort((shuffled.argsort(), place))
-    rank = np.empty(len(first), np.intp)
-    rank[order] = np.arange(len(first))
-    return np.argsort(rank[of_row], kind="stable")
+    _, first_rows, group_ids, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    rng = np.random.default_rng(seed)
+    shuffled_groups = rng.permutation(len(first_rows))
+    group_labels = labels[first_rows]
+    positions = np.empty(len(first_rows))
+    for label in np.unique(group_labels).tolist():
+        class_groups = shuffled_groups[group_labels[shuffled_groups] == label]
+        class_sizes = sizes[class_groups].astype(np.float64)
+        positions[class_groups] = (
+            np.cumsum(class_sizes) - class_sizes
+        ) / class_sizes.sum()  # the share of the class that comes before
+    order = np.lexsort((shuffled_groups.argsort(), positions))
+    rank = np.empty(len(first_rows), np.intp)
+    rank[order] = np.arange(len(first_rows))
+    return np.argsort(rank[group_ids], kind="stable")
 
 
-def parts(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+def assign_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """The number (n,) of the part, below `count`, that each row is in: of as equal size and classes as groups allow."""
-    order = stratified(labels, groups, seed)
-    kinds = labels[order]
-    found, seen = np.zeros(len(labels), np.intp), np.full(int(groups.max(initial=0)) + 1, -1)
-    dealt: dict[int, int] = {}
-    for row, kind in zip(order.tolist(), kinds.tolist(), strict=True):
-        if seen[groups[row]] < 0:
-            dealt[kind] = dealt.get(kind, kind) + 1  # classes begin with different parts
-            seen[groups[row]] = dealt[kind] % count
-        found[row] = seen[groups[row]]
-    return found
+    order = stratify(labels, groups, seed)
+    ordered_labels = labels[order]
+    fold_ids, fold_of_group = np.zeros(len(labels), np.intp), np.full(int(groups.max(initial=0)) + 1, -1)
+    last_folds: dict[int, int] = {}
+    for row, label in zip(order.tolist(), ordered_labels.tolist(), strict=True):
+        if fold_of_group[groups[row]] < 0:
+            last_folds[label] = last_folds.get(label, label) + 1  # classes begin with different parts
+            fold_of_group[groups[row]] = last_folds[label] % n_folds
+        fold_ids[row] = fold_of_group[groups[row]]
+    return fold_ids
 
 
-def sample(labels: np.ndarray, groups: np.ndarray, most: int, seed: int) -> np.ndarray:
+def sample(labels: np.ndarray, groups: np.ndarray, max_rows: int, seed: int) -> np.ndarray:
     """At most `most` rows (about), ascending, in which the classes are as in all of them and groups are whole."""
-    if len(labels) <= most:
+    if len(labels) <= max_rows:
         return np.arange(len(labels))
-    return np.sort(beginning(stratified(labels, groups, seed), groups, most))
+    return np.sort(take_prefix(stratify(labels, groups, seed), groups, max_rows))
 
 
-def beginning(order: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+def take_prefix(order: np.ndarray, groups: np.ndarray, n_rows: int) -> np.ndarray:
     """The first rows of `order`, as many as come nearest to `count` without a part of a group, and one group at least."""
     ends = np.nonzero(np.append(np.diff(groups[order]) != 0, True))[0] + 1
-    return order[: ends[np.abs(ends - count).argmin()]]
+    return order[: ends[np.abs(ends - n_rows).argmin()]]

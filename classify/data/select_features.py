@@ -11,21 +11,28 @@ import numpy as np
 from ...cache.errors import DataError, LayerError, RunError
 from ...cache.extraction import Extraction
 from ...cache.store import Store
-from ...cache.tap_features import Features
-from ...extract.backbones.backbone_spec import Request
+from ...cache.tap_features import TapFeatures
+from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.taps import Tap
-from ...extract.engine.non_finite import NotFinite, images_at_fault
-from ...extract.images.dataset import Refusal
-from ...extract.images.feature_file import FeatureFile, FileRows
+from ...extract.engine.non_finite import NonFiniteImages, find_faulty_images
+from ...extract.images.dataset import Rejection
+from ...extract.images.feature_file import FeatureFile, FileRowReader
 from ...extract.images.load import Images
-from ..evaluate.trial import Source
-from .cached_taps import Candidate, Shelf, candidates, check_asked, one_of, titles
-from .feature_matrix import Matrix, Stored
-from .views import Shown, Viewed, Views
+from ..evaluate.trial import TapRef
+from .cached_taps import (
+    CachedTap,
+    FeatureStore,
+    check_patterns_and_pools,
+    disambiguate_titles,
+    find_one_tap,
+    list_cached_taps,
+)
+from .feature_matrix import FeatureMatrix, RowReader
+from .views import ViewReader, ViewRows, Views
 
 
 @dataclass(frozen=True)
-class Found:
+class FeatureSelection:
     """Sources that hold every image, by backbone and depth, and those left out, each with the images it lacks.
 
     With views a source holds an image that has a row in every one of them, but for those that were not finite.
@@ -35,20 +42,20 @@ class Found:
     not_finite: mask (n,) of images to be refused, because some source has no finite row of them.
     """
 
-    complete: dict[Source, Stored]
-    inputs: list[tuple[Source, ...]]
-    depth: dict[Source, float | None]
-    left_out: dict[Source, int]
+    row_readers: dict[TapRef, RowReader]
+    inputs: list[tuple[TapRef, ...]]
+    depths: dict[TapRef, float | None]
+    left_out: dict[TapRef, int]
     not_finite: np.ndarray
 
-    def finite(self, images: Images) -> Images:
+    def drop_non_finite(self, images: Images) -> Images:
         """The images (n,) without those to be refused."""
         names = [images.used[row].name for row in np.nonzero(self.not_finite)[0]]
-        return images.without({name: Refusal(name, "not_finite", "NaN or infinite activations") for name in names})
+        return images.reject({name: Rejection(name, "not_finite", "NaN or infinite activations") for name in names})
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureQuery:
     """What a sweep is over; everything that is cached when nothing is said.
 
     patterns: taps as `LAYER[:POOL]`, or several side by side as `A+B`, each side one tap, with `BACKBONE/` before it where
@@ -56,31 +63,31 @@ class Wanted:
     concatenate: also all of them side by side.
     """
 
-    requests: Sequence[Request] = ()
+    backbone_specs: Sequence[BackboneSpec] = ()
     patterns: Sequence[str] = ()
     pools: Sequence[str] = ()
-    only: Collection[tuple[str, Tap]] | None = None
+    only_taps: Collection[tuple[str, Tap]] | None = None
     concatenate: bool = False
     views: Views = field(default_factory=Views)
 
     @property
-    def sums(self) -> list[list[str]]:
+    def concatenations(self) -> list[list[str]]:
         """The sides of each pattern `A+B`."""
-        return [sides_of(text) for text in self.patterns if "+" in text]
+        return [split_pattern(pattern) for pattern in self.patterns if "+" in pattern]
 
     @property
-    def single(self) -> list[str]:
+    def single_patterns(self) -> list[str]:
         """The patterns of taps that are taken alone."""
-        return [text for text in self.patterns if "+" not in text]
+        return [pattern for pattern in self.patterns if "+" not in pattern]
 
     @property
-    def asked_pools(self) -> Sequence[str]:
+    def default_pools(self) -> Sequence[str]:
         """The pools that decide something, because some tap is written without one or none is written."""
-        sides = [side for text in self.patterns for side in text.split("+")]
+        sides = [side for pattern in self.patterns for side in pattern.split("+")]
         return self.pools if not sides or not all(":" in side for side in sides) else ()
 
 
-def sides_of(pattern: str) -> list[str]:
+def split_pattern(pattern: str) -> list[str]:
     """The sides of `A+B`; raises `LayerError`."""
     sides = [side.strip() for side in pattern.split("+")]
     if not all(sides) or len(set(sides)) < len(sides):
@@ -88,104 +95,128 @@ def sides_of(pattern: str) -> list[str]:
     return sides
 
 
-def find(store: Shelf, keys: np.ndarray, wanted: Wanted) -> Found:
+def find_features(store: FeatureStore, keys: np.ndarray, query: FeatureQuery) -> FeatureSelection:
     """The cached features of the images `keys` (n,), of the backbones, layers and pools asked for.
 
     Sources that hold none of the images belong to other data and are passed over. Raises `DataError` or `LayerError` where
     something asked for is not there.
     """
-    cached = candidates(store, wanted.requests, wanted.only)
-    pools = wanted.asked_pools
-    check_asked(cached, wanted.single, pools)
-    sums = [[one_of(cached, side, sides, pools) for side in sides] for sides in wanted.sums] if cached else []
-    patterns = wanted.single if wanted.patterns else ["*"]
-    alone = [each for each in cached if any(each.named(text, pools) for text in patterns)]
-    chosen = [each for each in cached if each in alone or any(each in sides for sides in sums)]
-    bad = {each: NotFinite(store.memo, each.extraction.spec).mask(each.tap, keys) for each in chosen}
-    excused = images_at_fault(bad.values()) if bad else np.zeros(len(keys), bool)
-    found = Found({}, [], {}, {}, excused)
-    names = titles([each.extraction for each in chosen])
-    called = {}
-    for each in chosen:
-        folder = each.extraction.name
-        source = called[each] = Source(names[folder], folder, each.tap.layer, each.tap.pool)
-        stored = _viewed(store, each.extraction, each.features, wanted.views)
-        lacking = int((_missing(store, each, stored, keys, wanted.views) & ~excused).sum())
-        if lacking == 0:
-            found.complete[source], found.depth[source] = stored, each.depth
-        elif lacking < len(keys) or bad[each].any() or not each.features.missing(keys).all():
-            found.left_out[source] = lacking
-    inputs: list[tuple[Source, ...]] = [(called[each],) for each in alone]
-    inputs += [tuple(called[each] for each in sides) for sides in sums]
-    if wanted.concatenate and len(found.complete) > 1:
-        inputs.append(tuple(found.complete))
-    found.inputs.extend(taps for taps in dict.fromkeys(inputs) if all(source in found.complete for source in taps))
-    if not found.inputs:
-        raise DataError(_nothing(store, len(keys), wanted, found.left_out))
-    return found
+    cached_taps = list_cached_taps(store, query.backbone_specs, query.only_taps)
+    pools = query.default_pools
+    check_patterns_and_pools(cached_taps, query.single_patterns, pools)
+    concatenated_taps = (
+        [[find_one_tap(cached_taps, side, sides, pools) for side in sides] for sides in query.concatenations]
+        if cached_taps
+        else []
+    )
+    patterns = query.single_patterns if query.patterns else ["*"]
+    single_taps = [
+        cached_tap for cached_tap in cached_taps if any(cached_tap.matches_pattern(pattern, pools) for pattern in patterns)
+    ]
+    selected_taps = [
+        cached_tap
+        for cached_tap in cached_taps
+        if cached_tap in single_taps or any(cached_tap in sides for sides in concatenated_taps)
+    ]
+    non_finite_masks = {
+        cached_tap: NonFiniteImages(store.kv_store, cached_tap.extraction.spec).get_mask(cached_tap.tap, keys)
+        for cached_tap in selected_taps
+    }
+    non_finite = find_faulty_images(non_finite_masks.values()) if non_finite_masks else np.zeros(len(keys), bool)
+    selection = FeatureSelection({}, [], {}, {}, non_finite)
+    names = disambiguate_titles([cached_tap.extraction for cached_tap in selected_taps])
+    tap_refs = {}
+    for cached_tap in selected_taps:
+        folder = cached_tap.extraction.name
+        tap_ref = tap_refs[cached_tap] = TapRef(names[folder], folder, cached_tap.tap.layer, cached_tap.tap.pool)
+        row_reader = _open_reader(store, cached_tap.extraction, cached_tap.features, query.views)
+        n_missing = int((_find_missing(store, cached_tap, row_reader, keys, query.views) & ~non_finite).sum())
+        if n_missing == 0:
+            selection.row_readers[tap_ref], selection.depths[tap_ref] = row_reader, cached_tap.depth
+        elif n_missing < len(keys) or non_finite_masks[cached_tap].any() or not cached_tap.features.find_missing(keys).all():
+            selection.left_out[tap_ref] = n_missing
+    inputs: list[tuple[TapRef, ...]] = [(tap_refs[cached_tap],) for cached_tap in single_taps]
+    inputs += [tuple(tap_refs[cached_tap] for cached_tap in sides) for sides in concatenated_taps]
+    if query.concatenate and len(selection.row_readers) > 1:
+        inputs.append(tuple(selection.row_readers))
+    selection.inputs.extend(
+        taps for taps in dict.fromkeys(inputs) if all(tap_ref in selection.row_readers for tap_ref in taps)
+    )
+    if not selection.inputs:
+        raise DataError(_describe_no_match(store, len(keys), query, selection.left_out))
+    return selection
 
 
-def _nothing(store: Shelf, count: int, wanted: Wanted, left_out: Mapping[Source, int]) -> str:
-    views = wanted.views
-    asked = [f" -b {request.title}" for request in wanted.requests] + [f" -l {text}" for text in wanted.patterns]
-    asked += [f" --views {views.count} --augment {views.policy}"] if views.count else []
-    found = ", ".join(f"{source} lacks {lacking}" for source, lacking in left_out.items()) or "none"
+def _describe_no_match(store: FeatureStore, count: int, query: FeatureQuery, left_out: Mapping[TapRef, int]) -> str:
+    views = query.views
+    query_options = [f" -b {backbone_spec.title}" for backbone_spec in query.backbone_specs] + [
+        f" -l {pattern}" for pattern in query.patterns
+    ]
+    query_options += [f" --views {views.count} --augment {views.policy}"] if views.count else []
+    coverage = ", ".join(f"{tap_ref} lacks {n_missing}" for tap_ref, n_missing in left_out.items()) or "none"
     return (
-        f"{store.path}: expected cached features of these {count} images{' for' if asked else ''}{''.join(asked)}, "
-        f"found {found}; run `humeris extract` on the same data first{', with the same views' if views.count else ''}"
+        f"{store.path}: expected cached features of these {count} "
+        f"images{' for' if query_options else ''}{''.join(query_options)}, found {coverage}; run `humeris extract` on the "
+        f"same data first{', with the same views' if views.count else ''}"
     )
 
 
-def _missing(store: Shelf, each: Candidate, stored: Stored, keys: np.ndarray, views: Views) -> np.ndarray:
+def _find_missing(
+    store: FeatureStore, cached_tap: CachedTap, row_reader: RowReader, keys: np.ndarray, views: Views
+) -> np.ndarray:
     """Mask (n,) of the images without a plain row or without one of their augmented rows.
 
     Of an image whose augmented rows were not all finite, the ones that there are will do.
     """
-    reader: Any = stored
-    lacking = np.array(reader.missing(keys))
+    reader: Any = row_reader
+    missing_mask = np.array(reader.find_missing(keys))
     if views.count:
-        known = NotFinite(store.memo, replace(each.extraction.spec, views=views.version))
-        refused = images_at_fault([known.mask(each.tap, keys)])
+        non_finite = NonFiniteImages(store.kv_store, replace(cached_tap.extraction.spec, views=views.version))
+        non_finite_mask = find_faulty_images([non_finite.get_mask(cached_tap.tap, keys)])
         for view in range(1, views.count + 1):
-            lacking |= reader.missing(keys, view) & ~refused
-    return lacking
+            missing_mask |= reader.find_missing(keys, view) & ~non_finite_mask
+    return missing_mask
 
 
-def load(store: Shelf, wanted: Sequence[Source], keys: np.ndarray) -> Matrix:
+def load_matrix(store: FeatureStore, tap_refs: Sequence[TapRef], keys: np.ndarray) -> FeatureMatrix:
     """The plain views of the images `keys` (n,), the sources side by side; `RunError` when the cache lost them."""
-    return Shown.of(stored(store, wanted), keys).features
+    return ViewRows.from_readers(open_readers(store, tap_refs), keys).features
 
 
-def stored(store: Shelf, wanted: Sequence[Source], views: Views | None = None) -> list[Stored]:
+def open_readers(store: FeatureStore, tap_refs: Sequence[TapRef], views: Views | None = None) -> list[RowReader]:
     """The features of each source, with those of augmented `views`; `RunError` when the cache lost them."""
-    extractions = {extraction.name: extraction for extraction in store.extractions()}
-    found = []
-    for source in wanted:
-        if source.extraction not in extractions and isinstance(store, FeatureFile):
+    extractions = {extraction.name: extraction for extraction in store.iter_extractions()}
+    row_readers = []
+    for tap_ref in tap_refs:
+        if tap_ref.extraction not in extractions and isinstance(store, FeatureFile):
             raise RunError(
-                f"{store.path}: expected the features that {source} was made from, found others; put the file back as it "
+                f"{store.path}: expected the features that {tap_ref} was made from, found others; put the file back as it "
                 "was, or run `humeris sweep` on this one"
             )
-        if source.extraction not in extractions:
+        if tap_ref.extraction not in extractions:
             raise RunError(
-                f"{store.path}: expected the extraction {source.extraction}, found it gone; "
-                f"run `humeris extract` with -b {source.backbone} -l {source.layer}:{source.pool} again"
+                f"{store.path}: expected the extraction {tap_ref.extraction}, found it gone; "
+                f"run `humeris extract` with -b {tap_ref.backbone} -l {tap_ref.layer}:{tap_ref.pool} again"
             )
-        extraction = extractions[source.extraction]
-        found.append(_viewed(store, extraction, extraction.features(source.layer, source.pool), views or Views()))
-    return found
+        extraction = extractions[tap_ref.extraction]
+        row_readers.append(
+            _open_reader(store, extraction, extraction.get_features(tap_ref.layer, tap_ref.pool), views or Views())
+        )
+    return row_readers
 
 
-def matrix(wanted: Sequence[Stored], keys: np.ndarray) -> Matrix:
+def build_matrix(row_readers: Sequence[RowReader], keys: np.ndarray) -> FeatureMatrix:
     """The plain views of the images `keys` (n,), nothing of them read yet but one row."""
-    return Shown.of(wanted, keys).features
+    return ViewRows.from_readers(row_readers, keys).features
 
 
-def _viewed(store: Shelf, extraction: Extraction | FeatureFile, features: Features | FileRows, views: Views) -> Stored:
+def _open_reader(
+    store: FeatureStore, extraction: Extraction | FeatureFile, features: TapFeatures | FileRowReader, views: Views
+) -> RowReader:
     """The rows of a tap, with those of its augmented views."""
     if not views.count:
         return features
     if not isinstance(store, Store):
         raise DataError(f"{store.path}: expected images, which have views, found a file of features; leave --views out")
-    augmented = store.extraction(replace(extraction.spec, views=views.version))
-    return Viewed(features, augmented.features(features.layer, features.pool))
+    augmented_extraction = store.get_extraction(replace(extraction.spec, views=views.version))
+    return ViewReader(features, augmented_extraction.get_features(features.layer, features.pool))

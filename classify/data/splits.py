@@ -41,7 +41,7 @@ class Splits:
         """Rows that may be learnt from: train, and val."""
         return np.sort(np.concatenate([self.train, self.val]))
 
-    def folds(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def iter_folds(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(fit, score) rows: one pair with a validation split, five stratified pairs with cross-validation."""
         if self.select == "val":
             yield self.train, self.val
@@ -50,34 +50,34 @@ class Splits:
 
         rows, labels = self.development, self.labels[self.development]
         groups = None if self.groups is None else self.groups[rows]
-        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-        count, _ = self._fewest
-        count = min(FOLDS, count)
-        for fit, score in kind(count, shuffle=True, random_state=seed).split(rows, labels, groups):
+        splitter_class = StratifiedKFold if groups is None else StratifiedGroupKFold
+        n_splits, _ = self._smallest_class
+        n_splits = min(FOLDS, n_splits)
+        for fit, score in splitter_class(n_splits, shuffle=True, random_state=seed).split(rows, labels, groups):
             if len(np.unique(labels[fit])) < len(self.classes):  # large groups can leave a class nowhere else
                 raise DataError(
-                    f"{self.root}: expected every class in every training part of {count} folds, found one that lies in "
+                    f"{self.root}: expected every class in every training part of {n_splits} folds, found one that lies in "
                     "too few groups; use smaller ones, or give a validation split"
                 )
             yield rows[fit], rows[score]
 
     @property
-    def _fewest(self) -> tuple[int, int]:
+    def _smallest_class(self) -> tuple[int, int]:
         """The smallest number of parts that a class can be divided into, its images or its groups, and that class."""
         rows = self.development
-        parts = _parts(self.labels[rows], None if self.groups is None else self.groups[rows])
-        return min((parts[number], number) for number in range(len(self.classes)))
+        parts_per_class = _count_parts(self.labels[rows], None if self.groups is None else self.groups[rows])
+        return min((parts_per_class[class_index], class_index) for class_index in range(len(self.classes)))
 
     @property
     def folds_note(self) -> str:
         """Why there are fewer folds than usual; "" where there are not."""
-        count, number = self._fewest
-        if self.select == "val" or count >= FOLDS:
+        n_splits, class_index = self._smallest_class
+        if self.select == "val" or n_splits >= FOLDS:
             return ""
         parts = "training images" if self.groups is None else "groups of training images"
-        return f"{count} folds instead of {FOLDS}: {self.classes[number]!r} has only {count} {parts}"
+        return f"{n_splits} folds instead of {FOLDS}: {self.classes[class_index]!r} has only {n_splits} {parts}"
 
-    def summary(self) -> dict[str, Any]:
+    def summarize(self) -> dict[str, Any]:
         """Counts, as JSON values."""
         return {
             "classes": list(self.classes),
@@ -97,37 +97,38 @@ def split(images: Images, select: str | None = None) -> Splits:
     root = images.dataset.root
     if select not in {None, "cv", "val"}:
         raise DataError(f"{root}: expected to choose by cv or on val, found --select {select}")
-    classes = _classes(images)
-    given = np.array([image.item.split or "" for image in images.used], dtype="<U5")
-    found = set(given) - {""}
-    if found and "train" not in found and "" not in given:
-        raise DataError(f"{root}: expected a train split, found only {', '.join(sorted(found))}")
-    given[given == ""] = "train"
-    if "test" in found:
+    classes = _list_classes(images)
+    split_names = np.array([image.item.split or "" for image in images.used], dtype="<U5")
+    given_splits = set(split_names) - {""}
+    if given_splits and "train" not in given_splits and "" not in split_names:
+        raise DataError(f"{root}: expected a train split, found only {', '.join(sorted(given_splits))}")
+    split_names[split_names == ""] = "train"
+    if "test" in given_splits:
         note = "test split as given"
-    elif "val" in found:
-        given[given == "val"] = "test"
+    elif "val" in given_splits:
+        split_names[split_names == "val"] = "test"
         note = "no test split given: the validation split is scored once, choosing is by cross-validation on train"
     else:
-        given[[_held_out(image) for image in images.used]] = "test"
-        what = "only a train split given" if found else "no split given"
-        note = f"{what}: {TEST_FRACTION:.0%} of the images, cut by content, are the test split"
-    roles = {role: np.nonzero(given == role)[0] for role in ("train", "val", "test")}
+        split_names[[_is_test_image(image) for image in images.used]] = "test"
+        reason = "only a train split given" if given_splits else "no split given"
+        note = f"{reason}: {TEST_FRACTION:.0%} of the images, cut by content, are the test split"
+    roles = {role: np.nonzero(split_names == role)[0] for role in ("train", "val", "test")}
     select = select or ("val" if len(roles["val"]) else "cv")
     if select == "val" and not len(roles["val"]):
         raise DataError(
-            f"{root}: choosing on a validation split needs train, val and test, found {_counts(roles)}; use --select cv"
+            f"{root}: choosing on a validation split needs train, val and test, found {_format_counts(roles)}; use --select "
+            "cv"
         )
     labels = np.array([classes.index(label) for label in images.labels])
     names = [image.item.group or image.name for image in images.used]
-    grouped = any(image.item.group for image in images.used)
-    groups = np.array(names) if grouped else None
+    has_groups = any(image.item.group for image in images.used)
+    groups = np.array(names) if has_groups else None
     splits = Splits(classes, labels, groups, roles["train"], roles["val"], roles["test"], select, note, root)
-    _check(splits, images)
+    _check_splits(splits, images)
     return splits
 
 
-def _classes(images: Images) -> tuple[str, ...]:
+def _list_classes(images: Images) -> tuple[str, ...]:
     root, kind = images.dataset.root, images.dataset.kind
     if kind == "flat":
         raise DataError(
@@ -136,55 +137,59 @@ def _classes(images: Images) -> tuple[str, ...]:
         )
     classes = tuple(sorted(set(images.labels)))
     if len(classes) < 2:
-        features = kind == "features"
-        found = f"one class, {classes[0]!r}" if classes else f"no usable {'row' if features else 'image'}"
-        what = (
+        is_feature_file = kind == "features"
+        finding = f"one class, {classes[0]!r}" if classes else f"no usable {'row' if is_feature_file else 'image'}"
+        remedy = (
             "put rows of another class, with finite features, into the file"
-            if features
+            if is_feature_file
             else "add a folder per class, or check that DATA is the folder that holds the class folders"
         )
-        raise DataError(f"{root}: expected at least two classes, found {found}; {what}")
+        raise DataError(f"{root}: expected at least two classes, found {finding}; {remedy}")
     return classes
 
 
-def _held_out(image: Image) -> bool:
+def _is_test_image(image: Image) -> bool:
     """Whether an image is in the test split: decided by its own bytes (or its group), so others cannot move it."""
     identity = image.item.group.encode("utf-8", "surrogateescape") if image.item.group else image.digest
     draw = hashlib.sha256(b"humeris test split" + identity).digest()[:8]
     return int.from_bytes(draw, "big") < TEST_FRACTION * 2**64
 
 
-def _check(splits: Splits, images: Images) -> None:
+def _check_splits(splits: Splits, images: Images) -> None:
     root = images.dataset.root
     if not len(splits.test):
         raise DataError(
             f"{root}: expected images to test on, found none among {len(images.used)} ({splits.note}); add images"
         )
-    learnt = splits.train if splits.select == "val" else splits.development
-    counts = Counter(splits.labels[learnt].tolist())
-    parts = _parts(splits.labels[learnt], None if splits.groups is None else splits.groups[learnt])
-    least = 1 if splits.select == "val" else 2
-    for number, name in enumerate(splits.classes):
-        if counts[number] < least:
-            total = int((splits.labels == number).sum())
-            where = next(image.name for image in images.used if image.item.label == name)
+    training_rows = splits.train if splits.select == "val" else splits.development
+    counts = Counter(splits.labels[training_rows].tolist())
+    parts_per_class = _count_parts(
+        splits.labels[training_rows], None if splits.groups is None else splits.groups[training_rows]
+    )
+    min_count = 1 if splits.select == "val" else 2
+    for class_index, name in enumerate(splits.classes):
+        if counts[class_index] < min_count:
+            total = int((splits.labels == class_index).sum())
+            first_name = next(image.name for image in images.used if image.item.label == name)
             raise DataError(
-                f"{root}: expected at least {least} training images of each class, found {counts[number]} of {name!r} "
-                f"({total} in all, {where} the first; {splits.note}); add images, take the class out, or give splits"
+                f"{root}: expected at least {min_count} training images of each class, found {counts[class_index]} of "
+                f"{name!r} ({total} in all, {first_name} the first; {splits.note}); add images, take the class out, or give "
+                "splits"
             )
-        if parts[number] < least:
+        if parts_per_class[class_index] < min_count:
             raise DataError(
-                f"{root}: expected training images of each class in at least {least} groups, for cross-validation without "
-                f"a leak, found all {counts[number]} of {name!r} in one; use smaller groups or take the class out"
+                f"{root}: expected training images of each class in at least {min_count} groups, for cross-validation "
+                f"without a leak, found all {counts[class_index]} of {name!r} in one; use smaller groups or take the class "
+                "out"
             )
 
 
-def _parts(labels: np.ndarray, groups: np.ndarray | None) -> Counter[int]:
+def _count_parts(labels: np.ndarray, groups: np.ndarray | None) -> Counter[int]:
     """Into how many parts each class can be divided: its images, or its groups."""
     if groups is None:
         return Counter(labels.tolist())
     return Counter(label for label, _ in set(zip(labels.tolist(), groups.tolist(), strict=True)))
 
 
-def _counts(roles: dict[str, np.ndarray]) -> str:
+def _format_counts(roles: dict[str, np.ndarray]) -> str:
     return ", ".join(f"{role} {len(rows)}" for role, rows in roles.items())

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...cache.errors import DataError
 from ...extract.pixels.augment import Policy
-from .feature_matrix import Matrix, Part, Stored
+from .feature_matrix import FeatureMatrix, RowReader, TapColumns
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Views:
     average: bool = False
 
     @classmethod
-    def of(cls, count: int, policy: Policy | None, average: bool = False) -> Views | None:
+    def from_policy(cls, count: int, policy: Policy | None, average: bool = False) -> Views | None:
         """So many views by `policy`, None without one; raises `DataError` where there are none to average."""
         if policy is not None:
             return cls(count, str(policy), policy.version, average)
@@ -38,7 +38,7 @@ class Views:
         return None
 
     @property
-    def parsed(self) -> Policy | None:
+    def parsed_policy(self) -> Policy | None:
         """The policy that they are made by; None without views."""
         return Policy.parse(self.policy) if self.count else None
 
@@ -53,54 +53,62 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Viewed:
+class ViewReader:
     """The rows of one tap, the plain view from one extraction and the augmented ones from another."""
 
-    plain: Stored
-    augmented: Stored
+    plain: RowReader
+    augmented: RowReader
 
     def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
         """Rows (n, ...) of `view`, or (n, columns) of the flattened rows."""
         return (self.augmented if view else self.plain).read(keys, view, columns)
 
-    def missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
+    def find_missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
         """Mask (n,) of the keys that have no row of `view`."""
-        stored: Any = self.augmented if view else self.plain
-        return np.asarray(stored.missing(keys, view))
+        row_reader: Any = self.augmented if view else self.plain
+        return np.asarray(row_reader.find_missing(keys, view))
 
 
 @dataclass(frozen=True)
-class Shown:
+class ViewRows:
     """Rows of features, and which image (its number) in which view each shows: every image in its plain view at least."""
 
-    features: Matrix
+    features: FeatureMatrix
     images: np.ndarray
     views: np.ndarray
 
     @classmethod
-    def of(cls, stored: Sequence[Stored], keys: np.ndarray, count: int = 0) -> Shown:
+    def from_readers(cls, row_readers: Sequence[RowReader], keys: np.ndarray, count: int = 0) -> ViewRows:
         """The images `keys` (n,) in the plain view and in those of `count` augmented ones that are finite at every tap.
 
         The taps lie side by side; nothing is read but one row of each.
         """
         images, views = [np.arange(len(keys))], [np.zeros(len(keys), np.intp)]
         for view in range(1, count + 1):
-            lacking = np.logical_or.reduce([each.missing(keys, view) for each in stored if isinstance(each, Viewed)])
-            here = np.nonzero(~lacking)[0]
-            images.append(here)
-            views.append(np.full(len(here), view))
-        image, view_of = np.concatenate(images), np.concatenate(views)
-        order = np.lexsort((view_of, image))
-        image, view_of = image[order], view_of[order]
-        return cls(Matrix.stored([Part(each, keys[image], view_of) for each in stored]), image, view_of)
+            missing_mask = np.logical_or.reduce(
+                [row_reader.find_missing(keys, view) for row_reader in row_readers if isinstance(row_reader, ViewReader)]
+            )
+            image_indices = np.nonzero(~missing_mask)[0]
+            images.append(image_indices)
+            views.append(np.full(len(image_indices), view))
+        image_ids, view_ids = np.concatenate(images), np.concatenate(views)
+        order = np.lexsort((view_ids, image_ids))
+        image_ids, view_ids = image_ids[order], view_ids[order]
+        return cls(
+            FeatureMatrix.from_tap_columns(
+                [TapColumns(row_reader, keys[image_ids], view_ids) for row_reader in row_readers]
+            ),
+            image_ids,
+            view_ids,
+        )
 
-    def rows(self, images: np.ndarray, average: bool = True) -> np.ndarray:
+    def select_rows(self, images: np.ndarray, average: bool = True) -> np.ndarray:
         """The rows that show `images`, in every view or in the plain one."""
-        wanted = np.isin(self.images, images)
-        return np.nonzero(wanted if average else wanted & (self.views == 0))[0]
+        mask = np.isin(self.images, images)
+        return np.nonzero(mask if average else mask & (self.views == 0))[0]
 
-    def mean(self, answers: np.ndarray) -> np.ndarray:
+    def average_views(self, probabilities: np.ndarray) -> np.ndarray:
         """The mean (images, classes) of answers (rows, classes) over the views of each image."""
-        total = np.zeros((int(self.images[-1]) + 1, answers.shape[1]))
-        np.add.at(total, self.images, answers)
-        return np.asarray((total / np.bincount(self.images)[:, None]).astype(answers.dtype))
+        total = np.zeros((int(self.images[-1]) + 1, probabilities.shape[1]))
+        np.add.at(total, self.images, probabilities)
+        return np.asarray((total / np.bincount(self.images)[:, None]).astype(probabilities.dtype))

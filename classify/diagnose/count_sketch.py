@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.feature_matrix import Matrix
+from ..data.feature_matrix import FeatureMatrix
 
-_NUMBERS = 100_000_000  # that are read of the cache for one section, at most
+_MAX_NUMBERS = 100_000_000  # that are read of the cache for one section, at most
 
 
-def readable(features: Matrix, most: int) -> int:
+def count_readable_rows(features: FeatureMatrix, max_rows: int) -> int:
     """How many rows may be looked at, `most` or fewer where they are very wide, but always 200."""
-    return min(most, max(200, _NUMBERS // max(1, features.shape[1])))
+    return min(max_rows, max(200, _MAX_NUMBERS // max(1, features.shape[1])))
 
 
-def sketched(features: Matrix, rows: np.ndarray, width: int) -> np.ndarray:
+def sketch_features(features: FeatureMatrix, rows: np.ndarray, width: int) -> np.ndarray:
     """The `rows` of `features` in at most `width` columns (len(rows), width) float32; as they are where they are no wider.
 
     Each column is added, with a random sign, to one of `width` sums: a count sketch, which keeps inner products on average
@@ -24,10 +24,10 @@ def sketched(features: Matrix, rows: np.ndarray, width: int) -> np.ndarray:
     columns = features.shape[1]
     if columns <= width:
         return features[rows]
-    random = np.random.default_rng(0)
-    order, signs = random.permutation(columns), random.choice(np.array([-1, 1], np.float32), columns)
+    rng = np.random.default_rng(0)
+    order, signs = rng.permutation(columns), rng.choice(np.array([-1, 1], np.float32), columns)
     starts = np.arange(width) * columns // width
     out = np.empty((len(rows), width), np.float32)
-    for places, values in features.blocks(rows):
-        out[places] = np.add.reduceat(values[:, order] * signs, starts, axis=1)
+    for positions, values in features.iter_blocks(rows):
+        out[positions] = np.add.reduceat(values[:, order] * signs, starts, axis=1)
     return out

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..evaluate import significance
-from ..evaluate.trial import Score, Source, Trial, ranked
+from ..evaluate.trial import Score, TapRef, Trial, rank_trials
 
-BEFORE_THE_END = 0.75  # share of the forward cost below which a peak lies well before the end
-_LEVEL = 0.01  # of accuracy: so much less is no less, however many images tell it apart
+LATE_DEPTH = 0.75  # share of the forward cost below which a peak lies well before the end
+_TIE_MARGIN = 0.01  # of accuracy: so much less is no less, however many images tell it apart
 
 
 @dataclass(frozen=True)
@@ -46,66 +46,74 @@ class Peak:
         return {**asdict(self), "level": list(self.level), "rival": None if self.rival is None else list(self.rival)}
 
 
-def peaks(
-    depth: Mapping[Source, float | None], scores: Mapping[Trial, Score], images: int, groups: np.ndarray | None = None
+def find_peaks(
+    depth_by_tap: Mapping[TapRef, float | None],
+    scores: Mapping[Trial, Score],
+    n_images: int,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Peak]:
     """The peak of each network, by its extraction; without those of whose taps no depth is known.
 
     depth: of each source. images: how many were scored for choosing; groups: as in `paired.compare`. Heads on several taps
     side by side have no depth and do not count.
     """
-    best: dict[str, dict[str, Trial]] = {}
-    for trial in ranked(scores):
-        if len(trial.sources) == 1 and depth.get(trial.sources[0]) is not None:
-            (source,) = trial.sources
-            best.setdefault(source.extraction, {}).setdefault(source.layer, trial)
-    return {name: _peak(list(layers.values()), depth, scores, images, groups) for name, layers in best.items()}
+    best_trials: dict[str, dict[str, Trial]] = {}
+    for trial in rank_trials(scores):
+        if len(trial.tap_refs) == 1 and depth_by_tap.get(trial.tap_refs[0]) is not None:
+            (tap_ref,) = trial.tap_refs
+            best_trials.setdefault(tap_ref.extraction, {}).setdefault(tap_ref.layer, trial)
+    return {
+        name: _find_peak(list(layers.values()), depth_by_tap, scores, n_images, groups)
+        for name, layers in best_trials.items()
+    }
 
 
-def _peak(
+def _find_peak(
     trials: list[Trial],
-    depth: Mapping[Source, float | None],
+    depth_by_tap: Mapping[TapRef, float | None],
     scores: Mapping[Trial, Score],
-    images: int,
+    n_images: int,
     groups: np.ndarray | None,
 ) -> Peak:
     """The peak of one network's layers, whose best trials are given best first."""
-    depths = {trial: float(depth[trial.sources[0]] or 0.0) for trial in trials}
+    depths = {trial: float(depth_by_tap[trial.tap_refs[0]] or 0.0) for trial in trials}
     best = trials[0]
-    late = depths[best] >= BEFORE_THE_END
-    rival = next((trial for trial in trials if (depths[trial] >= BEFORE_THE_END) != late), best)
-    behind = {trial: _behind(best, trial, scores, images, groups) for trial in trials[1:]}
-    level = [depths[best]]
-    level += [depths[trial] for trial, (difference, low, _) in behind.items() if low <= 0 or difference < _LEVEL]
-    (source,) = best.sources
+    best_is_late = depths[best] >= LATE_DEPTH
+    rival_trial = next((trial for trial in trials if (depths[trial] >= LATE_DEPTH) != best_is_late), best)
+    difference_by_trial = {trial: _compare_with_best(best, trial, scores, n_images, groups) for trial in trials[1:]}
+    tied_depths = [depths[best]]
+    tied_depths += [
+        depths[trial] for trial, (difference, low, _) in difference_by_trial.items() if low <= 0 or difference < _TIE_MARGIN
+    ]
+    (tap_ref,) = best.tap_refs
     return Peak(
-        backbone=source.backbone,
-        extraction=source.extraction,
-        layer=source.layer,
+        backbone=tap_ref.backbone,
+        extraction=tap_ref.extraction,
+        layer=tap_ref.layer,
         depth=depths[best],
         accuracy=scores[best].accuracy,
         taps=len(trials),
         first=min(depths.values()),
         last=max(depths.values()),
-        level=(min(level), max(level)),
-        rival=behind.get(rival),
-        place=_place(level, list(depths.values())),
+        level=(min(tied_depths), max(tied_depths)),
+        rival=difference_by_trial.get(rival_trial),
+        place=_classify_position(tied_depths, list(depths.values())),
     )
 
 
-def _behind(
-    best: Trial, other: Trial, scores: Mapping[Trial, Score], images: int, groups: np.ndarray | None
+def _compare_with_best(
+    best: Trial, other: Trial, scores: Mapping[Trial, Score], n_images: int, groups: np.ndarray | None
 ) -> tuple[float, float, float]:
     """How far the other is behind the best in accuracy, with its paired 95 % interval."""
-    compared = significance.compare({best: scores[best], other: scores[other]}, images, groups)
-    assert compared is not None  # they are on different layers
-    return compared.difference, *compared.difference_95
+    comparison = significance.compare_with_runner_up({best: scores[best], other: scores[other]}, n_images, groups)
+    assert comparison is not None  # they are on different layers
+    return comparison.difference, *comparison.difference_95
 
 
-def _place(level: list[float], depths: list[float]) -> str:
-    late = {value >= BEFORE_THE_END for value in level}
-    if len({value >= BEFORE_THE_END for value in depths}) < 2:
+def _classify_position(tied_depths: list[float], depths: list[float]) -> str:
+    tied_sides = {value >= LATE_DEPTH for value in tied_depths}
+    if len({value >= LATE_DEPTH for value in depths}) < 2:
         return "unknown"
-    if len(late) == 2:
+    if len(tied_sides) == 2:
         return "unsure"
-    return "end" if late == {True} else "early"
+    return "end" if tied_sides == {True} else "early"

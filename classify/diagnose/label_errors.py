@@ -6,35 +6,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.feature_matrix import Matrix
-from ..data.group_sampling import parts
-from ..data.nearest_neighbors import nearest
+from ..data.feature_matrix import FeatureMatrix
+from ..data.group_sampling import assign_folds
+from ..data.nearest_neighbors import find_neighbors
 from ..evaluate import metrics
-from ..heads.families.ridge import Solution
-from ..heads.linear.cv_fold import folds
-from ..heads.linear.temperature import factors, present, softmax
-from ..heads.training_data import Problem
+from ..heads.families.ridge import RidgeSolution
+from ..heads.linear.cv_fold import iter_folds
+from ..heads.linear.temperature import fit_factors, mask_absent_classes, softmax
+from ..heads.training_data import TrainingData
 
-NEIGHBOURS = 10
+N_NEIGHBORS = 10
 _PENALTIES = (1e1, 1e2, 1e3, 1e4, 1e5)
-_FOLDS = 5
+_N_FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """An image whose given label is doubted. row: its place. given, likely: class numbers; shares: their probabilities.
 
     votes: how many of its `NEIGHBOURS` nearest other images have the given and the likely label, where that was counted.
     """
 
     row: int
-    given: int
-    likely: int
-    shares: tuple[float, float]
+    given_label: int
+    likely_label: int
+    probabilities: tuple[float, float]
     votes: tuple[int, int] | None = None
 
 
-def by_confidence(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect]:
+def find_label_issues(labels: np.ndarray, probabilities: np.ndarray) -> list[LabelIssue]:
     """Images that count as another class by confident learning, those least like their label first.
 
     labels (n,): class numbers as given; probabilities (n, classes) by a classifier that has not learnt from the image.
@@ -46,22 +46,32 @@ def by_confidence(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect
     own threshold and less probable. They are ranked by the given label's probability. A class without an image has no
     threshold and is never likely; rows that are not finite are passed over.
     """
-    known = np.isfinite(probabilities).all(axis=1)
-    shares = np.where(known[:, None], probabilities, 0).astype(np.float64)
-    given = shares[np.arange(len(labels)), labels]
-    thresholds = np.full(shares.shape[1], np.inf)
-    for number in np.unique(labels[known]).tolist():
-        thresholds[number] = given[known & (labels == number)].mean()
-    reached = np.where(shares >= thresholds, shares, -1.0)
-    likely, best = reached.argmax(axis=1), reached.max(axis=1)
-    rows = np.nonzero(known & (best > given) & (given < thresholds[labels]))[0]
-    order = rows[np.lexsort((-best[rows], given[rows]))]
+    finite_mask = np.isfinite(probabilities).all(axis=1)
+    finite_probabilities = np.where(finite_mask[:, None], probabilities, 0).astype(np.float64)
+    given_probabilities = finite_probabilities[np.arange(len(labels)), labels]
+    thresholds = np.full(finite_probabilities.shape[1], np.inf)
+    for label in np.unique(labels[finite_mask]).tolist():
+        thresholds[label] = given_probabilities[finite_mask & (labels == label)].mean()
+    reached_probabilities = np.where(finite_probabilities >= thresholds, finite_probabilities, -1.0)
+    likely_labels, likely_probabilities = reached_probabilities.argmax(axis=1), reached_probabilities.max(axis=1)
+    rows = np.nonzero(
+        finite_mask & (likely_probabilities > given_probabilities) & (given_probabilities < thresholds[labels])
+    )[0]
+    order = rows[np.lexsort((-likely_probabilities[rows], given_probabilities[rows]))]
     return [
-        Suspect(row, int(labels[row]), int(likely[row]), (float(given[row]), float(best[row]))) for row in order.tolist()
+        LabelIssue(
+            row,
+            int(labels[row]),
+            int(likely_labels[row]),
+            (float(given_probabilities[row]), float(likely_probabilities[row])),
+        )
+        for row in order.tolist()
     ]
 
 
-def held_out(features: Matrix, labels: np.ndarray, groups: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
+def predict_out_of_fold(
+    features: FeatureMatrix, labels: np.ndarray, groups: np.ndarray, n_classes: int, seed: int = 0
+) -> np.ndarray:
     """Probabilities (n, classes) of each row by a ridge classifier fitted on the four fifths that its group is not in.
 
     features (n, d), labels (n,), groups (n,): numbers. The penalty is the one of a few with the least log-loss, and the
@@ -70,37 +80,37 @@ def held_out(features: Matrix, labels: np.ndarray, groups: np.ndarray, classes: 
     import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, limited only where it is loaded by then
     from threadpoolctl import threadpool_limits
 
-    number = parts(labels, groups, _FOLDS, seed)
-    pairs = [(np.nonzero(number != part)[0], np.nonzero(number == part)[0]) for part in np.unique(number)]
-    pairs = [(fit, score) for fit, score in pairs if len(np.unique(labels[fit])) > 1]
-    decisions = np.zeros((len(_PENALTIES), len(labels), classes))
-    problem = Problem(features, labels, classes, tuple(pairs), np.arange(len(labels)))
+    fold_ids = assign_folds(labels, groups, _N_FOLDS, seed)
+    splits = [(np.nonzero(fold_ids != fold_id)[0], np.nonzero(fold_ids == fold_id)[0]) for fold_id in np.unique(fold_ids)]
+    splits = [(fit_rows, score_rows) for fit_rows, score_rows in splits if len(np.unique(labels[fit_rows])) > 1]
+    decisions = np.zeros((len(_PENALTIES), len(labels), n_classes))
+    training_data = TrainingData(features, labels, n_classes, tuple(splits), np.arange(len(labels)))
     with threadpool_limits(1):  # the folds are small: threads would wait for each other more than they work
-        for fold in folds(problem):
-            solution = Solution.of(fold)
-            weights = np.hstack([solution.weights(penalty) for penalty in _PENALTIES])
-            answers = fold.answers(weights, np.tile(solution.bias, len(_PENALTIES)))
-            for place, each in enumerate(np.split(answers, len(_PENALTIES), axis=1)):
-                decisions[place, fold.score_rows] = present(each, solution.counts)
-    found = [_probable(each, labels, number) for each in decisions]
-    losses = [metrics.log_loss(labels, each) for each in found]
-    return found[int(np.argmin(losses))]
+        for fold in iter_folds(training_data):
+            solution = RidgeSolution.from_fold(fold)
+            weights = np.hstack([solution.compute_weights(penalty) for penalty in _PENALTIES])
+            fold_decisions = fold.compute_decisions(weights, np.tile(solution.bias, len(_PENALTIES)))
+            for index, values in enumerate(np.split(fold_decisions, len(_PENALTIES), axis=1)):
+                decisions[index, fold.score_rows] = mask_absent_classes(values, solution.counts)
+    probabilities = [_to_probabilities(values, labels, fold_ids) for values in decisions]
+    losses = [metrics.log_loss(labels, values) for values in probabilities]
+    return probabilities[int(np.argmin(losses))]
 
 
-def witnessed(suspects: list[Suspect], features: Matrix, labels: np.ndarray) -> list[Suspect]:
+def with_neighbor_votes(issues: list[LabelIssue], features: FeatureMatrix, labels: np.ndarray) -> list[LabelIssue]:
     """The suspects with their neighbours' votes: the labels of the nearest other rows of `features` (n, d), by cosine."""
-    rows = np.array([suspect.row for suspect in suspects], np.intp)
-    everyone = np.arange(len(labels))
-    _, places = nearest(features, rows, features, everyone, min(NEIGHBOURS + 1, len(labels)))
-    told = []
-    for suspect, near in zip(suspects, places, strict=True):
-        others = labels[near[near != suspect.row][:NEIGHBOURS]]
-        votes = int((others == suspect.given).sum()), int((others == suspect.likely).sum())
-        told.append(replace(suspect, votes=votes))
-    return told
+    rows = np.array([issue.row for issue in issues], np.intp)
+    all_rows = np.arange(len(labels))
+    _, neighbor_rows = find_neighbors(features, rows, features, all_rows, min(N_NEIGHBORS + 1, len(labels)))
+    issues_with_votes = []
+    for issue, neighbors in zip(issues, neighbor_rows, strict=True):
+        neighbor_labels = labels[neighbors[neighbors != issue.row][:N_NEIGHBORS]]
+        votes = int((neighbor_labels == issue.given_label).sum()), int((neighbor_labels == issue.likely_label).sum())
+        issues_with_votes.append(replace(issue, votes=votes))
+    return issues_with_votes
 
 
-def _probable(decisions: np.ndarray, labels: np.ndarray, part: np.ndarray) -> np.ndarray:
+def _to_probabilities(decisions: np.ndarray, labels: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
     """Probabilities (n, classes) of decisions, each part at the temperature of the others."""
-    _, others = factors(decisions, labels, part)
-    return softmax(others[part][:, None] * decisions)
+    _, temperatures = fit_factors(decisions, labels, fold_ids)
+    return softmax(temperatures[fold_ids][:, None] * decisions)

@@ -14,19 +14,19 @@ import numpy as np
 
 from ...cache.errors import BackboneError, HumerisError, RunError
 from ...extract.backbones import taps
-from ...extract.backbones.backbone_spec import Request
+from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone, build
 from ...extract.backbones.keras_runtime import load_keras
 from ...extract.backbones.taps import Tap
 from ...extract.images.load import Progress
-from ...extract.pixels.read_file import cores
-from ..evaluate.trial import Source
+from ...extract.pixels.read_file import count_cores
+from ..evaluate.trial import TapRef
 from ..runs.run import Run
 
 FILE = "latency.json"
-BATCH = 32
-_FORMAT = 1
-_SECONDS, _FEWEST, _MOST = 0.5, 7, 200  # of repeated calls; how many there are at least and at most
+BATCH_SIZE = 32
+_FORMAT_VERSION = 1
+_TARGET_SECONDS, _MIN_CALLS, _MAX_CALLS = 0.5, 7, 200  # of repeated calls; how many there are at least and at most
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,30 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LatencyResult:
     """Latencies by taps, and on what they were measured: device and processor threads. left_out: why some were not."""
 
     device: str
     threads: int
-    found: Mapping[tuple[tuple[str, str, str], ...], Latency]
-    left_out: tuple[str, ...] = ()
+    latencies: Mapping[tuple[tuple[str, str, str], ...], Latency]
+    omissions: tuple[str, ...] = ()
 
 
-def key(sources: Sequence[Source]) -> tuple[tuple[str, str, str], ...]:
+def make_key(tap_refs: Sequence[TapRef]) -> tuple[tuple[str, str, str], ...]:
     """What names the taps of a trial in `Measured.found`."""
-    return tuple((source.extraction, source.layer, source.pool) for source in sources)
+    return tuple((tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in tap_refs)
 
 
-def measure_all(paths: Sequence[Path], progress: Progress | None = None) -> list[Measured]:
+def measure_all(paths: Sequence[Path], progress: Progress | None = None) -> list[LatencyResult]:
     """What `measure` finds for each of the runs at `paths`; raises `RunError` before anything is measured."""
     runs = [Run(path) for path in paths]
     for run in runs:
-        if not run.description:
+        if not run.metadata:
             raise RunError(f"{run.path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
     return [measure(run, progress) for run in runs]
 
 
-def measure(run: Run, progress: Progress | None = None) -> Measured:
+def measure(run: Run, progress: Progress | None = None) -> LatencyResult:
     """Build the backbones, cut them at the taps of the run's trials, and time each; writes `latency.json` into the run.
 
     The cut network is compiled as extraction compiles it, given random pixels, and called for about half a second; the
@@ -74,93 +74,99 @@ def measure(run: Run, progress: Progress | None = None) -> Measured:
     added. A backbone that is gone, or not what it was, is left out. Imports Keras. Raises `CacheError` where the run cannot
     be written.
     """
-    wanted = list(dict.fromkeys(trial.sources for trial in run.trials()))
+    tap_groups = list(dict.fromkeys(trial.tap_refs for trial in run.load_trials()))
     backbones: dict[str, Backbone] = {}
-    left_out: dict[str, str] = {}
-    for name in dict.fromkeys(source.extraction for sources in wanted for source in sources):
+    omissions: dict[str, str] = {}
+    for name in dict.fromkeys(tap_ref.extraction for tap_refs in tap_groups for tap_ref in tap_refs):
         try:
-            backbones[name] = _built(run, name)
+            backbones[name] = _build_backbone(run, name)
         except HumerisError as error:
-            left_out[name] = str(error)
-    there = [sources for sources in wanted if all(source.extraction in backbones for source in sources)]
-    cuts = [_cut(backbones, sources) for sources in there]
-    seconds = _seconds([(models, count) for models, _ in cuts for count in (1, BATCH)], progress)
-    found = {
-        key(sources): Latency(key(sources), one, batch, parameters)
-        for sources, (_, parameters), one, batch in zip(there, cuts, seconds[::2], seconds[1::2], strict=True)
+            omissions[name] = str(error)
+    available_groups = [tap_refs for tap_refs in tap_groups if all(tap_ref.extraction in backbones for tap_ref in tap_refs)]
+    cuts = [_cut_networks(backbones, tap_refs) for tap_refs in available_groups]
+    seconds = _time_calls([(models, count) for models, _ in cuts for count in (1, BATCH_SIZE)], progress)
+    latencies = {
+        make_key(tap_refs): Latency(make_key(tap_refs), image_seconds, batch_seconds, parameters)
+        for tap_refs, (_, parameters), image_seconds, batch_seconds in zip(
+            available_groups, cuts, seconds[::2], seconds[1::2], strict=True
+        )
     }
-    measured = Measured(_device(), cores(), found, tuple(left_out.values()))
-    about = {"format": _FORMAT, "device": measured.device, "threads": measured.threads, "batch": BATCH}
-    run.write_json(FILE, {**about, "taps": [asdict(each) for each in found.values()], "left_out": list(left_out.values())})
-    return measured
+    result = LatencyResult(_get_device(), count_cores(), latencies, tuple(omissions.values()))
+    header = {"format": _FORMAT_VERSION, "device": result.device, "threads": result.threads, "batch": BATCH_SIZE}
+    run.write_json(
+        FILE, {**header, "taps": [asdict(latency) for latency in latencies.values()], "left_out": list(omissions.values())}
+    )
+    return result
 
 
-def read(run: Run) -> Measured | None:
+def read(run: Run) -> LatencyResult | None:
     """What `measure` wrote into the run; None where it did not, or where the file is not whole."""
     try:
-        stored = json.loads((run.path / FILE).read_bytes())
-        if stored["format"] != _FORMAT or stored["batch"] != BATCH:
+        content = json.loads((run.path / FILE).read_bytes())
+        if content["format"] != _FORMAT_VERSION or content["batch"] != BATCH_SIZE:
             return None
-        listed = [
+        latencies = [
             Latency(
-                tuple((str(name), str(layer), str(pool)) for name, layer, pool in each["taps"]),
-                float(each["one"]),
-                float(each["batch"]),
-                int(each["parameters"]),
+                tuple((str(name), str(layer), str(pool)) for name, layer, pool in entry["taps"]),
+                float(entry["one"]),
+                float(entry["batch"]),
+                int(entry["parameters"]),
             )
-            for each in stored["taps"]
+            for entry in content["taps"]
         ]
-        left_out = tuple(map(str, stored["left_out"]))
-        return Measured(str(stored["device"]), int(stored["threads"]), {each.taps: each for each in listed}, left_out)
+        omissions = tuple(map(str, content["left_out"]))
+        return LatencyResult(
+            str(content["device"]), int(content["threads"]), {entry.taps: entry for entry in latencies}, omissions
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _built(run: Run, name: str) -> Backbone:
+def _build_backbone(run: Run, name: str) -> Backbone:
     """The backbone of an extraction; raises `HumerisError` where it is gone, or another one by now."""
-    spec = run.spec(Source("", name, "", ""))
-    backbone = build(Request.of(spec))
+    spec = run.get_spec(TapRef("", name, "", ""))
+    backbone = build(BackboneSpec.from_spec(spec))
     if backbone.spec.architecture != spec.architecture or backbone.spec.weights_sha256 != spec.weights_sha256:
         raise BackboneError(f"backbone {spec.title}: expected the network that the features were made with, found another")
     return backbone
 
 
-def _cut(backbones: Mapping[str, Backbone], sources: Sequence[Source]) -> tuple[list[Any], int]:
+def _cut_networks(backbones: Mapping[str, Backbone], tap_refs: Sequence[TapRef]) -> tuple[list[Any], int]:
     """The networks that give the rows of `sources`, one for each backbone, and how many parameters they have."""
     keras = load_keras()
     models, parameters = [], 0
-    for name in dict.fromkeys(source.extraction for source in sources):
+    for name in dict.fromkeys(tap_ref.extraction for tap_ref in tap_refs):
         graph = backbones[name].graph
-        here = [Tap(source.layer, source.pool) for source in sources if source.extraction == name]
-        models.append(keras.Model(graph.image, [taps.apply(graph.outputs[tap.layer], tap) for tap in here]))
-        held = {layer.name: layer.parameters or 0 for layer in graph.layers}
-        parameters += max(held[tap.layer] for tap in here)
+        backbone_taps = [Tap(tap_ref.layer, tap_ref.pool) for tap_ref in tap_refs if tap_ref.extraction == name]
+        models.append(keras.Model(graph.image, [taps.apply(graph.outputs[tap.layer], tap) for tap in backbone_taps]))
+        parameter_counts = {layer.name: layer.parameters or 0 for layer in graph.layers}
+        parameters += max(parameter_counts[tap.layer] for tap in backbone_taps)
     return models, parameters
 
 
-def _seconds(calls: Sequence[tuple[Sequence[Any], int]], progress: Progress | None) -> list[float]:
+def _time_calls(calls: Sequence[tuple[Sequence[Any], int]], progress: Progress | None) -> list[float]:
     """The median time of each call, of all its networks with so many images.
 
     All are called in turns, so that what else the machine does meanwhile slows all alike; the first two rounds, which
     compile, do not count.
     """
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     times: list[list[float]] = [[] for _ in calls]
-    spent, limit = 0.0, _SECONDS * len(calls)
-    while calls and (len(times[0]) < 2 + _FEWEST or (spent < limit and len(times[0]) < _MOST)):
-        for (models, count), each in zip(calls, times, strict=True):
-            shown = [random.integers(0, 256, (count, *model.inputs[0].shape[1:]), np.uint8) for model in models]
-            began = time.perf_counter()
-            for model, images in zip(models, shown, strict=True):
+    elapsed, limit = 0.0, _TARGET_SECONDS * len(calls)
+    while calls and (len(times[0]) < 2 + _MIN_CALLS or (elapsed < limit and len(times[0]) < _MAX_CALLS)):
+        for (models, count), call_times in zip(calls, times, strict=True):
+            batches = [rng.integers(0, 256, (count, *model.inputs[0].shape[1:]), np.uint8) for model in models]
+            start = time.perf_counter()
+            for model, images in zip(models, batches, strict=True):
                 model.predict_on_batch(images)
-            each.append(time.perf_counter() - began)
-            spent += each[-1] if len(each) > 2 else 0.0
+            call_times.append(time.perf_counter() - start)
+            elapsed += call_times[-1] if len(call_times) > 2 else 0.0
         if progress is not None:
-            progress(min(len(times[0]), 2 + _FEWEST), 2 + _FEWEST)
-    return [statistics.median(each[2:]) for each in times]
+            progress(min(len(times[0]), 2 + _MIN_CALLS), 2 + _MIN_CALLS)
+    return [statistics.median(call_times[2:]) for call_times in times]
 
 
-def _device() -> str:
+def _get_device() -> str:
     """What Keras computes on, in words."""
     devices: list[str] = load_keras().distribution.list_devices()
     return next((name for name in devices if name.startswith(("gpu", "cuda"))), "cpu")

@@ -8,38 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from ..data.feature_matrix import Matrix
-from ..data.nearest_neighbors import nearest
-from ..evaluate.confidence_intervals import of_share
+from ..data.feature_matrix import FeatureMatrix
+from ..data.nearest_neighbors import find_neighbors
+from ..evaluate.confidence_intervals import proportion_ci
 
-COPIES = 5  # development images that may be copies of one test image
-_FALSE_ALARMS = 0.05  # expected among all test images, where none has a copy
-_WIDEST = 0.8  # a copy is nearer than this share of the way to what is none, in however many dimensions
-_CALIBRATED_ON = 2000  # development images
-_NARROWEST = 0.05  # where a copy would have to be so much nearer than what is none, few would be found
+MAX_COPIES = 5  # development images that may be copies of one test image
+_FALSE_ALARM_RATE = 0.05  # expected among all test images, where none has a copy
+_MAX_RATIO = 0.8  # a copy is nearer than this share of the way to what is none, in however many dimensions
+_N_CALIBRATION_ROWS = 2000  # development images
+_MIN_RATIO = 0.05  # where a copy would have to be so much nearer than what is none, few would be found
 _ROUNDING = 1e-6  # squared distances that float32 does not tell from none
-_EQUAL = 1e-4  # how far equal rows may lie apart, as a share of their distance from the middle
-_CHECKED = 256  # pairs of rows in memory at a time
+_EQUAL_TOLERANCE = 1e-4  # how far equal rows may lie apart, as a share of their distance from the middle
+_PAIRS_PER_BATCH = 256  # pairs of rows in memory at a time
 
 
 @dataclass(frozen=True)
 class Pair:
     """A test row and the development row it nearly equals; similarity: cosine, seen from the development rows' mean."""
 
-    test: int
-    development: int
+    test_row: int
+    development_row: int
     similarity: float
 
 
 @dataclass(frozen=True)
-class Found:
+class NearDuplicates:
     """Pairs, most similar first. cannot_tell: whether none but equal rows can be told from rows that are only alike."""
 
     pairs: tuple[Pair, ...]
     cannot_tell: bool
 
 
-def find(test: Matrix, development: Matrix) -> Found:
+def find(test: FeatureMatrix, development: FeatureMatrix) -> NearDuplicates:
     """The test rows that nearly equal development rows, with each of those.
 
     Images of one class are alike, and how alike depends on the class and on the network, so that no similarity means "the
@@ -62,51 +62,62 @@ def find(test: Matrix, development: Matrix) -> Found:
     Rows are read a block at a time.
     """
     count = development.shape[0]
-    rows, asked = np.arange(count), np.arange(test.shape[0])
-    total = sum(values.sum(axis=0, dtype=np.float64) for _, values in development.blocks())
-    middle = np.asarray(total / count, np.float32)
-    widest = _widest(development, middle, len(asked)) if count >= COPIES + 2 else 0.0
-    near, places = nearest(test, asked, development, rows, COPIES + 1, middle)
-    found = np.zeros(near.shape, bool)
-    if count > COPIES:
-        gaps, copies = _gaps(near)
-        found = (gaps < min(widest, _WIDEST))[:, None] & (np.arange(near.shape[1]) < copies[:, None])
-    found[:, :COPIES] |= _equal(test, development, near[:, :COPIES], places[:, :COPIES], middle)
-    pairs = [Pair(int(row), int(places[row, place]), float(near[row, place])) for row, place in np.argwhere(found)]
-    pairs.sort(key=lambda pair: (-pair.similarity, pair.test, pair.development))
-    return Found(tuple(pairs), widest < _NARROWEST)
+    rows, test_rows = np.arange(count), np.arange(test.shape[0])
+    total = sum(values.sum(axis=0, dtype=np.float64) for _, values in development.iter_blocks())
+    center = np.asarray(total / count, np.float32)
+    max_ratio = _calibrate_max_ratio(development, center, len(test_rows)) if count >= MAX_COPIES + 2 else 0.0
+    similarities, neighbor_rows = find_neighbors(test, test_rows, development, rows, MAX_COPIES + 1, center)
+    is_copy = np.zeros(similarities.shape, bool)
+    if count > MAX_COPIES:
+        smallest_ratios, n_copies = _find_gaps(similarities)
+        is_copy = (smallest_ratios < min(max_ratio, _MAX_RATIO))[:, None] & (
+            np.arange(similarities.shape[1]) < n_copies[:, None]
+        )
+    is_copy[:, :MAX_COPIES] |= _find_equal(
+        test, development, similarities[:, :MAX_COPIES], neighbor_rows[:, :MAX_COPIES], center
+    )
+    pairs = [
+        Pair(int(row), int(neighbor_rows[row, rank]), float(similarities[row, rank])) for row, rank in np.argwhere(is_copy)
+    ]
+    pairs.sort(key=lambda pair: (-pair.similarity, pair.test_row, pair.development_row))
+    return NearDuplicates(tuple(pairs), max_ratio < _MIN_RATIO)
 
 
-def _widest(development: Matrix, middle: np.ndarray, tested: int) -> float:
+def _calibrate_max_ratio(development: FeatureMatrix, center: np.ndarray, n_test: int) -> float:
     """The ratio that a gap has to be below, from how the development rows lie about each other."""
     count = development.shape[0]
     rows = np.arange(count)
-    some = rows if count <= _CALIBRATED_ON else np.random.default_rng(0).choice(count, _CALIBRATED_ON, replace=False)
-    others, places = nearest(development, some, development, rows, COPIES + 2, middle)
-    itself = places == some[:, None]
-    itself[:, -1] |= ~itself.any(axis=1)  # behind equal rows
-    gaps, _ = _gaps(others[~itself].reshape(len(some), -1))
-    median = float(np.median(gaps))
-    lies = 0 < median < 1  # 1: as far from one as from another
-    return _ratio(_FALSE_ALARMS / tested, _dimension(median)) if lies else 0.0
+    calibration_rows = (
+        rows if count <= _N_CALIBRATION_ROWS else np.random.default_rng(0).choice(count, _N_CALIBRATION_ROWS, replace=False)
+    )
+    similarities, neighbor_rows = find_neighbors(development, calibration_rows, development, rows, MAX_COPIES + 2, center)
+    is_self = neighbor_rows == calibration_rows[:, None]
+    is_self[:, -1] |= ~is_self.any(axis=1)  # behind equal rows
+    smallest_ratios, _ = _find_gaps(similarities[~is_self].reshape(len(calibration_rows), -1))
+    median = float(np.median(smallest_ratios))
+    has_dimension = 0 < median < 1  # 1: as far from one as from another
+    return _solve_ratio(_FALSE_ALARM_RATE / n_test, _estimate_dimension(median)) if has_dimension else 0.0
 
 
-def _equal(
-    test: Matrix, development: Matrix, similarities: np.ndarray, places: np.ndarray, middle: np.ndarray
+def _find_equal(
+    test: FeatureMatrix, development: FeatureMatrix, similarities: np.ndarray, neighbor_rows: np.ndarray, center: np.ndarray
 ) -> np.ndarray:
     """Mask (n, k) of the development rows `places` that equal their test row, and not in direction from the middle alone."""
     mask = 2 - 2 * similarities.astype(np.float64) < _ROUNDING
     pairs = np.argwhere(mask)
-    for start in range(0, len(pairs), _CHECKED):
-        row, place = pairs[start : start + _CHECKED].T
-        ours, theirs = test[row], development[places[row, place]]
-        apart, away = np.linalg.norm(ours - theirs, axis=1), np.linalg.norm(theirs - middle, axis=1)
-        mask[row, place] = apart <= _EQUAL * away
+    for start in range(0, len(pairs), _PAIRS_PER_BATCH):
+        row, rank = pairs[start : start + _PAIRS_PER_BATCH].T
+        test_values, development_values = test[row], development[neighbor_rows[row, rank]]
+        distances, radii = (
+            np.linalg.norm(test_values - development_values, axis=1),
+            np.linalg.norm(development_values - center, axis=1),
+        )
+        mask[row, rank] = distances <= _EQUAL_TOLERANCE * radii
     return mask
 
 
-def report(
-    found: Found,
+def summarize(
+    duplicates: NearDuplicates,
     test: Sequence[str],
     development: Sequence[str],
     labels: np.ndarray,
@@ -117,51 +128,55 @@ def report(
 
     test, development: names of the rows. labels (n,), probabilities (n, classes) and groups (n,) or None: of the test rows.
     """
-    others = np.ones(len(labels), bool)
-    others[[pair.test for pair in found.pairs]] = False
-    right, count = (probabilities.argmax(axis=1) == labels)[others], int(others.sum())
+    is_other = np.ones(len(labels), bool)
+    is_other[[pair.test_row for pair in duplicates.pairs]] = False
+    correct, count = (probabilities.argmax(axis=1) == labels)[is_other], int(is_other.sum())
     return {
         "pairs": [
-            {"test": test[pair.test], "development": development[pair.development], "similarity": round(pair.similarity, 6)}
-            for pair in found.pairs
+            {
+                "test": test[pair.test_row],
+                "development": development[pair.development_row],
+                "similarity": round(pair.similarity, 6),
+            }
+            for pair in duplicates.pairs
         ],
-        "cannot_tell": found.cannot_tell,
+        "cannot_tell": duplicates.cannot_tell,
         "test_images": len(labels) - count,
-        "accuracy_without": float(right.mean()) if count else None,
-        "accuracy_without_95": list(of_share(right, None if groups is None else groups[others])) if count else None,
+        "accuracy_without": float(correct.mean()) if count else None,
+        "accuracy_without_95": list(proportion_ci(correct, None if groups is None else groups[is_other])) if count else None,
     }
 
 
-def _gaps(similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _find_gaps(similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The smallest ratio of successive distances (n,), and how many rows lie before it; similarities (n, k), falling.
 
     Of rows that equal more development rows than are looked at, the ratio is 0, and one lies before it.
     """
     squared = 2 - 2 * similarities.astype(np.float64)
     distances = np.sqrt(np.where(squared < _ROUNDING, 0.0, squared))
-    behind = distances[:, 1:]
-    ratios = np.divide(distances[:, :-1], behind, out=np.zeros_like(behind), where=behind > 0)
+    next_distances = distances[:, 1:]
+    ratios = np.divide(distances[:, :-1], next_distances, out=np.zeros_like(next_distances), where=next_distances > 0)
     return ratios.min(axis=1), ratios.argmin(axis=1) + 1
 
 
-def _chance(ratio: float, dimension: float) -> float:
+def _compute_chance(ratio: float, dimension: float) -> float:
     """How likely the smallest ratio is to be below `ratio` where rows lie by chance."""
-    return float(1 - np.prod(1 - ratio ** (dimension * np.arange(1, COPIES + 1))))
+    return float(1 - np.prod(1 - ratio ** (dimension * np.arange(1, MAX_COPIES + 1))))
 
 
-def _dimension(median: float) -> float:
+def _estimate_dimension(median: float) -> float:
     """In how many dimensions half of the smallest ratios would be below `median`."""
     low, high = 1e-3, 1e4
     for _ in range(60):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if _chance(median, middle) > 0.5 else (low, middle)
+        midpoint = (low * high) ** 0.5
+        low, high = (midpoint, high) if _compute_chance(median, midpoint) > 0.5 else (low, midpoint)
     return low
 
 
-def _ratio(chance: float, dimension: float) -> float:
+def _solve_ratio(chance: float, dimension: float) -> float:
     """The ratio that the smallest one is below with this chance."""
     low, high = 0.0, 1.0
     for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _chance(middle, dimension) < chance else (low, middle)
+        midpoint = (low + high) / 2
+        low, high = (midpoint, high) if _compute_chance(midpoint, dimension) < chance else (low, midpoint)
     return low

@@ -9,35 +9,35 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import HumerisError
-from ...cache.spec import DESCRIPTION, Spec
+from ...cache.spec import DESCRIPTIVE_FIELDS, ExtractionSpec
 from ...cache.store import Store
 from ..data import select_features
-from ..data.feature_matrix import Stored
-from ..data.group_sampling import parts, sample
+from ..data.feature_matrix import RowReader
+from ..data.group_sampling import assign_folds, sample
 from ..data.splits import FOLDS
 from ..evaluate import significance
-from ..evaluate.trial import Score, Source, Trial, ranked
-from ..heads.fit import problem
-from ..heads.registry import FAMILIES, Family, module
+from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..heads.fit import build_training_data
+from ..heads.registry import FAMILIES, HeadFamily, get_module
 from ..heads.training_data import Folds
 
-_TOO_WIDE = 100_000_000  # numbers that are read, at most, but for the fewest images
-_MOST, _FEWEST = 5000, 200  # images
-_SLOW = 2e8  # rows times columns times classes, with which other heads take longer
+_MAX_VALUES = 100_000_000  # numbers that are read, at most, but for the fewest images
+_MAX_IMAGES, _MIN_IMAGES = 5000, 200  # images
+_MAX_OPERATIONS = 2e8  # rows times columns times classes, with which other heads take longer
 
 
 @dataclass(frozen=True)
-class Learnt:
+class LabeledImages:
     """Images that may be learnt from: keys (n,), class numbers (n,), group numbers (n,), and how many classes there are."""
 
     keys: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
-    classes: int
+    n_classes: int
 
 
 @dataclass(frozen=True)
-class Gap:
+class PretrainingGain:
     """The accuracy of a head on the backbone's own features and on those of random weights, on the same images.
 
     difference_95: the paired interval of own less random. Each is the best, by log-loss, of the settings tried.
@@ -50,7 +50,7 @@ class Gap:
     head: str
 
     @property
-    def avoided(self) -> float:
+    def errors_avoided(self) -> float:
         """The share of the errors made on random weights that the own weights avoid; negative where they make more.
 
         A difference in accuracy alone would call every gap small where both are nearly always right.
@@ -59,101 +59,113 @@ class Gap:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "difference_95": list(self.difference_95), "avoided": self.avoided}
+        return {**asdict(self), "difference_95": list(self.difference_95), "avoided": self.errors_avoided}
 
 
-def twin(store: Store, spec: Spec) -> str | None:
+def find_random_init_twin(store: Store, spec: ExtractionSpec) -> str | None:
     """The folder of the extraction that differs from `spec` in its weights alone, which are random; None without one."""
-    named = {*DESCRIPTION, "weights_sha256"}
-    same = {name: value for name, value in spec.to_dict().items() if name not in named}
-    for each in store.extractions():
-        other = {name: value for name, value in each.spec.to_dict().items() if name not in named}
-        if each.spec.weights.startswith("random") and other == same:
-            return each.name
+    ignored_fields = {*DESCRIPTIVE_FIELDS, "weights_sha256"}
+    spec_fields = {name: value for name, value in spec.to_dict().items() if name not in ignored_fields}
+    for extraction in store.iter_extractions():
+        other_fields = {name: value for name, value in extraction.spec.to_dict().items() if name not in ignored_fields}
+        if extraction.spec.weights.startswith("random") and other_fields == spec_fields:
+            return extraction.name
     return None
 
 
-def features(store: Store, specs: Mapping[str, Spec], taps: Sequence[Source], keys: np.ndarray) -> list[Stored] | None:
+def open_twin_rows(
+    store: Store, specs: Mapping[str, ExtractionSpec], taps: Sequence[TapRef], keys: np.ndarray
+) -> list[RowReader] | None:
     """The rows of the images `keys` (n,) at the same taps of the networks with random weights; None unless all are cached.
 
     specs: of the taps' extractions, by folder.
     """
-    twins = {name: twin(store, specs[name]) for name in {tap.extraction for tap in taps}}
+    twins = {name: find_random_init_twin(store, specs[name]) for name in {tap.extraction for tap in taps}}
     if not all(twins.values()):
         return None
     try:
-        found = select_features.stored(store, [replace(tap, extraction=twins[tap.extraction] or "") for tap in taps])
+        readers = select_features.open_readers(store, [replace(tap, extraction=twins[tap.extraction] or "") for tap in taps])
     except HumerisError:  # another process removed them
         return None
-    there: list[Any] = list(found)
-    return None if any(each.missing(keys).any() for each in there) else found
+    any_readers: list[Any] = list(readers)
+    return None if any(reader.find_missing(keys).any() for reader in any_readers) else readers
 
 
 def is_quick(head: str) -> bool:
     """Whether a head of this name is trained in seconds, on any tap by itself."""
     try:
-        family = Family(head, ())
+        family = HeadFamily(head, ())
         return not family.uses_keras and not family.over_all_taps
     except KeyError:  # a head of another version
         return False
 
 
-def quick(tried: Sequence[Trial], best: Trial) -> tuple[str, Mapping[str, Any]]:
+def choose_quick_head(ranked_trials: Sequence[Trial], best: Trial) -> tuple[str, Mapping[str, Any]]:
     """The head to compare with and its setting: that of `best`, the first on its taps that `is_quick`, or a plain one.
 
     tried: trials, best first.
     """
     if is_quick(best.head):
-        return best.head, best.setting
-    for trial in tried:
-        if trial.sources == best.sources and is_quick(trial.head):
-            return trial.head, trial.setting
-    (setting,) = module("logreg").settings({"C": "0.01"})
-    return "logreg", setting
+        return best.head, best.hyperparameters
+    for trial in ranked_trials:
+        if trial.tap_refs == best.tap_refs and is_quick(trial.head):
+            return trial.head, trial.hyperparameters
+    (hyperparameters,) = get_module("logreg").settings({"C": "0.01"})
+    return "logreg", hyperparameters
 
 
-def gap(
-    own: Sequence[Stored],
-    random: Sequence[Stored],
-    learnt: Learnt,
+def compute_gain(
+    own_readers: Sequence[RowReader],
+    random_readers: Sequence[RowReader],
+    labeled_images: LabeledImages,
     head: str,
-    settings: Sequence[Mapping[str, Any]],
+    grid: Sequence[Mapping[str, Any]],
     jobs: int,
-) -> Gap | None:
+) -> PretrainingGain | None:
     """How far a head is ahead on the backbone's own rows; None where some class has too few images for that.
 
     By cross-validation, in the same folds on both; groups stay whole. So that it takes seconds, of many images, or very wide
     rows, a sample is learnt from, and with many classes the head is ridge regression, which one decomposition solves.
     """
-    width = sum(each.read(learnt.keys[:1]).size for each in own)
-    rows = sample(learnt.labels, learnt.groups, min(_MOST, max(_FEWEST, _TOO_WIDE // width)), 0)
-    if len(rows) * width * learnt.classes > _SLOW:
-        head, settings = "ridge", module("ridge").settings({})
-    labels, groups = learnt.labels[rows], np.unique(learnt.groups[rows], return_inverse=True)[1]
-    folds = _folds(labels, groups, learnt.classes)
+    n_features = sum(reader.read(labeled_images.keys[:1]).size for reader in own_readers)
+    rows = sample(
+        labeled_images.labels, labeled_images.groups, min(_MAX_IMAGES, max(_MIN_IMAGES, _MAX_VALUES // n_features)), 0
+    )
+    if len(rows) * n_features * labeled_images.n_classes > _MAX_OPERATIONS:
+        head, grid = "ridge", get_module("ridge").settings({})
+    labels, groups = labeled_images.labels[rows], np.unique(labeled_images.groups[rows], return_inverse=True)[1]
+    folds = _make_folds(labels, groups, labeled_images.n_classes)
     if not folds:
         return None
     scores: dict[Trial, Score] = {}
-    for which, stored in (("own", own), ("random", random)):
-        task = problem(stored, learnt.keys[rows], labels, learnt.classes, folds, threads=jobs)
-        tap = (Source(which, which, which, which),)
-        found = FAMILIES[head].cross_validate(task, settings, 0)
-        tried = {Trial(tap, head, setting): score for setting, score in zip(settings, found, strict=True)}
-        best = ranked(tried)[0]
-        scores[best] = tried[best]
-    mine, other = scores
-    alone = len(np.unique(groups)) == len(groups)
-    compared = significance.compare(scores, len(rows), None if alone else groups)
-    assert compared is not None  # there are two
-    low, high = compared.difference_95
-    ahead = (low, high) if compared.winner == mine.id else (-high, -low)
-    return Gap(scores[mine].accuracy, scores[other].accuracy, ahead, len(rows), head)
+    for name, readers in (("own", own_readers), ("random", random_readers)):
+        training_data = build_training_data(
+            readers, labeled_images.keys[rows], labels, labeled_images.n_classes, folds, threads=jobs
+        )
+        tap_refs = (TapRef(name, name, name, name),)
+        cv_scores = FAMILIES[head].cross_validate(training_data, grid, 0)
+        score_by_trial = {
+            Trial(tap_refs, head, hyperparameters): score for hyperparameters, score in zip(grid, cv_scores, strict=True)
+        }
+        best = rank_trials(score_by_trial)[0]
+        scores[best] = score_by_trial[best]
+    own_trial, random_trial = scores
+    is_ungrouped = len(np.unique(groups)) == len(groups)
+    comparison = significance.compare_with_runner_up(scores, len(rows), None if is_ungrouped else groups)
+    assert comparison is not None  # there are two
+    low, high = comparison.difference_95
+    difference_95 = (low, high) if comparison.winner == own_trial.id else (-high, -low)
+    return PretrainingGain(scores[own_trial].accuracy, scores[random_trial].accuracy, difference_95, len(rows), head)
 
 
-def _folds(labels: np.ndarray, groups: np.ndarray, classes: int) -> Folds:
+def _make_folds(labels: np.ndarray, groups: np.ndarray, n_classes: int) -> Folds:
     """(fit, score) rows, up to `FOLDS` of them; () where a class would have nothing to be learnt from in one."""
-    known = np.unique(np.stack([labels, groups]), axis=1)[0]
-    count = min(FOLDS, int(np.bincount(known, minlength=classes).min()))
-    part = parts(labels, groups, max(1, count), 0)
-    folds = tuple((np.nonzero(part != number)[0], np.nonzero(part == number)[0]) for number in range(count))
-    return folds if all(len(np.unique(labels[fit])) == classes and len(held) for fit, held in folds) else ()
+    label_group_pairs = np.unique(np.stack([labels, groups]), axis=1)[0]
+    n_folds = min(FOLDS, int(np.bincount(label_group_pairs, minlength=n_classes).min()))
+    fold_of_row = assign_folds(labels, groups, max(1, n_folds), 0)
+    folds = tuple((np.nonzero(fold_of_row != number)[0], np.nonzero(fold_of_row == number)[0]) for number in range(n_folds))
+    return (
+        folds
+        if all(len(np.unique(labels[train_rows])) == n_classes and len(test_rows) for train_rows, test_rows in folds)
+        else ()
+    )

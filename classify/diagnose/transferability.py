@@ -11,15 +11,15 @@ from functools import cached_property
 
 import numpy as np
 
-from ..data.feature_matrix import Matrix
-from ..data.nearest_neighbors import nearest
-from ..heads.layers import votes
+from ..data.feature_matrix import FeatureMatrix
+from ..data.nearest_neighbors import find_neighbors
+from ..heads.layers import vote
 from ..heads.training_data import Folds
 
-NEIGHBOURS = 5
-_GRID = 128  # first look at the ratio of precisions, in steps of its logarithm
-_STEPS = 48  # golden sections after that: 1e-8 of a grid step
-_GOLDEN = (5**0.5 - 1) / 2
+N_NEIGHBORS = 5
+_GRID_SIZE = 128  # first look at the ratio of precisions, in steps of its logarithm
+_GOLDEN_STEPS = 48  # golden sections after that: 1e-8 of a grid step
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Spectrum:
     class and 0 elsewhere. vectors: those of the Gram matrix as columns, (n, r) or (d, r).
     """
 
-    squared: np.ndarray
-    classes: np.ndarray
-    vectors: np.ndarray
+    eigenvalues: np.ndarray
+    class_loadings: np.ndarray
+    eigenvectors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,42 +44,44 @@ class Moments:
     mean, where d < n. shift (n,), level: centred features times their mean, and its squared length, where d >= n.
     """
 
-    width: int
+    n_features: int
     gram: np.ndarray
     norms: np.ndarray
     indicators: np.ndarray
     sums: np.ndarray | None = None
     mean: np.ndarray | None = None
     shift: np.ndarray | None = None
-    level: float = 0.0
+    squared_mean_norm: float = 0.0
 
     @classmethod
-    def of(cls, features: Matrix, labels: np.ndarray) -> Moments:
+    def from_features(cls, features: FeatureMatrix, labels: np.ndarray) -> Moments:
         """The moments of features (n, d) with class numbers (n,), read once or twice, a block at a time.
 
         Sums are float64 of centred columns, so that a mean far from zero costs no digits.
         """
-        count, width = features.shape
+        count, n_features = features.shape
         indicators = np.eye(int(labels.max()) + 1)[labels]
         norms = np.zeros(count)
-        if width >= count:
-            gram, shift, level = np.zeros((count, count)), np.zeros(count), 0.0
-            for _, values in features.column_blocks():
+        if n_features >= count:
+            gram, shift, squared_mean_norm = np.zeros((count, count)), np.zeros(count), 0.0
+            for _, values in features.iter_column_blocks():
                 block = values.astype(np.float64)
                 mean = block.mean(axis=0)
                 block -= mean
                 gram += block @ block.T
                 shift += block @ mean
-                level += float(mean @ mean)
-            return cls(width, gram, gram.diagonal().copy(), indicators, shift=shift, level=level)
-        mean = sum(values.sum(axis=0, dtype=np.float64) for _, values in features.blocks()) / count
-        gram, sums = np.zeros((width, width)), np.zeros((width, indicators.shape[1]))
-        for places, values in features.blocks():
+                squared_mean_norm += float(mean @ mean)
+            return cls(
+                n_features, gram, gram.diagonal().copy(), indicators, shift=shift, squared_mean_norm=squared_mean_norm
+            )
+        mean = sum(values.sum(axis=0, dtype=np.float64) for _, values in features.iter_blocks()) / count
+        gram, sums = np.zeros((n_features, n_features)), np.zeros((n_features, indicators.shape[1]))
+        for rows, values in features.iter_blocks():
             block = values - mean
             gram += block.T @ block
-            sums += block.T @ indicators[places]
-            norms[places] = np.einsum("ij,ij->i", block, block)
-        return cls(width, gram, norms, indicators, sums=sums, mean=mean)
+            sums += block.T @ indicators[rows]
+            norms[rows] = np.einsum("ij,ij->i", block, block)
+        return cls(n_features, gram, norms, indicators, sums=sums, mean=mean)
 
     @property
     def counts(self) -> np.ndarray:
@@ -87,30 +89,36 @@ class Moments:
         return np.asarray(self.indicators.sum(axis=0))
 
     @cached_property
-    def centred(self) -> Spectrum:
+    def centered(self) -> Spectrum:
         """The spectrum of the features with their mean taken away."""
-        return self._spectrum(self.gram, self.sums)
+        return self._compute_spectrum(self.gram, self.sums)
 
     @cached_property
-    def plain(self) -> Spectrum:
+    def uncentered(self) -> Spectrum:
         """The spectrum of the features as they are."""
         if self.sums is None:
             assert self.shift is not None
-            return self._spectrum(self.gram + self.shift[:, None] + self.shift + self.level, None)
+            return self._compute_spectrum(self.gram + self.shift[:, None] + self.shift + self.squared_mean_norm, None)
         assert self.mean is not None
         gram = self.gram + len(self.norms) * np.outer(self.mean, self.mean)
-        return self._spectrum(gram, self.sums + np.outer(self.mean, self.counts))
+        return self._compute_spectrum(gram, self.sums + np.outer(self.mean, self.counts))
 
-    def rows(self, features: Matrix) -> Matrix:
+    def reduce_features(self, features: FeatureMatrix) -> FeatureMatrix:
         """The features, or where d >= n rows (n, r) with the same angles and distances: turned into their own span."""
-        return features if self.sums is not None else Matrix.of(self.plain.vectors * np.sqrt(self.plain.squared))
+        return (
+            features
+            if self.sums is not None
+            else FeatureMatrix.from_array(self.uncentered.eigenvectors * np.sqrt(self.uncentered.eigenvalues))
+        )
 
-    def _spectrum(self, gram: np.ndarray, sums: np.ndarray | None) -> Spectrum:
-        values, vectors = np.linalg.eigh(gram)
-        real = values > values[-1] * max(len(self.norms), self.width) * np.finfo(np.float64).eps
-        values, vectors = values[real], vectors[:, real]
-        along = vectors.T @ self.indicators if sums is None else vectors.T @ sums / np.sqrt(values)[:, None]
-        return Spectrum(values, along**2, vectors)
+    def _compute_spectrum(self, gram: np.ndarray, sums: np.ndarray | None) -> Spectrum:
+        eigenvalues, eigenvectors = np.linalg.eigh(gram)
+        is_nonzero = eigenvalues > eigenvalues[-1] * max(len(self.norms), self.n_features) * np.finfo(np.float64).eps
+        eigenvalues, eigenvectors = eigenvalues[is_nonzero], eigenvectors[:, is_nonzero]
+        projections = (
+            eigenvectors.T @ self.indicators if sums is None else eigenvectors.T @ sums / np.sqrt(eigenvalues)[:, None]
+        )
+        return Spectrum(eigenvalues, projections**2, eigenvectors)
 
 
 def log_me(moments: Moments) -> float:
@@ -124,29 +132,29 @@ def log_me(moments: Moments) -> float:
     You, Liu, Wang, Long: LogME: practical assessment of pre-trained models for transfer learning, ICML 2021,
     arXiv:2102.11005; You, Liu, Zhang, Wang, Jordan, Long: Ranking and tuning pre-trained models, JMLR 23 (2022).
     """
-    squared, count, used = moments.plain.squared, len(moments.norms), moments.counts > 0
-    inside = moments.plain.classes[:, used]
-    outside = np.maximum(moments.counts[used] - inside.sum(axis=0), 0.0)
-    scale = squared.max(initial=0.0) or 1.0
-    squared = squared / scale
+    eigenvalues, count, is_used = moments.uncentered.eigenvalues, len(moments.norms), moments.counts > 0
+    loadings_inside = moments.uncentered.class_loadings[:, is_used]
+    loadings_outside = np.maximum(moments.counts[is_used] - loadings_inside.sum(axis=0), 0.0)
+    scale = eigenvalues.max(initial=0.0) or 1.0
+    eigenvalues = eigenvalues / scale
 
-    def evidence(ratio: np.ndarray) -> np.ndarray:
+    def compute_evidence(ratio: np.ndarray) -> np.ndarray:
         """At the ratios (k,), one for each class."""
-        spread = squared[:, None] + ratio
-        fit = (inside / spread).sum(axis=0) + outside / ratio
-        logs = np.log(spread).sum(axis=0) + (count - len(squared)) * np.log(ratio)
-        return np.asarray(-0.5 * (count * (np.log(2 * np.pi) + 1 + np.log(fit / count)) + logs))
+        spread = eigenvalues[:, None] + ratio
+        quadratic_form = (loadings_inside / spread).sum(axis=0) + loadings_outside / ratio
+        logs = np.log(spread).sum(axis=0) + (count - len(eigenvalues)) * np.log(ratio)
+        return np.asarray(-0.5 * (count * (np.log(2 * np.pi) + 1 + np.log(quadratic_form / count)) + logs))
 
-    grid = np.linspace(np.log(count * np.finfo(np.float64).eps), np.log(1e6), _GRID)
-    heights = np.array([evidence(np.full(used.sum(), np.exp(at))) for at in grid])
-    best = heights.argmax(axis=0)
-    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, _GRID - 1)]
-    for _ in range(_STEPS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        rising = evidence(np.exp(left)) < evidence(np.exp(right))
+    grid = np.linspace(np.log(count * np.finfo(np.float64).eps), np.log(1e6), _GRID_SIZE)
+    grid_evidence = np.array([compute_evidence(np.full(is_used.sum(), np.exp(log_ratio))) for log_ratio in grid])
+    best_index = grid_evidence.argmax(axis=0)
+    low, high = grid[np.maximum(best_index - 1, 0)], grid[np.minimum(best_index + 1, _GRID_SIZE - 1)]
+    for _ in range(_GOLDEN_STEPS):
+        left, right = high - _GOLDEN_RATIO * (high - low), low + _GOLDEN_RATIO * (high - low)
+        rising = compute_evidence(np.exp(left)) < compute_evidence(np.exp(right))
         low, high = np.where(rising, left, low), np.where(rising, high, right)
-    found = np.maximum(evidence(np.exp((low + high) / 2)), heights.max(axis=0))
-    return float((found / count).mean())
+    best_evidence = np.maximum(compute_evidence(np.exp((low + high) / 2)), grid_evidence.max(axis=0))
+    return float((best_evidence / count).mean())
 
 
 def h_score(moments: Moments, shrinkage: float | None = None) -> float:
@@ -160,55 +168,55 @@ def h_score(moments: Moments, shrinkage: float | None = None) -> float:
     learning, ICIP 2019; Ibrahim, Ponomareva, Mazumder: Newer is not always better, 2021, arXiv:2110.06893; Ledoit, Wolf:
     A well-conditioned estimator for large-dimensional covariance matrices, J. Multivariate Analysis 88 (2004).
     """
-    if not len(moments.centred.squared):
+    if not len(moments.centered.eigenvalues):
         return 0.0
-    used = moments.counts > 0
-    between = (moments.centred.classes[:, used] / moments.counts[used]).sum(axis=1)
-    values = moments.centred.squared / len(moments.norms)
-    mean = values.sum() / moments.width
+    is_used = moments.counts > 0
+    between_class = (moments.centered.class_loadings[:, is_used] / moments.counts[is_used]).sum(axis=1)
+    eigenvalues = moments.centered.eigenvalues / len(moments.norms)
+    mean = eigenvalues.sum() / moments.n_features
     if shrinkage is None:
-        shrinkage = _ledoit_wolf(moments, values)
-    return float((between * (1 - shrinkage) * values / ((1 - shrinkage) * values + shrinkage * mean)).sum())
+        shrinkage = _ledoit_wolf(moments, eigenvalues)
+    return float((between_class * (1 - shrinkage) * eigenvalues / ((1 - shrinkage) * eigenvalues + shrinkage * mean)).sum())
 
 
-def _ledoit_wolf(moments: Moments, values: np.ndarray) -> float:
+def _ledoit_wolf(moments: Moments, eigenvalues: np.ndarray) -> float:
     """The share of the identity that makes the expected squared error of the covariance least; values (r,): its spectrum."""
-    if moments.width == 1:  # a single variance is a multiple of the identity already
+    if moments.n_features == 1:  # a single variance is a multiple of the identity already
         return 0.0
-    count, squares = len(moments.norms), float((values**2).sum())
+    count, squares = len(moments.norms), float((eigenvalues**2).sum())
     noise = (float((moments.norms**2).sum()) / count - squares) / count
-    spread = squares - values.sum() ** 2 / moments.width
+    spread = squares - eigenvalues.sum() ** 2 / moments.n_features
     return 1.0 if noise >= spread else max(0.0, noise / spread)
 
 
-def knn_accuracy(features: Matrix, labels: np.ndarray, folds: Folds) -> float:
+def knn_accuracy(features: FeatureMatrix, labels: np.ndarray, folds: Folds) -> float:
     """The mean accuracy over folds of the vote of the nearest rows by cosine similarity; a tie goes to the first class.
 
     It is scikit-learn's `KNeighborsClassifier(NEIGHBOURS, metric="cosine")`, with fewer neighbours where a fold has fewer
     rows.
     """
-    classes, found = int(labels.max()) + 1, []
-    for fit, score in folds:
-        near, places = nearest(features, score, features, fit, NEIGHBOURS)
-        answers = votes(near, labels[fit][places], classes, "uniform")
-        found.append(float((answers.argmax(axis=1) == labels[score]).mean()))
-    return float(np.mean(found))
+    n_classes, accuracies = int(labels.max()) + 1, []
+    for train_rows, test_rows in folds:
+        similarities, neighbor_rows = find_neighbors(features, test_rows, features, train_rows, N_NEIGHBORS)
+        predictions = vote(similarities, labels[train_rows][neighbor_rows], n_classes, "uniform")
+        accuracies.append(float((predictions.argmax(axis=1) == labels[test_rows]).mean()))
+    return float(np.mean(accuracies))
 
 
-def centroid_accuracy(features: Matrix, labels: np.ndarray, folds: Folds) -> float:
+def centroid_accuracy(features: FeatureMatrix, labels: np.ndarray, folds: Folds) -> float:
     """The mean accuracy over folds of the nearest class mean by Euclidean distance: scikit-learn's `NearestCentroid`."""
-    classes, found = int(labels.max()) + 1, []
-    for fit, score in folds:
-        counts = np.bincount(labels[fit], minlength=classes)
-        sums = np.zeros((classes, features.shape[1]))
-        for places, values in features.blocks(fit):
-            for number in np.unique(labels[fit[places]]):
-                sums[number] += values[labels[fit[places]] == number].sum(axis=0, dtype=np.float64)
-        present = np.nonzero(counts)[0]
-        means = sums[present] / counts[present, None]
-        lengths, right = (means**2).sum(axis=1) / 2, 0
-        for places, values in features.blocks(score):
-            nearest = (values @ means.T - lengths).argmax(axis=1)
-            right += int((present[nearest] == labels[score[places]]).sum())
-        found.append(right / len(score))
-    return float(np.mean(found))
+    n_classes, accuracies = int(labels.max()) + 1, []
+    for train_rows, test_rows in folds:
+        counts = np.bincount(labels[train_rows], minlength=n_classes)
+        sums = np.zeros((n_classes, features.shape[1]))
+        for rows, values in features.iter_blocks(train_rows):
+            for class_index in np.unique(labels[train_rows[rows]]):
+                sums[class_index] += values[labels[train_rows[rows]] == class_index].sum(axis=0, dtype=np.float64)
+        present_classes = np.nonzero(counts)[0]
+        means = sums[present_classes] / counts[present_classes, None]
+        half_squared_norms, n_correct = (means**2).sum(axis=1) / 2, 0
+        for rows, values in features.iter_blocks(test_rows):
+            nearest_class = (values @ means.T - half_squared_norms).argmax(axis=1)
+            n_correct += int((present_classes[nearest_class] == labels[test_rows[rows]]).sum())
+        accuracies.append(n_correct / len(test_rows))
+    return float(np.mean(accuracies))

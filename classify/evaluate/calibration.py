@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .confidence_intervals import wilson
+from .confidence_intervals import wilson_ci
 
 BINS = 15
-_IN_BIN = 10  # images, at least
+_MIN_BIN_SIZE = 10  # images, at least
 _DRAWS, _NUMBERS = 1000, 1 << 25  # how often chance is drawn, and how many numbers that may take
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1.0) -> list[dict[str, Any]]:
+def compute_reliability_bins(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1.0) -> list[dict[str, Any]]:
     """How often answers are right, by how sure they are: bins of about as many images each, 15 from 150 images on.
 
     Of each bin the images, their mean confidence and their accuracy with its 95 % interval. Answers that are equally sure
@@ -23,16 +23,16 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1
     arXiv:1904.01685); for the same reason there are ten images to a bin where there are fewer than 150. The intervals are
     those of as many fewer images as `effect` says, `intervals.design_effect`.
     """
-    sure, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
+    confidence, correct = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
     rows = []
-    for places in _bins(sure):
-        hits = int(right[places].sum())
+    for indices in _split_into_bins(confidence):
+        n_correct = int(correct[indices].sum())
         rows.append(
             {
-                "images": len(places),
-                "confidence": float(sure[places].mean()),
-                "accuracy": hits / len(places),
-                "accuracy_95": list(wilson(hits / effect, len(places) / effect)),
+                "images": len(indices),
+                "confidence": float(confidence[indices].mean()),
+                "accuracy": n_correct / len(indices),
+                "accuracy_95": list(wilson_ci(n_correct / effect, len(indices) / effect)),
             }
         )
     return rows
@@ -40,8 +40,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1
 
 def calibration_error(bins: Sequence[Mapping[str, Any]]) -> float:
     """The expected calibration error: the mean distance between confidence and accuracy (Guo et al., ICML 2017)."""
-    total = sum(each["images"] for each in bins)
-    return float(sum(each["images"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / total)
+    total = sum(row["images"] for row in bins)
+    return float(sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / total)
 
 
 def calibration_error_by_chance(probabilities: np.ndarray) -> float:
@@ -49,18 +49,18 @@ def calibration_error_by_chance(probabilities: np.ndarray) -> float:
 
     Seeded draws of whether each answer is right, as often as it says (Vaicenavicius et al., AISTATS 2019).
     """
-    sure = probabilities.max(axis=1).astype(np.float64)
-    random, draws = np.random.default_rng(0), max(20, min(_DRAWS, _NUMBERS // len(sure)))
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    rng, draws = np.random.default_rng(0), max(20, min(_DRAWS, _NUMBERS // len(confidence)))
     gap = 0.0
-    for places in _bins(sure):
-        right = (random.random((draws, len(places))) < sure[places]).sum(axis=1)
-        gap += float(np.abs(right - sure[places].sum()).mean())
-    return gap / len(sure)
+    for indices in _split_into_bins(confidence):
+        n_correct = (rng.random((draws, len(indices))) < confidence[indices]).sum(axis=1)
+        gap += float(np.abs(n_correct - confidence[indices].sum()).mean())
+    return gap / len(confidence)
 
 
-def _bins(sure: np.ndarray) -> list[np.ndarray]:
+def _split_into_bins(confidence: np.ndarray) -> list[np.ndarray]:
     """Places (m,) of the images in each bin of confidence, least sure first."""
-    count = max(1, min(BINS, len(sure) // _IN_BIN))
-    edges = np.quantile(sure, np.arange(1, count) / count, method="higher")
-    number = np.searchsorted(edges, sure, side="right")
-    return [np.nonzero(number == each)[0] for each in np.unique(number)]
+    count = max(1, min(BINS, len(confidence) // _MIN_BIN_SIZE))
+    edges = np.quantile(confidence, np.arange(1, count) / count, method="higher")
+    bin_ids = np.searchsorted(edges, confidence, side="right")
+    return [np.nonzero(bin_ids == bin_id)[0] for bin_id in np.unique(bin_ids)]

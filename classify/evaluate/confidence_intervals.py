@@ -8,18 +8,20 @@ import numpy as np
 
 _Z = 1.959963984540054  # of the normal distribution, two-sided
 _DRAWS = 2000
-_ADDED = 0.1  # of a group
+_PSEUDO_GROUP = 0.1  # of a group
 
 
-def wilson(right: float, total: float) -> tuple[float, float]:
+def wilson_ci(n_correct: float, total: float) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson, 1927): it stays inside [0, 1] and holds near both ends."""
-    share = right / total
-    centre = (share + _Z * _Z / (2 * total)) / (1 + _Z * _Z / total)
-    half = _Z * math.sqrt(share * (1 - share) / total + _Z * _Z / (4 * total * total)) / (1 + _Z * _Z / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    proportion = n_correct / total
+    center = (proportion + _Z * _Z / (2 * total)) / (1 + _Z * _Z / total)
+    half_width = (
+        _Z * math.sqrt(proportion * (1 - proportion) / total + _Z * _Z / (4 * total * total)) / (1 + _Z * _Z / total)
+    )
+    return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
-def design_effect(right: np.ndarray, groups: np.ndarray | None) -> float:
+def design_effect(correct: np.ndarray, groups: np.ndarray | None) -> float:
     """How many images say as much as one that is independent of all others; right (n,) bool, groups (n,), None: each alone.
 
     The variance of the share that is right, from the sums of groups, over that of n images drawn one by one; larger by as
@@ -32,28 +34,34 @@ def design_effect(right: np.ndarray, groups: np.ndarray | None) -> float:
     """
     from scipy.stats import t
 
-    total = len(right)
+    total = len(correct)
     if groups is None:
         return 1.0
-    number = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(number).astype(np.float64)
-    count, share = len(sizes), float(right.mean())
-    most, commoner = float((sizes**2).sum() / total), max(share, 1 - share)
-    if count in {1, total}:
-        return most
-    sums = np.bincount(number, weights=right - share)
-    among = count / (count - 1) * float((sums**2).sum()) + _ADDED * (most * commoner) ** 2
-    alone = total * share * (1 - share) + _ADDED * most * commoner**2
-    return min(most, max(1.0, among / alone * (float(t.ppf(0.975, count - 1)) / _Z) ** 2))
+    group_ids = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(group_ids).astype(np.float64)
+    n_groups, proportion = len(sizes), float(correct.mean())
+    max_effect, majority_proportion = float((sizes**2).sum() / total), max(proportion, 1 - proportion)
+    if n_groups in {1, total}:
+        return max_effect
+    sums = np.bincount(group_ids, weights=correct - proportion)
+    grouped_variance = (
+        n_groups / (n_groups - 1) * float((sums**2).sum()) + _PSEUDO_GROUP * (max_effect * majority_proportion) ** 2
+    )
+    independent_variance = total * proportion * (1 - proportion) + _PSEUDO_GROUP * max_effect * majority_proportion**2
+    return min(max_effect, max(1.0, grouped_variance / independent_variance * (float(t.ppf(0.975, n_groups - 1)) / _Z) ** 2))
 
 
-def of_share(right: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
+def proportion_ci(correct: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
     """The 95 % interval of the share of images that are right; right (n,) bool, groups (n,) or None: each alone."""
-    effect = design_effect(right, groups)
-    return wilson(float(right.sum()) / effect, len(right) / effect) if effect > 1 else wilson(int(right.sum()), len(right))
+    effect = design_effect(correct, groups)
+    return (
+        wilson_ci(float(correct.sum()) / effect, len(correct) / effect)
+        if effect > 1
+        else wilson_ci(int(correct.sum()), len(correct))
+    )
 
 
-def of_means(confusion: np.ndarray, effect: float = 1.0) -> tuple[tuple[float, float], tuple[float, float]]:
+def macro_average_ci(confusion: np.ndarray, effect: float = 1.0) -> tuple[tuple[float, float], tuple[float, float]]:
     """The 95 % intervals of balanced accuracy and of macro-F1, over the classes that occur; confusion (k, k), rows true.
 
     effect: the `design_effect`; as many fewer images are drawn, of each class.
@@ -66,41 +74,43 @@ def of_means(confusion: np.ndarray, effect: float = 1.0) -> tuple[tuple[float, f
     87 to 95 % and this one in 92 to 99 %. (Agresti and Coull, The American Statistician 52 (1998), add two for one
     proportion; Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 13.)
     """
-    here = np.nonzero(confusion.sum(axis=1))[0]
-    counts = confusion.sum(axis=1)[here]
-    shares = (confusion[here] / effect + 2 / len(confusion)) / (counts / effect + 2)[:, None]
-    random = np.random.default_rng(0)
-    hits, answered = np.zeros((_DRAWS, len(here))), np.zeros((_DRAWS, len(here)))
-    for place, (count, share) in enumerate(zip(counts, shares, strict=True)):
+    present_classes = np.nonzero(confusion.sum(axis=1))[0]
+    counts = confusion.sum(axis=1)[present_classes]
+    shares = (confusion[present_classes] / effect + 2 / len(confusion)) / (counts / effect + 2)[:, None]
+    rng = np.random.default_rng(0)
+    hits, n_predicted = np.zeros((_DRAWS, len(present_classes))), np.zeros((_DRAWS, len(present_classes)))
+    for index, (count, share) in enumerate(zip(counts, shares, strict=True)):
         images = max(1, round(float(count / effect)))
-        drawn = random.multinomial(images, share, size=_DRAWS)[:, here] * (count / images)
-        answered += drawn
-        hits[:, place] = drawn[:, place]
-    found = confusion[np.ix_(here, here)]
-    expected = counts[:, None] * shares[:, here]
-    drawn_means = _means(hits, answered, counts)
-    moved = _means(found.diagonal(), found.sum(axis=0), counts) - _means(expected.diagonal(), expected.sum(axis=0), counts)
-    low, high = np.clip(np.quantile(drawn_means, [0.025, 0.975], axis=1) + moved, 0, 1)
+        draws = rng.multinomial(images, share, size=_DRAWS)[:, present_classes] * (count / images)
+        n_predicted += draws
+        hits[:, index] = draws[:, index]
+    observed = confusion[np.ix_(present_classes, present_classes)]
+    expected = counts[:, None] * shares[:, present_classes]
+    drawn_means = _compute_macro_averages(hits, n_predicted, counts)
+    shift = _compute_macro_averages(observed.diagonal(), observed.sum(axis=0), counts) - _compute_macro_averages(
+        expected.diagonal(), expected.sum(axis=0), counts
+    )
+    low, high = np.clip(np.quantile(drawn_means, [0.025, 0.975], axis=1) + shift, 0, 1)
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
 
-def _means(hits: np.ndarray, answered: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _compute_macro_averages(hits: np.ndarray, n_predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean recall and mean F1 (2, ...) of how often each class (..., k) was hit and answered, and how often it occurs."""
-    return np.stack([(hits / counts).mean(axis=-1), (2 * hits / (answered + counts)).mean(axis=-1)])
+    return np.stack([(hits / counts).mean(axis=-1), (2 * hits / (n_predicted + counts)).mean(axis=-1)])
 
 
-def of_paired_difference(first: int, second: int, total: int) -> tuple[float, float]:
+def paired_difference_ci(first: int, second: int, total: int) -> tuple[float, float]:
     """The 95 % interval of a difference of two proportions of the same `total` images (Agresti and Min, 2005).
 
     first, second: images on which only the one, or only the other, was right. Half an image is added to each of the four
     outcomes: Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine 24.
     """
     difference = (first - second) / (total + 2)
-    half = _Z * math.sqrt((first + second + 1) / (total + 2) - difference**2) / math.sqrt(total + 2)
-    return max(-1.0, difference - half), min(1.0, difference + half)
+    half_width = _Z * math.sqrt((first + second + 1) / (total + 2) - difference**2) / math.sqrt(total + 2)
+    return max(-1.0, difference - half_width), min(1.0, difference + half_width)
 
 
-def of_grouped_difference(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+def grouped_difference_ci(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of the difference of two shares of the same images, which come from groups.
 
     sums, sizes (groups,): images on which only the first was right less those on which only the second was; all images.
@@ -112,10 +122,10 @@ def of_grouped_difference(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, f
 
     if len(sums) < 2:
         return -1.0, 1.0
-    differing = sums[sums != 0].astype(np.float64)
-    size = math.sqrt(float((differing**2).mean())) if len(differing) else float(sizes.mean())
+    nonzero_sums = sums[sums != 0].astype(np.float64)
+    size = math.sqrt(float((nonzero_sums**2).mean())) if len(nonzero_sums) else float(sizes.mean())
     total = float(sizes.sum()) + 2 * size
     difference = float(sums.sum()) / total
     spread = float(((sums - difference * sizes) ** 2).sum()) + size**2 * (1 + 2 * difference**2)
-    half = float(t.ppf(0.975, len(sums) - 1)) * math.sqrt(spread) / total
-    return max(-1.0, difference - half), min(1.0, difference + half)
+    half_width = float(t.ppf(0.975, len(sums) - 1)) * math.sqrt(spread) / total
+    return max(-1.0, difference - half_width), min(1.0, difference + half_width)

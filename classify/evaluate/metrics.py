@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import calibration_error, calibration_error_by_chance, reliability
-from .confidence_intervals import design_effect, of_means, of_share
+from .calibration import calibration_error, calibration_error_by_chance, compute_reliability_bins
+from .confidence_intervals import design_effect, macro_average_ci, proportion_ci
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -29,7 +29,7 @@ def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> flo
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
-def report(
+def classification_report(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Scores of probabilities (n, classes) against labels (n,), as JSON values.
@@ -43,20 +43,22 @@ def report(
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    numbers = np.arange(len(classes))
+    class_indices = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)
-    right = predicted == labels
-    effect = design_effect(right, groups)
-    precision, recall, f1, count = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
+    correct = predicted == labels
+    effect = design_effect(correct, groups)
+    precision, recall, f1, count = precision_recall_fscore_support(
+        labels, predicted, labels=class_indices, zero_division=0.0
+    )
     occurs = count > 0
-    confusion = confusion_matrix(labels, predicted, labels=numbers)
-    balanced_95, f1_95 = of_means(confusion, effect)
-    bins = reliability(labels, probabilities, effect)
+    confusion = confusion_matrix(labels, predicted, labels=class_indices)
+    balanced_95, f1_95 = macro_average_ci(confusion, effect)
+    bins = compute_reliability_bins(labels, probabilities, effect)
     return {
         "images": len(labels),
         "groups": None if groups is None else len(np.unique(groups)),
-        "accuracy": float(right.mean()),
-        "accuracy_95": list(of_share(right, groups)),
+        "accuracy": float(correct.mean()),
+        "accuracy_95": list(proportion_ci(correct, groups)),
         "balanced_accuracy": float(recall[occurs].mean()),
         "balanced_accuracy_95": list(balanced_95),
         "macro_f1": float(f1[occurs].mean()),
@@ -70,12 +72,12 @@ def report(
         "per_class": [
             {
                 "class": name,
-                "images": int(count[number]),
-                "precision": float(precision[number]),
-                "recall": float(recall[number]),
-                "f1": float(f1[number]),
+                "images": int(count[class_index]),
+                "precision": float(precision[class_index]),
+                "recall": float(recall[class_index]),
+                "f1": float(f1[class_index]),
             }
-            for number, name in enumerate(classes)
+            for class_index, name in enumerate(classes)
         ],
         "confusion": confusion.tolist(),
     }

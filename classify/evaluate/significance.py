@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .confidence_intervals import of_grouped_difference, of_paired_difference
-from .trial import Score, Trial, ranked
+from .confidence_intervals import grouped_difference_ci, paired_difference_ci
+from .trial import Score, Trial, rank_trials
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,15 @@ class Comparison:
         return {**asdict(self), "difference_95": list(self.difference_95)}
 
 
-def runner_up(scores: Mapping[Trial, Score]) -> Trial | None:
+def find_runner_up(scores: Mapping[Trial, Score]) -> Trial | None:
     """The best trial that is not the winner's head on the winner's sources; None where there is no other."""
-    winner, *others = ranked(scores)
-    return next((each for each in others if (each.sources, each.head) != (winner.sources, winner.head)), None)
+    winner, *others = rank_trials(scores)
+    return next((trial for trial in others if (trial.tap_refs, trial.head) != (winner.tap_refs, winner.head)), None)
 
 
-def compare(scores: Mapping[Trial, Score], images: int, groups: np.ndarray | None = None) -> Comparison | None:
+def compare_with_runner_up(
+    scores: Mapping[Trial, Score], images: int, groups: np.ndarray | None = None
+) -> Comparison | None:
     """The winner against the runner-up on the `images` that were scored for choosing; None where there is no runner-up.
 
     groups (rows,): the group number of each image that the scores have a bit of, -1 of those that were not scored. Images of
@@ -61,31 +63,41 @@ def compare(scores: Mapping[Trial, Score], images: int, groups: np.ndarray | Non
     McNemar, Psychometrika 12 (1947), in the exact binomial form, which errs on the side of no difference (Fagerland,
     Lydersen, Laake, BMC Medical Research Methodology 13 (2013) 91); the interval is `intervals.of_paired_difference`.
     """
-    other = runner_up(scores)
+    other = find_runner_up(scores)
     if other is None:
         return None
-    winner = ranked(scores)[0]
-    return between(winner.id, other.id, right(scores[winner]), right(scores[other]), images, groups)
+    winner = rank_trials(scores)[0]
+    return compare_predictions(
+        winner.id, other.id, unpack_correct(scores[winner]), unpack_correct(scores[other]), images, groups
+    )
 
 
-def between(
-    winner: str, runner_up: str, first: np.ndarray, second: np.ndarray, images: int, groups: np.ndarray | None = None
+def compare_predictions(
+    winner: str,
+    runner_up: str,
+    winner_correct: np.ndarray,
+    runner_up_correct: np.ndarray,
+    images: int,
+    groups: np.ndarray | None = None,
 ) -> Comparison:
     """Two trials, by their ids, of which masks (rows,) say which of the `images` they answered rightly; see `compare`."""
     from scipy.stats import binomtest
 
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    differing = only_first + only_second
+    only_first, only_second = (
+        int((winner_correct & ~runner_up_correct).sum()),
+        int((runner_up_correct & ~winner_correct).sum()),
+    )
+    n_discordant = only_first + only_second
     if groups is None:
-        difference_95 = of_paired_difference(only_first, only_second, images)
-        p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+        difference_95 = paired_difference_ci(only_first, only_second, images)
+        p_value = float(binomtest(only_first, n_discordant).pvalue) if n_discordant else 1.0
     else:
         scored = groups >= 0
-        number = np.unique(groups[scored], return_inverse=True)[1]
-        ahead = (first.astype(int) - second)[: len(groups)][scored]
-        sums = np.bincount(number, weights=ahead).round().astype(int)
-        difference_95 = of_grouped_difference(sums, np.bincount(number))
-        p_value = of_flipped_groups(sums)
+        group_ids = np.unique(groups[scored], return_inverse=True)[1]
+        advantage = (winner_correct.astype(int) - runner_up_correct)[: len(groups)][scored]
+        sums = np.bincount(group_ids, weights=advantage).round().astype(int)
+        difference_95 = grouped_difference_ci(sums, np.bincount(group_ids))
+        p_value = sign_flip_test(sums)
     return Comparison(
         winner=winner,
         runner_up=runner_up,
@@ -99,7 +111,7 @@ def between(
     )
 
 
-def of_flipped_groups(sums: np.ndarray) -> float:
+def sign_flip_test(sums: np.ndarray) -> float:
     """The exact two-sided p-value of whole numbers (groups,), were each as likely to have the other sign.
 
     How often their total would lie as far from 0, of all 2 ** groups ways to give them signs (Fisher, The design of
@@ -109,16 +121,16 @@ def of_flipped_groups(sums: np.ndarray) -> float:
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if not len(sizes):
         return 1.0
-    reach, total = int((sizes * counts).sum()), abs(int(sums.sum()))
-    angles = 2 * np.pi * np.arange(2 * reach + 1) / (2 * reach + 1)
+    max_total, total = int((sizes * counts).sum()), abs(int(sums.sum()))
+    angles = 2 * np.pi * np.arange(2 * max_total + 1) / (2 * max_total + 1)
     transform = np.ones(len(angles))
     for size, count in zip(sizes, counts, strict=True):
         transform *= np.cos(size * angles) ** count
-    chances = np.fft.fft(transform).real / len(angles)  # of the totals 0, 1 ... reach, -reach ... -1
-    tail = 2 * float(chances[total : reach + 1].sum()) if total else 1.0
+    total_probabilities = np.fft.fft(transform).real / len(angles)  # of the totals 0, 1 ... reach, -reach ... -1
+    tail = 2 * float(total_probabilities[total : max_total + 1].sum()) if total else 1.0
     return min(1.0, max(tail, 2.0 ** (1 - int(counts.sum()))))
 
 
-def right(score: Score) -> np.ndarray:
+def unpack_correct(score: Score) -> np.ndarray:
     """Which images were answered rightly (rows, and up to seven more), as `Score.right` has them."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).astype(bool)

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, order=True)
-class Source:
+class TapRef:
     """Cached features: the backbone as a user writes it, the extraction's folder, and the tap.
 
     What a backbone is called depends on what else is cached, so that two sources are the same whatever it is.
@@ -29,15 +29,15 @@ class Source:
 class Trial:
     """A head family with its setting, on one or more sources (side by side, in this order)."""
 
-    sources: tuple[Source, ...]
+    tap_refs: tuple[TapRef, ...]
     head: str
-    setting: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
 
     @property
     def id(self) -> str:
         """Eight hexadecimal digits that name the trial; the same trial has the same id in every run."""
-        taps = [[source.extraction, source.layer, source.pool] for source in self.sources]
-        text = json.dumps([taps, self.head, dict(self.setting)], sort_keys=True)
+        taps = [[tap_ref.extraction, tap_ref.layer, tap_ref.pool] for tap_ref in self.tap_refs]
+        text = json.dumps([taps, self.head, dict(self.hyperparameters)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def __hash__(self) -> int:
@@ -46,19 +46,19 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "sources": [asdict(source) for source in self.sources],
+            "sources": [asdict(tap_ref) for tap_ref in self.tap_refs],
             "head": self.head,
-            "setting": dict(self.setting),
+            "setting": dict(self.hyperparameters),
         }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Trial:
         """The trial that `to_dict` wrote."""
-        return cls(tuple(Source(**source) for source in value["sources"]), value["head"], value["setting"])
+        return cls(tuple(TapRef(**tap_ref) for tap_ref in value["sources"]), value["head"], value["setting"])
 
     def __str__(self) -> str:
-        setting = ",".join(f"{name}={value}" for name, value in self.setting.items())
-        return f"{self.head}({setting}) on {' + '.join(map(str, self.sources))}"
+        options = ",".join(f"{name}={value}" for name, value in self.hyperparameters.items())
+        return f"{self.head}({options}) on {' + '.join(map(str, self.tap_refs))}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Score:
         return cls(**{**value, "folds": tuple(value["folds"])})
 
 
-def ranked(scores: Mapping[Trial, Score]) -> list[Trial]:
+def rank_trials(scores: Mapping[Trial, Score]) -> list[Trial]:
     """The trials, best first.
 
     Among the settings of one head on one source the lowest log-loss comes first: on few images accuracy moves in steps of
@@ -95,10 +95,10 @@ def ranked(scores: Mapping[Trial, Score]) -> list[Trial]:
     is moving to log-loss for the same reason). Heads and sources are then ordered by the accuracy of that setting, equal
     ones by log-loss.
     """
-    settings: dict[tuple[tuple[Source, ...], str], list[Trial]] = {}
+    trials_by_head: dict[tuple[tuple[TapRef, ...], str], list[Trial]] = {}
     for trial in sorted(scores, key=lambda trial: (scores[trial].log_loss, trial.id)):
-        settings.setdefault((trial.sources, trial.head), []).append(trial)
+        trials_by_head.setdefault((trial.tap_refs, trial.head), []).append(trial)
     by_accuracy = sorted(
-        settings.values(), key=lambda group: (-scores[group[0]].accuracy, scores[group[0]].log_loss, group[0].id)
+        trials_by_head.values(), key=lambda group: (-scores[group[0]].accuracy, scores[group[0]].log_loss, group[0].id)
     )
     return [trial for group in by_accuracy for trial in group]

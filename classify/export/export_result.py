@@ -12,7 +12,7 @@ from .parity import Parity
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """An exported model: where it and its card are, and how it was checked.
 
     sha256: of the file, or of a folder's files as `provenance.digest` says. milliseconds: that one image takes, in the
@@ -30,7 +30,7 @@ class Exported:
     milliseconds: float
     bytes: int
     sha256: str
-    known: bool
+    trusted: bool
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -45,5 +45,5 @@ class Exported:
             "milliseconds": round(self.milliseconds, 3),
             "bytes": self.bytes,
             "sha256": self.sha256,
-            "known": self.known,
+            "known": self.trusted,
         }

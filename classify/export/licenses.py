@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from ...cache.spec import Spec
+from ...cache.spec import ExtractionSpec
 
 # As Keras's documentation of each application has it, and for the later ones the repositories of the papers.
-_PUBLISHED = {
+_LICENSES = {
     r"VGG": "Creative Commons Attribution, by the Visual Geometry Group at Oxford",
     r"ResNet\d+\(": "MIT, by Kaiming He",
     r"DenseNet": "BSD 3-clause, by its authors",
@@ -17,7 +17,7 @@ _PUBLISHED = {
 }
 
 
-def note(spec: Spec) -> str:
+def describe_license(spec: ExtractionSpec) -> str:
     """A sentence on the licence of the weights of `spec`."""
     if spec.weights.startswith("random"):
         return "random numbers"
@@ -26,8 +26,8 @@ def note(spec: Spec) -> str:
     if spec.architecture.startswith("humeris."):
         return "Apache-2.0, with humeris"
     name = spec.architecture.partition("keras.applications.")[2]
-    found = next((text for pattern, text in _PUBLISHED.items() if re.match(pattern, name)), "not known here")
+    license_text = next((text for pattern, text in _LICENSES.items() if re.match(pattern, name)), "not known here")
     return (
-        f"{found}, through keras.applications (Apache-2.0); they learnt from ImageNet, whose images are for non-commercial "
-        "research: have this checked before you sell what rests on them"
+        f"{license_text}, through keras.applications (Apache-2.0); they learnt from ImageNet, whose images are for "
+        "non-commercial research: have this checked before you sell what rests on them"
     )

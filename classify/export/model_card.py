@@ -13,16 +13,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...cache.formatting import safe, size
-from ...cache.spec import Spec
+from ...cache.formatting import format_size, to_printable
+from ...cache.spec import ExtractionSpec
 from ..evaluate.trial import Score
-from ..runs.finetuned_weights import is_tuned
-from ..runs.run import Record, Run
+from ..runs.finetuned_weights import is_finetuned
+from ..runs.run import ImageRecord, Run
 from . import licenses
-from .export_result import Exported
+from .export_result import ExportResult
 
-_VERSIONS = ("humeris", "keras", "tensorflow", "scikit-learn", "numpy", "pillow")
-_SHOWN = [("accuracy", "accuracy"), ("balanced accuracy", "balanced_accuracy"), ("macro-F1", "macro_f1")]
+_PACKAGES = ("humeris", "keras", "tensorflow", "scikit-learn", "numpy", "pillow")
+_REPORTED_SCORES = [("accuracy", "accuracy"), ("balanced accuracy", "balanced_accuracy"), ("macro-F1", "macro_f1")]
 _PREPROCESSING = {
     "tf": "divided by 127.5, less 1",
     "torch": "divided by 255, less ImageNet's mean, over its deviation",
@@ -32,44 +32,51 @@ _PREPROCESSING = {
 }
 
 
-def is_card(text: bytes) -> bool:
+def is_model_card(text: bytes) -> bool:
     """Whether a file is a model card, which may be written over."""
     return text.startswith(b"# ") and b"Written by humeris." in text[:2000]
 
 
-def card(done: Exported, run: Run, score: Score, records: Sequence[Record], specs: Sequence[Spec], command: str) -> str:
+def render_model_card(
+    result: ExportResult,
+    run: Run,
+    score: Score,
+    records: Sequence[ImageRecord],
+    specs: Sequence[ExtractionSpec],
+    command: str,
+) -> str:
     """The Markdown text about an exported model; everything in it is of the run or was measured at the export."""
     from jinja2 import Environment
 
     environment = Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701  # Markdown, escaped by `md`
-    environment.filters["md"] = _escaped
+    environment.filters["md"] = _escape_markdown
     template = environment.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
-    described, chosen = run.description, done.trial.id == run.description["best"]["id"]
+    metadata, is_best = run.metadata, result.trial.id == run.metadata["best"]["id"]
     return template.render(
-        done=done,
+        done=result,
         run=run,
-        trial=done.trial,
-        tuned=is_tuned(done.trial),
+        trial=result.trial,
+        tuned=is_finetuned(result.trial),
         score=score,
-        checked=done.parity,
+        checked=result.parity,
         records=records,
         specs=specs,
-        size=size(done.bytes),
-        classes=described["splits"]["classes"],
+        size=format_size(result.bytes),
+        classes=metadata["splits"]["classes"],
         counts=Counter((record.label, record.split == "test") for record in records),
-        data=described["data"],
-        test=(described.get("test_plain") or described["test"]) if chosen else None,
-        shown=_SHOWN,
-        notes=described.get("notes", []) if chosen else [],
-        preprocessing=[_PREPROCESSING[how] for how in dict.fromkeys(spec.preprocessing for spec in specs)],
-        licence=licenses.note,
+        data=metadata["data"],
+        test=(metadata.get("test_plain") or metadata["test"]) if is_best else None,
+        shown=_REPORTED_SCORES,
+        notes=metadata.get("notes", []) if is_best else [],
+        preprocessing=[_PREPROCESSING[mode] for mode in dict.fromkeys(spec.preprocessing for spec in specs)],
+        licence=licenses.describe_license,
         machine=f"{platform.machine()}, {os.cpu_count()} processor cores",
-        made=safe(described.get("command") or "humeris sweep"),
-        command=safe(command),
-        versions={name: importlib.metadata.version(name) for name in _VERSIONS} | {"python": platform.python_version()},
+        made=to_printable(metadata.get("command") or "humeris sweep"),
+        command=to_printable(command),
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
     )
 
 
-def _escaped(value: object) -> str:
+def _escape_markdown(value: object) -> str:
     """Text that stays as it is in Markdown and in the HTML that is made of it."""
-    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", safe(value))
+    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", to_printable(value))

@@ -14,13 +14,13 @@ import numpy as np
 from ...cache.errors import ParityError
 from .formats.format import Format
 
-BOUND, BOUND_HALF = 1e-4, 1e-3  # for features cached in float32, and in float16
-BOUND_FLOAT16 = 1e-2  # for weights rounded to float16, which alone moves a probability by some 0.005
-TIE = 1e-4
-ROUNDING = 1e-2  # of the bound: how far the cosines of neighbours may lie from the cached ones
-AGREEMENT = 0.98  # of the classes, for weights in eight bits
-_NEXT = "nothing was written; export another trial of leaderboard.csv with --trial ID"
-_ASK = """
+TOLERANCE, TOLERANCE_HALF = 1e-4, 1e-3  # for features cached in float32, and in float16
+TOLERANCE_FLOAT16 = 1e-2  # for weights rounded to float16, which alone moves a probability by some 0.005
+TIE_MARGIN = 1e-4
+COSINE_TOLERANCE = 1e-2  # of the bound: how far the cosines of neighbours may lie from the cached ones
+MIN_AGREEMENT = 0.98  # of the classes, for weights in eight bits
+_REMEDY = "nothing was written; export another trial of leaderboard.csv with --trial ID"
+_SCRIPT = """
 import sys, time, numpy
 {answer}
 images = numpy.load(sys.argv[2])
@@ -54,7 +54,7 @@ class Parity:
         return asdict(self)
 
 
-def answers(form: Format, model: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
+def predict_in_subprocess(model_format: Format, model: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
     """Probabilities (n, classes) of images (n, height, width, 3) uint8, and the milliseconds that one image takes.
 
     Computed from the file alone, in a fresh Python with the format's own runtime; the time is the median of repeated calls.
@@ -62,64 +62,70 @@ def answers(form: Format, model: Path, images: np.ndarray) -> tuple[np.ndarray, 
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "images.npy"), Path(folder, "answers.npz")
         np.save(inputs, images, allow_pickle=False)
-        code = _ASK.format(answer=form.answer)
+        code = _SCRIPT.format(answer=model_format.predict_code)
         command = [sys.executable, "-c", code, str(model.absolute()), str(inputs), str(outputs)]
         process = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=folder, check=False)
         if process.returncode:
-            last = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+            last_line = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
             raise ParityError(
-                f"{model}: expected a file that {form.runtime} loads and runs by itself, found: {last}; {_NEXT}"
+                f"{model}: expected a file that {model_format.runtime} loads and runs by itself, found: {last_line}; "
+                f"{_REMEDY}"
             )
-        with np.load(outputs, allow_pickle=False) as found:
-            return np.asarray(found["answers"]), float(found["milliseconds"])
+        with np.load(outputs, allow_pickle=False) as arrays:
+            return np.asarray(arrays["answers"]), float(arrays["milliseconds"])
 
 
-def agree(cached: np.ndarray, exported: np.ndarray) -> Parity:
+def compare_classes(cached: np.ndarray, exported: np.ndarray) -> Parity:
     """How the answers (n, classes) of a model in eight bits agree; raises `ParityError` where too few classes are equal.
 
     At least `AGREEMENT` of the classes must be, however close the first two are; probabilities may differ by any amount.
     """
-    _check_answers(cached, exported)
+    _check_predictions(cached, exported)
     equal = int((cached.argmax(axis=1) == exported.argmax(axis=1)).sum())
-    if not np.isfinite(cached).all() or equal < AGREEMENT * len(cached):
+    if not np.isfinite(cached).all() or equal < MIN_AGREEMENT * len(cached):
         raise ParityError(
-            f"the exported model in int8 disagrees with the cached features: expected equal classes on {AGREEMENT:.0%} of "
-            f"{len(cached)} images, found {equal / len(cached):.1%}; nothing was written; use float16 or float32"
+            f"the exported model in int8 disagrees with the cached features: expected equal classes on {MIN_AGREEMENT:.0%} "
+            f"of {len(cached)} images, found {equal / len(cached):.1%}; nothing was written; use float16 or float32"
         )
     return Parity(len(cached), equal, float(np.abs(cached - exported).max()))
 
 
-def _check_answers(cached: np.ndarray, exported: np.ndarray) -> None:
+def _check_predictions(cached: np.ndarray, exported: np.ndarray) -> None:
     if cached.shape != exported.shape:
-        raise ParityError(f"expected answers of shape {cached.shape}, found {exported.shape}; {_NEXT}")
+        raise ParityError(f"expected answers of shape {cached.shape}, found {exported.shape}; {_REMEDY}")
     if not np.isfinite(exported).all() or (len(cached) > 1 and np.ptp(exported, axis=0).max() < 1e-6):
-        raise ParityError(f"the exported model gives the same answer, or none, for every image; {_NEXT}")
+        raise ParityError(f"the exported model gives the same answer, or none, for every image; {_REMEDY}")
 
 
-def compare(cached: np.ndarray, exported: np.ndarray, bound: float = BOUND, ties: np.ndarray | None = None) -> Parity:
+def compare(
+    cached: np.ndarray, exported: np.ndarray, tolerance: float = TOLERANCE, ties: np.ndarray | None = None
+) -> Parity:
     """How two sets of probabilities (n, classes) agree; raises `ParityError` beyond `bound`.
 
     Answers that do not vary between images are refused as well: two broken models may agree on a constant. Where the cached
     probabilities of two classes are closer than `TIE`, either may come first. Images of the mask `ties` (n,) may differ by
     any amount and are then counted; where all of them do, nothing was compared, which is refused too.
     """
-    _check_answers(cached, exported)
-    first, other = cached.argmax(axis=1), exported.argmax(axis=1)
-    lead = cached.max(axis=1) - cached[np.arange(len(cached)), other]
-    differences, disagree = np.abs(cached - exported).max(axis=1), (first != other) & (lead > TIE)
-    off = ~(differences <= bound) | disagree  # the difference of NaN is NaN
-    excused = off & ties if ties is not None else np.zeros_like(off)
+    _check_predictions(cached, exported)
+    cached_classes, exported_classes = cached.argmax(axis=1), exported.argmax(axis=1)
+    margin = cached.max(axis=1) - cached[np.arange(len(cached)), exported_classes]
+    differences, is_other_class = (
+        np.abs(cached - exported).max(axis=1),
+        (cached_classes != exported_classes) & (margin > TIE_MARGIN),
+    )
+    is_off = ~(differences <= tolerance) | is_other_class  # the difference of NaN is NaN
+    excused = is_off & ties if ties is not None else np.zeros_like(is_off)
     if excused.all():
         raise ParityError(
             f"the exported model differs from the cached features on all {len(cached)} images, found neighbours of several "
-            f"classes that are equally near in each, so that nothing can be compared; {_NEXT}"
+            f"classes that are equally near in each, so that nothing can be compared; {_REMEDY}"
         )
-    kept = ~excused
-    difference = float(differences[kept].max())
-    if off[kept].any():
+    is_compared = ~excused
+    difference = float(differences[is_compared].max())
+    if is_off[is_compared].any():
         raise ParityError(
             f"the exported model disagrees with the cached features on {len(cached)} images: expected equal classes and "
-            f"probabilities within {bound:g}, found {int(disagree[kept].sum())} other classes and a difference of "
-            f"{difference:.2g}; {_NEXT}"
+            f"probabilities within {tolerance:g}, found {int(is_other_class[is_compared].sum())} other classes and a "
+            f"difference of {difference:.2g}; {_REMEDY}"
         )
-    return Parity(len(cached), int((first == other)[kept].sum()), difference, int(excused.sum()))
+    return Parity(len(cached), int((cached_classes == exported_classes)[is_compared].sum()), difference, int(excused.sum()))

@@ -15,10 +15,10 @@ import numpy as np
 from ...cache.errors import DataError, ModelError
 from ...cache.store import Store
 from ...extract.pixels import decode, read_file
-from ...extract.pixels.decode_pool import Decoders
+from ...extract.pixels.decode_pool import DecoderPool
 from . import provenance
-from .formats.format import one_line
-from .formats.registry import of_file
+from .formats.format import to_one_line
+from .formats.registry import detect_format
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Prediction:
 
     path: str
     top: tuple[tuple[str, float], ...] = ()
-    refused: str = ""
+    rejection: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        if self.refused:
-            return {"path": self.path, "refused": self.refused}
+        if self.rejection:
+            return {"path": self.path, "refused": self.rejection}
         return {
             "path": self.path,
             "predicted": self.top[0][0],
@@ -50,38 +50,38 @@ class Predictor:
 
     def __init__(self, path: Path | str, *, cache: Path | str | None = None, trust: bool = False) -> None:
         self.path = Path(path)
-        self.format = of_file(self.path)
-        described = self.format.describe(self.path)
-        if described is None:
+        self.format = detect_format(self.path)
+        description = self.format.describe(self.path)
+        if description is None:
             raise ModelError(
                 f"{path}: expected a {self.format.name} model that `humeris export` wrote, found another one; export it anew"
             )
-        self.classes, self.image_size = _classes(self.path, described), _size(self.path, described)
-        if described["pixels"] != decode.version():
+        self.classes, self.image_size = _parse_class_names(self.path, description), _parse_image_size(self.path, description)
+        if description["pixels"] != decode.get_version():
             raise ModelError(
-                f"{path}: expected pixels version {decode.version()!r}, found {described['pixels']!r}; "
+                f"{path}: expected pixels version {decode.get_version()!r}, found {description['pixels']!r}; "
                 "use the versions of humeris and Pillow it was exported with, or extract, sweep and export anew"
             )
         self.format.check_installed()
         if not trust:
             provenance.check(Store(cache), self.path, self.format)
         self._model = self.format.load(self.path)
-        self._whole = False  # whether a whole batch was seen
+        self._has_seen_full_batch = False  # whether a whole batch was seen
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) of images (n, height, width, 3) uint8 at the model's size."""
         try:
-            found = self._model(images)
+            probabilities = self._model(images)
         except Exception as error:  # each runtime has a type of its own, for models that are not what they say
             raise ModelError(
-                f"{self.path}: cannot be run on images of {self.image_size[0]} x {self.image_size[1]}: {one_line(error)}"
+                f"{self.path}: cannot be run on images of {self.image_size[0]} x {self.image_size[1]}: {to_one_line(error)}"
             ) from error
-        if found.shape != (len(images), len(self.classes)):
+        if probabilities.shape != (len(images), len(self.classes)):
             raise ModelError(
-                f"{self.path}: expected probabilities of {len(self.classes)} classes, found answers of shape {found.shape}; "
-                "export it anew"
+                f"{self.path}: expected probabilities of {len(self.classes)} classes, found answers of shape "
+                f"{probabilities.shape}; export it anew"
             )
-        return found
+        return probabilities
 
     def predict(
         self, paths: Iterable[Path | str], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
@@ -89,79 +89,87 @@ class Predictor:
         """A prediction for each path, in order, as they come; memory does not grow with their number."""
         if top < 1 or batch_size < 1:
             raise ValueError(f"expected top and batch_size of at least 1, found {top} and {batch_size}")
-        jobs = jobs or read_file.cores()
-        waiting: list[tuple[str, np.ndarray | str]] = []
-        with Decoders(jobs) as decoders:
-            reads = read_file.in_order(partial(self._read, decoders), paths, jobs, 2 * batch_size + 2 * jobs)
-            with closing(reads):  # before the decoders are, also when the caller has enough
-                for read in reads:
-                    waiting.append(read)
-                    if len(waiting) == batch_size:
-                        yield from self._answer(waiting, top, batch_size)
-                        waiting = []
-        yield from self._answer(waiting, top, batch_size)
+        jobs = jobs or read_file.count_cores()
+        pending: list[tuple[str, np.ndarray | str]] = []
+        with DecoderPool(jobs) as decoders:
+            decoded_images = read_file.map_in_order(partial(self._decode, decoders), paths, jobs, 2 * batch_size + 2 * jobs)
+            with closing(decoded_images):  # before the decoders are, also when the caller has enough
+                for decoded_image in decoded_images:
+                    pending.append(decoded_image)
+                    if len(pending) == batch_size:
+                        yield from self._predict_batch(pending, top, batch_size)
+                        pending = []
+        yield from self._predict_batch(pending, top, batch_size)
 
-    def _read(self, decoders: Decoders, path: Path | str) -> tuple[str, np.ndarray | str]:
+    def _decode(self, decoders: DecoderPool, path: Path | str) -> tuple[str, np.ndarray | str]:
         try:
             return str(path), decoders.decode(Path(path), self.image_size)[0]
-        except decode.Refused as refused:
-            return str(path), f"{refused.reason}: {refused}"
+        except decode.ImageRejected as error:
+            return str(path), f"{error.reason}: {error}"
 
-    def _answer(self, read: Sequence[tuple[str, np.ndarray | str]], top: int, batch_size: int) -> Iterator[Prediction]:
+    def _predict_batch(
+        self, decoded_images: Sequence[tuple[str, np.ndarray | str]], top: int, batch_size: int
+    ) -> Iterator[Prediction]:
         """Predictions of up to `batch_size` images; after a whole batch, padded to it so that nothing is compiled twice."""
-        images = [image for _, image in read if not isinstance(image, str)]
+        images = [image for _, image in decoded_images if not isinstance(image, str)]
         rows: Iterator[np.ndarray] = iter(())
         if images:
-            self._whole = self._whole or len(read) == batch_size
-            batch = np.zeros((batch_size if self._whole else len(images), *self.image_size, 3), np.uint8)
+            self._has_seen_full_batch = self._has_seen_full_batch or len(decoded_images) == batch_size
+            batch = np.zeros((batch_size if self._has_seen_full_batch else len(images), *self.image_size, 3), np.uint8)
             batch[: len(images)] = images
             rows = iter(self.predict_proba(batch))
-        for path, image in read:
+        for path, image in decoded_images:
             if isinstance(image, str):
-                yield Prediction(path, refused=image)
+                yield Prediction(path, rejection=image)
             else:
                 row = next(rows)
-                best = np.argsort(-row, kind="stable")[:top]
-                yield Prediction(path, tuple((self.classes[number], float(row[number])) for number in best))
+                top_classes = np.argsort(-row, kind="stable")[:top]
+                yield Prediction(path, tuple((self.classes[number], float(row[number])) for number in top_classes))
 
 
-def expand(paths: Sequence[Path]) -> list[Path]:
+def list_image_files(paths: Sequence[Path]) -> list[Path]:
     """The files named, and every visible file below the folders named, sorted; raises `DataError`.
 
     A folder that cannot be read stands for itself, and is refused where its images would be.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             errors: list[OSError] = []
-            inside = [
+            folder_files = [
                 Path(folder, name)
                 for folder, _, names in os.walk(path, onerror=errors.append)
                 for name in names
                 if not name.startswith(".")
                 and not any(part.startswith(".") for part in Path(folder).relative_to(path).parts)
             ]
-            found.extend(sorted(inside + [Path(error.filename) for error in errors]))
+            files.extend(sorted(folder_files + [Path(error.filename) for error in errors]))
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise DataError(f"{path}: expected an image or a folder of images, found nothing; check the path")
-    if not found:
+    if not files:
         raise DataError(f"{', '.join(map(str, paths))}: expected images, found none")
-    return found
+    return files
 
 
-def _classes(path: Path, described: dict[str, Any]) -> list[str]:
+def _parse_class_names(path: Path, description: dict[str, Any]) -> list[str]:
     """The names in a description, which anybody may have written; raises `ModelError`."""
-    found = described["classes"]
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
-        raise ModelError(f"{path}: expected the names of its classes inside, found {str(found)[:80]!r}; export it anew")
-    return found
+    class_names = description["classes"]
+    if not isinstance(class_names, list) or not class_names or not all(isinstance(name, str) for name in class_names):
+        raise ModelError(
+            f"{path}: expected the names of its classes inside, found {str(class_names)[:80]!r}; export it anew"
+        )
+    return class_names
 
 
-def _size(path: Path, described: dict[str, Any]) -> tuple[int, int]:
-    found = described["image_size"]
-    whole = isinstance(found, list) and len(found) == 2 and all(type(side) is int and 0 < side <= 1 << 14 for side in found)
-    if not whole:
-        raise ModelError(f"{path}: expected its image size inside, found {str(found)[:80]!r}; export it anew")
-    return found[0], found[1]
+def _parse_image_size(path: Path, description: dict[str, Any]) -> tuple[int, int]:
+    image_size = description["image_size"]
+    is_valid = (
+        isinstance(image_size, list)
+        and len(image_size) == 2
+        and all(type(side) is int and 0 < side <= 1 << 14 for side in image_size)
+    )
+    if not is_valid:
+        raise ModelError(f"{path}: expected its image size inside, found {str(image_size)[:80]!r}; export it anew")
+    return image_size[0], image_size[1]

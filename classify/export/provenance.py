@@ -9,29 +9,29 @@ from ...cache.errors import ModelError
 from ...cache.store import Store
 from .formats.format import Format
 
-_KIND = "exported"
+_NAMESPACE = "exported"
 
 
-def digest(path: Path) -> str:
+def compute_digest(path: Path) -> str:
     """The SHA-256 of a file, or of the names and the digests of all files in a folder."""
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    found = hashlib.sha256()
-    for inside in sorted(each for each in path.rglob("*") if each.is_file()):
-        found.update(f"{digest(inside)} {inside.relative_to(path).as_posix()}\n".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()
+    hasher = hashlib.sha256()
+    for member in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        hasher.update(f"{compute_digest(member)} {member.relative_to(path).as_posix()}\n".encode("utf-8", "surrogateescape"))
+    return hasher.hexdigest()
 
 
 def remember(store: Store, sha256: str) -> bool:
     """Note the digest of a model that was just written; False where the cache cannot be written."""
-    return store.memo.put(_KIND, sha256, b"")
+    return store.kv_store.put(_NAMESPACE, sha256, b"")
 
 
-def check(store: Store, path: Path, form: Format) -> None:
+def check(store: Store, path: Path, model_format: Format) -> None:
     """Raise `ModelError` where a file may run code and was not written with this cache."""
-    if form.runs_code and store.memo.get(_KIND, digest(path)) is None:
+    if model_format.runs_code and store.kv_store.get(_NAMESPACE, compute_digest(path)) is None:
         raise ModelError(
-            f"{path}: expected a {form.name} model that was exported with the cache {store.path}, found one that it does "
-            "not know, and such a model can run code; give that cache with --cache, or, if you trust its maker, --trust"
+            f"{path}: expected a {model_format.name} model that was exported with the cache {store.path}, found one that it "
+            "does not know, and such a model can run code; give that cache with --cache, or, if you trust its maker, --trust"
         )

@@ -13,32 +13,32 @@ from pathlib import Path
 _STALE_SECONDS = 24 * 3600
 
 
-def beside(out: Path) -> Path:
+def card_path(out: Path) -> Path:
     """Where the card of the model at `out` lies."""
     return out.with_name(f"{out.name}.md")
 
 
-def clear_stale(out: Path, suffix: str) -> None:
+def remove_stale_drafts(out: Path, suffix: str) -> None:
     """Remove the drafts of this model that killed processes left more than a day ago."""
-    for draft in out.absolute().parent.glob(f".{glob.escape(out.stem)}-????????{glob.escape(suffix)}"):
+    for temp_path in out.absolute().parent.glob(f".{glob.escape(out.stem)}-????????{glob.escape(suffix)}"):
         with contextlib.suppress(OSError):
-            if time.time() - draft.lstat().st_mtime > _STALE_SECONDS:
-                remove(draft)
+            if time.time() - temp_path.lstat().st_mtime > _STALE_SECONDS:
+                remove(temp_path)
 
 
-def publish(draft: Path, out: Path) -> None:
+def move_into_place(temp_path: Path, out: Path) -> None:
     """Give the model its name. A folder cannot take another's place in one step: the older one is set aside meanwhile."""
-    if not draft.is_dir() or not out.exists():
-        os.replace(draft, out)
+    if not temp_path.is_dir() or not out.exists():
+        os.replace(temp_path, out)
         return
-    aside = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
-    os.rename(out, aside)
+    backup = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    os.rename(out, backup)
     try:
-        os.rename(draft, out)
+        os.rename(temp_path, out)
     except OSError:
-        os.rename(aside, out)
+        os.rename(backup, out)
         raise
-    remove(aside)
+    remove(backup)
 
 
 def remove(path: Path) -> None:
@@ -49,7 +49,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def size(path: Path) -> int:
+def get_size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
-    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in files)
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

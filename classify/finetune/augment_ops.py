@@ -15,9 +15,9 @@ import numpy as np
 from ...extract.backbones.keras_runtime import load_keras
 from ...extract.pixels import image_ops
 
-GREY = 115.0  # the mean of ImageNet's mean colour; Keras's layers fill with one number for all channels
-TOP = 10.0
-_RANGE = (0, 255)
+GRAY = 115.0  # the mean of ImageNet's mean colour; Keras's layers fill with one number for all channels
+MAX_LEVEL = 10.0
+_VALUE_RANGE = (0, 255)
 
 
 class Operations:
@@ -30,7 +30,7 @@ class Operations:
 
     def __init__(self) -> None:
         self._keras = load_keras()
-        self._made: dict[tuple[str, float], Callable[[Any], Any]] = {}
+        self._layers: dict[tuple[str, float], Callable[[Any], Any]] = {}
 
     def __call__(self, images: Any, name: str, level: float) -> Any:
         """The images, each changed in the same way. level: -10 to 10; its sign turns, shifts or weakens the other way.
@@ -42,75 +42,81 @@ class Operations:
         """
         if name == "identity":
             return images
-        if (name, level) not in self._made:
-            self._made[name, level] = self._make(name, level)
-        return self._made[name, level](images)
+        if (name, level) not in self._layers:
+            self._layers[name, level] = self._build_layer(name, level)
+        return self._layers[name, level](images)
 
-    def chains(self, images: Any, plans: Sequence[Sequence[tuple[str, float]]]) -> Any:
+    def apply_chains(self, images: Any, plans: Sequence[Sequence[tuple[str, float]]]) -> Any:
         """The images after the operations planned for each of them. Those that have the same one next go together."""
         ops = self._keras.ops
         for depth in range(max(len(plan) for plan in plans)):
-            rows: dict[tuple[str, float], list[int]] = {}
+            rows_by_step: dict[tuple[str, float], list[int]] = {}
             for row, plan in enumerate(plans):
-                rows.setdefault(plan[depth] if depth < len(plan) else ("identity", 0.0), []).append(row)
-            parts = [self(ops.take(images, np.array(chosen), axis=0), *step) for step, chosen in rows.items()]
-            back = np.argsort(np.concatenate(list(rows.values())), kind="stable")
-            images = ops.take(ops.concatenate(parts, axis=0), back, axis=0)
+                rows_by_step.setdefault(plan[depth] if depth < len(plan) else ("identity", 0.0), []).append(row)
+            parts = [self(ops.take(images, np.array(indices), axis=0), *step) for step, indices in rows_by_step.items()]
+            inverse_order = np.argsort(np.concatenate(list(rows_by_step.values())), kind="stable")
+            images = ops.take(ops.concatenate(parts, axis=0), inverse_order, axis=0)
         return images
 
-    def _make(self, name: str, level: float) -> Callable[[Any], Any]:
+    def _build_layer(self, name: str, level: float) -> Callable[[Any], Any]:
         """A layer whose least and greatest factors are the same, so that it has nothing left to draw."""
-        layers, share, enhancement = self._keras.layers, level / TOP, 0.9 * level / TOP
+        layers, share, enhancement = self._keras.layers, level / MAX_LEVEL, 0.9 * level / MAX_LEVEL
         # Without a seed a layer would take one of Python's own generator, and so change what the caller draws next.
-        geometry: dict[str, Any] = {"fill_mode": "constant", "fill_value": GREY, "dtype": "float32", "seed": 0}
-        even: dict[str, Any] = {"value_range": _RANGE, "dtype": "float32"}
-        colour: dict[str, Any] = {**even, "seed": 0}
+        geometry_options: dict[str, Any] = {"fill_mode": "constant", "fill_value": GRAY, "dtype": "float32", "seed": 0}
+        range_options: dict[str, Any] = {"value_range": _VALUE_RANGE, "dtype": "float32"}
+        color_options: dict[str, Any] = {**range_options, "seed": 0}
 
-        def same(factor: float) -> tuple[float, float]:
+        def to_range(factor: float) -> tuple[float, float]:
             return factor, factor
 
-        def shift(axis: str) -> Any:
-            factors = {"height_factor": 0.0, "width_factor": 0.0, axis: same(0.453 * share)}
-            return layers.RandomTranslation(**factors, **geometry)
+        def build_shift(axis: str) -> Any:
+            factors = {"height_factor": 0.0, "width_factor": 0.0, axis: to_range(0.453 * share)}
+            return layers.RandomTranslation(**factors, **geometry_options)
 
-        makers: dict[str, Callable[[], Callable[[Any], Any]]] = {
-            "autocontrast": lambda: self._rounded(layers.AutoContrast(**even)),
-            "equalize": lambda: self._equalized,
-            "invert": lambda: layers.RandomInvert(same(1.0), **colour),
-            "rotate": lambda: layers.RandomRotation(same(share * 30 / 360), **geometry),
-            "solarize": lambda: self._told(layers.Solarization(**colour), additions=0.0, thresholds=256 - 256 * abs(share)),
-            "saturation": lambda: layers.RandomColorDegeneration(same(-enhancement), **colour),
-            "posterize": lambda: self._rounded(layers.RandomPosterization(same(8 - round(4 * abs(share))), **colour)),
-            "contrast": lambda: self._told(layers.RandomContrast(0.0, **colour), contrast_factor=1 + enhancement),
-            "brightness": lambda: layers.RandomBrightness(same(enhancement / 2), **colour),
-            "sharpness": lambda: layers.RandomSharpness(same((1 + enhancement) / 2), **colour),
-            "shear_x": lambda: self._sheared(layers.RandomShear(**geometry), 0.3 * share, 0.0),
-            "shear_y": lambda: self._sheared(layers.RandomShear(**geometry), 0.0, 0.3 * share),
-            "translate_x": lambda: shift("width_factor"),
-            "translate_y": lambda: shift("height_factor"),
+        builders: dict[str, Callable[[], Callable[[Any], Any]]] = {
+            "autocontrast": lambda: self._round_inputs(layers.AutoContrast(**range_options)),
+            "equalize": lambda: self._equalize,
+            "invert": lambda: layers.RandomInvert(to_range(1.0), **color_options),
+            "rotate": lambda: layers.RandomRotation(to_range(share * 30 / 360), **geometry_options),
+            "solarize": lambda: self._fix_transformation(
+                layers.Solarization(**color_options), additions=0.0, thresholds=256 - 256 * abs(share)
+            ),
+            "saturation": lambda: layers.RandomColorDegeneration(to_range(-enhancement), **color_options),
+            "posterize": lambda: self._round_inputs(
+                layers.RandomPosterization(to_range(8 - round(4 * abs(share))), **color_options)
+            ),
+            "contrast": lambda: self._fix_transformation(
+                layers.RandomContrast(0.0, **color_options), contrast_factor=1 + enhancement
+            ),
+            "brightness": lambda: layers.RandomBrightness(to_range(enhancement / 2), **color_options),
+            "sharpness": lambda: layers.RandomSharpness(to_range((1 + enhancement) / 2), **color_options),
+            "shear_x": lambda: self._fix_shear(layers.RandomShear(**geometry_options), 0.3 * share, 0.0),
+            "shear_y": lambda: self._fix_shear(layers.RandomShear(**geometry_options), 0.0, 0.3 * share),
+            "translate_x": lambda: build_shift("width_factor"),
+            "translate_y": lambda: build_shift("height_factor"),
         }
-        return makers[name]()
+        return builders[name]()
 
     @staticmethod
-    def _told(layer: Any, **transformation: float) -> Callable[[Any], Any]:
+    def _fix_transformation(layer: Any, **transformation: float) -> Callable[[Any], Any]:
         """A layer that is told its transformation, for what its factors cannot say."""
         return lambda images: layer.transform_images(images, transformation)
 
-    def _rounded(self, layer: Any) -> Callable[[Any], Any]:
+    def _round_inputs(self, layer: Any) -> Callable[[Any], Any]:
         """Of whole numbers: what interpolation adds to an even surface would else become a step, or the whole range."""
         return lambda images: layer(self._keras.ops.round(images))
 
-    def _sheared(self, layer: Any, right: float, down: float) -> Callable[[Any], Any]:
+    def _fix_shear(self, layer: Any, x_shear: float, y_shear: float) -> Callable[[Any], Any]:
         """`RandomShear` draws the sign of its shear itself, so it is told."""
 
         def apply(images: Any) -> Any:
-            factors = self._keras.ops.tile(np.array([[right, down]], np.float32), (images.shape[0], 1))
+            factors = self._keras.ops.tile(np.array([[x_shear, y_shear]], np.float32), (images.shape[0], 1))
             return layer.transform_images(images, {"shear_factor": factors})
 
         return apply
 
-    def _equalized(self, images: Any) -> Any:
+    def _equalize(self, images: Any) -> Any:
         """As views are. Keras's `Equalization` takes one histogram of all images of a batch, and 16 ms for each image."""
         ops = self._keras.ops
-        whole = ops.convert_to_numpy(ops.round(images)).astype(np.uint8)
-        return ops.convert_to_tensor(np.stack([image_ops.equalize(each) for each in whole]), dtype="float32")
+        pixels = ops.convert_to_numpy(ops.round(images)).astype(np.uint8)
+        return ops.convert_to_tensor(np.stack([image_ops.equalize(image) for image in pixels]), dtype="float32")

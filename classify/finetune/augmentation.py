@@ -15,35 +15,35 @@ import numpy as np
 
 from ...cache.errors import DataError
 from ...extract.backbones.keras_runtime import load_keras
-from ...extract.pixels.augment import Draws, Kind, operations_of, rectangle, written
+from ...extract.pixels.augment import AugmentOp, DeterministicRNG, format_operations, parse_operations, sample_crop_box
 from . import autoaugment
-from .augment_ops import GREY, Operations
+from .augment_ops import GRAY, Operations
 
-_RANGE = (0, 255)
-_OUTSIDE = {"fill_mode": "constant", "fill_value": GREY}
+_VALUE_RANGE = (0, 255)
+_FILL = {"fill_mode": "constant", "fill_value": GRAY}
 
 
-class Layers:
+class AugmentationLayers:
     """Keras's layers, each made when first needed, and seeded anew for each use. For one thread at a time."""
 
     def __init__(self) -> None:
         self.keras = load_keras()
         self.operations = Operations()
-        self._made: dict[tuple[str, str], Any] = {}
+        self._layers: dict[tuple[str, str], Any] = {}
 
-    def made(self, name: str, **options: Any) -> Any:
+    def get_layer(self, name: str, **options: Any) -> Any:
         """The layer of this name with these options, in float32 whatever Keras's global policy is.
 
         Without a seed it would take one of Python's own generator, and so change what the caller draws next.
         """
         key = name, repr(options)
-        if key not in self._made:
-            self._made[key] = getattr(self.keras.layers, name)(**options, dtype="float32", seed=0)
-        return self._made[key]
+        if key not in self._layers:
+            self._layers[key] = getattr(self.keras.layers, name)(**options, dtype="float32", seed=0)
+        return self._layers[key]
 
-    def drawn(self, data: Any, random: np.random.Generator, name: str, **options: Any) -> Any:
+    def apply_random(self, data: Any, random: np.random.Generator, name: str, **options: Any) -> Any:
         """What the layer makes of `data`, with draws that are decided by the state of `random` alone."""
-        layer = self.made(name, **options)
+        layer = self.get_layer(name, **options)
         layer.generator.state.assign([int(random.integers(2**31)), 0])
         return layer(data, training=True)
 
@@ -57,13 +57,13 @@ class Augmentation:
     @classmethod
     def parse(cls, text: str) -> Augmentation:
         """The augmentation written `flip,crop=0.5,randaugment=2x9`, in any order; raises `DataError`."""
-        return cls(operations_of(text, KINDS))
+        return cls(parse_operations(text, KINDS))
 
     def __str__(self) -> str:
         """The augmentation as `parse` takes it, every strength written out."""
-        return ",".join(written(self.operations))
+        return ",".join(format_operations(self.operations))
 
-    def apply(self, images: Any, layers: Layers, random: np.random.Generator) -> Any:
+    def apply(self, images: Any, layers: AugmentationLayers, random: np.random.Generator) -> Any:
         """The images (n, height, width, 3), float32 in 0…255, each changed by its own draws."""
         for name, strength in self.operations:
             images = KINDS[name].apply(images, layers, random, *strength)
@@ -71,7 +71,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Mixes:
+class BatchMixer:
     """MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899): the alphas of their Beta distributions; 0 is without.
 
     With both, each batch gets one of them, either with the same probability. Raises `DataError` beyond Keras's bounds.
@@ -90,152 +90,172 @@ class Mixes:
         return bool(self.mixup or self.cutmix)
 
     @cached_property
-    def _offered(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+    def _choices(self) -> tuple[tuple[str, dict[str, Any]], ...]:
         # CutMix draws its alpha between two bounds, between 0 and the number when it is given one.
-        both = (
+        mixers = (
             ("MixUp", self.mixup, {"alpha": self.mixup}),
             ("CutMix", self.cutmix, {"factor": (self.cutmix, self.cutmix)}),
         )
-        return tuple((name, options) for name, alpha, options in both if alpha)
+        return tuple((name, options) for name, alpha, options in mixers if alpha)
 
-    def apply(self, images: Any, labels: Any, layers: Layers, random: np.random.Generator) -> tuple[Any, Any]:
+    def apply(self, images: Any, labels: Any, layers: AugmentationLayers, random: np.random.Generator) -> tuple[Any, Any]:
         """Images (n, height, width, 3) mixed with others of the batch, and labels (n, classes) in the same shares.
 
         The share of CutMix is that of a box whose edges lie between pixels: up to a row and a column of them is rounded.
         """
-        name, options = self._offered[random.integers(len(self._offered))]
-        mixed = layers.drawn({"images": images, "labels": labels}, random, name, **options)
+        name, options = self._choices[random.integers(len(self._choices))]
+        mixed = layers.apply_random({"images": images, "labels": labels}, random, name, **options)
         return mixed["images"], mixed["labels"]
 
 
-def _flip(axis: int) -> Any:
+def _make_flip(axis: int) -> Any:
     mode = {2: "horizontal", 1: "vertical"}[axis]
 
-    def apply(images: Any, layers: Layers, random: np.random.Generator, probability: int) -> Any:
+    def apply(images: Any, layers: AugmentationLayers, random: np.random.Generator, probability: int) -> Any:
         # The layer knows no other probability than one half, so it is told which to flip.
         flips = random.random((images.shape[0], 1, 1, 1)) < probability / 1000
-        return layers.made("RandomFlip", mode=mode).transform_images(images, {"flips": flips})
+        return layers.get_layer("RandomFlip", mode=mode).transform_images(images, {"flips": flips})
 
     return apply
 
 
-def _crop(images: Any, layers: Layers, random: np.random.Generator, least: int) -> Any:
+def _crop(images: Any, layers: AugmentationLayers, random: np.random.Generator, min_area: int) -> Any:
     """A rectangle of each image at its full size again: the same law as of `crop` in views.
 
     Keras's `RandomCrop` cuts one fixed size at one place of the whole batch, and `RandomZoom` is about the centre. This is
     the bilinear operation that `RandomZoom`, `RandomTranslation` and `RandomRotation` are made of, told the rectangle.
     """
     height, width = images.shape[1:3]
-    rows = []
+    transforms = []
     for _ in range(images.shape[0]):
-        left, top, wide, high = rectangle(width, height, Draws(random.bytes(16)), least)
-        across, down = wide / width, high / height
-        rows.append([across, 0, left + (across - 1) / 2, 0, down, top + (down - 1) / 2, 0, 0])
+        left, top, crop_width, crop_height = sample_crop_box(width, height, DeterministicRNG(random.bytes(16)), min_area)
+        x_scale, y_scale = crop_width / width, crop_height / height
+        transforms.append([x_scale, 0, left + (x_scale - 1) / 2, 0, y_scale, top + (y_scale - 1) / 2, 0, 0])
     return layers.keras.ops.image.affine_transform(
-        images, np.array(rows, np.float32), interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+        images, np.array(transforms, np.float32), interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
     )
 
 
-def _rotate(images: Any, layers: Layers, random: np.random.Generator, most: int) -> Any:
-    return layers.drawn(images, random, "RandomRotation", factor=most / 360_000, **_OUTSIDE)
+def _rotate(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_angle: int) -> Any:
+    return layers.apply_random(images, random, "RandomRotation", factor=max_angle / 360_000, **_FILL)
 
 
-def _zoom(images: Any, layers: Layers, random: np.random.Generator, most: int) -> Any:
-    return layers.drawn(images, random, "RandomZoom", height_factor=most / 1000, **_OUTSIDE)
+def _zoom(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_change: int) -> Any:
+    return layers.apply_random(images, random, "RandomZoom", height_factor=max_change / 1000, **_FILL)
 
 
-def _translate(images: Any, layers: Layers, random: np.random.Generator, most: int) -> Any:
-    share = most / 1000
-    return layers.drawn(images, random, "RandomTranslation", height_factor=share, width_factor=share, **_OUTSIDE)
+def _translate(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_shift: int) -> Any:
+    max_fraction = max_shift / 1000
+    return layers.apply_random(
+        images, random, "RandomTranslation", height_factor=max_fraction, width_factor=max_fraction, **_FILL
+    )
 
 
-def _color(images: Any, layers: Layers, random: np.random.Generator, most: int) -> Any:
+def _jitter_color(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_change: int) -> Any:
     """The four layers that `RandomColorJitter` is made of, in its order; the hue moves a quarter as far, as in views.
 
     In 0…1, since `RandomSaturation` lets saturations above 1 pass in 0…255. Its factor f multiplies by f / (1 - f).
     `RandomContrast` only strengthens when given one number. Brightness is added, half as much: the same for a mid-grey.
     """
-    share = most / 1000
+    max_fraction = max_change / 1000
     factors = {
-        "RandomBrightness": (-share / 2, share / 2),
-        "RandomContrast": (share, share),
-        "RandomSaturation": ((1 - share) / (2 - share), (1 + share) / (2 + share)),
-        "RandomHue": (0.0, share / 2),
+        "RandomBrightness": (-max_fraction / 2, max_fraction / 2),
+        "RandomContrast": (max_fraction, max_fraction),
+        "RandomSaturation": ((1 - max_fraction) / (2 - max_fraction), (1 + max_fraction) / (2 + max_fraction)),
+        "RandomHue": (0.0, max_fraction / 2),
     }
     images = images / 255.0
     for name, factor in factors.items():
-        images = layers.drawn(images, random, name, factor=factor, value_range=(0, 1))
+        images = layers.apply_random(images, random, name, factor=factor, value_range=(0, 1))
     return images * 255.0
 
 
-def _gray(images: Any, layers: Layers, random: np.random.Generator, probability: int) -> Any:
-    return layers.drawn(images, random, "RandomGrayscale", factor=probability / 1000)
+def _convert_to_gray(images: Any, layers: AugmentationLayers, random: np.random.Generator, probability: int) -> Any:
+    return layers.apply_random(images, random, "RandomGrayscale", factor=probability / 1000)
 
 
-def _blur(images: Any, layers: Layers, random: np.random.Generator, most: int) -> Any:
+def _blur(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_deviation: int) -> Any:
     """Each image by a standard deviation of its own, 0.1 pixels to `most`.
 
     `RandomGaussianBlur` draws one for the whole batch and another for each axis, and takes all to be black outside:
     so it is told, image by image, and images are mirrored beyond their edges.
     """
     ops, blurred = layers.keras.ops, []
-    for row, deviation in enumerate(random.uniform(0.1, most / 1000, images.shape[0])):
+    for row, deviation in enumerate(random.uniform(0.1, max_deviation / 1000, images.shape[0])):
         radius = min(math.ceil(3 * deviation), min(images.shape[1:3]) - 1)
-        layer = layers.made("RandomGaussianBlur", kernel_size=2 * radius + 1, value_range=_RANGE)
-        edge = (radius, radius)
-        wide = ops.pad(images[row : row + 1], ((0, 0), edge, edge, (0, 0)), mode="reflect")
-        told = {"blur_factor": np.full(2, deviation, np.float32), "should_apply_blur": np.array([True])}
-        found = layer.transform_images(wide, told)
-        blurred.append(found[:, radius : radius + images.shape[1], radius : radius + images.shape[2]])
+        layer = layers.get_layer("RandomGaussianBlur", kernel_size=2 * radius + 1, value_range=_VALUE_RANGE)
+        margin = (radius, radius)
+        padded = ops.pad(images[row : row + 1], ((0, 0), margin, margin, (0, 0)), mode="reflect")
+        transformation = {"blur_factor": np.full(2, deviation, np.float32), "should_apply_blur": np.array([True])}
+        output = layer.transform_images(padded, transformation)
+        blurred.append(output[:, radius : radius + images.shape[1], radius : radius + images.shape[2]])
     return ops.concatenate(blurred, axis=0)
 
 
-def _cutout(images: Any, layers: Layers, random: np.random.Generator, share: int) -> Any:
+def _cut_out(images: Any, layers: AugmentationLayers, random: np.random.Generator, side: int) -> Any:
     """A rectangle of fixed sides, wholly inside, replaced by `GREY` (in arXiv 1708.04552 parts may lie outside)."""
-    area = (share / 1000) ** 2
-    return layers.drawn(images, random, "RandomErasing", factor=(1.0, 1.0), scale=(area, area), fill_value=GREY)
+    area = (side / 1000) ** 2
+    return layers.apply_random(images, random, "RandomErasing", factor=(1.0, 1.0), scale=(area, area), fill_value=GRAY)
 
 
-def _erasing(images: Any, layers: Layers, random: np.random.Generator, probability: int) -> Any:
+def _erase_rectangle(images: Any, layers: AugmentationLayers, random: np.random.Generator, probability: int) -> Any:
     """A rectangle of noise, each side the root of 0.02 to 0.33 of the image's (after arXiv 1708.04896)."""
-    chance = probability / 1000
-    return layers.drawn(images, random, "RandomErasing", factor=(chance, chance), scale=(0.02, 0.33))
+    fraction = probability / 1000
+    return layers.apply_random(images, random, "RandomErasing", factor=(fraction, fraction), scale=(0.02, 0.33))
 
 
-def _randaugment(images: Any, layers: Layers, random: np.random.Generator, count: int, level: int) -> Any:
-    plans = [autoaugment.randaugment(random, count // 1000, level / 1000) for _ in range(images.shape[0])]
-    return layers.operations.chains(images, plans)
+def _apply_randaugment(images: Any, layers: AugmentationLayers, random: np.random.Generator, count: int, level: int) -> Any:
+    plans = [autoaugment.draw_randaugment(random, count // 1000, level / 1000) for _ in range(images.shape[0])]
+    return layers.operations.apply_chains(images, plans)
 
 
-def _autoaugment(images: Any, layers: Layers, random: np.random.Generator) -> Any:
-    return layers.operations.chains(images, [autoaugment.autoaugment(random) for _ in range(images.shape[0])])
+def _apply_autoaugment(images: Any, layers: AugmentationLayers, random: np.random.Generator) -> Any:
+    return layers.operations.apply_chains(images, [autoaugment.draw_autoaugment(random) for _ in range(images.shape[0])])
 
 
-def _augmix(images: Any, layers: Layers, random: np.random.Generator, severity: int) -> Any:
-    return autoaugment.augmix(random, layers.operations, images, severity / 1000)
+def _apply_augmix(images: Any, layers: AugmentationLayers, random: np.random.Generator, severity: int) -> Any:
+    return autoaugment.apply_augmix(random, layers.operations, images, severity / 1000)
 
 
-_SHARE = ((1, 1000),)
-_COUNT_AND_LEVEL = ((1000, 14_000), (0, 10_000))
+_SHARE_BOUNDS = ((1, 1000),)
+_COUNT_AND_LEVEL_BOUNDS = ((1000, 14_000), (0, 10_000))
 # In the order in which they are done.
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("flip", "the probability of a left-right mirror image, above 0 up to 1", "0.5", _SHARE, _flip(2)),
-        Kind("vflip", "the probability of being upside down, above 0 up to 1", "0.5", _SHARE, _flip(1)),
-        Kind("crop", "the least share of the area that is kept, 0.01 to 1", "0.25", ((10, 1000),), _crop),
-        Kind("rotate", "the largest angle in degrees, above 0 up to 180", "15", ((1, 180_000),), _rotate),
-        Kind("zoom", "the largest share by which it grows or shrinks, above 0 up to 0.9", "0.2", ((1, 900),), _zoom),
-        Kind("translate", "the largest shift as a share of each side, above 0 up to 1", "0.1", _SHARE, _translate),
-        Kind(
-            "randaugment", "COUNTxLEVEL, 1 to 14 operations at 0 to 10", "2x9", ((1000, 14_000), (0, 10_000)), _randaugment
+        AugmentOp(
+            "flip", "the probability of a left-right mirror image, above 0 up to 1", "0.5", _SHARE_BOUNDS, _make_flip(2)
         ),
-        Kind("autoaugment", "", "", (), _autoaugment),
-        Kind("augmix", "the severity, 0.1 to 10", "3", ((100, 10_000),), _augmix),
-        Kind("color", "the largest change of brightness, contrast and saturation, above 0 up to 1", "0.4", _SHARE, _color),
-        Kind("gray", "the probability of no colour, above 0 up to 1", "0.2", _SHARE, _gray),
-        Kind("blur", "the largest standard deviation in pixels, 0.1 to 10", "2", ((100, 10_000),), _blur),
-        Kind("cutout", "each side of the part as a share of the image's, above 0 up to 1", "0.5", _SHARE, _cutout),
-        Kind("erasing", "the probability of a rectangle of noise, above 0 up to 1", "0.25", _SHARE, _erasing),
+        AugmentOp("vflip", "the probability of being upside down, above 0 up to 1", "0.5", _SHARE_BOUNDS, _make_flip(1)),
+        AugmentOp("crop", "the least share of the area that is kept, 0.01 to 1", "0.25", ((10, 1000),), _crop),
+        AugmentOp("rotate", "the largest angle in degrees, above 0 up to 180", "15", ((1, 180_000),), _rotate),
+        AugmentOp("zoom", "the largest share by which it grows or shrinks, above 0 up to 0.9", "0.2", ((1, 900),), _zoom),
+        AugmentOp(
+            "translate", "the largest shift as a share of each side, above 0 up to 1", "0.1", _SHARE_BOUNDS, _translate
+        ),
+        AugmentOp(
+            "randaugment",
+            "COUNTxLEVEL, 1 to 14 operations at 0 to 10",
+            "2x9",
+            ((1000, 14_000), (0, 10_000)),
+            _apply_randaugment,
+        ),
+        AugmentOp("autoaugment", "", "", (), _apply_autoaugment),
+        AugmentOp("augmix", "the severity, 0.1 to 10", "3", ((100, 10_000),), _apply_augmix),
+        AugmentOp(
+            "color",
+            "the largest change of brightness, contrast and saturation, above 0 up to 1",
+            "0.4",
+            _SHARE_BOUNDS,
+            _jitter_color,
+        ),
+        AugmentOp("gray", "the probability of no colour, above 0 up to 1", "0.2", _SHARE_BOUNDS, _convert_to_gray),
+        AugmentOp("blur", "the largest standard deviation in pixels, 0.1 to 10", "2", ((100, 10_000),), _blur),
+        AugmentOp(
+            "cutout", "each side of the part as a share of the image's, above 0 up to 1", "0.5", _SHARE_BOUNDS, _cut_out
+        ),
+        AugmentOp(
+            "erasing", "the probability of a rectangle of noise, above 0 up to 1", "0.25", _SHARE_BOUNDS, _erase_rectangle
+        ),
     )
 }

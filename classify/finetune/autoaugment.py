@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .augment_ops import TOP, Operations
+from .augment_ops import MAX_LEVEL, Operations
 
 Steps = list[tuple[str, float]]
 
@@ -25,23 +25,35 @@ POLICY = [
     [(name, int(tenths), int(magnitude)) for name, tenths, magnitude in (step.split() for step in pair.split(","))]
     for pair in _IMAGENET.split(";")
 ]
-_AUGMIX = ("autocontrast", "equalize", "posterize", "rotate", "solarize", "shear_x", "shear_y", "translate_x", "translate_y")
+_AUGMIX_NAMES = (
+    "autocontrast",
+    "equalize",
+    "posterize",
+    "rotate",
+    "solarize",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
 
 
-def randaugment(random: np.random.Generator, count: int, level: float) -> Steps:
+def draw_randaugment(random: np.random.Generator, count: int, level: float) -> Steps:
     """`count` operations of fourteen, each at `level` (0 to 10) with a random sign (arXiv 1909.13719)."""
-    return [_signed(random, str(random.choice(Operations.NAMES)), level) for _ in range(count)]
+    return [_draw_sign(random, str(random.choice(Operations.NAMES)), level) for _ in range(count)]
 
 
-def autoaugment(random: np.random.Generator) -> Steps:
+def draw_autoaugment(random: np.random.Generator) -> Steps:
     """One of the 25 sub-policies learnt on ImageNet: two operations, each with its probability (arXiv 1805.09501)."""
-    chosen = POLICY[random.integers(len(POLICY))]
+    sub_policy = POLICY[random.integers(len(POLICY))]
     return [
-        _signed(random, name, TOP * magnitude / 9) for name, tenths, magnitude in chosen if random.random() < tenths / 10
+        _draw_sign(random, name, MAX_LEVEL * magnitude / 9)
+        for name, tenths, magnitude in sub_policy
+        if random.random() < tenths / 10
     ]
 
 
-def augmix(random: np.random.Generator, operations: Operations, images: Any, severity: float) -> Any:
+def apply_augmix(random: np.random.Generator, operations: Operations, images: Any, severity: float) -> Any:
     """Each image mixed with a mix of three chains of one to three operations (arXiv 1912.02781, without its loss).
 
     Magnitudes are one, two or three thirds of `severity` (of 10), where the paper's are continuous: images that have the
@@ -49,20 +61,20 @@ def augmix(random: np.random.Generator, operations: Operations, images: Any, sev
     """
     from ...extract.backbones.keras_runtime import load_keras
 
-    ops, count, width = load_keras().ops, images.shape[0], 3
+    ops, count, n_chains = load_keras().ops, images.shape[0], 3
     plans = [
         [
-            _signed(random, str(random.choice(_AUGMIX)), severity * int(random.integers(1, 4)) / 3)
+            _draw_sign(random, str(random.choice(_AUGMIX_NAMES)), severity * int(random.integers(1, 4)) / 3)
             for _ in range(random.integers(1, 4))
         ]
-        for _ in range(count * width)
+        for _ in range(count * n_chains)
     ]
-    chains = operations.chains(ops.repeat(images, width, axis=0), plans)
-    own = random.beta(1.0, 1.0, (count, 1)).astype(np.float32)
-    shares = (1 - own) * random.dirichlet((1.0,) * width, count).astype(np.float32)
-    mixed = ops.sum(ops.reshape(chains, (count, width, *images.shape[1:])) * shares[:, :, None, None, None], axis=1)
-    return own[:, :, None, None] * images + mixed
+    chains = operations.apply_chains(ops.repeat(images, n_chains, axis=0), plans)
+    image_share = random.beta(1.0, 1.0, (count, 1)).astype(np.float32)
+    shares = (1 - image_share) * random.dirichlet((1.0,) * n_chains, count).astype(np.float32)
+    mixed = ops.sum(ops.reshape(chains, (count, n_chains, *images.shape[1:])) * shares[:, :, None, None, None], axis=1)
+    return image_share[:, :, None, None] * images + mixed
 
 
-def _signed(random: np.random.Generator, name: str, level: float) -> tuple[str, float]:
+def _draw_sign(random: np.random.Generator, name: str, level: float) -> tuple[str, float]:
     return name, level if name in _UNSIGNED or random.random() < 0.5 else -level

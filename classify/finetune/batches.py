@@ -7,63 +7,63 @@ from typing import Protocol
 import numpy as np
 
 from ...cache.store import Store
-from ...extract.images.detect import reader
+from ...extract.images.detect import make_image_reader
 from ..data import select_features
 from ..data.views import Views
 from .augmentation import Augmentation
 from .image_batches import ImageBatches
 from .map_batches import MapBatches
-from .prepare import Prepared
+from .prepare import FinetuneSetup
 
 
 class Batches(Protocol):
     """Batches (maps or images, soft labels), of which each `epoch` has others; `readers`: how many threads may ask ahead."""
 
     epoch: int
-    readers: int
+    n_readers: int
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-def batches(prepared: Prepared, store: Store, rows: np.ndarray, training: bool, jobs: int) -> Batches:
+def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training: bool, jobs: int) -> Batches:
     """Batches of the images numbered `rows`, in training as the recipe says: of maps at the cut, else of pixels."""
-    if prepared.map is None:
-        return of_images(prepared, rows, training, jobs)
-    recipe, splits = prepared.recipe, prepared.splits
-    views = Views.of(prepared.views, prepared.policy) or Views()
-    (stored,) = select_features.stored(store, [prepared.map], views)
+    if setup.map_tap is None:
+        return make_image_batches(setup, rows, training, jobs)
+    config, splits = setup.config, setup.splits
+    views = Views.from_policy(setup.views, setup.policy) or Views()
+    (map_reader,) = select_features.open_readers(store, [setup.map_tap], views)
     return MapBatches(
-        stored,
-        prepared.images.keys[rows],
+        map_reader,
+        setup.images.keys[rows],
         splits.labels[rows],
         len(splits.classes),
-        batch_size=recipe.batch_size,
-        seed=prepared.seed,
+        batch_size=config.batch_size,
+        seed=setup.seed,
         training=training,
         views=views.count if training else 0,
-        mixup=recipe.mixup if training else 0.0,
-        cutmix=recipe.cutmix if training else 0.0,
+        mixup=config.mixup if training else 0.0,
+        cutmix=config.cutmix if training else 0.0,
     )
 
 
-def of_images(prepared: Prepared, rows: np.ndarray, training: bool, jobs: int) -> ImageBatches:
+def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, jobs: int) -> ImageBatches:
     """Batches of the pixels of the images numbered `rows`."""
-    recipe, splits = prepared.recipe, prepared.splits
-    used = [prepared.images.used[row] for row in rows]
+    config, splits = setup.config, setup.splits
+    images = [setup.images.used[row] for row in rows]
     return ImageBatches(
-        reader(prepared.run.description["data"]),
-        [image.name for image in used],
-        [image.digest for image in used],
+        make_image_reader(setup.run.metadata["data"]),
+        [image.name for image in images],
+        [image.digest for image in images],
         splits.labels[rows],
         len(splits.classes),
-        prepared.spec.image_size,
-        batch_size=recipe.batch_size,
-        seed=prepared.seed,
+        setup.spec.image_size,
+        batch_size=config.batch_size,
+        seed=setup.seed,
         training=training,
-        augmentation=Augmentation.parse(recipe.augment) if recipe.augment and training else None,
-        mixup=recipe.mixup if training else 0.0,
-        cutmix=recipe.cutmix if training else 0.0,
+        augmentation=Augmentation.parse(config.augment) if config.augment and training else None,
+        mixup=config.mixup if training else 0.0,
+        cutmix=config.cutmix if training else 0.0,
         jobs=jobs,
     )

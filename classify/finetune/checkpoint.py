@@ -26,44 +26,46 @@ class Checkpoint:
     """
 
     run: Run
-    began: float  # when the training did, were it one session, by `time.monotonic`
-    facts: dict[str, Any] = field(default_factory=dict)
+    start_time: float  # when the training did, were it one session, by `time.monotonic`
+    metadata: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Run) -> Checkpoint:
+    def load(cls, run: Run) -> Checkpoint:
         """The checkpoint of a run, empty where there is none; raises `RunError` where it cannot be read."""
         path = run.path / _FILE
         if not path.exists():
             return cls(run, time.monotonic())
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-                facts = json.loads(found["facts"].tobytes())
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                header = json.loads(archive["facts"].tobytes())
                 arrays = {
-                    name: [found[f"{name}{number}"] for number in range(count)] for name, count in facts["arrays"].items()
+                    name: [archive[f"{name}{number}"] for number in range(count)] for name, count in header["arrays"].items()
                 }
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(
                 f"{path}: expected where the training stood, found: {error}; delete this file, and it begins anew"
             ) from error
-        return cls(run, time.monotonic() - facts["seconds"], facts["facts"], arrays)
+        return cls(run, time.monotonic() - header["seconds"], header["facts"], arrays)
 
-    def write(self, facts: Mapping[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
+    def write(self, metadata: Mapping[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
         """Replace what is kept; it is on the disk when this returns."""
-        self.facts, self.arrays = dict(facts), {name: list(each) for name, each in arrays.items()}
-        seconds = time.monotonic() - self.began
-        described = {
+        self.metadata, self.arrays = dict(metadata), {name: list(members) for name, members in arrays.items()}
+        seconds = time.monotonic() - self.start_time
+        header = {
             "seconds": seconds,
-            "facts": self.facts,
-            "arrays": {name: len(each) for name, each in self.arrays.items()},
+            "facts": self.metadata,
+            "arrays": {name: len(members) for name, members in self.arrays.items()},
         }
         buffer = io.BytesIO()
-        named = {f"{name}{number}": array for name, each in self.arrays.items() for number, array in enumerate(each)}
-        np.savez(buffer, allow_pickle=False, facts=np.frombuffer(json.dumps(described).encode(), np.uint8), **named)
+        members_by_name = {
+            f"{name}{number}": array for name, members in self.arrays.items() for number, array in enumerate(members)
+        }
+        np.savez(buffer, allow_pickle=False, facts=np.frombuffer(json.dumps(header).encode(), np.uint8), **members_by_name)
         self.run.write(_FILE, buffer.getvalue())
-        self.run.beat()
+        self.run.heartbeat()
 
 
-def remove(run: Run) -> None:
+def delete(run: Run) -> None:
     """Take the checkpoint of a run away."""
     (run.path / _FILE).unlink(missing_ok=True)

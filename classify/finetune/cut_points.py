@@ -12,7 +12,7 @@ from ...extract.backbones.taps import Tap
 INPUT = "input"
 
 
-def find(text: str, layers: Sequence[Layer], wanted: Sequence[Tap]) -> Layer | None:
+def find_cut(text: str, layers: Sequence[Layer], head_taps: Sequence[Tap]) -> Layer | None:
     """The layer whose output the layers above are trained on, written in any common spelling; None for the whole network.
 
     layers: of the network, in the order of computation. wanted: the taps that the head takes. Raises `LayerError` for a
@@ -20,51 +20,54 @@ def find(text: str, layers: Sequence[Layer], wanted: Sequence[Tap]) -> Layer | N
     """
     if text == INPUT:
         return None
-    tap, *others = taps.resolve([text], layers, [], ["map"])
-    if others:
-        raise LayerError(f"--from {text}: expected one layer, found {len(others) + 1}; name one of {_names(layers, wanted)}")
+    tap, *other_taps = taps.resolve_taps([text], layers, [], ["map"])
+    if other_taps:
+        raise LayerError(
+            f"--from {text}: expected one layer, found {len(other_taps) + 1}; name one of "
+            f"{_name_nearest_cuts(layers, head_taps)}"
+        )
     if tap.pool != "map":
         raise LayerError(
             f"--from {text}: expected a layer, whose whole output is cached, found the pool {tap.pool}; leave it out"
         )
     order = {layer.name: number for number, layer in enumerate(layers)}
-    place, lowest = order[tap.layer], min(wanted, key=lambda each: order[each.layer])
-    if place >= order[lowest.layer]:
+    index, lowest_tap = order[tap.layer], min(head_taps, key=lambda head_tap: order[head_tap.layer])
+    if index >= order[lowest_tap.layer]:
         raise LayerError(
-            f"--from {text}: expected a layer below the run's tap {lowest}, found one that is not; "
-            f"the nearest are {_names(layers, wanted)}"
+            f"--from {text}: expected a layer below the run's tap {lowest_tap}, found one that is not; "
+            f"the nearest are {_name_nearest_cuts(layers, head_taps)}"
         )
-    if not layers[place].cut:
+    if not layers[index].cut:
         raise LayerError(
             f"--from {text}: expected a layer that all of the network above depends on, found one that skip connections "
-            f"pass by; the nearest valid cuts are {_names(layers, wanted, place)}"
+            f"pass by; the nearest valid cuts are {_name_nearest_cuts(layers, head_taps, index)}"
         )
-    if layers[place].parameters is not None and layers[place].parameters == layers[order[lowest.layer]].parameters:
+    if layers[index].parameters is not None and layers[index].parameters == layers[order[lowest_tap.layer]].parameters:
         raise LayerError(
-            f"--from {text}: expected a layer with something to train between it and the tap {lowest}, found none; "
-            f"the nearest are {_names(layers, wanted)}"
+            f"--from {text}: expected a layer with something to train between it and the tap {lowest_tap}, found none; "
+            f"the nearest are {_name_nearest_cuts(layers, head_taps)}"
         )
-    return layers[place]
+    return layers[index]
 
 
-def cuts(layers: Sequence[Layer], wanted: Sequence[Tap]) -> list[Layer]:
+def list_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap]) -> list[Layer]:
     """The layers at which the network can be cut below every one of the taps, with something to train above them."""
     order = {layer.name: number for number, layer in enumerate(layers)}
-    top = min(order[tap.layer] for tap in wanted)
+    lowest_index = min(order[tap.layer] for tap in head_taps)
     return [
         layer
-        for layer in layers[:top]
-        if layer.cut and (layer.parameters is None or layer.parameters != layers[top].parameters)
+        for layer in layers[:lowest_index]
+        if layer.cut and (layer.parameters is None or layer.parameters != layers[lowest_index].parameters)
     ]
 
 
-def _names(layers: Sequence[Layer], wanted: Sequence[Tap], place: int | None = None) -> str:
+def _name_nearest_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap], index: int | None = None) -> str:
     """The valid cuts nearest to a place, one on either side, or the last two; after a finished step where there are any."""
-    valid = cuts(layers, wanted)
+    valid = list_cuts(layers, head_taps)
     valid = [layer for layer in valid if layer.finished] or valid
     if not valid:
         return "none; give --from input"
     order = {layer.name: number for number, layer in enumerate(layers)}
-    below = [layer.name for layer in valid if place is None or order[layer.name] < place]
-    above = [layer.name for layer in valid if place is not None and order[layer.name] > place]
-    return " and ".join([*below[-2 if place is None else -1 :], *above[:1]])
+    below = [layer.name for layer in valid if index is None or order[layer.name] < index]
+    above = [layer.name for layer in valid if index is not None and order[layer.name] > index]
+    return " and ".join([*below[-2 if index is None else -1 :], *above[:1]])

@@ -12,173 +12,193 @@ import numpy as np
 
 from ...cache.errors import ParityError
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import Request
-from ...extract.engine.extract import Extracted
+from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.engine.extract import ExtractResult
 from ..data import select_features
 from ..evaluate import metrics, significance
-from ..evaluate.confidence_intervals import of_share
+from ..evaluate.confidence_intervals import proportion_ci
 from ..evaluate.trial import Score, Trial
-from ..export.rebuild_backbone import rebuilt
-from ..export.stack_model import stack
+from ..export.rebuild_backbone import rebuild_backbone
+from ..export.stack_model import stack_model
 from ..runs import tables
-from ..runs.finetuned_weights import Tuned
-from ..runs.run import Run, unguarded
-from ..sweep.finalize import alike, near, notes, scored_groups
+from ..runs.finetuned_weights import FinetunedWeights
+from ..runs.run import Run, unescape_formula
+from ..sweep.finalize import get_group_ids, get_selection_group_ids, list_notes, summarize_near_duplicates
 from . import batches as feed
-from .prepare import Prepared
+from .prepare import FinetuneSetup
 
-_WORSE = 0.05  # of a probability: more than maps in half precision and folded normalisations can do
+_MAX_DIFFERENCE = 0.05  # of a probability: more than maps in half precision and folded normalisations can do
 
 
 @dataclass(frozen=True)
-class Sample:
+class MapPredictions:
     """Images numbered `rows` (n,) and what the tuned network answers their cached maps, (n, classes)."""
 
     rows: np.ndarray
-    answers: np.ndarray
+    probabilities: np.ndarray
 
 
-def conclude(
+def finalize(
     run: Run,
-    prepared: Prepared,
-    tuned: Tuned,
+    setup: FinetuneSetup,
+    tuned: FinetunedWeights,
     score: Score,
-    start: dict[str, float],
-    sample: Sample | None,
+    initial_metrics: dict[str, float],
+    map_predictions: MapPredictions | None,
     store: Store,
-    requests: Sequence[Request],
-    extracted: Sequence[Extracted],
+    requests: Sequence[BackboneSpec],
+    extracted: Sequence[ExtractResult],
     jobs: int,
-    began: float,
+    start_time: float,
 ) -> None:
     """Answer the test images from their pixels with the network as it will be exported, and write the run.
 
     Where it was trained on cached maps, it must answer images held out as it answers their maps, or `ParityError` is raised.
     """
-    splits, images, trial = prepared.splits, prepared.images, prepared.tuned
-    rows = splits.test if sample is None else np.concatenate([splits.test, sample.rows])
-    answers = _answers(prepared, tuned, requests, rows, jobs)
-    probabilities = answers[: len(splits.test)]
-    difference = None if sample is None else _difference(prepared, sample, answers[len(splits.test) :])
-    frozen = {each: its for each, its in prepared.run.trials().items() if each.head != trial.head}
+    splits, images, trial = setup.splits, setup.images, setup.tuned_trial
+    rows = splits.test if map_predictions is None else np.concatenate([splits.test, map_predictions.rows])
+    all_probabilities = _predict_from_pixels(setup, tuned, requests, rows, jobs)
+    probabilities = all_probabilities[: len(splits.test)]
+    difference = (
+        None if map_predictions is None else _check_parity(setup, map_predictions, all_probabilities[len(splits.test) :])
+    )
+    frozen_scores = {each: trial_score for each, trial_score in setup.run.load_trials().items() if each.head != trial.head}
     tuned.save(run, trial)
-    known = run.trials()
-    scores = {**frozen, trial: score}
-    run.append({each: its for each, its in scores.items() if each not in known}, time.monotonic() - began)
+    saved_trials = run.load_trials()
+    scores = {**frozen_scores, trial: score}
+    run.append(
+        {each: trial_score for each, trial_score in scores.items() if each not in saved_trials},
+        time.monotonic() - start_time,
+    )
     tables.write(run, images, splits, scores, probabilities)
-    grouped = alike(splits, splits.test)
-    stored = select_features.stored(store, prepared.trial.sources)
-    held = _on_held_out(prepared, trial, score)
+    group_ids = get_group_ids(splits, splits.test)
+    readers = select_features.open_readers(store, setup.trial.tap_refs)
+    runner_up = _compare_on_held_out(setup, trial, score)
     run.finish(
         {
-            "data": prepared.run.description["data"],
+            "data": setup.run.metadata["data"],
             "best": {"id": trial.id, **trial.to_dict(), "score": score.to_dict()},
-            "runner_up": held,
-            "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes, grouped),
+            "runner_up": runner_up,
+            "test": metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, group_ids),
             "test_plain": None,
-            "groups": None if held is None else held["compared"]["groups"],
-            "accuracy_95": {**(prepared.run.description.get("accuracy_95") or {}), trial.id: _interval(prepared, score)},
-            "near_duplicates": near(images, splits, stored, probabilities),
-            "notes": [*notes(splits, trial, score, prepared.fold[1]), *_notes(score, start, prepared.kind)],
-            "seconds": round(time.monotonic() - began, 3),
+            "groups": None if runner_up is None else runner_up["compared"]["groups"],
+            "accuracy_95": {
+                **(setup.run.metadata.get("accuracy_95") or {}),
+                trial.id: _compute_accuracy_interval(setup, score),
+            },
+            "near_duplicates": summarize_near_duplicates(images, splits, readers, probabilities),
+            "notes": [*list_notes(splits, trial, score, setup.fold[1]), *_build_notes(score, initial_metrics, setup.mode)],
+            "seconds": round(time.monotonic() - start_time, 3),
             "finetune": {
-                **run.description["finetune"],
-                "before": start,
-                "held_out": len(prepared.fold[1]),
-                "frozen": _on_test(prepared, trial, probabilities),
-                "map_difference": difference if sample else run.description["finetune"].get("map_difference"),
+                **run.metadata["finetune"],
+                "before": initial_metrics,
+                "held_out": len(setup.fold[1]),
+                "frozen": _compare_on_test(setup, trial, probabilities),
+                "map_difference": difference if map_predictions else run.metadata["finetune"].get("map_difference"),
                 **({"cached": [each.to_dict() for each in extracted if each.computed]} if extracted else {}),
             },
         }
     )
 
 
-def _answers(prepared: Prepared, tuned: Tuned, requests: Sequence[Request], rows: np.ndarray, jobs: int) -> np.ndarray:
+def _predict_from_pixels(
+    setup: FinetuneSetup, tuned: FinetunedWeights, requests: Sequence[BackboneSpec], rows: np.ndarray, jobs: int
+) -> np.ndarray:
     """Probabilities (n, classes) of images, from their pixels, by the network that an export would write."""
     from .trainable_tail import predict
 
-    model = stack(rebuilt(prepared.spec, requests, tuned=tuned.weights), prepared.taps, tuned.head)
-    batches = feed.of_images(prepared, rows, False, jobs)
+    model = stack_model(rebuild_backbone(setup.spec, requests, tuned_weights=tuned.weights), setup.taps, tuned.head)
+    image_batches = feed.make_image_batches(setup, rows, False, jobs)
     try:
-        return predict(model, batches)
+        return predict(model, image_batches)
     finally:
-        batches.close()
+        image_batches.close()
 
 
-def _difference(prepared: Prepared, sample: Sample, answers: np.ndarray) -> float:
+def _check_parity(setup: FinetuneSetup, map_predictions: MapPredictions, pixel_probabilities: np.ndarray) -> float:
     """How far a probability lies apart at most, from maps and from pixels; raises `ParityError` where that is too far."""
-    found = float(np.abs(sample.answers - answers).max())
-    if {prepared.recipe.precision, prepared.spec.precision} == {"float32"} and not found <= _WORSE:
+    largest_difference = float(np.abs(map_predictions.probabilities - pixel_probabilities).max())
+    if {setup.config.precision, setup.spec.precision} == {"float32"} and not largest_difference <= _MAX_DIFFERENCE:
         raise ParityError(
-            f"{prepared.run.path}: expected the tuned network to answer images as their cached maps, found probabilities "
-            f"{found:.2g} apart; check the cache with `humeris cache verify`"
+            f"{setup.run.path}: expected the tuned network to answer images as their cached maps, found probabilities "
+            f"{largest_difference:.2g} apart; check the cache with `humeris cache verify`"
         )
-    return found
+    return largest_difference
 
 
-def _on_held_out(prepared: Prepared, trial: Trial, score: Score) -> dict[str, Any] | None:
+def _compare_on_held_out(setup: FinetuneSetup, trial: Trial, score: Score) -> dict[str, Any] | None:
     """The frozen trial beside the tuned one on the images held out, in the form of a run's runner-up.
 
     None where the frozen one was scored on averages over views, and the tuned one on plain images.
     """
-    if prepared.run.description["views"]["average"]:
+    if setup.run.metadata["views"]["average"]:
         return None
-    splits, frozen, its = prepared.splits, prepared.trial, prepared.score
-    rows, held = splits.development, prepared.fold[1]
-    places = np.searchsorted(rows, held)
+    splits, frozen, frozen_score = setup.splits, setup.trial, setup.score
+    rows, held_out = splits.development, setup.fold[1]
+    indices = np.searchsorted(rows, held_out)
     mask = np.zeros(len(rows), bool)
-    mask[places] = True
-    groups = scored_groups(splits)
-    grouped = None if groups is None else np.where(mask, groups, -1)
-    now, then = (significance.right(each)[: len(rows)] & mask for each in (score, its))
-    compared = significance.between(trial.id, frozen.id, now, then, len(held), grouped)
-    described = {name: value for name, value in its.to_dict().items() if name not in {"detail", "right"}}
-    return {"id": frozen.id, **frozen.to_dict(), "score": described, "compared": compared.to_dict()}
+    mask[indices] = True
+    group_ids = get_selection_group_ids(splits)
+    masked_groups = None if group_ids is None else np.where(mask, group_ids, -1)
+    tuned_correct, frozen_correct = (significance.unpack_correct(each)[: len(rows)] & mask for each in (score, frozen_score))
+    comparison = significance.compare_predictions(
+        trial.id, frozen.id, tuned_correct, frozen_correct, len(held_out), masked_groups
+    )
+    score_dict = {name: value for name, value in frozen_score.to_dict().items() if name not in {"detail", "right"}}
+    return {"id": frozen.id, **frozen.to_dict(), "score": score_dict, "compared": comparison.to_dict()}
 
 
-def _interval(prepared: Prepared, score: Score) -> list[float]:
+def _compute_accuracy_interval(setup: FinetuneSetup, score: Score) -> list[float]:
     """The 95 % interval of the accuracy on the images held out, which are fewer than those of the frozen trials."""
-    splits, held = prepared.splits, prepared.fold[1]
+    splits, held_out = setup.splits, setup.fold[1]
     rows = splits.development
-    return list(of_share(significance.right(score)[np.searchsorted(rows, held)], alike(splits, held)))
+    return list(
+        proportion_ci(significance.unpack_correct(score)[np.searchsorted(rows, held_out)], get_group_ids(splits, held_out))
+    )
 
 
-def _on_test(prepared: Prepared, trial: Trial, probabilities: np.ndarray) -> dict[str, Any] | None:
+def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarray) -> dict[str, Any] | None:
     """The frozen winner on the test split, and the two compared there; None where the run did not score that trial."""
-    described = prepared.run.description
-    if described["best"]["id"] != prepared.trial.id:
+    metadata = setup.run.metadata
+    if metadata["best"]["id"] != setup.trial.id:
         return None
-    tested = described.get("test_plain") or described["test"]
-    found = {
-        "trial": prepared.trial.to_dict(),
-        "seconds": described.get("seconds"),
-        "test": {name: tested[name] for name in ("images", "accuracy", "accuracy_95") if name in tested},
+    test_scores = metadata.get("test_plain") or metadata["test"]
+    summary = {
+        "trial": setup.trial.to_dict(),
+        "seconds": metadata.get("seconds"),
+        "test": {name: test_scores[name] for name in ("images", "accuracy", "accuracy_95") if name in test_scores},
         "compared": None,  # what it answered to plain images is not kept where views were averaged
     }
-    if described.get("test_plain"):
-        return found
-    with (prepared.run.path / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        said = {unguarded(row["path"]): unguarded(row["predicted"]) for row in csv.DictReader(file)}
-    splits = prepared.splits
-    names = [prepared.images.used[row].name for row in splits.test]
+    if metadata.get("test_plain"):
+        return summary
+    with (setup.run.path / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        predicted_classes = {
+            unescape_formula(row["path"]): unescape_formula(row["predicted"]) for row in csv.DictReader(file)
+        }
+    splits = setup.splits
+    names = [setup.images.used[row].name for row in splits.test]
     labels = splits.labels[splits.test]
-    then = np.array([said.get(name) == splits.classes[label] for name, label in zip(names, labels, strict=True)])
-    groups = alike(splits, splits.test)
-    now = probabilities.argmax(axis=1) == labels
-    compared = significance.between(trial.id, prepared.trial.id, now, then, len(labels), groups)
-    return {**found, "compared": compared.to_dict()}
+    frozen_correct = np.array(
+        [predicted_classes.get(name) == splits.classes[label] for name, label in zip(names, labels, strict=True)]
+    )
+    group_ids = get_group_ids(splits, splits.test)
+    tuned_correct = probabilities.argmax(axis=1) == labels
+    comparison = significance.compare_predictions(
+        trial.id, setup.trial.id, tuned_correct, frozen_correct, len(labels), group_ids
+    )
+    return {**summary, "compared": comparison.to_dict()}
 
 
-def _notes(score: Score, start: dict[str, float], kind: str) -> list[str]:
+def _build_notes(score: Score, initial_metrics: dict[str, float], mode: str) -> list[str]:
     """What the curves say against the tuned network."""
     best = score.detail["epochs"] - 1
     lowest = score.detail["curves"]["val_loss"][best]
-    if lowest < start["val_loss"]:
+    if lowest < initial_metrics["val_loss"]:
         return []
-    found = f"on the images held out (log-loss {lowest:.3f}, before {start['val_loss']:.3f})"
-    if kind == "random":
-        return [f"no epoch was better than untrained weights {found}: train for longer, or at another learning rate"]
+    evidence = f"on the images held out (log-loss {lowest:.3f}, before {initial_metrics['val_loss']:.3f})"
+    if mode == "random":
+        return [f"no epoch was better than untrained weights {evidence}: train for longer, or at another learning rate"]
     return [
-        f"no epoch was better than the frozen network {found}: take the frozen one, or try a lower learning rate, a later "
-        "layer, or augmentation"
+        f"no epoch was better than the frozen network {evidence}: take the frozen one, or try a lower learning rate, a "
+        "later layer, or augmentation"
     ]

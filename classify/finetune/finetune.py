@@ -12,57 +12,57 @@ from typing import Any
 
 from ... import __version__
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import Request
-from ...extract.engine.extract import Extracted, extract_all
+from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.engine.extract import ExtractResult, extract_all
 from ...extract.images.load import Progress
-from ...extract.pixels.read_file import cores
+from ...extract.pixels.read_file import count_cores
 from ..export.export import export
-from ..export.export_result import Exported
-from ..report.page import Reported, report
-from ..runs.finetuned_weights import Tuned
+from ..export.export_result import ExportResult
+from ..report.page import ReportResult, write_report
+from ..runs.finetuned_weights import FinetunedWeights
 from ..runs.run import Run
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .finalize import conclude
-from .prepare import Prepared
+from .finalize import finalize
+from .prepare import FinetuneSetup
 from .train_loop import Epoch
-from .trainer import Work
+from .trainer import Trainer
 
 
-def _silent(_: Epoch) -> None:
+def _ignore_epoch(_: Epoch) -> None:
     """What is told where nobody listens."""
 
 
 @dataclass(frozen=True)
-class Finetuned:
+class FinetuneResult:
     """A finished fine-tuning: its run, the model, and the page about it."""
 
     run: Run
-    exported: Exported
-    reported: Reported
+    exported: ExportResult
+    reported: ReportResult
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "data": self.run.description["data"],
-            **self.run.summary(),
-            "finetune": self.run.description["finetune"],
+            "data": self.run.metadata["data"],
+            **self.run.summarize(),
+            "finetune": self.run.metadata["finetune"],
             "exported": self.exported.to_dict(),
             "reported": self.reported.to_dict(),
         }
 
 
 def finetune(
-    prepared: Prepared,
+    setup: FinetuneSetup,
     store: Store,
     *,
-    requests: Sequence[Request] = (),
+    requests: Sequence[BackboneSpec] = (),
     out: Path | None = None,
     jobs: int | None = None,
     command: str = "",
-    told: Callable[[Epoch], None] = _silent,
+    on_epoch: Callable[[Epoch], None] = _ignore_epoch,
     stage: Callable[[str], Progress] | None = None,
-) -> Finetuned:
+) -> FinetuneResult:
     """Cache the maps, train, score once on the test split, export, report.
 
     The head begins as the frozen one, trained on the images that are not held out. The best epoch is found on the run's
@@ -71,111 +71,143 @@ def finetune(
     is exported and reported again. `told` hears of every epoch. Raises `DataError`, `RunError` and what extraction
     raises.
     """
-    plan = _plan(prepared)
-    name = f"{prepared.run.path.resolve().name}-{(prepared.cut or prepared.kind).replace('/', '-')}-{plan[:8]}"
-    run = Run(out or prepared.run.path.parent / name)
-    run.begin({**_described(prepared), "plan": plan, "command": command, "humeris": __version__})
+    config_hash = _compute_config_hash(setup)
+    name = f"{setup.run.path.resolve().name}-{(setup.cut or setup.mode).replace('/', '-')}-{config_hash[:8]}"
+    run = Run(out or setup.run.path.parent / name)
+    run.begin({**_build_metadata(setup), "plan": config_hash, "command": command, "humeris": __version__})
     if not run.complete:
-        with run.claimed():
-            _train(run, prepared, store, requests, jobs, told, stage)
-    elif run.description["data"] != prepared.run.description["data"]:  # the same images may have been moved or renamed
-        with run.claimed():
-            _score_again(run, prepared, store, requests, jobs)
-    checkpoint.remove(run)
-    reported = report([run.path], cache=store.path)
-    exported = export(run, store, run.path / "model.keras", requests=_named(prepared, requests), command=command)
-    return Finetuned(run, exported, reported)
+        with run.lock():
+            _train(run, setup, store, requests, jobs, on_epoch, stage)
+    elif run.metadata["data"] != setup.run.metadata["data"]:  # the same images may have been moved or renamed
+        with run.lock():
+            _score_again(run, setup, store, requests, jobs)
+    checkpoint.delete(run)
+    reported = write_report([run.path], cache=store.path)
+    exported = export(
+        run, store, run.path / "model.keras", backbone_specs=_select_requests(setup, requests), command=command
+    )
+    return FinetuneResult(run, exported, reported)
 
 
-def _named(prepared: Prepared, requests: Sequence[Request]) -> Sequence[Request]:
+def _select_requests(setup: FinetuneSetup, requests: Sequence[BackboneSpec]) -> Sequence[BackboneSpec]:
     """What says where the network is that is trained."""
-    return [prepared.request] if prepared.kind == "random" else requests
+    return [setup.request] if setup.mode == "random" else requests
 
 
 def _train(
     run: Run,
-    prepared: Prepared,
+    setup: FinetuneSetup,
     store: Store,
-    requests: Sequence[Request],
+    requests: Sequence[BackboneSpec],
     jobs: int | None,
-    told: Callable[[Epoch], None],
+    on_epoch: Callable[[Epoch], None],
     stage: Callable[[str], Progress] | None,
 ) -> None:
-    kept, named = Checkpoint.of(run), _named(prepared, requests)
-    alive = _beating(run, stage)
-    extracted = fill(prepared, store, jobs, alive)
-    progress = alive("fine-tuning")
-    work = Work(prepared, store, named, jobs or cores(), kept, told, progress)
+    training_checkpoint, network_requests = Checkpoint.load(run), _select_requests(setup, requests)
+    start_stage = _add_heartbeat(run, stage)
+    extraction_results = fill_cache(setup, store, jobs, start_stage)
+    progress = start_stage("fine-tuning")
+    trainer = Trainer(setup, store, network_requests, jobs or count_cores(), training_checkpoint, on_epoch, progress)
     try:
-        course, start = work.choose()
-        tuned = work.tuned(course)
-        score = work.score(course, time.monotonic() - kept.began)
-        conclude(run, prepared, tuned, score, start, work.sample(), store, named, extracted, work.jobs, kept.began)
+        early_stopping, initial_metrics = trainer.find_best_epoch()
+        tuned = trainer.train_final(early_stopping)
+        score = trainer.score(early_stopping, time.monotonic() - training_checkpoint.start_time)
+        finalize(
+            run,
+            setup,
+            tuned,
+            score,
+            initial_metrics,
+            trainer.predict_sample(),
+            store,
+            network_requests,
+            extraction_results,
+            trainer.jobs,
+            training_checkpoint.start_time,
+        )
     finally:
-        work.close()
+        trainer.close()
 
 
-def _score_again(run: Run, prepared: Prepared, store: Store, requests: Sequence[Request], jobs: int | None) -> None:
+def _score_again(run: Run, setup: FinetuneSetup, store: Store, requests: Sequence[BackboneSpec], jobs: int | None) -> None:
     """Write the tables of a complete run for its images as they are called now."""
-    trial, began = prepared.tuned, time.monotonic() - float(run.description["seconds"])
-    tuned, score, start = Tuned.load(run, trial), run.trials()[trial], run.description["finetune"]["before"]
-    conclude(run, prepared, tuned, score, start, None, store, _named(prepared, requests), [], jobs or cores(), began)
+    trial, start_time = setup.tuned_trial, time.monotonic() - float(run.metadata["seconds"])
+    tuned, score, initial_metrics = (
+        FinetunedWeights.load(run, trial),
+        run.load_trials()[trial],
+        run.metadata["finetune"]["before"],
+    )
+    finalize(
+        run,
+        setup,
+        tuned,
+        score,
+        initial_metrics,
+        None,
+        store,
+        _select_requests(setup, requests),
+        [],
+        jobs or count_cores(),
+        start_time,
+    )
 
 
-def _beating(run: Run, stage: Callable[[str], Progress] | None) -> Callable[[str], Progress]:
+def _add_heartbeat(run: Run, stage: Callable[[str], Progress] | None) -> Callable[[str], Progress]:
     """`stage` whose progress also tells other processes that this one is alive."""
 
-    def named(name: str) -> Progress:
-        shown = stage(name) if stage else None
+    def start_stage(name: str) -> Progress:
+        display = stage(name) if stage else None
 
-        def progress(done: int, total: int) -> None:
-            run.beat()
-            if shown is not None:
-                shown(done, total)
+        def progress(n_done: int, total: int) -> None:
+            run.heartbeat()
+            if display is not None:
+                display(n_done, total)
 
         return progress
 
-    return named
+    return start_stage
 
 
-def _plan(prepared: Prepared) -> str:
+def _compute_config_hash(setup: FinetuneSetup) -> str:
     """Digest of everything that decides the result."""
-    run = prepared.run.description["plan"]
-    value = [run, prepared.tuned.to_dict(), prepared.spec.digest]
+    run_hash = setup.run.metadata["plan"]
+    value = [run_hash, setup.tuned_trial.to_dict(), setup.spec.digest]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _described(prepared: Prepared) -> dict[str, Any]:
+def _build_metadata(setup: FinetuneSetup) -> dict[str, Any]:
     """What the new run says from its beginning: as the frozen run, whose trials it holds."""
-    frozen = prepared.run.description
-    kept = ("splits", "sources", "left_out", "heads", "views", "seed", "data")
-    described = {name: frozen[name] for name in kept if name in frozen}
-    described["views"] = {**described["views"], "average": False}  # the tuned network sees the plain one
-    known = {source["extraction"] for source in described["sources"]}
-    depth = {(source["extraction"], source["layer"], source["pool"]): source.get("depth") for source in described["sources"]}
-    new = [
-        {**vars(source), "depth": depth.get((old.extraction, old.layer, old.pool))}
-        for source, old in zip(prepared.tuned.sources, prepared.trial.sources, strict=True)
-        if source.extraction not in known
+    frozen_metadata = setup.run.metadata
+    copied_keys = ("splits", "sources", "left_out", "heads", "views", "seed", "data")
+    metadata = {name: frozen_metadata[name] for name in copied_keys if name in frozen_metadata}
+    metadata["views"] = {**metadata["views"], "average": False}  # the tuned network sees the plain one
+    extraction_ids = {source["extraction"] for source in metadata["sources"]}
+    depths = {(source["extraction"], source["layer"], source["pool"]): source.get("depth") for source in metadata["sources"]}
+    new_sources = [
+        {**vars(source), "depth": depths.get((frozen_source.extraction, frozen_source.layer, frozen_source.pool))}
+        for source, frozen_source in zip(setup.tuned_trial.tap_refs, setup.trial.tap_refs, strict=True)
+        if source.extraction not in extraction_ids
     ]
     return {
-        **described,
-        "sources": [*described["sources"], *new],
-        "specs": {**frozen["specs"], prepared.spec.folder: prepared.spec.to_dict()},
-        "finetune": {"run": str(prepared.run.path), "start": prepared.trial.id, "trial": prepared.tuned.to_dict()},
+        **metadata,
+        "sources": [*metadata["sources"], *new_sources],
+        "specs": {**frozen_metadata["specs"], setup.spec.folder_name: setup.spec.to_dict()},
+        "finetune": {"run": str(setup.run.path), "start": setup.trial.id, "trial": setup.tuned_trial.to_dict()},
     }
 
 
-def fill(prepared: Prepared, store: Store, jobs: int | None, stage: Callable[[str], Progress] | None) -> list[Extracted]:
+def fill_cache(
+    setup: FinetuneSetup, store: Store, jobs: int | None, stage: Callable[[str], Progress] | None
+) -> list[ExtractResult]:
     """Compute what the cache lacks: the run's own taps, were they pruned, and the maps."""
-    taps, views = [str(tap) for tap in prepared.taps], prepared.frozen_views
-    done = extract_all(
-        prepared.images, [prepared.frozen_request], taps, store, views=views.count,
-        policy=views.parsed, jobs=jobs, progress=stage,
+    taps, views = [str(tap) for tap in setup.taps], setup.frozen_views
+    results = extract_all(
+        setup.images, [setup.frozen_request], taps, store, views=views.count,
+        policy=views.parsed_policy, jobs=jobs, progress=stage,
     )  # fmt: skip
-    if prepared.cut is not None:
-        done += extract_all(
-            prepared.learnt, [prepared.frozen_request], [f"{prepared.cut}:map"], store, views=prepared.views,
-            policy=prepared.policy, compression=prepared.compression, jobs=jobs, progress=stage,
+    if setup.cut is not None:
+        results += extract_all(
+            setup.development_images, [setup.frozen_request], [f"{setup.cut}:map"], store, views=setup.views,
+            policy=setup.policy, compression=setup.compression, jobs=jobs, progress=stage,
         )  # fmt: skip
-    return done
+    return results

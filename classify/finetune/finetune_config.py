@@ -11,11 +11,11 @@ from ...extract.backbones.precision import PRECISIONS
 from ..heads.families.mlp import OPTIMIZERS
 from ..heads.neural.schedules import SCHEDULES
 
-RATES = {"tail": 3e-4, "input": 1e-5, "random": 1e-3}
+DEFAULT_LEARNING_RATES = {"tail": 3e-4, "input": 1e-5, "random": 1e-3}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FinetuneConfig:
     """How to train.
 
     epochs: at most, after `head_epochs` of the head alone (None: 2, from scratch 0), at `head_learning_rate`. patience:
@@ -43,42 +43,42 @@ class Recipe:
     precision: str = "float32"
     refit: bool = True
 
-    def resolved(self, kind: str) -> Recipe:
+    def resolve(self, mode: str) -> FinetuneConfig:
         """The recipe with what the kind of training (tail, input, random) decides filled in; raises `HeadError`."""
         self._check()
-        decay = 0.004 if self.optimizer == "adamw" else 0.0
+        default_decay = 0.004 if self.optimizer == "adamw" else 0.0
         return replace(
             self,
-            learning_rate=RATES[kind] if self.learning_rate is None else self.learning_rate,
-            weight_decay=decay if self.weight_decay is None else self.weight_decay,
-            head_epochs=self.head_epochs if self.head_epochs is not None else 0 if kind == "random" else 2,
-            train_batch_norm=kind == "random" or self.train_batch_norm,
+            learning_rate=DEFAULT_LEARNING_RATES[mode] if self.learning_rate is None else self.learning_rate,
+            weight_decay=default_decay if self.weight_decay is None else self.weight_decay,
+            head_epochs=self.head_epochs if self.head_epochs is not None else 0 if mode == "random" else 2,
+            train_batch_norm=mode == "random" or self.train_batch_norm,
         )
 
     @property
-    def of_head(self) -> int:
+    def n_head_epochs(self) -> int:
         """Epochs of the head alone, once the recipe is resolved."""
         return self.head_epochs or 0
 
     def _check(self) -> None:
-        words = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
-        for name, allowed in words.items():
+        choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                said = f"{_option(name)} {getattr(self, name)!r}"
-                raise HeadError(f"{said}: expected one of {', '.join(allowed)}; choose one of them")
+                option = f"{_format_option(name)} {getattr(self, name)!r}"
+                raise HeadError(f"{option}: expected one of {', '.join(allowed)}; choose one of them")
         bounds = {"epochs": 1, "head_epochs": 0, "patience": 0, "batch_size": 1}
-        for name, least in bounds.items():
+        for name, minimum in bounds.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise HeadError(f"{_option(name)} {getattr(self, name)}: expected at least {least}; give more")
+            if value is not None and value < minimum:
+                raise HeadError(f"{_format_option(name)} {getattr(self, name)}: expected at least {minimum}; give more")
         for name in ("learning_rate", "head_learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise HeadError(f"{_option(name)} {value}: expected a number above 0, such as 1e-4; give one")
+                raise HeadError(f"{_format_option(name)} {value}: expected a number above 0, such as 1e-4; give one")
         for name in ("weight_decay", "mixup", "cutmix"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
-                raise HeadError(f"{_option(name)} {value}: expected a number of at least 0; give one")
+                raise HeadError(f"{_format_option(name)} {value}: expected a number of at least 0; give one")
         if not 0 <= self.label_smoothing < 1:
             raise HeadError(f"--label-smoothing {self.label_smoothing}: expected a share from 0 to below 1; give one")
 
@@ -87,10 +87,10 @@ class Recipe:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Recipe:
+    def from_dict(cls, value: Mapping[str, Any]) -> FinetuneConfig:
         """The recipe that `to_dict` wrote."""
         return cls(**value)
 
 
-def _option(name: str) -> str:
+def _format_option(name: str) -> str:
     return "--" + name.replace("_", "-")

@@ -10,9 +10,9 @@ import numpy as np
 
 from ...cache.errors import DataError
 from ...extract.pixels import decode, read_file
-from .augmentation import Augmentation, Layers, Mixes
+from .augmentation import Augmentation, AugmentationLayers, BatchMixer
 
-_AHEAD = 2  # batches that are being made while another is trained on
+_PREFETCH = 2  # batches that are being made while another is trained on
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -28,7 +28,7 @@ class ImageBatches:
     At most three batches are held, and as many again are being decoded.
     """
 
-    readers = 1  # threads that ask for batches: what is ahead is made here
+    n_readers = 1  # threads that ask for batches: what is ahead is made here
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class ImageBatches:
         names: Sequence[str],
         digests: Sequence[bytes],
         labels: np.ndarray,
-        classes: int,
-        size: tuple[int, int],
+        n_classes: int,
+        image_size: tuple[int, int],
         *,
         batch_size: int,
         seed: int,
@@ -53,15 +53,15 @@ class ImageBatches:
             )
         self._read, self._names, self._digests = read, names, digests
         self._labels = np.asarray(labels, np.int64)
-        self._classes, self._size, self._batch_size, self._seed = classes, size, batch_size, seed
-        self._training, self._mixes = training, Mixes(mixup, cutmix)
+        self._n_classes, self._image_size, self._batch_size, self._seed = n_classes, image_size, batch_size, seed
+        self._training, self._mixer = training, BatchMixer(mixup, cutmix)
         self._augmentation = augmentation
         self._decoders = ThreadPoolExecutor(jobs, "decode")
         self._assembler = ThreadPoolExecutor(1, "assemble")
-        self._waiting: dict[tuple[int, int], Future[Batch]] = {}
+        self._futures: dict[tuple[int, int], Future[Batch]] = {}
         self._lock = threading.Lock()
-        self._order, self._shuffled = np.arange(len(names)), -1  # and the epoch whose order it is
-        self._layers: Layers | None = None
+        self._order, self._order_epoch = np.arange(len(names)), -1  # and the epoch whose order it is
+        self._layers: AugmentationLayers | None = None
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -74,9 +74,9 @@ class ImageBatches:
             raise IndexError(f"batch {number} of {len(self)}")
         epoch = self.epoch
         with self._lock:
-            wanted = [(epoch, each) for each in range(number, min(number + 1 + _AHEAD, len(self)))]
-            self._waiting = {key: self._waiting.get(key) or self._submit(*key) for key in wanted}
-            batch = self._waiting[wanted[0]]
+            keys = [(epoch, index) for index in range(number, min(number + 1 + _PREFETCH, len(self)))]
+            self._futures = {key: self._futures.get(key) or self._submit(*key) for key in keys}
+            batch = self._futures[keys[0]]
         return batch.result()
 
     def close(self) -> None:
@@ -84,41 +84,41 @@ class ImageBatches:
         for pool in (self._assembler, self._decoders):
             pool.shutdown(cancel_futures=True)
 
-    def _rows(self, epoch: int, number: int) -> np.ndarray:
-        if self._training and self._shuffled != epoch:
+    def _get_rows(self, epoch: int, number: int) -> np.ndarray:
+        if self._training and self._order_epoch != epoch:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._names))
-            self._shuffled = epoch
+            self._order_epoch = epoch
         return self._order[number * self._batch_size : (number + 1) * self._batch_size]
 
     def _submit(self, epoch: int, number: int) -> Future[Batch]:
-        rows = self._rows(epoch, number)
-        images = [self._decoders.submit(self._image, int(row)) for row in rows]
+        rows = self._get_rows(epoch, number)
+        images = [self._decoders.submit(self._load_image, int(row)) for row in rows]
         return self._assembler.submit(self._assemble, images, rows, epoch, number)
 
-    def _image(self, row: int) -> np.ndarray:
+    def _load_image(self, row: int) -> np.ndarray:
         name = self._names[row]
         try:
-            found = self._read(name)
-            if read_file.digest(found) != self._digests[row]:
-                raise decode.Refused("changed", "the file is not the one the run was made from")
-            return decode.decode(found, self._size)
-        except decode.Refused as refused:
+            data = self._read(name)
+            if read_file.compute_digest(data) != self._digests[row]:
+                raise decode.ImageRejected("changed", "the file is not the one the run was made from")
+            return decode.decode(data, self._image_size)
+        except decode.ImageRejected as error:
             raise DataError(
-                f"{name}: expected the image that the run was made from, found: {refused}; put it back, "
+                f"{name}: expected the image that the run was made from, found: {error}; put it back, "
                 "or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
-            ) from refused
+            ) from error
 
     def _assemble(self, images: list[Future[np.ndarray]], rows: np.ndarray, epoch: int, number: int) -> Batch:
         stacked = np.stack([image.result() for image in images])
-        labels = np.eye(self._classes, dtype=np.float32)[self._labels[rows]]
-        if not self._training or not (self._augmentation or self._mixes):
+        labels = np.eye(self._n_classes, dtype=np.float32)[self._labels[rows]]
+        if not self._training or not (self._augmentation or self._mixer):
             return stacked, labels
-        self._layers = layers = self._layers or Layers()
+        self._layers = layers = self._layers or AugmentationLayers()
         random = np.random.default_rng([self._seed, epoch, number])
-        changed = layers.keras.ops.convert_to_tensor(stacked, dtype="float32")
+        tensor = layers.keras.ops.convert_to_tensor(stacked, dtype="float32")
         if self._augmentation:
-            changed = self._augmentation.apply(changed, layers, random)
-        if self._mixes:
-            changed, labels = self._mixes.apply(changed, labels, layers, random)
+            tensor = self._augmentation.apply(tensor, layers, random)
+        if self._mixer:
+            tensor, labels = self._mixer.apply(tensor, labels, layers, random)
         to_numpy = layers.keras.ops.convert_to_numpy
-        return to_numpy(changed), to_numpy(labels)
+        return to_numpy(tensor), to_numpy(labels)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.feature_matrix import Stored
-from ..data.views import Viewed
+from ..data.feature_matrix import RowReader
+from ..data.views import ViewReader
 from ..heads.neural import mixup as mixing
 
 
@@ -20,14 +20,14 @@ class MapBatches:
     depends on seed, epoch and number alone: batches may be asked for in any order, from several threads, and again.
     """
 
-    readers = 2  # threads that may read ahead: decompression takes one core for itself
+    n_readers = 2  # threads that may read ahead: decompression takes one core for itself
 
     def __init__(
         self,
-        stored: Stored,
+        reader: RowReader,
         keys: np.ndarray,
         labels: np.ndarray,
-        classes: int,
+        n_classes: int,
         *,
         batch_size: int,
         seed: int = 0,
@@ -36,53 +36,55 @@ class MapBatches:
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ) -> None:
-        self._stored, self._keys, self._size, self._seed, self._training = stored, keys, batch_size, seed, training
-        self._labels = np.eye(classes, dtype=np.float32)[labels]
+        self._reader, self._keys, self._batch_size, self._seed, self._training = reader, keys, batch_size, seed, training
+        self._labels = np.eye(n_classes, dtype=np.float32)[labels]
         self._mixing = {"mixup": mixup, "cutmix": cutmix}
-        self._views = np.zeros((len(keys), 1 + views), bool)
-        self._views[:, 0] = True
+        self._view_mask = np.zeros((len(keys), 1 + views), bool)
+        self._view_mask[:, 0] = True
         for view in range(1, 1 + views):
-            assert isinstance(stored, Viewed)
-            self._views[:, view] = ~stored.missing(keys, view)
+            assert isinstance(reader, ViewReader)
+            self._view_mask[:, view] = ~reader.find_missing(keys, view)
         self.epoch = 0
-        self._drawn: tuple[int, np.ndarray, np.ndarray, Sequence[mixing.Mix]] | None = None
+        self._epoch_draw: tuple[int, np.ndarray, np.ndarray, Sequence[mixing.Mix]] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self._keys) // self._size)
+        return -(-len(self._keys) // self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        here = slice(number * self._size, (number + 1) * self._size)
+        batch_slice = slice(number * self._batch_size, (number + 1) * self._batch_size)
         if not self._training:
-            return self._read(self._keys[here], np.zeros(len(self._keys[here]), np.intp)), self._labels[here]
-        order, views, mixes = self._draw()
-        rows = order[here]
+            return self._read(self._keys[batch_slice], np.zeros(len(self._keys[batch_slice]), np.intp)), self._labels[
+                batch_slice
+            ]
+        order, views, mixes = self._draw_epoch()
+        rows = order[batch_slice]
         maps, labels = self._read(self._keys[rows], views[rows]), self._labels[rows]
         if not mixes:
             return maps, labels
         mix = mixes[number]
-        maps = mix.cut(maps.reshape(len(maps), -1), maps.shape[1:]).reshape(maps.shape)
-        share, own = np.float32(mix.rows[0]), np.float32(mix.labels[0])
-        return share * maps + (1 - share) * maps[::-1], own * labels + (1 - own) * labels[::-1]
+        maps = mix.apply_cutmix(maps.reshape(len(maps), -1), maps.shape[1:]).reshape(maps.shape)
+        map_share, label_share = np.float32(mix.row_shares[0]), np.float32(mix.label_shares[0])
+        return map_share * maps + (1 - map_share) * maps[::-1], label_share * labels + (1 - label_share) * labels[::-1]
 
     def _read(self, keys: np.ndarray, views: np.ndarray) -> np.ndarray:
         out: np.ndarray | None = None
         for view in np.unique(views).tolist():
-            mine = views == view
-            found = self._stored.read(keys[mine], view)
-            out = np.empty((len(keys), *found.shape[1:]), np.float32) if out is None else out
-            out[mine] = found
+            mask = views == view
+            rows = self._reader.read(keys[mask], view)
+            out = np.empty((len(keys), *rows.shape[1:]), np.float32) if out is None else out
+            out[mask] = rows
         assert out is not None
         return out
 
-    def _draw(self) -> tuple[np.ndarray, np.ndarray, Sequence[mixing.Mix]]:
+    def _draw_epoch(self) -> tuple[np.ndarray, np.ndarray, Sequence[mixing.Mix]]:
         """Order (n,), the view of each image (n,), and how each batch is mixed, of this epoch."""
-        if self._drawn is None or self._drawn[0] != self.epoch:
+        if self._epoch_draw is None or self._epoch_draw[0] != self.epoch:
             random = np.random.default_rng([self._seed, self.epoch])
             order = random.permutation(len(self._keys))
-            ranks = np.where(self._views, random.random(self._views.shape), -1)
+            ranks = np.where(self._view_mask, random.random(self._view_mask.shape), -1)
             mixes: Sequence[mixing.Mix] = ()
             if any(self._mixing.values()):
-                shape = self._stored.read(self._keys[:1]).shape[1:]
-                mixes = mixing.draw([self._mixing], shape, len(self), [self._seed, self.epoch, 1])
-            self._drawn = self.epoch, order, ranks.argmax(axis=1), mixes
-        return self._drawn[1:]
+                shape = self._reader.read(self._keys[:1]).shape[1:]
+                mixes = mixing.draw_mixes([self._mixing], shape, len(self), [self._seed, self.epoch, 1])
+            self._epoch_draw = self.epoch, order, ranks.argmax(axis=1), mixes
+        return self._epoch_draw[1:]

@@ -12,28 +12,28 @@ import numpy as np
 
 from ...cache import compression as compressing
 from ...cache.errors import DataError, HeadError, RunError
-from ...cache.spec import Spec
+from ...cache.spec import ExtractionSpec
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import Request
-from ...extract.backbones.metadata import Card, look_up
+from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.backbones.metadata import BackboneMetadata, get_or_build
 from ...extract.backbones.taps import Tap
-from ...extract.engine.estimate import Plan, plan
-from ...extract.images.dataset import Refusal
+from ...extract.engine.estimate import ExtractEstimate, estimate_extraction
+from ...extract.images.dataset import Rejection
 from ...extract.images.load import Images, Progress, load_images
 from ...extract.pixels.augment import Policy
 from ..data.splits import Splits, split
 from ..data.views import Views
-from ..evaluate.trial import Score, Source, Trial, ranked
-from ..export.rebuild_backbone import candidates, is_of
-from ..runs.finetuned_weights import HEAD, can_start, is_tuned
-from ..runs.run import Record, Run
+from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..export.rebuild_backbone import find_backbone_specs, is_same_backbone
+from ..runs.finetuned_weights import FINETUNE_HEAD, can_finetune, is_finetuned
+from ..runs.run import ImageRecord, Run
 from . import cut_points as cutting
-from .augmentation import Augmentation, Mixes
-from .finetune_config import Recipe
+from .augmentation import Augmentation, BatchMixer
+from .finetune_config import FinetuneConfig
 
 
 @dataclass(frozen=True)
-class Prepared:
+class FinetuneSetup:
     """A fine-tuning that can begin.
 
     trial, score: the frozen head that is started from. card, spec: of the network that is trained. request: for it, and
@@ -45,12 +45,12 @@ class Prepared:
     run: Run
     trial: Trial
     score: Score
-    request: Request
-    frozen_request: Request
-    card: Card
+    request: BackboneSpec
+    frozen_request: BackboneSpec
+    backbone_metadata: BackboneMetadata
     cut: str | None
-    kind: str
-    recipe: Recipe
+    mode: str
+    config: FinetuneConfig
     images: Images
     splits: Splits
     views: int = 0
@@ -60,135 +60,151 @@ class Prepared:
     @property
     def seed(self) -> int:
         """The run's."""
-        return int(self.run.description["seed"])
+        return int(self.run.metadata["seed"])
 
     @property
     def frozen_views(self) -> Views:
         """Those that the frozen head was trained on."""
-        return Views.from_dict(self.run.description["views"])
+        return Views.from_dict(self.run.metadata["views"])
 
     @cached_property
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the images that are learnt from while the best epoch is looked for, and of those held out."""
-        return next(self.splits.folds(self.seed))
+        return next(self.splits.iter_folds(self.seed))
 
     @property
-    def spec(self) -> Spec:
+    def spec(self) -> ExtractionSpec:
         """How the network that is trained was made."""
-        return self.card.spec
+        return self.backbone_metadata.spec
 
     @property
     def taps(self) -> list[Tap]:
         """The taps that the head takes, in its order."""
-        return [Tap(source.layer, source.pool) for source in self.trial.sources]
+        return [Tap(source.layer, source.pool) for source in self.trial.tap_refs]
 
     @property
-    def tuned(self) -> Trial:
+    def tuned_trial(self) -> Trial:
         """The trial that comes of it."""
-        sources = self.trial.sources
-        if self.kind == "random":
-            sources = tuple(Source(self.request.title, self.spec.folder, source.layer, source.pool) for source in sources)
-        said = {"from": self.cut or cutting.INPUT, "head": self.trial.head, "start": self.trial.id, **self.recipe.to_dict()}
-        if self.kind == "random":
-            said["weights"] = "random"
+        sources = self.trial.tap_refs
+        if self.mode == "random":
+            sources = tuple(
+                TapRef(self.request.title, self.spec.folder_name, source.layer, source.pool) for source in sources
+            )
+        hyperparameters = {
+            "from": self.cut or cutting.INPUT,
+            "head": self.trial.head,
+            "start": self.trial.id,
+            **self.config.to_dict(),
+        }
+        if self.mode == "random":
+            hyperparameters["weights"] = "random"
         if self.policy is not None:
-            said |= {"views": self.views, "augment": str(self.policy)}
-        return Trial(sources, HEAD, said)
+            hyperparameters |= {"views": self.views, "augment": str(self.policy)}
+        return Trial(sources, FINETUNE_HEAD, hyperparameters)
 
     @property
-    def map(self) -> Source | None:
+    def map_tap(self) -> TapRef | None:
         """The source of the maps."""
-        first = self.trial.sources[0]
-        return None if self.cut is None else Source(first.backbone, first.extraction, self.cut, "map")
+        first = self.trial.tap_refs[0]
+        return None if self.cut is None else TapRef(first.backbone, first.extraction, self.cut, "map")
 
     @property
-    def learnt(self) -> Images:
+    def development_images(self) -> Images:
         """The images whose maps are read: all but the test split, which is answered from pixels."""
         return replace(self.images, used=tuple(self.images.used[row] for row in self.splits.development))
 
-    def plans(self, store: Store) -> list[Plan]:
+    def plan_extraction(self, store: Store) -> list[ExtractEstimate]:
         """What is to be computed first: the run's own taps where they were pruned, and the maps."""
-        own, taps = self.frozen_views, [str(tap) for tap in self.taps]
-        found = [plan(self.images, self.frozen_request, taps, store, (), own.count, own.parsed)]
+        frozen_views, taps = self.frozen_views, [str(tap) for tap in self.taps]
+        plans = [
+            estimate_extraction(
+                self.images, self.frozen_request, taps, store, (), frozen_views.count, frozen_views.parsed_policy
+            )
+        ]
         if self.cut is not None:
             views = (self.views, self.policy)
-            found.append(plan(self.learnt, self.frozen_request, [f"{self.cut}:map"], store, (), *views, self.compression))
-        return found
+            plans.append(
+                estimate_extraction(
+                    self.development_images, self.frozen_request, [f"{self.cut}:map"], store, (), *views, self.compression
+                )
+            )
+        return plans
 
 
 def prepare(
     run: Run,
     store: Store,
-    start: str,
-    recipe: Recipe,
+    from_layer: str,
+    config: FinetuneConfig,
     *,
     trial: str | None = None,
     weights: str | None = None,
     views: int = 0,
     augment: str | None = None,
     compression: str = "none",
-    requests: Sequence[Request] = (),
+    requests: Sequence[BackboneSpec] = (),
     jobs: int | None = None,
     progress: Progress | None = None,
-) -> Prepared:
+) -> FinetuneSetup:
     """Find out what `humeris finetune` is asked for; `start` is a layer or `input`, `trial` an id in the run.
 
     Builds the network where it was never built with this cache, and computes nothing. Raises `RunError`, `HeadError`,
     `LayerError`, `DataError`, `BackboneError`.
     """
-    chosen, score = _start(run, trial)
-    from_input = start == cutting.INPUT
-    _check_asked(start, weights, views, augment, compression)
-    extractions = {source.extraction for source in chosen.sources}
+    frozen_trial, score = _select_trial(run, trial)
+    from_input = from_layer == cutting.INPUT
+    _check_options(from_layer, weights, views, augment, compression)
+    extractions = {source.extraction for source in frozen_trial.tap_refs}
     if len(extractions) > 1:
         raise HeadError(
-            f"{run.path}: expected a head on one network, found trial {chosen.id} on {len(extractions)}; "
+            f"{run.path}: expected a head on one network, found trial {frozen_trial.id} on {len(extractions)}; "
             "give another trial of leaderboard.csv with --trial"
         )
-    spec = run.spec(chosen.sources[0])
+    spec = run.get_spec(frozen_trial.tap_refs[0])
     if not spec.architecture:
         raise RunError(
             f"{run.path}: expected to know the network that made the features, found a file that does not say: there is "
             "nothing to fine-tune; sweep over images"
         )
-    frozen, card = _card(spec, requests, store, run)
-    taps = [Tap(source.layer, source.pool) for source in chosen.sources]
-    layer = cutting.find(start, card.layers, taps)
-    kind = "tail" if layer is not None else weights or "input"
-    request = frozen
-    if kind == "random":
-        request = replace(frozen, weights="random", seed=int(run.description["seed"]))
-        if frozen.file is not None:
+    frozen_request, backbone_metadata = _resolve_backbone(spec, requests, store, run)
+    taps = [Tap(source.layer, source.pool) for source in frozen_trial.tap_refs]
+    layer = cutting.find_cut(from_layer, backbone_metadata.layers, taps)
+    mode = "tail" if layer is not None else weights or "input"
+    request = frozen_request
+    if mode == "random":
+        request = replace(frozen_request, weights="random", seed=int(run.metadata["seed"]))
+        if frozen_request.file is not None:
             raise DataError(
-                f"--weights random: expected a backbone that comes by name, found the file {frozen.file}; leave it out"
+                f"--weights random: expected a backbone that comes by name, found the file {frozen_request.file}; leave it "
+                "out"
             )
-        card, _ = look_up(request, store.memo)
+        backbone_metadata, _ = get_or_build(request, store.kv_store)
     if from_input:
-        Mixes(recipe.mixup, recipe.cutmix)
+        BatchMixer(config.mixup, config.cutmix)
     if from_input and augment:
-        recipe = replace(recipe, augment=str(Augmentation.parse(augment)))
-    records = {record.digest: record for record in run.images()}
-    images = _images(run, records, store, jobs, progress)
-    return Prepared(
+        config = replace(config, augment=str(Augmentation.parse(augment)))
+    records = {record.digest: record for record in run.load_image_records()}
+    images = _load_run_images(run, records, store, jobs, progress)
+    return FinetuneSetup(
         run=run,
-        trial=chosen,
+        trial=frozen_trial,
         score=score,
         request=request,
-        frozen_request=frozen,
-        card=card,
+        frozen_request=frozen_request,
+        backbone_metadata=backbone_metadata,
         cut=None if layer is None else layer.name,
-        kind=kind,
-        recipe=recipe.resolved(kind),
+        mode=mode,
+        config=config.resolve(mode),
         images=images,
-        splits=_split(run, records, images),
+        splits=_restore_splits(run, records, images),
         views=views,
         policy=Policy.parse(augment) if augment and not from_input else None,
         compression=compression,
     )
 
 
-def _check_asked(start: str, weights: str | None, views: int, augment: str | None, compression: str) -> None:
-    from_input = start == cutting.INPUT
+def _check_options(from_layer: str, weights: str | None, views: int, augment: str | None, compression: str) -> None:
+    from_input = from_layer == cutting.INPUT
     compressing.check(compression)
     if from_input and compression != "none":
         raise HeadError(f"--compress {compression}: expected --from LAYER, whose maps are cached; from input leave it out")
@@ -206,73 +222,79 @@ def _check_asked(start: str, weights: str | None, views: int, augment: str | Non
         raise DataError("--augment: give both --views and --augment, or neither, where maps are cached")
 
 
-def _start(run: Run, name: str | None) -> tuple[Trial, Score]:
+def _select_trial(run: Run, trial_id: str | None) -> tuple[Trial, Score]:
     """The frozen trial to start from; raises `HeadError` and `RunError`."""
-    chosen, score = run.trial(name)
-    if is_tuned(chosen) and name is None:
-        chosen, score = run.trial(str(chosen.setting["start"]))
-    if is_tuned(chosen):
+    frozen_trial, score = run.find_trial(trial_id)
+    if is_finetuned(frozen_trial) and trial_id is None:
+        frozen_trial, score = run.find_trial(str(frozen_trial.hyperparameters["start"]))
+    if is_finetuned(frozen_trial):
         raise HeadError(
-            f"{run.path}: expected a frozen head to start from, found trial {chosen.id}, which is fine-tuned; "
+            f"{run.path}: expected a frozen head to start from, found trial {frozen_trial.id}, which is fine-tuned; "
             "give another with --trial"
         )
-    if not can_start(chosen):
-        other = next((each for each in ranked(run.trials()) if can_start(each)), None)
-        said = f"such as --trial {other.id} ({other})" if other else "after `humeris sweep` with --head logreg"
+    if not can_finetune(frozen_trial):
+        other = next((candidate for candidate in rank_trials(run.load_trials()) if can_finetune(candidate)), None)
+        suggestion = f"such as --trial {other.id} ({other})" if other else "after `humeris sweep` with --head logreg"
         raise HeadError(
-            f"{run.path}: expected a head that can be trained further, found {chosen.head} in trial {chosen.id}, which lets "
-            f"neighbours vote; give another, {said}"
+            f"{run.path}: expected a head that can be trained further, found {frozen_trial.head} in trial "
+            f"{frozen_trial.id}, which lets neighbours vote; give another, {suggestion}"
         )
-    return chosen, score
+    return frozen_trial, score
 
 
-def _card(spec: Spec, requests: Sequence[Request], store: Store, run: Run) -> tuple[Request, Card]:
+def _resolve_backbone(
+    spec: ExtractionSpec, requests: Sequence[BackboneSpec], store: Store, run: Run
+) -> tuple[BackboneSpec, BackboneMetadata]:
     """The request for the network of a spec, and its card; raises `RunError` where it is another one by now."""
-    if requests and not any(is_of(request, spec) for request in requests):
+    if requests and not any(is_same_backbone(request, spec) for request in requests):
         raise RunError(
             f"-b {requests[0].title}: expected to be told where {spec.title} is now, found another network; leave -b out"
         )
-    for request in candidates(spec, requests):
-        card, _ = look_up(request, store.memo)
-        if card.spec.digest == spec.digest:
-            return request, card
+    for request in find_backbone_specs(spec, requests):
+        backbone_metadata, _ = get_or_build(request, store.kv_store)
+        if backbone_metadata.spec.digest == spec.digest:
+            return request, backbone_metadata
     raise RunError(
         f"{run.path}: expected the network {spec.title} as the features were made with, found another one by now; "
         "put the old one back (or name it with -b), or extract and sweep anew"
     )
 
 
-def _images(run: Run, records: Mapping[bytes, Record], store: Store, jobs: int | None, progress: Progress | None) -> Images:
+def _load_run_images(
+    run: Run, records: Mapping[bytes, ImageRecord], store: Store, jobs: int | None, progress: Progress | None
+) -> Images:
     """The very images of the run, in the order of their digests; raises `DataError` where some are gone."""
-    data: dict[str, Any] = run.description["data"]
+    data: dict[str, Any] = run.metadata["data"]
     root = Path(data["source"] if data["kind"] == "keras" else data["root"])
     if data["kind"] == "features":
         raise DataError(f"{root}: expected images to fine-tune on, found a file of features; sweep over images")
-    listed = root / Path(data["source"]).name  # the names in a list of images are relative to its folder
-    images = load_images(listed if listed.is_file() else root, store, jobs=jobs, progress=progress)
-    others = {each.name: Refusal(each.name, "not_in_run", "") for each in images.used if each.digest not in records}
-    kept = images.without(others)
-    changed = [each for each in kept.used if each.item.label != records[each.digest].label]
-    if len(kept.used) != len(records) or changed:
-        lost = len(records) - len(kept.used) + len(changed)
+    list_path = root / Path(data["source"]).name  # the names in a list of images are relative to its folder
+    images = load_images(list_path if list_path.is_file() else root, store, jobs=jobs, progress=progress)
+    rejections = {
+        image.name: Rejection(image.name, "not_in_run", "") for image in images.used if image.digest not in records
+    }
+    run_images = images.reject(rejections)
+    relabeled = [image for image in run_images.used if image.item.label != records[image.digest].label]
+    if len(run_images.used) != len(records) or relabeled:
+        n_missing = len(records) - len(run_images.used) + len(relabeled)
         raise DataError(
-            f"{root}: expected the {len(records)} images that {run.path} was made from, found {lost} of them gone or with "
-            "another label; put them back, or run `humeris sweep` again and fine-tune the new run"
+            f"{root}: expected the {len(records)} images that {run.path} was made from, found {n_missing} of them gone or "
+            "with another label; put them back, or run `humeris sweep` again and fine-tune the new run"
         )
-    return replace(kept, refused=images.refused).by_digest()
+    return replace(run_images, rejections=images.rejections).sort_by_digest()
 
 
-def _split(run: Run, records: Mapping[bytes, Record], images: Images) -> Splits:
+def _restore_splits(run: Run, records: Mapping[bytes, ImageRecord], images: Images) -> Splits:
     """The roles that the images had in the run; raises `DataError` where they have others by now."""
-    splits = split(images, run.description["splits"]["select"])
-    role = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
-    grouped = any(record.group for record in records.values())
+    splits = split(images, run.metadata["splits"]["select"])
+    roles = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
+    has_groups = any(record.group for record in records.values())
     for row, image in enumerate(images.used):
-        then = records[image.digest]
-        if role[row] != then.split or (grouped and (image.item.group or "") != then.group):
+        expected = records[image.digest]
+        if roles[row] != expected.split or (has_groups and (image.item.group or "") != expected.group):
             raise DataError(
                 f"{images.dataset.root}: expected the splits and groups that {run.path} was made with, found {image.name} "
-                f"in {role[row]}, where it was in {then.split}{' or of another group' if grouped else ''}; put it back, or "
-                "run `humeris sweep` again and fine-tune the new run"
+                f"in {roles[row]}, where it was in {expected.split}{' or of another group' if has_groups else ''}; put it "
+                "back, or run `humeris sweep` again and fine-tune the new run"
             )
     return splits

@@ -11,15 +11,15 @@ import numpy as np
 
 from ...cache.errors import HeadError
 from ...extract.images.load import Progress
-from ..heads.neural.early_stopping import Course
-from ..heads.neural.schedules import factors
+from ..heads.neural.early_stopping import EarlyStopping
+from ..heads.neural.schedules import compute_factors
 from .checkpoint import Checkpoint
-from .finetune_config import Recipe
+from .finetune_config import FinetuneConfig
 
 if TYPE_CHECKING:
     from .trainable_tail import Network
 
-NAMES = ("loss", "accuracy", "val_loss", "val_accuracy")
+METRIC_NAMES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -32,128 +32,143 @@ class Epoch:
 
     stage: str
     number: int
-    of: int
+    total: int
     part: str
-    figures: dict[str, float]
+    metrics: dict[str, float]
     seconds: float
 
 
 @dataclass(frozen=True)
-class Watched:
+class EvalBatches:
     """What an epoch is judged by: batches and class numbers of images held out, and of as many that are learnt from."""
 
-    held: Any
-    held_labels: np.ndarray
-    seen: Any
-    seen_labels: np.ndarray
+    held_out: Any
+    held_out_labels: np.ndarray
+    train: Any
+    train_labels: np.ndarray
 
-    def measure(self, network: Network) -> tuple[dict[str, float], np.ndarray]:
+    def evaluate(self, network: Network) -> tuple[dict[str, float], np.ndarray]:
         """Loss and accuracy on both, as the network would answer (no dropout, no mixing), and the answers on the first."""
-        answers = network.answers(self.held)
-        seen = _figures(network.answers(self.seen), self.seen_labels)
-        held = _figures(answers, self.held_labels)
-        return dict(zip(NAMES, (*seen, *held), strict=True)), answers
+        probabilities = network.predict_proba(self.held_out)
+        train_metrics = _compute_metrics(network.predict_proba(self.train), self.train_labels)
+        held_out_metrics = _compute_metrics(probabilities, self.held_out_labels)
+        return dict(zip(METRIC_NAMES, (*train_metrics, *held_out_metrics), strict=True)), probabilities
 
 
-def _figures(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    known = np.where(np.isfinite(answers), answers, 1 / answers.shape[1])  # a network that has diverged knows nothing
-    true = known[np.arange(len(labels)), labels]
-    loss = -np.log(np.clip(true, np.finfo(np.float32).eps, 1.0)).mean()
-    return float(loss), float((known.argmax(axis=1) == labels).mean())
+def _compute_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    finite = np.where(
+        np.isfinite(probabilities), probabilities, 1 / probabilities.shape[1]
+    )  # a network that has diverged knows nothing
+    true_probabilities = finite[np.arange(len(labels)), labels]
+    loss = -np.log(np.clip(true_probabilities, np.finfo(np.float32).eps, 1.0)).mean()
+    return float(loss), float((finite.argmax(axis=1) == labels).mean())
 
 
-def choose(
-    make: Callable[[], Network],
+def find_best_epoch(
+    build_network: Callable[[], Network],
     batches: Any,
-    watched: Watched,
-    recipe: Recipe,
-    kept: Checkpoint,
-    told: Callable[[Epoch], None],
+    eval_batches: EvalBatches,
+    config: FinetuneConfig,
+    checkpoint: Checkpoint,
+    on_epoch: Callable[[Epoch], None],
     progress: Progress | None,
-) -> tuple[Course, dict[str, float], Network | None]:
+) -> tuple[EarlyStopping, dict[str, float], Network | None]:
     """Train until no epoch is better any more; how it went, how good the network was before, and the network.
 
     Where the recipe does not train again afterwards, the network is as it was after its best epoch; it is None where a
     checkpoint says that training again has begun.
     """
-    epochs = recipe.of_head + recipe.epochs
-    course = Course(epochs, recipe.patience, {name: [] for name in NAMES}, [], least=recipe.of_head + 1)
-    done, start, best = 0, {}, list[np.ndarray]()
-    if kept.facts:
-        start, course.curves, course.best = kept.facts["start"], kept.facts["curves"], kept.facts["best"]
-        course.answers, done = kept.arrays["answers"], len(course.curves["val_loss"])
-        if kept.facts["stage"] == "refit":
-            return course, start, None
-        best = kept.arrays["best"]
-    network = make()
-    _resume(network, recipe, kept, done)
-    if not start:
-        start, _ = watched.measure(network)
-        told(Epoch("choose", 0, epochs, "", start, 0.0))
-    while not (done and course.over):
-        seconds = _epoch(network, batches, recipe, done, epochs, progress)
-        figures, answers = watched.measure(network)
-        course.add(figures, [answers])
-        done += 1
-        state = network.state()
-        if not recipe.refit and course.best == done - 1:
-            best = state
-        facts = {"stage": "choose", "start": start, "curves": course.curves, "best": course.best}
-        kept.write(facts, {"state": state, "best": best, "answers": course.answers})
-        told(Epoch("choose", done, epochs, _part(recipe, done - 1), figures, seconds))
-    if not np.isfinite(course.answers[0]).all():
-        raise HeadError(
-            f"{kept.run.path}: expected training to converge, found answers that are no numbers after its best epoch; lower "
-            "--learning-rate, or leave --precision out"
+    epochs = config.n_head_epochs + config.epochs
+    early_stopping = EarlyStopping(
+        epochs, config.patience, {name: [] for name in METRIC_NAMES}, [], min_epochs=config.n_head_epochs + 1
+    )
+    epochs_done, initial_metrics, best_state = 0, {}, list[np.ndarray]()
+    if checkpoint.metadata:
+        initial_metrics, early_stopping.curves, early_stopping.best_epoch = (
+            checkpoint.metadata["start"],
+            checkpoint.metadata["curves"],
+            checkpoint.metadata["best"],
         )
-    if not recipe.refit:
-        network.compile(recipe, head_only=course.best < recipe.of_head)
-        network.restore(best)
-    return course, start, network
+        early_stopping.predictions, epochs_done = checkpoint.arrays["answers"], len(early_stopping.curves["val_loss"])
+        if checkpoint.metadata["stage"] == "refit":
+            return early_stopping, initial_metrics, None
+        best_state = checkpoint.arrays["best"]
+    network = build_network()
+    _resume(network, config, checkpoint, epochs_done)
+    if not initial_metrics:
+        initial_metrics, _ = eval_batches.evaluate(network)
+        on_epoch(Epoch("choose", 0, epochs, "", initial_metrics, 0.0))
+    while not (epochs_done and early_stopping.is_finished):
+        seconds = _train_epoch(network, batches, config, epochs_done, epochs, progress)
+        metrics, probabilities = eval_batches.evaluate(network)
+        early_stopping.add_epoch(metrics, [probabilities])
+        epochs_done += 1
+        state = network.get_state()
+        if not config.refit and early_stopping.best_epoch == epochs_done - 1:
+            best_state = state
+        metadata = {
+            "stage": "choose",
+            "start": initial_metrics,
+            "curves": early_stopping.curves,
+            "best": early_stopping.best_epoch,
+        }
+        checkpoint.write(metadata, {"state": state, "best": best_state, "answers": early_stopping.predictions})
+        on_epoch(Epoch("choose", epochs_done, epochs, _get_trained_part(config, epochs_done - 1), metrics, seconds))
+    if not np.isfinite(early_stopping.predictions[0]).all():
+        raise HeadError(
+            f"{checkpoint.run.path}: expected training to converge, found answers that are no numbers after its best epoch; "
+            "lower --learning-rate, or leave --precision out"
+        )
+    if not config.refit:
+        network.compile(config, head_only=early_stopping.best_epoch < config.n_head_epochs)
+        network.restore(best_state)
+    return early_stopping, initial_metrics, network
 
 
 def refit(
     network: Network,
     batches: Any,
     epochs: int,
-    recipe: Recipe,
-    kept: Checkpoint,
-    told: Callable[[Epoch], None],
+    config: FinetuneConfig,
+    checkpoint: Checkpoint,
+    on_epoch: Callable[[Epoch], None],
     progress: Progress | None,
 ) -> None:
     """Train for as many epochs as were best, unwatched, after `choose`."""
-    done = kept.facts.get("done", 0)
-    _resume(network, recipe, kept, done)
-    while done < epochs:
-        seconds = _epoch(network, batches, recipe, done, epochs, progress)
-        done += 1
-        arrays = {"state": network.state(), "answers": kept.arrays["answers"]}
-        kept.write({**kept.facts, "stage": "refit", "done": done}, arrays)
-        told(Epoch("refit", done, epochs, _part(recipe, done - 1), {}, seconds))
+    epochs_done = checkpoint.metadata.get("done", 0)
+    _resume(network, config, checkpoint, epochs_done)
+    while epochs_done < epochs:
+        seconds = _train_epoch(network, batches, config, epochs_done, epochs, progress)
+        epochs_done += 1
+        arrays = {"state": network.get_state(), "answers": checkpoint.arrays["answers"]}
+        checkpoint.write({**checkpoint.metadata, "stage": "refit", "done": epochs_done}, arrays)
+        on_epoch(Epoch("refit", epochs_done, epochs, _get_trained_part(config, epochs_done - 1), {}, seconds))
 
 
-def _resume(network: Network, recipe: Recipe, kept: Checkpoint, done: int) -> None:
+def _resume(network: Network, config: FinetuneConfig, checkpoint: Checkpoint, epochs_done: int) -> None:
     """Put the network where it was after `done` epochs."""
-    network.compile(recipe, head_only=max(0, done - 1) < recipe.of_head)
-    if done:
-        network.restore(kept.arrays["state"])
+    network.compile(config, head_only=max(0, epochs_done - 1) < config.n_head_epochs)
+    if epochs_done:
+        network.restore(checkpoint.arrays["state"])
 
 
-def _epoch(network: Network, batches: Any, recipe: Recipe, done: int, epochs: int, progress: Progress | None) -> float:
+def _train_epoch(
+    network: Network, batches: Any, config: FinetuneConfig, epochs_done: int, epochs: int, progress: Progress | None
+) -> float:
     """Train for one more epoch; the seconds it took."""
-    if done == recipe.of_head and done:
-        network.compile(recipe, head_only=False)
-    steps, own = len(batches), done - recipe.of_head
+    if epochs_done == config.n_head_epochs and epochs_done:
+        network.compile(config, head_only=False)
+    steps, epoch = len(batches), epochs_done - config.n_head_epochs
     rates = None
-    if own >= 0 and recipe.schedule != "constant":
-        table = float(recipe.learning_rate or 0) * factors(recipe.schedule, recipe.epochs * steps)
-        rates = table[own * steps : (own + 1) * steps]
-    batches.epoch = done
-    began = time.monotonic()
-    told = None if progress is None else lambda number: progress(done * steps + number, epochs * steps)
-    network.epoch(batches, rates, told)
-    return time.monotonic() - began
+    if epoch >= 0 and config.schedule != "constant":
+        schedule_rates = float(config.learning_rate or 0) * compute_factors(config.schedule, config.epochs * steps)
+        rates = schedule_rates[epoch * steps : (epoch + 1) * steps]
+    batches.epoch = epochs_done
+    start_time = time.monotonic()
+    on_batch = None if progress is None else lambda number: progress(epochs_done * steps + number, epochs * steps)
+    network.train_epoch(batches, rates, on_batch)
+    return time.monotonic() - start_time
 
 
-def _part(recipe: Recipe, epoch: int) -> str:
-    return "head" if epoch < recipe.of_head else "all"
+def _get_trained_part(config: FinetuneConfig, epoch: int) -> str:
+    return "head" if epoch < config.n_head_epochs else "all"

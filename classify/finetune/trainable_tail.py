@@ -14,18 +14,18 @@ from ...extract.backbones import device
 from ...extract.backbones.build import Backbone
 from ...extract.backbones.keras_runtime import load_keras
 from ...extract.backbones.taps import Tap
-from ...extract.pixels.read_file import in_order
+from ...extract.pixels.read_file import map_in_order
 from ..export import stack_model
 from ..heads.head import Dense, Head
-from ..heads.layers import Layer, Scale, activate
-from ..heads.neural.optimizers import single
-from .finetune_config import Recipe
+from ..heads.layers import HeadLayer, Standardize, activate
+from ..heads.neural.optimizers import build_optimizer
+from .finetune_config import FinetuneConfig
 
 keras = load_keras()
 # TensorFlow warns of networks that are compiled more than once, as they are here on purpose.
 logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
-_AHEAD = 4  # batches that are made before they are needed
+_PREFETCH = 4  # batches that are made before they are needed
 
 
 class Network:
@@ -47,126 +47,126 @@ class Network:
     ) -> None:
         graph = backbone.graph
         self._head, self._scale = head, None if mean is None or deviation is None else (mean, deviation)
-        layers = _trainable(head.layers, self._scale)
-        image, values = stack_model.features(backbone, taps)
+        layers = _make_trainable(head.layers, self._scale)
+        image, values = stack_model.build_features(backbone, taps)
         self.model = keras.Model(
-            image if cut is None else graph.outputs[cut], stack_model.apply(layers, values), name="finetuned"
+            image if cut is None else graph.outputs[cut], stack_model.apply_layers(layers, values), name="finetuned"
         )
-        inside = set(map(id, self.model.operations))
+        operation_ids = set(map(id, self.model.operations))
         # What is also used below the cut stays as it is: the maps were made with it.
-        below = set() if cut is None else set(map(id, keras.Model(graph.image, graph.outputs[cut]).operations))
+        ids_below_cut = set() if cut is None else set(map(id, keras.Model(graph.image, graph.outputs[cut]).operations))
         self.tail = {
             name: operation
             for name, operation in graph.operations.items()
-            if id(operation) in inside - below and getattr(operation, "weights", None)
+            if id(operation) in operation_ids - ids_below_cut and getattr(operation, "weights", None)
         }
-        places = zip(stack_model.names(layers), layers, strict=True)
-        self._dense = [self.model.get_layer(name) for name, layer in places if isinstance(layer, Dense)]
+        named_layers = zip(stack_model.list_layer_names(layers), layers, strict=True)
+        self._dense_layers = [self.model.get_layer(name) for name, layer in named_layers if isinstance(layer, Dense)]
 
-    def compile(self, recipe: Recipe, *, head_only: bool) -> None:
+    def compile(self, config: FinetuneConfig, *, head_only: bool) -> None:
         """Get ready to train the head alone, or everything; optimizers begin anew."""
         for layer in self.tail.values():
-            for each in layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]:
-                normalises = isinstance(each, keras.layers.BatchNormalization)
-                each.trainable = not head_only and (recipe.train_batch_norm or not normalises)
-        rate = recipe.head_learning_rate if head_only else recipe.learning_rate
-        optimizer = single(recipe.optimizer, float(rate or 0), float(recipe.weight_decay or 0))
-        if recipe.precision == "float16":
+            for sublayer in layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]:
+                is_batch_norm = isinstance(sublayer, keras.layers.BatchNormalization)
+                sublayer.trainable = not head_only and (config.train_batch_norm or not is_batch_norm)
+        rate = config.head_learning_rate if head_only else config.learning_rate
+        optimizer = build_optimizer(config.optimizer, float(rate or 0), float(config.weight_decay or 0))
+        if config.precision == "float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         # On a processor TensorFlow's own convolutions are up to seven times as fast as what XLA makes of them.
-        compiled = keras.backend.backend() != "tensorflow" or bool(device.gpus_of(keras))
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-        self.model.compile(optimizer=optimizer, loss=loss, jit_compile=compiled)
+        use_xla = keras.backend.backend() != "tensorflow" or bool(device.list_gpus(keras))
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+        self.model.compile(optimizer=optimizer, loss=loss, jit_compile=use_xla)
         optimizer.build(self.model.trainable_variables)
 
-    def epoch(self, batches: Any, rates: np.ndarray | None = None, progress: Any = None) -> None:
+    def train_epoch(self, batches: Any, rates: np.ndarray | None = None, progress: Any = None) -> None:
         """Train on every batch once; rates (batches,): the learning rate at each, where it changes."""
-        given = None
-        for number, (images, labels) in enumerate(_each(batches)):
-            if rates is not None and rates[number] != given:
-                given = rates[number]
-                self.model.optimizer.learning_rate = float(given)
+        current_rate = None
+        for number, (images, labels) in enumerate(_iterate_batches(batches)):
+            if rates is not None and rates[number] != current_rate:
+                current_rate = rates[number]
+                self.model.optimizer.learning_rate = float(current_rate)
             self.model.train_on_batch(images, labels)
             if progress is not None:
                 progress(number + 1)
 
-    def answers(self, batches: Any) -> np.ndarray:
+    def predict_proba(self, batches: Any) -> np.ndarray:
         """Probabilities (n, classes) float32 of the images of all batches, in their order."""
         return activate(predict(self.model, batches), "softmax")
 
-    def state(self) -> list[np.ndarray]:
+    def get_state(self) -> list[np.ndarray]:
         """Everything that training changes: the model's variables and the optimizer's."""
         variables = [*self.model.variables, *self.model.optimizer.variables]
-        return [np.array(keras.ops.convert_to_numpy(each)) for each in variables]
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
     def restore(self, state: Sequence[np.ndarray]) -> None:
         """Go on from what `state` gave."""
         for variable, value in zip([*self.model.variables, *self.model.optimizer.variables], state, strict=True):
             variable.assign(value)
 
-    def tuned(self) -> tuple[dict[str, list[np.ndarray]], Head]:
+    def get_weights_and_head(self) -> tuple[dict[str, list[np.ndarray]], Head]:
         """The weights of the layers above the cut, as `backbone.build` takes them, and the head on raw features."""
-        dense = iter(self._dense)
-        layers: list[Layer] = []
+        dense_layers = iter(self._dense_layers)
+        layers: list[HeadLayer] = []
         for layer in self._head.layers:
             if isinstance(layer, Dense):
-                weights, bias = (np.array(each, np.float32) for each in next(dense).get_weights())
+                weights, bias = (np.array(array, np.float32) for array in next(dense_layers).get_weights())
                 layer = replace(layer, weights=weights, bias=bias)
                 if not layers and self._scale is not None:
-                    layer = layer.scaled(*self._scale)
+                    layer = layer.absorb_scaler(*self._scale)
             layers.append(layer)
         return {name: layer.get_weights() for name, layer in self.tail.items()}, replace(self._head, layers=tuple(layers))
 
 
-def check(head: Head, name: str, where: str) -> None:
+def check_trainable(head: Head, name: str, location: str) -> None:
     """Raise `HeadError` unless a head can be trained further."""
     last = head.layers[-1]
     if not isinstance(last, Dense) or last.activation != "softmax":
         raise HeadError(
-            f"{where}: expected a head that can be trained further, found {name}, which is no weighted sum of features; "
+            f"{location}: expected a head that can be trained further, found {name}, which is no weighted sum of features; "
             "give another trial of leaderboard.csv with --trial, one of logreg, svm, ridge, lda or mlp"
         )
 
 
-def fresh(head: Head, seed: int) -> Head:
+def reinitialize(head: Head, seed: int) -> Head:
     """The head with weights as they are before any training (Glorot uniform, biases 0), on features of any scale."""
-    layers: list[Layer] = []
+    layers: list[HeadLayer] = []
     for number, layer in enumerate(head.layers):
         if isinstance(layer, Dense):
-            draws = int(np.random.default_rng([seed, number]).integers(2**31))
-            weights = keras.initializers.GlorotUniform(seed=draws)(layer.weights.shape)
+            layer_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+            weights = keras.initializers.GlorotUniform(seed=layer_seed)(layer.weights.shape)
             kernel = np.array(keras.ops.convert_to_numpy(weights), np.float32)
             layers.append(replace(layer, weights=kernel, bias=np.zeros_like(layer.bias)))
-        elif not isinstance(layer, Scale):
+        elif not isinstance(layer, Standardize):
             layers.append(layer)
     return replace(head, layers=tuple(layers))
 
 
-def _trainable(layers: Sequence[Layer], scale: tuple[np.ndarray, np.ndarray] | None) -> list[Layer]:
+def _make_trainable(layers: Sequence[HeadLayer], scale: tuple[np.ndarray, np.ndarray] | None) -> list[HeadLayer]:
     """The layers with a linear end, and on standardised features where `scale` says how."""
     first, last = layers[0], layers[-1]
     assert isinstance(last, Dense)
-    changed: list[Layer] = [*layers[:-1], replace(last, activation="linear")]
+    changed: list[HeadLayer] = [*layers[:-1], replace(last, activation="linear")]
     if scale is not None and isinstance(first, Dense):
-        mean, deviation = (each.astype(np.float64) for each in scale)
-        own = changed[0]
-        assert isinstance(own, Dense)
-        weights = own.weights.astype(np.float64)
-        bias = own.bias + mean @ weights
-        changed[0] = replace(own, weights=(weights * deviation[:, None]).astype(np.float32), bias=bias.astype(np.float32))
-        changed.insert(0, Scale(mean.astype(np.float32), (1 / deviation).astype(np.float32)))
+        mean, deviation = (array.astype(np.float64) for array in scale)
+        dense = changed[0]
+        assert isinstance(dense, Dense)
+        weights = dense.weights.astype(np.float64)
+        bias = dense.bias + mean @ weights
+        changed[0] = replace(dense, weights=(weights * deviation[:, None]).astype(np.float32), bias=bias.astype(np.float32))
+        changed.insert(0, Standardize(mean.astype(np.float32), (1 / deviation).astype(np.float32)))
     return changed
 
 
 def predict(model: Any, batches: Any) -> np.ndarray:
     """What a model gives (n, …) float32 for the images of all batches, in their order; a short batch is filled up."""
-    found, most = [], 0
-    for images, _ in _each(batches):
-        count, most = len(images), max(most, len(images))
-        filled = np.concatenate([images, np.repeat(images[:1], most - count, axis=0)]) if count < most else images
-        found.append(np.asarray(model.predict_on_batch(filled), np.float32)[:count])
-    return np.concatenate(found)
+    outputs, full_size = [], 0
+    for images, _ in _iterate_batches(batches):
+        count, full_size = len(images), max(full_size, len(images))
+        padded = np.concatenate([images, np.repeat(images[:1], full_size - count, axis=0)]) if count < full_size else images
+        outputs.append(np.asarray(model.predict_on_batch(padded), np.float32)[:count])
+    return np.concatenate(outputs)
 
 
-def _each(batches: Any) -> Any:
-    return in_order(batches.__getitem__, range(len(batches)), batches.readers, min(_AHEAD, 2 * batches.readers))
+def _iterate_batches(batches: Any) -> Any:
+    return map_in_order(batches.__getitem__, range(len(batches)), batches.readers, min(_PREFETCH, 2 * batches.readers))

@@ -8,133 +8,152 @@ from typing import Any
 import numpy as np
 
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import Request
+from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone
 from ...extract.images.load import Progress
 from ..data import select_features
-from ..data.feature_matrix import Matrix
+from ..data.feature_matrix import FeatureMatrix
 from ..evaluate.trial import Score
-from ..export.rebuild_backbone import rebuilt
-from ..heads.fit import problem, train
+from ..export.rebuild_backbone import rebuild_backbone
+from ..heads.fit import build_training_data, train
 from ..heads.head import Head
-from ..heads.neural.early_stopping import Course, as_many
-from ..heads.training_data import Problem
-from ..runs.finetuned_weights import Tuned
+from ..heads.neural.early_stopping import EarlyStopping, train_subsample
+from ..heads.training_data import TrainingData
+from ..runs.finetuned_weights import FinetunedWeights
 from . import batches as feed
 from . import train_loop
 from .batches import Batches
 from .checkpoint import Checkpoint
-from .finalize import Sample
+from .finalize import MapPredictions
 from .image_batches import ImageBatches
-from .prepare import Prepared
-from .train_loop import Epoch, Watched
+from .prepare import FinetuneSetup
+from .train_loop import Epoch, EvalBatches
 
-_SAMPLED = 64  # images whose answers from maps and from pixels are compared
-_LEAST = 0.1  # of the median deviation, by which features are divided at least
-_MEASURED = 1 << 21  # values of the features in a block whose mean and deviation are measured
+_SAMPLE_SIZE = 64  # images whose answers from maps and from pixels are compared
+_MIN_RELATIVE_SCALE = 0.1  # of the median deviation, by which features are divided at least
+_VALUES_PER_BLOCK = 1 << 21  # values of the features in a block whose mean and deviation are measured
 
 
-class Work:
+class Trainer:
     """The two trainings, on the images of a prepared fine-tuning."""
 
     def __init__(
         self,
-        prepared: Prepared,
+        setup: FinetuneSetup,
         store: Store,
-        requests: Sequence[Request],
+        requests: Sequence[BackboneSpec],
         jobs: int,
-        kept: Checkpoint,
-        told: Callable[[Epoch], None],
+        checkpoint: Checkpoint,
+        on_epoch: Callable[[Epoch], None],
         progress: Progress | None,
     ) -> None:
-        self._prepared, self._store, self._requests, self.jobs = prepared, store, requests, jobs
-        self._kept, self._told, self._progress = kept, told, progress
-        self._seed, splits, rows = prepared.seed, prepared.splits, prepared.splits.development
-        self._fit, self._held = prepared.fold
-        fold = (np.searchsorted(rows, self._fit), np.searchsorted(rows, self._held))
-        nothing = Matrix.of(np.zeros((len(rows), 1), np.float32))
-        self._problem = Problem(nothing, splits.labels[rows], len(splits.classes), (fold,), np.arange(len(rows)))
+        self._setup, self._store, self._requests, self.jobs = setup, store, requests, jobs
+        self._checkpoint, self._on_epoch, self._progress = checkpoint, on_epoch, progress
+        self._seed, splits, rows = setup.seed, setup.splits, setup.splits.development
+        self._train_rows, self._held_out_rows = setup.fold
+        fold = (np.searchsorted(rows, self._train_rows), np.searchsorted(rows, self._held_out_rows))
+        no_features = FeatureMatrix.from_array(np.zeros((len(rows), 1), np.float32))
+        self._training_data = TrainingData(
+            no_features, splits.labels[rows], len(splits.classes), (fold,), np.arange(len(rows))
+        )
         self._network: Any = None
-        self._opened: list[Any] = []
+        self._open_batches: list[Any] = []
 
     def close(self) -> None:
         """End the threads that make batches."""
-        for each in self._opened:
-            each.close()
+        for image_batches in self._open_batches:
+            image_batches.close()
 
-    def choose(self) -> tuple[Course, dict[str, float]]:
+    def find_best_epoch(self) -> tuple[EarlyStopping, dict[str, float]]:
         """Find the best epoch."""
-        recipe, labels = self._prepared.recipe, self._prepared.splits.labels
-        seen = self._prepared.splits.development[as_many(self._problem, *self._problem.folds[0], self._seed)]
-        watched = Watched(self._batches(self._held, False), labels[self._held], self._batches(seen, False), labels[seen])
-        course, start, self._network = train_loop.choose(
-            lambda: self._make(self._fit),
-            self._batches(self._fit, True),
-            watched,
-            recipe,
-            self._kept,
-            self._told,
+        config, labels = self._setup.config, self._setup.splits.labels
+        train_rows = self._setup.splits.development[
+            train_subsample(self._training_data, *self._training_data.folds[0], self._seed)
+        ]
+        eval_batches = EvalBatches(
+            self._make_batches(self._held_out_rows, False),
+            labels[self._held_out_rows],
+            self._make_batches(train_rows, False),
+            labels[train_rows],
+        )
+        early_stopping, initial_metrics, self._network = train_loop.find_best_epoch(
+            lambda: self._build_network(self._train_rows),
+            self._make_batches(self._train_rows, True),
+            eval_batches,
+            config,
+            self._checkpoint,
+            self._on_epoch,
             self._progress,
         )
-        return course, start
+        return early_stopping, initial_metrics
 
-    def tuned(self, course: Course) -> Tuned:
+    def train_final(self, early_stopping: EarlyStopping) -> FinetunedWeights:
         """The network that comes out."""
-        if self._prepared.recipe.refit:
-            rows = self._prepared.splits.development
-            self._network = self._make(rows)
-            batches = self._batches(rows, True)
+        if self._setup.config.refit:
+            rows = self._setup.splits.development
+            self._network = self._build_network(rows)
+            train_batches = self._make_batches(rows, True)
             train_loop.refit(
-                self._network, batches, course.best + 1, self._prepared.recipe, self._kept, self._told, self._progress
+                self._network,
+                train_batches,
+                early_stopping.best_epoch + 1,
+                self._setup.config,
+                self._checkpoint,
+                self._on_epoch,
+                self._progress,
             )
-        return Tuned(*self._network.tuned())
+        return FinetunedWeights(*self._network.tuned())
 
-    def score(self, course: Course, seconds: float) -> Score:
+    def score(self, early_stopping: EarlyStopping, seconds: float) -> Score:
         """How the best epoch did on the images held out, as a sweep scores its trials."""
-        return self._problem.score(course.answers, seconds, course.detail())
+        return self._training_data.score(early_stopping.predictions, seconds, early_stopping.to_fit_info())
 
-    def sample(self) -> Sample | None:
+    def predict_sample(self) -> MapPredictions | None:
         """Some images held out, as the tuned network answers their cached maps."""
-        if self._prepared.cut is None:
+        if self._setup.cut is None:
             return None
-        rows = self._held[np.unique(np.linspace(0, len(self._held) - 1, _SAMPLED).astype(int))]
-        return Sample(rows, self._network.answers(self._batches(rows, False)))
+        rows = self._held_out_rows[np.unique(np.linspace(0, len(self._held_out_rows) - 1, _SAMPLE_SIZE).astype(int))]
+        return MapPredictions(rows, self._network.answers(self._make_batches(rows, False)))
 
-    def _batches(self, rows: np.ndarray, train: bool) -> Batches:
-        made = feed.batches(self._prepared, self._store, rows, train, self.jobs)
-        self._opened += [made] if isinstance(made, ImageBatches) else []
-        return made
+    def _make_batches(self, rows: np.ndarray, is_training: bool) -> Batches:
+        new_batches = feed.make_batches(self._setup, self._store, rows, is_training, self.jobs)
+        self._open_batches += [new_batches] if isinstance(new_batches, ImageBatches) else []
+        return new_batches
 
-    def _make(self, rows: np.ndarray) -> Any:
+    def _build_network(self, rows: np.ndarray) -> Any:
         """The network with the head that is trained on `rows` while everything below it is frozen."""
         from . import trainable_tail
 
-        prepared = self._prepared
-        head, mean, deviation = self._head(rows)
-        if prepared.kind == "random":
-            return trainable_tail.Network(self._built(), prepared.taps, None, trainable_tail.fresh(head, self._seed))
-        return trainable_tail.Network(self._built(), prepared.taps, prepared.cut, head, mean, deviation)
+        setup = self._setup
+        head, mean, deviation = self._train_head(rows)
+        if setup.mode == "random":
+            return trainable_tail.Network(
+                self._build_backbone(), setup.taps, None, trainable_tail.reinitialize(head, self._seed)
+            )
+        return trainable_tail.Network(self._build_backbone(), setup.taps, setup.cut, head, mean, deviation)
 
-    def _built(self) -> Backbone:
-        recipe = self._prepared.recipe
-        return rebuilt(self._prepared.spec, self._requests, fold=False, precision=recipe.precision)
+    def _build_backbone(self) -> Backbone:
+        config = self._setup.config
+        return rebuild_backbone(self._setup.spec, self._requests, fold_batch_norm=False, precision=config.precision)
 
-    def _head(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray]:
+    def _train_head(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray]:
         """The frozen head of `rows`, and the mean and deviation (d,) of their features."""
         from sklearn.preprocessing import StandardScaler
 
         from . import trainable_tail
 
-        prepared, splits = self._prepared, self._prepared.splits
-        views = prepared.frozen_views
-        stored = select_features.stored(self._store, prepared.trial.sources, views)
-        learnt = problem(
-            stored, prepared.images.keys[rows], splits.labels[rows], len(splits.classes), views=views, threads=self.jobs
+        setup, splits = self._setup, self._setup.splits
+        views = setup.frozen_views
+        readers = select_features.open_readers(self._store, setup.trial.tap_refs, views)
+        training_data = build_training_data(
+            readers, setup.images.keys[rows], splits.labels[rows], len(splits.classes), views=views, threads=self.jobs
         )
-        head = train(prepared.trial, prepared.score, learnt, splits.classes, self._seed)
-        trainable_tail.check(head, prepared.trial.head, f"{prepared.run.path}, trial {prepared.trial.id}")
+        head = train(setup.trial, setup.score, training_data, splits.classes, self._seed)
+        trainable_tail.check_trainable(head, setup.trial.head, f"{setup.run.path}, trial {setup.trial.id}")
         scaler = StandardScaler()
-        for _, block in learnt.features.blocks(size=max(1, _MEASURED // learnt.features.shape[1])):
+        for _, block in training_data.features.iter_blocks(
+            size=max(1, _VALUES_PER_BLOCK // training_data.features.shape[1])
+        ):
             scaler.partial_fit(block)
         # A feature that hardly varies is left small: tuned layers may wake it, and it would then outweigh all others.
-        return head, scaler.mean_, np.maximum(scaler.scale_, _LEAST * np.median(scaler.scale_))
+        return head, scaler.mean_, np.maximum(scaler.scale_, _MIN_RELATIVE_SCALE * np.median(scaler.scale_))

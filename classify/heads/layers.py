@@ -8,28 +8,30 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ..data.nearest_neighbors import top
+from ..data.nearest_neighbors import top_k
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "silu", "mish", "gelu", "softmax")
-WEIGHTS = ("uniform", "distance")
-_SIMILARITIES = 1 << 22  # in memory at a time
-NEAREST = 1e-3  # cosine distance below which rows count as equally near: float32 knows it to a ten-thousandth there
+VOTE_WEIGHTS = ("uniform", "distance")
+_MAX_SIMILARITIES = 1 << 22  # in memory at a time
+MIN_COSINE_DISTANCE = (
+    1e-3  # cosine distance below which rows count as equally near: float32 knows it to a ten-thousandth there
+)
 
 
-class Layer(Protocol):
+class HeadLayer(Protocol):
     """Rows (n, d) in, rows (n, k) out, in float32.
 
     kind: its name on disk. numbers, texts: the fields that are arrays and those that are JSON values.
     """
 
     kind: ClassVar[str]
-    numbers: ClassVar[tuple[str, ...]]
-    texts: ClassVar[tuple[str, ...]]
+    array_fields: ClassVar[tuple[str, ...]]
+    json_fields: ClassVar[tuple[str, ...]]
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Rows (n, k) of rows (n, d)."""
 
-    def fits(self, width: int | None) -> int | None:
+    def compute_output_width(self, width: int | None) -> int | None:
         """Columns that come out where `width` go in, None where that is not known; raises `ValueError` if they cannot."""
 
 
@@ -42,12 +44,12 @@ class Dense:
     activation: str = "linear"
 
     kind: ClassVar[str] = "dense"
-    numbers: ClassVar[tuple[str, ...]] = ("weights", "bias")
-    texts: ClassVar[tuple[str, ...]] = ("activation",)
+    array_fields: ClassVar[tuple[str, ...]] = ("weights", "bias")
+    json_fields: ClassVar[tuple[str, ...]] = ("activation",)
 
-    def scaled(self, mean: np.ndarray, deviation: np.ndarray) -> Dense:
+    def absorb_scaler(self, mean: np.ndarray, scale: np.ndarray) -> Dense:
         """The layer that takes raw rows where this one takes `(x - mean) / deviation`, computed in float64."""
-        weights = self.weights.astype(np.float64) / deviation.astype(np.float64)[:, None]
+        weights = self.weights.astype(np.float64) / scale.astype(np.float64)[:, None]
         bias = self.bias.astype(np.float64) - mean.astype(np.float64) @ weights
         return Dense(weights.astype(np.float32), bias.astype(np.float32), self.activation)
 
@@ -55,69 +57,69 @@ class Dense:
         """Rows (n, k)."""
         return activate(values @ self.weights + self.bias, self.activation)
 
-    def fits(self, width: int | None) -> int:
+    def compute_output_width(self, width: int | None) -> int:
         """The columns that come out, k."""
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[1:]:
             raise ValueError(f"weights {self.weights.shape} and a bias {self.bias.shape} that do not fit")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"an activation {self.activation!r}")
-        return _through(width, *self.weights.shape)
+        return _check_width(width, *self.weights.shape)
 
 
 @dataclass(frozen=True)
-class Scale:
+class Standardize:
     """`(x - mean) * factor`, column by column; both (d,) float32."""
 
     mean: np.ndarray
     factor: np.ndarray
 
     kind: ClassVar[str] = "scale"
-    numbers: ClassVar[tuple[str, ...]] = ("mean", "factor")
-    texts: ClassVar[tuple[str, ...]] = ()
+    array_fields: ClassVar[tuple[str, ...]] = ("mean", "factor")
+    json_fields: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Rows (n, d)."""
         return np.asarray((values - self.mean) * self.factor)
 
-    def fits(self, width: int | None) -> int:
+    def compute_output_width(self, width: int | None) -> int:
         """The columns that come out, d."""
         if self.mean.ndim != 1 or self.factor.shape != self.mean.shape:
             raise ValueError(f"a mean {self.mean.shape} and a factor {self.factor.shape} that do not fit")
-        return _through(width, len(self.mean), len(self.mean))
+        return _check_width(width, len(self.mean), len(self.mean))
 
 
 @dataclass(frozen=True)
-class Unit:
+class L2Normalize:
     """Each row over its Euclidean length; a row of zeros stays one."""
 
     kind: ClassVar[str] = "unit"
-    numbers: ClassVar[tuple[str, ...]] = ()
-    texts: ClassVar[tuple[str, ...]] = ()
+    array_fields: ClassVar[tuple[str, ...]] = ()
+    json_fields: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Rows (n, d)."""
         return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
 
-    def fits(self, width: int | None) -> int | None:
+    def compute_output_width(self, width: int | None) -> int | None:
         """The same."""
         return width
 
 
 @dataclass(frozen=True)
-class Columns:
+class SelectColumns:
     """Some of the columns: those numbered `indices` (k,), in that order."""
 
     indices: np.ndarray
 
     kind: ClassVar[str] = "columns"
-    numbers: ClassVar[tuple[str, ...]] = ("indices",)
-    texts: ClassVar[tuple[str, ...]] = ()
+    array_fields: ClassVar[tuple[str, ...]] = ("indices",)
+    json_fields: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Rows (n, k)."""
         return np.asarray(values[:, self.indices])
 
-    def fits(self, width: int | None) -> int:
+    def compute_output_width(self, width: int | None) -> int:
         """The columns that come out, k."""
         if self.indices.ndim != 1 or self.indices.dtype.kind not in "iu" or not len(self.indices):
             raise ValueError(f"column numbers that are {self.indices.dtype} {self.indices.shape}")
@@ -127,7 +129,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NeighborVotes:
     """Probabilities from the votes of the nearest stored rows, by cosine; rows that come in have length 1, as those have.
 
     rows (m, d) float32; labels (m,): class numbers; n_neighbors votes count alike (weights "uniform") or by one over the
@@ -142,88 +144,103 @@ class Neighbours:
     classes: int
 
     kind: ClassVar[str] = "neighbours"
-    numbers: ClassVar[tuple[str, ...]] = ("rows", "labels")
-    texts: ClassVar[tuple[str, ...]] = ("n_neighbors", "weights", "classes")
+    array_fields: ClassVar[tuple[str, ...]] = ("rows", "labels")
+    json_fields: ClassVar[tuple[str, ...]] = ("n_neighbors", "weights", "classes")
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes)."""
-        out, size = np.empty((len(values), self.classes), np.float32), max(1, _SIMILARITIES // len(self.rows))
-        for start in range(0, len(values), size):
-            similarity, nearest = top(values[start : start + size] @ self.rows.T, self.n_neighbors)
-            out[start : start + size] = votes(similarity, self.labels[nearest], self.classes, self.weights)
-        return out
+        probabilities, block_size = (
+            np.empty((len(values), self.classes), np.float32),
+            max(1, _MAX_SIMILARITIES // len(self.rows)),
+        )
+        for start in range(0, len(values), block_size):
+            similarity, nearest = top_k(values[start : start + block_size] @ self.rows.T, self.n_neighbors)
+            probabilities[start : start + block_size] = vote(similarity, self.labels[nearest], self.classes, self.weights)
+        return probabilities
 
-    def ties(self, values: np.ndarray, rounding: float, bound: float) -> np.ndarray:
+    def find_ties(self, values: np.ndarray, rounding: float, tolerance: float) -> np.ndarray:
         """Mask (n,) of rows whose probabilities may change by more than `bound` where cosines do by `rounding`.
 
         Either rows of several classes are equally near on the edge of the neighbours, so that any of them may vote, or (for
         weights "distance", to first order) the neighbours are so near that their weights are uncertain.
         """
-        found, size = np.zeros(len(values), bool), max(1, _SIMILARITIES // len(self.rows))
-        for start in range(0, len(values), size):
-            here = slice(start, start + size)
-            cosines = values[here] @ self.rows.T
-            near, nearest = top(cosines, self.n_neighbors)
-            last = near[:, -1:]
-            edge = np.abs(cosines - last) <= 2 * rounding
-            places = self.n_neighbors - (cosines > last + 2 * rounding).sum(axis=1)
-            several = np.where(edge, self.labels, -1).max(axis=1) > np.where(edge, self.labels, self.classes).min(axis=1)
-            found[here] = several & (edge.sum(axis=1) > places)
+        mask, block_size = np.zeros(len(values), bool), max(1, _MAX_SIMILARITIES // len(self.rows))
+        for start in range(0, len(values), block_size):
+            block = slice(start, start + block_size)
+            cosines = values[block] @ self.rows.T
+            similarity, nearest = top_k(cosines, self.n_neighbors)
+            farthest = similarity[:, -1:]
+            on_edge = np.abs(cosines - farthest) <= 2 * rounding
+            open_votes = self.n_neighbors - (cosines > farthest + 2 * rounding).sum(axis=1)
+            mixed_classes = np.where(on_edge, self.labels, -1).max(axis=1) > np.where(
+                on_edge, self.labels, self.classes
+            ).min(axis=1)
+            mask[block] = mixed_classes & (on_edge.sum(axis=1) > open_votes)
             if self.weights == "distance":
-                distance, shares, labels = 1 - near, _shares(near, self.weights), self.labels[nearest]
-                others = 1 - np.take_along_axis(_counted(labels, shares, self.classes), labels, axis=1)
-                slopes = np.where(distance > NEAREST - rounding, shares * others / np.maximum(distance, NEAREST), 0)
-                found[here] |= slopes.sum(axis=1) * rounding > bound
-        return found
+                distance, vote_shares, labels = (
+                    1 - similarity,
+                    _compute_vote_shares(similarity, self.weights),
+                    self.labels[nearest],
+                )
+                other_shares = 1 - np.take_along_axis(_sum_by_class(labels, vote_shares, self.classes), labels, axis=1)
+                slopes = np.where(
+                    distance > MIN_COSINE_DISTANCE - rounding,
+                    vote_shares * other_shares / np.maximum(distance, MIN_COSINE_DISTANCE),
+                    0,
+                )
+                mask[block] |= slopes.sum(axis=1) * rounding > tolerance
+        return mask
 
-    def fits(self, width: int | None) -> int:
+    def compute_output_width(self, width: int | None) -> int:
         """The number of classes."""
         if self.rows.ndim != 2 or self.labels.shape != self.rows.shape[:1] or self.labels.dtype.kind not in "iu":
             raise ValueError(f"rows {self.rows.shape} and labels {self.labels.shape} that do not fit")
         if not 1 <= self.n_neighbors <= len(self.rows) or not 0 <= self.labels.min() <= self.labels.max() < self.classes:
             raise ValueError(f"{self.n_neighbors} neighbours of {len(self.rows)} rows in {self.classes} classes")
-        if self.weights not in WEIGHTS:
+        if self.weights not in VOTE_WEIGHTS:
             raise ValueError(f"weights {self.weights!r}")
-        return _through(width, self.rows.shape[1], self.classes)
+        return _check_width(width, self.rows.shape[1], self.classes)
 
 
-KINDS: Mapping[str, Any] = {kind.kind: kind for kind in (Dense, Scale, Unit, Columns, Neighbours)}
+KINDS: Mapping[str, Any] = {kind.kind: kind for kind in (Dense, Standardize, L2Normalize, SelectColumns, NeighborVotes)}
 
 
-def described(layer: Layer) -> dict[str, Any]:
+def describe_layer(layer: HeadLayer) -> dict[str, Any]:
     """What the arrays of a layer do not say, as JSON values."""
-    return {"kind": layer.kind, **{name: getattr(layer, name) for name in layer.texts}}
+    return {"kind": layer.kind, **{name: getattr(layer, name) for name in layer.json_fields}}
 
 
-def restored(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], number: int) -> Layer:
+def restore_layer(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray], index: int) -> HeadLayer:
     """Layer `number` of a description and arrays; raises `KeyError` where one is missing, `ValueError` for another kind."""
-    if description["kind"] not in KINDS:
-        raise ValueError(f"a layer of kind {description['kind']!r}, which this version does not know")
-    kind = KINDS[description["kind"]]
-    values = {name: arrays[f"{name}{number}"] for name in kind.numbers} | {name: description[name] for name in kind.texts}
-    layer: Layer = kind(**values)
+    if metadata["kind"] not in KINDS:
+        raise ValueError(f"a layer of kind {metadata['kind']!r}, which this version does not know")
+    kind = KINDS[metadata["kind"]]
+    values = {name: arrays[f"{name}{index}"] for name in kind.array_fields} | {name: metadata[name] for name in kind.json_fields}
+    layer: HeadLayer = kind(**values)
     return layer
 
 
-def votes(similarity: np.ndarray, labels: np.ndarray, classes: int, weights: str) -> np.ndarray:
+def vote(similarity: np.ndarray, labels: np.ndarray, n_classes: int, weights: str) -> np.ndarray:
     """Probabilities (n, classes) float32 from cosines (n, k) and class numbers (n, k) of k neighbours; see `Neighbours`."""
-    count = similarity.shape[1]
-    found = _counted(labels, _shares(similarity, weights), classes)
-    return np.asarray(found * np.float32(count / (count + 1)) + np.float32(1 / (classes * (count + 1))))
+    n_neighbors = similarity.shape[1]
+    class_shares = _sum_by_class(labels, _compute_vote_shares(similarity, weights), n_classes)
+    return np.asarray(
+        class_shares * np.float32(n_neighbors / (n_neighbors + 1)) + np.float32(1 / (n_classes * (n_neighbors + 1)))
+    )
 
 
-def _shares(similarity: np.ndarray, weights: str) -> np.ndarray:
+def _compute_vote_shares(similarity: np.ndarray, weights: str) -> np.ndarray:
     """What each neighbour's vote counts, (n, k), 1 in all, from cosines (n, k)."""
-    near = np.float32(1) - similarity if weights == "distance" else np.ones_like(similarity)
-    shares = 1 / np.maximum(near, np.float32(NEAREST))
+    distance = np.float32(1) - similarity if weights == "distance" else np.ones_like(similarity)
+    shares = 1 / np.maximum(distance, np.float32(MIN_COSINE_DISTANCE))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
-def _counted(labels: np.ndarray, shares: np.ndarray, classes: int) -> np.ndarray:
+def _sum_by_class(labels: np.ndarray, shares: np.ndarray, n_classes: int) -> np.ndarray:
     """The shares (n, k) of each class, (n, classes), from class numbers (n, k)."""
-    found = np.zeros((len(labels), classes), np.float32)
-    np.add.at(found, (np.arange(len(labels))[:, None], labels), shares)
-    return found
+    totals = np.zeros((len(labels), n_classes), np.float32)
+    np.add.at(totals, (np.arange(len(labels))[:, None], labels), shares)
+    return totals
 
 
 def activate(values: np.ndarray, activation: str) -> np.ndarray:
@@ -246,7 +263,7 @@ def activate(values: np.ndarray, activation: str) -> np.ndarray:
     return values
 
 
-def _through(width: int | None, columns: int, out: int) -> int:
+def _check_width(width: int | None, columns: int, out: int) -> int:
     if width is not None and width != columns:
         raise ValueError(f"a layer of {columns} columns after one of {width}")
     return out

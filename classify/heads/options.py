@@ -11,7 +11,7 @@ from ...cache.errors import HeadError
 
 
 @dataclass(frozen=True)
-class Numbers:
+class NumberOption:
     """Numbers of a kind (int or float), each within `least` and `most`, themselves allowed unless `open` says not.
 
     default: what is tried where the option is not given. words: texts that are allowed as well.
@@ -19,82 +19,82 @@ class Numbers:
 
     default: tuple[Any, ...]
     kind: type = float
-    least: float = 0.0
-    most: float = float("inf")
-    open: bool = False
-    words: tuple[str, ...] = ()
+    minimum: float = 0.0
+    maximum: float = float("inf")
+    exclusive: bool = False
+    allowed_words: tuple[str, ...] = ()
 
-    def value(self, text: str) -> Any:
+    def parse(self, text: str) -> Any:
         """The value that a text says; raises `ValueError`."""
-        if text in self.words:
+        if text in self.allowed_words:
             return text
-        found = self.kind(text)
-        inside = self.least < found < self.most if self.open else self.least <= found <= self.most
-        if not inside or found in (float("inf"), float("-inf")):
+        number = self.kind(text)
+        is_inside = self.minimum < number < self.maximum if self.exclusive else self.minimum <= number <= self.maximum
+        if not is_inside or number in (float("inf"), float("-inf")):
             raise ValueError(text)
-        return found
+        return number
 
     def __str__(self) -> str:
-        if self.most < float("inf"):
-            bounds = f"between {self.least:g} and {self.most:g}{', both excluded' if self.open else ''}"
+        if self.maximum < float("inf"):
+            bounds = f"between {self.minimum:g} and {self.maximum:g}{', both excluded' if self.exclusive else ''}"
         else:
-            bounds = f"{'above' if self.open else 'of at least'} {self.least:g}"
+            bounds = f"{'above' if self.exclusive else 'of at least'} {self.minimum:g}"
         kind = "whole numbers" if self.kind is int else "numbers"
-        return f"{' or '.join([f'{kind} {bounds}', *self.words])}, one or as a/b/c"
+        return f"{' or '.join([f'{kind} {bounds}', *self.allowed_words])}, one or as a/b/c"
 
 
 @dataclass(frozen=True)
-class Words:
+class ChoiceOption:
     """One or more of the words `allowed`."""
 
     default: tuple[str, ...]
-    allowed: tuple[str, ...]
+    choices: tuple[str, ...]
 
-    def value(self, text: str) -> str:
+    def parse(self, text: str) -> str:
         """The word; raises `ValueError`."""
-        if text not in self.allowed:
+        if text not in self.choices:
             raise ValueError(text)
         return text
 
     def __str__(self) -> str:
-        return f"{' or '.join(self.allowed)}, one or as a/b/c"
+        return f"{' or '.join(self.choices)}, one or as a/b/c"
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedOption:
     """What `value` makes of a text; it raises `ValueError` or `KeyError` where that is not what is `expected`."""
 
     default: tuple[Any, ...]
-    value: Callable[[str], Any]
+    parse: Callable[[str], Any]
     expected: str
 
     def __str__(self) -> str:
         return f"{self.expected}, or a/b/c for several"
 
 
-Option: TypeAlias = Numbers | Words | Parsed
+Option: TypeAlias = NumberOption | ChoiceOption | ParsedOption
 
 
-def combinations(head: str, known: Mapping[str, Option], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def expand_combinations(head: str, declared: Mapping[str, Option], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every combination of the options' values, each once; raises `HeadError`.
 
     Values are given as one, a list, or `a/b/c`. Those of `Numbers` and `Words` are sorted.
     """
-    if unknown := sorted(set(options) - set(known)):
-        plural = "an option of " if len(known) > 1 else "the option "
-        raise HeadError(f"head {head}: expected {plural}{', '.join(known)}; found {unknown[0]!r}")
+    if unknown := sorted(set(options) - set(declared)):
+        plural = "an option of " if len(declared) > 1 else "the option "
+        raise HeadError(f"head {head}: expected {plural}{', '.join(declared)}; found {unknown[0]!r}")
     lists: list[Sequence[Any]] = []
-    for name, option in known.items():
+    for name, option in declared.items():
         if name not in options:
             lists.append(option.default)
             continue
-        given = options[name]
-        texts = [str(value) for value in given] if isinstance(given, list | tuple) else str(given).split("/")
+        raw_value = options[name]
+        texts = [str(value) for value in raw_value] if isinstance(raw_value, list | tuple) else str(raw_value).split("/")
         try:
-            values = list(dict.fromkeys(option.value(text.strip()) for text in texts))
+            values = list(dict.fromkeys(option.parse(text.strip()) for text in texts))
         except (ValueError, KeyError) as error:
-            raise HeadError(f"head {head}: expected {name} as {option}; found {given!r}") from error
-        if not isinstance(option, Parsed):
+            raise HeadError(f"head {head}: expected {name} as {option}; found {raw_value!r}") from error
+        if not isinstance(option, ParsedOption):
             values.sort(key=lambda value: (isinstance(value, str), value))
         lists.append(values)
-    return [dict(zip(known, values, strict=True)) for values in itertools.product(*lists)]
+    return [dict(zip(declared, values, strict=True)) for values in itertools.product(*lists)]

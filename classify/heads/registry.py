@@ -23,19 +23,19 @@ FAMILIES: Mapping[str, ModuleType] = {
     "supcon": supcon,
     "head2toe": head2toe,
 }
-_KERAS = {"mlp", "triplet", "supcon"}
+_KERAS_FAMILIES = {"mlp", "triplet", "supcon"}
 
 
 @dataclass(frozen=True)
-class Family:
+class HeadFamily:
     """A head family with the settings to try.
 
     rungs: how many of the settings, best first, are tried for how many epochs, one after another; () tries all as they are.
     """
 
     name: str
-    settings: tuple[Mapping[str, Any], ...]
-    rungs: tuple[tuple[int, int], ...] = ()
+    hyperparameter_sets: tuple[Mapping[str, Any], ...]
+    halving_rounds: tuple[tuple[int, int], ...] = ()
 
     @property
     def module(self) -> ModuleType:
@@ -45,7 +45,7 @@ class Family:
     @property
     def uses_keras(self) -> bool:
         """Whether training it imports Keras, which then uses every core by itself."""
-        return self.name in _KERAS
+        return self.name in _KERAS_FAMILIES
 
     @property
     def over_all_taps(self) -> bool:
@@ -53,21 +53,21 @@ class Family:
         return bool(getattr(self.module, "over_all_taps", False))
 
 
-def parse(text: str) -> Family:
+def parse(text: str) -> HeadFamily:
     """The family written `NAME[,option=value…]`; raises `HeadError`."""
-    name, options = options_of(text)
-    return settled(name, options)
+    name, options = parse_options(text)
+    return expand_grid(name, options)
 
 
-def settled(name: str, options: Mapping[str, Any]) -> Family:
+def expand_grid(name: str, options: Mapping[str, Any]) -> HeadFamily:
     """The family with every combination of its options; raises `HeadError`."""
-    return Family(name, tuple(module(name).settings(options)))
+    return HeadFamily(name, tuple(get_module(name).settings(options)))
 
 
-def options_of(text: str) -> tuple[str, dict[str, str]]:
+def parse_options(text: str) -> tuple[str, dict[str, str]]:
     """The name and the options written `NAME[,option=value…]`; raises `HeadError`."""
     name, *pairs = [part.strip() for part in text.split(",")]
-    module(name)
+    get_module(name)
     options: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
@@ -79,10 +79,10 @@ def options_of(text: str) -> tuple[str, dict[str, str]]:
     return name, options
 
 
-def module(name: str) -> ModuleType:
+def get_module(name: str) -> ModuleType:
     """The module of the family `name`; raises `HeadError`."""
     if name not in FAMILIES:
-        near = difflib.get_close_matches(name.lower(), FAMILIES, n=1)
-        hint = f"; the closest is {near[0]}" if near else ""
+        close_matches = difflib.get_close_matches(name.lower(), FAMILIES, n=1)
+        hint = f"; the closest is {close_matches[0]}" if close_matches else ""
         raise HeadError(f"head {name!r}: expected one of {', '.join(FAMILIES)}{hint}")
     return FAMILIES[name]

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import HeadError
-from .registry import Family, module, settled
+from .registry import HeadFamily, expand_grid, get_module
 
-KINDS = ("grid", "random", "halving")
-TRIALS = 30
-FACTOR = 3
+SEARCH_KINDS = ("grid", "random", "halving")
+DEFAULT_TRIALS = 30
+HALVING_FACTOR = 3
 _RANGE = re.compile(r"(?P<low>[^/]+?)\.\.(?P<high>[^/]+)")
-_DRAWS = 100  # attempts for each setting that is to be another one
+_MAX_ATTEMPTS = 100  # attempts for each setting that is to be another one
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,21 @@ class Search:
     """How settings are chosen: `grid`, `random` or `halving`, and for the last two how many of each family."""
 
     kind: str = "grid"
-    trials: int = TRIALS
+    trials: int = DEFAULT_TRIALS
     seed: int = 0
 
     @classmethod
     def parse(cls, kind: str, trials: int | None, seed: int) -> Search:
         """The search of `--search KIND --trials N`; raises `HeadError`."""
-        if kind not in KINDS:
-            raise HeadError(f"--search: expected one of {', '.join(KINDS)}, found {kind!r}")
+        if kind not in SEARCH_KINDS:
+            raise HeadError(f"--search: expected one of {', '.join(SEARCH_KINDS)}, found {kind!r}")
         if trials is not None and kind == "grid":
             raise HeadError("--trials: a grid is tried whole; give --search random or halving as well")
         if trials is not None and trials < 1:
             raise HeadError(f"--trials: expected at least 1, found {trials}")
-        return cls(kind, trials or TRIALS, seed)
+        return cls(kind, trials or DEFAULT_TRIALS, seed)
 
-    def family(self, name: str, options: Mapping[str, str]) -> Family:
+    def build_family(self, name: str, options: Mapping[str, str]) -> HeadFamily:
         """The family with the settings to try; raises `HeadError`.
 
         An option is a value, a list `a/b/c`, or a range `low..high`: drawn evenly on a logarithmic scale, or on a linear one
@@ -53,59 +53,63 @@ class Search:
             if ranges:
                 key, text = next(iter(ranges.items()))
                 raise HeadError(f"head {name}: {key}={text} is a range; give --search random or halving, or a list a/b/c")
-            return settled(name, options)
+            return expand_grid(name, options)
         lists = {key for key, text in options.items() if "/" in text}
         if not ranges and not lists:
-            options = {**getattr(module(name), "SPACE", {}), **options}
+            options = {**getattr(get_module(name), "SPACE", {}), **options}
         if any(".." in text for text in options.values()):
-            found = self._draw(name, options)
+            hyperparameter_sets = self._draw(name, options)
         else:
-            whole = settled(name, options).settings
-            rows = np.sort(self._random(name).permutation(len(whole))[: self.trials])
-            found = tuple(whole[row] for row in rows)
-        return self._halved(name, found) if self.kind == "halving" and "epochs" in found[0] else Family(name, found)
+            full_grid = expand_grid(name, options).hyperparameter_sets
+            indices = np.sort(self._build_rng(name).permutation(len(full_grid))[: self.trials])
+            hyperparameter_sets = tuple(full_grid[index] for index in indices)
+        return (
+            self._build_halving_family(name, hyperparameter_sets)
+            if self.kind == "halving" and "epochs" in hyperparameter_sets[0]
+            else HeadFamily(name, hyperparameter_sets)
+        )
 
-    def _random(self, name: str) -> np.random.Generator:
+    def _build_rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     def _draw(self, name: str, options: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
         """Up to `trials` settings, all different."""
-        random, found = self._random(name), []
-        choices = {key: _choice(f"head {name}: {key}", text) for key, text in options.items()}
-        for _ in range(_DRAWS * self.trials):
-            several = module(name).settings({key: choice.draw(random) for key, choice in choices.items()})
-            setting = several[int(random.integers(len(several)))]
-            if setting not in found:
-                found.append(setting)
-            if len(found) == self.trials:
+        rng, hyperparameter_sets = self._build_rng(name), []
+        choices = {key: _parse_choice(f"head {name}: {key}", text) for key, text in options.items()}
+        for _ in range(_MAX_ATTEMPTS * self.trials):
+            drawn_sets = get_module(name).settings({key: choice.draw(rng) for key, choice in choices.items()})
+            hyperparameters = drawn_sets[int(rng.integers(len(drawn_sets)))]
+            if hyperparameters not in hyperparameter_sets:
+                hyperparameter_sets.append(hyperparameters)
+            if len(hyperparameter_sets) == self.trials:
                 break
-        return tuple(found)
+        return tuple(hyperparameter_sets)
 
-    def _halved(self, name: str, found: tuple[Mapping[str, Any], ...]) -> Family:
-        epochs = {setting["epochs"] for setting in found}
+    def _build_halving_family(self, name: str, hyperparameter_sets: tuple[Mapping[str, Any], ...]) -> HeadFamily:
+        epochs = {hyperparameters["epochs"] for hyperparameters in hyperparameter_sets}
         if len(epochs) > 1:
             raise HeadError(f"head {name}: with --search halving the epochs are what is shared out; give one number of them")
-        return Family(name, found, rungs(len(found), epochs.pop()))
+        return HeadFamily(name, hyperparameter_sets, plan_halving_rounds(len(hyperparameter_sets), epochs.pop()))
 
 
-def rungs(candidates: int, epochs: int) -> tuple[tuple[int, int], ...]:
+def plan_halving_rounds(n_settings: int, epochs: int) -> tuple[tuple[int, int], ...]:
     """(settings, epochs) of each round of successive halving, by thirds; the last one has all the epochs.
 
     As many rounds, of as many settings, as scikit-learn's `HalvingRandomSearchCV(min_resources="exhaust")` has; the epochs
     are counted back from the last round instead of forth from the first, so that none of those asked for is unused. Jamieson
     and Talwalkar: Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.
     """
-    rounds = 1 + min(_log(candidates), _log(epochs))
-    counts = [candidates]
-    while len(counts) < rounds:
-        counts.append(math.ceil(counts[-1] / FACTOR))
-    return tuple((count, epochs // FACTOR ** (rounds - 1 - number)) for number, count in enumerate(counts))
+    n_rounds = 1 + min(_floor_log(n_settings), _floor_log(epochs))
+    counts = [n_settings]
+    while len(counts) < n_rounds:
+        counts.append(math.ceil(counts[-1] / HALVING_FACTOR))
+    return tuple((count, epochs // HALVING_FACTOR ** (n_rounds - 1 - index)) for index, count in enumerate(counts))
 
 
-def _log(number: int) -> int:
+def _floor_log(value: int) -> int:
     """The whole part of the logarithm to the base FACTOR."""
     power = 0
-    while FACTOR ** (power + 1) <= number:
+    while HALVING_FACTOR ** (power + 1) <= value:
         power += 1
     return power
 
@@ -117,21 +121,21 @@ class _Choice:
     values: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
-    whole: bool = False
+    is_integer: bool = False
 
-    def draw(self, random: np.random.Generator) -> str:
+    def draw(self, rng: np.random.Generator) -> str:
         """One of them, as a user would write it."""
         if self.values:
-            return self.values[int(random.integers(len(self.values)))]
+            return self.values[int(rng.integers(len(self.values)))]
         if self.low > 0:
-            value = float(np.exp(random.uniform(np.log(self.low), np.log(self.high))))
+            value = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
         else:
-            value = float(random.uniform(self.low, self.high))
+            value = float(rng.uniform(self.low, self.high))
         value = min(max(float(f"{value:.3g}"), self.low), self.high)
-        return str(round(value)) if self.whole else repr(value)
+        return str(round(value)) if self.is_integer else repr(value)
 
 
-def _choice(where: str, text: str) -> _Choice:
+def _parse_choice(location: str, text: str) -> _Choice:
     if ".." not in text:
         return _Choice(values=tuple(part.strip() for part in text.split("/")))
     match = _RANGE.fullmatch(text)
@@ -140,5 +144,5 @@ def _choice(where: str, text: str) -> _Choice:
     except ValueError:
         low, high = 1.0, 0.0
     if not 0 <= low < high < math.inf:
-        raise HeadError(f"{where}: expected a range low..high of numbers, 0 <= low < high, found {text!r}")
-    return _Choice(low=low, high=high, whole=bool(re.fullmatch(r"\d+\.\.\d+", text)))
+        raise HeadError(f"{location}: expected a range low..high of numbers, 0 <= low < high, found {text!r}")
+    return _Choice(low=low, high=high, is_integer=bool(re.fullmatch(r"\d+\.\.\d+", text)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.feature_matrix import Matrix
+from ..data.feature_matrix import FeatureMatrix
 from ..evaluate import metrics
 from ..evaluate.trial import Score
 
@@ -16,7 +16,7 @@ Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 @dataclass(frozen=True)
-class Problem:
+class TrainingData:
     """Rows that may be learnt from; the test split never gets here.
 
     features (rows, d); labels (rows,): class numbers; classes: how many; folds: (fit, score) row numbers, an image scored in
@@ -25,44 +25,48 @@ class Problem:
     memo: what one head family made of the rows and the next may use.
     """
 
-    features: Matrix
+    features: FeatureMatrix
     labels: np.ndarray
-    classes: int
+    n_classes: int
     folds: Folds
     images: np.ndarray
     threads: int = 1
-    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Problem:
+    def from_arrays(
+        cls, features: np.ndarray, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> TrainingData:
         """The problem of arrays: features (n, ...), labels (n,), a row an image."""
-        return cls(Matrix.of(features), labels, int(labels.max()) + 1, tuple(folds), np.arange(len(labels)))
+        return cls(FeatureMatrix.from_array(features), labels, int(labels.max()) + 1, tuple(folds), np.arange(len(labels)))
 
-    def score(self, answers: Sequence[np.ndarray], seconds: float = 0.0, detail: Mapping[str, Any] | None = None) -> Score:
+    def score(
+        self, predictions: Sequence[np.ndarray], seconds: float = 0.0, fit_info: Mapping[str, Any] | None = None
+    ) -> Score:
         """The score of probabilities (rows to score, classes) for each fold, over all images held out, each counted once.
 
         The probabilities of one image's views are averaged; a row of them that is not finite counts as the same for all.
         Folds may differ much in size, as groups do, so that no mean is taken over them: accuracy is the share of `right`,
         which is what intervals and paired tests count.
         """
-        right = np.zeros(int(self.images.max()) + 1, bool)
+        correct = np.zeros(int(self.images.max()) + 1, bool)
         accuracy, loss, counts = [], [], []
-        for (_, rows), probabilities in zip(self.folds, answers, strict=True):
-            images, first, places = np.unique(self.images[rows], return_index=True, return_inverse=True)
-            known = np.isfinite(probabilities).all(axis=1, keepdims=True)
-            mean = np.zeros((len(images), self.classes))
-            np.add.at(mean, places, np.where(known, probabilities, 1 / self.classes))
-            mean /= np.bincount(places)[:, None]
+        for (_, rows), probabilities in zip(self.folds, predictions, strict=True):
+            images, first, inverse = np.unique(self.images[rows], return_index=True, return_inverse=True)
+            is_finite = np.isfinite(probabilities).all(axis=1, keepdims=True)
+            mean = np.zeros((len(images), self.n_classes))
+            np.add.at(mean, inverse, np.where(is_finite, probabilities, 1 / self.n_classes))
+            mean /= np.bincount(inverse)[:, None]
             labels = self.labels[rows][first]
-            right[images] = mean.argmax(axis=1) == labels
-            accuracy.append(float(right[images].mean()))
+            correct[images] = mean.argmax(axis=1) == labels
+            accuracy.append(float(correct[images].mean()))
             loss.append(metrics.log_loss(labels, mean))
             counts.append(len(images))
         return Score(
-            accuracy=float(right.sum() / sum(counts)),
+            accuracy=float(correct.sum() / sum(counts)),
             log_loss=float(np.average(loss, weights=counts)),
             folds=tuple(accuracy),
             seconds=seconds,
-            right=np.packbits(right).tobytes().hex(),
-            detail=dict(detail or {}),
+            right=np.packbits(correct).tobytes().hex(),
+            detail=dict(fit_info or {}),
         )

@@ -11,27 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.formatting import safe
+from ...cache.formatting import to_printable
 from .blocks import Chart
 
-WIDE, NARROW = 780, 340  # pixels of a chart, legends and axes included
-HALF = 420  # up to which two charts stand side by side, and one is as good on a narrow screen
-_HEIGHT, _LEAST = 360, 240
-_TWICE = 400_000  # characters of a wide drawing up to which a narrow one is worth its bytes
-_POINTS = {"point", "circle", "square"}
-_COMPOSED = {"hconcat", "vconcat", "concat", "facet", "repeat"}
-_ID = re.compile(r'\b(id="|url\(#)((?:clip|gradient|pattern)_?[0-9]+)')
+WIDE_WIDTH, NARROW_WIDTH = 780, 340  # pixels of a chart, legends and axes included
+HALF_WIDTH = 420  # up to which two charts stand side by side, and one is as good on a narrow screen
+_HEIGHT, _MIN_HEIGHT = 360, 240
+_MAX_WIDE_CHARACTERS = 400_000  # characters of a wide drawing up to which a narrow one is worth its bytes
+_POINT_MARKS = {"point", "circle", "square"}
+_COMPOSED_KEYS = {"hconcat", "vconcat", "concat", "facet", "repeat"}
+_ID_PATTERN = re.compile(r'\b(id="|url\(#)((?:clip|gradient|pattern)_?[0-9]+)')
 # Okabe and Ito's colours, which the colour-blind tell apart; without black and yellow, of which one of the themes shows
 # nothing. page.css makes them a little darker on white and lighter on black, by these very values.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c", "#7a5195")
-_TEXT = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 13, "titleFontSize": 13}
+_TEXT_CONFIG = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 13, "titleFontSize": 13}
 _CONFIG: dict[str, Any] = {
     "font": "Arial, Helvetica, sans-serif",
     "background": None,
     "padding": {"left": 4, "top": 4, "right": 14, "bottom": 4},
     "view": {"stroke": None},
     "axis": {
-        **_TEXT,
+        **_TEXT_CONFIG,
         "titleFontWeight": "normal",
         "titlePadding": 8,
         "labelPadding": 4,
@@ -44,7 +44,7 @@ _CONFIG: dict[str, Any] = {
         "labelLimit": 240,
     },
     "legend": {
-        **_TEXT,
+        **_TEXT_CONFIG,
         "titleFontWeight": "normal",
         "orient": "top",
         "symbolSize": 80,
@@ -55,7 +55,7 @@ _CONFIG: dict[str, Any] = {
         "rowPadding": 5,
         "columnPadding": 28,
     },
-    "header": {**_TEXT, "titleFontWeight": "normal"},
+    "header": {**_TEXT_CONFIG, "titleFontWeight": "normal"},
     "title": {"color": "currentColor", "fontSize": 13, "fontWeight": 600, "anchor": "start"},
     "text": {"color": "currentColor", "fontSize": 13},
     "rule": {"color": "currentColor"},
@@ -73,80 +73,85 @@ class Drawing:
     narrow: str | None
 
 
-def draw(chart: Chart, name: str) -> Drawing:
+def draw(chart: Chart, id_prefix: str) -> Drawing:
     """The chart as SVG; name: what the ids in it begin with, as ids in a page have to differ.
 
     A part of a mark's label up to the first "; " is the key of its thumbnail, where the chart has thumbnails. Raises
     `ValueError` for a chart that Vega-Lite does not understand.
     """
-    spec = plain(chart.spec)
+    spec = to_plain(chart.spec)
     if chart.thumbnails:
-        spec = _described(spec)
-    wide = _svg(_sized(spec, WIDE), f"{name}-w", safe(chart.title))
-    if _COMPOSED & set(spec) or not isinstance(spec.get("width", WIDE), int | float) or is_half(chart) or len(wide) > _TWICE:
+        spec = _add_descriptions(spec)
+    wide = _render_svg(_apply_size(spec, WIDE_WIDTH), f"{id_prefix}-w", to_printable(chart.title))
+    if (
+        _COMPOSED_KEYS & set(spec)
+        or not isinstance(spec.get("width", WIDE_WIDTH), int | float)
+        or is_half_width(chart)
+        or len(wide) > _MAX_WIDE_CHARACTERS
+    ):
         return Drawing(wide, None)
-    small = {**spec, "width": NARROW}
+    narrow_spec = {**spec, "width": NARROW_WIDTH}
     if "width" in spec and isinstance(spec.get("height"), int | float):  # both were chosen, and so is their ratio
-        small["height"] = max(_LEAST, round(spec["height"] * NARROW / spec["width"]))
-    return Drawing(wide, _svg(_sized(small, NARROW), f"{name}-n", safe(chart.title)))
+        narrow_spec["height"] = max(_MIN_HEIGHT, round(spec["height"] * NARROW_WIDTH / spec["width"]))
+    return Drawing(wide, _render_svg(_apply_size(narrow_spec, NARROW_WIDTH), f"{id_prefix}-n", to_printable(chart.title)))
 
 
-def is_half(chart: Chart) -> bool:
+def is_half_width(chart: Chart) -> bool:
     """Whether the chart is so small that another one stands beside it where there is room."""
-    width = chart.spec.get("width", WIDE)
-    return isinstance(width, int | float) and width <= HALF
+    width = chart.spec.get("width", WIDE_WIDTH)
+    return isinstance(width, int | float) and width <= HALF_WIDTH
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """`value` as JSON holds it: texts without what could reorder them, NumPy's numbers as Python's, None for NaN."""
     if isinstance(value, str):
-        return safe(value)
+        return to_printable(value)
     if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
+        return {str(name): to_plain(item) for name, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return to_plain(value.tolist())
     if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return [plain(each) for each in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _sized(spec: Mapping[str, Any], width: int) -> dict[str, Any]:
-    narrow = width == NARROW
+def _apply_size(spec: Mapping[str, Any], width: int) -> dict[str, Any]:
+    is_narrow = width == NARROW_WIDTH
     config = copy.deepcopy(_CONFIG)
-    config["legend"] |= {"columns": 1 if narrow else 3}
-    if narrow:
-        config["legend"]["labelLimit"] = NARROW - 40
+    config["legend"] |= {"columns": 1 if is_narrow else 3}
+    if is_narrow:
+        config["legend"]["labelLimit"] = NARROW_WIDTH - 40
         config["axis"]["labelLimit"] = 140
-    sized: dict[str, Any] = {**spec, "config": config}
-    if not _COMPOSED & set(spec):
-        sized = {"width": width, "height": _HEIGHT, **sized}
-        if isinstance(sized["width"], int | float) and isinstance(sized["height"], int | float):
-            sized["autosize"] = {"type": "fit", "contains": "padding"}
-    return sized
+    sized_spec: dict[str, Any] = {**spec, "config": config}
+    if not _COMPOSED_KEYS & set(spec):
+        sized_spec = {"width": width, "height": _HEIGHT, **sized_spec}
+        if isinstance(sized_spec["width"], int | float) and isinstance(sized_spec["height"], int | float):
+            sized_spec["autosize"] = {"type": "fit", "contains": "padding"}
+    return sized_spec
 
 
-def _svg(spec: Mapping[str, Any], name: str, title: str) -> str:
+def _render_svg(spec: Mapping[str, Any], id_prefix: str, title: str) -> str:
     import vl_convert
 
-    drawn: str = vl_convert.vegalite_to_svg(dict(spec), allowed_base_urls=[])
-    known: dict[str, str] = {}  # ids that count on from drawing to drawing, in the order in which they are met in this one
-    drawn = _ID.sub(lambda found: found[1] + known.setdefault(found[2], f"{name}{len(known)}"), drawn)
-    head = f'<svg role="graphics-document" aria-label="{_attribute(title)}" '
-    return drawn.replace("<svg ", head, 1).replace(' xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"', "", 1)
+    svg: str = vl_convert.vegalite_to_svg(dict(spec), allowed_base_urls=[])
+    ids: dict[str, str] = {}  # ids that count on from drawing to drawing, in the order in which they are met in this one
+    svg = _ID_PATTERN.sub(lambda match: match[1] + ids.setdefault(match[2], f"{id_prefix}{len(ids)}"), svg)
+    opening_tag = f'<svg role="graphics-document" aria-label="{_escape_attribute(title)}" '
+    return svg.replace("<svg ", opening_tag, 1).replace(' xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"', "", 1)
 
 
-def _attribute(text: str) -> str:
+def _escape_attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
-def _described(spec: dict[str, Any]) -> dict[str, Any]:
+def _add_descriptions(spec: dict[str, Any]) -> dict[str, Any]:
     """The chart with the text of the field `image` as the label of every point, where it says no other."""
-    layers = [_described(layer) for layer in spec.get("layer", [])]
+    layers = [_add_descriptions(layer) for layer in spec.get("layer", [])]
     mark = spec.get("mark")
     kind = mark.get("type") if isinstance(mark, dict) else mark
     encoding = spec.get("encoding", {})
-    if kind in _POINTS and "description" not in encoding:
+    if kind in _POINT_MARKS and "description" not in encoding:
         spec = {**spec, "encoding": {**encoding, "description": {"field": "image", "type": "nominal"}}}
     return {**spec, "layer": layers} if layers else spec

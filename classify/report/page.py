@@ -14,8 +14,8 @@ from ...cache.atomic_files import publish
 from ...cache.errors import HumerisError
 from . import html
 from .blocks import Part, Section, Text
-from .html import Drawn
-from .run_snapshot import Evidence
+from .html import RenderedPart
+from .run_snapshot import RunSnapshot
 from .sections import (
     answer,
     comparison,
@@ -31,35 +31,35 @@ from .sections import (
     training_curves,
 )
 
-LIMIT = 2_000_000  # bytes of a page
-_LONGEST = 100  # letters of the name of what is left out
-_SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Section]], ...] = (
-    ("answer", "The answer", answer.section),
-    ("depth", "Accuracy along the depth", depth.section),
-    ("curves", "Settings and training", training_curves.section),
-    ("confusion", "What is taken for what", confusion.section),
-    ("gallery", "Mistakes and close calls", gallery.section),
-    ("suspects", "Suspected label errors and near-duplicates", label_issues.section),
-    ("features", "A map of the features", feature_map.section),
-    ("random", "What the backbone brings", pretraining_gain.section),
-    ("cost", "What it costs", cost.section),
-    ("leaderboard", "Leaderboard", leaderboard.section),
-    ("repeat", "To repeat it", reproduce.section),
+MAX_BYTES = 2_000_000  # bytes of a page
+_MAX_NAME_LENGTH = 100  # letters of the name of what is left out
+_SECTIONS: tuple[tuple[str, str, Callable[[RunSnapshot], Section]], ...] = (
+    ("answer", "The answer", answer.build_section),
+    ("depth", "Accuracy along the depth", depth.build_section),
+    ("curves", "Settings and training", training_curves.build_section),
+    ("confusion", "What is taken for what", confusion.build_section),
+    ("gallery", "Mistakes and close calls", gallery.build_section),
+    ("suspects", "Suspected label errors and near-duplicates", label_issues.build_section),
+    ("features", "A map of the features", feature_map.build_section),
+    ("random", "What the backbone brings", pretraining_gain.build_section),
+    ("cost", "What it costs", cost.build_section),
+    ("leaderboard", "Leaderboard", leaderboard.build_section),
+    ("repeat", "To repeat it", reproduce.build_section),
 )
-_FAULTS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_SECTION_ERRORS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReportResult:
     """A report that was written: where, how many bytes, and in words what it lacks."""
 
     path: Path
-    bytes: int
-    missing: tuple[str, ...]
+    n_bytes: int
+    omissions: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {"path": str(self.path), "bytes": self.bytes, "missing": list(self.missing)}
+        return {"path": str(self.path), "bytes": self.n_bytes, "missing": list(self.omissions)}
 
 
 @dataclass(frozen=True)
@@ -69,72 +69,83 @@ class _Block:
     id: str
     kind: str
     title: str
-    parts: Sequence[Drawn] = ()
+    parts: Sequence[RenderedPart] = ()
     sections: Sequence[_Block] = ()
 
 
-def report(paths: Sequence[Path], out: Path | None = None, cache: Path | None = None) -> Reported:
+def write_report(paths: Sequence[Path], out: Path | None = None, cache: Path | None = None) -> ReportResult:
     """Write the report of one or more runs to `out`, by default `report.html` in the first; whole, or not at all.
 
     A run that is not whole is reported as far as it goes, and what is missing is said. cache: the cache's folder, by default
     the user's. Raises `RunError` where there is no run, and `CacheError` where the file cannot be written.
     """
-    found = [Evidence.read(path, cache) for path in paths]
-    out = out or found[0].path / "report.html"
-    names, number = comparison.names(found), count(1)
-    missing: list[str] = []
-    if len(found) == 1:
-        missing += found[0].missing
-        blocks = list(_sections(found[0], "", number, missing))
+    snapshots = [RunSnapshot.read(path, cache) for path in paths]
+    out = out or snapshots[0].path / "report.html"
+    run_names, counter = comparison.name_runs(snapshots), count(1)
+    omissions: list[str] = []
+    if len(snapshots) == 1:
+        omissions += snapshots[0].omissions
+        blocks = list(_build_blocks(snapshots[0], "", counter, omissions))
     else:
-        instead = Section("comparison", "Side by side", ())
-        blocks = [_block(partial(comparison.section, found), instead, "", number, missing)]
-        for place, (name, evidence) in enumerate(zip(names, found, strict=True), start=1):
-            missing += [f"{name}: {words}" for words in evidence.missing]
-            sections = list(_sections(evidence, f"run{place}-", number, missing))
-            blocks.append(_Block(f"run{place}", "run", name, sections=sections))
-    page = _fitting(blocks, " and ".join(names), "; ".join(dict.fromkeys(map(_about, found))), missing)
-    publish(page, out, out.absolute().parent, 0o644, "another file with -o")
-    return Reported(out, len(page), tuple(dict.fromkeys(missing)))
+        placeholder = Section("comparison", "Side by side", ())
+        blocks = [_build_block(partial(comparison.build_section, snapshots), placeholder, "", counter, omissions)]
+        for index, (name, snapshot) in enumerate(zip(run_names, snapshots, strict=True), start=1):
+            omissions += [f"{name}: {omission}" for omission in snapshot.omissions]
+            sections = list(_build_blocks(snapshot, f"run{index}-", counter, omissions))
+            blocks.append(_Block(f"run{index}", "run", name, sections=sections))
+    content = _render_within_limit(
+        blocks, " and ".join(run_names), "; ".join(dict.fromkeys(map(_describe_data, snapshots))), omissions
+    )
+    publish(content, out, out.absolute().parent, 0o644, "another file with -o")
+    return ReportResult(out, len(content), tuple(dict.fromkeys(omissions)))
 
 
-def _sections(evidence: Evidence, prefix: str, number: Iterator[int], missing: list[str]) -> Iterator[_Block]:
-    for name, title, make in _SECTIONS:
-        yield _block(partial(make, evidence), Section(name, title, ()), prefix, number, missing)
+def _build_blocks(snapshot: RunSnapshot, prefix: str, counter: Iterator[int], omissions: list[str]) -> Iterator[_Block]:
+    for name, title, builder in _SECTIONS:
+        yield _build_block(partial(builder, snapshot), Section(name, title, ()), prefix, counter, omissions)
 
 
-def _block(make: Callable[[], Section], instead: Section, prefix: str, number: Iterator[int], missing: list[str]) -> _Block:
+def _build_block(
+    builder: Callable[[], Section], placeholder: Section, prefix: str, counter: Iterator[int], omissions: list[str]
+) -> _Block:
     """The section as HTML; one that says why there is none where the run does not hold what it is made of."""
     try:
-        made = make()
-        parts = [html.drawn(part, f"c{next(number)}") for part in made.parts]
-    except _FAULTS as error:
-        why: list[Part] = [Text(f"{instead.title}: cannot be shown ({type(error).__name__}: {error})", "missing")]
-        made = Section(instead.id, instead.title, why)
-        parts = [html.drawn(part, "") for part in why]
-    missing += [part.text for part in made.parts if isinstance(part, Text) and part.kind == "missing"]
-    return _Block(prefix + made.id, made.id, made.title, parts)
+        section = builder()
+        parts = [html.render_part(part, f"c{next(counter)}") for part in section.parts]
+    except _SECTION_ERRORS as error:
+        fault_parts: list[Part] = [
+            Text(f"{placeholder.title}: cannot be shown ({type(error).__name__}: {error})", "missing")
+        ]
+        section = Section(placeholder.id, placeholder.title, fault_parts)
+        parts = [html.render_part(part, "") for part in fault_parts]
+    omissions += [part.text for part in section.parts if isinstance(part, Text) and part.kind == "missing"]
+    return _Block(prefix + section.id, section.id, section.title, parts)
 
 
-def _about(evidence: Evidence) -> str:
+def _describe_data(snapshot: RunSnapshot) -> str:
     """What images the run is about, in a few words; "" where that is not known."""
-    used, source = evidence.data.get("used"), str(evidence.data.get("source", "")).rstrip("/")
-    what = "rows" if evidence.data.get("kind") == "features" else "images"
-    return f"{used} {what} of {source.rpartition('/')[2]} in {len(evidence.classes)} classes" if used and source else ""
+    n_used, source = snapshot.data.get("used"), str(snapshot.data.get("source", "")).rstrip("/")
+    unit = "rows" if snapshot.data.get("kind") == "features" else "images"
+    return (
+        f"{n_used} {unit} of {source.rpartition('/')[2]} in {len(snapshot.class_names)} classes" if n_used and source else ""
+    )
 
 
-def _fitting(blocks: list[_Block], title: str, about: str, missing: list[str]) -> bytes:
+def _render_within_limit(blocks: list[_Block], title: str, subtitle: str, omissions: list[str]) -> bytes:
     """The page, at most `LIMIT` bytes: drawings for narrow screens give way first, then the largest of its parts."""
-    lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
-    places = [(parts, place) for parts in lists for place in range(len(parts))]
-    while len(page := html.page(blocks, title, about, missing, __version__)) > LIMIT and places:
-        parts, place = max(places, key=lambda each: each[0][each[1]].spare)
-        if not parts[place].spare:
-            parts, place = max(places, key=lambda each: len(each[0][each[1]].html))
-            places.remove((parts, place))  # what is left out is left out once
-            words = f"{parts[place].what[:_LONGEST]}: left out, since the page would be larger than {LIMIT / 1e6:.0f} MB"
-            missing.append(words)
-            parts[place] = html.drawn(Text(words, "missing"), "")
+    part_lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
+    positions = [(parts, index) for parts in part_lists for index in range(len(parts))]
+    while len(content := html.render_page(blocks, title, subtitle, omissions, __version__)) > MAX_BYTES and positions:
+        parts, index = max(positions, key=lambda position: position[0][position[1]].spare)
+        if not parts[index].spare:
+            parts, index = max(positions, key=lambda position: len(position[0][position[1]].html))
+            positions.remove((parts, index))  # what is left out is left out once
+            omission = (
+                f"{parts[index].what[:_MAX_NAME_LENGTH]}: left out, since the page would be larger than "
+                f"{MAX_BYTES / 1e6:.0f} MB"
+            )
+            omissions.append(omission)
+            parts[index] = html.render_part(Text(omission, "missing"), "")
         else:
-            parts[place] = Drawn(parts[place].smaller, parts[place].what)
-    return page
+            parts[index] = RenderedPart(parts[index].smaller, parts[index].what)
+    return content

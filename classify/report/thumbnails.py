@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import DataError, HumerisError
-from ...extract.images.detect import reader
+from ...extract.images.detect import make_image_reader
 from ...extract.pixels import decode, read_file
-from ...extract.pixels.decode_pool import Decoders
-from ..runs.run import Record
+from ...extract.pixels.decode_pool import DecoderPool
+from ..runs.run import ImageRecord
 from .blocks import Text
 
-_SMALLER = (
+_QUALITY_STEPS = (
     (1.0, 75),
     (1.0, 60),
     (1.0, 40),
@@ -25,8 +25,8 @@ _SMALLER = (
     (0.8, 25),
     (0.8, 10),
 )  # share of the side, and quality, tried until the budget is kept
-_AHEAD = 8  # images on their way
-_REASONS = 6  # that are told
+_N_PREFETCH = 8  # images on their way
+_MAX_REASONS = 6  # that are told
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,35 @@ class Thumbnails:
     """Pictures of images, in their order, None where there is none. gone: how many are lacking for which reason."""
 
     pictures: tuple[bytes | None, ...]
-    gone: Mapping[str, int]
+    failure_counts: Mapping[str, int]
 
-    def missing(self, data: Mapping[str, Any]) -> list[Text]:
+    def describe_failures(self, data: Mapping[str, Any]) -> list[Text]:
         """A paragraph that says which pictures cannot be shown and what brings them back; [] where none is lacking.
 
         data: what `Images.summary` said of the images.
         """
-        if not self.gone:
+        if not self.failure_counts:
             return []
-        reasons = sorted(self.gone.items(), key=lambda item: -item[1])
-        why = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_REASONS])
-        why += "; and others" if len(reasons) > _REASONS else ""
-        here = _origin(data)
-        instead = (
-            f"They are looked for in {here.get('root', 'no folder that the run names')}: put them back there, or run "
+        reasons = sorted(self.failure_counts.items(), key=lambda item: -item[1])
+        reason_list = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
+        reason_list += "; and others" if len(reasons) > _MAX_REASONS else ""
+        origin = _get_origin(data)
+        remedy = (
+            f"They are looked for in {origin.get('root', 'no folder that the run names')}: put them back there, or run "
             "`humeris sweep` where they are now (it trains nothing again), and then `humeris report` anew."
         )
-        if here.get("kind") == "keras":
-            instead = "Save the images as files, or as arrays in an .npz file, and run `humeris run` on those to see them."
+        if origin.get("kind") == "keras":
+            remedy = "Save the images as files, or as arrays in an .npz file, and run `humeris run` on those to see them."
         return [
             Text(
-                f"{sum(self.gone.values())} of {len(self.pictures)} pictures cannot be shown: {why}. {instead}",
+                f"{sum(self.failure_counts.values())} of {len(self.pictures)} pictures cannot be shown: {reason_list}. "
+                f"{remedy}",
                 "missing",
             )
         ]
 
 
-def make(records: Sequence[Record], data: Mapping[str, Any], side: int, budget: int) -> Thumbnails:
+def make_thumbnails(records: Sequence[ImageRecord], data: Mapping[str, Any], side: int, budget: int) -> Thumbnails:
     """Pictures of the images `records`, at most `side` pixels long, all together of at most `budget` bytes.
 
     An image is read where `data` (see `Images.summary`) says it is, has to have the digest it had, and is decoded in a
@@ -71,67 +72,69 @@ def make(records: Sequence[Record], data: Mapping[str, Any], side: int, budget: 
     if not records:
         return Thumbnails((), {})
     try:
-        if _origin(data).get("kind") == "keras":
+        if _get_origin(data).get("kind") == "keras":
             raise DataError(f"the images of {data.get('source')} are read by Keras, which no report starts")
-        read = reader(data)
+        read_image = make_image_reader(data)
     except (HumerisError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
-        return Thumbnails((None,) * len(records), {_line(error): len(records)})
-    gone: Counter[str] = Counter()
-    shown: list[np.ndarray | None] = []
-    with Decoders(min(2, read_file.cores())) as decoders:
+        return Thumbnails((None,) * len(records), {_format_error(error): len(records)})
+    failure_counts: Counter[str] = Counter()
+    images: list[np.ndarray | None] = []
+    with DecoderPool(min(2, read_file.count_cores())) as decoders:
 
-        def small(record: Record) -> np.ndarray | str:
-            return _pixels(decoders, read, record, side)
+        def decode_record(record: ImageRecord) -> np.ndarray | str:
+            return _decode_thumbnail(decoders, read_image, record, side)
 
-        for found in read_file.in_order(small, records, min(2, read_file.cores()), _AHEAD):
-            if isinstance(found, str):
-                gone[found] += 1
-            shown.append(None if isinstance(found, str) else found)
-    return Thumbnails(tuple(_within(shown, budget)), gone)
+        for result in read_file.map_in_order(decode_record, records, min(2, read_file.count_cores()), _N_PREFETCH):
+            if isinstance(result, str):
+                failure_counts[result] += 1
+            images.append(None if isinstance(result, str) else result)
+    return Thumbnails(tuple(_encode_within_budget(images, budget)), failure_counts)
 
 
-def _origin(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _get_origin(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is said of the images themselves, where `data` is a file of features that says where they are."""
     images = data.get("images")
     return images if isinstance(images, Mapping) else data
 
 
-def _pixels(decoders: Decoders, read: Callable[[str], bytes], record: Record, side: int) -> np.ndarray | str:
+def _decode_thumbnail(
+    decoders: DecoderPool, read_image: Callable[[str], bytes], record: ImageRecord, side: int
+) -> np.ndarray | str:
     """The small image, or why there is none."""
     try:
-        data = read(record.name)
-        if read_file.digest(data) != record.digest:
+        data = read_image(record.name)
+        if read_file.compute_digest(data) != record.digest:
             return "the file is not the one that the run was made from"
-        return decoders.small(data, side)
-    except decode.Refused as refused:
-        return str(refused)
+        return decoders.decode_thumbnail(data, side)
+    except decode.ImageRejected as rejection:
+        return str(rejection)
     except (HumerisError, OSError, ValueError) as error:  # a name that no file can have, no process to decode in
-        return _line(error)
+        return _format_error(error)
 
 
-def _within(shown: Sequence[np.ndarray | None], budget: int) -> list[bytes | None]:
+def _encode_within_budget(images: Sequence[np.ndarray | None], budget: int) -> list[bytes | None]:
     """The pictures as WebP; where all of them at the worst quality take more than `budget`, the first ones only."""
     pictures: list[bytes | None] = []
-    for share, quality in _SMALLER:
-        pictures = [None if image is None else _webp(image, share, quality) for image in shown]
-        if sum(len(each) for each in pictures if each) <= budget:
+    for scale, quality in _QUALITY_STEPS:
+        pictures = [None if image is None else _encode_webp(image, scale, quality) for image in images]
+        if sum(len(picture) for picture in pictures if picture) <= budget:
             return pictures
-    left, kept = budget, []
-    for each in pictures:
-        left -= len(each or b"")
-        kept.append(each if left >= 0 else None)
-    return kept
+    bytes_left, kept_pictures = budget, []
+    for picture in pictures:
+        bytes_left -= len(picture or b"")
+        kept_pictures.append(picture if bytes_left >= 0 else None)
+    return kept_pictures
 
 
-def _webp(image: np.ndarray, share: float, quality: int) -> bytes:
+def _encode_webp(image: np.ndarray, scale: float, quality: int) -> bytes:
     from PIL import Image
 
     buffer, picture = io.BytesIO(), Image.fromarray(image)
-    if share < 1:
-        picture = picture.resize((max(1, int(picture.width * share)), max(1, int(picture.height * share))))
+    if scale < 1:
+        picture = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
     picture.save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
 
 
-def _line(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]

@@ -11,80 +11,97 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import HumerisError
-from ...cache.shard import as_keys
-from ...cache.spec import Spec
-from ...extract.backbones.backbone_spec import Request
+from ...cache.shard import to_keys
+from ...cache.spec import ExtractionSpec
+from ...extract.backbones.backbone_spec import BackboneSpec
 from ..data import select_features
-from ..data.feature_matrix import Matrix
-from ..evaluate.trial import Source
-from ..runs.run import Record
+from ..data.feature_matrix import FeatureMatrix
+from ..evaluate.trial import TapRef
+from ..runs.run import ImageRecord
 from .blocks import Command, Part, Text
-from .run_snapshot import Evidence
+from .run_snapshot import RunSnapshot
 
 
-class Lacking(Exception):
+class FeaturesUnavailable(Exception):
     """Features that are not there; `parts` say so on the page."""
 
-    def __init__(self, why: str, command: str = "") -> None:
-        super().__init__(why)
-        self.parts: list[Part] = [Text(why, "missing"), *([Command(command)] if command else [])]
+    def __init__(self, reason: str, command_line: str = "") -> None:
+        super().__init__(reason)
+        self.parts: list[Part] = [Text(reason, "missing"), *([Command(command_line)] if command_line else [])]
 
 
-def matrix(evidence: Evidence, records: Sequence[Record], taps: tuple[Source, ...] | None = None) -> Matrix:
+def load_features(
+    snapshot: RunSnapshot, records: Sequence[ImageRecord], tap_refs: tuple[TapRef, ...] | None = None
+) -> FeatureMatrix:
     """The rows of the images `records`, in their order, at the winner's taps side by side; raises `Lacking`."""
-    taps = taps or (evidence.best.sources if evidence.best else ())
-    if not taps or not records:
-        raise Lacking("There are no features to show, because the run names no winner or no images: finish the run first.")
-    keys = as_keys([record.digest for record in records])
-    stored = evidence.features(taps)
-    again = command(evidence, taps)
-    if stored is None:
-        raise Lacking(f"The features at {_names(taps)} are not in the cache (any more).{_how(evidence, again)}", again)
-    lacking = np.zeros(len(keys), bool)
-    for each in stored:
-        there: Any = each
-        lacking |= there.missing(keys)
-    if lacking.any():
-        what = f"{int(lacking.sum())} of {len(keys)} images have no row at {_names(taps)} in the cache (any more)."
-        raise Lacking(f"{what}{_how(evidence, again)}", again)
+    tap_refs = tap_refs or (snapshot.best.tap_refs if snapshot.best else ())
+    if not tap_refs or not records:
+        raise FeaturesUnavailable(
+            "There are no features to show, because the run names no winner or no images: finish the run first."
+        )
+    keys = to_keys([record.digest for record in records])
+    readers = snapshot.open_features(tap_refs)
+    command_line = format_extract_command(snapshot, tap_refs)
+    if readers is None:
+        raise FeaturesUnavailable(
+            f"The features at {_format_taps(tap_refs)} are not in the cache (any "
+            f"more).{_describe_remedy(snapshot, command_line)}",
+            command_line,
+        )
+    missing_mask = np.zeros(len(keys), bool)
+    for reader in readers:
+        untyped_reader: Any = reader
+        missing_mask |= untyped_reader.find_missing(keys)
+    if missing_mask.any():
+        message = (
+            f"{int(missing_mask.sum())} of {len(keys)} images have no row at {_format_taps(tap_refs)} in the cache (any "
+            "more)."
+        )
+        raise FeaturesUnavailable(f"{message}{_describe_remedy(snapshot, command_line)}", command_line)
     try:
-        return select_features.matrix(stored, keys).streamed()
+        return select_features.build_matrix(readers, keys).to_streaming()
     except HumerisError as error:
-        raise Lacking(f"{error}", again) from error
+        raise FeaturesUnavailable(f"{error}", command_line) from error
 
 
-def command(evidence: Evidence, taps: Sequence[Source], weights: str | None = None) -> str:
+def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], weights: str | None = None) -> str:
     """The command that fills the cache with the rows of `taps`, or with those of other weights; "" where none can.
 
     Of several networks it is several commands with && between them. None can where the taps are of a file of features, nor
     with random weights where a network is a file.
     """
-    data, lines = evidence.data, []
+    data, lines = snapshot.data, []
     if data.get("kind") == "features" or not data.get("root"):
         return ""
-    for name in dict.fromkeys(tap.extraction for tap in taps):
+    for name in dict.fromkeys(tap.extraction for tap in tap_refs):
         try:
-            request = Request.of(Spec.from_dict(evidence.description["specs"][name]))
+            backbone_spec = BackboneSpec.from_spec(ExtractionSpec.from_dict(snapshot.metadata["specs"][name]))
         except (HumerisError, KeyError, TypeError, ValueError):
             return ""
-        if weights is not None and request.file is not None:
+        if weights is not None and backbone_spec.file is not None:
             return ""
-        where = data.get("source") if data.get("kind") in {"keras", "manifest"} else data["root"]
-        parts = ["humeris", "extract", str(where), "-b", (replace(request, weights=weights) if weights else request).title]
-        mine = dict.fromkeys(f"{tap.layer}:{tap.pool}" for tap in taps if tap.extraction == name)
-        parts += [part for tap in mine for part in ("-l", tap)]
-        parts += [] if evidence.store is None else ["--cache", str(Path(evidence.store.path).absolute())]
+        data_path = data.get("source") if data.get("kind") in {"keras", "manifest"} else data["root"]
+        parts = [
+            "humeris",
+            "extract",
+            str(data_path),
+            "-b",
+            (replace(backbone_spec, weights=weights) if weights else backbone_spec).title,
+        ]
+        tap_names = dict.fromkeys(f"{tap.layer}:{tap.pool}" for tap in tap_refs if tap.extraction == name)
+        parts += [part for tap in tap_names for part in ("-l", tap)]
+        parts += [] if snapshot.store is None else ["--cache", str(Path(snapshot.store.path).absolute())]
         lines.append(shlex.join(parts))
     return " && ".join(lines)
 
 
-def _names(taps: Sequence[Source]) -> str:
-    return " + ".join(map(str, taps))
+def _format_taps(tap_refs: Sequence[TapRef]) -> str:
+    return " + ".join(map(str, tap_refs))
 
 
-def _how(evidence: Evidence, again: str) -> str:
-    if again:
+def _describe_remedy(snapshot: RunSnapshot, command_line: str) -> str:
+    if command_line:
         return " This brings them:"
-    if evidence.data.get("kind") == "features":
+    if snapshot.data.get("kind") == "features":
         return " Put the file of features back where it was."
     return " Put the file of the network, or of how it was asked for in run.json, back where it was, and extract again."

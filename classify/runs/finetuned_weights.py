@@ -16,11 +16,11 @@ from ..heads.head import Head
 from .run import Run
 from ..evaluate.trial import Trial
 
-HEAD = "finetune"  # what a fine-tuned trial has in place of a head family
+FINETUNE_HEAD = "finetune"  # what a fine-tuned trial has in place of a head family
 
 
 @dataclass(frozen=True)
-class Tuned:
+class FinetunedWeights:
     """Weights by layer, as `backbone.build` takes them, and the head on the features of the network that has them.
 
     On disk `tuned/<trial>.npz` has the arrays `weights0`, `weights1`, …, `tuned/<trial>.head.npz` those of the head, and
@@ -32,26 +32,26 @@ class Tuned:
 
     def save(self, run: Run, trial: Trial) -> None:
         """Write it into a run."""
-        arrays = [array for each in self.weights.values() for array in each]
+        arrays = [array for layer_arrays in self.weights.values() for array in layer_arrays]
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **{f"weights{number}": array for number, array in enumerate(arrays)})
         run.write(f"tuned/{trial.id}.npz", buffer.getvalue())
-        run.write(f"tuned/{trial.id}.head.npz", self.head.arrays())
-        layers = [{"name": name, "arrays": len(each)} for name, each in self.weights.items()]
-        run.write_json(f"tuned/{trial.id}.json", {"layers": layers, "head": self.head.description()})
+        run.write(f"tuned/{trial.id}.head.npz", self.head.to_npz_bytes())
+        layers = [{"name": name, "arrays": len(layer_arrays)} for name, layer_arrays in self.weights.items()]
+        run.write_json(f"tuned/{trial.id}.json", {"layers": layers, "head": self.head.to_metadata()})
 
     @classmethod
-    def load(cls, run: Run, trial: Trial) -> Tuned:
+    def load(cls, run: Run, trial: Trial) -> FinetunedWeights:
         """What `save` wrote for a trial; raises `RunError`."""
         path = run.path / "tuned" / f"{trial.id}.json"
         try:
-            described: dict[str, Any] = read_json(path)
-            head = Head.load(path.with_suffix(".head.npz"), described["head"])
-            weights, number = {}, 0
+            metadata: dict[str, Any] = read_json(path)
+            head = Head.load(path.with_suffix(".head.npz"), metadata["head"])
+            weights, offset = {}, 0
             with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                for each in described["layers"]:
-                    weights[each["name"]] = [arrays[f"weights{number + place}"] for place in range(each["arrays"])]
-                    number += each["arrays"]
+                for layer in metadata["layers"]:
+                    weights[layer["name"]] = [arrays[f"weights{offset + index}"] for index in range(layer["arrays"])]
+                    offset += layer["arrays"]
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(
                 f"{path}: expected the weights that `humeris finetune` left, found: {error}; run the command again with "
@@ -60,11 +60,11 @@ class Tuned:
         return cls(weights, head)
 
 
-def can_start(trial: Trial) -> bool:
+def can_finetune(trial: Trial) -> bool:
     """Whether a trial's head can be trained further: it ends in weighted sums, which a vote of neighbours does not."""
-    return not is_tuned(trial) and trial.head != "knn" and trial.setting.get("classifier") != "knn"
+    return not is_finetuned(trial) and trial.head != "knn" and trial.hyperparameters.get("classifier") != "knn"
 
 
-def is_tuned(trial: Trial | None) -> bool:
+def is_finetuned(trial: Trial | None) -> bool:
     """Whether there is a trial, of a fine-tuned network."""
-    return trial is not None and trial.head == HEAD
+    return trial is not None and trial.head == FINETUNE_HEAD

@@ -10,7 +10,7 @@ import numpy as np
 from ...extract.images.load import Images
 from .run import Run
 from ..data.splits import Splits
-from ..evaluate.trial import Score, Trial, ranked
+from ..evaluate.trial import Score, Trial, rank_trials
 
 
 def write(run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray) -> None:
@@ -18,25 +18,25 @@ def write(run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score
 
     probabilities (n, classes): the winner's answers for the test split, in its order; the tables are in order of name.
     """
-    _leaderboard(run, scores)
-    _images(run, images, splits)
-    _predictions(run, images, splits, probabilities)
+    _write_leaderboard(run, scores)
+    _write_images(run, images, splits)
+    _write_predictions(run, images, splits, probabilities)
 
 
-def _leaderboard(run: Run, scores: Mapping[Trial, Score]) -> None:
+def _write_leaderboard(run: Run, scores: Mapping[Trial, Score]) -> None:
     header = ["rank", "trial", "backbone", "layer", "pool", "head", "setting", "accuracy", "std", "log_loss", "seconds"]
     rows = []
-    for rank, trial in enumerate(ranked(scores), start=1):
-        score, sources = scores[trial], trial.sources
+    for rank, trial in enumerate(rank_trials(scores), start=1):
+        score, tap_refs = scores[trial], trial.tap_refs
         rows.append(
             [
                 rank,
                 trial.id,
-                " + ".join(source.backbone for source in sources),
-                " + ".join(source.layer for source in sources),
-                " + ".join(source.pool for source in sources),
+                " + ".join(tap_ref.backbone for tap_ref in tap_refs),
+                " + ".join(tap_ref.layer for tap_ref in tap_refs),
+                " + ".join(tap_ref.pool for tap_ref in tap_refs),
                 trial.head,
-                " ".join(f"{name}={value}" for name, value in trial.setting.items()),
+                " ".join(f"{name}={value}" for name, value in trial.hyperparameters.items()),
                 f"{score.accuracy:.5f}",
                 f"{np.std(score.folds):.5f}",
                 f"{score.log_loss:.5f}",
@@ -46,24 +46,24 @@ def _leaderboard(run: Run, scores: Mapping[Trial, Score]) -> None:
     run.write_csv("leaderboard.csv", header, rows)
 
 
-def _images(run: Run, images: Images, splits: Splits) -> None:
-    role = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
+def _write_images(run: Run, images: Images, splits: Splits) -> None:
+    role_of_row = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
     rows = [
-        [image.name, "used", "", image.item.label, role[row], image.format, image.digest.hex(), image.item.group]
+        [image.name, "used", "", image.item.label, role_of_row[row], image.format, image.digest.hex(), image.item.group]
         for row, image in sorted(enumerate(images.used), key=lambda pair: pair[1].name)
     ]
-    rows += [[copy.name, "duplicate", copy.original, "", "", "", "", ""] for copy in images.duplicates]
-    rows += [[item.name, "refused", f"{item.reason}: {item.detail}", "", "", "", "", ""] for item in images.refused]
+    rows += [[duplicate.name, "duplicate", duplicate.original, "", "", "", "", ""] for duplicate in images.duplicates]
+    rows += [[item.name, "refused", f"{item.reason}: {item.detail}", "", "", "", "", ""] for item in images.rejections]
     run.write_csv("images.csv", ["path", "outcome", "detail", "label", "split", "format", "sha256", "group"], rows)
 
 
-def _predictions(run: Run, images: Images, splits: Splits, probabilities: np.ndarray) -> None:
-    order = sorted(range(len(splits.test)), key=lambda place: images.used[splits.test[place]].name)
+def _write_predictions(run: Run, images: Images, splits: Splits, probabilities: np.ndarray) -> None:
+    order = sorted(range(len(splits.test)), key=lambda index: images.used[splits.test[index]].name)
     probabilities = probabilities[order]
     predicted = probabilities.argmax(axis=1)
     rows = [
-        [images.used[row].name, splits.classes[splits.labels[row]], splits.classes[guess], f"{sure[guess]:.6f}"]
-        for row, guess, sure in zip(splits.test[order], predicted, probabilities, strict=True)
+        [images.used[row].name, splits.classes[splits.labels[row]], splits.classes[predicted_class], f"{class_probabilities[predicted_class]:.6f}"]
+        for row, predicted_class, class_probabilities in zip(splits.test[order], predicted, probabilities, strict=True)
     ]
     run.write_csv("predictions.csv", ["path", "label", "predicted", "probability"], rows)
     buffer = io.BytesIO()

@@ -8,130 +8,142 @@ from typing import Any
 import numpy as np
 
 from ...extract.images.load import Images
-from ..data.feature_matrix import Stored
+from ..data.feature_matrix import RowReader
 from ..data.splits import Splits
-from ..data.views import Shown, Views
+from ..data.views import ViewRows, Views
 from ..diagnose import near_duplicates
 from ..evaluate import metrics, significance
-from ..evaluate.confidence_intervals import of_share
-from ..evaluate.trial import Score, Trial, ranked
-from ..heads.fit import answers, problem, train
+from ..evaluate.confidence_intervals import proportion_ci
+from ..evaluate.trial import Score, Trial, rank_trials
+from ..heads.fit import build_training_data, predict_proba, train
 from ..runs import tables
 from ..runs.run import Run
 
-_FEW = 100  # test images, below which the 95 % interval is about 16 points wide at an accuracy of 0.8
+_FEW_TEST_IMAGES = 100  # test images, below which the 95 % interval is about 16 points wide at an accuracy of 0.8
 _FEW_GROUPS = 20  # below which variances are hardly known
 
 
-def conclude(
+def finalize_sweep(
     run: Run,
     images: Images,
     splits: Splits,
-    stored: Sequence[Stored],
+    row_readers: Sequence[RowReader],
     views: Views,
     seed: int,
     jobs: int,
-    described: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> None:
     """Train the winner, score it once, write everything down.
 
     What is learnt from and what is tested on are in memory one after the other.
     """
-    scores = run.trials()
-    chosen = ranked(scores)[0]
-    rows, tested = splits.development, images.keys[splits.test]
-    head = run.head(chosen)
+    scores = run.load_trials()
+    best_trial = rank_trials(scores)[0]
+    rows, test_keys = splits.development, images.keys[splits.test]
+    head = run.load_head(best_trial)
     if head is None:
-        learnt = problem(stored, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, jobs)
-        head = train(chosen, scores[chosen], learnt, splits.classes, seed)
-        del learnt
-    probabilities = answers(head, Shown.of(stored, tested, views.count if views.average else 0))
-    plain = answers(head, Shown.of(stored, tested)) if views.average else probabilities
-    run.save_head(chosen, head)
+        training_data = build_training_data(
+            row_readers, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, jobs
+        )
+        head = train(best_trial, scores[best_trial], training_data, splits.classes, seed)
+        del training_data
+    probabilities = predict_proba(head, ViewRows.from_readers(row_readers, test_keys, views.count if views.average else 0))
+    plain_probabilities = (
+        predict_proba(head, ViewRows.from_readers(row_readers, test_keys)) if views.average else probabilities
+    )
+    run.save_head(best_trial, head)
     tables.write(run, images, splits, scores, probabilities)
-    held, tested_groups = scored_groups(splits), alike(splits, splits.test)
-    compared = significance.compare(scores, len(_scored(splits)), held)
+    selection_groups, test_groups = get_selection_group_ids(splits), get_group_ids(splits, splits.test)
+    comparison = significance.compare_with_runner_up(scores, len(_get_selection_rows(splits)), selection_groups)
     run.finish(
         {
-            **described,
-            "best": {"id": chosen.id, **chosen.to_dict(), "score": scores[chosen].to_dict()},
-            "runner_up": _runner_up(scores, compared),
-            "test": metrics.report(splits.labels[splits.test], probabilities, splits.classes, tested_groups),
-            "test_plain": metrics.report(splits.labels[splits.test], plain, splits.classes, tested_groups)
+            **metadata,
+            "best": {"id": best_trial.id, **best_trial.to_dict(), "score": scores[best_trial].to_dict()},
+            "runner_up": _describe_runner_up(scores, comparison),
+            "test": metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, test_groups),
+            "test_plain": metrics.classification_report(
+                splits.labels[splits.test], plain_probabilities, splits.classes, test_groups
+            )
             if views.average
             else None,
-            "groups": None if held is None else len(np.unique(held[held >= 0])),
-            "accuracy_95": {} if held is None else _accuracies(run, scores, held),
-            "near_duplicates": near(images, splits, stored, probabilities),
+            "groups": None if selection_groups is None else len(np.unique(selection_groups[selection_groups >= 0])),
+            "accuracy_95": {} if selection_groups is None else _compute_accuracy_cis(run, scores, selection_groups),
+            "near_duplicates": summarize_near_duplicates(images, splits, row_readers, probabilities),
             "notes": [
-                *notes(splits, chosen, scores[chosen]),
-                *_refused_views(stored, images.keys if views.average else images.keys[rows], views.count),
+                *list_notes(splits, best_trial, scores[best_trial]),
+                *_note_missing_views(row_readers, images.keys if views.average else images.keys[rows], views.count),
             ],
         }
     )
 
 
-def alike(splits: Splits, rows: np.ndarray) -> np.ndarray | None:
+def get_group_ids(splits: Splits, rows: np.ndarray) -> np.ndarray | None:
     """The group number of each of the images `rows`; None where each stands for itself."""
     if splits.groups is None:
         return None
-    number = np.unique(splits.groups[rows], return_inverse=True)[1]
-    return None if len(np.unique(number)) == len(rows) else number
+    group_ids = np.unique(splits.groups[rows], return_inverse=True)[1]
+    return None if len(np.unique(group_ids)) == len(rows) else group_ids
 
 
-def scored_groups(splits: Splits) -> np.ndarray | None:
+def get_selection_group_ids(splits: Splits) -> np.ndarray | None:
     """The group number of each image that may be learnt from, -1 of those not scored for choosing; None as `alike` says."""
-    groups = alike(splits, _scored(splits))
-    if groups is None:
+    selected_ids = get_group_ids(splits, _get_selection_rows(splits))
+    if selected_ids is None:
         return None
-    found = np.full(len(splits.development), -1)
-    found[np.searchsorted(splits.development, _scored(splits))] = groups
-    return found
+    group_ids = np.full(len(splits.development), -1)
+    group_ids[np.searchsorted(splits.development, _get_selection_rows(splits))] = selected_ids
+    return group_ids
 
 
-def _scored(splits: Splits) -> np.ndarray:
+def _get_selection_rows(splits: Splits) -> np.ndarray:
     """The images that heads were chosen by."""
     return splits.development if splits.select == "cv" else splits.val
 
 
-def _accuracies(run: Run, scores: Mapping[Trial, Score], held: np.ndarray) -> dict[str, list[float]]:
+def _compute_accuracy_cis(run: Run, scores: Mapping[Trial, Score], group_ids: np.ndarray) -> dict[str, list[float]]:
     """The 95 % intervals of the accuracies in the table, by groups, by the trial's id."""
-    shown = {each["trial"] for each in run.depth_curve()}
-    found = {
-        trial.id: significance.right(score)[: len(held)][held >= 0] for trial, score in scores.items() if trial.id in shown
+    curve_trial_ids = {point["trial"] for point in run.compute_depth_curve()}
+    correct_by_trial = {
+        trial.id: significance.unpack_correct(score)[: len(group_ids)][group_ids >= 0]
+        for trial, score in scores.items()
+        if trial.id in curve_trial_ids
     }
-    return {name: list(of_share(right, held[held >= 0])) for name, right in found.items()}
+    return {
+        trial_id: list(proportion_ci(correct, group_ids[group_ids >= 0])) for trial_id, correct in correct_by_trial.items()
+    }
 
 
-def near(images: Images, splits: Splits, stored: Sequence[Stored], probabilities: np.ndarray) -> dict[str, Any]:
+def summarize_near_duplicates(
+    images: Images, splits: Splits, row_readers: Sequence[RowReader], probabilities: np.ndarray
+) -> dict[str, Any]:
     """Test images that nearly equal others, as the winner's features show them."""
     rows, names = splits.development, [image.name for image in images.used]
-    found = near_duplicates.find(
-        Shown.of(stored, images.keys[splits.test]).features.streamed(),
-        Shown.of(stored, images.keys[rows]).features.streamed(),
+    matches = near_duplicates.find(
+        ViewRows.from_readers(row_readers, images.keys[splits.test]).features.to_streaming(),
+        ViewRows.from_readers(row_readers, images.keys[rows]).features.to_streaming(),
     )
-    tested, others = [names[row] for row in splits.test], [names[row] for row in rows]
-    labels, groups = splits.labels[splits.test], alike(splits, splits.test)
-    return near_duplicates.report(found, tested, others, labels, probabilities, groups)
+    test_names, development_names = [names[row] for row in splits.test], [names[row] for row in rows]
+    labels, groups = splits.labels[splits.test], get_group_ids(splits, splits.test)
+    return near_duplicates.summarize(matches, test_names, development_names, labels, probabilities, groups)
 
 
-def _runner_up(scores: Mapping[Trial, Score], compared: significance.Comparison | None) -> dict[str, Any] | None:
+def _describe_runner_up(scores: Mapping[Trial, Score], comparison: significance.Comparison | None) -> dict[str, Any] | None:
     """The best trial of another head or other taps, and how it compares with the winner on the same images."""
-    if compared is None:
+    if comparison is None:
         return None
-    trial = next(trial for trial in scores if trial.id == compared.runner_up)
+    trial = next(trial for trial in scores if trial.id == comparison.runner_up)
     score = {name: value for name, value in scores[trial].to_dict().items() if name not in {"detail", "right"}}
-    return {"id": trial.id, **trial.to_dict(), "score": score, "compared": compared.to_dict()}
+    return {"id": trial.id, **trial.to_dict(), "score": score, "compared": comparison.to_dict()}
 
 
-def _refused_views(stored: Sequence[Stored], keys: np.ndarray, count: int) -> list[str]:
+def _note_missing_views(row_readers: Sequence[RowReader], keys: np.ndarray, count: int) -> list[str]:
     """How many of the views that should be seen are not there, if any."""
-    lacking = len(keys) * (1 + count) - len(Shown.of(stored, keys, count).images) if count else 0
-    note = f"{lacking} of the {len(keys) * count} augmented views gave NaN or infinity at a tap of the winner: not used"
-    return [note] if lacking else []
+    n_missing = len(keys) * (1 + count) - len(ViewRows.from_readers(row_readers, keys, count).images) if count else 0
+    note = f"{n_missing} of the {len(keys) * count} augmented views gave NaN or infinity at a tap of the winner: not used"
+    return [note] if n_missing else []
 
 
-def notes(splits: Splits, winner: Trial, score: Score, chosen_by: np.ndarray | None = None) -> list[str]:
+def list_notes(splits: Splits, winner: Trial, score: Score, selection_rows: np.ndarray | None = None) -> list[str]:
     """What makes the figures less sure than they look; chosen_by: rows, where they are others than a sweep chooses by."""
     notes = []
     if score.detail.get("converged") is False:
@@ -140,18 +152,23 @@ def notes(splits: Splits, winner: Trial, score: Score, chosen_by: np.ndarray | N
             "stood; try smaller values of C"
         )
     counts = np.bincount(splits.labels[splits.test], minlength=len(splits.classes))
-    if absent := [splits.classes[number] for number in np.nonzero(counts == 0)[0]]:
-        notes.append(f"no test image of {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}: nothing is known of these")
-    if len(splits.test) < _FEW:
+    if absent_classes := [splits.classes[class_index] for class_index in np.nonzero(counts == 0)[0]]:
+        notes.append(
+            f"no test image of {', '.join(absent_classes[:5])}{' …' if len(absent_classes) > 5 else ''}: nothing is known "
+            "of these"
+        )
+    if len(splits.test) < _FEW_TEST_IMAGES:
         notes.append(f"only {len(splits.test)} test images: mind the width of the interval")
-    for what, rows in (
+    for subset_name, rows in (
         ("test images", splits.test),
         (
             "images that heads were chosen by",
-            _scored(splits) if chosen_by is None else chosen_by,
+            _get_selection_rows(splits) if selection_rows is None else selection_rows,
         ),
     ):
-        groups = alike(splits, rows)
+        groups = get_group_ids(splits, rows)
         if groups is not None and (count := len(np.unique(groups))) < _FEW_GROUPS:
-            notes.append(f"the {what} come from only {count} groups, which are what counts: mind the width of the intervals")
+            notes.append(
+                f"the {subset_name} come from only {count} groups, which are what counts: mind the width of the intervals"
+            )
     return notes

@@ -8,124 +8,138 @@ from typing import Any
 
 from ...extract import memory
 from ...extract.engine.multi_device import end_with_parent
-from ..evaluate.trial import Score, Source, Trial
-from ..heads.registry import Family
-from ..heads.training_data import Problem
+from ..evaluate.trial import Score, TapRef, Trial
+from ..heads.registry import HeadFamily
+from ..heads.training_data import TrainingData
 
-_ROOM = 2.5  # how often a process may hold its matrix: the rows, and what a solver makes of them
-_SHARE = 0.6  # of the memory that is free
+_MEMORY_FACTOR = 2.5  # how often a process may hold its matrix: the rows, and what a solver makes of them
+_FREE_MEMORY_FRACTION = 0.6  # of the memory that is free
 
 
 @dataclass(frozen=True)
 class Task:
     """The trials of families on one matrix, the sources side by side."""
 
-    sources: tuple[Source, ...]
-    families: tuple[Family, ...]
+    tap_refs: tuple[TapRef, ...]
+    families: tuple[HeadFamily, ...]
 
     @property
-    def count(self) -> int:
+    def n_trials(self) -> int:
         """How many trials there are, as many as `next` gives one after another."""
-        alike: set[Trial] = set()
-        shared = 0
+        unique_trials: set[Trial] = set()
+        n_halving_trials = 0
         for family in self.families:
-            if family.rungs:
-                shared += sum(count for count, _ in family.rungs)
+            if family.halving_rounds:
+                n_halving_trials += sum(count for count, _ in family.halving_rounds)
             else:
-                alike.update(self._trials(family, family.settings))
-        return shared + len(alike)
+                unique_trials.update(self._build_trials(family, family.hyperparameter_sets))
+        return n_halving_trials + len(unique_trials)
 
-    def next(self, known: Mapping[Trial, Score]) -> tuple[Family, list[Trial]] | None:
+    def get_next_trials(self, scores: Mapping[Trial, Score]) -> tuple[HeadFamily, list[Trial]] | None:
         """The first family with trials that are not `known`, and those of them that can be tried now; None at the end.
 
         In a search by halving, later trials depend on how earlier ones did: the settings with the lowest log-loss go on.
         """
         for family in self.families:
-            settings = list(family.settings)
-            for count, epochs in family.rungs or ((len(settings), None),):
-                changed = {} if epochs is None else {"epochs": epochs}
-                trials = self._trials(family, [{**setting, **changed} for setting in settings[:count]])
-                if left := [trial for trial in dict.fromkeys(trials) if trial not in known]:
-                    return family, left
-                best = sorted(range(len(trials)), key=lambda number: known[trials[number]].log_loss)
-                settings = [settings[number] for number in best]
+            hyperparameter_sets = list(family.hyperparameter_sets)
+            for count, epochs in family.halving_rounds or ((len(hyperparameter_sets), None),):
+                overrides = {} if epochs is None else {"epochs": epochs}
+                trials = self._build_trials(
+                    family, [{**hyperparameters, **overrides} for hyperparameters in hyperparameter_sets[:count]]
+                )
+                if remaining := [trial for trial in dict.fromkeys(trials) if trial not in scores]:
+                    return family, remaining
+                best = sorted(range(len(trials)), key=lambda index: scores[trials[index]].log_loss)
+                hyperparameter_sets = [hyperparameter_sets[index] for index in best]
         return None
 
-    def _trials(self, family: Family, settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
-        return [Trial(self.sources, family.name, setting) for setting in settings]
+    def _build_trials(self, family: HeadFamily, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        return [Trial(self.tap_refs, family.name, hyperparameters) for hyperparameters in hyperparameter_sets]
 
 
-Make = Callable[[Task, int], Problem]  # the problem of a task, for so many threads
+DataFactory = Callable[[Task, int], TrainingData]  # the problem of a task, for so many threads
 
 
-def check(tasks: Sequence[Task], make: Make) -> None:
+def check_hyperparameters(tasks: Sequence[Task], make_data: DataFactory) -> None:
     """Raise `HeadError` where a family says of its settings that they cannot be tried on a task's rows."""
     for task in tasks:
-        wary = [family for family in task.families if hasattr(family.module, "check")]
-        problem = make(task, 1) if wary else None
-        for family in wary:
-            family.module.check(problem, family.settings)
+        checking_families = [family for family in task.families if hasattr(family.module, "check")]
+        training_data = make_data(task, 1) if checking_families else None
+        for family in checking_families:
+            family.module.check(training_data, family.hyperparameter_sets)
 
 
-def solve(task: Task, problem: Problem, seed: int, known: Mapping[Trial, Score]) -> Iterator[dict[Trial, Score]]:
+def run_task(
+    task: Task, training_data: TrainingData, seed: int, scores: Mapping[Trial, Score]
+) -> Iterator[dict[Trial, Score]]:
     """The scores of the trials that are not `known`, family after family, as soon as they are there."""
-    known = dict(known)
-    while (step := task.next(known)) is not None:
-        for family, trials in _parts(problem, *step):
-            found = _scores(problem, family, trials, seed)
-            known.update(found)
-            yield found
-    problem.memo.clear()  # what is in it refers to the problem, whose matrix the next one's would else meet in memory
+    scores = dict(scores)
+    while (step := task.get_next_trials(scores)) is not None:
+        for family, trials in _iter_trial_groups(training_data, *step):
+            new_scores = _cross_validate(training_data, family, trials, seed)
+            scores.update(new_scores)
+            yield new_scores
+    training_data.cache.clear()  # what is in it refers to the problem, whose matrix the next one's would else meet in memory
 
 
-def _parts(problem: Problem, family: Family, trials: list[Trial]) -> Iterator[tuple[Family, list[Trial]]]:
+def _iter_trial_groups(
+    training_data: TrainingData, family: HeadFamily, trials: list[Trial]
+) -> Iterator[tuple[HeadFamily, list[Trial]]]:
     """The trials in parts that end one after another: `groups` of the family's module, or all at once."""
-    groups = getattr(family.module, "groups", None)
-    places = groups(problem, [trial.setting for trial in trials]) if groups else [range(len(trials))]
-    for part in places:
-        yield family, [trials[place] for place in part]
+    group_trials = getattr(family.module, "groups", None)
+    index_groups = (
+        group_trials(training_data, [trial.hyperparameters for trial in trials]) if group_trials else [range(len(trials))]
+    )
+    for indices in index_groups:
+        yield family, [trials[index] for index in indices]
 
 
-def _scores(problem: Problem, family: Family, trials: Sequence[Trial], seed: int) -> dict[Trial, Score]:
+def _cross_validate(
+    training_data: TrainingData, family: HeadFamily, trials: Sequence[Trial], seed: int
+) -> dict[Trial, Score]:
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(problem.threads):
-        scores = family.module.cross_validate(problem, [trial.setting for trial in trials], seed)
+    with threadpool_limits(training_data.threads):
+        scores = family.module.cross_validate(training_data, [trial.hyperparameters for trial in trials], seed)
     return dict(zip(trials, scores, strict=True))
 
 
-_held: dict[int, Problem] = {}  # in a worker process: the problem it is at, by the number of the task
+_worker_data: dict[int, TrainingData] = {}  # in a worker process: the problem it is at, by the number of the task
 
 
-def _step(number: int, problem: Problem, family: Family, trials: Sequence[Trial], seed: int) -> dict[Trial, Score]:
+def _run_step(
+    task_id: int, training_data: TrainingData, family: HeadFamily, trials: Sequence[Trial], seed: int
+) -> dict[Trial, Score]:
     """The scores of one step of a task, in a worker process, which keeps the matrix for the next step."""
-    if number not in _held:
-        for other in _held.values():
-            other.memo.clear()
-        _held.clear()
-        _held[number] = problem
-    return _scores(_held[number], family, trials, seed)
+    if task_id not in _worker_data:
+        for stale_data in _worker_data.values():
+            stale_data.cache.clear()
+        _worker_data.clear()
+        _worker_data[task_id] = training_data
+    return _cross_validate(_worker_data[task_id], family, trials, seed)
 
 
-def work(
-    tasks: Sequence[Task], make: Make, seed: int, known: Mapping[Trial, Score], jobs: int
+def run_tasks(
+    tasks: Sequence[Task], make_data: DataFactory, seed: int, scores: Mapping[Trial, Score], jobs: int
 ) -> Iterator[dict[Trial, Score]]:
     """Scores as they come, of every trial that is not `known`.
 
     Matrices of which `jobs` fit into memory are worked on in processes; the others, and what trains with Keras, come one
     after another in this process, which then uses every thread.
     """
-    left = [(task, make(task, 1).features.nbytes) for task in tasks if task.next(known) is not None]
-    apart, here = _divided([each for each in left if not _uses_keras(each[0])], jobs)
-    here += [task for task, _ in left if _uses_keras(task)]
-    if apart:
-        yield from _work_apart(apart, make, seed, known, jobs)
-    for task in here:
-        yield from solve(task, make(task, jobs), seed, _of(task, known))
+    sized_tasks = [(task, make_data(task, 1).features.nbytes) for task in tasks if task.get_next_trials(scores) is not None]
+    parallel_tasks, local_tasks = _partition_by_memory(
+        [sized_task for sized_task in sized_tasks if not _uses_keras(sized_task[0])], jobs
+    )
+    local_tasks += [task for task, _ in sized_tasks if _uses_keras(task)]
+    if parallel_tasks:
+        yield from _run_in_processes(parallel_tasks, make_data, seed, scores, jobs)
+    for task in local_tasks:
+        yield from run_task(task, make_data(task, jobs), seed, _select_scores(task, scores))
 
 
-def _work_apart(
-    tasks: Sequence[Task], make: Make, seed: int, known: Mapping[Trial, Score], jobs: int
+def _run_in_processes(
+    tasks: Sequence[Task], make_data: DataFactory, seed: int, scores: Mapping[Trial, Score], jobs: int
 ) -> Iterator[dict[Trial, Score]]:
     """The scores of tasks, each a family at a time, in pools of one process: a task keeps to one, where its matrix is."""
     from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -133,55 +147,57 @@ def _work_apart(
     from joblib.externals.loky import ProcessPoolExecutor
 
     threads = max(1, jobs // len(tasks))
-    known = dict(known)
-    waiting = list(enumerate(tasks))[::-1]
+    scores = dict(scores)
+    task_queue = list(enumerate(tasks))[::-1]
     pools = [ProcessPoolExecutor(1, timeout=None, initializer=end_with_parent) for _ in range(min(jobs, len(tasks)))]
-    running: dict[Future[dict[Trial, Score]], tuple[Any, int, Problem, Task]] = {}
+    running: dict[Future[dict[Trial, Score]], tuple[Any, int, TrainingData, Task]] = {}
 
-    def go_on(pool: Any, number: int, problem: Problem, task: Task) -> bool:
+    def submit_next_step(pool: Any, task_id: int, training_data: TrainingData, task: Task) -> bool:
         """Whether there is a next step of the task, which is then running."""
-        if (step := task.next(known)) is None:
+        if (step := task.get_next_trials(scores)) is None:
             return False
-        running[pool.submit(_step, number, problem, *step, seed)] = pool, number, problem, task
+        running[pool.submit(_run_step, task_id, training_data, *step, seed)] = pool, task_id, training_data, task
         return True
 
-    def begin(pool: Any) -> None:
-        if waiting:
-            number, task = waiting.pop()
-            go_on(pool, number, make(task, threads), task)
+    def start_next_task(pool: Any) -> None:
+        if task_queue:
+            task_id, task = task_queue.pop()
+            submit_next_step(pool, task_id, make_data(task, threads), task)
 
     try:
         for pool in pools:
-            begin(pool)
+            start_next_task(pool)
         while running:
-            done = wait(running, return_when=FIRST_COMPLETED).done
-            for future in sorted(done, key=lambda each: each.exception() is not None):  # what was found is kept first
-                pool, number, problem, task = running.pop(future)
-                found = future.result()
-                known.update(found)
-                if not go_on(pool, number, problem, task):  # the next work is given before the caller writes
-                    begin(pool)
-                yield found
+            finished = wait(running, return_when=FIRST_COMPLETED).done
+            for future in sorted(finished, key=lambda each: each.exception() is not None):  # what was found is kept first
+                pool, task_id, training_data, task = running.pop(future)
+                new_scores = future.result()
+                scores.update(new_scores)
+                if not submit_next_step(
+                    pool, task_id, training_data, task
+                ):  # the next work is given before the caller writes
+                    start_next_task(pool)
+                yield new_scores
     finally:
         for pool in pools:
             pool.shutdown(kill_workers=True)
 
 
-def _divided(sized: Sequence[tuple[Task, int]], jobs: int) -> tuple[list[Task], list[Task]]:
+def _partition_by_memory(sized_tasks: Sequence[tuple[Task, int]], jobs: int) -> tuple[list[Task], list[Task]]:
     """The tasks for several processes, the largest first, so that none is left over at the end, and those for this one."""
-    room = _SHARE * memory.available() / _ROOM
-    sized = sorted(sized, key=lambda each: -each[1])
-    for first in range(len(sized)):
-        rest = sized[first:]
-        workers = min(jobs, len(rest))
-        if workers > 1 and sum(size for _, size in rest[:workers]) <= room:
-            return [task for task, _ in rest], [task for task, _ in sized[:first]]
-    return [], [task for task, _ in sized]
+    memory_limit = _FREE_MEMORY_FRACTION * memory.get_available_bytes() / _MEMORY_FACTOR
+    sized_tasks = sorted(sized_tasks, key=lambda sized_task: -sized_task[1])
+    for first in range(len(sized_tasks)):
+        parallel_tasks = sized_tasks[first:]
+        n_workers = min(jobs, len(parallel_tasks))
+        if n_workers > 1 and sum(size for _, size in parallel_tasks[:n_workers]) <= memory_limit:
+            return [task for task, _ in parallel_tasks], [task for task, _ in sized_tasks[:first]]
+    return [], [task for task, _ in sized_tasks]
 
 
 def _uses_keras(task: Task) -> bool:
     return any(family.uses_keras for family in task.families)
 
 
-def _of(task: Task, known: Mapping[Trial, Score]) -> dict[Trial, Score]:
-    return {trial: score for trial, score in known.items() if trial.sources == task.sources}
+def _select_scores(task: Task, scores: Mapping[Trial, Score]) -> dict[Trial, Score]:
+    return {trial: score for trial, score in scores.items() if trial.tap_refs == task.tap_refs}

@@ -13,34 +13,34 @@ import numpy as np
 
 from ... import __version__
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import Request
+from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.taps import Tap
 from ...extract.images.load import Images, Progress
-from ...extract.pixels.read_file import cores
+from ...extract.pixels.read_file import count_cores
 from ..advise import advice
 from ..data import select_features
-from ..data.feature_matrix import Stored
+from ..data.feature_matrix import RowReader
 from ..data.splits import Splits, split
 from ..data.views import Views
-from ..evaluate.trial import Source, ranked
-from ..heads.fit import problem
-from ..heads.registry import Family, parse
-from ..heads.training_data import Problem
+from ..evaluate.trial import TapRef, rank_trials
+from ..heads.fit import build_training_data
+from ..heads.registry import HeadFamily, parse
+from ..heads.training_data import TrainingData
 from ..runs.run import Run
 from . import scheduler
-from .finalize import conclude
+from .finalize import finalize_sweep
 from .scheduler import Task
 
 
 def sweep(
     images: Images,
     store: Store,
-    heads: Sequence[Family | str],
+    heads: Sequence[HeadFamily | str],
     *,
-    requests: Sequence[Request] = (),
+    backbone_specs: Sequence[BackboneSpec] = (),
     patterns: Sequence[str] = (),
     pools: Sequence[str] = (),
-    only: Collection[tuple[str, Tap]] | None = None,
+    only_taps: Collection[tuple[str, Tap]] | None = None,
     concatenate: bool = False,
     views: Views | None = None,
     select: str | None = None,
@@ -60,67 +60,79 @@ def sweep(
     families = [parse(head) if isinstance(head, str) else head for head in heads]
     views = views or Views()
     split(images, select)  # labels that cannot be used are found out first
-    shelf = images.given or store
-    found = select_features.find(
-        shelf, images.keys, select_features.Wanted(requests, patterns, pools, only, concatenate, views)
+    feature_store = images.feature_file or store
+    selection = select_features.find_features(
+        feature_store,
+        images.keys,
+        select_features.FeatureQuery(backbone_specs, patterns, pools, only_taps, concatenate, views),
     )
-    images = found.finite(images).by_digest()
+    images = selection.drop_non_finite(images).sort_by_digest()
     splits = split(images, select)
-    due = _tasks(found, families)
-    make = _maker(images, splits, found.complete, views, seed)
-    scheduler.check(due, make)
-    plan = _plan(images, splits, due, views, seed)
-    run = Run(out or Path("runs") / f"{images.dataset.title}-{plan[:8]}")
-    extractions = {source.extraction for source in found.complete}
+    pending_tasks = _build_tasks(selection, families)
+    make_data = _build_data_factory(images, splits, selection.row_readers, views, seed)
+    scheduler.check_hyperparameters(pending_tasks, make_data)
+    config_hash = _compute_config_hash(images, splits, pending_tasks, views, seed)
+    run = Run(out or Path("runs") / f"{images.dataset.title}-{config_hash[:8]}")
+    extraction_names = {tap_ref.extraction for tap_ref in selection.row_readers}
     run.begin(
         {
-            "plan": plan,
+            "plan": config_hash,
             "command": command,
             "humeris": __version__,
-            "splits": splits.summary(),
-            "sources": [{**vars(source), "depth": found.depth[source]} for source in found.complete],
-            "left_out": [{**vars(source), "images_missing": lacking} for source, lacking in found.left_out.items()],
-            "specs": {item.name: item.spec.to_dict() for item in shelf.extractions() if item.name in extractions},
+            "splits": splits.summarize(),
+            "sources": [{**vars(tap_ref), "depth": selection.depths[tap_ref]} for tap_ref in selection.row_readers],
+            "left_out": [
+                {**vars(tap_ref), "images_missing": n_missing} for tap_ref, n_missing in selection.left_out.items()
+            ],
+            "specs": {
+                extraction.name: extraction.spec.to_dict()
+                for extraction in feature_store.iter_extractions()
+                if extraction.name in extraction_names
+            },
             "heads": [
-                {"head": family.name, "settings": list(family.settings)}
-                | ({"rungs": [list(rung) for rung in family.rungs]} if family.rungs else {})
+                {"head": family.name, "settings": list(family.hyperparameter_sets)}
+                | (
+                    {"rungs": [list(halving_round) for halving_round in family.halving_rounds]}
+                    if family.halving_rounds
+                    else {}
+                )
                 for family in families
             ],
             "views": views.to_dict(),
             "seed": seed,
         }
     )
-    data = {**images.summary(), "listing": _digest([(image.name, image.digest.hex()) for image in images.used])}
-    if not run.complete or run.description.get("data") != data:  # the same images may have been moved or renamed since
-        with run.claimed():
-            began, jobs = time.monotonic() - run.spent(), jobs or cores()  # of all sessions together
-            _try_all(run, due, make, seed, jobs, progress, began)
-            stored = [found.complete[source] for source in ranked(run.trials())[0].sources]
-            told = advice.advise(run, images, splits, store, shelf, jobs)
-            described = {"data": data, "advice": told, "seconds": round(time.monotonic() - began, 3)}
-            conclude(run, images, splits, stored, views, seed, jobs, described)
-    elif advice.renewable(run, images, splits, store):
-        with run.claimed():
-            run.finish({"advice": advice.advise(run, images, splits, store, shelf, jobs or cores())})
+    data = {**images.summarize(), "listing": _hash_json([(image.name, image.digest.hex()) for image in images.used])}
+    if not run.complete or run.metadata.get("data") != data:  # the same images may have been moved or renamed since
+        with run.lock():
+            started_at, jobs = time.monotonic() - run.get_elapsed(), jobs or count_cores()  # of all sessions together
+            _run_trials(run, pending_tasks, make_data, seed, jobs, progress, started_at)
+            row_readers = [selection.row_readers[tap_ref] for tap_ref in rank_trials(run.load_trials())[0].tap_refs]
+            advice_result = advice.advise(run, images, splits, store, feature_store, jobs)
+            metadata = {"data": data, "advice": advice_result, "seconds": round(time.monotonic() - started_at, 3)}
+            finalize_sweep(run, images, splits, row_readers, views, seed, jobs, metadata)
+    elif advice.is_outdated(run, images, splits, store):
+        with run.lock():
+            run.finish({"advice": advice.advise(run, images, splits, store, feature_store, jobs or count_cores())})
     return run
 
 
-def _digest(value: Any) -> str:
+def _hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _plan(images: Images, splits: Splits, due: Sequence[Task], views: Views, seed: int) -> str:
+def _compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence[Task], views: Views, seed: int) -> str:
     """Digest of everything that decides the result, so that the same question finds its own run again."""
-    return _digest(
+    return _hash_json(
         [
             [(image.digest.hex(), image.item.label, image.item.split, image.item.group) for image in images.used],
             splits.select,
             [
                 [
-                    [(each.extraction, each.layer, each.pool) for each in task.sources],
-                    [(f.name, list(f.settings), f.rungs) for f in task.families],
+                    [(tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in task.tap_refs],
+                    [(family.name, list(family.hyperparameter_sets), family.halving_rounds) for family in task.families],
                 ]
-                for task in due
+                for task in pending_tasks
             ],
             views.to_dict(),
             seed,
@@ -128,46 +140,59 @@ def _plan(images: Images, splits: Splits, due: Sequence[Task], views: Views, see
     )
 
 
-def _tasks(found: select_features.Found, families: Sequence[Family]) -> list[Task]:
+def _build_tasks(selection: select_features.FeatureSelection, families: Sequence[HeadFamily]) -> list[Task]:
     """The work: on each input the families that train without Keras, then those that train with it.
 
     Families that choose among the columns of all taps get all of them side by side.
     """
-    everything = tuple(found.complete)
-    due = []
-    for keras in (False, True):
-        here = [family for family in families if family.uses_keras == keras]
-        alone = tuple(family for family in here if not family.over_all_taps)
-        over_all = tuple(family for family in here if family.over_all_taps)
-        tried = {taps: alone for taps in found.inputs if alone}
-        if over_all:
-            tried[everything] = tried.get(everything, ()) + over_all
-        due += [Task(taps, together) for taps, together in tried.items()]
-    return due
+    all_taps = tuple(selection.row_readers)
+    pending_tasks = []
+    for uses_keras in (False, True):
+        matching_families = [family for family in families if family.uses_keras == uses_keras]
+        single_tap_families = tuple(family for family in matching_families if not family.over_all_taps)
+        all_tap_families = tuple(family for family in matching_families if family.over_all_taps)
+        families_by_taps = {taps: single_tap_families for taps in selection.inputs if single_tap_families}
+        if all_tap_families:
+            families_by_taps[all_taps] = families_by_taps.get(all_taps, ()) + all_tap_families
+        pending_tasks += [Task(taps, task_families) for taps, task_families in families_by_taps.items()]
+    return pending_tasks
 
 
-def _maker(images: Images, splits: Splits, found: Mapping[Source, Stored], views: Views, seed: int) -> scheduler.Make:
+def _build_data_factory(
+    images: Images, splits: Splits, row_readers: Mapping[TapRef, RowReader], views: Views, seed: int
+) -> scheduler.DataFactory:
     """What makes the problem of a task; raises `DataError` where the images cannot be divided into folds."""
     rows = splits.development
-    folds = tuple((np.searchsorted(rows, fit), np.searchsorted(rows, score)) for fit, score in splits.folds(seed))
+    folds = tuple(
+        (np.searchsorted(rows, fit_rows), np.searchsorted(rows, score_rows))
+        for fit_rows, score_rows in splits.iter_folds(seed)
+    )
 
-    def make(task: Task, threads: int) -> Problem:
-        stored = [found[source] for source in task.sources]
-        return problem(stored, images.keys[rows], splits.labels[rows], len(splits.classes), folds, views, threads)
+    def make_data(task: Task, threads: int) -> TrainingData:
+        task_readers = [row_readers[tap_ref] for tap_ref in task.tap_refs]
+        return build_training_data(
+            task_readers, images.keys[rows], splits.labels[rows], len(splits.classes), folds, views, threads
+        )
 
-    return make
+    return make_data
 
 
-def _try_all(
-    run: Run, due: Sequence[Task], make: scheduler.Make, seed: int, jobs: int, progress: Progress | None, began: float
+def _run_trials(
+    run: Run,
+    pending_tasks: Sequence[Task],
+    make_data: scheduler.DataFactory,
+    seed: int,
+    jobs: int,
+    progress: Progress | None,
+    started_at: float,
 ) -> None:
     """Try every trial that has no score yet; `began` is when the run did, were it one session."""
-    known = run.trials()
-    total, count = sum(task.count for task in due), len(known)
-    if progress is not None and count:
-        progress(min(count, total), total)
-    for scores in scheduler.work(due, make, seed, known, jobs):
-        run.append(scores, time.monotonic() - began)
-        count += len(scores)
+    previous_scores = run.load_trials()
+    total, n_finished = sum(task.n_trials for task in pending_tasks), len(previous_scores)
+    if progress is not None and n_finished:
+        progress(min(n_finished, total), total)
+    for new_scores in scheduler.run_tasks(pending_tasks, make_data, seed, previous_scores, jobs):
+        run.append(new_scores, time.monotonic() - started_at)
+        n_finished += len(new_scores)
         if progress is not None:
-            progress(min(count, total), total)
+            progress(min(n_finished, total), total)

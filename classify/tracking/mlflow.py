@@ -17,80 +17,84 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...cache.formatting import quoted, safe
+from ...cache.formatting import quote_argument, to_printable
 from ...extract.images.load import Progress
 from ..evaluate.trial import Score, Trial
 from ..runs.run import Run
 from . import run_summary
-from .tracker import Tracked, Tracker, failed, without_secrets
+from .tracker import Tracker, TrackingResult, build_error, mask_secrets
 
-_PLAN, _TRIAL, _PARENT = "humeris.plan", "humeris.trial", "mlflow.parentRunId"
-_FILES = ("run.json", "leaderboard.csv")
-_SAID = {  # whatever the environment says: nothing is sent to MLflow's makers, nothing is printed
+_CONFIG_HASH_TAG, _TRIAL_TAG, _PARENT_TAG = "humeris.plan", "humeris.trial", "mlflow.parentRunId"
+_ARTIFACT_NAMES = ("run.json", "leaderboard.csv")
+_ENVIRONMENT = {  # whatever the environment says: nothing is sent to MLflow's makers, nothing is printed
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 # MLflow's defaults (7 times, 120 s) keep a user waiting for minutes where no server answers.
-_UNLESS_SAID = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
-_DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
-_AT_ONCE = 8  # trials on their way to a server, which mostly are waited for; a database writes one after the other
-_PAGE = 1000
+_ENVIRONMENT_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+_DATABASE_SCHEMES = {"sqlite", "postgresql", "mysql", "mssql"}
+_MAX_CONCURRENT_TRIALS = (
+    8  # trials on their way to a server, which mostly are waited for; a database writes one after the other
+)
+_PAGE_SIZE = 1000
 
 
-def _modules() -> tuple[str, ...]:
+def _list_modules() -> tuple[str, ...]:
     """What is needed: for a database of one's own, what speaks to databases as well."""
-    scheme = _scheme(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:")
-    return ("mlflow", "sqlalchemy", "alembic") if scheme in _DATABASES else ("mlflow",)
+    scheme = _parse_scheme(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:")
+    return ("mlflow", "sqlalchemy", "alembic") if scheme in _DATABASE_SCHEMES else ("mlflow",)
 
 
-def _scheme(address: str) -> str:
+def _parse_scheme(address: str) -> str:
     return urlsplit(address).scheme.split("+")[0]
 
 
-def _log(run: Run, progress: Progress | None) -> Tracked:
-    with _quiet():
+def _log_run(run: Run, progress: Progress | None) -> TrackingResult:
+    with _silence_mlflow():
         address = os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db"
         try:
             from mlflow import MlflowClient, get_tracking_uri
 
             address = get_tracking_uri()
             _check_database(address)
-            experiment, before = _Sweep(MlflowClient(address), run).log(progress)
-        except _failures() as error:
-            raise failed(run, "mlflow", address, error) from error
-    where = f"{without_secrets(address)}, experiment {experiment}"
-    return Tracked("mlflow", where, look=_look(address), note="it was there already" if before else "")
+            experiment_name, was_logged = _SweepLogger(MlflowClient(address), run).log(progress)
+        except _list_exceptions() as error:
+            raise build_error(run, "mlflow", address, error) from error
+    destination = f"{mask_secrets(address)}, experiment {experiment_name}"
+    return TrackingResult(
+        "mlflow", destination, look=_format_view_command(address), note="it was there already" if was_logged else ""
+    )
 
 
-def _look(address: str) -> str:
+def _format_view_command(address: str) -> str:
     """How to look at a store."""
-    shown = without_secrets(address)
-    if _scheme(address) in {"http", "https"}:
-        return shown
-    return f"mlflow ui --backend-store-uri {quoted(shown)}"
+    public_address = mask_secrets(address)
+    if _parse_scheme(address) in {"http", "https"}:
+        return public_address
+    return f"mlflow ui --backend-store-uri {quote_argument(public_address)}"
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _list_exceptions() -> tuple[type[Exception], ...]:
     """What MLflow raises, and a database, as far as they can be imported: SQLAlchemy is not needed for a server."""
-    known: list[type[Exception]] = [OSError, ImportError, ValueError, RuntimeError]
+    exceptions: list[type[Exception]] = [OSError, ImportError, ValueError, RuntimeError]
     with contextlib.suppress(ImportError):
         from mlflow.exceptions import MlflowException
 
-        known.append(MlflowException)
+        exceptions.append(MlflowException)
     with contextlib.suppress(ImportError):
         from sqlalchemy.exc import SQLAlchemyError
 
-        known.append(SQLAlchemyError)
-    return tuple(known)
+        exceptions.append(SQLAlchemyError)
+    return tuple(exceptions)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_mlflow() -> Iterator[None]:
     """Keep MLflow from logging, printing, warning and calling out; the environment is as it was afterwards."""
-    before, level = dict(os.environ), logging.root.manager.disable
-    os.environ.update(_SAID)
-    for name, value in _UNLESS_SAID.items():
+    saved_environment, saved_level = dict(os.environ), logging.root.manager.disable
+    os.environ.update(_ENVIRONMENT)
+    for name, value in _ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     logging.disable(logging.CRITICAL)
     try:
@@ -98,17 +102,17 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(level)
-        for name in {*_SAID, *_UNLESS_SAID}:
-            if name in before:
-                os.environ[name] = before[name]
+        logging.disable(saved_level)
+        for name in {*_ENVIRONMENT, *_ENVIRONMENT_DEFAULTS}:
+            if name in saved_environment:
+                os.environ[name] = saved_environment[name]
             else:
                 os.environ.pop(name, None)
 
 
 def _check_database(address: str) -> None:
     """Connect once, since MLflow tries ten times, for minutes, to connect to a database that is not there."""
-    if _scheme(address) in _DATABASES:
+    if _parse_scheme(address) in _DATABASE_SCHEMES:
         import sqlalchemy
         from mlflow.store.db.utils import create_sqlalchemy_engine
 
@@ -121,119 +125,139 @@ def _check_database(address: str) -> None:
             engine.dispose()
 
 
-class _Sweep:
+class _SweepLogger:
     """A run of ours on its way to MLflow."""
 
     def __init__(self, client: Any, run: Run) -> None:
         self._client, self._run = client, run
-        self._end = run_summary.ended(run)
+        self._end_time = run_summary.get_end_time(run)
 
     def log(self, progress: Progress | None) -> tuple[str, bool]:
         """The experiment's name, and whether everything was there before."""
-        experiment = self._experiment()
-        plan = self._run.description["plan"]
-        found = self._search(experiment, f"tags.`{_PLAN}` = '{plan}'")
-        if any(each.info.status == "FINISHED" for each in found):
-            return safe(experiment.name), True
-        parent = found[0] if found else self._create(experiment, safe(self._run.path.name), {_PLAN: plan})
-        done = self._done(experiment, parent) if found else set()
-        due = {trial: score for trial, score in self._run.trials().items() if trial.id not in done}
-        self._each(due, lambda trial, score: self._log_trial(experiment, parent, trial, score), progress)
+        experiment = self._get_or_create_experiment()
+        config_hash = self._run.metadata["plan"]
+        mlflow_runs = self._search_runs(experiment, f"tags.`{_CONFIG_HASH_TAG}` = '{config_hash}'")
+        if any(mlflow_run.info.status == "FINISHED" for mlflow_run in mlflow_runs):
+            return to_printable(experiment.name), True
+        parent = (
+            mlflow_runs[0]
+            if mlflow_runs
+            else self._create_run(experiment, to_printable(self._run.path.name), {_CONFIG_HASH_TAG: config_hash})
+        )
+        finished_ids = self._collect_finished_ids(experiment, parent) if mlflow_runs else set()
+        pending_trials = {trial: score for trial, score in self._run.load_trials().items() if trial.id not in finished_ids}
+        self._log_trials(pending_trials, lambda trial, score: self._log_trial(experiment, parent, trial, score), progress)
         self._log_sweep(parent)
-        return safe(experiment.name), False
+        return to_printable(experiment.name), False
 
-    def _experiment(self) -> Any:
-        if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-            return self._client.get_experiment(given)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _cut(run_summary.title(self._run), "MAX_EXPERIMENT_NAME_LENGTH")
-        found = self._client.get_experiment_by_name(name)
-        return found or self._client.get_experiment(self._client.create_experiment(name))
+    def _get_or_create_experiment(self) -> Any:
+        if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            return self._client.get_experiment(experiment_id)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _truncate(
+            run_summary.get_data_name(self._run), "MAX_EXPERIMENT_NAME_LENGTH"
+        )
+        experiment = self._client.get_experiment_by_name(name)
+        return experiment or self._client.get_experiment(self._client.create_experiment(name))
 
-    def _search(self, experiment: Any, wanted: str) -> list[Any]:
-        found, token = [], None
+    def _search_runs(self, experiment: Any, filter_string: str) -> list[Any]:
+        mlflow_runs, token = [], None
         while True:
-            page = self._client.search_runs([experiment.experiment_id], wanted, max_results=_PAGE, page_token=token)
-            found += page
+            page = self._client.search_runs(
+                [experiment.experiment_id], filter_string, max_results=_PAGE_SIZE, page_token=token
+            )
+            mlflow_runs += page
             token = page.token
             if not token:
-                return found
+                return mlflow_runs
 
-    def _done(self, experiment: Any, parent: Any) -> set[str]:
+    def _collect_finished_ids(self, experiment: Any, parent: Any) -> set[str]:
         """The trials that are there in whole; what is there in part is taken away."""
-        done = set()
-        for each in self._search(experiment, f"tags.`{_PARENT}` = '{parent.info.run_id}'"):
-            if each.info.status == "FINISHED":
-                done.add(each.data.tags.get(_TRIAL, ""))
+        finished_ids = set()
+        for mlflow_run in self._search_runs(experiment, f"tags.`{_PARENT_TAG}` = '{parent.info.run_id}'"):
+            if mlflow_run.info.status == "FINISHED":
+                finished_ids.add(mlflow_run.data.tags.get(_TRIAL_TAG, ""))
             else:
-                self._client.delete_run(each.info.run_id)
-        return done
+                self._client.delete_run(mlflow_run.info.run_id)
+        return finished_ids
 
-    def _create(self, experiment: Any, name: str, tags: Mapping[str, str], seconds: float | None = None) -> Any:
-        spent = self._run.spent() if seconds is None else seconds
+    def _create_run(self, experiment: Any, name: str, tags: Mapping[str, str], seconds: float | None = None) -> Any:
+        elapsed = self._run.get_elapsed() if seconds is None else seconds
         return self._client.create_run(
             experiment.experiment_id,
-            start_time=_milliseconds(self._end - spent),
-            tags={"humeris.run": _cut(safe(self._run.path.absolute()), "MAX_TAG_VAL_LENGTH"), **tags},
+            start_time=_milliseconds(self._end_time - elapsed),
+            tags={"humeris.run": _truncate(to_printable(self._run.path.absolute()), "MAX_TAG_VAL_LENGTH"), **tags},
             run_name=name,
         )
 
-    def _each(self, due: Mapping[Trial, Score], log: Callable[[Trial, Score], None], progress: Progress | None) -> None:
+    def _log_trials(
+        self, pending_trials: Mapping[Trial, Score], log_trial: Callable[[Trial, Score], None], progress: Progress | None
+    ) -> None:
         """Log every trial, several at once where a server takes them; the first that fails ends it."""
-        over_http = _scheme(self._client.tracking_uri) in {"http", "https"}
-        with ThreadPoolExecutor(_AT_ONCE if over_http else 1) as pool:
-            for count, _ in enumerate(pool.map(log, due.keys(), due.values()), 1):
+        is_http = _parse_scheme(self._client.tracking_uri) in {"http", "https"}
+        with ThreadPoolExecutor(_MAX_CONCURRENT_TRIALS if is_http else 1) as pool:
+            for count, _ in enumerate(pool.map(log_trial, pending_trials.keys(), pending_trials.values()), 1):
                 if progress is not None:
-                    progress(count, len(due))
+                    progress(count, len(pending_trials))
 
     def _log_trial(self, experiment: Any, parent: Any, trial: Trial, score: Score) -> None:
-        tags = {_PARENT: parent.info.run_id, _TRIAL: trial.id}
-        run = self._create(experiment, f"{trial.head} {trial.id}", tags, score.seconds).info.run_id
-        self._write(run, run_summary.settings(trial), [*self._metrics(run_summary.scores(score)), *self._curves(score)])
-        self._client.set_terminated(run, end_time=_milliseconds(self._end))
+        tags = {_PARENT_TAG: parent.info.run_id, _TRIAL_TAG: trial.id}
+        run_id = self._create_run(experiment, f"{trial.head} {trial.id}", tags, score.seconds).info.run_id
+        self._log_batch(
+            run_id,
+            run_summary.collect_hyperparameters(trial),
+            [*self._build_metrics(run_summary.collect_scores(score)), *self._build_curve_metrics(score)],
+        )
+        self._client.set_terminated(run_id, end_time=_milliseconds(self._end_time))
 
     def _log_sweep(self, parent: Any) -> None:
-        described, run = self._run.description, parent.info.run_id
-        wanted = {name: described.get(name) for name in ("plan", "seed", "command", "humeris")}
-        splits = {name: described["splits"].get(name) for name in ("train", "val", "test", "select")}
-        best = {"best": described["best"]["id"]}
-        numbers = {**run_summary.tested(self._run), "trials": len(self._run.trials()), "seconds": self._run.spent()}
-        self._write(run, {**wanted, **splits, **best}, self._metrics(numbers))
-        for name in _FILES:
-            self._client.log_artifact(run, str(self._run.path / name))
-        self._client.set_terminated(run, end_time=_milliseconds(self._end))
+        metadata, run_id = self._run.metadata, parent.info.run_id
+        run_params = {name: metadata.get(name) for name in ("plan", "seed", "command", "humeris")}
+        split_params = {name: metadata["splits"].get(name) for name in ("train", "val", "test", "select")}
+        best_params = {"best": metadata["best"]["id"]}
+        numbers = {
+            **run_summary.collect_test_scores(self._run),
+            "trials": len(self._run.load_trials()),
+            "seconds": self._run.get_elapsed(),
+        }
+        self._log_batch(run_id, {**run_params, **split_params, **best_params}, self._build_metrics(numbers))
+        for name in _ARTIFACT_NAMES:
+            self._client.log_artifact(run_id, str(self._run.path / name))
+        self._client.set_terminated(run_id, end_time=_milliseconds(self._end_time))
 
-    def _metrics(self, numbers: Mapping[str, float]) -> list[Any]:
+    def _build_metrics(self, numbers: Mapping[str, float]) -> list[Any]:
         from mlflow.entities import Metric
 
-        return [Metric(name, float(value), _milliseconds(self._end), 0) for name, value in numbers.items()]
+        return [Metric(name, float(value), _milliseconds(self._end_time), 0) for name, value in numbers.items()]
 
-    def _curves(self, score: Score) -> Iterable[Any]:
+    def _build_curve_metrics(self, score: Score) -> Iterable[Any]:
         """A metric for each curve, named as in TensorBoard, by epochs that count from 0."""
         from mlflow.entities import Metric
 
-        for side, curves in run_summary.curves(score).items():
+        for side, curves in run_summary.collect_curves(score).items():
             for name, curve in curves.items():
                 key = f"epoch_val_{name}" if side == "validation" else f"epoch_{name}"
-                for step, time in enumerate(run_summary.times(self._end, score, len(curve))):
+                for step, time in enumerate(run_summary.estimate_epoch_times(self._end_time, score, len(curve))):
                     yield Metric(key, float(curve[step]), _milliseconds(time), step)
 
-    def _write(self, run: str, params: Mapping[str, object], metrics: list[Any]) -> None:
+    def _log_batch(self, run_id: str, params: Mapping[str, object], metrics: list[Any]) -> None:
         from mlflow.entities import Param
 
-        named = [Param(name, _cut(safe(value), "MAX_PARAM_VAL_LENGTH")) for name, value in params.items()]
-        self._client.log_batch(run, metrics, named, synchronous=True)
+        mlflow_params = [
+            Param(name, _truncate(to_printable(value), "MAX_PARAM_VAL_LENGTH")) for name, value in params.items()
+        ]
+        self._client.log_batch(run_id, metrics, mlflow_params, synchronous=True)
 
 
 def _milliseconds(seconds: float) -> int:
     return max(0, round(seconds * 1000))
 
 
-def _cut(text: str, limit: str) -> str:
+def _truncate(text: str, limit_name: str) -> str:
     """`text`, no longer than MLflow's limit of that name allows."""
     from mlflow.utils import validation
 
-    longest: int = getattr(validation, limit)
-    return text if len(text) <= longest else f"{text[: longest - 2]} …"
+    max_length: int = getattr(validation, limit_name)
+    return text if len(text) <= max_length else f"{text[: max_length - 2]} …"
 
 
-TRACKER = Tracker("mlflow", _modules, _log)
+TRACKER = Tracker("mlflow", _list_modules, _log_run)

@@ -8,30 +8,30 @@ from ...cache.errors import TrackingError
 from ...extract.images.load import Progress
 from ..runs.run import Run
 from . import mlflow, tensorboard
-from .tracker import Tracked, Tracker
+from .tracker import Tracker, TrackingResult
 
-TRACKERS: dict[str, Tracker] = {each.TRACKER.name: each.TRACKER for each in (mlflow, tensorboard)}
+TRACKERS: dict[str, Tracker] = {module.TRACKER.name: module.TRACKER for module in (mlflow, tensorboard)}
 
 
-def check(names: Sequence[str]) -> list[Tracker]:
+def get_trackers(names: Sequence[str]) -> list[Tracker]:
     """The trackers of these names, each once; raises `TrackingError` for one that there is not, or not installed."""
-    found = []
+    trackers = []
     for name in dict.fromkeys(names):
         if name not in TRACKERS:
             raise TrackingError(f"--track {name!r}: expected {' or '.join(TRACKERS)}")
         TRACKERS[name].check_installed()
-        found.append(TRACKERS[name])
-    return found
+        trackers.append(TRACKERS[name])
+    return trackers
 
 
-def track(run: Run, names: Sequence[str], progress: Callable[[str], Progress] | None = None) -> list[Tracked]:
+def track(run: Run, names: Sequence[str], progress: Callable[[str], Progress] | None = None) -> list[TrackingResult]:
     """Where a complete run was logged, by each tracker; logged again, it is there once.
 
     `progress` gives the callback of a named stage. Raises `TrackingError` where a tracker does not take the run, and
     `RunError` while another process works on it.
     """
-    trackers = check(names)
+    trackers = get_trackers(names)
     if not trackers:
         return []
-    with run.claimed():
+    with run.lock():
         return [tracker.log(run, progress(tracker.name) if progress else None) for tracker in trackers]

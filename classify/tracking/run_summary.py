@@ -8,75 +8,78 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.formatting import safe
+from ...cache.formatting import to_printable
 from ..evaluate.trial import Score, Trial
 from ..runs.run import Run
 
-_VALIDATION = "val_"  # what Keras calls a curve of images held out
+_VALIDATION_PREFIX = "val_"  # what Keras calls a curve of images held out
 
 
-def title(run: Run) -> str:
+def get_data_name(run: Run) -> str:
     """What the data of a run is called, on one line: its folder, or the data set of Keras's."""
-    data = run.description.get("data") or {}
-    named = data.get("source") if data.get("kind") == "keras" else data.get("root")
-    return safe(Path(str(named or "")).name) or "humeris"
+    data = run.metadata.get("data") or {}
+    location = data.get("source") if data.get("kind") == "keras" else data.get("root")
+    return to_printable(Path(str(location or "")).name) or "humeris"
 
 
-def ended(run: Run) -> float:
+def get_end_time(run: Run) -> float:
     """When the sweep ended, in seconds since 1970."""
     return (run.path / "run.json").stat().st_mtime
 
 
-def settings(trial: Trial) -> dict[str, bool | float | str]:
+def collect_hyperparameters(trial: Trial) -> dict[str, bool | float | str]:
     """What was tried, by name: the options of the head, then the head and its features; text is on one line."""
-    found: dict[str, Any] = {
-        **trial.setting,
+    hyperparameters: dict[str, Any] = {
+        **trial.hyperparameters,
         "head": trial.head,
-        "backbone": " + ".join(dict.fromkeys(source.backbone for source in trial.sources)),
-        "layer": " + ".join(source.layer for source in trial.sources),
-        "pool": " + ".join(dict.fromkeys(source.pool for source in trial.sources)),
+        "backbone": " + ".join(dict.fromkeys(tap_ref.backbone for tap_ref in trial.tap_refs)),
+        "layer": " + ".join(tap_ref.layer for tap_ref in trial.tap_refs),
+        "pool": " + ".join(dict.fromkeys(tap_ref.pool for tap_ref in trial.tap_refs)),
     }
-    return {name: value if isinstance(value, bool | int | float) else safe(value) for name, value in found.items()}
+    return {
+        name: value if isinstance(value, bool | int | float) else to_printable(value)
+        for name, value in hyperparameters.items()
+    }
 
 
-def scores(score: Score) -> dict[str, float]:
+def collect_scores(score: Score) -> dict[str, float]:
     """How a trial did on the images held out for choosing; `accuracy_std` is over the folds."""
-    found = {
+    score_values = {
         "accuracy": score.accuracy,
         "log_loss": score.log_loss,
         "accuracy_std": float(np.std(score.folds)),
         "seconds": score.seconds,
     }
-    return found | ({"best_epoch": score.detail["epochs"]} if "epochs" in score.detail else {})
+    return score_values | ({"best_epoch": score.detail["epochs"]} if "epochs" in score.detail else {})
 
 
-def tested(run: Run) -> dict[str, float]:
+def collect_test_scores(run: Run) -> dict[str, float]:
     """How the winner did on the test split: every number that `run.json` has of it, with the bounds of 95 % intervals."""
-    found: dict[str, float] = {}
-    for name, value in run.description["test"].items():
+    test_scores: dict[str, float] = {}
+    for name, value in run.metadata["test"].items():
         if _is_number(value):
-            found[f"test_{name}"] = value
+            test_scores[f"test_{name}"] = value
         elif name.endswith("_95") and value is not None:
-            found |= {f"test_{name}_low": value[0], f"test_{name}_high": value[1]}
-    return found
+            test_scores |= {f"test_{name}_low": value[0], f"test_{name}_high": value[1]}
+    return test_scores
 
 
-def curves(score: Score) -> dict[str, dict[str, list[float]]]:
+def collect_curves(score: Score) -> dict[str, dict[str, list[float]]]:
     """The curves of a head trained by epochs, of `train` and of `validation`, by name; {} where it has none.
 
     Of an MLP `loss` is the log-loss on both; of a head that learns an embedding, on `train`, what it minimises.
     """
-    found: dict[str, dict[str, list[float]]] = {}
-    kept: Mapping[str, list[float]] = score.detail.get("curves") or {}
-    for name, curve in kept.items():
-        side = "validation" if name.startswith(_VALIDATION) else "train"
-        found.setdefault(side, {})[name.removeprefix(_VALIDATION)] = curve
-    return found
+    curves_by_side: dict[str, dict[str, list[float]]] = {}
+    history: Mapping[str, list[float]] = score.detail.get("curves") or {}
+    for name, curve in history.items():
+        side = "validation" if name.startswith(_VALIDATION_PREFIX) else "train"
+        curves_by_side.setdefault(side, {})[name.removeprefix(_VALIDATION_PREFIX)] = curve
+    return curves_by_side
 
 
-def times(end: float, score: Score, count: int) -> list[float]:
+def estimate_epoch_times(end_time: float, score: Score, n_epochs: int) -> list[float]:
     """When each of `count` epochs of a trial was over, had the trial ended at `end` and each taken as long."""
-    return [end - score.seconds * (count - 1 - epoch) / count for epoch in range(count)]
+    return [end_time - score.seconds * (n_epochs - 1 - epoch) / n_epochs for epoch in range(n_epochs)]
 
 
 def _is_number(value: object) -> bool:

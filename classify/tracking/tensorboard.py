@@ -12,66 +12,70 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ...cache.formatting import quoted
+from ...cache.formatting import quote_argument
 from ...extract.images.load import Progress
 from ..evaluate.trial import Score, Trial
 from ..runs.run import Run
 from . import run_summary
-from .tracker import Tracked, Tracker
+from .tracker import Tracker, TrackingResult
 
-_FOLDER = "tensorboard"
-_FILE = "events.out.tfevents.humeris"  # TensorBoard reads every file with `tfevents` in its name
-_VERSION = "brain.Event:2"  # the first record of every event file
+_FOLDER_NAME = "tensorboard"
+_FILE_NAME = "events.out.tfevents.humeris"  # TensorBoard reads every file with `tfevents` in its name
+_FILE_VERSION = "brain.Event:2"  # the first record of every event file
 
 
-def _log(run: Run, progress: Progress | None) -> Tracked:
+def _log_run(run: Run, progress: Progress | None) -> TrackingResult:
     """Write the event files anew, so that no event is there twice."""
-    found = {trial: score for trial, score in run.trials().items() if run_summary.curves(score)}
-    if not found:
-        return Tracked("tensorboard", "", note="no head of this run was trained by epochs, so there are no curves to log")
-    end = run_summary.ended(run)
-    for count, (trial, score) in enumerate(found.items(), 1):
-        run.write(f"{_FOLDER}/{trial.id}/{_FILE}", _session(trial, score, end))
-        for side, curves in run_summary.curves(score).items():
-            run.write(f"{_FOLDER}/{trial.id}/{side}/{_FILE}", _curves(score, curves, end))
+    scores_by_trial = {trial: score for trial, score in run.load_trials().items() if run_summary.collect_curves(score)}
+    if not scores_by_trial:
+        return TrackingResult(
+            "tensorboard", "", note="no head of this run was trained by epochs, so there are no curves to log"
+        )
+    end_time = run_summary.get_end_time(run)
+    for count, (trial, score) in enumerate(scores_by_trial.items(), 1):
+        run.write(f"{_FOLDER_NAME}/{trial.id}/{_FILE_NAME}", _encode_session(trial, score, end_time))
+        for side, curves in run_summary.collect_curves(score).items():
+            run.write(f"{_FOLDER_NAME}/{trial.id}/{side}/{_FILE_NAME}", _encode_curves(score, curves, end_time))
         if progress is not None:
-            progress(count, len(found))
-    folder = run.path / _FOLDER
-    return Tracked("tensorboard", str(folder), look=f"tensorboard --logdir {quoted(folder)}")
+            progress(count, len(scores_by_trial))
+    folder = run.path / _FOLDER_NAME
+    return TrackingResult("tensorboard", str(folder), look=f"tensorboard --logdir {quote_argument(folder)}")
 
 
-def _curves(score: Score, curves: dict[str, list[float]], end: float) -> bytes:
+def _encode_curves(score: Score, curves: dict[str, list[float]], end_time: float) -> bytes:
     """An event file of one side's curves; epochs count from 0, as Keras's do."""
     values = [
         (time, step, {"tag": f"epoch_{name}", "simple_value": value})
         for name, curve in curves.items()
-        for step, (value, time) in enumerate(zip(curve, run_summary.times(end, score, len(curve)), strict=True))
+        for step, (value, time) in enumerate(
+            zip(curve, run_summary.estimate_epoch_times(end_time, score, len(curve)), strict=True)
+        )
     ]
-    return _events(end - score.seconds, values)
+    return _encode_events(end_time - score.seconds, values)
 
 
-def _session(trial: Trial, score: Score, end: float) -> bytes:
+def _encode_session(trial: Trial, score: Score, end_time: float) -> bytes:
     """An event file of what the page HPARAMS calls a session: its setting, its scores, and that it ended well."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-    begun = plugin_data_pb2.SessionStartInfo(start_time_secs=end - score.seconds)
-    for name, value in run_summary.settings(trial).items():
+    start_info = plugin_data_pb2.SessionStartInfo(start_time_secs=end_time - score.seconds)
+    for name, value in run_summary.collect_hyperparameters(trial).items():
         kind = "bool_value" if isinstance(value, bool) else "string_value" if isinstance(value, str) else "number_value"
-        setattr(begun.hparams[name], kind, value)
-    over = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=end)
+        setattr(start_info.hparams[name], kind, value)
+    end_info = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=end_time)
 
-    def said(tag: str, data: Any) -> dict[str, Any]:
+    def build_value(tag: str, data: Any) -> dict[str, Any]:
         return {"tag": tag, "metadata": metadata.create_summary_metadata(data), "tensor": metadata.NULL_TENSOR}
 
     values = [
-        said(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=begun)),
-        *({"tag": name, "simple_value": value} for name, value in run_summary.scores(score).items()),
-        said(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=over)),
+        build_value(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start_info)),
+        *({"tag": name, "simple_value": value} for name, value in run_summary.collect_scores(score).items()),
+        build_value(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end_info)),
     ]
-    return _events(end - score.seconds, [(end, 0, value) for value in values])
+    return _encode_events(end_time - score.seconds, [(end_time, 0, value) for value in values])
 
 
-def _events(begun: float, values: list[tuple[float, int, dict[str, Any]]]) -> bytes:
+def _encode_events(start_time: float, values: list[tuple[float, int, dict[str, Any]]]) -> bytes:
     """An event file of (seconds since 1970, step, value) in this order."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -79,11 +83,11 @@ def _events(begun: float, values: list[tuple[float, int, dict[str, Any]]]) -> by
 
     file = io.BytesIO()
     writer = RecordWriter(file)
-    writer.write(Event(wall_time=begun, file_version=_VERSION).SerializeToString())
+    writer.write(Event(wall_time=start_time, file_version=_FILE_VERSION).SerializeToString())
     for time, step, value in values:
         event = Event(wall_time=time, step=step, summary=Summary(value=[Summary.Value(**value)]))
         writer.write(event.SerializeToString())
     return file.getvalue()
 
 
-TRACKER = Tracker("tensorboard", lambda: ("tensorboard",), _log)
+TRACKER = Tracker("tensorboard", lambda: ("tensorboard",), _log_run)

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...cache.errors import TrackingError
-from ...cache.formatting import safe
+from ...cache.formatting import to_printable
 from ...extract.images.load import Progress
 from ..runs.run import Run
 
-_SECRET = re.compile(r"(?<=://)[^/@\s]*@")
-_LONGEST = 500  # letters of what a tracker says is wrong
+_SECRET_PATTERN = re.compile(r"(?<=://)[^/@\s]*@")
+_MAX_REASON_LENGTH = 500  # letters of what a tracker says is wrong
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackingResult:
     """Where a run was logged.
 
     name: the tracker. where: an address or a folder, "" where there was nothing to log. look: the command, or the address,
@@ -44,29 +44,29 @@ class Tracker:
     """
 
     name: str
-    modules: Callable[[], tuple[str, ...]]
-    log: Callable[[Run, Progress | None], Tracked]
+    list_modules: Callable[[], tuple[str, ...]]
+    log: Callable[[Run, Progress | None], TrackingResult]
 
     def check_installed(self) -> None:
         """Raise `TrackingError` where a package is missing; imports nothing."""
-        for module in self.modules():
+        for module in self.list_modules():
             if importlib.util.find_spec(module) is None:
                 raise TrackingError(
                     f"--track {self.name}: expected {module}, found it not installed; pip install 'humeris[{self.name}]'"
                 )
 
 
-def without_secrets(address: object) -> str:
+def mask_secrets(address: object) -> str:
     """An address, or a text that holds some, on one line and without names and passwords before a host's name."""
-    return _SECRET.sub("***@", safe(address))
+    return _SECRET_PATTERN.sub("***@", to_printable(address))
 
 
-def failed(run: Run, name: str, where: object, error: Exception) -> TrackingError:
+def build_error(run: Run, name: str, destination: object, error: Exception) -> TrackingError:
     """The error that says that a tracker did not take a run, and that the run is not lost."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    found = without_secrets(lines[0])
-    found = found if len(found) <= _LONGEST else f"{found[:_LONGEST]} …"
+    reason = mask_secrets(lines[0])
+    reason = reason if len(reason) <= _MAX_REASON_LENGTH else f"{reason[:_MAX_REASON_LENGTH]} …"
     return TrackingError(
-        f"--track {name}: expected {without_secrets(where)} to take the run, found: {found}; the run in {run.path} is "
+        f"--track {name}: expected {mask_secrets(destination)} to take the run, found: {reason}; the run in {run.path} is "
         "complete: put that right and type the command again, which logs it and computes nothing again"
     )

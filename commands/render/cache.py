@@ -5,40 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...cache.formatting import columns, paragraphs, safe, size
+from ...cache.formatting import format_size, format_table, join_paragraphs, to_printable
 
 
-def damaged(found: Mapping[str, Any]) -> str:
+def format_corrupt_files(result: Mapping[str, Any]) -> str:
     """A line per damaged file, or nothing."""
-    lines = [f"damaged: {safe(each['path'])}: {safe(each['reason'])}" for each in found.get("damaged", [])]
+    lines = [
+        f"damaged: {to_printable(entry['path'])}: {to_printable(entry['reason'])}" for entry in result.get("damaged", [])
+    ]
     if lines:
         lines.append("damaged files are not used; their rows will be computed again by the next `humeris extract`")
     return "\n".join(lines)
 
 
-def inventory(found: Mapping[str, Any]) -> str:
+def format_inventory(result: Mapping[str, Any]) -> str:
     """`humeris cache list`."""
-    if not found["extractions"]:
-        return paragraphs(f"{safe(found['cache'])}: nothing is cached yet; `humeris extract DATA` fills it", damaged(found))
+    if not result["extractions"]:
+        return join_paragraphs(
+            f"{to_printable(result['cache'])}: nothing is cached yet; `humeris extract DATA` fills it",
+            format_corrupt_files(result),
+        )
     rows = [
         [
-            each["extraction"],
-            each["backbone"],
-            "x".join(map(str, each["image_size"])),
-            each["views"],
-            len(each["taps"]),
-            max((tap["images"] for tap in each["taps"]), default=0),
-            size(each["bytes"]),
+            extraction["extraction"],
+            extraction["backbone"],
+            "x".join(map(str, extraction["image_size"])),
+            extraction["views"],
+            len(extraction["taps"]),
+            max((tap["images"] for tap in extraction["taps"]), default=0),
+            format_size(extraction["bytes"]),
         ]
-        for each in found["extractions"]
+        for extraction in result["extractions"]
     ]
-    table = columns(["extraction", "backbone", "pixels", "views", "taps", "images", "size"], rows)
-    return paragraphs(table, f"{safe(found['cache'])}: {size(found['bytes'])}", damaged(found))
+    table = format_table(["extraction", "backbone", "pixels", "views", "taps", "images", "size"], rows)
+    return join_paragraphs(
+        table, f"{to_printable(result['cache'])}: {format_size(result['bytes'])}", format_corrupt_files(result)
+    )
 
 
-def info(found: Mapping[str, Any]) -> str:
+def format_extraction(result: Mapping[str, Any]) -> str:
     """`humeris cache info`."""
-    spec = columns(["made with", ""], list(found["spec"].items()))
+    spec = format_table(["made with", ""], list(result["spec"].items()))
     rows = [
         [
             tap["tap"],
@@ -48,37 +55,43 @@ def info(found: Mapping[str, Any]) -> str:
             tap["images"],
             len(tap["views"]),
             tap["shards"],
-            size(tap["bytes"]),
+            format_size(tap["bytes"]),
         ]
-        for tap in found["taps"]
+        for tap in result["taps"]
     ]
     header = ["tap", "row", "dtype", "compressed", "images", "views", "shards", "size"]
-    return paragraphs(safe(found["path"]), f"{spec}\n", columns(header, rows))
+    return join_paragraphs(to_printable(result["path"]), f"{spec}\n", format_table(header, rows))
 
 
-def verified(found: Mapping[str, Any]) -> str:
+def format_verification(result: Mapping[str, Any]) -> str:
     """`humeris cache verify`."""
-    verdict = "damage found" if found["damaged"] else "all sound"
-    return paragraphs(
-        f"{safe(found['cache'])}: {found['shards']} shards, {found['rows']} rows, {size(found['bytes'])}: {verdict}",
-        "; ".join(f"{kind}: {count} rows" for kind, count in found["rows_by_dtype_and_compression"].items()),
-        f"{found['rows_not_finite']} rows hold NaN or infinity" if found["rows_not_finite"] else "",
-        damaged(found),
-        *(f"set aside earlier: {safe(path)}" for path in found["set_aside"]),
+    verdict = "damage found" if result["damaged"] else "all sound"
+    return join_paragraphs(
+        f"{to_printable(result['cache'])}: {result['shards']} shards, {result['rows']} rows, "
+        f"{format_size(result['bytes'])}: {verdict}",
+        "; ".join(f"{kind}: {count} rows" for kind, count in result["rows_by_dtype_and_compression"].items()),
+        f"{result['rows_not_finite']} rows hold NaN or infinity" if result["rows_not_finite"] else "",
+        format_corrupt_files(result),
+        *(f"set aside earlier: {to_printable(path)}" for path in result["set_aside"]),
     )
 
 
-def pruned(found: Mapping[str, Any]) -> str:
+def format_pruning(result: Mapping[str, Any]) -> str:
     """`humeris cache prune`."""
     rows = [
-        [each["extraction"], each["tap"], each["shards"], each["age_days"], size(each["bytes"])] for each in found["removed"]
+        [entry["extraction"], entry["tap"], entry["shards"], entry["age_days"], format_size(entry["bytes"])]
+        for entry in result["removed"]
     ]
-    done = "would go" if found["dry_run"] else "removed"
-    return paragraphs(
-        columns(["extraction", "tap", "shards", "days", "size"], rows) if rows else "",
-        f"{safe(found['cache'])}:",
-        f"taps {done}: {len(rows)}, {size(found['bytes'])}; kept: {found['kept']}, {size(found['bytes_kept'])}",
-        f"damaged files {done}: {len(found['set_aside'])}; unfinished ones: {found['drafts']}",
-        *(f"could not be removed: {safe(each['path'])}: {safe(each['reason'])}" for each in found["left_out"]),
-        "nothing was removed" if found["dry_run"] else "",
+    action = "would go" if result["dry_run"] else "removed"
+    return join_paragraphs(
+        format_table(["extraction", "tap", "shards", "days", "size"], rows) if rows else "",
+        f"{to_printable(result['cache'])}:",
+        f"taps {action}: {len(rows)}, {format_size(result['bytes'])}; kept: {result['kept']}, "
+        f"{format_size(result['bytes_kept'])}",
+        f"damaged files {action}: {len(result['set_aside'])}; unfinished ones: {result['drafts']}",
+        *(
+            f"could not be removed: {to_printable(entry['path'])}: {to_printable(entry['reason'])}"
+            for entry in result["left_out"]
+        ),
+        "nothing was removed" if result["dry_run"] else "",
     )

@@ -6,88 +6,102 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...cache.formatting import columns, paragraphs, safe, size
-from .cache import damaged
+from ...cache.formatting import format_size, format_table, join_paragraphs, to_printable
+from .cache import format_corrupt_files
 
-_LISTED = 20
+_MAX_LISTED = 20
 
 
-def images(found: Mapping[str, Any]) -> str:
+def format_images(summary: Mapping[str, Any]) -> str:
     """What became of the listed paths, the refused ones by name."""
-    formats = ", ".join(f"{count} {name}" for name, count in found["formats"].items())
-    lines = [f"{safe(found['source'])}: {found['used']} images used{formats and f' ({formats})'}"]
-    lines += [f"  used, and unusual here: {safe(each['name'])} ({each['format']})" for each in found["unusual"]]
-    if copies := found["duplicates"]:
-        across = [each for each in copies if each["across"]]
-        lines.append(f"  {len(copies)} duplicates left out, {len(across)} of them of an image in another split")
-        lines += [f"    {safe(each['name'])} is {safe(each['original'])}" for each in across[:_LISTED]]
-    if refused := found["refused"]:
-        reasons = Counter(each["reason"] for each in refused)
-        lines.append(f"  {len(refused)} refused: " + ", ".join(f"{count} {name}" for name, count in reasons.items()))
-        lines += [f"    {safe(each['name'])}: {each['reason']}: {safe(each['detail'])}" for each in refused[:_LISTED]]
-        if len(refused) > _LISTED:
-            lines.append(f"    and {len(refused) - _LISTED} more; --json lists them all")
+    formats = ", ".join(f"{count} {name}" for name, count in summary["formats"].items())
+    lines = [f"{to_printable(summary['source'])}: {summary['used']} images used{formats and f' ({formats})'}"]
+    lines += [f"  used, and unusual here: {to_printable(entry['name'])} ({entry['format']})" for entry in summary["unusual"]]
+    if duplicates := summary["duplicates"]:
+        cross_split = [entry for entry in duplicates if entry["across"]]
+        lines.append(f"  {len(duplicates)} duplicates left out, {len(cross_split)} of them of an image in another split")
+        lines += [
+            f"    {to_printable(entry['name'])} is {to_printable(entry['original'])}" for entry in cross_split[:_MAX_LISTED]
+        ]
+    if rejections := summary["refused"]:
+        reasons = Counter(entry["reason"] for entry in rejections)
+        lines.append(f"  {len(rejections)} refused: " + ", ".join(f"{count} {name}" for name, count in reasons.items()))
+        lines += [
+            f"    {to_printable(entry['name'])}: {entry['reason']}: {to_printable(entry['detail'])}"
+            for entry in rejections[:_MAX_LISTED]
+        ]
+        if len(rejections) > _MAX_LISTED:
+            lines.append(f"    and {len(rejections) - _MAX_LISTED} more; --json lists them all")
     return "\n".join(lines)
 
 
-def extracted(found: Mapping[str, Any]) -> str:
+def format_extraction(result: Mapping[str, Any]) -> str:
     """`humeris extract`."""
-    parts = [images(found["data"])]
-    for each in found["extracted"]:
-        rate = f" ({each['computed'] / each['seconds']:.0f} images/s)" if each["computed"] else ""
+    parts = [format_images(result["data"])]
+    for extraction in result["extracted"]:
+        rate = f" ({extraction['computed'] / extraction['seconds']:.0f} images/s)" if extraction["computed"] else ""
         parts.append(
-            f"{each['backbone']}: {_taps(each['taps'])} of {each['images']} images{_views(each['views'])}, "
-            f"{each['computed']} computed in "
-            f"{each['seconds']:.1f} s{rate}, {size(each['bytes'])} written"
+            f"{extraction['backbone']}: {_format_tap_count(extraction['taps'])} of {extraction['images']} "
+            f"images{_format_view_count(extraction['views'])}, {extraction['computed']} computed in "
+            f"{extraction['seconds']:.1f} s{rate}, {format_size(extraction['bytes'])} written"
         )
-        parts += [f"  {tap}: {count} new rows" for tap, count in each["rows"].items() if count]
+        parts += [f"  {tap}: {count} new rows" for tap, count in extraction["rows"].items() if count]
         parts += [
             f"  {tap}: {count} rows kept in float32, float16 cannot hold them"
-            for tap, count in each["rows_kept_in_float32"].items()
+            for tap, count in extraction["rows_kept_in_float32"].items()
         ]
-        parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in each["not_finite"].items()]
-    return paragraphs(*parts, damaged(found), f"cache: {safe(found['cache'])}")
+        parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in extraction["not_finite"].items()]
+    return join_paragraphs(*parts, format_corrupt_files(result), f"cache: {to_printable(result['cache'])}")
 
 
-def _taps(taps: Sequence[str]) -> str:
+def _format_tap_count(taps: Sequence[str]) -> str:
     return f"{len(taps)} tap{'' if len(taps) == 1 else 's'}"
 
 
-def _views(count: int) -> str:
+def _format_view_count(count: int) -> str:
     return f" and {count} view{'' if count == 1 else 's'} of each" if count else ""
 
 
-def plans(found: Mapping[str, Any]) -> str:
+def format_plans(result: Mapping[str, Any]) -> str:
     """`humeris extract --dry-run`."""
-    parts = [images(found["data"])]
-    for each in found["planned"]:
+    parts = [format_images(result["data"])]
+    for plan in result["planned"]:
         parts.append(
-            f"{each['backbone']}: {each['to_compute']} of {each['images'] * (1 + each['views'])} "
-            f"{'images and views of them' if each['views'] else 'images'} to compute, about "
-            f"{each['seconds_estimated']:.0f} s on this processor; {size(each['bytes'])} to write, "
-            f"{size(each['bytes_free'])} free{'' if each['fits'] else ': it does not fit'}"
+            f"{plan['backbone']}: {plan['to_compute']} of {plan['images'] * (1 + plan['views'])} "
+            f"{'images and views of them' if plan['views'] else 'images'} to compute, about "
+            f"{plan['seconds_estimated']:.0f} s on this processor; {format_size(plan['bytes'])} to write, "
+            f"{format_size(plan['bytes_free'])} free{'' if plan['fits'] else ': it does not fit'}"
         )
-        parts.append(columns(["  tap", "rows to compute"], [[f"  {tap}", count] for tap, count in each["rows"].items()]))
-    return paragraphs(*parts, damaged(found), "nothing was computed")
+        parts.append(
+            format_table(["  tap", "rows to compute"], [[f"  {tap}", count] for tap, count in plan["rows"].items()])
+        )
+    return join_paragraphs(*parts, format_corrupt_files(result), "nothing was computed")
 
 
-def backbones(found: Mapping[str, Any]) -> str:
+def format_backbones(result: Mapping[str, Any]) -> str:
     """`humeris backbones`."""
     rows = [
-        [each["name"], each["constructor"], each["size"], each["minimum"], each["preprocessing"], each["pretrained"]]
-        for each in found["backbones"]
+        [
+            backbone["name"],
+            backbone["constructor"],
+            backbone["size"],
+            backbone["minimum"],
+            backbone["preprocessing"],
+            backbone["pretrained"],
+        ]
+        for backbone in result["backbones"]
     ]
-    table = columns(["backbone", "constructor", "pixels", "least", "preprocessing", "weights"], rows)
-    return paragraphs(
+    table = format_table(["backbone", "constructor", "pixels", "least", "preprocessing", "weights"], rows)
+    return join_paragraphs(
         table,
         "constructor arguments: -b mobilenet_v2,alpha=0.35; your own file: -b net.keras,preprocessing=MODE",
         "preprocessing: tf [-1, 1]; torch ImageNet mean and deviation; caffe BGR less the mean; unit [0, 1]; none 0..255",
     )
 
 
-def layers(found: Mapping[str, Any]) -> str:
+def format_layers(result: Mapping[str, Any]) -> str:
     """`humeris layers`."""
-    pools = list(dict.fromkeys(pool for layer in found["layers"] for pool in layer["bytes_per_image"]))
+    pools = list(dict.fromkeys(pool for layer in result["layers"] for pool in layer["bytes_per_image"]))
     rows: list[Sequence[object]] = [
         [
             ("* " if layer["default"] else "  ") + layer["layer"],
@@ -96,41 +110,43 @@ def layers(found: Mapping[str, Any]) -> str:
             *(layer["bytes_per_image"].get(pool, "") for pool in pools),
             f"{layer['share_of_cost']:.1%}",
         ]
-        for layer in found["layers"]
+        for layer in result["layers"]
     ]
-    pixels = "x".join(map(str, found["image_size"]))
-    return paragraphs(
-        columns(["  layer", "kind", "shape", *(f"{pool} bytes" for pool in pools), "cost"], rows),
-        f"{found['backbone']} at {pixels}: {found['multiply_adds'] / 1e6:,.0f} million multiply-adds; bytes are per image; "
-        "cost is the share of the forward pass up to there; * is tapped by default",
+    pixels = "x".join(map(str, result["image_size"]))
+    return join_paragraphs(
+        format_table(["  layer", "kind", "shape", *(f"{pool} bytes" for pool in pools), "cost"], rows),
+        f"{result['backbone']} at {pixels}: {result['multiply_adds'] / 1e6:,.0f} million multiply-adds; bytes are per "
+        "image; cost is the share of the forward pass up to there; * is tapped by default",
     )
 
 
-def doctor(found: Mapping[str, Any]) -> str:
+def format_doctor(result: Mapping[str, Any]) -> str:
     """`humeris doctor`."""
-    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
-    cache = found["cache"]
+    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
+    cache = result["cache"]
     if "problem" in cache:
-        state = f"cache      {safe(cache['problem'])}"
+        state = f"cache      {to_printable(cache['problem'])}"
     else:
         access = "writable" if cache["writable"] else "read-only"
-        free = size(cache["bytes_free"])
-        state = f"cache      {safe(cache['path'])}: {cache['extractions']} extractions, {access}, {free} free"
-    return paragraphs(
-        f"python     {found['python']}",
+        free = format_size(cache["bytes_free"])
+        state = f"cache      {to_printable(cache['path'])}: {cache['extractions']} extractions, {access}, {free} free"
+    return join_paragraphs(
+        f"python     {result['python']}",
         f"packages   {packages}",
-        f"compute    keras on {found['backend']}, {', '.join(found['devices'])}, {found['cores']} cores",
-        f"precision  {found['precision']['default']}; --precision auto takes {found['precision']['auto']} here",
-        f"pixels     version {found['pixels']}",
-        f"weights    {safe(found['keras_home'])}: {', '.join(found['weights_at_hand']) or 'none downloaded'}",
+        f"compute    keras on {result['backend']}, {', '.join(result['devices'])}, {result['cores']} cores",
+        f"precision  {result['precision']['default']}; --precision auto takes {result['precision']['auto']} here",
+        f"pixels     version {result['pixels']}",
+        f"weights    {to_printable(result['keras_home'])}: {', '.join(result['weights_at_hand']) or 'none downloaded'}",
         state,
-        damaged(cache),
+        format_corrupt_files(cache),
     )
 
 
-def portable(found: Mapping[str, Any]) -> str:
+def format_portable_export(result: Mapping[str, Any]) -> str:
     """`humeris cache export`."""
-    done = found["exported"]
-    return paragraphs(
-        images(found["data"]), f"{safe(done['path'])}: {done['images']} images, {size(done['bytes'])}", *done["taps"]
+    export = result["exported"]
+    return join_paragraphs(
+        format_images(result["data"]),
+        f"{to_printable(export['path'])}: {export['images']} images, {format_size(export['bytes'])}",
+        *export["taps"],
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.errors import BackboneError
-from ...cache.spec import Spec
-from .keras_applications import Application, find
+from ...cache.spec import ExtractionSpec
+from .keras_applications import Application, find_application
 from .precision import PRECISIONS
 from .preprocessing import MODES
 
@@ -19,7 +19,7 @@ _RESERVED = {"input_tensor", "input_shape", "pooling", "classes", "name", "class
 
 
 @dataclass(frozen=True)
-class Request:
+class BackboneSpec:
     """A backbone as asked for; what is None is decided by the backbone itself.
 
     application or file: one of the two; a file is called by its stem. arguments: further arguments of the Keras constructor.
@@ -46,41 +46,41 @@ class Request:
         image_size: str | int | None = None,
         seed: int = 0,
         precision: str = "float32",
-    ) -> Request:
+    ) -> BackboneSpec:
         """The request written `NAME[,key=value…]`; keywords are what `text` does not say itself.
 
         Keys are `weights`, `image_size`, `preprocessing`, `seed`, `precision`, and any argument of the Keras constructor,
         with JSON values. Raises `BackboneError`.
         """
         name, *pairs = [part.strip() for part in text.split(",")]
-        said: dict[str, str] = {}
+        options: dict[str, str] = {}
         for pair in pairs:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise BackboneError(f"backbone {text!r}: expected NAME,key=value,…, found {pair!r} without '='")
-            said[key.strip()] = value.strip()
-        weights = said.pop("weights", weights)
-        size = said.pop("image_size", image_size)
-        preprocessing = said.pop("preprocessing", None)
+            options[key.strip()] = value.strip()
+        weights = options.pop("weights", weights)
+        size = options.pop("image_size", image_size)
+        preprocessing = options.pop("preprocessing", None)
         if preprocessing is not None and preprocessing not in MODES:
-            raise BackboneError(f"backbone {name}: expected preprocessing to be {_modes()}; found {preprocessing!r}")
-        seed = _whole(said.pop("seed", seed), name)
-        precision = said.pop("precision", precision)
+            raise BackboneError(f"backbone {name}: expected preprocessing to be {_format_modes()}; found {preprocessing!r}")
+        seed = _parse_seed(options.pop("seed", seed), name)
+        precision = options.pop("precision", precision)
         if precision not in PRECISIONS:
             raise BackboneError(f"backbone {name}: expected precision {', '.join(PRECISIONS)}, found {precision!r}")
-        arguments = {key: _value(value) for key, value in sorted(said.items())}
-        if taken := _RESERVED & set(arguments):
-            raise BackboneError(f"backbone {name}: {sorted(taken)[0]} is set by humeris and cannot be given")
+        arguments = {key: _parse_value(value) for key, value in sorted(options.items())}
+        if reserved_names := _RESERVED & set(arguments):
+            raise BackboneError(f"backbone {name}: {sorted(reserved_names)[0]} is set by humeris and cannot be given")
         file = Path(name) if name.endswith((".keras", ".h5")) else None
         if file is None:
-            application = find(name)
-            default, name = application.pretrained, application.name
+            application = find_application(name)
+            default_weights, name = application.pretrained, application.name
         else:
-            application, default, name = None, "file", file.stem
+            application, default_weights, name = None, "file", file.stem
             _check_file(file, preprocessing, arguments)
         return cls(
             name=name,
-            weights=weights if weights not in {None, "pretrained"} else default,
+            weights=weights if weights not in {None, "pretrained"} else default_weights,
             application=application,
             file=file,
             arguments=arguments,
@@ -91,7 +91,7 @@ class Request:
         )
 
     @classmethod
-    def of(cls, spec: Spec) -> Request:
+    def from_spec(cls, spec: ExtractionSpec) -> BackboneSpec:
         """The request that builds the backbone of `spec` again; raises `BackboneError` when its file is gone."""
         weights, _, seed = spec.weights.partition(", seed ")
         file = Path(spec.file) if spec.file else None
@@ -100,7 +100,7 @@ class Request:
         return cls(
             name=spec.backbone,
             weights=weights,
-            application=None if file else find(spec.backbone),
+            application=None if file else find_application(spec.backbone),
             file=file,
             arguments=dict(spec.arguments),
             image_size=spec.image_size,
@@ -112,18 +112,18 @@ class Request:
     @property
     def title(self) -> str:
         """The request as a user would write it."""
-        said: dict[str, Any] = dict(self.arguments)
+        options: dict[str, Any] = dict(self.arguments)
         if self.preprocessing is not None:
-            said["preprocessing"] = self.preprocessing
+            options["preprocessing"] = self.preprocessing
         if self.image_size is not None:
-            said["image_size"] = "x".join(map(str, self.image_size))
+            options["image_size"] = "x".join(map(str, self.image_size))
         if self.precision != "float32":
-            said["precision"] = self.precision
+            options["precision"] = self.precision
         if self.weights == "random" and self.seed:
-            said["seed"] = self.seed
+            options["seed"] = self.seed
         if self.weights not in {self.application.pretrained if self.application else "file"}:
-            said["weights"] = self.weights
-        pairs = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in said.items()]
+            options["weights"] = self.weights
+        pairs = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items()]
         return ",".join([str(self.file or self.name), *pairs])
 
 
@@ -150,22 +150,22 @@ def _check_file(file: Path, preprocessing: str | None, arguments: Mapping[str, A
     if preprocessing is None:
         raise BackboneError(
             f"backbone {file}: how were its inputs scaled? Nothing in the file says so; "
-            f"write {file},preprocessing=MODE with MODE one of {_modes()}"
+            f"write {file},preprocessing=MODE with MODE one of {_format_modes()}"
         )
 
 
-def _modes() -> str:
+def _format_modes() -> str:
     return ", ".join(f"{mode} ({meaning})" for mode, meaning in MODES.items())
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
-def _whole(value: str | int, name: str) -> int:
+def _parse_seed(value: str | int, name: str) -> int:
     try:
         return int(value)
     except ValueError as error:

@@ -16,43 +16,43 @@ from .keras_runtime import load_keras
 VERSION = "1, normalisations folded"
 
 
-def foldable(convolution: Any, normalisation: Any) -> bool:
+def can_fold(convolution: Any, normalization: Any) -> bool:
     """Whether `normalisation` can be done by `convolution`, whose output it takes."""
     layers = load_keras().layers
     return (
         type(convolution) in {layers.Conv2D, layers.DepthwiseConv2D}
-        and type(normalisation) is layers.BatchNormalization
+        and type(normalization) is layers.BatchNormalization
         and convolution.activation is load_keras().activations.linear
         and convolution.data_format == "channels_last"
-        and normalisation.axis in {-1, 3}
+        and normalization.axis in {-1, 3}
     )
 
 
-def folded(convolution: Any, normalisation: Any, tensor: Any) -> Any:
+def build_folded_convolution(convolution: Any, normalization: Any, tensor: Any) -> Any:
     """What `normalisation` gives for what `convolution` gives for the symbolic `tensor`, by one new convolution."""
     config = {**convolution.get_config(), "use_bias": True, "name": f"humeris_{convolution.name}", "trainable": False}
-    both = type(convolution).from_config(config)
-    result = both(tensor)
-    kernel, bias = (np.asarray(value, np.float64) for value in _weights(convolution))
-    scale, shift = _scale(normalisation)
+    folded_convolution = type(convolution).from_config(config)
+    result = folded_convolution(tensor)
+    kernel, bias = (np.asarray(value, np.float64) for value in _get_kernel_and_bias(convolution))
+    scale, shift = _compute_scale_and_shift(normalization)
     if type(convolution) is load_keras().layers.DepthwiseConv2D:
         kernel = kernel * scale.reshape(kernel.shape[2:])
     else:
         kernel = kernel * scale
-    both.set_weights([kernel.astype(np.float32), (bias * scale + shift).astype(np.float32)])
+    folded_convolution.set_weights([kernel.astype(np.float32), (bias * scale + shift).astype(np.float32)])
     return result
 
 
-def _weights(convolution: Any) -> tuple[Any, Any]:
+def _get_kernel_and_bias(convolution: Any) -> tuple[Any, Any]:
     kernel, *bias = convolution.get_weights()
     return kernel, bias[0] if bias else 0.0
 
 
-def _scale(normalisation: Any) -> tuple[np.ndarray, np.ndarray]:
+def _compute_scale_and_shift(normalization: Any) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift (channels,)."""
-    mean, variance = (np.asarray(value, np.float64) for value in (normalisation.moving_mean, normalisation.moving_variance))
-    scale = 1 / np.sqrt(variance + normalisation.epsilon)
-    if normalisation.scale:
-        scale = scale * np.asarray(normalisation.gamma, np.float64)
+    mean, variance = (np.asarray(value, np.float64) for value in (normalization.moving_mean, normalization.moving_variance))
+    scale = 1 / np.sqrt(variance + normalization.epsilon)
+    if normalization.scale:
+        scale = scale * np.asarray(normalization.gamma, np.float64)
     shift = -mean * scale
-    return scale, shift + np.asarray(normalisation.beta, np.float64) if normalisation.center else shift
+    return scale, shift + np.asarray(normalization.beta, np.float64) if normalization.center else shift

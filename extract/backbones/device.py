@@ -14,7 +14,7 @@ from typing import Any
 from ...cache.errors import DeviceError
 
 _PROC = Path("/proc/driver/nvidia/gpus")
-_asked = "auto"
+_requested = "auto"
 
 
 def parse(texts: list[str]) -> list[str]:
@@ -23,8 +23,8 @@ def parse(texts: list[str]) -> list[str]:
     for name in names:
         if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", name):
             raise DeviceError(f"device {name!r}: expected auto, cpu, gpu or gpu:N; `humeris doctor` lists what there is")
-    every = [f"gpu:{number}" for number in range(len(_gpus()))] or ["gpu"]
-    return [device for name in names for device in (every if name == "gpu" else [name])] or ["auto"]
+    all_gpus = [f"gpu:{index}" for index in range(len(_list_visible_gpus()))] or ["gpu"]
+    return [device for name in names for device in (all_gpus if name == "gpu" else [name])] or ["auto"]
 
 
 def choose(texts: Sequence[str]) -> list[str]:
@@ -38,8 +38,8 @@ def choose(texts: Sequence[str]) -> list[str]:
 
 def use(name: str) -> None:
     """Let Keras see one device only, `cpu`, `gpu` or `gpu:N`; with `auto` it decides itself. Raises `DeviceError`."""
-    global _asked
-    _asked = name
+    global _requested
+    _requested = name
     if name == "auto":
         return
     if "keras" in sys.modules:
@@ -48,50 +48,50 @@ def use(name: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
     else:
-        gpus, number = _gpus(), int(name.partition(":")[2] or 0)
-        if number >= len(gpus):
+        gpus, index = _list_visible_gpus(), int(name.partition(":")[2] or 0)
+        if index >= len(gpus):
             raise DeviceError(
                 f"device {name}: expected one of {len(gpus)} GPUs that the driver shows and CUDA_VISIBLE_DEVICES allows, "
                 "found no such; `humeris doctor` lists what there is"
             )
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number]
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index]
 
 
 def check(keras: Any) -> None:
     """Raise `DeviceError` unless what `use` was asked for is what Keras, now imported, computes on."""
-    gpus = gpus_of(keras)
-    if _asked.startswith("gpu") and not gpus:
+    gpus = list_gpus(keras)
+    if _requested.startswith("gpu") and not gpus:
         raise DeviceError(
-            f"device {_asked}: expected Keras to find a GPU, found none; install the libraries it needs with "
+            f"device {_requested}: expected Keras to find a GPU, found none; install the libraries it needs with "
             "`pip install 'humeris[gpu]'`, or leave --device out"
         )
-    if _asked == "cpu" and gpus:
+    if _requested == "cpu" and gpus:
         raise DeviceError("device cpu: expected to choose before Keras is imported, found it imported with a GPU")
 
 
-def gpus_of(keras: Any) -> list[str]:
+def list_gpus(keras: Any) -> list[str]:
     """The GPUs that Keras, imported, computes on; asked for by kind, some back ends raise where there is none."""
     return [name for name in keras.distribution.list_devices() if name.startswith(("gpu", "cuda"))]
 
 
-def visible() -> str:
+def format_visible_gpus() -> str:
     """The GPUs this process may use, as text."""
-    return ",".join(_gpus())
+    return ",".join(_list_visible_gpus())
 
 
-def compute_capability() -> float:
+def get_compute_capability() -> float:
     """Of the first GPU this process may use; 0 where it cannot be found out."""
     program = shutil.which("nvidia-smi") or "nvidia-smi"
-    asked = [program, "--query-gpu=compute_cap", "--format=csv,noheader", f"--id={(_gpus() or ['0'])[0]}"]
+    command = [program, "--query-gpu=compute_cap", "--format=csv,noheader", f"--id={(_list_visible_gpus() or ['0'])[0]}"]
     try:
-        return float(subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0])
+        return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0])
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return 0.0
 
 
-def _gpus() -> list[str]:
+def _list_visible_gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES calls the GPUs: those it names, or all that the driver shows."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in {"", "-1"}]
-    return [str(number) for number in range(len(list(_PROC.iterdir())) if _PROC.is_dir() else 0)]
+    visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible_devices is not None:
+        return [name.strip() for name in visible_devices.split(",") if name.strip() not in {"", "-1"}]
+    return [str(index) for index in range(len(list(_PROC.iterdir())) if _PROC.is_dir() else 0)]

@@ -13,21 +13,21 @@ from .graph import Graph
 from .keras_runtime import load_keras
 from .taps import Tap
 
-_MEMORY = re.compile(r"ResourceExhausted|RESOURCE_EXHAUSTED|OutOfMemory|out of memory", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"ResourceExhausted|RESOURCE_EXHAUSTED|OutOfMemory|out of memory", re.IGNORECASE)
 
 
-class Forward:
+class ForwardPass:
     """Rows of several taps in one pass. Plain Keras, so it runs on any of its back ends.
 
     The batch always has `batch_size` images: a last, smaller one is padded, so that nothing is compiled twice and a
     row does not depend on where in the data its image stands.
     """
 
-    def __init__(self, graph: Graph, wanted: Sequence[Tap], batch_size: int) -> None:
+    def __init__(self, graph: Graph, requested_taps: Sequence[Tap], batch_size: int) -> None:
         keras = load_keras()
-        self.taps, self.batch_size = tuple(wanted), batch_size
+        self.taps, self.batch_size = tuple(requested_taps), batch_size
         self.passes = 0
-        outputs = [taps.apply(graph.outputs[tap.layer], tap) for tap in wanted]
+        outputs = [taps.apply(graph.outputs[tap.layer], tap) for tap in requested_taps]
         self.model = keras.Model(graph.image, outputs)
         self._batch = np.zeros((batch_size, *graph.image.shape[1:]), np.uint8)
 
@@ -36,13 +36,13 @@ class Forward:
 
         Maps come in the precision of the computation, everything else in float32.
         """
-        for number, image in enumerate(images):
-            self._batch[number] = image
+        for index, image in enumerate(images):
+            self._batch[index] = image
         self._batch[len(images) :] = 0
         try:
             results = self.model.predict_on_batch(self._batch)
         except Exception as error:  # each back end has a type of its own for it
-            if not isinstance(error, MemoryError) and not _MEMORY.search(f"{type(error).__name__} {error}"):
+            if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
                 raise
             raise DeviceError(
                 f"batches of {self.batch_size} images: expected memory for them, found too little; lower --batch-size"

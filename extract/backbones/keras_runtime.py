@@ -16,42 +16,42 @@ def load_keras() -> Any:
     """The `keras` module. The first call takes seconds and hundreds of megabytes; `--help` and linear sweeps avoid it."""
     if "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with _silent_descriptor(2):  # TensorFlow's C++ prints on import and when it first looks for devices
+        with _silence_descriptor(2):  # TensorFlow's C++ prints on import and when it first looks for devices
             import keras
 
             keras.ops.zeros(())
         device.check(keras)
-        _compute_in_float32(keras)
+        _disable_tf32(keras)
     import keras
 
     return keras
 
 
-def _compute_in_float32(keras: Any) -> None:
+def _disable_tf32(keras: Any) -> None:
     """On GPUs TensorFlow takes TF32 for float32, with a relative error of 1e-3: another precision under the same key."""
-    if keras.backend.backend() == "tensorflow" and device.gpus_of(keras):
+    if keras.backend.backend() == "tensorflow" and device.list_gpus(keras):
         import tensorflow
 
         tensorflow.config.experimental.enable_tensor_float_32_execution(False)
 
 
 @contextlib.contextmanager
-def _silent_descriptor(descriptor: int) -> Iterator[None]:
+def _silence_descriptor(descriptor: int) -> Iterator[None]:
     """Send a file descriptor to nowhere; Python exceptions are not affected."""
     sys.stderr.flush()
-    saved = os.dup(descriptor)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    saved_descriptor = os.dup(descriptor)
+    devnull_descriptor = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, descriptor)
+        os.dup2(devnull_descriptor, descriptor)
         yield
     finally:
-        os.dup2(saved, descriptor)
-        os.close(saved)
-        os.close(nowhere)
+        os.dup2(saved_descriptor, descriptor)
+        os.close(saved_descriptor)
+        os.close(devnull_descriptor)
 
 
 @contextlib.contextmanager
-def fresh_names() -> Iterator[None]:
+def reset_layer_names() -> Iterator[None]:
     """Number unnamed layers from the start (`conv2d`, `conv2d_1`, …), whatever was built before.
 
     Unnamed layers are named by a process-wide counter, so the second InceptionV3 of a process has other layer names
@@ -62,20 +62,20 @@ def fresh_names() -> Iterator[None]:
     from keras.src.backend.common import global_state
 
     name = "object_name_uids"
-    before = global_state.get_global_attribute(name)
+    saved_uids = global_state.get_global_attribute(name)
     global_state.set_global_attribute(name, None)
     try:
         yield
     finally:
-        global_state.set_global_attribute(name, before)
+        global_state.set_global_attribute(name, saved_uids)
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seed_initializers(seed: int) -> Iterator[None]:
     """Make Keras's initializers repeatable; they draw their seeds from Python's own generator, which is put back."""
-    before = random.getstate()
+    saved_state = random.getstate()
     random.seed(seed)
     try:
         yield
     finally:
-        random.setstate(before)
+        random.setstate(saved_state)

@@ -9,27 +9,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...cache.key_value_store import Memo
-from ...cache.spec import Spec
+from ...cache.key_value_store import KeyValueStore
+from ...cache.spec import ExtractionSpec
 from ..pixels import decode
 from . import precision, weights
-from .backbone_spec import Request
-from .build import Backbone, build, described
-from .graph import Layer, default_taps
+from .backbone_spec import BackboneSpec
+from .build import Backbone, build, get_descriptive_fields
+from .graph import Layer, choose_default_layers
 
 
 @dataclass(frozen=True)
-class Card:
+class BackboneMetadata:
     """A backbone's spec, its layers in the order of computation, and the layers tapped by default."""
 
-    spec: Spec
+    spec: ExtractionSpec
     layers: tuple[Layer, ...]
-    defaults: tuple[str, ...]
+    default_layers: tuple[str, ...]
 
     @classmethod
-    def of(cls, backbone: Backbone) -> Card:
+    def from_backbone(cls, backbone: Backbone) -> BackboneMetadata:
         """The card of a built backbone."""
-        return cls(backbone.spec, tuple(backbone.graph.layers), tuple(default_taps(backbone.graph.layers)))
+        return cls(backbone.spec, tuple(backbone.graph.layers), tuple(choose_default_layers(backbone.graph.layers)))
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -41,56 +41,60 @@ class Card:
         return {
             "spec": self.spec.to_dict(),
             "layers": [asdict(layer) for layer in self.layers],
-            "defaults": list(self.defaults),
+            "defaults": list(self.default_layers),
         }
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Card:
+    def from_dict(cls, value: Mapping[str, Any]) -> BackboneMetadata:
         """The card that `to_dict` wrote."""
         layers = tuple(Layer(**{**layer, "shape": tuple(layer["shape"])}) for layer in value["layers"])
-        return cls(Spec.from_dict(value["spec"]), layers, tuple(value["defaults"]))
+        return cls(ExtractionSpec.from_dict(value["spec"]), layers, tuple(value["defaults"]))
 
 
-def look_up(request: Request, memo: Memo) -> tuple[Card, Backbone | None]:
+def get_or_build(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> tuple[BackboneMetadata, Backbone | None]:
     """The card of a backbone, and the backbone itself if it had to be built (which imports Keras).
 
     The memory holds for the same request, versions and weights files: a file given by path is compared by digest,
     Keras's own downloads by name, size and mtime.
     """
-    if (card := recall(request, memo)) is not None:
-        return card, None
-    backbone = build(request)
-    card = Card.of(backbone)
-    memo.put_json("backbone", _key(request), card.to_dict())  # the key anew: building may have downloaded the weights
-    return card, backbone
+    if (metadata := get_cached(backbone_spec, kv_store)) is not None:
+        return metadata, None
+    backbone = build(backbone_spec)
+    metadata = BackboneMetadata.from_backbone(backbone)
+    kv_store.put_json(
+        "backbone", _compute_key(backbone_spec), metadata.to_dict()
+    )  # the key anew: building may have downloaded the weights
+    return metadata, backbone
 
 
-def recall(request: Request, memo: Memo) -> Card | None:
+def get_cached(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> BackboneMetadata | None:
     """The card of a backbone as it was built before, under the names that `request` gives it; never imports Keras."""
-    if (stored := memo.get_json("backbone", _key(request))) is None:
+    if (cached := kv_store.get_json("backbone", _compute_key(backbone_spec))) is None:
         return None
     try:
-        card = Card.from_dict(stored)
+        metadata = BackboneMetadata.from_dict(cached)
     except (KeyError, TypeError, ValueError, AttributeError):  # one that an older humeris left
         return None
-    return replace(card, spec=replace(card.spec, **described(request)))
+    return replace(metadata, spec=replace(metadata.spec, **get_descriptive_fields(backbone_spec)))
 
 
-def _key(request: Request) -> str:
-    given = [path for path in (request.file, Path(request.weights)) if path is not None and path.is_file()]
-    facts = {
+def _compute_key(backbone_spec: BackboneSpec) -> str:
+    weight_files = [
+        path for path in (backbone_spec.file, Path(backbone_spec.weights)) if path is not None and path.is_file()
+    ]
+    key_fields = {
         "request": [
-            request.application.name if request.application else "",
-            request.weights if request.weights in {"imagenet", "drawings", "file", "random"} else "path",
-            dict(request.arguments),
-            request.image_size,
-            request.preprocessing,
-            request.seed,
-            *precision.facts(request.precision),
+            backbone_spec.application.name if backbone_spec.application else "",
+            backbone_spec.weights if backbone_spec.weights in {"imagenet", "drawings", "file", "random"} else "path",
+            dict(backbone_spec.arguments),
+            backbone_spec.image_size,
+            backbone_spec.preprocessing,
+            backbone_spec.seed,
+            *precision.list_key_parts(backbone_spec.precision),
         ],
         "versions": [importlib.metadata.version(name) for name in ("humeris", "keras", "tensorflow")],
-        "pixels": decode.version(),
-        "files": [weights.file_digest(path) for path in given],
-        "downloaded": weights.downloaded() if request.weights == "imagenet" else [],
+        "pixels": decode.get_version(),
+        "files": [weights.compute_file_digest(path) for path in weight_files],
+        "downloaded": weights.list_downloads() if backbone_spec.weights == "imagenet" else [],
     }
-    return json.dumps(facts, sort_keys=True)
+    return json.dumps(key_fields, sort_keys=True)

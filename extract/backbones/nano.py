@@ -20,7 +20,7 @@ PLAIN = ((24, 1, 1), (40, 2, 1))  # (channels, stride, residual layers) of block
 SEPARABLE = ((80, 2, 2), (112, 2, 1), (144, 1, 1))  # the same of blocks 3, 4 and 5
 
 
-def nano(input_shape: tuple[int, int, int] = (64, 64, 3)) -> keras.Model:
+def build_nano(input_shape: tuple[int, int, int] = (64, 64, 3)) -> keras.Model:
     """The nano body with random weights: pixels in [-1, 1] in, the map ``block5_out`` out.
 
     The outputs of its five blocks are named ``block1_out`` to ``block5_out``; for an input of
@@ -34,11 +34,11 @@ def nano(input_shape: tuple[int, int, int] = (64, 64, 3)) -> keras.Model:
     x = _convolve(image, STEM, 2, "stem", separable=False)
     x = keras.layers.ReLU(name="stem_out")(x)
     for number, (channels, stride, residuals) in enumerate(PLAIN + SEPARABLE, start=1):
-        x = _block(x, channels, stride, residuals, f"block{number}", separable=number > len(PLAIN))
+        x = _add_block(x, channels, stride, residuals, f"block{number}", separable=number > len(PLAIN))
     return keras.Model(image, x, name="nano")
 
 
-def _block(x: Any, channels: int, stride: int, residuals: int, name: str, *, separable: bool) -> Any:
+def _add_block(x: Any, channels: int, stride: int, residuals: int, name: str, *, separable: bool) -> Any:
     """The map after one block: a layer that changes the shape, if needed, then residual layers."""
     import keras
 
@@ -58,13 +58,13 @@ def _convolve(x: Any, channels: int, stride: int, name: str, *, separable: bool)
     import keras
 
     if separable:
-        layer = keras.layers.SeparableConv2D(
+        convolution = keras.layers.SeparableConv2D(
             channels, 3, strides=stride, padding="same", use_bias=False,
             depthwise_initializer="he_normal", pointwise_initializer="he_normal", name=f"{name}_conv",
         )  # fmt: skip
     else:
-        layer = keras.layers.Conv2D(
+        convolution = keras.layers.Conv2D(
             channels, 3, strides=stride, padding="same", use_bias=False,
             kernel_initializer="he_normal", name=f"{name}_conv",
         )  # fmt: skip
-    return keras.layers.BatchNormalization(momentum=0.98, name=f"{name}_bn")(layer(x))
+    return keras.layers.BatchNormalization(momentum=0.98, name=f"{name}_bn")(convolution(x))

@@ -12,18 +12,18 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _SCALING = {"Rescaling", "Normalization", "Resizing"}  # on pixels, where bfloat16 would lose some of the eight bits
 
 
-def choose(asked: str) -> str:
+def choose(precision: str) -> str:
     """`asked`, or for `auto` what the device is good at.
 
     A GPU computes in bfloat16 from compute capability 8.0 on, in float16 from 7.0 on; a processor in bfloat16 if it has
     instructions for it.
     """
-    if asked != "auto":
-        return asked
-    if device.gpus_of(load_keras()):
-        capability = device.compute_capability()
+    if precision != "auto":
+        return precision
+    if device.list_gpus(load_keras()):
+        capability = device.get_compute_capability()
         return "bfloat16" if capability >= 8 else "float16" if capability >= 7 else "float32"
-    return "bfloat16" if processor_has_bfloat16() else "float32"
+    return "bfloat16" if has_bfloat16_instructions() else "float32"
 
 
 def apply(model: Any, precision: str) -> None:
@@ -36,15 +36,15 @@ def apply(model: Any, precision: str) -> None:
             layer.dtype_policy = policy
 
 
-def facts(asked: str) -> list[str]:
+def list_key_parts(precision: str) -> list[str]:
     """What decides `choose`, found out without Keras."""
-    if asked != "auto":
-        return [asked]
-    gpus = device.visible()
-    return [asked, gpus, str(device.compute_capability()) if gpus else "", str(processor_has_bfloat16())]
+    if precision != "auto":
+        return [precision]
+    gpus = device.format_visible_gpus()
+    return [precision, gpus, str(device.get_compute_capability()) if gpus else "", str(has_bfloat16_instructions())]
 
 
-def processor_has_bfloat16() -> bool:
+def has_bfloat16_instructions() -> bool:
     """Whether the processor says that it has instructions for bfloat16 (x86 and Arm under Linux)."""
     try:
         text = Path("/proc/cpuinfo").read_text()

@@ -14,7 +14,7 @@ MODES = {
     "unit": "[0, 1]",
     "none": "0..255",
 }
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BGR_MEAN = (103.939, 116.779, 123.68)
 
 
@@ -26,8 +26,8 @@ def apply(image: Any, mode: str) -> Any:
     if mode == "unit":
         return rescaling(1 / 255, name="humeris_preprocessing")(image)
     if mode == "torch":
-        scale = [1 / (255 * deviation) for deviation in _DEVIATION]
-        offset = [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)]
+        scale = [1 / (255 * std) for std in _STD]
+        offset = [-mean / std for mean, std in zip(_MEAN, _STD, strict=True)]
         return rescaling(scale, offset=offset, name="humeris_preprocessing")(image)
     if mode == "caffe":
         return rescaling(1.0, offset=[-mean for mean in _BGR_MEAN], name="humeris_preprocessing")(image[..., ::-1])

@@ -19,14 +19,14 @@ import numpy as np
 from ...cache.errors import WeightsError
 
 
-def keras_home() -> Path:
+def get_keras_home() -> Path:
     """Where Keras keeps downloaded weights: `$KERAS_HOME`, or `~/.keras`."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
-def downloaded() -> list[tuple[str, int, int]]:
+def list_downloads() -> list[tuple[str, int, int]]:
     """(name, size, mtime in ns) of the weights files that Keras has downloaded."""
-    folder = keras_home() / "models"
+    folder = get_keras_home() / "models"
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else []
     return [
         (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
@@ -36,7 +36,7 @@ def downloaded() -> list[tuple[str, int, int]]:
 
 
 @contextlib.contextmanager
-def download_errors(backbone: str) -> Iterator[None]:
+def explain_download_errors(backbone: str) -> Iterator[None]:
     """Say which file is missing and where to put it when Keras cannot download it; its progress goes to a terminal only."""
     try:
         with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
@@ -48,12 +48,12 @@ def download_errors(backbone: str) -> Iterator[None]:
         url = match[1].rstrip(":")
         raise WeightsError(
             f"backbone {backbone}: the weights file {url.rsplit('/', 1)[-1]} is not on this machine and cannot be "
-            f"downloaded; fetch {url} elsewhere and put it into {keras_home() / 'models'}, or use --weights random"
+            f"downloaded; fetch {url} elsewhere and put it into {get_keras_home() / 'models'}, or use --weights random"
         ) from error
 
 
 @contextlib.contextmanager
-def nothing_skipped() -> Iterator[None]:
+def forbid_skipped_layers() -> Iterator[None]:
     """Raise `UserWarning` where Keras would only warn that layers keep the random weights they began with."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Skipping nested container", UserWarning)
@@ -65,24 +65,24 @@ def load(model: Any, path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"weights {path}: expected imagenet, random or a weights file, found no file there")
     try:
-        with nothing_skipped():
+        with forbid_skipped_layers():
             model.load_weights(path)
     except Exception as error:  # a file of the user's: Keras raises almost anything on a damaged or foreign one
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"weights {path}: expected weights of {model.name}, found other ones: {reason}") from error
 
 
-def digest(model: Any) -> str:
+def compute_digest(model: Any) -> str:
     """Sha-256, in hexadecimal, of the shapes, dtypes and values of the model's weights, in their order."""
-    total = hashlib.sha256()
+    hasher = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(weight.numpy() if hasattr(weight, "numpy") else np.asarray(weight))
-        total.update(json.dumps([list(value.shape), str(value.dtype)]).encode())
-        total.update(value.tobytes())
-    return total.hexdigest()
+        hasher.update(json.dumps([list(value.shape), str(value.dtype)]).encode())
+        hasher.update(value.tobytes())
+    return hasher.hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def compute_file_digest(path: Path) -> str:
     """Sha-256, in hexadecimal, of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

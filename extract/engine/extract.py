@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 
 from ...cache import compression as compressing
-from ...cache.atomic_files import free_bytes
+from ...cache.atomic_files import get_free_bytes
 from ...cache.errors import BackboneError, CacheFull
-from ...cache.spec import DESCRIPTION
+from ...cache.spec import DESCRIPTIVE_FIELDS
 from ...cache.store import Store
-from ..backbones.backbone_spec import Request
+from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.build import Backbone, build
-from ..backbones.metadata import Card, look_up
-from ..backbones.taps import Tap, resolve
-from ..images.dataset import Refusal
+from ..backbones.metadata import BackboneMetadata, get_or_build
+from ..backbones.taps import Tap, resolve_taps
+from ..images.dataset import Rejection
 from ..images.load import Images, Progress
 from ..pixels import read_file
 from ..pixels.augment import Policy
-from .backbone_batcher import Lane
-from .non_finite import images_at_fault
-from .pipeline import Conveyor
-from .serial_executor import Stage
-from .tap_rows import Rows
+from .backbone_batcher import BackboneBatcher
+from .non_finite import find_faulty_images
+from .pipeline import ExtractionPipeline
+from .serial_executor import SerialExecutor
+from .tap_rows import TapRows
 
 
 @dataclass
-class Extracted:
+class ExtractResult:
     """What one extraction did.
 
     computed: image views that went through the network; passes: batches of them; rows: stored rows per tap; wide: those
@@ -39,69 +39,69 @@ class Extracted:
     are refused unless most images are so there.
     """
 
-    card: Card
+    metadata: BackboneMetadata
     taps: list[Tap]
     images: Images
     views: int = 0
     computed: int = 0
     passes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
-    wide: dict[str, int] = field(default_factory=dict)
+    kept_float32: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     seconds: float = 0.0
-    not_finite: dict[str, int] = field(default_factory=dict)
+    non_finite_counts: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "backbone": self.card.spec.title,
-            "extraction": self.card.spec.folder,
-            "precision": self.card.spec.precision,
+            "backbone": self.metadata.spec.title,
+            "extraction": self.metadata.spec.folder_name,
+            "precision": self.metadata.spec.precision,
             "taps": [str(tap) for tap in self.taps],
             "images": len(self.images.used),
             "views": self.views,
             "computed": self.computed,
             "forward_passes": self.passes,
             "rows": self.rows,
-            "rows_kept_in_float32": self.wide,
+            "rows_kept_in_float32": self.kept_float32,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
-            "not_finite": self.not_finite,
+            "not_finite": self.non_finite_counts,
         }
 
 
 @dataclass
-class _Job:
+class _BackboneTask:
     """One backbone's part of the work; `missing` as `Rows.missing`."""
 
-    request: Request
-    rows: Rows
+    backbone_spec: BackboneSpec
+    tap_rows: TapRows
     backbone: Backbone | None
-    missing: dict[Tap, np.ndarray]
-    result: Extracted
+    missing_masks: dict[Tap, np.ndarray]
+    result: ExtractResult
 
 
 def extract_features(
     images: Images,
-    request: Request | str,
+    backbone_spec: BackboneSpec | str,
     patterns: Sequence[str],
     store: Store,
     *,
     progress: Progress | None = None,
     **options: Any,
-) -> Extracted:
+) -> ExtractResult:
     """Fill the cache with the taps of one backbone that `patterns` name, for `images`; only what is missing is computed.
 
     `request` is a backbone (`mobilenet_v2,alpha=0.35`). `options` and errors are those of `extract_all`.
     """
-    request = Request.parse(request) if isinstance(request, str) else request
-    stage = None if progress is None else lambda _: progress
-    return extract_all(images, [request], patterns, store, progress=stage, **options)[0]
+    backbone_spec = BackboneSpec.parse(backbone_spec) if isinstance(backbone_spec, str) else backbone_spec
+    make_progress = None if progress is None else lambda _: progress
+    return extract_all(images, [backbone_spec], patterns, store, progress=make_progress, **options)[0]
 
 
 def extract_all(
     images: Images,
-    requests: Sequence[Request],
+    backbone_specs: Sequence[BackboneSpec],
     patterns: Sequence[str],
     store: Store,
     *,
@@ -111,9 +111,9 @@ def extract_all(
     compression: str = "none",
     batch_size: int = 32,
     jobs: int | None = None,
-    sharers: int = 1,
+    num_extractors: int = 1,
     progress: Callable[[str], Progress] | None = None,
-) -> list[Extracted]:
+) -> list[ExtractResult]:
     """Fill the cache with the taps that `patterns` name, of each backbone; backbones of one image size share the decoding.
 
     Without patterns a backbone's default taps are taken. With `views`, so many augmentations of each image by `policy` are
@@ -123,113 +123,130 @@ def extract_all(
     `BackboneError`, `LayerError`, `CacheReadOnly`, `CacheFull`, and `CacheError` for a compression that cannot be used.
     """
     compressing.check(compression)
-    work = [_job(images, request, patterns, store, pools, views, policy) for request in requests]
+    tasks = [_prepare_task(images, backbone_spec, patterns, store, pools, views, policy) for backbone_spec in backbone_specs]
     if compression == "none":
-        _check_room(work, store)
-    for job in work:
-        if job.missing or not job.rows.created:
-            job.rows.create()  # finds out a read-only cache before a network runs
-    sizes: dict[tuple[int, int], list[_Job]] = {}
-    for job in work:
-        if job.missing:
-            sizes.setdefault(job.result.card.spec.image_size, []).append(job)
-    refused: dict[str, Refusal] = {}
-    for size, together in sizes.items():
-        stage = progress(" + ".join(job.request.title for job in together)) if progress else None
-        options = {"batch_size": batch_size, "jobs": jobs or read_file.cores(), "sharers": sharers}
-        refused |= _pass(together, images, size, store, compression, stage, **options)
-    images = images.without(refused)
-    for job in work:
-        images = images.without(_not_finite(job, images))
-    for job in work:
-        job.result.images = images
-    images.known.save()
-    store.close()
-    return [job.result for job in work]
+        _check_disk_space(tasks, store)
+    for task in tasks:
+        if task.missing_masks or not task.tap_rows.is_created:
+            task.tap_rows.create()  # finds out a read-only cache before a network runs
+    tasks_by_size: dict[tuple[int, int], list[_BackboneTask]] = {}
+    for task in tasks:
+        if task.missing_masks:
+            tasks_by_size.setdefault(task.result.metadata.spec.image_size, []).append(task)
+    refusals: dict[str, Rejection] = {}
+    for image_size, same_size_tasks in tasks_by_size.items():
+        report_progress = progress(" + ".join(task.backbone_spec.title for task in same_size_tasks)) if progress else None
+        pipeline_options = {
+            "batch_size": batch_size,
+            "jobs": jobs or read_file.count_cores(),
+            "num_extractors": num_extractors,
+        }
+        refusals |= _run_pass(same_size_tasks, images, image_size, store, compression, report_progress, **pipeline_options)
+    images = images.reject(refusals)
+    for task in tasks:
+        images = images.reject(_find_non_finite(task, images))
+    for task in tasks:
+        task.result.images = images
+    images.file_index.save()
+    store.flush()
+    return [task.result for task in tasks]
 
 
-def _job(
+def _prepare_task(
     images: Images,
-    request: Request,
+    backbone_spec: BackboneSpec,
     patterns: Sequence[str],
     store: Store,
     pools: Sequence[str],
     views: int,
     policy: Policy | None,
-) -> _Job:
-    card, backbone = look_up(request, store.memo)
-    taps = resolve(patterns, card.layers, card.defaults, pools)
-    rows = Rows(store, card, taps, views, policy)
-    return _Job(request, rows, backbone, rows.missing(images.keys), Extracted(card, taps, images, views))
+) -> _BackboneTask:
+    metadata, backbone = get_or_build(backbone_spec, store.kv_store)
+    taps = resolve_taps(patterns, metadata.layers, metadata.default_layers, pools)
+    tap_rows = TapRows(store, metadata, taps, views, policy)
+    return _BackboneTask(
+        backbone_spec, tap_rows, backbone, tap_rows.find_missing(images.keys), ExtractResult(metadata, taps, images, views)
+    )
 
 
-def _check_room(work: Sequence[_Job], store: Store) -> None:
+def _check_disk_space(tasks: Sequence[_BackboneTask], store: Store) -> None:
     """Raise `CacheFull` when the disk cannot hold what is missing: better now than after hours."""
-    needed, free = sum(job.rows.size(job.missing) for job in work), free_bytes(store.path)
-    if needed > free:
+    required_bytes, available_bytes = (
+        sum(task.tap_rows.count_bytes(task.missing_masks) for task in tasks),
+        get_free_bytes(store.path),
+    )
+    if required_bytes > available_bytes:
         raise CacheFull(
-            f"{store.path}: expected {needed:,} bytes free for the rows to compute, found {free:,}; give fewer or smaller "
-            "taps (--dry-run lists them), compress whole maps with --compress, or give another folder with --cache"
+            f"{store.path}: expected {required_bytes:,} bytes free for the rows to compute, found {available_bytes:,}; give "
+            "fewer or smaller taps (--dry-run lists them), compress whole maps with --compress, or give another folder with "
+            "--cache"
         )
 
 
-def _pass(
-    together: Sequence[_Job],
+def _run_pass(
+    tasks: Sequence[_BackboneTask],
     images: Images,
     size: tuple[int, int],
     store: Store,
     compression: str,
     progress: Progress | None,
     **options: int,
-) -> dict[str, Refusal]:
+) -> dict[str, Rejection]:
     """Compute what is missing of backbones of one image size; the images that turned out to be unusable, by name."""
-    began = time.monotonic()
-    compute, storing = Stage("compute", 2), Stage("store", 1)
-    lanes = [
-        Lane(
-            job.rows,
-            _built(job, store).graph,
-            job.missing,
+    start_time = time.monotonic()
+    compute_executor, store_executor = SerialExecutor("compute", 2), SerialExecutor("store", 1)
+    batchers = [
+        BackboneBatcher(
+            task.tap_rows,
+            _get_backbone(task, store).graph,
+            task.missing_masks,
             images.keys,
             options["batch_size"],
-            compute,
-            storing,
+            compute_executor,
+            store_executor,
             compression,
         )
-        for job in together
+        for task in tasks
     ]
     try:
-        return Conveyor(images, size, lanes, compute, storing, store.claims, **options).run(progress)
+        return ExtractionPipeline(images, size, batchers, compute_executor, store_executor, store.leases, **options).run(
+            progress
+        )
     finally:
-        for job, lane in zip(together, lanes, strict=True):
-            result, writer = job.result, lane.writer
-            result.computed, result.passes, result.bytes = lane.images, lane.passes, writer.bytes
-            result.rows = {str(tap): count for tap, count in writer.stored.items() if tap in job.missing}
-            result.wide = {str(tap): count for tap, count in writer.wide.items() if count}
-            result.seconds = time.monotonic() - began
-            job.backbone = None
+        for task, batcher in zip(tasks, batchers, strict=True):
+            result, writer = task.result, batcher.writer
+            result.computed, result.passes, result.bytes = batcher.n_views, batcher.passes, writer.bytes
+            result.rows = {str(tap): count for tap, count in writer.stored_counts.items() if tap in task.missing_masks}
+            result.kept_float32 = {str(tap): count for tap, count in writer.kept_float32.items() if count}
+            result.seconds = time.monotonic() - start_time
+            task.backbone = None
 
 
-def _built(job: _Job, store: Store) -> Backbone:
-    backbone, spec = job.backbone or build(job.request), job.result.card.spec
+def _get_backbone(task: _BackboneTask, store: Store) -> Backbone:
+    backbone, spec = task.backbone or build(task.backbone_spec), task.result.metadata.spec
     if backbone.spec.digest != spec.digest:
-        then, now = spec.to_dict(), backbone.spec.to_dict()
-        changed = next(name for name in then if then[name] != now[name] and name not in DESCRIPTION)
+        expected_fields, actual_fields = spec.to_dict(), backbone.spec.to_dict()
+        changed_field = next(
+            name
+            for name in expected_fields
+            if expected_fields[name] != actual_fields[name] and name not in DESCRIPTIVE_FIELDS
+        )
         raise BackboneError(
-            f"backbone {job.request.title}: expected {changed} {str(then[changed])[:40]} as it was before, "
-            f"found {str(now[changed])[:40]}; delete {store.path / 'known'} and run the command again"
+            f"backbone {task.backbone_spec.title}: expected {changed_field} {str(expected_fields[changed_field])[:40]} as "
+            f"it was before, found {str(actual_fields[changed_field])[:40]}; delete {store.path / 'known'} and run the "
+            "command again"
         )
     return backbone
 
 
-def _not_finite(job: _Job, images: Images) -> dict[str, Refusal]:
+def _find_non_finite(task: _BackboneTask, images: Images) -> dict[str, Rejection]:
     """The images without a finite row, to be refused; counts those of each tap."""
-    masks = {tap: job.rows.not_finite(tap, images.keys) for tap in job.result.taps}
-    counts = {tap: int(np.logical_or.reduce(columns).sum()) for tap, columns in masks.items()}
-    job.result.not_finite = {str(tap): count for tap, count in counts.items() if count}
-    refused = {}
-    for number in np.nonzero(images_at_fault([columns[0] for columns in masks.values()]))[0]:
-        name = images.used[number].name
-        where = ", ".join(str(tap) for tap, columns in masks.items() if columns[0][number])
-        refused[name] = Refusal(name, "not_finite", f"NaN or infinite activations at {where}")
-    return refused
+    masks = {tap: task.tap_rows.find_non_finite(tap, images.keys) for tap in task.result.taps}
+    counts = {tap: int(np.logical_or.reduce(view_masks).sum()) for tap, view_masks in masks.items()}
+    task.result.non_finite_counts = {str(tap): count for tap, count in counts.items() if count}
+    refusals = {}
+    for index in np.nonzero(find_faulty_images([view_masks[0] for view_masks in masks.values()]))[0]:
+        name = images.used[index].name
+        tap_names = ", ".join(str(tap) for tap, view_masks in masks.items() if view_masks[0][index])
+        refusals[name] = Rejection(name, "not_finite", f"NaN or infinite activations at {tap_names}")
+    return refusals

@@ -17,124 +17,145 @@ from typing import Any
 from ...cache.errors import DeviceError
 from ...cache.store import Store
 from ..backbones import device
-from ..backbones.backbone_spec import Request
+from ..backbones.backbone_spec import BackboneSpec
 from ..images.load import Progress, load_images
 from ..pixels import read_file
-from .extract import Extracted, extract_all
+from .extract import ExtractResult, extract_all
 
 
 @dataclass(frozen=True)
-class Order:
+class ExtractJob:
     """What every worker is to extract; `options` are those of `extract_all`."""
 
     data: Path
     limit: int | None
-    requests: Sequence[Request]
+    backbone_specs: Sequence[BackboneSpec]
     patterns: Sequence[str]
     cache: Path
     options: dict[str, Any]
 
 
-def extract_on(devices: Sequence[str], order: Order, jobs: int | None, progress: Progress | None) -> list[list[Extracted]]:
+def run_extract_job(
+    devices: Sequence[str], extract_job: ExtractJob, jobs: int | None, progress: Progress | None
+) -> list[list[ExtractResult]]:
     """What each worker did, in the order of `devices`; the rows are in the cache.
 
     A worker is `extract_all` in a fresh process that sees one device. Raises what it raises, and `DeviceError` when a
     worker dies; what was stored until then is kept.
     """
     context = multiprocessing.get_context("spawn")
-    news = context.SimpleQueue()
-    listener = threading.Thread(target=_listen, args=(news, progress), daemon=True)
+    progress_queue = context.SimpleQueue()
+    listener = threading.Thread(target=_listen, args=(progress_queue, progress), daemon=True)
     listener.start()
-    each = max(1, (jobs or read_file.cores()) // len(devices))
+    jobs_per_worker = max(1, (jobs or read_file.count_cores()) // len(devices))
     try:
-        with ProcessPoolExecutor(len(devices), context, _begin, (news,)) as pool:
-            working = [pool.submit(_work, number, name, len(devices), order, each) for number, name in enumerate(devices)]
-            done, others = wait(working, return_when=FIRST_EXCEPTION)
-            if others and any(future.exception() for future in done):
+        with ProcessPoolExecutor(len(devices), context, _initialize_worker, (progress_queue,)) as pool:
+            futures = [
+                pool.submit(_run_worker, index, name, len(devices), extract_job, jobs_per_worker)
+                for index, name in enumerate(devices)
+            ]
+            finished_futures, unfinished_futures = wait(futures, return_when=FIRST_EXCEPTION)
+            if unfinished_futures and any(future.exception() for future in finished_futures):
                 for child in multiprocessing.active_children():  # they store what they have
                     os.kill(child.pid or 0, signal.SIGINT)
-            for future in done:
+            for future in finished_futures:
                 future.result()
-            return [future.result() for future in working]
+            return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise DeviceError(
             f"devices {', '.join(devices)}: expected every worker to come to its end, found one that was killed; "
             "what was stored is kept, run the command again for the rest"
         ) from error
     finally:
-        news.put(None)
+        progress_queue.put(None)
         listener.join(5)
 
 
-def extract_apart(
-    devices: Sequence[str], orders: Sequence[Order], jobs: int | None, progress: Callable[[str], Progress]
-) -> list[list[Extracted]]:
+def extract_on_devices(
+    devices: Sequence[str], extract_jobs: Sequence[ExtractJob], jobs: int | None, progress: Callable[[str], Progress]
+) -> list[list[ExtractResult]]:
     """What each worker did of all `orders`, one after the other; [] without devices. Raises as `extract_on`."""
     if not devices:
         return []
-    parts = [extract_on(devices, order, jobs, progress(" + ".join(devices))) for order in orders]
-    return [[each for part in worker for each in part] for worker in zip(*parts, strict=True)]
+    results_by_job = [
+        run_extract_job(devices, extract_job, jobs, progress(" + ".join(devices))) for extract_job in extract_jobs
+    ]
+    return [
+        [result for job_results in worker_parts for result in job_results]
+        for worker_parts in zip(*results_by_job, strict=True)
+    ]
 
 
-def add_all(totals: Sequence[Extracted], apart: Sequence[Sequence[Extracted]]) -> None:
+def add_worker_results(totals: Sequence[ExtractResult], worker_results: Sequence[Sequence[ExtractResult]]) -> None:
     """Count in `totals` what workers did, each of which did the same requests in the same order."""
-    for parts in apart:
+    for parts in worker_results:
         for total, part in zip(totals, parts, strict=True):
-            add(total, part)
+            add_result(total, part)
 
 
-def add(total: Extracted, part: Extracted) -> None:
+def add_result(total: ExtractResult, part: ExtractResult) -> None:
     """Count in `total` what a worker did."""
     total.computed += part.computed
     total.passes += part.passes
     total.bytes += part.bytes
     total.seconds = max(total.seconds, part.seconds)
-    for mine, its in ((total.rows, part.rows), (total.wide, part.wide)):
-        for tap, count in its.items():
-            mine[tap] = mine.get(tap, 0) + count
+    for total_counts, part_counts in ((total.rows, part.rows), (total.kept_float32, part.kept_float32)):
+        for tap, count in part_counts.items():
+            total_counts[tap] = total_counts.get(tap, 0) + count
 
 
-_news: Any = None
+_progress_queue: Any = None
 
 
-def _begin(news: Any) -> None:
-    global _news
-    _news = news
+def _initialize_worker(progress_queue: Any) -> None:
+    global _progress_queue
+    _progress_queue = progress_queue
     end_with_parent()
 
 
 def end_with_parent() -> None:
     """Let this process leave soon after the one that started it is gone, however that ended."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_after_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_after_parent(parent_pid: int) -> None:
     """Leave when the parent is gone: nobody would ask for the result."""
-    while os.getppid() == parent:
+    while os.getppid() == parent_pid:
         time.sleep(1)
     os._exit(1)
 
 
-def _work(number: int, name: str, sharers: int, order: Order, jobs: int) -> list[Extracted]:
+def _run_worker(
+    index: int, device_name: str, num_extractors: int, extract_job: ExtractJob, jobs: int
+) -> list[ExtractResult]:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        device.use(name)
-        with Store(order.cache, write=True) as store:
-            images = load_images(order.data, store, limit=order.limit, jobs=jobs)
+        device.use(device_name)
+        with Store(extract_job.cache, write=True) as store:
+            images = load_images(extract_job.data, store, limit=extract_job.limit, jobs=jobs)
 
-            def stage(_: str) -> Progress:
-                return lambda done, total: _news.put((number, done, total)) if done % 16 == 0 or done == total else None
+            def start_progress(_: str) -> Progress:
+                return lambda done, total: (
+                    _progress_queue.put((index, done, total)) if done % 16 == 0 or done == total else None
+                )
 
             return extract_all(
-                images, order.requests, order.patterns, store, jobs=jobs, sharers=sharers, progress=stage, **order.options
+                images,
+                extract_job.backbone_specs,
+                extract_job.patterns,
+                store,
+                jobs=jobs,
+                num_extractors=num_extractors,
+                progress=start_progress,
+                **extract_job.options,
             )
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to store, and a traceback would tell nobody anything
 
 
-def _listen(news: Any, progress: Progress | None) -> None:
-    done: dict[int, int] = {}
-    while (item := news.get()) is not None:
-        number, done[number], total = item
+def _listen(progress_queue: Any, progress: Progress | None) -> None:
+    completed_counts: dict[int, int] = {}
+    while (message := progress_queue.get()) is not None:
+        index, completed_counts[index], total = message
         if progress is not None:
-            progress(min(sum(done.values()), total), total)
+            progress(min(sum(completed_counts.values()), total), total)

@@ -6,36 +6,36 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ...cache.key_value_store import Memo
-from ...cache.shard import as_keys
-from ...cache.spec import Spec
+from ...cache.key_value_store import KeyValueStore
+from ...cache.shard import to_keys
+from ...cache.spec import ExtractionSpec
 from ..backbones.taps import Tap
 
 
-class NotFinite:
+class NonFiniteImages:
     """The digests (32 bytes each) that gave no finite row, for each tap of one extraction."""
 
-    def __init__(self, memo: Memo, spec: Spec) -> None:
-        self._memo, self._extraction = memo, spec.digest
+    def __init__(self, kv_store: KeyValueStore, spec: ExtractionSpec) -> None:
+        self._kv_store, self._extraction_digest = kv_store, spec.digest
 
     def get(self, tap: Tap) -> set[bytes]:
         """The digests known to be bad at `tap`."""
-        return {bytes.fromhex(text) for text in self._memo.get_json("not_finite", self._key(tap)) or []}
+        return {bytes.fromhex(text) for text in self._kv_store.get_json("not_finite", self._format_key(tap)) or []}
 
-    def mask(self, tap: Tap, keys: np.ndarray) -> np.ndarray:
+    def get_mask(self, tap: Tap, keys: np.ndarray) -> np.ndarray:
         """Mask (n,) of the `keys` (n,) S32 that are bad at `tap`."""
-        return np.isin(keys, as_keys(sorted(self.get(tap))))
+        return np.isin(keys, to_keys(sorted(self.get(tap))))
 
     def add(self, tap: Tap, digests: Iterable[bytes]) -> None:
         """Remember that `digests` are bad at `tap`."""
-        known = self.get(tap) | set(digests)
-        self._memo.put_json("not_finite", self._key(tap), sorted(digest.hex() for digest in known))
+        all_digests = self.get(tap) | set(digests)
+        self._kv_store.put_json("not_finite", self._format_key(tap), sorted(digest.hex() for digest in all_digests))
 
-    def _key(self, tap: Tap) -> str:
-        return f"{self._extraction}\n{tap}"
+    def _format_key(self, tap: Tap) -> str:
+        return f"{self._extraction_digest}\n{tap}"
 
 
-def images_at_fault(masks: Iterable[np.ndarray]) -> np.ndarray:
+def find_faulty_images(masks: Iterable[np.ndarray]) -> np.ndarray:
     """Mask (n,) of the images to refuse, of masks (n,) of the bad ones at each of several taps.
 
     A tap that is bad for most images is at fault itself (a network that overflows there); its images are not.

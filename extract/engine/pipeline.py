@@ -10,31 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.leases import Claims
-from ..images.dataset import Refusal
+from ...cache.leases import Leases
+from ..images.dataset import Rejection
 from ..images.load import Images, Progress
 from ..pixels import decode, read_file
-from ..pixels.decode_pool import Decoders
-from .backbone_batcher import Lane
-from .serial_executor import Stage
-from .shared_work_queue import Pause, Slice, Slices
+from ..pixels.decode_pool import DecoderPool
+from .backbone_batcher import BackboneBatcher
+from .serial_executor import SerialExecutor
+from .shared_work_queue import SharedWorkQueue, Wait, WorkItem
 
-_TOGETHER = 8
+_MAX_VIEWS_PER_STEP = 8
 
 
 @dataclass(frozen=True)
-class _Decode:
+class _DecodeStep:
     """An image, by number, and up to `_TOGETHER` of its views; `last` of those that are wanted."""
 
-    number: int
+    index: int
     views: tuple[int, ...]
-    last: bool
+    is_last: bool
 
 
-_Step = _Decode | Slice | Pause
+_Step = _DecodeStep | WorkItem | Wait
 
 
-class Conveyor:
+class ExtractionPipeline:
     """Images of one `size` through the networks of several lanes, which all have the same views.
 
     `jobs` decoders work ahead in processes of their own, this thread hands their images out, `compute` computes and `store`
@@ -45,97 +45,99 @@ class Conveyor:
         self,
         images: Images,
         size: tuple[int, int],
-        lanes: Sequence[Lane],
-        compute: Stage,
-        store: Stage,
-        claims: Claims,
+        batchers: Sequence[BackboneBatcher],
+        compute_executor: SerialExecutor,
+        store_executor: SerialExecutor,
+        leases: Leases,
         *,
         batch_size: int,
         jobs: int,
-        sharers: int,
+        num_extractors: int,
     ) -> None:
-        self._images, self._size, self._lanes = images, size, lanes
-        self._compute, self._store = compute, store
-        self._policy = lanes[0].rows.policy
-        together = min(1 + lanes[0].rows.views, _TOGETHER)
-        self._jobs, self._ahead = jobs, 2 * batch_size // together + 2 * jobs
-        pending = np.logical_or.reduce([lane.pending for lane in lanes])
-        work = " ".join(lane.rows.work for lane in lanes)
-        self._slices = Slices(pending, images.keys, work, claims, self._missing, sharers)
+        self._images, self._size, self._batchers = images, size, batchers
+        self._compute_executor, self._store_executor = compute_executor, store_executor
+        self._policy = batchers[0].tap_rows.policy
+        views_per_step = min(1 + batchers[0].tap_rows.views, _MAX_VIEWS_PER_STEP)
+        self._jobs, self._max_in_flight = jobs, 2 * batch_size // views_per_step + 2 * jobs
+        pending = np.logical_or.reduce([batcher.pending for batcher in batchers])
+        work_key = " ".join(batcher.tap_rows.work_key for batcher in batchers)
+        self._work_queue = SharedWorkQueue(pending, images.keys, work_key, leases, self._find_missing, num_extractors)
         self._total = int(pending.sum())
 
-    def run(self, progress: Progress | None = None) -> dict[str, Refusal]:
+    def run(self, progress: Progress | None = None) -> dict[str, Rejection]:
         """Do all of it; the images that turned out to be unusable, by name.
 
         What was computed is stored also when this is interrupted.
         """
-        refused: dict[str, Refusal] = {}
-        done = 0
+        refusals: dict[str, Rejection] = {}
+        n_completed = 0
         with ExitStack() as stack:
-            stack.callback(self._slices.close)
-            stack.callback(self._store.close)
-            stack.callback(self._store.drain)
-            for lane in self._lanes:
-                stack.callback(lane.writer.flush)
-            stack.callback(self._compute.close)
-            stack.callback(self._compute.drain)
-            decoders = stack.enter_context(Decoders(self._jobs))
-            steps = read_file.in_order(lambda step: self._decode(step, decoders), self._steps(), self._jobs, self._ahead)
+            stack.callback(self._work_queue.close)
+            stack.callback(self._store_executor.close)
+            stack.callback(self._store_executor.drain)
+            for batcher in self._batchers:
+                stack.callback(batcher.writer.flush)
+            stack.callback(self._compute_executor.close)
+            stack.callback(self._compute_executor.drain)
+            decoders = stack.enter_context(DecoderPool(self._jobs))
+            steps = read_file.map_in_order(
+                lambda step: self._decode(step, decoders), self._generate_steps(), self._jobs, self._max_in_flight
+            )
             stack.enter_context(closing(steps))
             for step, outcome in steps:
-                self._slices.beat()
-                if isinstance(step, Pause):
+                self._work_queue.renew_leases()
+                if isinstance(step, Wait):
                     time.sleep(max(0.0, step.until - time.monotonic()))
-                elif isinstance(step, Slice):
-                    self._total -= int((~step.needs.any(axis=1)).sum())
-                    self._finish(step)
+                elif isinstance(step, WorkItem):
+                    self._total -= int((~step.missing_mask.any(axis=1)).sum())
+                    self._finish_work_item(step)
                 else:
-                    done += step.last
-                    if isinstance(outcome, decode.Refused):
-                        refused.update(self._refuse(step, outcome))
+                    n_completed += step.is_last
+                    if isinstance(outcome, decode.ImageRejected):
+                        refusals.update(self._refuse(step, outcome))
                     else:
-                        self._hand_out(step, outcome)
+                        self._dispatch(step, outcome)
                 if progress is not None:
-                    progress(done, self._total)
-        return refused
+                    progress(n_completed, self._total)
+        return refusals
 
-    def _missing(self, numbers: np.ndarray) -> np.ndarray:
-        return np.asarray(np.logical_or.reduce([lane.missing(numbers) for lane in self._lanes]))
+    def _find_missing(self, indices: np.ndarray) -> np.ndarray:
+        return np.asarray(np.logical_or.reduce([batcher.find_missing(indices) for batcher in self._batchers]))
 
-    def _steps(self) -> Iterator[_Step]:
+    def _generate_steps(self) -> Iterator[_Step]:
         """What is to be done, in order; a slice comes after its images."""
-        for turn in self._slices:
-            if isinstance(turn, Slice):
-                for number, needs in zip(turn.numbers, turn.needs, strict=True):
-                    views = np.nonzero(needs)[0].tolist()
-                    for start in range(0, len(views), _TOGETHER):
-                        part = tuple(views[start : start + _TOGETHER])
-                        yield _Decode(int(number), part, start + len(part) == len(views))
-            yield turn
+        for queue_item in self._work_queue:
+            if isinstance(queue_item, WorkItem):
+                for index, missing_mask in zip(queue_item.indices, queue_item.missing_mask, strict=True):
+                    views = np.nonzero(missing_mask)[0].tolist()
+                    for start in range(0, len(views), _MAX_VIEWS_PER_STEP):
+                        view_chunk = tuple(views[start : start + _MAX_VIEWS_PER_STEP])
+                        yield _DecodeStep(int(index), view_chunk, start + len(view_chunk) == len(views))
+            yield queue_item
 
-    def _decode(self, step: _Step, decoders: Decoders) -> tuple[Any, Any]:
-        if not isinstance(step, _Decode):
+    def _decode(self, step: _Step, decoders: DecoderPool) -> tuple[Any, Any]:
+        if not isinstance(step, _DecodeStep):
             return step, None
         try:
-            image = self._images.used[step.number]
-            file = image.path if image.item.in_file else image.item.read()
+            image = self._images.used[step.index]
+            file = image.path if image.item.has_own_file else image.item.read()
             return step, decoders.decode(file, self._size, image.digest, step.views, str(self._policy or ""))
-        except decode.Refused as refused:
-            return step, refused
+        except decode.ImageRejected as rejection:
+            return step, rejection
 
-    def _hand_out(self, step: _Decode, views: np.ndarray) -> None:
-        for view, pixel in zip(step.views, views, strict=True):
-            for lane in self._lanes:
-                lane.add(step.number, view, pixel)
+    def _dispatch(self, step: _DecodeStep, views: np.ndarray) -> None:
+        for view, view_pixels in zip(step.views, views, strict=True):
+            for batcher in self._batchers:
+                batcher.add(step.index, view, view_pixels)
 
-    def _refuse(self, step: _Decode, why: decode.Refused) -> dict[str, Refusal]:
-        name = self._images.used[step.number].name
-        if why.reason in decode.LASTING:
-            self._images.known.refuse(name, why.reason, str(why))
-        return {name: Refusal(name, why.reason, str(why))}
+    def _refuse(self, step: _DecodeStep, rejection: decode.ImageRejected) -> dict[str, Rejection]:
+        name = self._images.used[step.index].name
+        if rejection.reason in decode.PERMANENT_REASONS:
+            self._images.file_index.mark_rejected(name, rejection.reason, str(rejection))
+        return {name: Rejection(name, rejection.reason, str(rejection))}
 
-    def _finish(self, done: Slice) -> None:
+    def _finish_work_item(self, work_item: WorkItem) -> None:
         """Compute and store the rest of a slice, and then give it back."""
-        for lane in self._lanes:
-            lane.finish()
-        self._compute(self._store, self._slices.release, done)
+        for batcher in self._batchers:
+            batcher.finish()
+        self._compute_executor(self._store_executor, self._work_queue.release, work_item)

@@ -8,31 +8,31 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
-class Stage:
+class SerialExecutor:
     """Calls run one after another in a thread of their own; giving one waits while `ahead` others are not done.
 
     What a call raises is raised to whoever gives the next one, or by `drain`.
     """
 
-    def __init__(self, name: str, ahead: int) -> None:
+    def __init__(self, name: str, max_pending: int) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._given: deque[Future[Any]] = deque()
-        self._ahead = ahead
+        self._futures: deque[Future[Any]] = deque()
+        self._max_pending = max_pending
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Give a call."""
-        while len(self._given) >= self._ahead or (self._given and self._given[0].done()):
-            self._given.popleft().result()
-        self._given.append(self._pool.submit(function, *arguments))
+        while len(self._futures) >= self._max_pending or (self._futures and self._futures[0].done()):
+            self._futures.popleft().result()
+        self._futures.append(self._pool.submit(function, *arguments))
 
     def drain(self) -> None:
         """Wait until everything is done; the first thing that was raised is raised when the rest is done too."""
-        raised: BaseException | None = None
-        while self._given:
-            error = self._given.popleft().exception()
-            raised = raised or error
-        if raised is not None:
-            raise raised
+        first_error: BaseException | None = None
+        while self._futures:
+            error = self._futures.popleft().exception()
+            first_error = first_error or error
+        if first_error is not None:
+            raise first_error
 
     def close(self) -> None:
         """Wait for what was given and end the thread."""

@@ -10,30 +10,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...cache.leases import Claim, Claims
+from ...cache.leases import Lease, Leases
 
-IMAGES = 1024
-_EACH = 4
-_PAUSE_SECONDS = 0.2
+MAX_IMAGES_PER_BLOCK = 1024
+_BLOCKS_PER_EXTRACTOR = 4
+_WAIT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Slice:
+class WorkItem:
     """Images, by number (n,), that are computed and stored together; `needs` (n, views): what is missing of each."""
 
-    numbers: np.ndarray
-    needs: np.ndarray
-    claims: tuple[Claim, ...]
+    indices: np.ndarray
+    missing_mask: np.ndarray
+    leases: tuple[Lease, ...]
 
 
 @dataclass(frozen=True)
-class Pause:
+class Wait:
     """Nothing to do until others are done with what they have; look again at `until` (seconds of `time.monotonic`)."""
 
     until: float
 
 
-class Slices:
+class SharedWorkQueue:
     """The images of the mask `pending` (n,), in slices that no other extractor is at.
 
     All images, pending or not, are divided into blocks that are claimed by name, and the name is made of the block's images
@@ -46,63 +46,67 @@ class Slices:
         self,
         pending: np.ndarray,
         keys: np.ndarray,
-        work: str,
-        claims: Claims,
-        missing: Callable[[np.ndarray], np.ndarray],
-        sharers: int = 1,
+        work_key: str,
+        leases: Leases,
+        find_missing: Callable[[np.ndarray], np.ndarray],
+        num_extractors: int = 1,
     ) -> None:
-        self._length = IMAGES if sharers == 1 else max(1, min(IMAGES, len(keys) // (_EACH * sharers)))
-        parts = [slice(start, start + self._length) for start in range(0, len(keys), self._length)]
-        blocks = [(part.start + np.nonzero(pending[part])[0], _name(work, keys[part])) for part in parts]
-        self._waiting = deque((numbers, name) for numbers, name in blocks if len(numbers))
-        self._claims, self._missing = claims, missing
-        self._active: list[Claim] = []
-        self._pause = Pause(0.0)
+        self._block_length = (
+            MAX_IMAGES_PER_BLOCK
+            if num_extractors == 1
+            else max(1, min(MAX_IMAGES_PER_BLOCK, len(keys) // (_BLOCKS_PER_EXTRACTOR * num_extractors)))
+        )
+        parts = [slice(start, start + self._block_length) for start in range(0, len(keys), self._block_length)]
+        blocks = [(part.start + np.nonzero(pending[part])[0], _compute_block_name(work_key, keys[part])) for part in parts]
+        self._waiting_blocks = deque((indices, name) for indices, name in blocks if len(indices))
+        self._leases, self._find_missing = leases, find_missing
+        self._active_leases: list[Lease] = []
+        self._wait = Wait(0.0)
 
-    def __iter__(self) -> Iterator[Slice | Pause]:
-        while self._waiting:
-            if time.monotonic() < self._pause.until:  # asked for ahead of time
-                yield self._pause
+    def __iter__(self) -> Iterator[WorkItem | Wait]:
+        while self._waiting_blocks:
+            if time.monotonic() < self._wait.until:  # asked for ahead of time
+                yield self._wait
                 continue
-            numbers, claims = self._take()
-            if claims:
-                yield Slice(numbers, self._missing(numbers), claims)
+            indices, leases = self._acquire_blocks()
+            if leases:
+                yield WorkItem(indices, self._find_missing(indices), leases)
             else:
-                self._pause = Pause(time.monotonic() + _PAUSE_SECONDS)
-                yield self._pause
+                self._wait = Wait(time.monotonic() + _WAIT_SECONDS)
+                yield self._wait
 
-    def _take(self) -> tuple[np.ndarray, tuple[Claim, ...]]:
+    def _acquire_blocks(self) -> tuple[np.ndarray, tuple[Lease, ...]]:
         """As many of the waiting blocks as make a slice, and the claims on them; none where others have all of them."""
-        taken: list[np.ndarray] = [np.zeros(0, np.int64)]
-        claims: list[Claim] = []
-        for _ in range(len(self._waiting)):
-            numbers, name = self._waiting.popleft()
-            if (claim := self._claims.take(name)) is None:
-                self._waiting.append((numbers, name))
+        index_blocks: list[np.ndarray] = [np.zeros(0, np.int64)]
+        leases: list[Lease] = []
+        for _ in range(len(self._waiting_blocks)):
+            indices, name = self._waiting_blocks.popleft()
+            if (lease := self._leases.acquire(name)) is None:
+                self._waiting_blocks.append((indices, name))
                 continue
-            taken.append(numbers)
-            claims.append(claim)
-            if 2 * sum(map(len, taken)) > self._length:
+            index_blocks.append(indices)
+            leases.append(lease)
+            if 2 * sum(map(len, index_blocks)) > self._block_length:
                 break
-        self._active += claims
-        return np.concatenate(taken), tuple(claims)
+        self._active_leases += leases
+        return np.concatenate(index_blocks), tuple(leases)
 
-    def beat(self) -> None:
+    def renew_leases(self) -> None:
         """Say that what was taken is being worked on."""
-        for claim in list(self._active):
-            claim.beat()
+        for lease in list(self._active_leases):
+            lease.renew()
 
-    def release(self, done: Slice) -> None:
+    def release(self, work_item: WorkItem) -> None:
         """Give back a slice whose rows are stored."""
-        for claim in done.claims:
-            self._active.remove(claim)
-            claim.release()
+        for lease in work_item.leases:
+            self._active_leases.remove(lease)
+            lease.release()
 
     def close(self) -> None:
         """Give everything back."""
-        while self._active:
-            self._active.pop().release()
+        while self._active_leases:
+            self._active_leases.pop().release()
 
 
-def _name(work: str, keys: np.ndarray) -> str:
-    return hashlib.sha256(work.encode() + keys.tobytes()).hexdigest()[:32]
+def _compute_block_name(work_key: str, keys: np.ndarray) -> str:
+    return hashlib.sha256(work_key.encode() + keys.tobytes()).hexdigest()[:32]

@@ -35,7 +35,7 @@ class Item:
     label: str | None = None
     split: str | None = None
     group: str | None = None
-    encoded: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    byte_loader: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path:
@@ -43,17 +43,17 @@ class Item:
         return Path(self.location)
 
     @property
-    def in_file(self) -> bool:
+    def has_own_file(self) -> bool:
         """Whether the image is a file of its own at `path`."""
-        return self.encoded is None
+        return self.byte_loader is None
 
     def read(self) -> bytes:
         """The encoded image, which its digest is of; raises `pixels.Refused`."""
-        return source.read(self.path) if self.encoded is None else self.encoded()
+        return source.read_bytes(self.path) if self.byte_loader is None else self.byte_loader()
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """A path that is not used, with a short reason code and a detail for people."""
 
     name: str
@@ -75,7 +75,7 @@ class Dataset:
     root: Path
     kind: str
     items: tuple[Item, ...]
-    refused: tuple[Refusal, ...]
+    rejections: tuple[Rejection, ...]
 
     @property
     def title(self) -> str:
@@ -87,13 +87,13 @@ class Dataset:
         """The class names, sorted."""
         return sorted({item.label for item in self.items if item.label is not None})
 
-    def limited(self, limit: int) -> Dataset:
+    def limit_per_class(self, limit: int) -> Dataset:
         """The first so many images of each class and split."""
-        taken: Counter[tuple[str | None, str | None]] = Counter()
+        counts: Counter[tuple[str | None, str | None]] = Counter()
         items = []
         for item in self.items:
-            place = (item.label, item.split)
-            taken[place] += 1
-            if taken[place] <= limit:
+            stratum = (item.label, item.split)
+            counts[stratum] += 1
+            if counts[stratum] <= limit:
                 items.append(item)
         return replace(self, items=tuple(items))

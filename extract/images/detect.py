@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.errors import DataError
-from ...cache.key_value_store import Memo
+from ...cache.key_value_store import KeyValueStore
 from ..pixels import read_file
-from ..pixels.decode import Refused
+from ..pixels.decode import ImageRejected
 from . import class_folders, keras_datasets, listed, npz
 from .dataset import SPLITS, Dataset
-from .manifest import NoColumn
+from .manifest import MissingColumn
 
 _EXPECTED = (
     "images in class folders (root/cat/1.jpg), in split folders (root/train/cat/1.jpg), or listed with the columns "
@@ -20,7 +20,7 @@ _EXPECTED = (
 )
 
 
-def detect(data: Path | str, limit: int | None = None, memo: Memo | None = None) -> Dataset:
+def detect(data: Path | str, limit: int | None = None, memo: KeyValueStore | None = None) -> Dataset:
     """The dataset at `data`, which may be any of these.
 
     A folder of class folders, of split folders, or with a metadata file; a list of images; arrays in an `.npz` file; or
@@ -28,36 +28,39 @@ def detect(data: Path | str, limit: int | None = None, memo: Memo | None = None)
     `limit` keeps the first so many images of each class and split. Raises `DataError`.
     """
     root = Path(data)
-    if keras_datasets.is_name(root) and not root.exists():
+    if keras_datasets.is_keras_dataset_name(root) and not root.exists():
         dataset = keras_datasets.find(root, memo)
     elif not root.exists():
         raise DataError(f"{root}: expected a folder of images or a file that lists them, found nothing; check the path")
     elif root.is_dir():
-        dataset = _folder(root)
-    elif listed.is_list(root):
+        dataset = _detect_folder(root)
+    elif listed.is_image_list(root):
         dataset = listed.find(root)
     elif root.suffix.lower() == ".npz":
         dataset = npz.find(root)
     else:
         raise DataError(f"{root}: expected {_EXPECTED}, found a file of another kind")
     if not dataset.items:
-        first = next((f", {each.name}: {each.detail}" for each in dataset.refused if each.reason == "bad_row"), "")
-        raise DataError(f"{root}: expected {_EXPECTED}; found no image{first}")
-    return dataset if limit is None else dataset.limited(limit)
+        first_fault = next(
+            (f", {rejection.name}: {rejection.detail}" for rejection in dataset.rejections if rejection.reason == "bad_row"),
+            "",
+        )
+        raise DataError(f"{root}: expected {_EXPECTED}; found no image{first_fault}")
+    return dataset if limit is None else dataset.limit_per_class(limit)
 
 
-def _folder(root: Path) -> Dataset:
+def _detect_folder(root: Path) -> Dataset:
     """What a folder holds. A metadata file decides, unless it has no labels and the folders have."""
     try:
-        dataset = listed.beside(root)
-    except NoColumn as error:
+        dataset = listed.find_metadata(root)
+    except MissingColumn as error:
         dataset = class_folders.find(root)
         if error.column != "label" or dataset.kind == "flat" or set(dataset.classes) & set(SPLITS):
             raise
     return dataset or class_folders.find(root)
 
 
-def reader(data: Mapping[str, Any]) -> Callable[[str], bytes]:
+def make_image_reader(data: Mapping[str, Any]) -> Callable[[str], bytes]:
     """What reads the bytes of an image by its name, from the data as `Images.summary` describes it.
 
     It raises `Refused`; this raises `DataError` when arrays are gone.
@@ -68,12 +71,12 @@ def reader(data: Mapping[str, Any]) -> Callable[[str], bytes]:
         data = data["images"]
     if data["kind"] not in {"arrays", "keras"}:
         root = Path(data["root"])
-        return lambda name: read_file.read(root / name)
+        return lambda name: read_file.read_bytes(root / name)
     items = {item.name: item for item in detect(data["source"] if data["kind"] == "keras" else data["root"]).items}
 
     def read(name: str) -> bytes:
         if name not in items:
-            raise Refused("unreadable", "there is no such row")
+            raise ImageRejected("unreadable", "there is no such row")
         return items[name].read()
 
     return read

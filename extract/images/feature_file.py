@@ -16,24 +16,24 @@ import h5py
 import numpy as np
 
 from ...cache.errors import DataError, RowsMissing
-from ...cache.key_value_store import Memo
-from ...cache.shard import as_keys
-from ...cache.spec import Spec
+from ...cache.key_value_store import KeyValueStore
+from ...cache.shard import to_keys
+from ...cache.spec import ExtractionSpec
 from .. import memory
-from ..engine.non_finite import images_at_fault
-from ..pixels.decode import Refused
-from .dataset import SPLITS, Dataset, Item, Refusal
-from .npz import class_names, text, texts
+from ..engine.non_finite import find_faulty_images
+from ..pixels.decode import ImageRejected
+from .dataset import SPLITS, Dataset, Item, Rejection
+from .npz import parse_class_names, to_label_names, to_text
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
-_ABOUT = {"labels", "split", "classes", "groups", "keys", "paths"}
-_FILTERS = {1, 2, 3, 4, 5, 6, 32000}  # those built into HDF5, and LZF, which h5py brings: none is loaded from a file
-_MEMBERS = 10_000
-_BLOCK = 1 << 26  # bytes
-_DAMAGED = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, RecursionError)
+_METADATA_NAMES = {"labels", "split", "classes", "groups", "keys", "paths"}
+_ALLOWED_FILTERS = {1, 2, 3, 4, 5, 6, 32000}  # those built into HDF5, and LZF, which h5py brings: none is loaded from a file
+_MAX_MEMBERS = 10_000
+_BLOCK_BYTES = 1 << 26  # bytes
+_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, RecursionError)
 
 
-def is_one(path: Path) -> bool:
+def is_feature_file(path: Path) -> bool:
     """Whether the name says that the file is HDF5."""
     return path.suffix.lower() in _SUFFIXES and path.is_file()
 
@@ -51,24 +51,24 @@ class FeatureFile:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.memo = Memo(self.path, self.path, None)  # remembers nothing
+        self.kv_store = KeyValueStore(self.path, self.path, None)  # remembers nothing
         self.layers: list[dict[str, Any]] = []
-        self.number: dict[str, int] = {}
-        with self._opened() as file:
-            self._about = _about(file)
-            names = [name for name in file if name not in _ABOUT] if self._about else ["features"]
-            if len(file) > _MEMBERS or "labels" not in file or not names:
+        self.row_by_name: dict[str, int] = {}
+        with self._open() as file:
+            self._metadata = _read_metadata(file)
+            names = [name for name in file if name not in _METADATA_NAMES] if self._metadata else ["features"]
+            if len(file) > _MAX_MEMBERS or "labels" not in file or not names:
                 raise ValueError(f"expected features and labels, found {', '.join(list(file)[:20]) or 'nothing'}")
-            sets = {name: _numbers(file, name) for name in names}
-            count = {len(each) for each in sets.values()}
-            if len(count) > 1:
-                raise ValueError(f"expected as many rows in each data set, found {', '.join(map(str, sorted(count)))}")
-            self._names, self._count = names, count.pop()
-            self._labels, self._columns = self._describe(file)
-            self.keys = _digests(file, sets, self._count)
-            seen = {name: _look(each) for name, each in sets.items()}
-            self.bad = {name: bad for name, (_, bad) in seen.items()}
-            content = [self._about.get("spec"), {name: digest for name, (digest, _) in seen.items()}]
+            datasets = {name: _get_numeric_dataset(file, name) for name in names}
+            lengths = {len(dataset) for dataset in datasets.values()}
+            if len(lengths) > 1:
+                raise ValueError(f"expected as many rows in each data set, found {', '.join(map(str, sorted(lengths)))}")
+            self._names, self._count = names, lengths.pop()
+            self._labels, self._columns = self._read_labels(file)
+            self.keys = _compute_keys(file, datasets, self._count)
+            scans = {name: _scan_rows(dataset) for name, dataset in datasets.items()}
+            self.non_finite = {name: mask for name, (_, mask) in scans.items()}
+            content = [self._metadata.get("spec"), {name: digest for name, (digest, _) in scans.items()}]
             self._digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -79,97 +79,105 @@ class FeatureFile:
     @property
     def origin(self) -> dict[str, Any] | None:
         """Where the images are that the features were made from, as `Images.summary` says it; None if not known."""
-        origin = self._about.get("data")
+        origin = self._metadata.get("data")
         return origin if isinstance(origin, dict) and {"kind", "root", "source"} <= set(origin) else None
 
     @cached_property
-    def spec(self) -> Spec:
+    def spec(self) -> ExtractionSpec:
         """How the features were made; without an `architecture` where the file does not say."""
-        if not self._about:
-            return Spec(self.path.stem, "", "", "", (0, 0), "", "", precision="")
+        if not self._metadata:
+            return ExtractionSpec(self.path.stem, "", "", "", (0, 0), "", "", precision="")
         try:
-            return Spec.from_dict(self._about["spec"])
+            return ExtractionSpec.from_dict(self._metadata["spec"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.path}: expected how its features were made, found: {error}") from error
 
-    def dataset(self) -> Dataset:
+    def to_dataset(self) -> Dataset:
         """The rows as items, those without a label or a finite row refused."""
-        items, refused = [], []
+        items, rejections = [], []
         count = len(self.keys)
-        fault = images_at_fault(self.bad.values())
+        is_non_finite = find_faulty_images(self.non_finite.values())
         names = self._columns["paths"]
         if len(set(names)) < count:
             names = [f"features/{row:0{max(5, len(str(count - 1)))}}" for row in range(count)]
         for row, (name, label) in enumerate(zip(names, self._labels, strict=True)):
             split, group = self._columns["split"][row], self._columns["groups"][row]
-            if fault[row]:
-                refused.append(Refusal(name, "not_finite", f"row {row} holds NaN, infinity or what float32 cannot hold"))
+            if is_non_finite[row]:
+                rejections.append(
+                    Rejection(name, "not_finite", f"row {row} holds NaN, infinity or what float32 cannot hold")
+                )
             elif not label:
-                refused.append(Refusal(name, "no_label", f"row {row} has no label, or one without a name"))
+                rejections.append(Rejection(name, "no_label", f"row {row} has no label, or one without a name"))
             elif split and split.lower() not in SPLITS:
-                refused.append(
-                    Refusal(name, "unknown_split", f"row {row}: expected train, val or test, found {split[:80]!r}")
+                rejections.append(
+                    Rejection(name, "unknown_split", f"row {row}: expected train, val or test, found {split[:80]!r}")
                 )
             else:
-                items.append(Item(name, self.path, label, SPLITS.get(split.lower()), group or None, _no_image))
+                items.append(Item(name, self.path, label, SPLITS.get(split.lower()), group or None, _raise_no_image))
         if not items:
-            raise DataError(f"{self.path}: expected rows with labels, found none among {count} ({_reasons(refused)})")
-        self.number = {name: row for row, name in enumerate(names)}
-        return Dataset(self.path, self.path, "features", tuple(items), tuple(refused))
+            raise DataError(
+                f"{self.path}: expected rows with labels, found none among {count} ({_format_reasons(rejections)})"
+            )
+        self.row_by_name = {name: row for row, name in enumerate(names)}
+        return Dataset(self.path, self.path, "features", tuple(items), tuple(rejections))
 
-    def extractions(self) -> Iterator[FeatureFile]:
+    def iter_extractions(self) -> Iterator[FeatureFile]:
         """The one extraction: this."""
         yield self
 
-    def taps(self) -> list[FileRows]:
+    def list_taps(self) -> list[FileRowReader]:
         """The data sets of features."""
-        return [FileRows(self, name) for name in self._names]
+        return [FileRowReader(self, name) for name in self._names]
 
-    def features(self, layer: str, pool: str) -> FileRows:
+    def get_features(self, layer: str, pool: str) -> FileRowReader:
         """The rows of one tap; raises `RowsMissing`."""
-        for rows in self.taps():
+        for rows in self.list_taps():
             if (rows.layer, rows.pool) == (layer, pool):
                 return rows
         raise RowsMissing(f"{self.path}: expected the data set {layer}.{pool}, found it gone")
 
-    def rows(self, keys: np.ndarray) -> np.ndarray:
+    def find_rows(self, keys: np.ndarray) -> np.ndarray:
         """Row number (n,) of each of `keys` (n,) S32, -1 where there is none."""
         order = np.argsort(self.keys, kind="stable")
-        at = order[np.minimum(np.searchsorted(self.keys, keys, sorter=order), self._count - 1)]
-        return np.where(self.keys[at] == keys, at, -1)
+        nearest = order[np.minimum(np.searchsorted(self.keys, keys, sorter=order), self._count - 1)]
+        return np.where(self.keys[nearest] == keys, nearest, -1)
 
     def read(self, name: str, rows: np.ndarray, columns: slice | None = None) -> np.ndarray:
         """The rows numbered `rows` (n,) of one data set, or `columns` of them flattened, (n, columns)."""
-        with self._opened() as file:
-            stored = _numbers(file, name)
-            shape = stored.shape[1:] if columns is None else (columns.stop - columns.start,)
-            out = np.empty((len(rows), *shape), stored.dtype)
-            for start, block in _blocks(stored):
-                here = np.nonzero((rows >= start) & (rows < start + len(block)))[0]
-                wanted = block if columns is None else block.reshape(len(block), -1)[:, columns]
-                out[here] = wanted[rows[here] - start]
+        with self._open() as file:
+            dataset = _get_numeric_dataset(file, name)
+            shape = dataset.shape[1:] if columns is None else (columns.stop - columns.start,)
+            out = np.empty((len(rows), *shape), dataset.dtype)
+            for start, block in _iter_blocks(dataset):
+                indices = np.nonzero((rows >= start) & (rows < start + len(block)))[0]
+                values = block if columns is None else block.reshape(len(block), -1)[:, columns]
+                out[indices] = values[rows[indices] - start]
         return out
 
-    def _describe(self, file: h5py.File) -> tuple[list[str], dict[str, list[str]]]:
+    def _read_labels(self, file: h5py.File) -> tuple[list[str], dict[str, list[str]]]:
         """The label of each row, and its `split`, `groups` and `paths`, "" where the file does not say."""
-        classes = _column(file, "classes") if "classes" in file else None
-        names = [text(name) for name in classes] if isinstance(classes, list) else class_names(classes, self.path)
-        labels = _column(file, "labels")
-        where = f"{self.path}: labels"
-        found = [text(label) for label in labels] if isinstance(labels, list) else texts(labels, names, where)
+        classes = _read_column(file, "classes") if "classes" in file else None
+        class_list = (
+            [to_text(name) for name in classes] if isinstance(classes, list) else parse_class_names(classes, self.path)
+        )
+        labels = _read_column(file, "labels")
+        context = f"{self.path}: labels"
+        label_names = (
+            [to_text(label) for label in labels] if isinstance(labels, list) else to_label_names(labels, class_list, context)
+        )
         columns = {}
         for name in ("split", "groups", "paths"):
-            values = _column(file, name) if name in file else [""] * self._count
-            columns[name] = [text(value) for value in (values if isinstance(values, list) else values.tolist())]
-        for name, column in {"labels": found, **columns}.items():
+            values = _read_column(file, name) if name in file else [""] * self._count
+            columns[name] = [to_text(value) for value in (values if isinstance(values, list) else values.tolist())]
+        for name, column in {"labels": label_names, **columns}.items():
             if len(column) != self._count:
                 raise ValueError(f"expected {self._count} {name}, found {len(column)}")
-        return found, columns
+        return label_names, columns
 
     @contextmanager
-    def _opened(self) -> Iterator[h5py.File]:
+    def _open(self) -> Iterator[h5py.File]:
         try:
-            with memory.limited():
+            with memory.limit_memory():
                 file = h5py.File(self.path, "r", locking=False)
             with file:
                 yield file
@@ -177,12 +185,12 @@ class FeatureFile:
             raise
         except MemoryError as error:
             raise DataError(f"{self.path}: not enough memory to read it") from error
-        except _DAMAGED as error:
+        except _READ_ERRORS as error:
             reason = " ".join(str(error).strip("'\"").split())[:200]
             raise DataError(f"{self.path}: cannot be used as features (n, d) and labels (n,): {reason}") from error
 
 
-class FileRows:
+class FileRowReader:
     """The rows of one data set, as the cache serves those of a tap."""
 
     def __init__(self, file: FeatureFile, name: str) -> None:
@@ -190,14 +198,14 @@ class FileRows:
         layer, _, pool = name.replace("|", "/").rpartition(".")
         self.layer, self.pool = (layer, pool) if layer else (name, "rows")
 
-    def missing(self, keys: np.ndarray) -> np.ndarray:
+    def find_missing(self, keys: np.ndarray) -> np.ndarray:
         """Mask (n,) of the keys that have no finite row."""
-        rows = self._file.rows(keys)
-        return np.asarray((rows < 0) | self._file.bad[self._name][rows])
+        rows = self._file.find_rows(keys)
+        return np.asarray((rows < 0) | self._file.non_finite[self._name][rows])
 
     def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
         """Rows (n, ...) in the order of `keys`, or `columns` of the flattened rows; `RowsMissing` rather than fill a gap."""
-        rows = self._file.rows(keys)
+        rows = self._file.find_rows(keys)
         if view or (rows < 0).any():
             raise RowsMissing(
                 f"{self._file.path}: expected {len(keys)} rows, found {int((rows >= 0).sum())}: it was changed"
@@ -205,89 +213,91 @@ class FileRows:
         return self._file.read(self._name, rows, columns)
 
 
-def _about(file: h5py.File) -> dict[str, Any]:
+def _read_metadata(file: h5py.File) -> dict[str, Any]:
     """What our own file says of itself; {} for another one."""
-    found = {name: json.loads(file.attrs[name]) for name in ("spec", "data") if name in file.attrs}
-    return found if "humeris" in file.attrs and "spec" in found else {}
+    metadata = {name: json.loads(file.attrs[name]) for name in ("spec", "data") if name in file.attrs}
+    return metadata if "humeris" in file.attrs and "spec" in metadata else {}
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def _get_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A data set that lies wholly in the file; raises `ValueError`."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
         raise ValueError(f"{name} is missing, a link or no data set")
-    found = file[name]
-    properties = found.id.get_create_plist()
+    dataset = file[name]
+    properties = dataset.id.get_create_plist()
     filters = {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
-    if found.is_virtual or found.external or filters - _FILTERS:
+    if dataset.is_virtual or dataset.external or filters - _ALLOWED_FILTERS:
         raise ValueError(f"{name} is virtual or external, or stored by a filter that is not HDF5's own")
-    if found.shape is None or not found.ndim:
+    if dataset.shape is None or not dataset.ndim:
         raise ValueError(f"{name} is a single value")
-    if found.nbytes > (free := memory.available()):
-        raise ValueError(f"{name} needs {found.nbytes:,} bytes of memory, found {free:,}")
-    if found.chunks is None:
-        whole = found.id.get_storage_size() >= found.nbytes
+    if dataset.nbytes > (available_bytes := memory.get_available_bytes()):
+        raise ValueError(f"{name} needs {dataset.nbytes:,} bytes of memory, found {available_bytes:,}")
+    if dataset.chunks is None:
+        is_complete = dataset.id.get_storage_size() >= dataset.nbytes
     else:
-        pieces = [math.ceil(length / chunk) for length, chunk in zip(found.shape, found.chunks, strict=True)]
-        whole = found.id.get_num_chunks() == math.prod(pieces)
-    if not whole:  # HDF5 would fill the gaps with zeros
+        n_chunks = [math.ceil(length / chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+        is_complete = dataset.id.get_num_chunks() == math.prod(n_chunks)
+    if not is_complete:  # HDF5 would fill the gaps with zeros
         raise ValueError(f"{name} was never written whole")
-    return found
+    return dataset
 
 
-def _numbers(file: h5py.File, name: str) -> h5py.Dataset:
-    found = _dataset(file, name)
-    if found.dtype.kind not in "fiu" or found.ndim < 2 or 0 in found.shape:
+def _get_numeric_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    dataset = _get_dataset(file, name)
+    if dataset.dtype.kind not in "fiu" or dataset.ndim < 2 or 0 in dataset.shape:
         raise ValueError(
-            f"expected {name} as numbers (n, d) or (n, height, width, channels), found {found.dtype} {found.shape}"
+            f"expected {name} as numbers (n, d) or (n, height, width, channels), found {dataset.dtype} {dataset.shape}"
         )
-    return found
+    return dataset
 
 
-def _column(file: h5py.File, name: str) -> np.ndarray | list[bytes]:
+def _read_column(file: h5py.File, name: str) -> np.ndarray | list[bytes]:
     """Numbers (n, ...), or text (n,) as bytes."""
-    found = _dataset(file, name)
-    if h5py.check_string_dtype(found.dtype) is None:
-        if found.dtype.kind not in "biuf":
-            raise ValueError(f"expected {name} as numbers or text, found {found.dtype}")
-        return np.asarray(found[:])
-    if found.ndim != 1:
-        raise ValueError(f"expected {name} (n,), found {found.shape}")
-    return [bytes(value) for value in found[:]]
+    dataset = _get_dataset(file, name)
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        if dataset.dtype.kind not in "biuf":
+            raise ValueError(f"expected {name} as numbers or text, found {dataset.dtype}")
+        return np.asarray(dataset[:])
+    if dataset.ndim != 1:
+        raise ValueError(f"expected {name} (n,), found {dataset.shape}")
+    return [bytes(value) for value in dataset[:]]
 
 
-def _blocks(found: h5py.Dataset) -> Iterator[tuple[int, np.ndarray]]:
+def _iter_blocks(dataset: h5py.Dataset) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, rows) until all were read."""
-    step = max(1, _BLOCK // max(1, found.dtype.itemsize * math.prod(found.shape[1:])))
-    for start in range(0, len(found), step):
-        yield start, found[start : start + step]
+    step = max(1, _BLOCK_BYTES // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
+    for start in range(0, len(dataset), step):
+        yield start, dataset[start : start + step]
 
 
-def _digests(file: h5py.File, sets: dict[str, h5py.Dataset], count: int) -> np.ndarray:
+def _compute_keys(file: h5py.File, datasets: dict[str, h5py.Dataset], count: int) -> np.ndarray:
     """What identifies each row (n,) S32: the digest of its image where the file has it, else that of its own bytes."""
-    if "keys" in file and "features" not in sets:
-        keys = _dataset(file, "keys")
+    if "keys" in file and "features" not in datasets:
+        keys = _get_dataset(file, "keys")
         if keys.shape != (count, 32) or keys.dtype != np.uint8:
             raise ValueError(f"expected keys ({count}, 32) uint8, found {keys.dtype} {keys.shape}")
-        return as_keys([keys[:].tobytes()])
-    digests = [hashlib.sha256(row.tobytes()).digest() for _, block in _blocks(next(iter(sets.values()))) for row in block]
-    return as_keys(digests)
+        return to_keys([keys[:].tobytes()])
+    digests = [
+        hashlib.sha256(row.tobytes()).digest() for _, block in _iter_blocks(next(iter(datasets.values()))) for row in block
+    ]
+    return to_keys(digests)
 
 
-def _look(found: h5py.Dataset) -> tuple[str, np.ndarray]:
+def _scan_rows(dataset: h5py.Dataset) -> tuple[str, np.ndarray]:
     """(digest of type, shape and numbers; mask (n,) of the rows that hold NaN or infinity, once they are float32)."""
-    digest, bad = hashlib.sha256(f"{found.dtype.str} {found.shape}".encode()), np.zeros(len(found), bool)
-    for start, block in _blocks(found):
+    digest, non_finite = hashlib.sha256(f"{dataset.dtype.str} {dataset.shape}".encode()), np.zeros(len(dataset), bool)
+    for start, block in _iter_blocks(dataset):
         digest.update(block.tobytes())
         with np.errstate(over="ignore"):
             finite = np.isfinite(block.astype(np.float32, copy=False))
-        bad[start : start + len(block)] = ~finite.reshape(len(block), -1).all(axis=1)
-    return digest.hexdigest(), bad
+        non_finite[start : start + len(block)] = ~finite.reshape(len(block), -1).all(axis=1)
+    return digest.hexdigest(), non_finite
 
 
-def _reasons(refused: Sequence[Refusal]) -> str:
-    counts = Counter(each.reason for each in refused)
+def _format_reasons(rejections: Sequence[Rejection]) -> str:
+    counts = Counter(rejection.reason for rejection in rejections)
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def _no_image() -> bytes:
-    raise Refused("not_an_image", "a row of features, not an image")
+def _raise_no_image() -> bytes:
+    raise ImageRejected("not_an_image", "a row of features, not an image")

@@ -17,34 +17,36 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import DataError
-from ...cache.key_value_store import Memo
+from ...cache.key_value_store import KeyValueStore
 from ..backbones.keras_runtime import load_keras
-from ..backbones.weights import keras_home
+from ..backbones.weights import get_keras_home
 from .dataset import Dataset
-from .npz import Part, Rows, checked, dataset
+from .npz import LabeledArray, LazyImageArray, build_dataset, check_image_array
 
 _PREFIX = "keras.datasets."
 
 
 @dataclass(frozen=True)
-class _Data:
+class _KerasDataset:
     """What Keras keeps below `KERAS_HOME/datasets`, and the names of the class numbers ("" where they are digits)."""
 
     files: tuple[str, ...]
     classes: str = ""
 
 
-_DATA = {
-    "mnist": _Data(("mnist.npz",)),
-    "fashion_mnist": _Data(
+_DATASETS = {
+    "mnist": _KerasDataset(("mnist.npz",)),
+    "fashion_mnist": _KerasDataset(
         tuple(
             f"fashion-mnist/{part}-ubyte.gz"
             for part in ("train-labels-idx1", "train-images-idx3", "t10k-labels-idx1", "t10k-images-idx3")
         ),
         "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
     ),
-    "cifar10": _Data(("cifar-10-batches-py-target_archive",), "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"),
-    "cifar100": _Data(
+    "cifar10": _KerasDataset(
+        ("cifar-10-batches-py-target_archive",), "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
+    ),
+    "cifar100": _KerasDataset(
         ("cifar-100-python-target_archive",),
         "apple,aquarium_fish,baby,bear,beaver,bed,bee,beetle,bicycle,bottle,bowl,boy,bridge,bus,butterfly,camel,can,castle,"
         "caterpillar,cattle,chair,chimpanzee,clock,cloud,cockroach,couch,crab,crocodile,cup,dinosaur,dolphin,elephant,"
@@ -57,57 +59,66 @@ _DATA = {
 }
 
 
-def is_name(data: Path) -> bool:
+def is_keras_dataset_name(data: Path) -> bool:
     """Whether DATA is written as one of Keras's data sets."""
     return str(data).startswith(_PREFIX)
 
 
-def find(data: Path, memo: Memo | None = None) -> Dataset:
+def find(data: Path, memo: KeyValueStore | None = None) -> Dataset:
     """The images of `keras.datasets.NAME`, which Keras downloads unless they are there; raises `DataError`.
 
     Shapes and labels are remembered in `memo` for as long as the files stay as they are, so that Keras is not imported
     for images that are not read.
     """
     name = str(data).removeprefix(_PREFIX)
-    if name not in _DATA:
-        raise DataError(f"{data}: expected {_PREFIX}{' or '.join(_DATA)}, found another name")
-    arrays = functools.cache(lambda: _load(name))
-    key = _key(name)
-    listing = memo.get_json("keras", key) if memo is not None and key else None
+    if name not in _DATASETS:
+        raise DataError(f"{data}: expected {_PREFIX}{' or '.join(_DATASETS)}, found another name")
+    load_arrays = functools.cache(lambda: _load_arrays(name))
+    cache_key = _build_cache_key(name)
+    listing = memo.get_json("keras", cache_key) if memo is not None and cache_key else None
     if listing is None:
-        listing = {part: [list(images.shape), labels.ravel().tolist()] for part, (images, labels) in arrays().items()}
+        listing = {part: [list(images.shape), labels.ravel().tolist()] for part, (images, labels) in load_arrays().items()}
         if memo is not None:
-            memo.put_json("keras", _key(name), listing)
-    parts = [
-        Part(part, tuple(shape), np.array(labels), part.removeprefix("x_")) for part, (shape, labels) in listing.items()
+            memo.put_json("keras", _build_cache_key(name), listing)
+    labeled_arrays = [
+        LabeledArray(part, tuple(shape), np.array(labels), part.removeprefix("x_"))
+        for part, (shape, labels) in listing.items()
     ]
-    stacks = [Rows(_images(arrays, part.name), part.shape) for part in parts]
-    classes = _DATA[name].classes
-    found = dataset(_folder() / _DATA[name].files[0], "keras", parts, stacks, classes.split(",") if classes else None)
-    return Dataset(data, found.root, found.kind, found.items, found.refused)
+    image_arrays = [LazyImageArray(_make_loader(load_arrays, part.name), part.shape) for part in labeled_arrays]
+    classes = _DATASETS[name].classes
+    keras_dataset = build_dataset(
+        _get_datasets_folder() / _DATASETS[name].files[0],
+        "keras",
+        labeled_arrays,
+        image_arrays,
+        classes.split(",") if classes else None,
+    )
+    return Dataset(data, keras_dataset.root, keras_dataset.kind, keras_dataset.items, keras_dataset.rejections)
 
 
-def _images(arrays: Callable[[], Mapping[str, tuple[np.ndarray, np.ndarray]]], part: str) -> Callable[[], np.ndarray]:
-    return lambda: arrays()[part][0]
+def _make_loader(
+    load_arrays: Callable[[], Mapping[str, tuple[np.ndarray, np.ndarray]]], array_name: str
+) -> Callable[[], np.ndarray]:
+    return lambda: load_arrays()[array_name][0]
 
 
-def _folder() -> Path:
-    return keras_home() / "datasets"
+def _get_datasets_folder() -> Path:
+    return get_keras_home() / "datasets"
 
 
-def _key(name: str) -> str:
+def _build_cache_key(name: str) -> str:
     """Names the very files that Keras would read; "" when one is not there."""
     stamps = []
-    for file in _DATA[name].files:
+    for file in _DATASETS[name].files:
         try:
-            status = os.stat(_folder() / file)
+            status = os.stat(_get_datasets_folder() / file)
         except OSError:
             return ""
         stamps.append((file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return repr((name, importlib.metadata.version("keras"), stamps))
 
 
-def _load(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _load_arrays(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """(images, labels) of `x_train` and `x_test`, by Keras's own function; its progress goes to a terminal only."""
     datasets: Any = load_keras().datasets
     try:
@@ -115,13 +126,17 @@ def _load(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             (x_train, y_train), (x_test, y_test) = getattr(datasets, name).load_data()
     except Exception as error:  # Keras raises a bare Exception for a failed download, and almost anything on a damaged file
         url = re.search(r"URL fetch failure on (\S+?):? ", str(error))
-        what = url[1].rstrip(":") if url else "it"
-        why = "" if url else f" ({' '.join(str(error).split())[:150]})"
-        file = next((each for each in _DATA[name].files if not (_folder() / each).exists()), _DATA[name].files[0])
+        download_name = url[1].rstrip(":") if url else "it"
+        detail = "" if url else f" ({' '.join(str(error).split())[:150]})"
+        missing_file = next(
+            (filename for filename in _DATASETS[name].files if not (_get_datasets_folder() / filename).exists()),
+            _DATASETS[name].files[0],
+        )
         raise DataError(
-            f"{_PREFIX}{name}: expected {Path(file).name} in {(_folder() / file).parent}, found none that can be used, and "
-            f"it cannot be downloaded; fetch {what} elsewhere and put it there under that name{why}"
+            f"{_PREFIX}{name}: expected {Path(missing_file).name} in {(_get_datasets_folder() / missing_file).parent}, "
+            f"found none that can be used, and it cannot be downloaded; fetch {download_name} elsewhere and put it there "
+            f"under that name{detail}"
         ) from error
-    for part, images in (("x_train", x_train), ("x_test", x_test)):
-        checked(images.shape, images.dtype, f"{_PREFIX}{name}: {part}")
+    for array_name, images in (("x_train", x_train), ("x_test", x_test)):
+        check_image_array(images.shape, images.dtype, f"{_PREFIX}{name}: {array_name}")
     return {"x_train": (x_train, y_train), "x_test": (x_test, y_test)}

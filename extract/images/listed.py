@@ -8,148 +8,160 @@ from pathlib import Path
 
 from ...cache.errors import DataError
 from . import class_folders
-from .dataset import SPLITS, Dataset, Item, Refusal
+from .dataset import SPLITS, Dataset, Item, Rejection
 from .manifest import read_rows
 
-_FORMS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-def is_list(path: Path) -> bool:
+def is_image_list(path: Path) -> bool:
     """Whether the name says that the file lists images."""
-    return path.suffix.lower() in _FORMS
+    return path.suffix.lower() in _SUFFIXES
 
 
 def find(path: Path) -> Dataset:
     """The images that the file at `path` lists, by paths relative to its folder that stay inside it."""
-    listing = _Listing(path.parent)
-    listing.read(path, "", None)
-    return Dataset(path, path.parent, "manifest", *listing.result())
+    collector = _ItemCollector(path.parent)
+    collector.read(path, "", None)
+    return Dataset(path, path.parent, "manifest", *collector.get_result())
 
 
-def beside(root: Path) -> Dataset | None:
+def find_metadata(root: Path) -> Dataset | None:
     """The images below `root` that metadata files list, in the layout of Hugging Face's ImageFolder; None without any.
 
     A `metadata.csv`, `.jsonl` or `.parquet` lies in `root` or in its split folders, and its paths are relative to its own
     folder. Files that it does not list are refused. Raises `DataError`.
     """
-    own, refused = _metadata_in(root), list[Refusal]()
-    lists: dict[Path, tuple[str, str | None]] = {own: ("", None)} if own else {}
-    for name in [] if own else class_folders.listing(str(root), "", [])[0]:
-        if name.lower() in SPLITS and (there := _metadata_in(root / name)) is not None:
-            lists[there] = (f"{name}/", SPLITS[name.lower()])
-    if not lists:
+    root_metadata, rejections = _find_metadata_file(root), list[Rejection]()
+    metadata_files: dict[Path, tuple[str, str | None]] = {root_metadata: ("", None)} if root_metadata else {}
+    for name in [] if root_metadata else class_folders.list_folder(str(root), "", [])[0]:
+        if name.lower() in SPLITS and (metadata_path := _find_metadata_file(root / name)) is not None:
+            metadata_files[metadata_path] = (f"{name}/", SPLITS[name.lower()])
+    if not metadata_files:
         return None
-    listing = _Listing(root)
-    for path, (prefix, split) in lists.items():
-        listing.read(path, prefix, split)
-    files = {f"{prefix}{path.name}" for path, (prefix, _) in lists.items()}
-    for name, _ in class_folders.walk(str(root), "", refused):
-        if name not in listing.named and name not in files:
-            refused.append(Refusal(name, "not_listed", "no metadata file lists it"))
-    items, faults = listing.result()
-    return Dataset(root, root, "manifest", items, (*faults, *refused))
+    collector = _ItemCollector(root)
+    for path, (prefix, split) in metadata_files.items():
+        collector.read(path, prefix, split)
+    metadata_names = {f"{prefix}{path.name}" for path, (prefix, _) in metadata_files.items()}
+    for name, _ in class_folders.walk_files(str(root), "", rejections):
+        if name not in collector.listed_names and name not in metadata_names:
+            rejections.append(Rejection(name, "not_listed", "no metadata file lists it"))
+    items, list_rejections = collector.get_result()
+    return Dataset(root, root, "manifest", items, (*list_rejections, *rejections))
 
 
-def _metadata_in(folder: Path) -> Path | None:
-    found = [folder / name for name in _METADATA if (folder / name).is_file()]
-    if len(found) > 1:
-        raise DataError(f"{folder}: expected one metadata file, found {found[0].name} and {found[1].name}; keep one")
-    return found[0] if found else None
+def _find_metadata_file(folder: Path) -> Path | None:
+    paths = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
+    if len(paths) > 1:
+        raise DataError(f"{folder}: expected one metadata file, found {paths[0].name} and {paths[1].name}; keep one")
+    return paths[0] if paths else None
 
 
-class _Listing:
+class _ItemCollector:
     """Items of lists under one root, each path with one outcome."""
 
     def __init__(self, root: Path) -> None:
-        self.named: set[str] = set()
+        self.listed_names: set[str] = set()
         self._root, self._items = root, dict[str, Item]()
-        self._refused: list[Refusal] = []
+        self._rejections: list[Rejection] = []
         self._conflicts: set[str] = set()
 
     def read(self, path: Path, prefix: str, split: str | None) -> None:
         """Add what the file at `path` lists; `prefix` is its folder below the root, `split` holds for rows without one."""
-        places = _Places(path.parent)
-        refuse = self._refused.append
+        resolver = _PathResolver(path.parent)
+        reject = self._rejections.append
         for row in read_rows(path):
             if row.fault:
-                refuse(Refusal(f"{prefix}{path.name}:{row.where.split()[-1]}", "bad_row", f"{row.where}: {row.fault}"))
+                reject(
+                    Rejection(f"{prefix}{path.name}:{row.position.split()[-1]}", "bad_row", f"{row.position}: {row.fault}")
+                )
                 continue
             if not row.path:
-                refuse(Refusal(f"{prefix}{path.name}:{row.where.split()[-1]}", "no_path", f"{row.where}: the path is empty"))
+                reject(
+                    Rejection(
+                        f"{prefix}{path.name}:{row.position.split()[-1]}", "no_path", f"{row.position}: the path is empty"
+                    )
+                )
                 continue
-            place, location, fault = places.find(row.path)
-            name = prefix + place
-            self.named.add(name)
+            relative_path, location, fault = resolver.resolve(row.path)
+            name = prefix + relative_path
+            self.listed_names.add(name)
             if fault == "outside":
-                refuse(Refusal(row.path, "outside", f"{row.where}: expected a path inside {path.parent}"))
+                reject(Rejection(row.path, "outside", f"{row.position}: expected a path inside {path.parent}"))
             elif not row.label:
-                refuse(Refusal(name, "no_label", f"{row.where}: the label is empty"))
+                reject(Rejection(name, "no_label", f"{row.position}: the label is empty"))
             elif row.split and row.split.lower() not in SPLITS:
-                refuse(Refusal(name, "unknown_split", f"{row.where}: expected train, val or test, found {row.split[:80]!r}"))
+                reject(
+                    Rejection(
+                        name, "unknown_split", f"{row.position}: expected train, val or test, found {row.split[:80]!r}"
+                    )
+                )
             elif fault:
-                refuse(Refusal(name, fault, f"{row.where}: no such file"))
+                reject(Rejection(name, fault, f"{row.position}: no such file"))
             else:
-                own = SPLITS[row.split.lower()] if row.split else split
-                self._add(Item(name, location, row.label, own, row.group or None), row.where)
+                item_split = SPLITS[row.split.lower()] if row.split else split
+                self._add_item(Item(name, location, row.label, item_split, row.group or None), row.position)
 
-    def _add(self, item: Item, where: str) -> None:
-        known = self._items.setdefault(item.name, item)
-        if known is item:
+    def _add_item(self, item: Item, position: str) -> None:
+        existing = self._items.setdefault(item.name, item)
+        if existing is item:
             return
-        if (known.label, known.split, known.group) == (item.label, item.split, item.group):
-            self._refused.append(Refusal(item.name, "listed_twice", f"{where}: listed before; used once"))
+        if (existing.label, existing.split, existing.group) == (item.label, item.split, item.group):
+            self._rejections.append(Rejection(item.name, "listed_twice", f"{position}: listed before; used once"))
         else:
             self._conflicts.add(item.name)
 
-    def result(self) -> tuple[tuple[Item, ...], tuple[Refusal, ...]]:
+    def get_result(self) -> tuple[tuple[Item, ...], tuple[Rejection, ...]]:
         """What is used, in the order of the lists, and what is not."""
         for name in sorted(self._conflicts):
             del self._items[name]
-            self._refused.append(Refusal(name, "conflicting_rows", "listed with different labels, splits or groups"))
-        return tuple(self._items.values()), tuple(self._refused)
+            self._rejections.append(Rejection(name, "conflicting_rows", "listed with different labels, splits or groups"))
+        return tuple(self._items.values()), tuple(self._rejections)
 
 
-class _Places:
+class _PathResolver:
     """Where listed paths lead, links followed: each folder is resolved once, a file only if it is a link."""
 
     def __init__(self, root: Path) -> None:
-        self._start = "" if str(root) == "." else f"{str(root).rstrip(os.sep)}{os.sep}"
-        self._inside = os.path.realpath(root)
-        self._below = f"{self._inside.rstrip(os.sep)}{os.sep}"
-        self._folders: dict[str, str] = {}
-        self._sound: set[str] = set()  # folders that are spelt as the root is, and lie inside of it
+        self._root_prefix = "" if str(root) == "." else f"{str(root).rstrip(os.sep)}{os.sep}"
+        self._real_root = os.path.realpath(root)
+        self._real_root_prefix = f"{self._real_root.rstrip(os.sep)}{os.sep}"
+        self._real_folders: dict[str, str] = {}
+        self._plain_folders: set[str] = set()  # folders that are spelt as the root is, and lie inside of it
 
-    def find(self, path: str) -> tuple[str, str, str]:
+    def resolve(self, path: str) -> tuple[str, str, str]:
         """Name below the root, location, and "", `outside` or `not_found`, of the file that the cell `path` names."""
-        location = os.path.normpath(path if path[0] == os.sep else self._start + path)
-        folder, _, last = location.rpartition(os.sep)
-        if folder not in self._folders:
-            self._folders[folder] = real = _real(folder or (os.sep if location.startswith(os.sep) else "."))
-            spelt = location.startswith(self._start) if self._start else not os.path.isabs(location)
-            if spelt and f"{real}{os.sep}".startswith(self._below):
-                self._sound.add(folder)
+        location = os.path.normpath(path if path[0] == os.sep else self._root_prefix + path)
+        folder, _, basename = location.rpartition(os.sep)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = real_folder = _resolve_links(
+                folder or (os.sep if location.startswith(os.sep) else ".")
+            )
+            starts_with_root = location.startswith(self._root_prefix) if self._root_prefix else not os.path.isabs(location)
+            if starts_with_root and f"{real_folder}{os.sep}".startswith(self._real_root_prefix):
+                self._plain_folders.add(folder)
         try:
             mode = os.lstat(location).st_mode
         except (OSError, ValueError):
             mode = 0
-        if folder in self._sound and stat.S_ISREG(mode):
-            return location[len(self._start) :], location, ""
-        return self._look_closer(location, f"{self._folders[folder]}{os.sep}{last}", mode)
+        if folder in self._plain_folders and stat.S_ISREG(mode):
+            return location[len(self._root_prefix) :], location, ""
+        return self._check_real_path(location, f"{self._real_folders[folder]}{os.sep}{basename}", mode)
 
-    def _look_closer(self, location: str, real: str, mode: int) -> tuple[str, str, str]:
-        name = location.removeprefix(self._start)
-        if not location.startswith(self._start) or os.path.isabs(name):  # another spelling of the root
-            name = os.path.relpath(real, self._inside)
+    def _check_real_path(self, location: str, real_path: str, mode: int) -> tuple[str, str, str]:
+        name = location.removeprefix(self._root_prefix)
+        if not location.startswith(self._root_prefix) or os.path.isabs(name):  # another spelling of the root
+            name = os.path.relpath(real_path, self._real_root)
         if stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
-            real = _real(location)
-        if real and real != self._inside and not real.startswith(self._below):
+            real_path = _resolve_links(location)
+        if real_path and real_path != self._real_root and not real_path.startswith(self._real_root_prefix):
             return name, location, "outside"
-        found = stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(location))
-        return name, location, "" if found else "not_found"
+        is_file = stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(location))
+        return name, location, "" if is_file else "not_found"
 
 
-def _real(path: str) -> str:
+def _resolve_links(path: str) -> str:
     """`path` with links followed; "" for one that cannot exist."""
     try:
         return os.path.realpath(path)

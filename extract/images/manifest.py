@@ -17,12 +17,12 @@ _COLUMNS = {
     "split": ("split", "subset", "set"),
     "group": ("group",),
 }
-_NEEDED = ("path", "label")
+_REQUIRED = ("path", "label")
 MISSING = {"nan", "NaN", "<NA>"}  # what pandas makes of a missing value when it is turned into text
-_LONGEST = 1 << 20  # bytes of a line
+_MAX_LINE_BYTES = 1 << 20  # bytes of a line
 
 
-class NoColumn(DataError):
+class MissingColumn(DataError):
     """A list lacks a `column` that is needed: `path` or `label`."""
 
     def __init__(self, column: str, text: str) -> None:
@@ -30,13 +30,13 @@ class NoColumn(DataError):
         self.column = column
 
 
-class Row(NamedTuple):
+class ManifestRow(NamedTuple):
     """One line or row, at `where`; a column that the file lacks is an empty string.
 
     fault: why nothing could be read of it, "" for a sound one.
     """
 
-    where: str
+    position: str
     path: str = ""
     label: str = ""
     split: str = ""
@@ -44,83 +44,91 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[ManifestRow]:
     """Each row of the file; one that cannot be read is a row with a `fault`, and the next ones follow.
 
     Raises `DataError` for a file without the columns path and label.
     """
-    read = {".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet}.get(path.suffix.lower(), _csv)
+    read_format = {".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".parquet": _read_parquet}.get(
+        path.suffix.lower(), _read_csv
+    )
     try:
-        yield from read(path)
+        yield from read_format(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _read_csv(path: Path) -> Iterator[ManifestRow]:
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
             header = next(reader, [])
         except csv.Error as error:
             raise DataError(f"{path}: expected CSV, found on line {reader.line_num}: {error}") from error
-        path_at, label_at, split_at, group_at = _places(path, header)
+        path_index, label_index, split_index, group_index = _find_columns(path, header)
         while True:
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(f"line {reader.line_num}", fault=f"expected CSV, found: {error}")
+                yield ManifestRow(f"line {reader.line_num}", fault=f"expected CSV, found: {error}")
                 continue
             if cells:
-                where = f"line {reader.line_num}"
-                yield Row(
-                    where, _cell(cells, path_at), _cell(cells, label_at), _cell(cells, split_at), _cell(cells, group_at)
+                position = f"line {reader.line_num}"
+                yield ManifestRow(
+                    position,
+                    _get_cell(cells, path_index),
+                    _get_cell(cells, label_index),
+                    _get_cell(cells, split_index),
+                    _get_cell(cells, group_index),
                 )
 
 
-def _cell(cells: Sequence[str], at: int | None) -> str:
-    if at is None or at >= len(cells):
+def _get_cell(cells: Sequence[str], index: int | None) -> str:
+    if index is None or index >= len(cells):
         return ""
-    text = cells[at].strip()
+    text = cells[index].strip()
     return "" if text in MISSING else text
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
-    complete, seen = False, dict[str, None]()
+def _read_json_lines(path: Path) -> Iterator[ManifestRow]:
+    has_complete_row, column_names = False, dict[str, None]()
     with path.open("rb") as file:
-        number = 0
-        while line := file.readline(_LONGEST):
-            number += 1
-            where = f"line {number}"
-            if len(line) == _LONGEST and not line.endswith(b"\n"):
-                while (rest := file.readline(_LONGEST)) and not rest.endswith(b"\n"):
+        line_number = 0
+        while line := file.readline(_MAX_LINE_BYTES):
+            line_number += 1
+            position = f"line {line_number}"
+            if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
+                while (chunk := file.readline(_MAX_LINE_BYTES)) and not chunk.endswith(b"\n"):
                     pass
-                yield Row(where, fault=f"expected a line of at most {_LONGEST:,} bytes, found a longer one")
+                yield ManifestRow(
+                    position, fault=f"expected a line of at most {_MAX_LINE_BYTES:,} bytes, found a longer one"
+                )
                 continue
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+            text = line.decode("utf-8-sig" if line_number == 1 else "utf-8", "surrogateescape")
             if not text.strip():
                 continue
             try:
                 value = json.loads(text)
             except (ValueError, RecursionError) as error:
-                yield Row(where, fault=f"expected a JSON object, found: {error}")
+                yield ManifestRow(position, fault=f"expected a JSON object, found: {error}")
                 continue
             if not isinstance(value, dict):
-                yield Row(where, fault=f"expected a JSON object, found {type(value).__name__}")
+                yield ManifestRow(position, fault=f"expected a JSON object, found {type(value).__name__}")
                 continue
-            named = {name.strip().lower(): cell for name, cell in value.items()}
-            seen.update(dict.fromkeys(named))
-            row = _typed(
-                where, [next((named[name] for name in names if name in named), None) for names in _COLUMNS.values()]
+            cells = {name.strip().lower(): cell for name, cell in value.items()}
+            column_names.update(dict.fromkeys(cells))
+            row = _parse_row(
+                position, [next((cells[name] for name in names if name in cells), None) for names in _COLUMNS.values()]
             )
-            complete = complete or bool(row.path and row.label) or bool(row.fault)
+            has_complete_row = has_complete_row or bool(row.path and row.label) or bool(row.fault)
             yield row
-    if seen and not complete:
-        _places(path, list(seen))
+    if column_names and not has_complete_row:
+        _find_columns(path, list(column_names))
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path) -> Iterator[ManifestRow]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -128,50 +136,50 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: expected pyarrow to read it, found none; run: pip install 'humeris[parquet]'") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            schema, number = file.schema_arrow, 0
-            places = _places(path, schema.names)
-            for at in places:
-                if at is not None and pyarrow.types.is_nested(schema.types[at]):
+            schema, row_number = file.schema_arrow, 0
+            indices = _find_columns(path, schema.names)
+            for index in indices:
+                if index is not None and pyarrow.types.is_nested(schema.types[index]):
                     raise DataError(
-                        f"{path}: expected text in the column {schema.names[at]}, found {str(schema.types[at])[:60]}; "
+                        f"{path}: expected text in the column {schema.names[index]}, found {str(schema.types[index])[:60]}; "
                         "write the images to files and list their paths"
                     )
-            names = [None if at is None else schema.names[at] for at in places]
+            names = [None if index is None else schema.names[index] for index in indices]
             for batch in file.iter_batches(batch_size=4096, columns=[name for name in names if name is not None]):
                 columns = [[None] * len(batch) if name is None else batch.column(name).to_pylist() for name in names]
                 for cells in zip(*columns, strict=True):
-                    number += 1
-                    yield _typed(f"row {number}", cells)
+                    row_number += 1
+                    yield _parse_row(f"row {row_number}", cells)
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: expected Parquet, found: {' '.join(str(error).split())[:200]}") from error
 
 
-def _places(path: Path, columns: Sequence[str]) -> list[int | None]:
+def _find_columns(path: Path, columns: Sequence[str]) -> list[int | None]:
     """Where each of our columns is; raises `DataError` when a needed one is nowhere."""
     header = [name.strip().lower() for name in columns]
-    places = {}
+    indices = {}
     for field, names in _COLUMNS.items():
-        places[field] = next((header.index(name) for name in names if name in header), None)
-        if field in _NEEDED and places[field] is None:
-            raise NoColumn(
+        indices[field] = next((header.index(name) for name in names if name in header), None)
+        if field in _REQUIRED and indices[field] is None:
+            raise MissingColumn(
                 field,
                 f"{path}: expected a column {' or '.join(_COLUMNS[field][:3])}, "
                 f"found the columns {', '.join(header)[:200] or '(none)'}; name the columns as expected",
             )
-    return list(places.values())
+    return list(indices.values())
 
 
-def _typed(where: str, cells: Sequence[Any]) -> Row:
+def _parse_row(position: str, cells: Sequence[Any]) -> ManifestRow:
     """A row of JSON or Parquet values: text, numbers (1.0 is 1), true and false; None and NaN are missing."""
     try:
-        return Row(where, *map(_text, cells))
+        return ManifestRow(position, *map(_to_text, cells))
     except (TypeError, ValueError) as error:
-        return Row(where, fault=str(error))
+        return ManifestRow(position, fault=str(error))
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
@@ -186,4 +194,4 @@ def _text(value: Any) -> str:
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise ValueError("expected text, found half of a character (a lone surrogate)") from error
-    return _cell([value], 0)
+    return _get_cell([value], 0)

@@ -24,15 +24,15 @@ from . import decode as pixels
 from .decode_worker import CPU_SECONDS, READY, send
 
 WALL_SECONDS = 60
-_OWN_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
+_CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 
 
-class Decoders:
+class DecoderPool:
     """Up to `jobs` decoder processes, started when needed; `decode` may be called from as many threads."""
 
     def __init__(self, jobs: int) -> None:
-        self._decoders = [_Decoder() for _ in range(jobs)]
-        self._free: queue.LifoQueue[_Decoder] = queue.LifoQueue()
+        self._decoders = [_DecoderProcess() for _ in range(jobs)]
+        self._free: queue.LifoQueue[_DecoderProcess] = queue.LifoQueue()
         for decoder in self._decoders:
             self._free.put(decoder)
 
@@ -51,30 +51,30 @@ class Decoders:
         `too_slow` after `CPU_SECONDS` of processor time, `stalled` after `WALL_SECONDS` with less.
         """
         path, data = ("", file) if isinstance(file, bytes) else (str(file), b"")
-        asked = {"path": path, "bytes": len(data), "digest": digest.hex() if digest else "", "size": size}
-        request = json.dumps({**asked, "views": list(views), "policy": policy}).encode() + b"\n" + data
-        return self._ask(request, (len(views), *size, 3))
+        header = {"path": path, "bytes": len(data), "digest": digest.hex() if digest else "", "size": size}
+        request = json.dumps({**header, "views": list(views), "policy": policy}).encode() + b"\n" + data
+        return self._run_request(request, (len(views), *size, 3))
 
-    def small(self, data: bytes, side: int) -> np.ndarray:
+    def decode_thumbnail(self, data: bytes, side: int) -> np.ndarray:
         """RGB uint8 (height, width, 3) of the bytes of an image, in its own proportions and at most `side` pixels long.
 
         Raises `pixels.Refused`, as `decode` does.
         """
-        asked = {"path": "", "bytes": len(data), "digest": "", "size": [side, side], "within": side}
-        request = json.dumps({**asked, "views": [0], "policy": ""}).encode() + b"\n" + data
-        found: np.ndarray = self._ask(request, (1, side, side, 3))[0]
-        return found
+        header = {"path": "", "bytes": len(data), "digest": "", "size": [side, side], "within": side}
+        request = json.dumps({**header, "views": [0], "policy": ""}).encode() + b"\n" + data
+        thumbnail: np.ndarray = self._run_request(request, (1, side, side, 3))[0]
+        return thumbnail
 
-    def _ask(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    def _run_request(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
         """What some decoder answers, asked once more where the first died of it."""
         decoder = self._free.get()
         try:
             try:
-                return decoder.ask(request, shape)
-            except pixels.Refused as refused:
-                if refused.reason not in {"crashed", "killed"}:
+                return decoder.run_request(request, shape)
+            except pixels.ImageRejected as error:
+                if error.reason not in {"crashed", "killed"}:
                     raise
-            return decoder.ask(request, shape)
+            return decoder.run_request(request, shape)
         finally:
             self._free.put(decoder)
 
@@ -83,52 +83,54 @@ class Decoders:
         for decoder in self._decoders:
             decoder.stop()
 
-    def __enter__(self) -> Decoders:
+    def __enter__(self) -> DecoderPool:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class _Decoder:
+class _DecoderProcess:
     """One process, started when first asked and again after it died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    def run_request(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
         """The pixels that answer `request`, of `shape` unless the answer names their size; raises `pixels.Refused`."""
-        process = self._process = self._process or _start()
+        process = self._process = self._process or _start_process()
         assert process.stdin is not None
         assert process.stdout is not None
         deadline = time.monotonic() + WALL_SECONDS
         try:
             send(process.stdin.fileno(), request)
-            (length,) = struct.unpack("<I", _read(process.stdout, bytearray(4), deadline))
-            answer = json.loads(_read(process.stdout, bytearray(length), deadline))
-            height, width = answer.get("size", shape[1:3])
+            (length,) = struct.unpack("<I", _read_exactly(process.stdout, bytearray(4), deadline))
+            response = json.loads(_read_exactly(process.stdout, bytearray(length), deadline))
+            height, width = response.get("size", shape[1:3])
             result = np.empty((shape[0], height, width, 3), np.uint8)
-            if "reason" not in answer:
-                _read(process.stdout, result.data.cast("B"), deadline)
+            if "reason" not in response:
+                _read_exactly(process.stdout, result.data.cast("B"), deadline)
         except TimeoutError:
             process.kill()
             self.stop()
-            raise pixels.Refused("stalled", f"nothing came of it in {WALL_SECONDS} s; the decoder was stopped") from None
+            raise pixels.ImageRejected(
+                "stalled", f"nothing came of it in {WALL_SECONDS} s; the decoder was stopped"
+            ) from None
         except (OSError, EOFError):
-            raise self._death() from None
-        if "reason" in answer:
-            raise pixels.Refused(answer["reason"], answer["detail"])
+            raise self._explain_exit() from None
+        if "reason" in response:
+            raise pixels.ImageRejected(response["reason"], response["detail"])
         return result
 
-    def _death(self) -> pixels.Refused:
+    def _explain_exit(self) -> pixels.ImageRejected:
         status = self.stop()
         if status == -signal.SIGXCPU:
-            return pixels.Refused(
+            return pixels.ImageRejected(
                 "too_slow", f"it takes more than {CPU_SECONDS} s of work to decode; the decoder was stopped"
             )
-        if -status in _OWN_FAULT:
-            return pixels.Refused("crashed", f"two decoders died of it ({signal.Signals(-status).name})")
-        return pixels.Refused("killed", f"two decoders ended while they had it (exit status {status})")
+        if -status in _CRASH_SIGNALS:
+            return pixels.ImageRejected("crashed", f"two decoders died of it ({signal.Signals(-status).name})")
+        return pixels.ImageRejected("killed", f"two decoders ended while they had it (exit status {status})")
 
     def stop(self) -> int:
         """End the process, if there is one; its exit status."""
@@ -142,14 +144,14 @@ class _Decoder:
         return process.wait()
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start_process() -> subprocess.Popen[bytes]:
     """A decoder that is ready; raises `HumerisError` when none can be started."""
     command = [sys.executable, "-P", "-m", "humeris.extract.pixels.decode_worker"]
     for _ in range(2):
         process = _popen(command)
         assert process.stdout is not None
         with contextlib.suppress(EOFError, TimeoutError):
-            if bytes(_read(process.stdout, bytearray(len(READY)), time.monotonic() + WALL_SECONDS)) == READY:
+            if bytes(_read_exactly(process.stdout, bytearray(len(READY)), time.monotonic() + WALL_SECONDS)) == READY:
                 return process
         process.kill()
         process.communicate()
@@ -168,16 +170,16 @@ def _popen(command: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _read(pipe: IO[bytes], into: Any, deadline: float) -> Any:
+def _read_exactly(pipe: IO[bytes], buffer: Any, deadline: float) -> Any:
     """Fill `into` from the pipe; raises `TimeoutError` or `EOFError`."""
-    rest = memoryview(into)
+    remaining = memoryview(buffer)
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    while rest:
+    while remaining:
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise TimeoutError
-        count = pipe.readinto(rest)  # type: ignore[attr-defined]
+        count = pipe.readinto(remaining)  # type: ignore[attr-defined]
         if not count:
             raise EOFError
-        rest = rest[count:]
-    return into
+        remaining = remaining[count:]
+    return buffer

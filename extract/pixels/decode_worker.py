@@ -22,74 +22,74 @@ import numpy as np
 from . import decode, read_file
 
 CPU_SECONDS = 10
-MEMORY = 4 << 30  # of address space, most of which is never touched
+MEMORY_BYTES = 4 << 30  # of address space, most of which is never touched
 READY = b"go on"
-_PIPE = 1 << 20
+_PIPE_BYTES = 1 << 20
 
 
 def main() -> None:
     """Answer requests on standard input until it is closed."""
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, MEMORY)
-    answers = os.dup(1)
+    _set_limit(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    response_fd = os.dup(1)
     os.dup2(2, 1)  # nothing else may write where the answers go
     with contextlib.suppress(OSError, AttributeError):
-        fcntl.fcntl(answers, fcntl.F_SETPIPE_SZ, _PIPE)
-    send(answers, READY)
+        fcntl.fcntl(response_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    send(response_fd, READY)
     while line := sys.stdin.buffer.readline():
-        asked = json.loads(line)
-        _allow_more()
+        request = json.loads(line)
+        _extend_cpu_limit()
         views: list[np.ndarray] = []
-        answer: dict[str, Any] = {}
+        response: dict[str, Any] = {}
         try:
-            data = sys.stdin.buffer.read(asked["bytes"])
-            if asked.get("within"):
-                asked["size"] = answer["size"] = decode.size_within(data, asked["within"])
-            views = _views(asked, data)
-        except decode.Refused as refused:
-            answer = {"reason": refused.reason, "detail": str(refused)}
-        text = json.dumps(answer).encode()
-        send(answers, struct.pack("<I", len(text)) + text)
+            data = sys.stdin.buffer.read(request["bytes"])
+            if request.get("within"):
+                request["size"] = response["size"] = decode.fit_size(data, request["within"])
+            views = _decode_views(request, data)
+        except decode.ImageRejected as error:
+            response = {"reason": error.reason, "detail": str(error)}
+        header = json.dumps(response).encode()
+        send(response_fd, struct.pack("<I", len(header)) + header)
         for view in views:
-            send(answers, np.ascontiguousarray(view).data.cast("B"))
+            send(response_fd, np.ascontiguousarray(view).data.cast("B"))
 
 
-def _views(asked: dict[str, Any], data: bytes) -> list[np.ndarray]:
-    digest = bytes.fromhex(asked["digest"])
-    if asked["path"]:
-        data = read_file.read(Path(asked["path"]))
-    if digest and read_file.digest(data) != digest:
-        raise decode.Refused("changed", "the file changed while it was used; run the command again")
-    plain = decode.decode(data, tuple(asked["size"]))
-    if asked["views"] == [0]:
-        return [plain]
+def _decode_views(request: dict[str, Any], data: bytes) -> list[np.ndarray]:
+    digest = bytes.fromhex(request["digest"])
+    if request["path"]:
+        data = read_file.read_bytes(Path(request["path"]))
+    if digest and read_file.compute_digest(data) != digest:
+        raise decode.ImageRejected("changed", "the file changed while it was used; run the command again")
+    plain_view = decode.decode(data, tuple(request["size"]))
+    if request["views"] == [0]:
+        return [plain_view]
     from .augment import Policy
 
-    policy = Policy.parse(asked["policy"])
+    policy = Policy.parse(request["policy"])
     views = []
-    for view in asked["views"]:
-        _allow_more()
-        views.append(plain if view == 0 else policy.view(plain, digest, view))
+    for view in request["views"]:
+        _extend_cpu_limit()
+        views.append(plain_view if view == 0 else policy.make_view(plain_view, digest, view))
     return views
 
 
-def _allow_more() -> None:
+def _extend_cpu_limit() -> None:
     """Let the kernel end this process after `CPU_SECONDS` of work from now on, in whatever loop it is."""
-    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    _limit(resource.RLIMIT_CPU, int(used) + 1 + CPU_SECONDS)
+    used_seconds = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    _set_limit(resource.RLIMIT_CPU, int(used_seconds) + 1 + CPU_SECONDS)
 
 
-def _limit(kind: int, value: int) -> None:
-    hard = resource.getrlimit(kind)[1]
+def _set_limit(resource_id: int, value: int) -> None:
+    hard_limit = resource.getrlimit(resource_id)[1]
     with contextlib.suppress(OSError, ValueError):  # a lower limit is set already, or the system has no such limit
-        resource.setrlimit(kind, (value, hard))
+        resource.setrlimit(resource_id, (value, hard_limit))
 
 
 def send(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of `data` to a pipe."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[os.write(descriptor, remaining) :]
 
 
 if __name__ == "__main__":

@@ -12,50 +12,50 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from .decode import Refused
+from .decode import ImageRejected
 
 MAX_BYTES = 512 * 1024 * 1024
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """The bytes of a regular file; raises `Refused` for anything else (opening a FIFO would wait for ever)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise Refused("not_a_file", "expected a regular file")
+                raise ImageRejected("not_a_file", "expected a regular file")
             if status.st_size > MAX_BYTES:
-                raise Refused("too_large", f"expected at most {MAX_BYTES:,} bytes, found {status.st_size:,}")
+                raise ImageRejected("too_large", f"expected at most {MAX_BYTES:,} bytes, found {status.st_size:,}")
             with open(descriptor, "rb", buffering=0, closefd=False) as file:
                 return file.read()
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise Refused("unreadable", os.strerror(error.errno or 0)) from error
+        raise ImageRejected("unreadable", os.strerror(error.errno or 0)) from error
 
 
-def digest(data: bytes) -> bytes:
+def compute_digest(data: bytes) -> bytes:
     """The 32 bytes that identify an image: sha-256 of its file's bytes."""
     return hashlib.sha256(data).digest()
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(function: Callable[[_In], _Out], values: Iterable[_In], jobs: int, ahead: int) -> Generator[_Out]:
+def map_in_order(function: Callable[[_In], _Out], values: Iterable[_In], jobs: int, max_pending: int) -> Generator[_Out]:
     """`map` over `jobs` threads, results in order, never more than `ahead` values in flight."""
-    rest = iter(values)
+    remaining = iter(values)
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = deque(pool.submit(function, value) for value in islice(rest, ahead))
+        pending = deque(pool.submit(function, value) for value in islice(remaining, max_pending))
         try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, value) for value in islice(rest, 1))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, value) for value in islice(remaining, 1))
                 yield result
         finally:
             pool.shutdown(cancel_futures=True)

@@ -7,7 +7,7 @@ import struct
 _SHORT, _LONG = 3, 4
 
 
-def header(height: int, width: int, channels: int = 1) -> bytes:
+def build_header(height: int, width: int, channels: int = 1) -> bytes:
     """What to put before the bytes of (height, width[, channels]) uint8: grey, RGB, or RGB with transparency."""
     bits = struct.pack(f"<{channels}H", *[8] * channels)
     entries = 9 + (channels == 4)

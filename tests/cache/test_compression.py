@@ -22,12 +22,12 @@ import pytest
 from humeris.cache import compression, shard
 from humeris.cache.errors import CacheError
 from humeris.cache.extraction import Extraction
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 
-SPEC = Spec("toy", "toy()", "random, seed 0", "ab" * 32, (8, 8), "tf", "1")
+SPEC = ExtractionSpec("toy", "toy()", "random, seed 0", "ab" * 32, (8, 8), "tf", "1")
 COUNT = 37
-KEYS = shard.as_keys([hashlib.sha256(bytes([number])).digest() for number in range(COUNT)])
+KEYS = shard.to_keys([hashlib.sha256(bytes([number])).digest() for number in range(COUNT)])
 IDENTITY = {"extraction": SPEC.digest, "layer": "conv", "pool": "map"}
 RANDOM = np.random.default_rng(0)
 SHAPES = [(1,), (7,), (3, 5, 7), (1, 1, 1), (56, 56, 33), (200_001,)]
@@ -40,8 +40,8 @@ def relu(*shape: int) -> np.ndarray:
 
 def stored(path: Path, features: np.ndarray, name: str) -> Extraction:
     with Store(path, write=True) as store:
-        store.extraction(SPEC).add("conv", "map", KEYS[: len(features)], features, compression=name)
-    return Store(path).extraction(SPEC)
+        store.get_extraction(SPEC).add("conv", "map", KEYS[: len(features)], features, compression=name)
+    return Store(path).get_extraction(SPEC)
 
 
 def shard_of(path: Path) -> Path:
@@ -67,20 +67,20 @@ def published(folder: Path, data: bytes) -> Path:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", compression.NAMES)
+@pytest.mark.parametrize("name", compression.METHODS)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
 def test_rows_come_back_as_they_were_stored(dtype: str, name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     count = COUNT if np.prod(shape) < 200_000 else 5
     features = relu(count, *shape).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    tap = stored(tmp_path / "c", features, name).features("conv", "map")
+    tap = stored(tmp_path / "c", features, name).get_features("conv", "map")
     order = RANDOM.permutation(count)
     for wanted in (order, order[:3], np.array([0]), np.array([2, 2, 0])):
         read = tap.read(KEYS[wanted])
         assert read.dtype == (np.float32 if dtype == "bfloat16" else np.dtype(dtype))
         assert np.array_equal(read, features[wanted].astype(read.dtype))
-    (item,) = tap.shards()
-    assert np.array_equal(item.rows(), features.astype(item.dtype))
-    assert (item.stored, item.layout.compression, item.shape) == (dtype, name, (count, *shape))
+    (item,) = tap.list_shards()
+    assert np.array_equal(item.read_rows(), features.astype(item.dtype))
+    assert (item.stored_dtype, item.layout.compression, item.shape) == (dtype, name, (count, *shape))
 
 
 @pytest.mark.parametrize("name", ["gzip", "blosc2"])
@@ -119,12 +119,12 @@ def test_rows_that_do_not_compress_are_stored_all_the_same(tmp_path: Path) -> No
     flat = RANDOM.bytes(COUNT * 9000 * 2)
     halves = (np.frombuffer(flat, np.uint16).reshape(COUNT, 9000) & 0xBFFF).view(np.float16)
     for number, rows in enumerate((features, halves)):
-        tap = stored(tmp_path / str(number), rows, "gzip").features("conv", "map")
+        tap = stored(tmp_path / str(number), rows, "gzip").get_features("conv", "map")
         assert np.array_equal(tap.read(KEYS), rows)
     data = encoded(lambda file: _raw_chunks(file, halves[:8]))
     (tmp_path / "x").mkdir()
     loaded = shard.load(published(tmp_path / "x", data), IDENTITY)
-    assert np.array_equal(loaded.rows(), halves[:8])
+    assert np.array_equal(loaded.read_rows(), halves[:8])
 
 
 def _raw_chunks(file: h5py.File, rows: np.ndarray) -> None:
@@ -137,8 +137,8 @@ def _raw_chunks(file: h5py.File, rows: np.ndarray) -> None:
 
 def test_only_the_chunks_that_hold_wanted_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = relu(COUNT, 40_000)  # 160 kB: three rows a chunk
-    tap = stored(tmp_path / "c", features, "gzip").features("conv", "map")
-    tap.shards()
+    tap = stored(tmp_path / "c", features, "gzip").get_features("conv", "map")
+    tap.list_shards()
     read: list[int] = []
     real = os.preadv
     monkeypatch.setattr(
@@ -149,7 +149,7 @@ def test_only_the_chunks_that_hold_wanted_rows_are_read(tmp_path: Path, monkeypa
 
 
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
-    taps = [stored(tmp_path / name, relu(COUNT, 500), name).features("conv", "map") for name in compression.NAMES]
+    taps = [stored(tmp_path / name, relu(COUNT, 500), name).get_features("conv", "map") for name in compression.METHODS]
     before = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
     for tap in taps:
         tap.read(KEYS)
@@ -162,7 +162,7 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "zip", "lzf", "GZIP"])
 def test_an_unknown_compression_is_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
     with Store(tmp_path / "c", write=True) as store, pytest.raises(CacheError, match="expected one of none, gzip, blosc2"):
-        store.extraction(SPEC).add("conv", "map", KEYS, relu(COUNT, 4), compression=name)
+        store.get_extraction(SPEC).add("conv", "map", KEYS, relu(COUNT, 4), compression=name)
     assert not list(tmp_path.glob("c/features/*/*/*.h5"))
 
 
@@ -221,7 +221,7 @@ def test_without_hdf5plugin_blosc2_is_refused_by_name_and_nothing_is_set_aside(t
     assert "pip install 'humeris[compression]'" in damage["reason"]
     assert path.exists()
     assert not found["loaded"]
-    assert np.array_equal(Store(tmp_path / "c").extraction(SPEC).features("conv", "map").read(KEYS), relu(COUNT, 50))
+    assert np.array_equal(Store(tmp_path / "c").get_extraction(SPEC).get_features("conv", "map").read(KEYS), relu(COUNT, 50))
 
 
 # --- files made to harm
@@ -266,9 +266,9 @@ FOREIGN: dict[str, Callable[[h5py.File], Any]] = {
 @pytest.mark.parametrize("what", FOREIGN)
 def test_rows_stored_in_this_way_are_refused(what: str, tmp_path: Path) -> None:
     path = published(tmp_path, encoded(FOREIGN[what]))
-    with pytest.raises(shard.Damaged) as caught:
+    with pytest.raises(shard.CorruptFile) as caught:
         shard.load(path, IDENTITY)
-    assert not isinstance(caught.value, shard.Unreadable)
+    assert not isinstance(caught.value, shard.UnreadableFile)
 
 
 def test_a_chunk_that_lies_beyond_the_file_is_refused(tmp_path: Path) -> None:
@@ -282,10 +282,10 @@ def test_a_chunk_that_lies_beyond_the_file_is_refused(tmp_path: Path) -> None:
         address = file["features"].id.get_chunk_info(2).byte_offset.to_bytes(8, "little")
     data = buffer.getvalue()
     assert data.count(address) == 1
-    assert np.array_equal(shard.load(published(tmp_path, data), IDENTITY).rows(), FEATURES)
+    assert np.array_equal(shard.load(published(tmp_path, data), IDENTITY).read_rows(), FEATURES)
     for other in (len(data) - 8, len(data) * 2, 2**40, 2**63 - 1, 2**63, 2**64 - 2):
         path = published(tmp_path, data.replace(address, other.to_bytes(8, "little")))
-        with pytest.raises(shard.Damaged):
+        with pytest.raises(shard.CorruptFile):
             shard.load(path, IDENTITY)
 
 
@@ -299,7 +299,7 @@ def test_keys_and_views_may_not_be_compressed(name: str, tmp_path: Path) -> None
     buffer = io.BytesIO(shard.encode(relu(8, 4), KEYS[:8], np.zeros(8, np.uint16), IDENTITY, "gzip"))
     with h5py.File(buffer, "r+", libver="latest") as file:
         change(file)
-    with pytest.raises(shard.Damaged):
+    with pytest.raises(shard.CorruptFile):
         shard.load(published(tmp_path, buffer.getvalue()), IDENTITY)
 
 
@@ -403,19 +403,19 @@ def test_chunks_that_cannot_be_decoded_are_damage_and_no_traceback(name: str, da
         dataset.id.write_direct_chunk((0, 0), data or b"\0")
 
     with Store(tmp_path / "c", write=True) as store:
-        store.extraction(SPEC).add("conv", "map", KEYS[8:], relu(COUNT - 8, 16), compression=name)
-        folder = store.extraction(SPEC).features("conv", "map").path
+        store.get_extraction(SPEC).add("conv", "map", KEYS[8:], relu(COUNT - 8, 16), compression=name)
+        folder = store.get_extraction(SPEC).get_features("conv", "map").path
     path = published(folder, encoded(change))
     from humeris.cache.errors import RowsMissing
     from humeris.cache.inventory import verify
 
     with Store(tmp_path / "c") as store:
-        tap = store.extraction(SPEC).features("conv", "map")
+        tap = store.get_extraction(SPEC).get_features("conv", "map")
         with pytest.raises(RowsMissing, match=f"expected rows for {COUNT} images, found {COUNT - 8};"):
             tap.read(KEYS)
-        assert tap.missing(KEYS).sum() == 8
+        assert tap.find_missing(KEYS).sum() == 8
         assert np.array_equal(tap.read(KEYS[8:]), relu(COUNT - 8, 16))
-        assert [damage.path for damage in store.damaged] == [path]
+        assert [damage.path for damage in store.corrupt_files] == [path]
     with Store(tmp_path / "c", write=True) as store:
         assert [each["path"] for each in verify(store)["damaged"]] == [str(path)]
     assert not path.exists()

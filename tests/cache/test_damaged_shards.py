@@ -23,10 +23,10 @@ import pytest
 
 from humeris.cache import shard
 from humeris.cache.errors import HumerisError, NotACache, RowsMissing
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 
-SPEC = Spec(
+SPEC = ExtractionSpec(
     backbone="toy",
     architecture="toy()",
     weights="random, seed 0",
@@ -35,7 +35,7 @@ SPEC = Spec(
     preprocessing="tf",
     pixels="1",
 )
-KEYS = shard.as_keys([hashlib.sha256(bytes([number])).digest() for number in range(24)])
+KEYS = shard.to_keys([hashlib.sha256(bytes([number])).digest() for number in range(24)])
 PARTS = (slice(0, 8), slice(8, 16), slice(16, 24))
 Tap = tuple[str, str]
 _NORMAL = np.random.default_rng(0).normal(size=(24, 96)).astype(np.float32)
@@ -59,7 +59,7 @@ def filled(path: Path, taps: Sequence[Tap] = TAPS) -> Path:
         for layer, pool in taps:
             for part in PARTS:
                 rows, compression = STORED[layer, pool]
-                store.extraction(SPEC).add(layer, pool, KEYS[part], rows[part], compression=compression)
+                store.get_extraction(SPEC).add(layer, pool, KEYS[part], rows[part], compression=compression)
     return path
 
 
@@ -89,7 +89,7 @@ def overwrite(path: Path, data: bytes) -> None:
 
 def keys_in(path: Path) -> np.ndarray:
     with h5py.File(path) as file:
-        return shard.as_keys([row.tobytes() for row in file["keys"][:]])
+        return shard.to_keys([row.tobytes() for row in file["keys"][:]])
 
 
 def serves_only(cache: Path, lost: dict[Tap, np.ndarray]) -> bool:
@@ -97,8 +97,8 @@ def serves_only(cache: Path, lost: dict[Tap, np.ndarray]) -> bool:
     right = True
     with Store(cache) as store:
         for tap, keys in lost.items():
-            features = store.extraction(SPEC).features(*tap)
-            missing = features.missing(KEYS)
+            features = store.get_extraction(SPEC).get_features(*tap)
+            missing = features.find_missing(KEYS)
             try:
                 features.read(KEYS)
                 refused = False
@@ -107,19 +107,19 @@ def serves_only(cache: Path, lost: dict[Tap, np.ndarray]) -> bool:
             rest = features.read(KEYS[~missing]) if not missing.all() else ROWS[tap][:0]
             right &= np.array_equal(missing, np.isin(KEYS, keys)) and refused == missing.any()
             right &= rest.tobytes() == ROWS[tap][~missing].tobytes()
-        return right and len(store.damaged) >= len(lost)
+        return right and len(store.corrupt_files) >= len(lost)
 
 
 def heal(cache: Path, *taps: Tap) -> bool:
     """Store again what is missing, as the next extraction does; whether every row is as it was, bit by bit."""
     right = True
     with Store(cache, write=True) as store:
-        extraction = store.extraction(SPEC)
+        extraction = store.get_extraction(SPEC)
         for tap in taps:
-            gap = extraction.features(*tap).missing(KEYS)
+            gap = extraction.get_features(*tap).find_missing(KEYS)
             rows, compression = STORED[tap]
             extraction.add(*tap, KEYS[gap], rows[gap], compression=compression)
-            found = extraction.features(*tap).read(KEYS)
+            found = extraction.get_features(*tap).read(KEYS)
             right &= found.dtype == ROWS[tap].dtype and found.tobytes() == ROWS[tap].tobytes()
     return right
 
@@ -310,20 +310,20 @@ def test_swapped_and_foreign_shards_are_misses(tmp_path: Path) -> None:
             counts["healed"] += heal(cache, tap)
     others = {"preprocessing": "torch", "pixels": "2", "weights_sha256": "cd" * 32, "precision": "bfloat16"}
     with Store(cache, write=True) as store:
-        home = store.extraction(SPEC).features(*TAPS[0]).path
+        home = store.get_extraction(SPEC).get_features(*TAPS[0]).path
         for name, value in others.items():
-            extraction = store.extraction(replace(SPEC, **{name: value}))
+            extraction = store.get_extraction(replace(SPEC, **{name: value}))
             extraction.add(*TAPS[0], KEYS, ROWS[TAPS[0]] + 1)
-        store.extraction(SPEC).add("deeper", "avg", KEYS, ROWS[TAPS[0]] + 1)
-        store.extraction(SPEC).add("conv", "max", KEYS, ROWS[TAPS[0]] + 1)
+        store.get_extraction(SPEC).add("deeper", "avg", KEYS, ROWS[TAPS[0]] + 1)
+        store.get_extraction(SPEC).add("conv", "max", KEYS, ROWS[TAPS[0]] + 1)
     foreign = [path for path in cache.glob("features/*/*/*.h5") if path.parent != home]
     for path in foreign:
         shutil.copy(path, home)
     store = Store(cache)
-    features = store.extraction(SPEC).features(*TAPS[0])
+    features = store.get_extraction(SPEC).get_features(*TAPS[0])
     counts["foreign"] = len(foreign)
     assert features.read(KEYS).tobytes() == ROWS[TAPS[0]].tobytes()
-    counts["foreign refused"] = sum("belongs to another" in found.reason for found in store.damaged)
+    counts["foreign refused"] = sum("belongs to another" in found.reason for found in store.corrupt_files)
     print(dict(counts))
     assert counts["swapped"] == counts["missed"] == counts["healed"] == 4
     assert counts["foreign refused"] == counts["foreign"] >= 15
@@ -336,15 +336,15 @@ def outcome(cache: Path) -> str:
     """What a reader and then a writer make of the cache; fails on a wrong row and on anything that is no clear error."""
     try:
         with Store(cache) as store:
-            listed = [str(features.layer) for each in store.extractions() for features in each.taps()]
+            listed = [str(features.layer) for each in store.iter_extractions() for features in each.list_taps()]
             assert listed in ([], [layer for layer, _ in PLAIN])
         with Store(cache, write=True) as store:
-            extraction = store.extraction(SPEC)
+            extraction = store.get_extraction(SPEC)
             extraction.create(LAYERS)
             for tap in PLAIN:
-                assert extraction.features(*tap).read(KEYS).tobytes() == ROWS[tap].tobytes()
+                assert extraction.get_features(*tap).read(KEYS).tobytes() == ROWS[tap].tobytes()
         with Store(cache) as store:
-            assert [each.spec.digest for each in store.extractions()] == [SPEC.digest]
+            assert [each.spec.digest for each in store.iter_extractions()] == [SPEC.digest]
     except HumerisError as error:
         return "clear error" if len(str(error).splitlines()) == 1 else str(error)
     return "right rows"
@@ -355,8 +355,8 @@ LAYERS = [{"name": "conv", "kind": "Conv2D", "shape": [4, 4, 6], "elements": 96,
 
 def described(path: Path) -> Path:
     with Store(filled(path, PLAIN), write=True) as store:
-        store.extraction(SPEC).create(LAYERS)
-        store.memo.put_json("backbone", "toy", {"a": 1})
+        store.get_extraction(SPEC).create(LAYERS)
+        store.kv_store.put_json("backbone", "toy", {"a": 1})
     return path
 
 
@@ -414,10 +414,10 @@ def test_a_description_with_values_of_another_kind_is_no_crash(memory: Path) -> 
                 changed = {**fields, field: value}
                 overwrite(path, json.dumps([changed] if isinstance(known, list) else changed).encode())
                 try:
-                    found = inventory.inventory(Store(cache))
-                    formatting.inventory(found)
+                    found = inventory.build_inventory(Store(cache))
+                    formatting.format_inventory(found)
                     for each in found["extractions"]:
-                        formatting.info(inventory.info(Store(cache), each["extraction"]))
+                        formatting.format_extraction(inventory.describe_extraction(Store(cache), each["extraction"]))
                     counts[outcome(cache)] += 1
                 except Exception as error:
                     crashes[f"{name} {field}: {type(error).__name__}"] += 1
@@ -505,8 +505,8 @@ def test_an_extraction_computes_what_was_damaged_and_nothing_else(
 def stored(cache: Path) -> dict[str, bytes]:
     """The rows of each tap, in the order of their keys, as bytes."""
     found = {}
-    for extraction in Store(cache).extractions():
-        for features in extraction.taps():
-            keys = np.unique(np.concatenate([item.keys for item in features.shards()]))
+    for extraction in Store(cache).iter_extractions():
+        for features in extraction.list_taps():
+            keys = np.unique(np.concatenate([item.keys for item in features.list_shards()]))
             found[f"{features.layer}:{features.pool}"] = keys.tobytes() + features.read(keys).tobytes()
     return found

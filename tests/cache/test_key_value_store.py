@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from humeris.cache.key_value_store import Memo
+from humeris.cache.key_value_store import KeyValueStore
 
 
 @pytest.fixture
-def memo(tmp_path: Path) -> Memo:
-    return Memo(tmp_path / "known", tmp_path / "tmp", lambda: None)
+def memo(tmp_path: Path) -> KeyValueStore:
+    return KeyValueStore(tmp_path / "known", tmp_path / "tmp", lambda: None)
 
 
-def test_a_value_comes_back_as_it_was_put(memo: Memo) -> None:
+def test_a_value_comes_back_as_it_was_put(memo: KeyValueStore) -> None:
     value = bytes(range(256)) * 3 + b"\n\n"
     assert memo.put("kind", "key", value)
     assert memo.get("kind", "key") == value
@@ -26,30 +26,30 @@ def test_a_value_comes_back_as_it_was_put(memo: Memo) -> None:
     assert memo.get_json("kind", "json") == {"a": [1, None, "ü"]}
 
 
-def test_an_empty_value_is_a_value(memo: Memo) -> None:
+def test_an_empty_value_is_a_value(memo: KeyValueStore) -> None:
     memo.put("kind", "key", b"")
     assert memo.get("kind", "key") == b""
 
 
-def test_kinds_and_keys_do_not_share_values(memo: Memo) -> None:
+def test_kinds_and_keys_do_not_share_values(memo: KeyValueStore) -> None:
     memo.put("one", "key", b"1")
     assert memo.get("two", "key") is None
     assert memo.get("one", "other") is None
     assert memo.get_json("one", "other") is None
 
 
-def test_a_later_value_replaces_an_earlier_one(memo: Memo) -> None:
+def test_a_later_value_replaces_an_earlier_one(memo: KeyValueStore) -> None:
     memo.put("kind", "key", b"1")
     memo.put("kind", "key", b"2")
     assert memo.get("kind", "key") == b"2"
 
 
-def test_a_key_may_hold_bytes_that_are_not_utf_8(memo: Memo) -> None:
+def test_a_key_may_hold_bytes_that_are_not_utf_8(memo: KeyValueStore) -> None:
     memo.put("kind", "caf\udce9/\n", b"1")
     assert memo.get("kind", "caf\udce9/\n") == b"1"
 
 
-def test_a_damaged_file_is_a_miss(memo: Memo, tmp_path: Path) -> None:
+def test_a_damaged_file_is_a_miss(memo: KeyValueStore, tmp_path: Path) -> None:
     memo.put_json("kind", "key", list(range(50)))
     (path,) = (tmp_path / "known").iterdir()
     good = path.read_bytes()
@@ -66,12 +66,12 @@ def test_a_damaged_file_is_a_miss(memo: Memo, tmp_path: Path) -> None:
 
 
 def test_a_memo_that_may_not_write_writes_nothing(tmp_path: Path) -> None:
-    memo = Memo(tmp_path / "known", tmp_path / "tmp", None)
+    memo = KeyValueStore(tmp_path / "known", tmp_path / "tmp", None)
     assert not memo.put("kind", "key", b"1")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_where_a_value_should_be_is_a_miss(memo: Memo, tmp_path: Path) -> None:
+def test_a_folder_where_a_value_should_be_is_a_miss(memo: KeyValueStore, tmp_path: Path) -> None:
     memo.put("kind", "key", b"1")
     (path,) = (tmp_path / "known").iterdir()
     path.unlink()
@@ -80,14 +80,14 @@ def test_a_folder_where_a_value_should_be_is_a_miss(memo: Memo, tmp_path: Path) 
     assert not memo.put("kind", "key", b"2")
 
 
-def test_a_fifo_where_a_value_should_be_is_a_miss_and_is_written_over(memo: Memo, tmp_path: Path) -> None:
+def test_a_fifo_where_a_value_should_be_is_a_miss_and_is_written_over(memo: KeyValueStore, tmp_path: Path) -> None:
     memo.put("kind", "key", b"1")
     (path,) = (tmp_path / "known").iterdir()
     path.unlink()
     os.mkfifo(path)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom humeris.cache.key_value_store import Memo\n"
-        "memo = Memo(Path('known'), Path('tmp'), lambda: None)\n"
+        "import sys\nfrom pathlib import Path\nfrom humeris.cache.key_value_store import KeyValueStore\n"
+        "memo = KeyValueStore(Path('known'), Path('tmp'), lambda: None)\n"
         "print(memo.get('kind', 'key'), memo.put('kind', 'key', b'2'), memo.get('kind', 'key'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)

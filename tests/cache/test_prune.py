@@ -23,14 +23,14 @@ from humeris.cache import prune as pruning
 from humeris.cache import row_reader as reading
 from humeris.cache.errors import CacheError, RowsMissing
 from humeris.cache.prune import parse_age, parse_size, prune
-from humeris.cache.shard import as_keys
-from humeris.cache.spec import Spec
+from humeris.cache.shard import to_keys
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.commands.render import cache as render
 
-SPEC = Spec("toy", "toy()", "random, seed 0", "ab" * 32, (8, 8), "tf", "1")
+SPEC = ExtractionSpec("toy", "toy()", "random, seed 0", "ab" * 32, (8, 8), "tf", "1")
 OTHER = replace(SPEC, backbone="other", preprocessing="torch")
-KEYS = as_keys([hashlib.sha256(bytes([number])).digest() for number in range(16)])
+KEYS = to_keys([hashlib.sha256(bytes([number])).digest() for number in range(16)])
 ROWS = np.random.default_rng(0).normal(size=(16, 100)).astype(np.float32)
 LAYERS = [{"name": "conv", "cost": 1}, {"name": "late", "cost": 2}]
 DAY = 86400
@@ -42,7 +42,7 @@ def cache(tmp_path: Path) -> Path:
     path = tmp_path / "cache"
     with Store(path, write=True) as store:
         for spec, layer, ages in ((SPEC, "conv", (20, 25)), (SPEC, "late", (10, 90)), (OTHER, "conv", (30, 31))):
-            extraction = store.extraction(spec)
+            extraction = store.get_extraction(spec)
             extraction.create(LAYERS)
             for part, age in zip((slice(0, 8), slice(8, 16)), ages, strict=True):
                 before = set(path.rglob("*.h5"))
@@ -54,7 +54,7 @@ def cache(tmp_path: Path) -> Path:
 
 def taps(path: Path) -> list[str]:
     store = Store(path)
-    return [f"{each.spec.backbone} {tap.layer}" for each in store.extractions() for tap in each.taps()]
+    return [f"{each.spec.backbone} {tap.layer}" for each in store.iter_extractions() for tap in each.list_taps()]
 
 
 def run(path: Path, **options: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_a_tap_goes_whole_by_when_it_last_got_rows(days: float, stay: list[str],
     assert found["kept"] == len(stay)
     for name in stay:
         spec = SPEC if name.startswith("toy") else OTHER
-        assert np.array_equal(Store(cache).extraction(spec).features(name.split()[1], "avg").read(KEYS), ROWS)
+        assert np.array_equal(Store(cache).get_extraction(spec).get_features(name.split()[1], "avg").read(KEYS), ROWS)
 
 
 def test_to_fit_a_size_the_oldest_taps_go_first_and_no_more_than_needed(cache: Path) -> None:
@@ -86,7 +86,7 @@ def test_to_fit_a_size_the_oldest_taps_go_first_and_no_more_than_needed(cache: P
     assert run(cache, max_bytes=total)["removed"] == []
     found = run(cache, max_bytes=total - 1)
     (gone,) = found["removed"]
-    assert (gone["extraction"], gone["tap"], gone["shards"], gone["age_days"]) == (OTHER.folder, "conv:avg", 2, 30.0)
+    assert (gone["extraction"], gone["tap"], gone["shards"], gone["age_days"]) == (OTHER.folder_name, "conv:avg", 2, 30.0)
     assert taps(cache) == ["toy conv", "toy late"]
     assert found["bytes"] + found["bytes_kept"] == total
     assert found["bytes_kept"] == sum(path.stat().st_size for path in cache.rglob("*.h5"))
@@ -107,16 +107,16 @@ def test_neither_criterion_is_an_error(cache: Path) -> None:
 
 def test_an_extraction_without_rows_goes_and_the_cache_stays_one(cache: Path) -> None:
     run(cache, older_than=25.5 * DAY)
-    assert [path.name for path in (cache / "features").iterdir()] == [SPEC.folder]
+    assert [path.name for path in (cache / "features").iterdir()] == [SPEC.folder_name]
     run(cache, max_bytes=0)
     assert list((cache / "features").iterdir()) == []
     with Store(cache, write=True) as store:
-        store.extraction(SPEC).add("conv", "avg", KEYS, ROWS)
+        store.get_extraction(SPEC).add("conv", "avg", KEYS, ROWS)
     assert taps(cache) == ["toy conv"]
 
 
 def test_what_damage_and_killed_processes_left_goes_and_nothing_else(cache: Path) -> None:
-    home = cache / "features" / SPEC.folder
+    home = cache / "features" / SPEC.folder_name
     rubbish = [home / "conv.avg" / f"{'0' * 64}.h5.damaged", cache / "tmp" / "1-old"]
     keep = [cache / "tmp" / "1-young", home / "late.avg" / "notes.txt", cache / "known" / "x"]
     keep[2].parent.mkdir(exist_ok=True)
@@ -141,7 +141,7 @@ def test_what_damage_and_killed_processes_left_goes_and_nothing_else(cache: Path
 
 
 def test_a_rehearsal_says_the_same_and_removes_nothing(cache: Path) -> None:
-    (cache / "features" / SPEC.folder / "conv.avg" / f"{'0' * 64}.h5.damaged").write_bytes(b"x")
+    (cache / "features" / SPEC.folder_name / "conv.avg" / f"{'0' * 64}.h5.damaged").write_bytes(b"x")
     (cache / "features" / "nothing").mkdir()
     before = sorted(cache.rglob("*"))
     said = run(cache, older_than=15 * DAY, dry_run=True)
@@ -151,30 +151,30 @@ def test_a_rehearsal_says_the_same_and_removes_nothing(cache: Path) -> None:
 
 
 def test_rows_whose_spec_was_lost_are_pruned_like_others(cache: Path) -> None:
-    (cache / "features" / OTHER.folder / "spec.json").unlink()
+    (cache / "features" / OTHER.folder_name / "spec.json").unlink()
     assert len(run(cache, older_than=25.5 * DAY)["removed"]) == 1
-    assert not (cache / "features" / OTHER.folder).exists()
+    assert not (cache / "features" / OTHER.folder_name).exists()
 
 
 # --- beside others
 
 
 def test_a_reader_that_mapped_a_shard_keeps_its_rows(cache: Path) -> None:
-    mapped = [item.rows() for item in Store(cache).extraction(SPEC).features("conv", "avg").shards()]
+    mapped = [item.read_rows() for item in Store(cache).get_extraction(SPEC).get_features("conv", "avg").list_shards()]
     run(cache, max_bytes=0)
     assert sorted(np.concatenate(mapped)[:, 0].tolist()) == sorted(ROWS[:, 0].tolist())
 
 
 def test_a_reader_that_lost_its_rows_sees_a_miss_and_no_damage(cache: Path) -> None:
     store = Store(cache)
-    reader = store.extraction(SPEC).features("conv", "avg")
+    reader = store.get_extraction(SPEC).get_features("conv", "avg")
     assert np.array_equal(reader.read(KEYS), ROWS)
     run(cache, max_bytes=0)
     with pytest.raises(RowsMissing, match="found 0"):
         reader.read(KEYS)
-    assert reader.missing(KEYS).all()
-    assert list(store.extractions()) == []
-    assert store.damaged == []
+    assert reader.find_missing(KEYS).all()
+    assert list(store.iter_extractions()) == []
+    assert store.corrupt_files == []
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "blosc2"])
@@ -182,10 +182,10 @@ def test_rows_removed_between_finding_and_reading_are_a_miss_unless_stored_elsew
     compression: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store(cache, write=True) as store:
-        store.extraction(SPEC).add("both", "avg", KEYS, ROWS, compression=compression)
-        store.extraction(SPEC).add("both", "avg", KEYS[:8], ROWS[:8], compression=compression)
+        store.get_extraction(SPEC).add("both", "avg", KEYS, ROWS, compression=compression)
+        store.get_extraction(SPEC).add("both", "avg", KEYS[:8], ROWS[:8], compression=compression)
     store = Store(cache)
-    reader = store.extraction(SPEC).features("both", "avg")
+    reader = store.get_extraction(SPEC).get_features("both", "avg")
     real = reading.read
     removed: list[Path] = []
 
@@ -196,7 +196,7 @@ def test_rows_removed_between_finding_and_reading_are_a_miss_unless_stored_elsew
         real(path, *rest)
 
     monkeypatch.setattr(reading, "read", read)
-    paths = {len(item.keys): item.path for item in reader.shards()}
+    paths = {len(item.keys): item.path for item in reader.list_shards()}
     try:
         assert np.array_equal(reader.read(KEYS[:8]), ROWS[:8])
         assert len(removed) == 1
@@ -205,7 +205,7 @@ def test_rows_removed_between_finding_and_reading_are_a_miss_unless_stored_elsew
     if lost:
         with pytest.raises(RowsMissing, match="found 8"):
             reader.read(KEYS)
-    assert store.damaged == []
+    assert store.corrupt_files == []
 
 
 @pytest.mark.parametrize("reason", ["", "can't retrieve stat info for file"])
@@ -221,13 +221,13 @@ def test_a_shard_removed_while_it_is_opened_is_no_damage(
     def call(path: Path, *rest: Any) -> Any:
         path.unlink()
         if reason:
-            raise shard.Damaged(reason)
+            raise shard.CorruptFile(reason)
         return real(path, *rest)
 
     monkeypatch.setattr(shard, name, call)
     store = Store(cache)
-    assert store.extraction(SPEC).features("conv", "avg").missing(KEYS).all()
-    assert store.damaged == []
+    assert store.get_extraction(SPEC).get_features("conv", "avg").find_missing(KEYS).all()
+    assert store.corrupt_files == []
 
 
 def test_a_writer_whose_folder_is_removed_makes_it_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_a_writer_whose_folder_is_removed_makes_it_again(cache: Path, monkeypatc
         left = number
         with Store(path, write=True) as store, monkeypatch.context() as patch:
             store.create()
-            extraction = store.extraction(SPEC)
+            extraction = store.get_extraction(SPEC)
             extraction.create(LAYERS)
             busy = False
 
@@ -259,10 +259,10 @@ def test_a_writer_whose_folder_is_removed_makes_it_again(cache: Path, monkeypatc
             for name in names:
                 patch.setattr(os, name, before(getattr(os, name)))
             extraction.add("conv", "avg", KEYS, ROWS)
-        (found,) = Store(path).extractions()
+        (found,) = Store(path).iter_extractions()
         assert found.spec == SPEC
         assert found.layers == LAYERS
-        assert np.array_equal(found.features("conv", "avg").read(KEYS), ROWS)
+        assert np.array_equal(found.get_features("conv", "avg").read(KEYS), ROWS)
         if left > 0:
             break
     assert 5 < number < 39
@@ -272,34 +272,34 @@ def test_a_spec_that_a_writer_needs_again_is_given_back(cache: Path, monkeypatch
     """A writer stores rows after prune found the extraction empty, and is done before prune removes its spec."""
     run(cache, max_bytes=0)
     with Store(cache, write=True) as store:
-        store.extraction(SPEC).create(LAYERS)
+        store.get_extraction(SPEC).create(LAYERS)
     real = pruning.read_spec
     written: list[int] = []
 
     def read_spec(path: Path) -> Any:
         if not written:
             with Store(cache, write=True) as store:
-                written.append(store.extraction(SPEC).add("conv", "avg", KEYS, ROWS))
+                written.append(store.get_extraction(SPEC).add("conv", "avg", KEYS, ROWS))
         return real(path)
 
     monkeypatch.setattr(pruning, "read_spec", read_spec)
     run(cache, max_bytes=0)
     assert written
-    (found,) = Store(cache).extractions()
+    (found,) = Store(cache).iter_extractions()
     assert found.layers == LAYERS
-    assert np.array_equal(found.features("conv", "avg").read(KEYS), ROWS)
+    assert np.array_equal(found.get_features("conv", "avg").read(KEYS), ROWS)
 
 
 _WRITER = """
 import hashlib, sys
 import numpy as np
-from humeris.cache.shard import as_keys
-from humeris.cache.spec import Spec
+from humeris.cache.shard import to_keys
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
-spec = Spec("toy", "toy()", "random, seed 0", "ab" * 32, (8, 8), "tf", "1")
+spec = ExtractionSpec("toy", "toy()", "random, seed 0", "ab" * 32, (8, 8), "tf", "1")
 name = sys.argv[2]
 for number in range(60):
-    keys = as_keys([hashlib.sha256(f"{name} {number} {row}".encode()).digest() for row in range(4)])
+    keys = to_keys([hashlib.sha256(f"{name} {number} {row}".encode()).digest() for row in range(4)])
     rows = np.arange(4 * 8, dtype=np.float32).reshape(4, 8) + number
     with Store(sys.argv[1], write=True) as store:
         extraction = store.extraction(spec)
@@ -343,7 +343,7 @@ def test_writers_and_readers_go_on_while_the_cache_is_emptied_over_and_over(tmp_
     assert failed == []
     assert removed > 20
     run(path, max_bytes=0)
-    assert list(Store(path).extractions()) == []
+    assert list(Store(path).iter_extractions()) == []
 
 
 # --- the command
@@ -424,7 +424,7 @@ def test_what_cannot_be_removed_is_listed_and_the_rest_is_done(
     assert done.code == 1
     assert done.json["left_out"] == [{"path": str(stuck), "reason": "Operation not permitted"}]
     assert list(cache.rglob("*.h5")) == [stuck]
-    assert "could not be removed" in render.pruned(done.json)
+    assert "could not be removed" in render.format_pruning(done.json)
 
 
 def test_a_cache_that_may_not_be_written_is_one_line(
@@ -441,6 +441,6 @@ def test_a_cache_that_may_not_be_written_is_one_line(
 def test_drafts_that_are_still_being_written_stay(cache: Path) -> None:
     draft = cache / "tmp" / "2-draft"
     draft.write_bytes(b"x")
-    assert atomic_files.stale(cache / "tmp") == []
+    assert atomic_files.list_stale(cache / "tmp") == []
     assert json.loads(json.dumps(run(cache, max_bytes=0)))["drafts"] == 0
     assert draft.exists()

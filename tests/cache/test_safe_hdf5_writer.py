@@ -14,14 +14,14 @@ import h5py
 import numpy as np
 import pytest
 
-from humeris.cache.safe_hdf5_writer import Draft
+from humeris.cache.safe_hdf5_writer import SafeHdf5Writer
 
 # Writes a file through a draft whose writes fail from one number on, and ends as a command would.
 _FILL = r"""
 import errno, os, sys
 from pathlib import Path
 import h5py, numpy as np
-from humeris.cache.safe_hdf5_writer import Draft
+from humeris.cache.safe_hdf5_writer import SafeHdf5Writer
 
 first, count, real = int(sys.argv[1]), 0, os.pwrite
 def pwrite(*arguments):
@@ -31,7 +31,7 @@ def pwrite(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
     return real(*arguments)
 os.pwrite = pwrite
-with Draft(Path(sys.argv[2])) as draft, h5py.File(draft, "w") as file:
+with SafeHdf5Writer(Path(sys.argv[2])) as draft, h5py.File(draft, "w") as file:
     for name in "abc":
         rows = file.create_dataset(name, (3000, 40), "f4")
         for start in range(0, 3000, 256):
@@ -66,9 +66,9 @@ def test_a_process_survives_a_write_that_fails_wherever_it_is(tmp_path: Path) ->
 
 def test_what_is_written_through_a_draft_is_what_hdf5_writes(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(1000, 30))
-    with Draft(tmp_path / "a") as draft, h5py.File(draft, "w") as file:
+    with SafeHdf5Writer(tmp_path / "a") as draft, h5py.File(draft, "w") as file:
         file.create_dataset("rows", data=rows, track_times=False)
-    draft.check()
+    draft.raise_for_error()
     with h5py.File(tmp_path / "a") as file:
         assert np.array_equal(file["rows"][:], rows)
 
@@ -79,7 +79,7 @@ def failing(*_: Any) -> Any:
 
 def test_what_could_not_be_written_is_still_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HDF5 reads what it wrote, and must not stumble over it while it closes the file."""
-    with Draft(tmp_path / "a") as draft:
+    with SafeHdf5Writer(tmp_path / "a") as draft:
         draft.write(b"0123456789")
         monkeypatch.setattr(os, "pwrite", failing)
         draft.seek(4)
@@ -95,20 +95,20 @@ def test_what_could_not_be_written_is_still_read_back(tmp_path: Path, monkeypatc
         assert draft.seek(0, os.SEEK_END) == 23
     assert (tmp_path / "a").read_bytes() == b"0123456789"
     with pytest.raises(OSError, match="Input/output error"):
-        draft.check()
+        draft.raise_for_error()
 
 
 @pytest.mark.parametrize("name", ["fsync", "ftruncate"])
 def test_an_error_of_any_step_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, name, failing)
-    with Draft(tmp_path / "a") as draft:
+    with SafeHdf5Writer(tmp_path / "a") as draft:
         draft.truncate(10)
     with pytest.raises(OSError, match="Input/output error"):
-        draft.check()
+        draft.raise_for_error()
 
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
 def test_a_draft_is_always_a_new_file(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "a")
     with pytest.raises(FileExistsError):
-        Draft(tmp_path / "a")
+        SafeHdf5Writer(tmp_path / "a")

@@ -19,7 +19,7 @@ import pytest
 from humeris.cache import shard
 
 IDENTITY = {"extraction": "e", "layer": "conv/1", "pool": "avg"}
-KEYS = shard.as_keys([hashlib.sha256(bytes([number])).digest() for number in range(5)])
+KEYS = shard.to_keys([hashlib.sha256(bytes([number])).digest() for number in range(5)])
 
 
 def published(folder: Path, data: bytes) -> Path:
@@ -56,15 +56,15 @@ def test_bfloat16_is_stored_as_its_bits_and_says_so(tmp_path: Path) -> None:
         assert rows.dtype == np.uint16
         assert np.array_equal((rows.astype(np.uint32) << 16).view(np.float32), features.astype(np.float32))
     loaded = shard.load(path, IDENTITY)
-    assert (loaded.stored, loaded.dtype, loaded.shape) == ("bfloat16", np.float32, (5, 3, 7))
-    assert np.array_equal(loaded.rows(), features.astype(np.float32))
-    assert not loaded.rows().flags.writeable
+    assert (loaded.stored_dtype, loaded.dtype, loaded.shape) == ("bfloat16", np.float32, (5, 3, 7))
+    assert np.array_equal(loaded.read_rows(), features.astype(np.float32))
+    assert not loaded.read_rows().flags.writeable
 
 
 def test_every_bfloat16_is_read_as_the_float32_that_it_is(tmp_path: Path) -> None:
     bits = np.arange(65536, dtype=np.uint16)
     features = np.tile(bits, (5, 1)).view(ml_dtypes.bfloat16)
-    rows = np.array(shard.load(published(tmp_path, encoded(features)), IDENTITY).rows())
+    rows = np.array(shard.load(published(tmp_path, encoded(features)), IDENTITY).read_rows())
     wanted = features.astype(np.float32)
     assert np.array_equal(rows, wanted, equal_nan=True)
     assert np.array_equal(np.signbit(rows), np.signbit(wanted))
@@ -95,20 +95,20 @@ def test_equal_rows_are_equal_bytes_whenever_they_are_encoded(dtype: type, compr
 def test_a_loaded_shard_gives_the_rows_that_were_stored(tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     loaded = shard.load(published(tmp_path, encoded(features)), IDENTITY)
-    assert np.array_equal(loaded.rows(), features)
-    assert not loaded.rows().flags.writeable
+    assert np.array_equal(loaded.read_rows(), features)
+    assert not loaded.read_rows().flags.writeable
     assert loaded.keys.tobytes() == KEYS.tobytes()
 
 
 def test_keys_that_end_in_zero_bytes_stay_whole() -> None:
     digest = b"\x01" + bytes(31)
-    assert shard.as_keys([digest, digest]).tobytes() == digest * 2
+    assert shard.to_keys([digest, digest]).tobytes() == digest * 2
 
 
 @pytest.mark.parametrize("name", ["extraction", "layer", "pool"])
 def test_a_shard_of_another_place_is_refused(name: str, tmp_path: Path) -> None:
     path = published(tmp_path, encoded(np.ones((5, 3), np.float32)))
-    with pytest.raises(shard.Damaged, match="belongs to another"):
+    with pytest.raises(shard.CorruptFile, match="belongs to another"):
         shard.load(path, {**IDENTITY, name: "other"})
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_not_its_digest_is_damaged(tmp_path: Path) -> None:
     path = published(tmp_path, encoded(np.ones((5, 3), np.float32)))
     shard.check_digest(path)
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(shard.Damaged, match="digest"):
+    with pytest.raises(shard.CorruptFile, match="digest"):
         shard.check_digest(path)
 
 
@@ -181,14 +181,14 @@ MALFORMED: dict[str, Any] = {
 def test_a_file_with_this_instead_is_refused(what: str, tmp_path: Path) -> None:
     path = published(tmp_path, write(MALFORMED[what]))
     shard.check_digest(path)
-    with pytest.raises(shard.Damaged):
+    with pytest.raises(shard.CorruptFile):
         shard.load(path, IDENTITY)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89HDF\r\n\x1a\n", b"<html>", b"\x89HDF\r\n\x1a\n" + bytes(5000)])
 def test_a_file_that_is_no_hdf5_is_refused(data: bytes, tmp_path: Path) -> None:
     path = published(tmp_path, data)
-    with pytest.raises(shard.Damaged):
+    with pytest.raises(shard.CorruptFile):
         shard.load(path, IDENTITY)
 
 
@@ -205,10 +205,10 @@ def test_a_row_address_beyond_the_file_is_refused(tmp_path: Path) -> None:
     where = offset.to_bytes(8, "little")
     assert data.count(where) == 1
     sound = published(tmp_path, data)
-    assert np.array_equal(shard.load(sound, IDENTITY).rows(), np.ones((5, 3)))
+    assert np.array_equal(shard.load(sound, IDENTITY).read_rows(), np.ones((5, 3)))
     for address in (len(data) - 8, len(data) * 2, 2**40, 2**63):
         path = published(tmp_path, data.replace(where, address.to_bytes(8, "little")))
-        with pytest.raises(shard.Damaged):
+        with pytest.raises(shard.CorruptFile):
             shard.load(path, IDENTITY)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 
-SPEC = Spec(
+SPEC = ExtractionSpec(
     backbone="toy",
     architecture="toy()",
     weights="random, seed 0",
@@ -48,12 +48,12 @@ def test_a_field_that_only_describes_leaves_the_digest_alone(name: str) -> None:
 
 
 def test_every_field_is_either_part_of_the_identity_or_a_description() -> None:
-    assert {field.name for field in fields(Spec)} == set(DECIDES) | set(DESCRIBES)
+    assert {field.name for field in fields(ExtractionSpec)} == set(DECIDES) | set(DESCRIBES)
 
 
 def test_a_spec_survives_json() -> None:
     spec = replace(SPEC, arguments={"alpha": 0.35, "include_preprocessing": False})
-    again = Spec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    again = ExtractionSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert again == spec
     assert again.digest == spec.digest
 
@@ -61,12 +61,12 @@ def test_a_spec_survives_json() -> None:
 @pytest.mark.parametrize("value", [{}, {"image_size": [1]}, {"image_size": [1, 2], "colour": "red"}, {"image_size": None}])
 def test_something_else_is_not_read_as_a_spec(value: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        Spec.from_dict(value)
+        ExtractionSpec.from_dict(value)
 
 
 @pytest.mark.parametrize("backbone", ["../../etc/passwd", "a/b", "", ".", "..", "x" * 500, "na\nme", "\udcff"])
 def test_the_folder_name_is_one_safe_component_whatever_the_backbone_is_called(backbone: str) -> None:
-    folder = replace(SPEC, backbone=backbone).folder
+    folder = replace(SPEC, backbone=backbone).folder_name
     assert "/" not in folder
     assert not folder.startswith(".")
     assert folder.isascii()

@@ -91,8 +91,10 @@ def test_a_second_demo_makes_no_forward_pass_and_says_the_same(
         raise AssertionError("a forward pass was made")
 
     folder, result = shown
-    monkeypatch.setattr(forward.Forward, "__call__", reached)
-    monkeypatch.setattr(parity, "answers", lambda _, model, images: (Predictor(model).predict_proba(images), 1.0))
+    monkeypatch.setattr(forward.ForwardPass, "__call__", reached)
+    monkeypatch.setattr(
+        parity, "predict_in_subprocess", lambda _, model, images: (Predictor(model).predict_proba(images), 1.0)
+    )
     again = humeris("demo", "-o", folder, "-j", 1)
     assert again.code == 0
     assert accuracies(again.out) == accuracies(result.stdout)
@@ -104,7 +106,7 @@ def test_the_run_says_the_command_that_repeats_it(shown: tuple[Path, Any]) -> No
 
     folder, _ = shown
     run = Run.load(folder / "run-drawings")
-    command = shlex.split(run.description["command"])
+    command = shlex.split(run.metadata["command"])
     assert command[:3] == ["humeris", "run", str(folder / "digits")]
     assert command[command.index("-b") + 1] == "nano"
     assert command[command.index("-l") + 1] == "block*_out"

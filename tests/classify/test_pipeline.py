@@ -16,7 +16,7 @@ from humeris.cache.store import Store
 from humeris.classify import pipeline
 from humeris.classify.export import parity
 from humeris.classify.heads import registry
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.images.load import load_images
 
 
@@ -44,7 +44,7 @@ def test_the_depth_curve_has_every_tap_with_its_best_trial(finished: Any) -> Non
 
 def answers_of_the_cache(monkeypatch: pytest.MonkeyPatch, finished: Any) -> None:
     """Spare a process: the check of this very model is made in tests/test_export.py."""
-    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def no_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: object) -> None:
         raise AssertionError("a forward pass was made")
 
-    monkeypatch.setattr(forward.Forward, "__call__", reached)
+    monkeypatch.setattr(forward.ForwardPass, "__call__", reached)
 
 
-def run_again(finished: Any, photos: Path, cache: Path, out: Path) -> pipeline.Outcome:
+def run_again(finished: Any, photos: Path, cache: Path, out: Path) -> pipeline.PipelineResult:
     with Store(cache, write=True) as store:
         return pipeline.run(
-            load_images(photos, store, jobs=1), [Request.parse("nano")], ["block4_out", "block5_out"],
+            load_images(photos, store, jobs=1), [BackboneSpec.parse("nano")], ["block4_out", "block5_out"],
             [registry.parse("logreg,C=0.1/1")], store, out=out, jobs=1,
         )  # fmt: skip
 
@@ -72,10 +72,10 @@ def test_a_second_run_makes_no_forward_pass_and_gives_the_same_answer(
     answers_of_the_cache(monkeypatch, finished)
     shutil.copytree(finished.cache, tmp_path / "cache2")
     again = run_again(finished, finished.photos, tmp_path / "cache2", tmp_path / "run")
-    assert again.extracted[0].computed == 0
-    assert again.run.description["best"]["id"] == finished.run.description["best"]["id"]
-    assert again.run.description["test"] == finished.run.description["test"]
-    assert np.array_equal(again.run.probabilities(), finished.run.probabilities())
+    assert again.extract_results[0].computed == 0
+    assert again.run.metadata["best"]["id"] == finished.run.description["best"]["id"]
+    assert again.run.metadata["test"] == finished.run.description["test"]
+    assert np.array_equal(again.run.load_probabilities(), finished.run.probabilities())
 
 
 @pytest.mark.usefixtures("no_forward")
@@ -88,7 +88,7 @@ def test_renaming_and_moving_the_images_computes_nothing(
     for path in sorted((tmp_path / "elsewhere").rglob("*.png")):
         path.rename(path.with_name(f"renamed-{path.name}"))
     again = run_again(finished, tmp_path / "elsewhere", tmp_path / "cache2", tmp_path / "run")
-    assert again.run.description["test"] == finished.run.description["test"]
+    assert again.run.metadata["test"] == finished.run.description["test"]
 
 
 def test_labels_are_checked_before_anything_is_computed(
@@ -102,7 +102,9 @@ def test_labels_are_checked_before_anything_is_computed(
         draw_image(tmp_path / "photos/only" / f"{seed}.png", 0, seed)
     store = Store(tmp_path / "cache", write=True)
     with pytest.raises(DataError, match="expected at least two classes"):
-        pipeline.run(load_images(tmp_path / "photos", store), [Request.parse("nano")], [], [registry.parse("logreg")], store)
+        pipeline.run(
+            load_images(tmp_path / "photos", store), [BackboneSpec.parse("nano")], [], [registry.parse("logreg")], store
+        )
 
 
 def test_an_image_that_cannot_be_decoded_costs_that_image_alone(
@@ -113,7 +115,7 @@ def test_an_image_that_cannot_be_decoded_costs_that_image_alone(
 
         return Predictor(model).predict_proba(images), 1.0  # in this process: the fresh one is shown elsewhere
 
-    monkeypatch.setattr(parity, "answers", answers)
+    monkeypatch.setattr(parity, "predict_in_subprocess", answers)
     shutil.copytree(finished.photos, tmp_path / "photos")
     whole = (tmp_path / "photos/train/blob/00.png").read_bytes()
     (tmp_path / "photos/train/blob/half.png").write_bytes(whole[: len(whole) // 2])
@@ -141,14 +143,14 @@ def test_two_backbones_are_extracted_and_compared_in_one_run(
     built: list[str] = []
     monkeypatch.setattr(pipeline, "export", lambda run, *_, **__: built.append(run.trial()[0].sources[0].backbone))
     shutil.copytree(finished.cache, tmp_path / "cache2")
-    requests = [Request.parse("nano"), Request.parse("nano", weights="random")]
+    requests = [BackboneSpec.parse("nano"), BackboneSpec.parse("nano", weights="random")]
     with Store(tmp_path / "cache2", write=True) as store:
         outcome = pipeline.run(
             load_images(finished.photos, store, jobs=1), requests, ["block5_out"], [registry.parse("logreg,C=0.1")], store,
             out=tmp_path / "run", jobs=1,
         )  # fmt: skip
-    assert [each.computed for each in outcome.extracted] == [0, 42]
-    assert {trial.sources[0].backbone for trial in outcome.run.trials()} == {"nano", "nano,weights=random"}
+    assert [each.computed for each in outcome.extract_results] == [0, 42]
+    assert {trial.tap_refs[0].backbone for trial in outcome.run.load_trials()} == {"nano", "nano,weights=random"}
     assert built == ["nano"]
 
 
@@ -162,7 +164,7 @@ def test_the_progress_of_each_stage_is_reported(finished: Any, tmp_path: Path, m
 
     with Store(tmp_path / "cache2", write=True) as store:
         pipeline.run(
-            load_images(finished.photos, store, jobs=1), [Request.parse("nano")], ["block4_out", "block5_out"],
+            load_images(finished.photos, store, jobs=1), [BackboneSpec.parse("nano")], ["block4_out", "block5_out"],
             [registry.parse("logreg,C=0.1/1")], store, out=tmp_path / "run", jobs=1, progress=stage,
         )  # fmt: skip
     assert seen == {"heads": [(2, 4), (4, 4)]}

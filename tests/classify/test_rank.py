@@ -17,11 +17,11 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from humeris.cache.errors import DataError, LayerError, RunError
 from humeris.cache.store import Store
 from humeris.classify import rank as ranking
-from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.data.splits import split
 from humeris.classify.diagnose.transferability import Moments, h_score, log_me
-from humeris.classify.evaluate.trial import Score, Source, Trial
-from humeris.classify.rank import MEASURES, Ranking, Scored, rank
+from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.rank import MEASURES, Ranking, TapScores, rank
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.commands.render import classify
@@ -36,16 +36,16 @@ def cached(finished: Any) -> tuple[Images, Store]:
 def test_scores_are_of_the_development_images_on_the_folds_of_the_sweep(finished: Any) -> None:
     images, store = cached(finished)
     found = rank(images, store, patterns=["block5_out"])
-    images = images.by_digest()
+    images = images.sort_by_digest()
     splits = split(images)
-    (extraction,) = (each for each in store.extractions() if each.spec.views == "plain")
-    features = extraction.features("block5_out", "avg").read(images.keys)
+    (extraction,) = (each for each in store.iter_extractions() if each.spec.views == "plain")
+    features = extraction.get_features("block5_out", "avg").read(images.keys)
     learnt, labels = splits.development, splits.labels
     near, centre = [], []
-    for fit, score in splits.folds(0):
+    for fit, score in splits.iter_folds(0):
         for peer, held in ((KNeighborsClassifier(5, metric="cosine"), near), (NearestCentroid(), centre)):
             held.append(peer.fit(features[fit], labels[fit]).score(features[score], labels[score]))
-    moments = Moments.of(Matrix.of(features[learnt]), labels[learnt])
+    moments = Moments.from_features(FeatureMatrix.from_array(features[learnt]), labels[learnt])
     (row,) = found.rows
     assert (row.knn, row.centroid) == (pytest.approx(np.mean(near)), pytest.approx(np.mean(centre)))
     assert (row.log_me, row.h_score) == (pytest.approx(log_me(moments)), pytest.approx(h_score(moments)))
@@ -81,15 +81,15 @@ def test_a_run_of_the_same_images_gives_the_trained_ranking(finished: Any) -> No
         best = min(held.values(), key=lambda score: score.log_loss)
         assert row.trained == best.accuracy
     assert found.to_dict()["run"] == str(finished.path)
-    assert {measure: each["taps"] for measure, each in found.agreement().items()} == dict.fromkeys(MEASURES, 2)
+    assert {measure: each["taps"] for measure, each in found.compute_agreement().items()} == dict.fromkeys(MEASURES, 2)
 
 
-def scored(number: int, **scores: float | None) -> Scored:
+def scored(number: int, **scores: float | None) -> TapScores:
     values: dict[str, Any] = {"log_me": 0.0, "h_score": 0.0, "knn": 0.0, "centroid": 0.0, **scores}
-    return Scored((Source("nano", "nano-1", f"block{number}_out", "avg"),), None, 8, seconds=0.1, **values)
+    return TapScores((TapRef("nano", "nano-1", f"block{number}_out", "avg"),), None, 8, seconds=0.1, **values)
 
 
-def ranking_of(finished: Any, rows: list[Scored]) -> Ranking:
+def ranking_of(finished: Any, rows: list[TapScores]) -> Ranking:
     images, _ = cached(finished)
     return Ranking(images, split(images), tuple(rows), {}, finished.run)
 
@@ -101,7 +101,7 @@ def test_agreement_is_kendalls_tau_of_the_taps_that_were_trained(finished: Any) 
         scored(i, log_me=v, knn=-t, trained=t)
         for i, (v, t) in enumerate(zip(values.tolist(), trained.tolist(), strict=True))
     ]
-    found = ranking_of(finished, [*rows, scored(8, log_me=99.0)]).agreement()
+    found = ranking_of(finished, [*rows, scored(8, log_me=99.0)]).compute_agreement()
     expected = kendalltau(values, trained)
     assert found["log_me"] == {
         "tau": pytest.approx(expected.statistic),
@@ -114,7 +114,7 @@ def test_agreement_is_kendalls_tau_of_the_taps_that_were_trained(finished: Any) 
 
 def test_places_count_from_one_and_equal_scores_share_the_better_one(finished: Any) -> None:
     rows = [scored(number, knn=value) for number, value in enumerate((0.5, 0.9, 0.9 + 1e-16 * 3, 0.7))]
-    assert ranking_of(finished, rows).places("knn") == [4, 1, 1, 3]
+    assert ranking_of(finished, rows).compute_ranks("knn") == [4, 1, 1, 3]
 
 
 def write(path: Path, sets: dict[str, np.ndarray], labels: np.ndarray) -> Path:
@@ -132,14 +132,14 @@ def test_the_taps_come_in_the_order_of_their_mean_place(finished: Any, best: str
     images, store = cached(finished)
     columns = {row.sources[0].layer: row.columns for row in rank(images, store).rows}
 
-    def score(features: Matrix, *_: Any) -> dict[str, float]:
+    def score(features: FeatureMatrix, *_: Any) -> dict[str, float]:
         good = float(features.shape[1] == columns[best])
         return {"log_me": 1 - good, "h_score": good, "knn": good, "centroid": 0.5}
 
-    monkeypatch.setattr(ranking, "_score", score)
+    monkeypatch.setattr(ranking, "_score_taps", score)
     found = rank(images, store)
     assert found.rows[0].sources[0].layer == best
-    assert [found.places(measure) for measure in MEASURES] == [[2, 1], [1, 2], [1, 2], [1, 1]]
+    assert [found.compute_ranks(measure) for measure in MEASURES] == [[2, 1], [1, 2], [1, 2], [1, 1]]
 
 
 def test_the_trained_accuracy_is_that_of_the_best_head(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,14 +147,14 @@ def test_the_trained_accuracy_is_that_of_the_best_head(finished: Any, monkeypatc
     taps = rank(images, store).rows[0].sources
     heads = {"knn": 0.25, "logreg": 0.75, "ridge": 0.5}
     scores = {Trial(taps, head, {}): Score(accuracy, 1.0, (accuracy,)) for head, accuracy in heads.items()}
-    monkeypatch.setattr(Run, "trials", lambda _: scores)
+    monkeypatch.setattr(Run, "load_trials", lambda _: scores)
     assert [row.trained for row in rank(images, store, run=finished.path).rows] == [0.75, None]
 
 
 def test_two_taps_agree_or_disagree_by_chance(finished: Any) -> None:
     rows = [scored(number, log_me=number, trained=number) for number in range(3)]
-    assert ranking_of(finished, rows[:2]).agreement()["log_me"] == {"tau": None, "p_value": None, "taps": 2}
-    assert ranking_of(finished, rows).agreement()["log_me"]["tau"] == pytest.approx(1)
+    assert ranking_of(finished, rows[:2]).compute_agreement()["log_me"] == {"tau": None, "p_value": None, "taps": 2}
+    assert ranking_of(finished, rows).compute_agreement()["log_me"]["tau"] == pytest.approx(1)
 
 
 def test_a_run_that_chose_otherwise_is_another_run(finished: Any) -> None:
@@ -192,13 +192,13 @@ def test_the_latest_run_of_the_same_images_is_found(finished: Any, tmp_path: Pat
     assert found.run is not None
     assert found.run.path == Path("runs/one")
     assert all(row.trained is not None for row in found.rows)
-    assert rank(images.without({images.used[0].name: images_refusal(images)}), store).run is None
+    assert rank(images.reject({images.used[0].name: images_refusal(images)}), store).run is None
 
 
 def images_refusal(images: Images) -> Any:
-    from humeris.extract.images.dataset import Refusal
+    from humeris.extract.images.dataset import Rejection
 
-    return Refusal(images.used[0].name, "left_out", "")
+    return Rejection(images.used[0].name, "left_out", "")
 
 
 def test_a_run_that_lacks_a_tap_is_taken_only_when_it_is_named(finished: Any, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_errors_say_what_was_expected(finished: Any, tmp_path: Path) -> None:
     images, store = cached(finished)
     with pytest.raises(RunError, match=r"expected a run folder with a run\.json"):
         rank(images, store, run=tmp_path / "nothing")
-    others = images.without({images.used[0].name: images_refusal(images)})
+    others = images.reject({images.used[0].name: images_refusal(images)})
     with pytest.raises(RunError, match="expected a run of these 41 images with the same splits, found one of other images"):
         rank(others, store, run=finished.path)
     with pytest.raises(LayerError, match="closest"):
@@ -262,7 +262,7 @@ def test_the_command_prints_a_table_with_the_best_marked(finished: Any, humeris:
 
 def test_the_table_says_nothing_of_training_without_a_run(finished: Any) -> None:
     images, store = cached(finished)
-    shown = classify.ranking(rank(images, store).to_dict())
+    shown = classify.format_ranking(rank(images, store).to_dict())
     assert "trained" not in shown
     assert "agreement" not in shown
 
@@ -274,7 +274,7 @@ def test_the_json_holds_every_score_place_and_tap(finished: Any, humeris: Callab
     for row in found["ranking"]:
         assert set(row["places"]) == set(MEASURES)
         assert set(row["places"].values()) <= {1, 2}
-        assert row["trained"] in {score.accuracy for score in Run.load(finished.path).trials().values()}
+        assert row["trained"] in {score.accuracy for score in Run.load(finished.path).load_trials().values()}
     assert found["left_out"] == []
 
 

@@ -297,7 +297,7 @@ def test_an_end_of_the_input_is_one_line_and_exit_code_1(
     def ended(*_: object) -> None:
         raise EOFError
 
-    monkeypatch.setattr(inventory, "inventory", ended)
+    monkeypatch.setattr(inventory, "build_inventory", ended)
     result = humeris("cache", "list")
     assert (result.code, result.out, len(result.err.split("\n"))) == (1, "", 3)
 

@@ -375,7 +375,7 @@ def test_a_full_disk_loses_nothing(
     is_one_line(
         humeris(*big), "expected 197,152 bytes free for the rows to compute, found", "give another folder with --cache"
     )
-    monkeypatch.setattr(extraction, "_check_room", lambda *_: None)  # the disk fills up later
+    monkeypatch.setattr(extraction, "_check_disk_space", lambda *_: None)  # the disk fills up later
     result = humeris(*big)
     is_one_line(result, "no space left to write", "what was written before is safe: free some space, or give another folder")
     assert verified(cache, humeris) == before == 16

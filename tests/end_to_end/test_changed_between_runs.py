@@ -24,7 +24,9 @@ Run = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def _check_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fresh process of the export's check costs seconds each time; test_export shows it as it is."""
-    monkeypatch.setattr(parity, "answers", lambda _, model, images: (Predictor(model).predict_proba(images), 1.0))
+    monkeypatch.setattr(
+        parity, "predict_in_subprocess", lambda _, model, images: (Predictor(model).predict_proba(images), 1.0)
+    )
 
 
 def network(path: Path, seed: int) -> Path:
@@ -65,7 +67,7 @@ def test_features_of_another_pixels_version_or_image_size_are_not_mixed_in(
     done(humeris, photos, "-b", "nano,image_size=32", "-l", "block5_out")
     first = done(humeris, photos, "-b", "nano", "-l", "block5_out")
     assert len(first["depth"]) == 1
-    monkeypatch.setattr(decode, "version", lambda: "2, another decoder")
+    monkeypatch.setattr(decode, "get_version", lambda: "2, another decoder")
     second = done(humeris, photos, "-b", "nano", "-l", "block5_out")
     assert [point["extraction"] for point in second["depth"]] == [second["extracted"][0]["extraction"]]
     assert second["extracted"][0]["computed"] == 36
@@ -159,7 +161,7 @@ def test_a_copy_that_is_left_out_still_keeps_its_group_on_one_side(photos: Path,
     used = {image.name: image.item.split for image in images.used}
     assert used["blob/copy.png"] == "test"
     assert {"blob/05.png", "blob/06.png", "blob/07.png"}.isdisjoint(used)
-    assert {each.name for each in images.refused} == {"blob/06.png", "blob/07.png"}
+    assert {each.name for each in images.rejections} == {"blob/06.png", "blob/07.png"}
 
 
 def test_what_was_asked_for_and_is_not_cached_is_named(humeris: Run, photos: Path) -> None:

@@ -286,10 +286,10 @@ def test_a_real_extraction_follows_a_same_size_edit_with_its_time_put_back(
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     again = humeris(*words)
     assert (again.code, again.json["extracted"][0]["computed"]) == (0, 1)
-    (extraction,) = Store().extractions()
+    (extraction,) = Store().iter_extractions()
     with Store() as store:
         keys = load_images(photos, store, jobs=1).keys
-    assert extraction.features("block2_out", "avg").read(keys).shape == (36, 40)
+    assert extraction.get_features("block2_out", "avg").read(keys).shape == (36, 40)
     assert sha256(changed).digest() in keys.tobytes()
 
 
@@ -336,16 +336,16 @@ def test_rewrites_within_a_second_are_noticed_where_times_have_whole_seconds(sec
 
 
 def test_a_shard_changed_within_the_second_it_was_written_is_not_served(seconds: Path) -> None:
-    from humeris.cache.shard import as_keys
-    from humeris.cache.spec import Spec
+    from humeris.cache.shard import to_keys
+    from humeris.cache.spec import ExtractionSpec
 
-    spec = Spec("toy", "toy()", "random", "00" * 32, (8, 8), "tf", "1")
-    keys = as_keys([bytes([number]) * 32 for number in range(1, 9)])
+    spec = ExtractionSpec("toy", "toy()", "random", "00" * 32, (8, 8), "tf", "1")
+    keys = to_keys([bytes([number]) * 32 for number in range(1, 9)])
     served = invisible = 0
     for number in range(20):
         rows = np.full((8, 16), number + 1, np.float32)
         with Store(seconds / f"cache{number}", write=True) as store:
-            store.extraction(spec).add("conv", "avg", keys, rows)
+            store.get_extraction(spec).add("conv", "avg", keys, rows)
         (path,) = (seconds / f"cache{number}").glob("features/*/*/*.h5")
         before, changed = path.stat(), path.read_bytes().replace(rows[0].tobytes(), bytes(64))
         path.chmod(0o644)
@@ -353,8 +353,8 @@ def test_a_shard_changed_within_the_second_it_was_written_is_not_served(seconds:
         path.chmod(0o444)
         after = path.stat()
         invisible += (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
-        features = Store(seconds / f"cache{number}").extraction(spec).features("conv", "avg")
-        served += not features.missing(keys).any()
+        features = Store(seconds / f"cache{number}").get_extraction(spec).get_features("conv", "avg")
+        served += not features.find_missing(keys).any()
     print({"changed": 20, "with the same times": invisible, "served": served})
     assert invisible > 10
     assert served == 0

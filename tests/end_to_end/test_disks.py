@@ -353,16 +353,19 @@ def test_what_may_not_be_read_is_named_and_computed_again_and_never_filled(
 
 def shards(cache: Path) -> list[Any]:
     return [
-        item for extraction in Store(cache).extractions() for features in extraction.taps() for item in features.shards()
+        item
+        for extraction in Store(cache).iter_extractions()
+        for features in extraction.list_taps()
+        for item in features.list_shards()
     ]
 
 
 def stored(cache: Path) -> dict[tuple[str, str, bytes], bytes]:
     """Each row of each tap, as bytes."""
     found = {}
-    for extraction in Store(cache).extractions():
-        for features in extraction.taps():
-            for item in features.shards():
-                for number, row in enumerate(item.rows()):
+    for extraction in Store(cache).iter_extractions():
+        for features in extraction.list_taps():
+            for item in features.list_shards():
+                for number, row in enumerate(item.read_rows()):
                     found[features.layer, features.pool, item.keys[number : number + 1].tobytes()] = row.tobytes()
     return found

@@ -17,7 +17,16 @@ import faulty_files
 import numpy as np
 import power_cut
 import pytest
-from extractors import Extractor, Nursery, Reference, Tally, due, scribble, seconds_since, served
+from extractors import (
+    Extractor,
+    ForkServer,
+    Reference,
+    Tally,
+    compute_reference,
+    format_seconds_since,
+    read_served,
+    write_images,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes by descriptor, as Linux has")
 
@@ -44,7 +53,7 @@ class Scene:
 
     data: Path
     reference: Reference
-    nursery: Nursery
+    nursery: ForkServer
     before: Path | None
     folder: Path
 
@@ -62,19 +71,19 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("nursery")) as found:
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with ForkServer(tmp_path_factory.mktemp("nursery")) as found:
         yield found
 
 
 @pytest.fixture(params=["no cache yet", "a cache with some rows and a damaged shard"])
-def scene(request: pytest.FixtureRequest, nursery: Nursery, tmp_path: Path) -> Scene:
-    data = scribble(tmp_path / "data", IMAGES)
+def scene(request: pytest.FixtureRequest, nursery: ForkServer, tmp_path: Path) -> Scene:
+    data = write_images(tmp_path / "data", IMAGES)
     before = None
     if request.param != "no cache yet":
         before = tmp_path / "before"
         before.mkdir()
-        some = scribble(tmp_path / "some" / "data", IMAGES)
+        some = write_images(tmp_path / "some" / "data", IMAGES)
         for path in sorted(some.glob("*/*"))[::3]:
             path.unlink()
         assert nursery.extract(some, before / "cache", batch_size=2).computed == (4, 2)
@@ -82,18 +91,18 @@ def scene(request: pytest.FixtureRequest, nursery: Nursery, tmp_path: Path) -> S
         victim.chmod(0o644)
         victim.write_bytes(victim.read_bytes()[:-1])
     (tmp_path / "places").mkdir()
-    return Scene(data, due(data), nursery, before, tmp_path / "places")
+    return Scene(data, compute_reference(data), nursery, before, tmp_path / "places")
 
 
 def complaint(run: Extractor, fault: Mapping[str, Any], met: Mapping[str, Any] | None) -> str:
     """What is wrong with how the command ended, or "": a fault is one line for the user, or nothing to him at all."""
-    if met is not None and fault["fault"] in faulty_files.ENDS:
-        return "" if run.code == -signal.SIGKILL else "it went on"
-    if run.code not in ({0, 1} if met is None else {0, 1, 2}):
+    if met is not None and fault["fault"] in faulty_files.FATAL_FAULTS:
+        return "" if run.exit_code == -signal.SIGKILL else "it went on"
+    if run.exit_code not in ({0, 1} if met is None else {0, 1, 2}):
         return "a crash"
     if "Traceback" in run.err:
         return f"a traceback that ends with {run.err.splitlines()[-1]}"
-    if run.err.count("\n") != (run.code == 2) or (run.code == 2 and not run.err.startswith("humeris: ")):
+    if run.err.count("\n") != (run.exit_code == 2) or (run.exit_code == 2 and not run.err.startswith("humeris: ")):
         return f"not one line: {run.err}"
     return ""
 
@@ -102,20 +111,20 @@ def one(scene: Scene, fault: Mapping[str, Any], number: int, tally: Tally, compl
     """Let operation `number` meet the fault, judge what is left, and complete it; False when there was no such operation."""
     place = scene.place(f"{called(fault)} {number}".replace(" ", "-"))
     run = scene.extract(place, at=number, **fault)
-    where = f"{called(fault)} {number}, exit {run.code}"
-    met = next((event for event in run.told if "fault" in event), None)
+    where = f"{called(fault)} {number}, exit {run.exit_code}"
+    met = next((event for event in run.events if "fault" in event), None)
     where += f", at {met}"
     if found := complaint(run, fault, met):
         complaints.append(f"{where}: {found}")
-    tally[f"exit {run.code}"] += met is not None
+    tally[f"exit {run.exit_code}"] += met is not None
     tally["bare"] += "[Errno" in run.err
     acknowledged = [run.acknowledged]
-    tally.compare(served(place / "cache", scene.reference), scene.reference, acknowledged)
+    tally.compare(read_served(place / "cache", scene.reference), scene.reference, acknowledged)
     if scene.before is None:
         tally.examine(place / "cache", scene.reference)
     rerun = scene.extract(place)
     acknowledged.append(rerun.acknowledged)
-    if rerun.code not in {0, 1} or tally.check(place / "cache", scene.reference, acknowledged) != scene.reference:
+    if rerun.exit_code not in {0, 1} or tally.check(place / "cache", scene.reference, acknowledged) != scene.reference:
         complaints.append(f"{where}: the next run did not complete: {rerun.err}")
     elif number % 4 == 0 and scene.extract(place).computed != (0, 0):
         complaints.append(f"{where}: the third run found something to do")
@@ -138,7 +147,8 @@ def test_any_operation_may_fail_and_no_row_is_lost_wrong_or_filler(scene: Scene,
     print(
         f"\n{called(fault)}: {tally['operations failed']} operations, {tally['lost']} of {tally['acknowledged']} "
         f"acknowledged rows lost, {tally['wrong']} of {tally['served']} wrong, {tally['filler']} filler, "
-        f"{tally['litter']} files out of place; {exits}, {tally['bare']} in the system's own words; {seconds_since(began)}"
+        f"{tally['litter']} files out of place; {exits}, {tally['bare']} in the system's own words; "
+        f"{format_seconds_since(began)}"
     )
     for each in complaints:
         print(each)
@@ -153,8 +163,8 @@ def test_any_operation_may_fail_and_no_row_is_lost_wrong_or_filler(scene: Scene,
 def journal(scene: Scene) -> list[dict[str, Any]]:
     """All operations of one undisturbed run in their order, and what was acknowledged between them."""
     run = scene.extract(scene.place("journal"), journal=True)
-    assert run.code in {0, 1}, run.err
-    return run.told
+    assert run.exit_code in {0, 1}, run.err
+    return run.events
 
 
 # How likely an unsynced name is there, and what became of unsynced bytes.
@@ -166,19 +176,19 @@ def cut(scene: Scene, events: Sequence[Mapping[str, Any]], tally: Tally, complet
     random = np.random.default_rng(0)
     acknowledged: dict[str, set[bytes]] = {tap: set() for tap in scene.reference}
     reached = 0
-    for number, disk in power_cut.cuts(scene.before, events):
+    for number, disk in power_cut.iterate_cuts(scene.before, events):
         for event in (event for event in events[reached:number] if "tap" in event):
             keys = bytes.fromhex(event["keys"])
             acknowledged[event["tap"]] |= {keys[at : at + 32] for at in range(0, len(keys), 32)}
         reached = number
         for names, data in STATES:
             place = scene.folder / "cut"
-            disk.after_the_cut(place, random, names, data)
-            tally.compare(served(place / "cache", scene.reference), scene.reference, [acknowledged])
+            disk.write_after_cut(place, random, names, data)
+            tally.compare(read_served(place / "cache", scene.reference), scene.reference, [acknowledged])
             tally["states"] += 1
             if complete_every and tally["states"] % complete_every == 0:
                 rerun = scene.extract(place)
-                assert rerun.code in {0, 1}, rerun.err
+                assert rerun.exit_code in {0, 1}, rerun.err
                 assert tally.check(place / "cache", scene.reference, [acknowledged]) == scene.reference
                 assert scene.extract(place).computed == (0, 0)
                 tally["completed"] += 1
@@ -190,7 +200,7 @@ def test_a_power_cut_at_any_moment_loses_no_acknowledged_row_and_serves_no_wrong
     cut(scene, journal(scene), tally, complete_every=30)
     print(
         f"\n{tally['states']} states after a power cut: {tally['lost']} of {tally['acknowledged']} acknowledged rows lost, "
-        f"{tally['wrong']} of {tally['served']} wrong; {tally['completed']} completed; {seconds_since(began)}"
+        f"{tally['wrong']} of {tally['served']} wrong; {tally['completed']} completed; {format_seconds_since(began)}"
     )
     tally.assert_sound()
     assert tally["states"] >= 500

@@ -64,7 +64,7 @@ def _parity_here(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded = keras.saving.load_model(model, compile=False, safe_mode=True)
         return np.asarray(loaded(images)), 1.0
 
-    monkeypatch.setattr(parity, "answers", answers)
+    monkeypatch.setattr(parity, "predict_in_subprocess", answers)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -87,7 +87,7 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
 ) -> None:
     from humeris.classify.finetune.augmentation import Augmentation
     from humeris.classify.heads.registry import parse
-    from humeris.extract.backbones.backbone_spec import Request
+    from humeris.extract.backbones.backbone_spec import BackboneSpec
     from humeris.extract.pixels.augment import Policy
 
     for row in script(name).ROWS:
@@ -95,9 +95,9 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
             words = shlex.split(text)
             for option, value in pairwise(words):
                 if option == "--head":
-                    assert parse(value).settings
+                    assert parse(value).hyperparameter_sets
                 elif option == "-b":
-                    assert Request.parse(value).application is not None
+                    assert BackboneSpec.parse(value).application is not None
                 elif option == "--augment":
                     assert Augmentation.parse(value) if words[0] == "finetune" else Policy.parse(value)
 
@@ -108,11 +108,11 @@ def test_the_layers_of_every_row_are_the_networks_own_and_it_can_be_cut_there(
 ) -> None:
     from humeris.cache.store import Store
     from humeris.classify.finetune import cut_points
-    from humeris.extract.backbones.backbone_spec import Request
-    from humeris.extract.backbones.metadata import look_up
-    from humeris.extract.backbones.taps import resolve
+    from humeris.extract.backbones.backbone_spec import BackboneSpec
+    from humeris.extract.backbones.metadata import get_or_build
+    from humeris.extract.backbones.taps import resolve_taps
 
-    memo = Store(tmp_path_factory.getbasetemp() / "networks", write=True).memo
+    memo = Store(tmp_path_factory.getbasetemp() / "networks", write=True).kv_store
     cards: dict[tuple[str, str | None], Any] = {}
     runs: dict[str, tuple[Any, list[Any]]] = {}
     for row in script(name).ROWS:
@@ -120,15 +120,15 @@ def test_the_layers_of_every_row_are_the_networks_own_and_it_can_be_cut_there(
             said = {option: [value for before, value in pairwise(words) if before == option] for option in words}
             if words[0] == "finetune":
                 card, taps = runs[words[1]]
-                assert (cut_points.find(said["--from"][0], card.layers, taps) is None) == (said["--from"] == ["input"])
+                assert (cut_points.find_cut(said["--from"][0], card.layers, taps) is None) == (said["--from"] == ["input"])
                 continue
             for network in said.get("-b", []):
                 asked = network, (said.get("--image-size") or [None])[0]
                 if asked not in cards:
-                    cards[asked] = look_up(Request.parse(network, weights="random", image_size=asked[1]), memo)[0]
+                    cards[asked] = get_or_build(BackboneSpec.parse(network, weights="random", image_size=asked[1]), memo)[0]
                 card = cards[asked]
                 patterns = [side for text in said.get("-l", []) for side in text.split("+")]
-                taps = resolve(patterns, card.layers, card.defaults, said.get("--pool", []))
+                taps = resolve_taps(patterns, card.layers, card.defaults, said.get("--pool", []))
                 runs[(said.get("-o") or [""])[0]] = card, taps
     assert len(cards) >= 1
 

@@ -19,12 +19,12 @@ import hashlib, json, sys
 from pathlib import Path
 import h5py, numpy as np
 from humeris.cache import shard
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 
 root = Path(sys.argv[1])
-spec = Spec("toy", "toy()", "random", "ab" * 32, (8, 8), "tf", "1")
-keys = shard.as_keys([bytes([number]) * 32 for number in range(1, 9)])
+spec = ExtractionSpec("toy", "toy()", "random", "ab" * 32, (8, 8), "tf", "1")
+keys = shard.to_keys([bytes([number]) * 32 for number in range(1, 9)])
 rows = np.arange(4096, dtype=np.float32).reshape(4, 1024) + 1
 treasure = root / "treasure"
 treasure.mkdir()
@@ -113,7 +113,7 @@ from humeris.cache.errors import RowsMissing
 from humeris.cache.store import Store
 resource.setrlimit(resource.RLIMIT_AS, (2 * 1024**3, 2 * 1024**3))
 sys.addaudithook(hook)
-keys = shard.as_keys([bytes([number]) * 32 for number in range(1, 9)])
+keys = shard.to_keys([bytes([number]) * 32 for number in range(1, 9)])
 store = Store(sys.argv[1])
 (extraction,) = store.extractions()
 features = extraction.features("conv", "avg")
@@ -124,7 +124,7 @@ try:
 except RowsMissing:
     complete = False
 good = features.read(keys[:4])
-listed = inventory.inventory(Store(sys.argv[1]))
+listed = inventory.build_inventory(Store(sys.argv[1]))
 verified = inventory.verify(Store(sys.argv[1]))
 with open("/proc/self/status") as status:
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
@@ -234,11 +234,11 @@ import hashlib, importlib.util, io, json, resource, struct, sys, zlib
 import h5py, numpy as np
 from humeris.cache import shard
 from humeris.cache.errors import RowsMissing
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 
-spec = Spec("toy", "toy()", "random", "ab" * 32, (8, 8), "tf", "1")
-keys = shard.as_keys([bytes([number]) * 32 for number in range(1, 5)])
+spec = ExtractionSpec("toy", "toy()", "random", "ab" * 32, (8, 8), "tf", "1")
+keys = shard.to_keys([bytes([number]) * 32 for number in range(1, 5)])
 rows = np.arange(4096, dtype=np.float32).reshape(4, 1024)
 with Store(sys.argv[1], write=True) as store:
     store.extraction(spec).create()

@@ -16,12 +16,12 @@ import pytest
 from humeris.cache import shard
 from humeris.cache.errors import CacheFull, CacheReadOnly
 from humeris.cache.inventory import verify
-from humeris.cache.leases import Claim, Claims
+from humeris.cache.leases import Lease, Leases
 from humeris.cache.store import Store
-from humeris.extract.backbones.forward import Forward
+from humeris.extract.backbones.forward import ForwardPass
 from humeris.extract.engine import extract as extraction
 from humeris.extract.engine import row_writer
-from humeris.extract.engine.extract import Extracted, extract_features
+from humeris.extract.engine.extract import ExtractResult, extract_features
 from humeris.extract.images.load import load_images
 
 TAPS = ("-l", "block2_out:avg", "-l", "block4_out:map")
@@ -48,7 +48,7 @@ def counted(real):
     return call
 
 if where == "forward":
-    forward.Forward.__call__ = counted(forward.Forward.__call__)
+    forward.ForwardPass.__call__ = counted(forward.ForwardPass.__call__)
 else:
     setattr(os, where, counted(getattr(os, where)))
 from humeris.cli import main
@@ -61,16 +61,16 @@ def driven(data: Path, where: str, count: int, number: int) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
-def extract(data: Path) -> Extracted:
+def extract(data: Path) -> ExtractResult:
     with Store(write=True) as store:
         images = load_images(data, store, jobs=1)
         return extract_features(images, "nano,image_size=32", [TAPS[1], TAPS[3]], store, batch_size=4, jobs=1)
 
 
-def contents(done: Extracted) -> dict[str, bytes]:
+def contents(done: ExtractResult) -> dict[str, bytes]:
     """The rows of each tap, as bytes."""
-    stored = Store().extraction(done.card.spec)
-    return {str(tap): stored.features(tap.layer, tap.pool).read(done.images.keys).tobytes() for tap in done.taps}
+    stored = Store().get_extraction(done.metadata.spec)
+    return {str(tap): stored.get_features(tap.layer, tap.pool).read(done.images.keys).tobytes() for tap in done.taps}
 
 
 @pytest.fixture
@@ -117,15 +117,15 @@ def test_an_interrupted_command_keeps_what_it_computed_and_names_the_command_tha
 
 
 def test_what_waits_in_memory_is_stored_on_an_interrupt(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Forward.__call__
+    real = ForwardPass.__call__
 
-    def call(self: Forward, images: Any) -> Any:
+    def call(self: ForwardPass, images: Any) -> Any:
         if self.passes == 3:
             raise KeyboardInterrupt
         return real(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Forward, "__call__", call)
+        patch.setattr(ForwardPass, "__call__", call)
         with pytest.raises(KeyboardInterrupt):
             extract(photos)
     assert extract(photos).computed == 36 - 12
@@ -198,11 +198,11 @@ import resource, signal, sys
 import numpy as np
 from humeris.cache import shard
 from humeris.cache.errors import CacheFull
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 
-keys = shard.as_keys([bytes([number]) * 32 for number in range(1, 9)])
-spec = Spec("toy", "toy()", "random", "00", (8, 8), "tf", "1")
+keys = shard.to_keys([bytes([number]) * 32 for number in range(1, 9)])
+spec = ExtractionSpec("toy", "toy()", "random", "00", (8, 8), "tf", "1")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 store = Store(sys.argv[1], write=True)
@@ -318,18 +318,18 @@ def test_two_extractions_at_once_make_one_sound_cache(
 ) -> None:
     """Interleaved batch by batch, whatever is claimed: while one stores, the other has begun with the same gaps."""
     monkeypatch.setattr(row_writer, "_BYTES", 1)
-    monkeypatch.setattr(Claims, "take", lambda *_: Claim(None))
-    real = Forward.__call__
+    monkeypatch.setattr(Leases, "acquire", lambda *_: Lease(None))
+    real = ForwardPass.__call__
     inside = False
 
-    def call(self: Forward, images: Any) -> Any:
+    def call(self: ForwardPass, images: Any) -> Any:
         nonlocal inside
         if not inside and self.passes == 4:
             inside = True
             assert extract(photos).computed == 36 - 16
         return real(self, images)
 
-    monkeypatch.setattr(Forward, "__call__", call)
+    monkeypatch.setattr(ForwardPass, "__call__", call)
     done = extract(photos)
     assert inside
     assert done.computed == 36

@@ -16,7 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stand_in
-from extractors import Extractor, Nursery, Reference, Tally, due, scribble, seconds_since, served
+from extractors import (
+    Extractor,
+    ForkServer,
+    Reference,
+    Tally,
+    compute_reference,
+    format_seconds_since,
+    read_served,
+    write_images,
+)
 
 from humeris.cache.store import Store
 from humeris.extract.engine.extract import extract_features
@@ -30,8 +39,8 @@ REAL_IMAGES = 160
 
 
 @pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path / "nursery") as found:
+def nursery(tmp_path: Path) -> Iterator[ForkServer]:
+    with ForkServer(tmp_path / "nursery") as found:
         yield found
 
 
@@ -46,7 +55,7 @@ def moment(extractor: Extractor, found: Reference, reference: Reference) -> str:
 
 
 def one_round(
-    nursery: Nursery, data: Path, cache: Path, reference: Reference, kills: int, length: float,
+    nursery: ForkServer, data: Path, cache: Path, reference: Reference, kills: int, length: float,
     random: np.random.Generator, tally: Tally,
 ) -> None:  # fmt: skip
     """Fill one cache with three extractors that are killed and begun again until all rows are there, or `kills` is met.
@@ -64,37 +73,37 @@ def one_round(
     while running:
         running.sort(key=lambda pair: pair[0])
         until, extractor = running.pop(0)
-        if extractor.ended(until - time.monotonic()):
-            assert extractor.code == 0, extractor.said
+        if extractor.has_ended(until - time.monotonic()):
+            assert extractor.exit_code == 0, extractor.output
             whole = True
             continue
-        extractor.kill(signal.SIGKILL)
+        extractor.send_signal(signal.SIGKILL)
         acknowledged = [each.acknowledged for each in everyone]
-        found = tally.compare(served(cache, reference), reference, acknowledged)
-        if extractor.code == -signal.SIGKILL:
+        found = tally.compare(read_served(cache, reference), reference, acknowledged)
+        if extractor.exit_code == -signal.SIGKILL:
             tally["kills"] += 1
             tally[moment(extractor, found, reference)] += 1
         if not whole and tally["kills"] < kills:
             running.append(begin())
     if not whole:
         everyone.append(nursery.extract(data, cache))
-        assert everyone[-1].code == 0, everyone[-1].err
-    tally["images computed"] += sum(event.get("computed", 0) for each in everyone for event in each.told)
+        assert everyone[-1].exit_code == 0, everyone[-1].err
+    tally["images computed"] += sum(event.get("computed", 0) for each in everyone for event in each.events)
     tally["images"] += IMAGES
     assert tally.check(cache, reference, [each.acknowledged for each in everyone]) == reference
     assert nursery.extract(data, cache).computed == (0, 0)
 
 
-def kill(nursery: Nursery, folder: Path, kills: int, seed: int) -> Tally:
+def kill(nursery: ForkServer, folder: Path, kills: int, seed: int) -> Tally:
     """As many kills as asked for, over as many fresh caches as that takes."""
-    data = scribble(folder / "data", IMAGES)
-    reference = due(data)
+    data = write_images(folder / "data", IMAGES)
+    reference = compute_reference(data)
     random, tally = np.random.default_rng(seed), Tally()
     starting = time.monotonic()
     together = [nursery.extract(data, folder / "undisturbed", claims=False) for _ in range(AT_ONCE)]
-    assert [each.code for each in together] == [0] * AT_ONCE, [each.err for each in together]
+    assert [each.exit_code for each in together] == [0] * AT_ONCE, [each.err for each in together]
     length = time.monotonic() - starting
-    assert served(folder / "undisturbed", reference) == reference
+    assert read_served(folder / "undisturbed", reference) == reference
     assert len(list(folder.glob("undisturbed/features/*/*/*.h5"))) >= IMAGES // 4
     began = time.monotonic()
     rounds = 0
@@ -106,7 +115,7 @@ def kill(nursery: Nursery, folder: Path, kills: int, seed: int) -> Tally:
         f"\n{tally['kills']} kills in {rounds} caches: {tally['lost']} of {tally['acknowledged']} acknowledged rows lost, "
         f"{tally['wrong']} of {tally['served']} wrong, {tally['filler']} filler, {tally['litter']} files out of place, "
         f"{again} of {tally['images computed']} images computed again; {length:.2f} s uninterrupted, "
-        f"{seconds_since(began)} in all; "
+        f"{format_seconds_since(began)} in all; "
         + ", ".join(f"{count} {name}" for name, count in sorted(tally.items()) if name.startswith("killed"))
     )
     return tally
@@ -120,19 +129,19 @@ def assert_unbroken(tally: Tally, kills: int) -> None:
     assert tally["acknowledged"] > tally["kills"]
 
 
-def test_two_hundred_kills_lose_no_acknowledged_row_and_leave_no_wrong_one(nursery: Nursery, tmp_path: Path) -> None:
+def test_two_hundred_kills_lose_no_acknowledged_row_and_leave_no_wrong_one(nursery: ForkServer, tmp_path: Path) -> None:
     assert_unbroken(kill(nursery, tmp_path, 200, seed=1), 200)
 
 
 @pytest.mark.many
-def test_a_thousand_kills_lose_no_acknowledged_row_and_leave_no_wrong_one(nursery: Nursery, tmp_path: Path) -> None:
+def test_a_thousand_kills_lose_no_acknowledged_row_and_leave_no_wrong_one(nursery: ForkServer, tmp_path: Path) -> None:
     assert_unbroken(kill(nursery, tmp_path, 1000, seed=2), 1000)
 
 
-def test_a_cache_that_loses_or_alters_rows_would_be_noticed(nursery: Nursery, tmp_path: Path) -> None:
+def test_a_cache_that_loses_or_alters_rows_would_be_noticed(nursery: ForkServer, tmp_path: Path) -> None:
     """The instrument itself: each kind of fault, made by hand in a sound cache, is counted."""
-    data = scribble(tmp_path / "data", 12)
-    reference = due(data)
+    data = write_images(tmp_path / "data", 12)
+    reference = compute_reference(data)
     done = nursery.extract(data, tmp_path / "cache")
     assert done.computed == (12, 3)
     tally = Tally()
@@ -186,12 +195,12 @@ def with_keras(data: Path, cache: Path) -> tuple[int, Reference]:
             images, "nano,image_size=32", ["block2_out:avg", "block4_out:map"], store, batch_size=4, jobs=1
         )
     reference: Reference = {str(tap): dict.fromkeys((image.digest for image in images.used), b"") for tap in done.taps}
-    return done.computed, served(cache, reference)
+    return done.computed, read_served(cache, reference)
 
 
 def test_real_commands_killed_with_keras_at_work_lose_no_acknowledged_row(tmp_path: Path) -> None:
     began = time.monotonic()
-    data = scribble(tmp_path / "data", REAL_IMAGES)
+    data = write_images(tmp_path / "data", REAL_IMAGES)
     acknowledged = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for together in ((3, 30, 60), (1, 9)):
@@ -211,7 +220,7 @@ def test_real_commands_killed_with_keras_at_work_lose_no_acknowledged_row(tmp_pa
     print(
         f"\n5 kills of the real command: {tally['lost']} of {tally['acknowledged']} acknowledged rows lost, "
         f"{tally['wrong']} of {tally['served']} wrong, {tally['filler']} filler; "
-        f"{REAL_IMAGES - computed} of {REAL_IMAGES} images were there; {seconds_since(began)}"
+        f"{REAL_IMAGES - computed} of {REAL_IMAGES} images were there; {format_seconds_since(began)}"
     )
     tally.assert_sound()
     assert tally["acknowledged"] > 0

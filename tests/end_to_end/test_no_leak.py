@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
-from humeris.classify.data.views import Shown, Viewed, Views
+from humeris.classify.data.views import ViewReader, ViewRows, Views
 from humeris.classify.heads import fit
-from humeris.classify.heads.registry import FAMILIES, Family, options_of
+from humeris.classify.heads.registry import FAMILIES, HeadFamily, parse_options
 from humeris.classify.heads.search import Search
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.images.load import Images, load_images
@@ -31,7 +31,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 COLUMNS, VIEWS, MEMBERS = 200, 2, 4
 COUNTS = {"train": 96, "val": 48, "test": 240}
 RARE = 1e-3  # how unlikely an outcome may be by chance: some hundred are looked at
-SPEC = Spec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
+SPEC = ExtractionSpec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
 AUGMENTED = Views(VIEWS, "flip=0.5", "1: flip=0.5")
 # Enough to learn two hundred columns by heart, and little enough to be quick.
 QUICK = {
@@ -89,18 +89,18 @@ def _fill(store: Store, images: Images, layer: str, seed: int, places: list[tupl
         identity = number // MEMBERS if grouped else number
         rows[row] = np.random.default_rng([seed, role, identity]).normal(size=COLUMNS)
     rows += 1e-2 * noise.normal(size=rows.shape).astype(np.float32)
-    store.extraction(SPEC).add(layer, "avg", images.keys, rows)
+    store.get_extraction(SPEC).add(layer, "avg", images.keys, rows)
     for view in range(1, VIEWS + 1):
         near = rows + 1e-2 * noise.normal(size=rows.shape).astype(np.float32)
         numbers = np.full(len(rows), view, np.uint16)
-        store.extraction(replace(SPEC, views=AUGMENTED.version)).add(layer, "avg", images.keys, near, views=numbers)
+        store.get_extraction(replace(SPEC, views=AUGMENTED.version)).add(layer, "avg", images.keys, near, views=numbers)
 
 
-def family_of(name: str, mode: str) -> Family:
+def family_of(name: str, mode: str) -> HeadFamily:
     if mode in {"random search", "halving"}:
         kind = "halving" if mode == "halving" else "random"
-        return Search(kind, 3).family(*options_of(SEARCHED.get(name, QUICK.get(name, name))))
-    return Search().family(*options_of(QUICK.get(name, name)))
+        return Search(kind, 3).build_family(*parse_options(SEARCHED.get(name, QUICK.get(name, name))))
+    return Search().build_family(*parse_options(QUICK.get(name, name)))
 
 
 def swept(data: Data, out: Path, name: str, mode: str) -> Run:
@@ -123,13 +123,13 @@ def by_chance(right: int, count: int, alternative: str = "two-sided") -> float:
 def test_labels_at_random_are_told_by_chance(data: Data, tmp_path: Path, name: str, mode: str) -> None:
     run = swept(data, tmp_path / "run", name, mode)
     together = MEMBERS if mode == "groups" else 1  # images of a group are right or wrong together
-    test = run.description["test"]
+    test = run.metadata["test"]
     assert test["images"] == COUNTS["test"]
     assert by_chance(round(test["accuracy"] * test["images"] / together), test["images"] // together) > RARE
-    if (plain := run.description["test_plain"]) is not None:
+    if (plain := run.metadata["test_plain"]) is not None:
         assert by_chance(round(plain["accuracy"] * plain["images"]), plain["images"]) > RARE
     scored = COUNTS["val"] if mode in ON_VAL else COUNTS["train"] + COUNTS["val"]
-    for trial, score in run.trials().items():
+    for trial, score in run.load_trials().items():
         right = int(np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).sum())
         # Cross-validation of noise errs downwards: what a fold lacks of a class, the others have too much of.
         assert by_chance(right // together, scored // together, "greater") > RARE, (str(trial), score.folds)
@@ -139,9 +139,9 @@ def test_labels_at_random_are_told_by_chance(data: Data, tmp_path: Path, name: s
 def test_views_that_straddled_folds_would_be_seen(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, average: bool
 ) -> None:
-    honest = fit.problem
+    honest = fit.build_training_data
 
-    def leaking(*arguments: Any, **options: Any) -> Problem:
+    def leaking(*arguments: Any, **options: Any) -> TrainingData:
         made = honest(*arguments, **options)
         plain = np.arange(len(made.labels))
         folds = [
@@ -149,24 +149,24 @@ def test_views_that_straddled_folds_would_be_seen(
         ]  # only the very rows that are scored are kept out
         return replace(made, folds=tuple(folds))
 
-    monkeypatch.setattr(sys.modules["humeris.classify.sweep.sweep"], "problem", leaking)
+    monkeypatch.setattr(sys.modules["humeris.classify.sweep.sweep"], "build_training_data", leaking)
     run = swept(data, tmp_path / "run", "logreg", mode)
-    assert max(score.accuracy for score in run.trials().values()) > 0.9
+    assert max(score.accuracy for score in run.load_trials().values()) > 0.9
 
 
 def test_groups_that_straddled_folds_would_be_seen(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from humeris.classify.data.splits import Splits
 
-    honest: Callable[[Splits, int], Any] = Splits.folds
-    monkeypatch.setattr(Splits, "folds", lambda self, seed: honest(replace(self, groups=None), seed))
+    honest: Callable[[Splits, int], Any] = Splits.iter_folds
+    monkeypatch.setattr(Splits, "iter_folds", lambda self, seed: honest(replace(self, groups=None), seed))
     run = swept(data, tmp_path / "run", "logreg", "groups")
-    assert max(score.accuracy for score in run.trials().values()) > 0.9
+    assert max(score.accuracy for score in run.load_trials().values()) > 0.9
 
 
 def test_views_in_the_features_are_all_but_the_same(data: Data) -> None:
-    extractions = [data.store.extraction(replace(SPEC, views=views)) for views in ("plain", AUGMENTED.version)]
-    stored = [each.features("alone0", "avg") for each in extractions]
-    shown = Shown.of([Viewed(*stored)], data.alone.keys, VIEWS)
-    rows = shown.features.array().reshape(-1, VIEWS + 1, COLUMNS)
+    extractions = [data.store.get_extraction(replace(SPEC, views=views)) for views in ("plain", AUGMENTED.version)]
+    stored = [each.get_features("alone0", "avg") for each in extractions]
+    shown = ViewRows.from_readers([ViewReader(*stored)], data.alone.keys, VIEWS)
+    rows = shown.features.to_array().reshape(-1, VIEWS + 1, COLUMNS)
     assert np.abs(rows - rows[:, :1]).max() < 0.1
     assert np.abs(rows[0, 0] - rows[1, 0]).max() > 1

@@ -65,7 +65,7 @@ def test_the_choice_is_made_on_train_alone_and_val_is_scored_once(whole: dict[st
     assert whole["splits"]["select"] == "cv"
     assert (whole["splits"]["train"], whole["splits"]["val"], whole["splits"]["test"]) == (245, 0, 153)
     assert "scored once" in whole["splits"]["note"]
-    assert sum(1 for record in Run.load(place / "run").images() if record.split == "test") == 153
+    assert sum(1 for record in Run.load(place / "run").load_image_records() if record.split == "test") == 153
 
 
 def test_the_report_says_what_became_of_the_picture_that_is_no_photograph(whole: dict[str, Any], place: Path) -> None:
@@ -80,14 +80,14 @@ def test_the_exported_file_answers_as_the_report_does_with_keras_alone(
     whole: dict[str, Any], place: Path, assets: Path
 ) -> None:
     run = Run.load(place / "run")
-    test = [record for record in run.images() if record.split == "test"]
+    test = [record for record in run.load_image_records() if record.split == "test"]
     root = assets / "images" / "hymenoptera"
     images = np.stack([decode.decode((root / record.name).read_bytes(), (224, 224)) for record in test])
     np.save(place / "images.npy", images)
     words = [sys.executable, "-c", _ANSWERS, whole["exported"]["model"], "images.npy", "answers.npy"]
     subprocess.run(words, cwd=place, check=True, capture_output=True)
     answers = np.load(place / "answers.npy")
-    reported = run.probabilities()
+    reported = run.load_probabilities()
     assert answers.shape == reported.shape == (153, 2)
     assert (answers.argmax(axis=1) == reported.argmax(axis=1)).all()
     assert np.abs(answers - reported).max() <= 1e-4

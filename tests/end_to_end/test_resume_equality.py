@@ -15,7 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stand_in
-from extractors import Extractor, Nursery, Reference, Tally, due, scribble, seconds_since, served
+from extractors import (
+    Extractor,
+    ForkServer,
+    Reference,
+    Tally,
+    compute_reference,
+    format_seconds_since,
+    read_served,
+    write_images,
+)
 
 from humeris.cache.store import Store
 from humeris.extract.engine.extract import extract_features
@@ -30,14 +39,14 @@ REAL_IMAGES = 203
 
 
 @pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path / "nursery") as found:
+def nursery(tmp_path: Path) -> Iterator[ForkServer]:
+    with ForkServer(tmp_path / "nursery") as found:
         yield found
 
 
 def begun(extractor: Extractor) -> bool:
     """Whether the command itself was reached; before that Python and typer are still putting it together."""
-    return extractor.code != 1 or ", in extract\n" in extractor.err
+    return extractor.exit_code != 1 or ", in extract\n" in extractor.err
 
 
 def without_ignored(errors: str) -> str:
@@ -49,14 +58,14 @@ def without_ignored(errors: str) -> str:
     return before.partition('Traceback (most recent call last):\n  File "h5py/_objects.pyx"')[0] if ignored else before
 
 
-def test_fifty_interruptions_change_no_byte(nursery: Nursery, tmp_path: Path) -> None:
+def test_fifty_interruptions_change_no_byte(nursery: ForkServer, tmp_path: Path) -> None:
     began = time.monotonic()
-    data = scribble(tmp_path / "data", IMAGES)
+    data = write_images(tmp_path / "data", IMAGES)
     starting = time.monotonic()
     assert nursery.extract(data, tmp_path / "never").computed[0] == IMAGES
     length = time.monotonic() - starting
-    never = served(tmp_path / "never", due(data))
-    assert never == due(data)
+    never = read_served(tmp_path / "never", compute_reference(data))
+    assert never == compute_reference(data)
     random, ends, tally = np.random.default_rng(3), Counter[str](), Tally()
     caches = 0
     while ends.total() < INTERRUPTIONS:
@@ -67,11 +76,11 @@ def test_fifty_interruptions_change_no_byte(nursery: Nursery, tmp_path: Path) ->
             extractor = nursery.extract(data, cache)
             acknowledged.append(extractor.acknowledged)
             number = SIGNALS[int(random.integers(len(SIGNALS)))]
-            if ends.total() == INTERRUPTIONS or extractor.ended(random.uniform(0, length)):
-                assert extractor.code == 0, extractor.err
+            if ends.total() == INTERRUPTIONS or extractor.has_ended(random.uniform(0, length)):
+                assert extractor.exit_code == 0, extractor.err
                 break
-            extractor.kill(number)
-            code = extractor.code
+            extractor.send_signal(number)
+            code = extractor.exit_code
             if code == 0:  # the signal came when all was done
                 break
             if begun(extractor):
@@ -85,7 +94,7 @@ def test_fifty_interruptions_change_no_byte(nursery: Nursery, tmp_path: Path) ->
     print(
         f"\n{ends.total()} interruptions ({', '.join(f'{count} {name}' for name, count in sorted(ends.items()))}) of "
         f"{caches} extractions: {tally['lost']} of {tally['acknowledged']} acknowledged rows lost, {tally['wrong']} of "
-        f"{tally['served']} not the bytes of an uninterrupted one; {seconds_since(began)}"
+        f"{tally['served']} not the bytes of an uninterrupted one; {format_seconds_since(began)}"
     )
     assert set(ends) == {each.name for each in SIGNALS}
 
@@ -120,13 +129,13 @@ def complete(data: Path, cache: Path) -> tuple[int, Reference]:
         images = load_images(data, store, jobs=1)
         done = extract_features(images, "nano,image_size=32", taps, store, batch_size=8, jobs=1)
     reference: Reference = {str(tap): dict.fromkeys((image.digest for image in images.used), b"") for tap in done.taps}
-    return done.computed, served(cache, reference)
+    return done.computed, read_served(cache, reference)
 
 
 def test_real_interruptions_with_padded_batches_change_no_byte(tmp_path: Path) -> None:
     """After each one the batches fall otherwise, and the last is padded."""
     began = time.monotonic()
-    data = scribble(tmp_path / "data", REAL_IMAGES)
+    data = write_images(tmp_path / "data", REAL_IMAGES)
     stored = []
     for number, lines in ((signal.SIGINT, 4), (signal.SIGKILL, 2), (signal.SIGTERM, 5)):
         code = interrupt_the_real_command(data, tmp_path / "cache", number, lines, tmp_path / "out")
@@ -140,6 +149,6 @@ def test_real_interruptions_with_padded_batches_change_no_byte(tmp_path: Path) -
     assert found == reference
     print(
         f"\n3 real interruptions: {stored} shards after each, {rest} of {REAL_IMAGES} images left to the last run, 0 of "
-        f"{2 * REAL_IMAGES} rows other than those of an uninterrupted one; {seconds_since(began)}"
+        f"{2 * REAL_IMAGES} rows other than those of an uninterrupted one; {format_seconds_since(began)}"
     )
     assert complete(data, tmp_path / "cache")[0] == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import RunError
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
@@ -51,8 +51,8 @@ def cached(tmp_path: Path) -> Path:
     cats = np.array([label == "cat" for label in images.labels])
     for tap in range(TAPS):
         rows = np.random.default_rng(tap).normal(size=(len(cats), 30)) + tap / 3 * cats[:, None]
-        spec = Spec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
-        store.extraction(spec).add(f"layer{tap}", "avg", images.keys, rows.astype(np.float32))
+        spec = ExtractionSpec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
+        store.get_extraction(spec).add(f"layer{tap}", "avg", images.keys, rows.astype(np.float32))
     return tmp_path
 
 
@@ -94,14 +94,14 @@ def test_kills_at_any_moment_lose_no_trial_and_repeat_none(cached: Path, jobs: i
         assert process.returncode == -9, errors
     assert kills >= 2
     run = Run.load(out)
-    assert len(run.trials()) == 5 * (TAPS + 1)
-    found, expected = ({trial.id: score for trial, score in each.trials().items()} for each in (run, whole))
+    assert len(run.load_trials()) == 5 * (TAPS + 1)
+    found, expected = ({trial.id: score for trial, score in each.load_trials().items()} for each in (run, whole))
     assert found.keys() == expected.keys()
     for name, score in expected.items():
         assert (found[name].accuracy, found[name].right) == (score.accuracy, score.right)
         # how many threads a product is shared by, and so float32's digits, depends on how many tasks are left
         assert found[name].log_loss == (score.log_loss if jobs == 1 else pytest.approx(score.log_loss, rel=1e-3))
-    assert run.description["best"]["id"] == whole.description["best"]["id"]
+    assert run.metadata["best"]["id"] == whole.metadata["best"]["id"]
     assert jobs > 1 or same_but_for_seconds(run, whole)
 
 
@@ -113,22 +113,22 @@ def same_but_for_seconds(run: Run, whole: Run) -> bool:
             return {name: plain(each) for name, each in value.items() if name != "seconds"}
         return [plain(each) for each in value] if isinstance(value, list) else value
 
-    return all(plain(run.description[name]) == plain(whole.description[name]) for name in ("best", "runner_up", "test"))
+    return all(plain(run.metadata[name]) == plain(whole.metadata[name]) for name in ("best", "runner_up", "test"))
 
 
 def test_each_matrix_is_loaded_once_for_all_its_heads(
     cached: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from humeris.classify.data.feature_matrix import Matrix
+    from humeris.classify.data.feature_matrix import FeatureMatrix
 
     read: list[tuple[int, ...]] = []
-    honest: Callable[[Matrix, np.ndarray], np.ndarray] = Matrix._read
+    honest: Callable[[FeatureMatrix, np.ndarray], np.ndarray] = FeatureMatrix._read_rows
 
-    def counted(self: Matrix, rows: np.ndarray) -> np.ndarray:
+    def counted(self: FeatureMatrix, rows: np.ndarray) -> np.ndarray:
         read.append(self.shape)
         return honest(self, rows)
 
-    monkeypatch.setattr(Matrix, "_read", counted)
+    monkeypatch.setattr(FeatureMatrix, "_read_rows", counted)
     store = Store(cached / "cache")
     sweep(load_images(cached / "photos", store, jobs=1), store, HEADS, out=tmp_path / "run2", jobs=1)
     assert read.count((40, 30)) == TAPS + 2  # and once for the winner's last training, and for its near-duplicates
@@ -145,19 +145,19 @@ def test_features_larger_than_memory_are_never_held_whole(
     images = load_images(cached / "photos", store, jobs=1)
     whole = sweep(images, store, [head], patterns=["layer3"], out=tmp_path / "held", jobs=1)
 
-    def refuse(self: feature_matrix.Matrix) -> np.ndarray:
+    def refuse(self: feature_matrix.FeatureMatrix) -> np.ndarray:
         if self._array is None:
             raise AssertionError(f"the whole of {self.shape} was asked for")
         return self._array
 
-    monkeypatch.setattr(feature_matrix, "_memory", lambda: 4000)  # bytes; the rows to learn from take 4,800
+    monkeypatch.setattr(feature_matrix, "_get_total_memory", lambda: 4000)  # bytes; the rows to learn from take 4,800
     monkeypatch.setattr(feature_matrix, "_BLOCK", 1200)
-    monkeypatch.setattr(feature_matrix.Matrix, "array", refuse)
+    monkeypatch.setattr(feature_matrix.FeatureMatrix, "to_array", refuse)
     streamed = sweep(images, store, [head], patterns=["layer3"], out=tmp_path / "streamed", jobs=1)
-    assert {trial.id: score.accuracy for trial, score in streamed.trials().items()} == {
-        trial.id: score.accuracy for trial, score in whole.trials().items()
+    assert {trial.id: score.accuracy for trial, score in streamed.load_trials().items()} == {
+        trial.id: score.accuracy for trial, score in whole.load_trials().items()
     }
-    assert streamed.description["best"]["id"] == whole.description["best"]["id"]
+    assert streamed.metadata["best"]["id"] == whole.metadata["best"]["id"]
 
 
 def test_two_sweeps_never_work_on_one_run(cached: Path) -> None:
@@ -176,5 +176,5 @@ def test_two_sweeps_never_work_on_one_run(cached: Path) -> None:
     assert len(refused) == 1
     lines = ids(cached / "run")
     assert len(lines) == len(set(lines)) == 5 * TAPS
-    assert sweep(images, store, HEADS, out=cached / "run", jobs=1).description == first.description
+    assert sweep(images, store, HEADS, out=cached / "run", jobs=1).metadata == first.metadata
     assert sorted(path.name for path in (cached / "run").iterdir() if path.name.startswith(".")) == []

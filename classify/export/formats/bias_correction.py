@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ....extract.backbones.keras_runtime import load_keras
-from .quantization import rounded
+from .quantization import quantize
 
-BATCH = 16
+BATCH_SIZE = 16
 
 
 @contextlib.contextmanager
-def corrected(model: Any, images: np.ndarray, least: int = 0) -> Iterator[None]:
+def correct_biases(model: Any, images: np.ndarray, min_kernel_size: int = 0) -> Iterator[None]:
     """Meanwhile, the biases of the network's convolutions allow for kernels that are going to be rounded to eight bits.
 
     Those are all, or with `least` the ones of at least so many weights, and no depthwise ones.
@@ -25,55 +25,55 @@ def corrected(model: Any, images: np.ndarray, least: int = 0) -> Iterator[None]:
     mean of its input is enough to know by how much. The head, and layers without a bias, stay as they are.
     """
     keras = load_keras()
-    kinds = [keras.layers.Conv2D, keras.layers.Dense, *([] if least else [keras.layers.DepthwiseConv2D])]
+    layer_types = [keras.layers.Conv2D, keras.layers.Dense, *([] if min_kernel_size else [keras.layers.DepthwiseConv2D])]
     layers = {
         id(layer): layer
         for layer in model.layers
-        if type(layer) in kinds and layer.use_bias and layer.kernel.shape.num_elements() >= least
+        if type(layer) in layer_types and layer.use_bias and layer.kernel.shape.num_elements() >= min_kernel_size
     }
-    means = _means(model, layers, images)
-    before = [(layers[key], np.array(layers[key].bias)) for key in means]
+    means = _compute_mean_inputs(model, layers, images)
+    original_biases = [(layers[key], np.array(layers[key].bias)) for key in means]
     try:
         for key, mean in means.items():
             layer = layers[key]
-            layer.bias.assign(np.array(layer.bias) - _shift(layer, mean))
+            layer.bias.assign(np.array(layer.bias) - _compute_shift(layer, mean))
         yield
     finally:
-        for layer, bias in before:
+        for layer, bias in original_biases:
             layer.bias.assign(bias)
 
 
-def _means(model: Any, layers: dict[int, Any], images: np.ndarray) -> dict[int, np.ndarray]:
+def _compute_mean_inputs(model: Any, layers: dict[int, Any], images: np.ndarray) -> dict[int, np.ndarray]:
     """The mean input (1, height, width, channels) of each of the layers that is used once, on maps."""
     sums: dict[int, np.ndarray] = {}
     calls: dict[int, int] = {}
-    batches = range(0, len(images), BATCH)
+    batch_starts = range(0, len(images), BATCH_SIZE)
 
-    def call(operation: Any, *given: Any, **words: Any) -> Any:
+    def call_and_record(operation: Any, *inputs: Any, **kwargs: Any) -> Any:
         key = id(operation)
-        if key in layers and len(given[0].shape) == 4:
-            sums[key] = sums.get(key, 0) + np.asarray(given[0]).sum(axis=0, keepdims=True, dtype=np.float64)
+        if key in layers and len(inputs[0].shape) == 4:
+            sums[key] = sums.get(key, 0) + np.asarray(inputs[0]).sum(axis=0, keepdims=True, dtype=np.float64)
             calls[key] = calls.get(key, 0) + 1
-        return operation(*given, **words)
+        return operation(*inputs, **kwargs)
 
-    for start in batches:
-        tensor = load_keras().ops.convert_to_tensor(images[start : start + BATCH])
-        model._run_through_graph(tensor, call_fn=call)
-    return {key: (total / len(images)).astype(np.float32) for key, total in sums.items() if calls[key] == len(batches)}
+    for start in batch_starts:
+        tensor = load_keras().ops.convert_to_tensor(images[start : start + BATCH_SIZE])
+        model._run_through_graph(tensor, call_fn=call_and_record)
+    return {key: (total / len(images)).astype(np.float32) for key, total in sums.items() if calls[key] == len(batch_starts)}
 
 
-def _shift(layer: Any, mean: np.ndarray) -> np.ndarray:
+def _compute_shift(layer: Any, mean: np.ndarray) -> np.ndarray:
     """By how much (channels,) the layer's output before its activation rises with the rounded kernel."""
     keras = load_keras()
     kernel, activation = np.array(layer.kernel), layer.activation
-    shared = (0, 1) if type(layer) is keras.layers.DepthwiseConv2D else tuple(range(kernel.ndim - 1))
-    levels, factors = rounded(kernel, shared)
+    shared_axes = (0, 1) if type(layer) is keras.layers.DepthwiseConv2D else tuple(range(kernel.ndim - 1))
+    levels, scales = quantize(kernel, shared_axes)
     try:
         layer.activation = keras.activations.linear
-        exact = np.asarray(layer(mean))
-        layer.kernel.assign(levels * factors)
-        found = np.asarray(layer(mean))
+        exact_output = np.asarray(layer(mean))
+        layer.kernel.assign(levels * scales)
+        quantized_output = np.asarray(layer(mean))
     finally:
         layer.kernel.assign(kernel)
         layer.activation = activation
-    return np.asarray((found - exact).mean(axis=(0, 1, 2)))
+    return np.asarray((quantized_output - exact_output).mean(axis=(0, 1, 2)))

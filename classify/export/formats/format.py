@@ -15,14 +15,14 @@ import numpy as np
 
 from ....cache.errors import ModelError
 
-MEMBER = "humeris.json"  # what the description is called inside a file
+DESCRIPTION_FILE = "humeris.json"  # what the description is called inside a file
 PRECISIONS = ("float32", "float16", "int8")
-LABELS = "labels.txt"
-_LARGEST = 1 << 24  # bytes of a description: names of many classes
-Answer = Callable[[np.ndarray], np.ndarray]
+LABELS_FILE = "labels.txt"
+_MAX_DESCRIPTION_BYTES = 1 << 24  # bytes of a description: names of many classes
+PredictFn = Callable[[np.ndarray], np.ndarray]
 
 
-class Write(Protocol):
+class WriteFn(Protocol):
     """How a model is written."""
 
     def __call__(
@@ -53,53 +53,57 @@ class Format:
     precisions: tuple[str, ...]
     modules: tuple[str, ...]
     extra: str
-    write: Write
+    write: WriteFn
     describe: Callable[[Path], dict[str, Any] | None]
-    load: Callable[[Path], Answer]
-    answer: str
+    load: Callable[[Path], PredictFn]
+    predict_code: str
     runs_code: bool
     runtime: str = ""
-    bound: float = 1e-3
-    writers: tuple[str, ...] = ()
+    tolerance: float = 1e-3
+    writer_modules: tuple[str, ...] = ()
 
     def check_installed(self, *, write: bool = False) -> None:
         """Raise `ModelError` where a package is missing that running it needs, or writing it; imports nothing."""
-        for module in self.modules + (self.writers if write else ()):
+        for module in self.modules + (self.writer_modules if write else ()):
             if importlib.util.find_spec(module) is None:
                 raise ModelError(
                     f"format {self.name}: expected {module}, found it not installed; pip install 'humeris[{self.extra}]'"
                 )
 
 
-def member(path: Path) -> dict[str, Any] | None:
+def read_zip_description(path: Path) -> dict[str, Any] | None:
     """The description that is a member of the zip archive at `path`, or at its end; None where there is none to be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return decoded(archive.read(MEMBER)) if archive.getinfo(MEMBER).file_size <= _LARGEST else None
+            return (
+                decode_description(archive.read(DESCRIPTION_FILE))
+                if archive.getinfo(DESCRIPTION_FILE).file_size <= _MAX_DESCRIPTION_BYTES
+                else None
+            )
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile):  # anybody's bytes
         return None
 
 
-def labels(description: Mapping[str, Any]) -> bytes:
+def format_labels(description: Mapping[str, Any]) -> bytes:
     """The names of the classes, one a line, as other tools read them; what is no UTF-8 is a question mark."""
     lines = [" ".join(name.splitlines()) for name in description["classes"]]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
-def encoded(description: Mapping[str, Any]) -> str:
+def encode_description(description: Mapping[str, Any]) -> str:
     """The text of a description."""
     return json.dumps(description, indent=2)
 
 
-def decoded(text: str | bytes) -> dict[str, Any] | None:
+def decode_description(text: str | bytes) -> dict[str, Any] | None:
     """The description of a text, None where it is none."""
     try:
-        found = json.loads(text)
+        description = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and {"classes", "image_size", "pixels"} <= set(found) else None
+    return description if isinstance(description, dict) and {"classes", "image_size", "pixels"} <= set(description) else None
 
 
-def one_line(text: object) -> str:
+def to_one_line(text: object) -> str:
     """A message of a library's as part of one of ours: on one line, and no longer than people read."""
     return " ".join(str(text).split())[:300]

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-_COMPILED = "_XlaMustCompile"
+_XLA_ATTRIBUTE = "_XlaMustCompile"
 
 
 def freeze(model: Any) -> Any:
@@ -18,14 +18,14 @@ def freeze(model: Any) -> Any:
     import tensorflow
 
     spec = tensorflow.TensorSpec((None, *model.inputs[0].shape[1:]), model.inputs[0].dtype, name="image")
-    traced = tensorflow.function(lambda image: model(image, training=False), autograph=False)
-    found = _constant(traced.get_concrete_function(spec))
-    definition = found.graph.as_graph_def()
-    return _inlined(definition, found) if definition.library.function else found
+    traced_function = tensorflow.function(lambda image: model(image, training=False), autograph=False)
+    frozen_function = _freeze_variables(traced_function.get_concrete_function(spec))
+    definition = frozen_function.graph.as_graph_def()
+    return _inline_calls(definition, frozen_function) if definition.library.function else frozen_function
 
 
 @contextlib.contextmanager
-def in_float32(model: Any) -> Iterator[None]:
+def compute_in_float32(model: Any) -> Iterator[None]:
     """Meanwhile, every layer of the model computes in float32, whatever the features were made in.
 
     Neither ONNX Runtime nor LiteRT convolves in bfloat16 on a processor.
@@ -41,25 +41,29 @@ def in_float32(model: Any) -> Iterator[None]:
             layer.dtype_policy = policy
 
 
-def _constant(function: Any, *, inline: bool = False) -> Any:
+def _freeze_variables(function: Any, *, inline: bool = False) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     return convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=inline)
 
 
-def _inlined(definition: Any, frozen: Any) -> Any:
+def _inline_calls(definition: Any, frozen_function: Any) -> Any:
     """The function of a graph, whose calls are replaced by what they call; `frozen` says what goes in and comes out."""
     import tensorflow
 
-    names = {each.signature.name: f"{each.signature.name}_plain" for each in definition.library.function}
-    nodes = [*definition.node, *(node for each in definition.library.function for node in each.node_def)]
-    for each in definition.library.function:
-        each.signature.name = names[each.signature.name]  # TensorFlow knows the old name, for another function
+    names = {
+        function_def.signature.name: f"{function_def.signature.name}_plain" for function_def in definition.library.function
+    }
+    nodes = [*definition.node, *(node for function_def in definition.library.function for node in function_def.node_def)]
+    for function_def in definition.library.function:
+        function_def.signature.name = names[
+            function_def.signature.name
+        ]  # TensorFlow knows the old name, for another function
     for holder in [*nodes, *definition.library.function]:
-        holder.attr.pop(_COMPILED, None)
+        holder.attr.pop(_XLA_ATTRIBUTE, None)
         for value in holder.attr.values():
             if value.WhichOneof("value") == "func":
                 value.func.name = names[value.func.name]
-    wrapped = tensorflow.compat.v1.wrap_function(lambda: tensorflow.import_graph_def(definition, name=""), [])
-    function = wrapped.prune(frozen.inputs[0].name, frozen.outputs[0].name)
-    return _constant(function, inline=True)
+    wrapped_function = tensorflow.compat.v1.wrap_function(lambda: tensorflow.import_graph_def(definition, name=""), [])
+    function = wrapped_function.prune(frozen_function.inputs[0].name, frozen_function.outputs[0].name)
+    return _freeze_variables(function, inline=True)

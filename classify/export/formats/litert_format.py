@@ -10,15 +10,25 @@ from typing import Any
 import numpy as np
 
 from ....cache.errors import ModelError
-from ....extract.pixels.read_file import cores
-from .bias_correction import corrected
-from .format import LABELS, MEMBER, PRECISIONS, Answer, Format, encoded, labels, member, one_line
-from .frozen_graph import freeze, in_float32
-from .litert_weights import eighths, halves
-from .quantization import LEAST, agreeing, head_kernels
+from ....extract.pixels.read_file import count_cores
+from .bias_correction import correct_biases
+from .format import (
+    DESCRIPTION_FILE,
+    LABELS_FILE,
+    PRECISIONS,
+    Format,
+    PredictFn,
+    encode_description,
+    format_labels,
+    read_zip_description,
+    to_one_line,
+)
+from .frozen_graph import compute_in_float32, freeze
+from .litert_weights import to_float16, to_int8_weights
+from .quantization import MIN_KERNEL_SIZE, choose_quantization, count_head_kernels
 from .quiet_output import silence
 
-_ANSWER = """
+_PREDICT_CODE = """
 import os
 from ai_edge_litert.interpreter import Interpreter
 interpreter = Interpreter(sys.argv[1], num_threads=os.cpu_count())
@@ -40,69 +50,69 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
     float16 and int8 are as in ONNX; see there.
     """
     try:
-        with silence(), in_float32(model):
-            flat, more = _converted(model, precision, calibration)
+        with silence(), compute_in_float32(model):
+            flatbuffer, extra_description = _convert_to_precision(model, precision, calibration)
     except Exception as error:  # the converter raises anything
-        raise ModelError(f"{path}: cannot be written as LiteRT in {precision}: {one_line(error)}") from error
-    path.write_bytes(flat)
+        raise ModelError(f"{path}: cannot be written as LiteRT in {precision}: {to_one_line(error)}") from error
+    path.write_bytes(flatbuffer)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(MEMBER, encoded({**description, **more}))
-        archive.writestr(LABELS, labels(description))
+        archive.writestr(DESCRIPTION_FILE, encode_description({**description, **extra_description}))
+        archive.writestr(LABELS_FILE, format_labels(description))
 
 
-def load(path: Path) -> Answer:
+def load(path: Path) -> PredictFn:
     """The model's function, on all cores; raises `ModelError`."""
     try:
-        return _answer(path.read_bytes())
+        return _build_predict_fn(path.read_bytes())
     except Exception as error:
-        raise ModelError(f"{path}: cannot be loaded: {one_line(error)}") from error
+        raise ModelError(f"{path}: cannot be loaded: {to_one_line(error)}") from error
 
 
-def _answer(flat: bytes) -> Answer:
+def _build_predict_fn(flatbuffer: bytes) -> PredictFn:
     with silence():  # it tells, in C++, what it computes with
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(model_content=flat, num_threads=cores())
+        interpreter = Interpreter(model_content=flatbuffer, num_threads=count_cores())
         interpreter.allocate_tensors()
-        (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+        (input_details,), (output_details,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-    sides = tuple(given["shape"][1:])
+    image_shape = tuple(input_details["shape"][1:])
 
-    def answer(images: np.ndarray) -> np.ndarray:
-        if images.shape[1:] != sides:  # the interpreter would take any
-            raise ValueError(f"expected images of {sides}, found {images.shape[1:]}")
+    def predict(images: np.ndarray) -> np.ndarray:
+        if images.shape[1:] != image_shape:  # the interpreter would take any
+            raise ValueError(f"expected images of {image_shape}, found {images.shape[1:]}")
         if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
-            interpreter.resize_tensor_input(given["index"], images.shape)
+            interpreter.resize_tensor_input(input_details["index"], images.shape)
             with silence():
                 interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], images)
+        interpreter.set_tensor(input_details["index"], images)
         interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(found["index"]))
+        return np.asarray(interpreter.get_tensor(output_details["index"]))
 
-    return answer
+    return predict
 
 
-def _converted(model: Any, precision: str, images: np.ndarray | None) -> tuple[bytes, dict[str, str]]:
+def _convert_to_precision(model: Any, precision: str, images: np.ndarray | None) -> tuple[bytes, dict[str, str]]:
     """The model, and what is to be said of it."""
     if precision == "float32":
         return _convert(model), {}
     if precision == "float16":
-        return halves(_convert(model)), {}
+        return to_float16(_convert(model)), {}
     assert images is not None
-    return _in_fewer_bits(model, images)
+    return _convert_to_int8(model, images)
 
 
-def _in_fewer_bits(model: Any, images: np.ndarray) -> tuple[bytes, dict[str, str]]:
-    def whole() -> bytes:
-        with corrected(model, images):
+def _convert_to_int8(model: Any, images: np.ndarray) -> tuple[bytes, dict[str, str]]:
+    def quantize_all() -> bytes:
+        with correct_biases(model, images):
             return _convert(model, images)
 
-    def weights() -> bytes:
-        with corrected(model, images, LEAST):
-            return eighths(_convert(model), head_kernels(model))
+    def quantize_weights() -> bytes:
+        with correct_biases(model, images, MIN_KERNEL_SIZE):
+            return to_int8_weights(_convert(model), count_head_kernels(model))
 
-    flat, activations = agreeing(model, images, whole, weights, _answer)
-    return flat, {"activations": activations}
+    flatbuffer, activations = choose_quantization(model, images, quantize_all, quantize_weights, _build_predict_fn)
+    return flatbuffer, {"activations": activations}
 
 
 def _convert(model: Any, images: np.ndarray | None = None) -> bytes:
@@ -111,14 +121,14 @@ def _convert(model: Any, images: np.ndarray | None = None) -> bytes:
 
     converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([freeze(model)])
     if images is not None:
-        sets = tensorflow.lite.OpsSet
+        op_sets = tensorflow.lite.OpsSet
         converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([image[None]] for image in images)
-        converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8, sets.TFLITE_BUILTINS]
+        converter.target_spec.supported_ops = [op_sets.TFLITE_BUILTINS_INT8, op_sets.TFLITE_BUILTINS]
     return bytes(converter.convert())
 
 
 FORMAT = Format(
-    "litert", ".tflite", PRECISIONS, ("ai_edge_litert",), "litert", write, member, load, _ANSWER, True, "LiteRT",
-    writers=("tensorflow",),
+    "litert", ".tflite", PRECISIONS, ("ai_edge_litert",), "litert", write, read_zip_description, load, _PREDICT_CODE, True,
+    "LiteRT", writer_modules=("tensorflow",),
 )  # fmt: skip

@@ -7,36 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from .quantization import LEAST, rounded, worth_halving
+from .quantization import MIN_KERNEL_SIZE, compute_float16_threshold, quantize
 
-Small = tuple[np.ndarray, np.ndarray | None]  # what is stored, and the factors (channels,) it is to be multiplied with
-_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0}  # of the channels that come out
+CompactTensor = tuple[
+    np.ndarray, np.ndarray | None
+]  # what is stored, and the factors (channels,) it is to be multiplied with
+_OUTPUT_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0}  # of the channels that come out
 
 
-def halves(flat: bytes) -> bytes:
+def to_float16(flatbuffer: bytes) -> bytes:
     """The model with its large constants in float16."""
 
-    def half(values: np.ndarray, _axis: int | None, least: int) -> Small | None:
-        if values.size < least or np.abs(values).max() > np.finfo(np.float16).max:
+    def compact_to_float16(values: np.ndarray, _axis: int | None, min_size: int) -> CompactTensor | None:
+        if values.size < min_size or np.abs(values).max() > np.finfo(np.float16).max:
             return None
         return values.astype(np.float16), None
 
-    return _stored(flat, half, spared=0)
+    return _store_compact(flatbuffer, compact_to_float16, n_exact_kernels=0)
 
 
-def eighths(flat: bytes, spared: int) -> bytes:
+def to_int8_weights(flatbuffer: bytes, n_exact_kernels: int) -> bytes:
     """The model with its large kernels, but for the last `spared`, in eight bits; depthwise ones stay as they are."""
 
-    def eighth(values: np.ndarray, axis: int | None, _least: int) -> Small | None:
-        if axis is None or values.size < LEAST:
+    def compact_to_int8(values: np.ndarray, axis: int | None, _min_size: int) -> CompactTensor | None:
+        if axis is None or values.size < MIN_KERNEL_SIZE:
             return None
-        levels, factors = rounded(values, [each for each in range(values.ndim) if each != axis])
-        return levels, factors.ravel()
+        levels, scales = quantize(values, [dimension for dimension in range(values.ndim) if dimension != axis])
+        return levels, scales.ravel()
 
-    return _stored(flat, eighth, spared)
+    return _store_compact(flatbuffer, compact_to_int8, n_exact_kernels)
 
 
-def _stored(flat: bytes, small: Callable[[np.ndarray, int | None, int], Small | None], spared: int) -> bytes:
+def _store_compact(
+    flatbuffer: bytes, compact: Callable[[np.ndarray, int | None, int], CompactTensor | None], n_exact_kernels: int
+) -> bytes:
     """The model with constants as `small` has them.
 
     `small` is given their values, for kernels the axis of the channels, and how many values are worth halving.
@@ -44,66 +48,66 @@ def _stored(flat: bytes, small: Callable[[np.ndarray, int | None, int], Small | 
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(flat))
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(flatbuffer))
     (graph,) = model.subgraphs
-    axes = _kernels(model, graph, schema)
-    left = set(list(axes)[len(axes) - spared :]) if spared else set()
-    code = _dequantize(model, schema)
+    axes = _find_kernel_axes(model, graph, schema)
+    exact_tensors = set(list(axes)[len(axes) - n_exact_kernels :]) if n_exact_kernels else set()
+    dequantize_code = _add_dequantize(model, schema)
     operators = []
     constants = {
         number: np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
         for number, tensor in enumerate(graph.tensors)
         if tensor.type == schema.TensorType.FLOAT32 and model.buffers[tensor.buffer].data is not None
     }
-    least = worth_halving(values.size for values in constants.values())
+    min_size = compute_float16_threshold(values.size for values in constants.values())
     for number, values in constants.items():
         tensor = graph.tensors[number]
-        found = None if number in left else small(values, axes.get(number), least)
-        if found is None:
+        compact_tensor = None if number in exact_tensors else compact(values, axes.get(number), min_size)
+        if compact_tensor is None:
             continue
         model.buffers.append(schema.BufferT())
-        model.buffers[-1].data = np.frombuffer(found[0].tobytes(), np.uint8)
-        kept = _kept(tensor, len(model.buffers) - 1, found[1], axes.get(number), schema)
+        model.buffers[-1].data = np.frombuffer(compact_tensor[0].tobytes(), np.uint8)
+        stored_tensor = _build_stored_tensor(tensor, len(model.buffers) - 1, compact_tensor[1], axes.get(number), schema)
         tensor.buffer = 0  # the empty one: computed now
-        graph.tensors.append(kept)
+        graph.tensors.append(stored_tensor)
         operator = schema.OperatorT()
-        operator.opcodeIndex, operator.inputs, operator.outputs = code, [len(graph.tensors) - 1], [number]
+        operator.opcodeIndex, operator.inputs, operator.outputs = dequantize_code, [len(graph.tensors) - 1], [number]
         operators.append(operator)
     graph.operators = operators + graph.operators
-    used = {tensor.buffer for tensor in graph.tensors} | {each.buffer for each in model.metadata or []}
+    used_buffers = {tensor.buffer for tensor in graph.tensors} | {entry.buffer for entry in model.metadata or []}
     for number, buffer in enumerate(model.buffers):
-        if number not in used:
+        if number not in used_buffers:
             buffer.data = None
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def _kept(tensor: Any, buffer: int, factors: np.ndarray | None, axis: int | None, schema: Any) -> Any:
+def _build_stored_tensor(tensor: Any, buffer: int, scales: np.ndarray | None, axis: int | None, schema: Any) -> Any:
     """The tensor that is stored for another one."""
-    kept = schema.TensorT()
-    kept.name, kept.shape, kept.buffer = bytes(tensor.name) + b"_stored", tensor.shape, buffer
-    kept.type = schema.TensorType.FLOAT16 if factors is None else schema.TensorType.INT8
-    if factors is not None:
-        kept.quantization = schema.QuantizationParametersT()
-        kept.quantization.scale, kept.quantization.zeroPoint = factors, np.zeros(len(factors), np.int64)
-        kept.quantization.quantizedDimension = axis
-    return kept
+    stored_tensor = schema.TensorT()
+    stored_tensor.name, stored_tensor.shape, stored_tensor.buffer = bytes(tensor.name) + b"_stored", tensor.shape, buffer
+    stored_tensor.type = schema.TensorType.FLOAT16 if scales is None else schema.TensorType.INT8
+    if scales is not None:
+        stored_tensor.quantization = schema.QuantizationParametersT()
+        stored_tensor.quantization.scale, stored_tensor.quantization.zeroPoint = scales, np.zeros(len(scales), np.int64)
+        stored_tensor.quantization.quantizedDimension = axis
+    return stored_tensor
 
 
-def _kernels(model: Any, graph: Any, schema: Any) -> dict[int, int]:
+def _find_kernel_axes(model: Any, graph: Any, schema: Any) -> dict[int, int]:
     """The axis of the output channels, by the number of the tensor, in the order of computation."""
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if name in _AXES}
-    codes = [max(each.builtinCode, each.deprecatedBuiltinCode) for each in model.operatorCodes]
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if name in _OUTPUT_AXES}
+    codes = [max(operator_code.builtinCode, operator_code.deprecatedBuiltinCode) for operator_code in model.operatorCodes]
     return {
-        int(operator.inputs[1]): _AXES[names[codes[operator.opcodeIndex]]]
+        int(operator.inputs[1]): _OUTPUT_AXES[names[codes[operator.opcodeIndex]]]
         for operator in graph.operators
         if codes[operator.opcodeIndex] in names
     }
 
 
-def _dequantize(model: Any, schema: Any) -> int:
+def _add_dequantize(model: Any, schema: Any) -> int:
     """The number of the operation that makes float32 of fewer bits."""
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    code.version = 3  # knows float16 and channels with factors of their own
-    model.operatorCodes.append(code)
+    operator_code = schema.OperatorCodeT()
+    operator_code.builtinCode = operator_code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    operator_code.version = 3  # knows float16 and channels with factors of their own
+    model.operatorCodes.append(operator_code)
     return len(model.operatorCodes) - 1

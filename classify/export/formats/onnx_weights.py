@@ -9,29 +9,29 @@ from typing import Any
 
 import numpy as np
 
-from .quantization import LEAST, rounded, worth_halving
+from .quantization import MIN_KERNEL_SIZE, compute_float16_threshold, quantize
 
 _KERNELS = ("Conv", "MatMul", "Gemm")
 
 
-def halves(proto: Any) -> Any:
+def to_float16(proto: Any) -> Any:
     """The model with its large constants in float16; it computes in float32 as before."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
     tensors = [tensor for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT]
-    least = worth_halving(math.prod(tensor.dims) for tensor in tensors)
+    min_size = compute_float16_threshold(math.prod(tensor.dims) for tensor in tensors)
     for tensor in tensors:
         values = numpy_helper.to_array(tensor)
-        if values.size < least or np.abs(values).max() > np.finfo(np.float16).max:
+        if values.size < min_size or np.abs(values).max() > np.finfo(np.float16).max:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_stored"))
         casts.append(helper.make_node("Cast", [f"{name}_stored"], [name], to=TensorProto.FLOAT))
-    return _first(proto, casts)
+    return _prepend_nodes(proto, casts)
 
 
-def eighths(proto: Any, spared: int) -> Any:
+def to_int8_weights(proto: Any, n_exact_kernels: int) -> Any:
     """The model with its large kernels, but for the last `spared`, in eight bits; it computes in float32 as before.
 
     Depthwise kernels, which are small and matter much, stay as they are.
@@ -39,25 +39,25 @@ def eighths(proto: Any, spared: int) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    kernels = _kernels(proto)
-    made = []
-    for node in kernels[: len(kernels) - spared]:
+    kernels = _find_kernels(proto)
+    new_nodes = []
+    for node in kernels[: len(kernels) - n_exact_kernels]:
         tensor = constants.pop(node.input[1], None)
         if tensor is None or tensor.data_type != TensorProto.FLOAT:
             continue
         name, values = tensor.name, numpy_helper.to_array(tensor)
-        if values.size < LEAST or (node.op_type == "Conv" and values.shape[1] == 1):
+        if values.size < MIN_KERNEL_SIZE or (node.op_type == "Conv" and values.shape[1] == 1):
             continue
-        axes = range(1, values.ndim) if node.op_type == "Conv" or _transposed(node) else range(values.ndim - 1)
-        levels, factors = rounded(values, axes)
+        axes = range(1, values.ndim) if node.op_type == "Conv" or _is_transposed(node) else range(values.ndim - 1)
+        levels, scales = quantize(values, axes)
         tensor.CopyFrom(numpy_helper.from_array(levels, f"{name}_stored"))
-        proto.graph.initializer.append(numpy_helper.from_array(factors, f"{name}_factors"))
-        made.append(helper.make_node("Cast", [f"{name}_stored"], [f"{name}_levels"], to=TensorProto.FLOAT))
-        made.append(helper.make_node("Mul", [f"{name}_levels", f"{name}_factors"], [name]))
-    return _first(proto, made)
+        proto.graph.initializer.append(numpy_helper.from_array(scales, f"{name}_factors"))
+        new_nodes.append(helper.make_node("Cast", [f"{name}_stored"], [f"{name}_levels"], to=TensorProto.FLOAT))
+        new_nodes.append(helper.make_node("Mul", [f"{name}_levels", f"{name}_factors"], [name]))
+    return _prepend_nodes(proto, new_nodes)
 
 
-def integers(proto: Any, images: np.ndarray, spared: int) -> Any:
+def to_int8_full(proto: Any, images: np.ndarray, n_exact_kernels: int) -> Any:
     """The model that computes in eight bits, with ranges learnt from images (n, height, width, 3) uint8; the head does not.
 
     The ranges are means of those of single images, so that one odd image does not make them coarse.
@@ -66,55 +66,57 @@ def integers(proto: Any, images: np.ndarray, spared: int) -> Any:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class ImageReader(CalibrationDataReader):  # type: ignore[misc]
         """One image after the other."""
 
         def __init__(self) -> None:
-            self.left = iter(images)
+            self.remaining = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.left, None)
+            image = next(self.remaining, None)
             return None if image is None else {"image": image[None]}
 
     with tempfile.TemporaryDirectory() as folder:
-        plain, ready, done = (Path(folder, name) for name in ("plain.onnx", "ready.onnx", "done.onnx"))
-        onnx.save_model(proto, plain)
-        quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        float_path, prepared_path, quantized_path = (
+            Path(folder, name) for name in ("plain.onnx", "ready.onnx", "done.onnx")
+        )
+        onnx.save_model(proto, float_path)
+        quant_pre_process(float_path, prepared_path, skip_symbolic_shape=True)
         quantize_static(
-            ready,
-            done,
-            Reader(),
+            prepared_path,
+            quantized_path,
+            ImageReader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_after_network(onnx.load_model(ready), spared),
+            nodes_to_exclude=_list_nodes_after_network(onnx.load_model(prepared_path), n_exact_kernels),
             extra_options={"CalibMovingAverage": True},
         )
-        return onnx.load_model(done)
+        return onnx.load_model(quantized_path)
 
 
-def _after_network(proto: Any, spared: int) -> list[str]:
+def _list_nodes_after_network(proto: Any, n_exact_kernels: int) -> list[str]:
     """The names of the nodes after the last kernel of the network, except activations that become one with it."""
-    kernels = _kernels(proto)
+    kernels = _find_kernels(proto)
     names = [node.name for node in proto.graph.node]
-    last = names.index(kernels[len(kernels) - spared - 1].name) if len(kernels) > spared else -1
-    return [node.name for node in list(proto.graph.node)[last + 1 :] if node.op_type not in {"Clip", "Relu"}]
+    last_index = names.index(kernels[len(kernels) - n_exact_kernels - 1].name) if len(kernels) > n_exact_kernels else -1
+    return [node.name for node in list(proto.graph.node)[last_index + 1 :] if node.op_type not in {"Clip", "Relu"}]
 
 
-def _kernels(proto: Any) -> list[Any]:
+def _find_kernels(proto: Any) -> list[Any]:
     """The nodes that multiply with a constant kernel, in the order of computation."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     return [node for node in proto.graph.node if node.op_type in _KERNELS and node.input[1] in constants]
 
 
-def _transposed(node: Any) -> bool:
-    return any(each.name == "transB" and each.i for each in node.attribute)
+def _is_transposed(node: Any) -> bool:
+    return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
 
 
-def _first(proto: Any, nodes: list[Any]) -> Any:
+def _prepend_nodes(proto: Any, nodes: list[Any]) -> Any:
     """The model with these nodes before the others."""
-    others = list(proto.graph.node)
+    other_nodes = list(proto.graph.node)
     del proto.graph.node[:]
-    proto.graph.node.extend([*nodes, *others])
+    proto.graph.node.extend([*nodes, *other_nodes])
     return proto

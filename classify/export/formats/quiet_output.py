@@ -21,7 +21,7 @@ def silence() -> Iterator[None]:
     """
     loggers = {name: logging.getLogger(name) for name in _LOGGERS}
     levels = {name: logger.level for name, logger in loggers.items()}
-    with _descriptors(), warnings.catch_warnings():
+    with _silence_descriptors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers.values():
             logger.setLevel(logging.CRITICAL + 1)
@@ -33,20 +33,20 @@ def silence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _descriptors() -> Iterator[None]:
+def _silence_descriptors() -> Iterator[None]:
     _flush()
-    saved = {number: os.dup(number) for number in (1, 2)}
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    saved_descriptors = {number: os.dup(number) for number in (1, 2)}
+    null_device = os.open(os.devnull, os.O_WRONLY)
     try:
-        for number in saved:
-            os.dup2(nowhere, number)
+        for number in saved_descriptors:
+            os.dup2(null_device, number)
         yield
     finally:
         _flush()
-        for number, copy in saved.items():
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nowhere)
+        for number, saved_descriptor in saved_descriptors.items():
+            os.dup2(saved_descriptor, number)
+            os.close(saved_descriptor)
+        os.close(null_device)
 
 
 def _flush() -> None:

@@ -14,29 +14,37 @@ FORMATS: dict[str, Format] = {
 _NAMES = "keras (NAME.keras), savedmodel (a folder), onnx (NAME.onnx), litert (NAME.tflite)"
 
 
-def of_name(path: Path, name: str | None) -> Format:
+def choose_format(path: Path, name: str | None) -> Format:
     """The format to write `path` in: the one called `name`, or what the path's suffix says; raises `ModelError`."""
-    by_suffix = next((each for each in FORMATS.values() if each.suffix and each.suffix == path.suffix.lower()), None)
+    suffix_format = next(
+        (candidate for candidate in FORMATS.values() if candidate.suffix and candidate.suffix == path.suffix.lower()), None
+    )
     if name is None:
-        if by_suffix is None:
+        if suffix_format is None:
             raise ModelError(f"{path}: expected a name that says the format, or -f with one of {_NAMES}")
-        return by_suffix
+        return suffix_format
     if name not in FORMATS:
         raise ModelError(f"format {name!r}: expected one of {_NAMES}")
-    found = FORMATS[name]
-    if (found.suffix and found is not by_suffix) or (not found.suffix and by_suffix is not None):
-        raise ModelError(f"{path}: expected a name that ends in {found.suffix or 'no suffix of a format'} for -f {name}")
-    return found
+    named_format = FORMATS[name]
+    if (named_format.suffix and named_format is not suffix_format) or (
+        not named_format.suffix and suffix_format is not None
+    ):
+        raise ModelError(
+            f"{path}: expected a name that ends in {named_format.suffix or 'no suffix of a format'} for -f {name}"
+        )
+    return named_format
 
 
-def of_file(path: Path) -> Format:
+def detect_format(path: Path) -> Format:
     """The format that a file or folder has by its name; raises `ModelError`."""
     if not path.exists():
         raise ModelError(f"{path}: expected a model that `humeris export` wrote, found no file there; check the path")
-    folder = next((each for each in FORMATS.values() if not each.suffix), None)
-    if path.is_dir() and folder is not None:
-        return folder
-    found = next((each for each in FORMATS.values() if each.suffix and each.suffix == path.suffix.lower()), None)
-    if found is None:
+    folder_format = next((candidate for candidate in FORMATS.values() if not candidate.suffix), None)
+    if path.is_dir() and folder_format is not None:
+        return folder_format
+    suffix_format = next(
+        (candidate for candidate in FORMATS.values() if candidate.suffix and candidate.suffix == path.suffix.lower()), None
+    )
+    if suffix_format is None:
         raise ModelError(f"{path}: expected a model that `humeris export` wrote ({_NAMES}), found something else")
-    return found
+    return suffix_format

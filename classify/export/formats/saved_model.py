@@ -13,13 +13,22 @@ from PIL import ExifTags, Image
 from ....cache.errors import ModelError
 from ....extract.backbones.keras_runtime import load_keras
 from ....extract.pixels import decode
-from .format import LABELS, MEMBER, Answer, Format, decoded, encoded, labels, one_line
+from .format import (
+    DESCRIPTION_FILE,
+    LABELS_FILE,
+    Format,
+    PredictFn,
+    decode_description,
+    encode_description,
+    format_labels,
+    to_one_line,
+)
 from .quiet_output import silence
 
-_EXTRA = "assets.extra"  # where TensorFlow keeps what is not its own
-_AGREE = 1e-6
+_ASSETS_FOLDER = "assets.extra"  # where TensorFlow keeps what is not its own
+_TOLERANCE = 1e-6
 SIGNATURE, BYTES_SIGNATURE = "serving_default", "serve_bytes"
-_ANSWER = """
+_PREDICT_CODE = """
 import tensorflow
 model = tensorflow.saved_model.load(sys.argv[1])
 def answer(images):
@@ -54,33 +63,37 @@ def write(model: Any, path: Path, description: Mapping[str, Any], precision: str
         archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((None, *shape), tf.uint8, name="image")])
         archive.add_endpoint(BYTES_SIGNATURE, serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")])
         archive.write_out(str(path), verbose=False)
-        _check(path, shape[:2])
-    extra = path / _EXTRA
-    extra.mkdir()
-    (extra / MEMBER).write_text(encoded(description), encoding="utf-8")
-    (extra / LABELS).write_bytes(labels(description))
+        _check_signatures(path, shape[:2])
+    assets = path / _ASSETS_FOLDER
+    assets.mkdir()
+    (assets / DESCRIPTION_FILE).write_text(encode_description(description), encoding="utf-8")
+    (assets / LABELS_FILE).write_bytes(format_labels(description))
 
 
-def _check(path: Path, size: tuple[int, int]) -> None:
+def _check_signatures(path: Path, size: tuple[int, int]) -> None:
     """Compare the signatures on drawn images: a large one that lies on its side, a tall one, and a transparent one."""
     import tensorflow as tf
 
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     height, width = size
     files = []
-    for form, shape in (("JPEG", (5 * max(size), 6 * max(size), 3)), ("PNG", (4 * height, width, 3)), ("WEBP", (9, 7, 4))):
-        noise = Image.fromarray(random.integers(0, 256, (16, 16, shape[2]), np.uint8)).resize((shape[1], shape[0]))
+    for image_format, shape in (
+        ("JPEG", (5 * max(size), 6 * max(size), 3)),
+        ("PNG", (4 * height, width, 3)),
+        ("WEBP", (9, 7, 4)),
+    ):
+        noise = Image.fromarray(rng.integers(0, 256, (16, 16, shape[2]), np.uint8)).resize((shape[1], shape[0]))
         buffer = io.BytesIO()
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = 6
-        noise.save(buffer, form, exif=exif)
+        noise.save(buffer, image_format, exif=exif)
         files.append(buffer.getvalue())
     model = tf.saved_model.load(str(path))
-    shown = np.stack([decode.decode(data, size) for data in files])
-    expected = model.signatures[SIGNATURE](image=tf.constant(shown))["probabilities"]
-    found = model.signatures[BYTES_SIGNATURE](encoded=tf.constant(files))["probabilities"]
-    difference = float(np.abs(np.asarray(found) - np.asarray(expected)).max())
-    if not difference <= _AGREE:
+    images = np.stack([decode.decode(data, size) for data in files])
+    expected = model.signatures[SIGNATURE](image=tf.constant(images))["probabilities"]
+    actual = model.signatures[BYTES_SIGNATURE](encoded=tf.constant(files))["probabilities"]
+    difference = float(np.abs(np.asarray(actual) - np.asarray(expected)).max())
+    if not difference <= _TOLERANCE:
         raise ModelError(
             f"{path}: expected the same answers from pixels and from encoded images, found a difference of "
             f"{difference:.2g}: TensorFlow or Pillow decodes images in another way; use the versions that humeris asks for"
@@ -90,12 +103,12 @@ def _check(path: Path, size: tuple[int, int]) -> None:
 def describe(path: Path) -> dict[str, Any] | None:
     """The description inside; TensorFlow is not loaded."""
     try:
-        return decoded((path / _EXTRA / MEMBER).read_bytes())
+        return decode_description((path / _ASSETS_FOLDER / DESCRIPTION_FILE).read_bytes())
     except OSError:
         return None
 
 
-def load(path: Path) -> Answer:
+def load(path: Path) -> PredictFn:
     """The function of the signature `serving_default`. A SavedModel is a program: load none from a stranger.
 
     Raises `ModelError`.
@@ -106,10 +119,11 @@ def load(path: Path) -> Answer:
     try:
         serve = tf.saved_model.load(str(path)).signatures[SIGNATURE]
     except Exception as error:  # a file from anywhere: TensorFlow raises almost anything on a damaged one
-        raise ModelError(f"{path}: cannot be loaded: {one_line(error)}") from error
+        raise ModelError(f"{path}: cannot be loaded: {to_one_line(error)}") from error
     return lambda images: np.asarray(serve(image=tf.constant(images))["probabilities"])
 
 
 FORMAT = Format(
-    "savedmodel", "", ("float32",), ("tensorflow",), "", write, describe, load, _ANSWER, True, "TensorFlow", bound=1e-4
+    "savedmodel", "", ("float32",), ("tensorflow",), "", write, describe, load, _PREDICT_CODE, True, "TensorFlow",
+    tolerance=1e-4,
 )  # fmt: skip

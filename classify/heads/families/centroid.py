@@ -10,63 +10,66 @@ import numpy as np
 
 from ...evaluate.trial import Score
 from ..head import Head
-from ..layers import Dense, Unit
-from ..linear.cv_fold import Fold, folds, whole
-from ..linear.temperature import present, scored
-from ..options import Option, Words, combinations
-from ..training_data import Problem
+from ..layers import Dense, L2Normalize
+from ..linear.cv_fold import Fold, fit_all_rows, iter_folds
+from ..linear.temperature import mask_absent_classes, score_decisions
+from ..options import ChoiceOption, Option, expand_combinations
+from ..training_data import TrainingData
 
-OPTIONS: dict[str, Option] = {"metric": Words(("euclidean", "cosine"), ("euclidean", "cosine"))}
+OPTIONS: dict[str, Option] = {"metric": ChoiceOption(("euclidean", "cosine"), ("euclidean", "cosine"))}
 
 
 def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The settings to try."""
-    return combinations("centroid", OPTIONS, options)
+    return expand_combinations("centroid", OPTIONS, options)
 
 
 def cross_validate(
-    problem: Problem,
-    tried: Sequence[Mapping[str, Any]],
+    data: TrainingData,
+    hyperparameter_sets: Sequence[Mapping[str, Any]],
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> list[Score]:
     """The score of each setting; probabilities by one temperature for each, see `temperature.scored`.
 
     euclidean: `x m - |m|^2 / 2` for each centroid m, which orders classes as the distances do; cosine: `x m / |x| |m|`.
     """
-    began = time.perf_counter()
-    decisions: list[list[np.ndarray]] = [[] for _ in tried]
-    for fold in folds(problem):
-        counts = np.bincount(fold.labels, minlength=fold.classes)
-        for each, setting in zip(decisions, tried, strict=True):
-            found = fold.answers(*_centroids(fold, setting["metric"]))
-            if setting["metric"] == "cosine":
-                found /= np.maximum(np.sqrt(fold.score_norms()), 1e-12)[:, None]
-            each.append(present(found, counts))
-    seconds = (time.perf_counter() - began) / len(tried)
-    return [scored(problem, each, seconds) for each in decisions]
+    start_time = time.perf_counter()
+    decisions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
+    for fold in iter_folds(data):
+        counts = np.bincount(fold.labels, minlength=fold.n_classes)
+        for fold_decisions, hyperparameters in zip(decisions, hyperparameter_sets, strict=True):
+            scores = fold.compute_decisions(*_compute_centroids(fold, hyperparameters["metric"]))
+            if hyperparameters["metric"] == "cosine":
+                scores /= np.maximum(np.sqrt(fold.compute_score_norms()), 1e-12)[:, None]
+            fold_decisions.append(mask_absent_classes(scores, counts))
+    seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
+    return [score_decisions(data, fold_decisions, seconds) for fold_decisions in decisions]
 
 
 def fit(
-    problem: Problem,
-    setting: Mapping[str, Any],
-    detail: Mapping[str, Any],
-    classes: Sequence[str],
+    data: TrainingData,
+    hyperparameters: Mapping[str, Any],
+    fit_info: Mapping[str, Any],
+    class_names: Sequence[str],
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> Head:
     """The head of all rows, with the temperature of `detail` folded in."""
-    fold = whole(problem)
-    weights, bias = (values / detail["temperature"] for values in _centroids(fold, setting["metric"]))
-    if setting["metric"] == "euclidean":
-        return Head((fold.dense(weights, bias),), tuple(classes))
-    turned = np.empty((fold.columns, len(bias)), np.float32)
-    for here, back in fold.back(weights):
-        turned[here] = back
-    return Head((fold.scaler(), Unit(), Dense(turned, bias.astype(np.float32), "softmax")), tuple(classes))
+    fold = fit_all_rows(data)
+    weights, bias = (values / fit_info["temperature"] for values in _compute_centroids(fold, hyperparameters["metric"]))
+    if hyperparameters["metric"] == "euclidean":
+        return Head((fold.to_dense_layer(weights, bias),), tuple(class_names))
+    column_weights = np.empty((fold.n_columns, len(bias)), np.float32)
+    for column_slice, block_weights in fold.iter_column_weights(weights):
+        column_weights[column_slice] = block_weights
+    return Head(
+        (fold.to_standardize_layer(), L2Normalize(), Dense(column_weights, bias.astype(np.float32), "softmax")),
+        tuple(class_names),
+    )
 
 
-def _centroids(fold: Fold, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def _compute_centroids(fold: Fold, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Weights (width, classes) and bias (classes,); a class without rows has weights of 0."""
-    sums, counts = fold.sums()
+    sums, counts = fold.compute_class_sums()
     means = sums / np.maximum(counts, 1)[:, None]
     squares = np.einsum("ij,ij->i", means, means)
     if metric == "euclidean":

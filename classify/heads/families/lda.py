@@ -11,24 +11,24 @@ import numpy as np
 
 from ...evaluate.trial import Score
 from ..head import Head
-from ..linear.cv_fold import Fold, folds, whole
-from ..linear.eigen import decomposed
-from ..linear.ledoit_wolf import shrunk, unrelated
+from ..linear.cv_fold import Fold, fit_all_rows, iter_folds
+from ..linear.eigen import decompose_symmetric
+from ..linear.ledoit_wolf import compute_covariance, rescale_to_identity_target
 from ..linear.temperature import softmax
-from ..options import Numbers, Option, combinations
-from ..training_data import Problem
+from ..options import NumberOption, Option, expand_combinations
+from ..training_data import TrainingData
 
-OPTIONS: dict[str, Option] = {"shrinkage": Numbers((1e-3, 1e-2, 0.1, 0.5, 0.9), most=1.0, words=("auto",))}
+OPTIONS: dict[str, Option] = {"shrinkage": NumberOption((1e-3, 1e-2, 0.1, 0.5, 0.9), maximum=1.0, allowed_words=("auto",))}
 
 
 def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The settings to try, in order of shrinkage: a share from 0 to 1, or `auto`."""
-    return combinations("lda", OPTIONS, options)
+    return expand_combinations("lda", OPTIONS, options)
 
 
 def cross_validate(
-    problem: Problem,
-    tried: Sequence[Mapping[str, Any]],
+    data: TrainingData,
+    hyperparameter_sets: Sequence[Mapping[str, Any]],
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> list[Score]:
     """The score of each setting; the shares from 0 to 1 all come from one eigendecomposition for each fold.
@@ -36,36 +36,42 @@ def cross_validate(
     share s: the covariance within classes, S, becomes `(1 - s) S + s tr(S) / d`. auto: that of each class becomes by itself
     what Ledoit and Wolf make of its standardised rows. Priors are the classes' shares of the rows.
     """
-    answers: list[list[np.ndarray]] = [[] for _ in tried]
-    seconds = np.zeros(len(tried))
-    for fold in folds(problem):
-        began = time.perf_counter()
-        within = _Within.of(fold) if any(setting["shrinkage"] != "auto" for setting in tried) else None
-        shared = (time.perf_counter() - began) / len(tried)
-        for number, (each, setting) in enumerate(zip(answers, tried, strict=True)):
-            began = time.perf_counter()
-            seen, weights, bias = _solved(fold, within, setting["shrinkage"])
-            each.append(softmax(seen.answers(weights, bias).astype(np.float64)))
-            seconds[number] += time.perf_counter() - began + shared
-    return [problem.score(each, float(took)) for each, took in zip(answers, seconds, strict=True)]
+    predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
+    seconds = np.zeros(len(hyperparameter_sets))
+    for fold in iter_folds(data):
+        start_time = time.perf_counter()
+        within = (
+            _WithinCovariance.from_fold(fold)
+            if any(hyperparameters["shrinkage"] != "auto" for hyperparameters in hyperparameter_sets)
+            else None
+        )
+        shared_seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
+        for index, (fold_predictions, hyperparameters) in enumerate(zip(predictions, hyperparameter_sets, strict=True)):
+            start_time = time.perf_counter()
+            solved_fold, weights, bias = _solve(fold, within, hyperparameters["shrinkage"])
+            fold_predictions.append(softmax(solved_fold.compute_decisions(weights, bias).astype(np.float64)))
+            seconds[index] += time.perf_counter() - start_time + shared_seconds
+    return [
+        data.score(fold_predictions, float(elapsed)) for fold_predictions, elapsed in zip(predictions, seconds, strict=True)
+    ]
 
 
 def fit(
-    problem: Problem,
-    setting: Mapping[str, Any],
-    detail: Mapping[str, Any],  # noqa: ARG001 - every family's `fit` takes what its `cross_validate` kept
-    classes: Sequence[str],
+    data: TrainingData,
+    hyperparameters: Mapping[str, Any],
+    fit_info: Mapping[str, Any],  # noqa: ARG001 - every family's `fit` takes what its `cross_validate` kept
+    class_names: Sequence[str],
     seed: int,  # noqa: ARG001 - nothing here is drawn
 ) -> Head:
     """The head fitted on all rows, with the scaler folded in."""
-    fold = whole(problem)
-    within = _Within.of(fold) if setting["shrinkage"] != "auto" else None
-    seen, weights, bias = _solved(fold, within, setting["shrinkage"])
-    return Head((seen.dense(weights, bias),), tuple(classes))
+    fold = fit_all_rows(data)
+    within = _WithinCovariance.from_fold(fold) if hyperparameters["shrinkage"] != "auto" else None
+    solved_fold, weights, bias = _solve(fold, within, hyperparameters["shrinkage"])
+    return Head((solved_fold.to_dense_layer(weights, bias),), tuple(class_names))
 
 
 @dataclass(frozen=True)
-class _Within:
+class _WithinCovariance:
     """The covariance within classes: eigenvalues (width,) and eigenvectors as columns; class means (classes, width), counts.
 
     level: its trace over all columns, those outside the span of the rows included.
@@ -75,53 +81,55 @@ class _Within:
     vectors: np.ndarray
     means: np.ndarray
     counts: np.ndarray
-    level: float
+    mean_variance: float
 
     @classmethod
-    def of(cls, fold: Fold) -> _Within:
-        moments = fold.moments()
+    def from_fold(cls, fold: Fold) -> _WithinCovariance:
+        moments = fold.compute_moments()
         means = moments.sums / np.maximum(moments.counts, 1)[:, None]
         covariance = moments.scatter
         covariance -= means.T @ moments.sums
         covariance /= moments.counts.sum()
-        values, vectors = decomposed(covariance)
-        return cls(np.maximum(values, 0), vectors, means, moments.counts, max(0.0, float(values.sum())) / fold.columns)
+        values, vectors = decompose_symmetric(covariance)
+        return cls(np.maximum(values, 0), vectors, means, moments.counts, max(0.0, float(values.sum())) / fold.n_columns)
 
-    def solved(self, share: float) -> tuple[np.ndarray, np.ndarray]:
+    def solve(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights (width, classes) and bias (classes,)."""
-        along = _inverse((1 - share) * self.values + share * self.level)[:, None] * (self.vectors.T @ self.means.T)
-        return _discriminant(self.vectors @ along, self.means, self.counts)
+        projected_means = _invert_eigenvalues((1 - shrinkage) * self.values + shrinkage * self.mean_variance)[:, None] * (
+            self.vectors.T @ self.means.T
+        )
+        return _build_discriminant(self.vectors @ projected_means, self.means, self.counts)
 
 
-def _solved(fold: Fold, within: _Within | None, share: float | str) -> tuple[Fold, np.ndarray, np.ndarray]:
+def _solve(fold: Fold, within: _WithinCovariance | None, shrinkage: float | str) -> tuple[Fold, np.ndarray, np.ndarray]:
     """The fold, weights (width, classes) and bias (classes,); the fold is turned otherwise where `auto` needs that."""
-    if within is not None and not isinstance(share, str):
-        return fold, *within.solved(share)
-    if fold.turn is not None:
-        fold, kept = unrelated(fold)
-        sums, counts = fold.sums()
+    if within is not None and not isinstance(shrinkage, str):
+        return fold, *within.solve(shrinkage)
+    if fold.row_space is not None:
+        fold, unshrunk_shares = rescale_to_identity_target(fold)
+        sums, counts = fold.compute_class_sums()
         means = sums / np.maximum(counts, 1)[:, None]
         covariance = np.eye(fold.width)
-        for places, rows in fold.fit_blocks():
-            of = fold.labels[places]
-            left = (rows - means[of]) * np.sqrt(kept[of] / len(fold.fit_rows))[:, None]
-            covariance += left.T @ left
+        for positions, rows in fold.iter_fit_blocks():
+            row_labels = fold.labels[positions]
+            residuals = (rows - means[row_labels]) * np.sqrt(unshrunk_shares[row_labels] / len(fold.fit_rows))[:, None]
+            covariance += residuals.T @ residuals
     else:
-        covariance = shrunk(fold)
-        sums, counts = fold.sums()
+        covariance = compute_covariance(fold)
+        sums, counts = fold.compute_class_sums()
         means = sums / np.maximum(counts, 1)[:, None]
-    values, vectors = decomposed(covariance)
-    weights = vectors @ (_inverse(values)[:, None] * (vectors.T @ means.T))
-    return fold, *_discriminant(weights, means, counts)
+    values, vectors = decompose_symmetric(covariance)
+    weights = vectors @ (_invert_eigenvalues(values)[:, None] * (vectors.T @ means.T))
+    return fold, *_build_discriminant(weights, means, counts)
 
 
-def _inverse(values: np.ndarray) -> np.ndarray:
+def _invert_eigenvalues(values: np.ndarray) -> np.ndarray:
     """One over each eigenvalue; 0 where it is nothing but rounding, as least squares has it."""
-    real = values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)
-    return np.asarray(np.where(real, 1 / np.where(real, values, 1), 0))
+    is_nonzero = values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)
+    return np.asarray(np.where(is_nonzero, 1 / np.where(is_nonzero, values, 1), 0))
 
 
-def _discriminant(weights: np.ndarray, means: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _build_discriminant(weights: np.ndarray, means: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights (width, classes) with the bias (classes,): a class without rows has no chance."""
     with np.errstate(divide="ignore"):
         priors = np.log(counts / counts.sum())

@@ -16,18 +16,18 @@ import numpy as np
 from ....cache.errors import HeadError
 from ...evaluate.trial import Score
 from ..head import Head
-from ..neural.early_stopping import Course, as_many, measure
+from ..neural.early_stopping import EarlyStopping, measure, train_subsample
 from ..neural.schedules import SCHEDULES
-from ..neural.training_memory import fits_memory, needed, widths_of
-from ..options import Numbers, Option, Parsed, Words, combinations
-from ..training_data import Problem
+from ..neural.training_memory import check_memory, estimate_training_bytes, parse_widths
+from ..options import ChoiceOption, NumberOption, Option, ParsedOption, expand_combinations
+from ..training_data import TrainingData
 
 if TYPE_CHECKING:
-    from ..neural.parallel_mlp import Stack, Training
+    from ..neural.parallel_mlp import MLPTraining, ParallelMLP
 
 _ACTIVATIONS = ("relu", "silu", "mish", "leaky_relu", "gelu")
 OPTIMIZERS = ("sgd", "adam", "adamw", "radam", "ranger")
-_MEMORY = 1 << 29  # bytes that the weights of the heads trained at once, and all that goes with them, may take
+_MAX_MEMORY_BYTES = 1 << 29  # bytes that the weights of the heads trained at once, and all that goes with them, may take
 # What a search draws from where nothing is said: the few things that matter most, about their defaults.
 SPACE = {
     "hidden": "64/128/256/512",
@@ -36,48 +36,50 @@ SPACE = {
     "batch_norm": "false/true",
     "label_smoothing": "0/0.1",
 }
-_NARROWED = 1_000_000  # weights in a stack from which it pays to build it again without the heads that have stopped
+_MIN_REBUILD_WEIGHTS = (
+    1_000_000  # weights in a stack from which it pays to build it again without the heads that have stopped
+)
 
 
-def _hidden(text: str) -> int | str:
-    widths = widths_of(text)
+def _parse_hidden(text: str) -> int | str:
+    widths = parse_widths(text)
     if min(widths) < 1:
         raise ValueError(text)
     return widths[0] if len(widths) == 1 else "x".join(map(str, widths))
 
 
-def _activation(text: str) -> str:
-    return Words((), _ACTIVATIONS).value("silu" if text == "swish" else text)
+def _parse_activation(text: str) -> str:
+    return ChoiceOption((), _ACTIVATIONS).parse("silu" if text == "swish" else text)
 
 
-def _boolean(text: str) -> bool:
+def _parse_boolean(text: str) -> bool:
     return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
 
 
-def _share(text: str) -> float:
+def _parse_share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
         raise ValueError(text)
     return value
 
 
-_NUMBER, _COUNT = Numbers(()).value, Numbers((), int, 1).value
+_PARSE_NUMBER, _PARSE_COUNT = NumberOption(()).parse, NumberOption((), int, 1).parse
 # A default of None is the optimizer's own, as in Keras.
 OPTIONS: dict[str, Option] = {
-    "hidden": Parsed((128,), _hidden, "a width such as 128, or widths such as 256x128"),
-    "activation": Parsed(("relu",), _activation, f"one of {', '.join(_ACTIVATIONS)} (swish is silu)"),
-    "batch_norm": Parsed((False,), _boolean, "true or false"),
-    "dropout": Parsed((0.3,), _share, "a share from 0 to below 1"),
-    "optimizer": Parsed(("adam",), Words((), OPTIMIZERS).value, f"one of {', '.join(OPTIMIZERS)}"),
-    "learning_rate": Parsed((None,), Numbers((), open=True).value, "a number above 0"),
-    "weight_decay": Parsed((None,), _NUMBER, "a number of at least 0"),
-    "schedule": Parsed(("constant",), Words((), SCHEDULES).value, f"one of {', '.join(SCHEDULES)}"),
-    "label_smoothing": Parsed((0.0,), _share, "a share from 0 to below 1"),
-    "mixup": Parsed((0.0,), _NUMBER, "alpha, a number of at least 0"),
-    "cutmix": Parsed((0.0,), _NUMBER, "alpha, a number of at least 0"),
-    "batch_size": Parsed((64,), _COUNT, "a whole number above 0"),
-    "epochs": Parsed((40,), _COUNT, "a whole number above 0"),
-    "patience": Parsed((10,), Numbers((), int).value, "a number of epochs, 0 for never to stop early"),
+    "hidden": ParsedOption((128,), _parse_hidden, "a width such as 128, or widths such as 256x128"),
+    "activation": ParsedOption(("relu",), _parse_activation, f"one of {', '.join(_ACTIVATIONS)} (swish is silu)"),
+    "batch_norm": ParsedOption((False,), _parse_boolean, "true or false"),
+    "dropout": ParsedOption((0.3,), _parse_share, "a share from 0 to below 1"),
+    "optimizer": ParsedOption(("adam",), ChoiceOption((), OPTIMIZERS).parse, f"one of {', '.join(OPTIMIZERS)}"),
+    "learning_rate": ParsedOption((None,), NumberOption((), exclusive=True).parse, "a number above 0"),
+    "weight_decay": ParsedOption((None,), _PARSE_NUMBER, "a number of at least 0"),
+    "schedule": ParsedOption(("constant",), ChoiceOption((), SCHEDULES).parse, f"one of {', '.join(SCHEDULES)}"),
+    "label_smoothing": ParsedOption((0.0,), _parse_share, "a share from 0 to below 1"),
+    "mixup": ParsedOption((0.0,), _PARSE_NUMBER, "alpha, a number of at least 0"),
+    "cutmix": ParsedOption((0.0,), _PARSE_NUMBER, "alpha, a number of at least 0"),
+    "batch_size": ParsedOption((64,), _PARSE_COUNT, "a whole number above 0"),
+    "epochs": ParsedOption((40,), _PARSE_COUNT, "a whole number above 0"),
+    "patience": ParsedOption((10,), NumberOption((), int).parse, "a number of epochs, 0 for never to stop early"),
 }
 
 
@@ -90,31 +92,31 @@ def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     adamw). schedule: `schedules.factors`. label_smoothing: the share spread over all classes. mixup, cutmix: alpha of the
     Beta distribution, 0 for none. patience: after so many epochs without a better log-loss a head stops.
     """
-    return [_resolved(setting) for setting in combinations("mlp", OPTIONS, options)]
+    return [_fill_optimizer_defaults(hyperparameters) for hyperparameters in expand_combinations("mlp", OPTIONS, options)]
 
 
-def _resolved(setting: dict[str, Any]) -> dict[str, Any]:
+def _fill_optimizer_defaults(hyperparameters: dict[str, Any]) -> dict[str, Any]:
     """The setting with what the optimizer decides filled in."""
-    if setting["learning_rate"] is None:
-        setting["learning_rate"] = 0.01 if setting["optimizer"] == "sgd" else 0.001
-    if setting["weight_decay"] is None:
-        setting["weight_decay"] = 0.004 if setting["optimizer"] == "adamw" else 0.0
-    return setting
+    if hyperparameters["learning_rate"] is None:
+        hyperparameters["learning_rate"] = 0.01 if hyperparameters["optimizer"] == "sgd" else 0.001
+    if hyperparameters["weight_decay"] is None:
+        hyperparameters["weight_decay"] = 0.004 if hyperparameters["optimizer"] == "adamw" else 0.0
+    return hyperparameters
 
 
-def check(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> None:
+def check(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> None:
     """Raise `HeadError` where a setting cannot be trained on such rows, or in the memory there is."""
-    if any(setting["cutmix"] for setting in tried) and len(problem.features.row_shape) != 3:
+    if any(hyperparameters["cutmix"] for hyperparameters in hyperparameter_sets) and len(data.features.row_shape) != 3:
         raise HeadError(
             f"head mlp: expected whole maps (height, width, channels) for cutmix, found rows of shape "
-            f"{problem.features.row_shape}; leave cutmix out, or choose one tap whose pool is map"
+            f"{data.features.row_shape}; leave cutmix out, or choose one tap whose pool is map"
         )
-    for setting in tried:
-        widths = [problem.features.shape[1], *widths_of(setting["hidden"]), problem.classes]
-        fits_memory(f"head mlp: hidden={setting['hidden']}", widths, len(problem.folds))
+    for hyperparameters in hyperparameter_sets:
+        widths = [data.features.shape[1], *parse_widths(hyperparameters["hidden"]), data.n_classes]
+        check_memory(f"head mlp: hidden={hyperparameters['hidden']}", widths, len(data.folds))
 
 
-def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+def cross_validate(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
     """The score of each setting.
 
     The number of epochs is a setting like any other: the one with the lowest log-loss, averaged over the folds, is kept
@@ -126,77 +128,82 @@ def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: i
     mixing, no smoothing, views averaged), on as many images that it learnt from. A head that has diverged, and answers NaN,
     is taken to hold all classes for equally likely.
     """
-    check(problem, tried)
+    check(data, hyperparameter_sets)
     scores: dict[int, Score] = {}
-    for group in groups(problem, tried):
-        began = time.perf_counter()
-        courses = _train_together(problem, [tried[place] for place in group], seed)
-        seconds = (time.perf_counter() - began) / len(group)
-        for place, course in zip(group, courses, strict=True):
-            scores[place] = problem.score(course.answers, seconds, course.detail())
-    return [scores[place] for place in range(len(tried))]
+    for group in groups(data, hyperparameter_sets):
+        start_time = time.perf_counter()
+        early_stoppings = _train_group(data, [hyperparameter_sets[index] for index in group], seed)
+        seconds = (time.perf_counter() - start_time) / len(group)
+        for index, early_stopping in zip(group, early_stoppings, strict=True):
+            scores[index] = data.score(early_stopping.predictions, seconds, early_stopping.to_fit_info())
+    return [scores[index] for index in range(len(hyperparameter_sets))]
 
 
 def fit(
-    problem: Problem,
-    setting: Mapping[str, Any],
-    detail: Mapping[str, Any],
-    classes: Sequence[str],
+    data: TrainingData,
+    hyperparameters: Mapping[str, Any],
+    fit_info: Mapping[str, Any],
+    class_names: Sequence[str],
     seed: int,
 ) -> Head:
     """The head fitted on all rows for `detail["epochs"]` epochs; scaler and batch normalisation are folded in."""
-    from ..neural.parallel_mlp import Stack
+    from ..neural.parallel_mlp import ParallelMLP
 
-    stack = Stack(problem.features, problem.labels, len(classes), [setting], seed)
-    training = stack.start(np.arange(len(problem.labels)))
-    for _ in range(detail["epochs"]):
-        stack.epoch(training)
-    return Head(stack.layers(training, 0), tuple(classes))
+    model = ParallelMLP(data.features, data.labels, len(class_names), [hyperparameters], seed)
+    training = model.start_training(np.arange(len(data.labels)))
+    for _ in range(fit_info["epochs"]):
+        model.train_epoch(training)
+    return Head(model.build_layers(training, 0), tuple(class_names))
 
 
-def groups(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+def groups(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The places of settings that can be trained as one model, in groups that fit in memory."""
-    same: dict[Any, list[int]] = {}
-    for place, setting in enumerate(tried):
+    indices_by_shape: dict[Any, list[int]] = {}
+    for index, hyperparameters in enumerate(hyperparameter_sets):
         names = ("hidden", "activation", "batch_norm", "batch_size", "optimizer", "cutmix")
-        mixes = bool(setting["cutmix"] and setting["mixup"])
-        same.setdefault((*(setting[name] for name in names), mixes), []).append(place)
+        uses_both = bool(hyperparameters["cutmix"] and hyperparameters["mixup"])
+        indices_by_shape.setdefault((*(hyperparameters[name] for name in names), uses_both), []).append(index)
     groups = []
-    for places in same.values():
-        sizes = [problem.features.shape[1], *widths_of(tried[places[0]]["hidden"]), problem.classes]
-        parts = -(-len(places) // max(1, _MEMORY // needed(sizes, len(problem.folds))))
-        groups += [part.tolist() for part in np.array_split(places, parts)]
+    for indices in indices_by_shape.values():
+        widths = [data.features.shape[1], *parse_widths(hyperparameter_sets[indices[0]]["hidden"]), data.n_classes]
+        n_groups = -(-len(indices) // max(1, _MAX_MEMORY_BYTES // estimate_training_bytes(widths, len(data.folds))))
+        groups += [group.tolist() for group in np.array_split(indices, n_groups)]
     return groups
 
 
-def _train_together(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Course]:
-    from ..neural.parallel_mlp import Stack
+def _train_group(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[EarlyStopping]:
+    from ..neural.parallel_mlp import ParallelMLP
 
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    courses = [Course(each["epochs"], each["patience"], {name: [] for name in names}, []) for each in tried]
-    stack = Stack(problem.features, problem.labels, problem.classes, tried, seed)
-    trainings = [stack.start(rows) for rows, _ in problem.folds]
-    seen = [as_many(problem, learnt, held_out, seed) for learnt, held_out in problem.folds]
-    heads = list(range(len(tried)))
-    while heads:
-        answers, measured = [], []
-        for training, rows, (_, held_out) in zip(trainings, seen, problem.folds, strict=True):
-            stack.epoch(training)
-            answers.append(_answers(stack, training, held_out))
-            measured.append([*measure(problem, rows, _answers(stack, training, rows))])
-            measured[-1] += measure(problem, held_out, answers[-1])
-        mean = np.mean(measured, axis=0)
-        for place, head in enumerate(heads):
-            if not courses[head].over:
-                found = dict(zip(names, mean[:, place].tolist(), strict=True))
-                courses[head].add(found, [answer[:, place] for answer in answers])
-        left = [place for place, head in enumerate(heads) if not courses[head].over]
-        if not left or (len(left) <= len(heads) / 2 and stack.weights >= _NARROWED):
-            heads = [heads[place] for place in left]
-            stack = stack.only(left, trainings) if left else stack
-    return courses
+    early_stoppings = [
+        EarlyStopping(hyperparameters["epochs"], hyperparameters["patience"], {name: [] for name in names}, [])
+        for hyperparameters in hyperparameter_sets
+    ]
+    model = ParallelMLP(data.features, data.labels, data.n_classes, hyperparameter_sets, seed)
+    trainings = [model.start_training(rows) for rows, _ in data.folds]
+    train_samples = [train_subsample(data, fit_rows, held_out, seed) for fit_rows, held_out in data.folds]
+    active_heads = list(range(len(hyperparameter_sets)))
+    while active_heads:
+        predictions, fold_metrics = [], []
+        for training, rows, (_, held_out) in zip(trainings, train_samples, data.folds, strict=True):
+            model.train_epoch(training)
+            predictions.append(_predict_finite(model, training, held_out))
+            fold_metrics.append([*measure(data, rows, _predict_finite(model, training, rows))])
+            fold_metrics[-1] += measure(data, held_out, predictions[-1])
+        mean = np.mean(fold_metrics, axis=0)
+        for index, head in enumerate(active_heads):
+            if not early_stoppings[head].is_finished:
+                epoch_metrics = dict(zip(names, mean[:, index].tolist(), strict=True))
+                early_stoppings[head].add_epoch(
+                    epoch_metrics, [fold_prediction[:, index] for fold_prediction in predictions]
+                )
+        remaining = [index for index, head in enumerate(active_heads) if not early_stoppings[head].is_finished]
+        if not remaining or (len(remaining) <= len(active_heads) / 2 and model.n_weights >= _MIN_REBUILD_WEIGHTS):
+            active_heads = [active_heads[index] for index in remaining]
+            model = model.select_heads(remaining, trainings) if remaining else model
+    return early_stoppings
 
 
-def _answers(stack: Stack, training: Training, rows: np.ndarray) -> np.ndarray:
-    answers = stack.answers(training, rows)
-    return np.where(np.isfinite(answers), answers, np.float32(1 / answers.shape[2]))
+def _predict_finite(model: ParallelMLP, training: MLPTraining, rows: np.ndarray) -> np.ndarray:
+    predictions = model.predict(training, rows)
+    return np.where(np.isfinite(predictions), predictions, np.float32(1 / predictions.shape[2]))

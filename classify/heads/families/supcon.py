@@ -8,11 +8,11 @@ from typing import Any
 from ...evaluate.trial import Score
 from ..head import Head
 from ..neural import metric_learning, metric_losses
-from ..neural.embedding import Loss
-from ..options import Numbers, Option
-from ..training_data import Problem
+from ..neural.embedding import EmbeddingLoss
+from ..options import NumberOption, Option
+from ..training_data import TrainingData
 
-OPTIONS: dict[str, Option] = {"temperature": Numbers((0.1,), float, 0, open=True)}
+OPTIONS: dict[str, Option] = {"temperature": NumberOption((0.1,), float, 0, exclusive=True)}
 # What a search draws from where nothing is said.
 SPACE = {"embedding": "32/64/128", "hidden": "0/256", "learning_rate": "3e-4..1e-2", "temperature": "0.05..0.5"}
 
@@ -24,23 +24,29 @@ def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     return metric_learning.settings("supcon", OPTIONS, options)
 
 
-def check(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> None:
+def check(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> None:
     """Raise `HeadError` where a setting cannot be trained in the memory there is."""
-    metric_learning.check("supcon", problem, tried)
+    metric_learning.check("supcon", data, hyperparameter_sets)
 
 
-def cross_validate(problem: Problem, tried: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+def cross_validate(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
     """The score of each setting; see `projection.cross_validate`."""
-    return metric_learning.cross_validate(problem, tried, _loss, seed)
+    return metric_learning.cross_validate(data, hyperparameter_sets, _build_loss, seed)
 
 
-def fit(problem: Problem, setting: Mapping[str, Any], detail: Mapping[str, Any], classes: Sequence[str], seed: int) -> Head:
+def fit(
+    data: TrainingData,
+    hyperparameters: Mapping[str, Any],
+    fit_info: Mapping[str, Any],
+    class_names: Sequence[str],
+    seed: int,
+) -> Head:
     """The head fitted on all rows for `detail["epochs"]` epochs."""
-    return metric_learning.fit(problem, setting, detail, _loss(setting), classes, seed)
+    return metric_learning.fit(data, hyperparameters, fit_info, _build_loss(hyperparameters), class_names, seed)
 
 
-def _loss(setting: Mapping[str, Any]) -> Loss:
+def _build_loss(hyperparameters: Mapping[str, Any]) -> EmbeddingLoss:
     def loss(labels: Any, embeddings: Any) -> Any:
-        return metric_losses.supervised_contrastive(labels, embeddings, setting["temperature"])
+        return metric_losses.supervised_contrastive_loss(labels, embeddings, hyperparameters["temperature"])
 
     return loss

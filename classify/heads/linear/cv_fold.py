@@ -8,17 +8,17 @@ from functools import cached_property
 
 import numpy as np
 
-from ..layers import Dense, Scale
-from ..training_data import Problem
-from .eigen import decomposed
-from .gram import grams
-from .row_space import Turn
-from .scatter import Scatters
-from .standardize import Parts, Statistics, standardised
+from ..layers import Dense, Standardize
+from ..training_data import TrainingData
+from .eigen import decompose_symmetric
+from .gram import compute_grams
+from .row_space import RowSpace
+from .scatter import ScatterMatrices
+from .standardize import RowPartition, Statistics, standardize
 
 _BLOCK = 1 << 24  # bytes of float32 in a block of rows
-_KEPT = 1 << 27  # bytes of folds that are kept for the next head, or a quarter of the features'
-_GRAMS = 1 << 26  # bytes of Gram matrices made in one pass, or a quarter of the features'
+_CACHE_BYTES = 1 << 27  # bytes of folds that are kept for the next head, or a quarter of the features'
+_GRAM_BYTES = 1 << 26  # bytes of Gram matrices made in one pass, or a quarter of the features'
 
 
 @dataclass(frozen=True)
@@ -38,173 +38,191 @@ class Fold:
     the span of the fit rows; None where there are no more columns than rows in the problem.
     """
 
-    problem: Problem
+    data: TrainingData
     fit_rows: np.ndarray
     score_rows: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
-    turn: Turn | None = None
-    _member: np.ndarray | None = None
-    _scatters: Scatters | None = field(default=None, repr=False)
+    row_space: RowSpace | None = None
+    _part_mask: np.ndarray | None = None
+    _scatters: ScatterMatrices | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> np.ndarray:
         """Class numbers (m,) of the fit rows."""
-        return np.asarray(self.problem.labels[self.fit_rows])
+        return np.asarray(self.data.labels[self.fit_rows])
 
     @property
-    def classes(self) -> int:
+    def n_classes(self) -> int:
         """How many classes there are, those without fit rows included."""
-        return self.problem.classes
+        return self.data.n_classes
 
     @property
-    def columns(self) -> int:
+    def n_columns(self) -> int:
         """Columns of a row as it is cached, d."""
-        return self.problem.features.shape[1]
+        return self.data.features.shape[1]
 
     @property
     def width(self) -> int:
         """Columns of a row as heads see it: d, or the rank of the fit rows."""
-        return self.columns if self.turn is None else len(self.turn.values)
+        return self.n_columns if self.row_space is None else len(self.row_space.values)
 
-    def fit_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+    def iter_fit_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """(positions, rows (b, width) float32) of the fit rows."""
-        return self._blocks(self.fit_rows, None if self.turn is None else self.turn.fit, size)
+        return self._iter_blocks(self.fit_rows, None if self.row_space is None else self.row_space.fit_projection, size)
 
-    def score_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+    def iter_score_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """(positions, rows (b, width) float32) of the rows to score."""
-        return self._blocks(self.score_rows, None if self.turn is None else self.turn.score, size)
+        return self._iter_blocks(self.score_rows, None if self.row_space is None else self.row_space.score_projection, size)
 
-    def _blocks(self, rows: np.ndarray, held: np.ndarray | None, size: int | None) -> Iterator[tuple[slice, np.ndarray]]:
+    def _iter_blocks(
+        self, rows: np.ndarray, projected_rows: np.ndarray | None, size: int | None
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         size = size or max(256, _BLOCK // (4 * max(1, self.width)))
-        if held is None:
-            for places, values in self.problem.features.blocks(rows, size):
-                yield places, standardised(values, self.mean, self.scale)
+        if projected_rows is None:
+            for positions, values in self.data.features.iter_blocks(rows, size):
+                yield positions, standardize(values, self.mean, self.scale)
         else:
             for start in range(0, len(rows), size):
-                yield slice(start, min(start + size, len(rows))), held[start : start + size]
+                yield slice(start, min(start + size, len(rows))), projected_rows[start : start + size]
 
-    def score_norms(self) -> np.ndarray:
+    def compute_score_norms(self) -> np.ndarray:
         """Squared lengths (s,) of the rows to score, what lies outside the span of the fit rows included."""
-        if self.turn is not None:
-            return self.turn.score_norms
+        if self.row_space is not None:
+            return self.row_space.score_norms
         out = np.empty(len(self.score_rows))
-        for places, rows in self.score_blocks():
-            out[places] = np.einsum("ij,ij->i", rows, rows)
+        for positions, rows in self.iter_score_blocks():
+            out[positions] = np.einsum("ij,ij->i", rows, rows)
         return out
 
-    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+    def compute_class_sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Class sums (classes, width) of the fit rows, and their counts (classes,), without a scatter matrix."""
-        sums, counts = np.zeros((self.classes, self.width)), np.bincount(self.labels, minlength=self.classes)
-        for places, rows in self.fit_blocks():
-            sums += np.eye(self.classes, dtype=np.float32)[self.labels[places]].T @ rows
+        sums, counts = np.zeros((self.n_classes, self.width)), np.bincount(self.labels, minlength=self.n_classes)
+        for positions, rows in self.iter_fit_blocks():
+            sums += np.eye(self.n_classes, dtype=np.float32)[self.labels[positions]].T @ rows
         return sums, counts.astype(np.float64)
 
-    def moments(self) -> Moments:
+    def compute_moments(self) -> Moments:
         """Scatter matrix, class sums and class counts of the fit rows."""
-        if self.turn is not None:
-            of = np.eye(self.classes)[self.labels]
-            return Moments(np.diag(self.turn.values), of.T @ self.turn.fit.astype(np.float64), of.sum(axis=0))
+        if self.row_space is not None:
+            one_hot = np.eye(self.n_classes)[self.labels]
+            return Moments(
+                np.diag(self.row_space.values),
+                one_hot.T @ self.row_space.fit_projection.astype(np.float64),
+                one_hot.sum(axis=0),
+            )
         assert self._scatters is not None
-        assert self._member is not None
-        return Moments(*self._scatters.moments(self._member, self.mean, self.scale))
+        assert self._part_mask is not None
+        return Moments(*self._scatters.compute_moments(self._part_mask, self.mean, self.scale))
 
     @cached_property
-    def eigen(self) -> tuple[np.ndarray, np.ndarray | None]:
+    def eigendecomposition(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Eigenvalues (width,) of the scatter matrix, and its eigenvectors as columns: None where they are the axes."""
-        if self.turn is not None:
-            return self.turn.values, None
-        values, vectors = decomposed(self.moments().scatter)
+        if self.row_space is not None:
+            return self.row_space.values, None
+        values, vectors = decompose_symmetric(self.compute_moments().scatter)
         return np.maximum(values, 0), vectors
 
-    def answers(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    def compute_decisions(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """`rows @ weights + bias` (s, k) float32 of the rows to score; weights (width, k), bias (k,)."""
-        out = np.empty((len(self.score_rows), len(bias)), np.float32)
-        small = weights.astype(np.float32)
-        for places, rows in self.score_blocks():
-            out[places] = rows @ small + bias.astype(np.float32)
-        return out
+        decisions = np.empty((len(self.score_rows), len(bias)), np.float32)
+        weights32 = weights.astype(np.float32)
+        for positions, rows in self.iter_score_blocks():
+            decisions[positions] = rows @ weights32 + bias.astype(np.float32)
+        return decisions
 
-    def dense(self, weights: np.ndarray, bias: np.ndarray, activation: str = "softmax") -> Dense:
+    def to_dense_layer(self, weights: np.ndarray, bias: np.ndarray, activation: str = "softmax") -> Dense:
         """The layer for raw rows (n, d) that answers as weights (width, k) and bias (k,) do for rows as heads see them.
 
         The scaler is folded in, and the weights are turned back a block of columns at a time.
         """
-        out = np.empty((self.columns, len(bias)), np.float32)
+        out = np.empty((self.n_columns, len(bias)), np.float32)
         shift = bias.astype(np.float64)
-        for here, back in self.back(weights):
-            out[here] = back / self.scale[here, None]
-            shift -= self.mean[here] @ out[here].astype(np.float64)
+        for column_slice, column_weights in self.iter_column_weights(weights):
+            out[column_slice] = column_weights / self.scale[column_slice, None]
+            shift -= self.mean[column_slice] @ out[column_slice].astype(np.float64)
         return Dense(out, shift.astype(np.float32), activation)
 
-    def back(self, weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    def iter_column_weights(self, weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """(columns, weights (columns, k) float64) for standardised rows in all columns, of weights (width, k)."""
-        if self.turn is None:
-            yield slice(0, self.columns), np.asarray(weights, np.float64)
+        if self.row_space is None:
+            yield slice(0, self.n_columns), np.asarray(weights, np.float64)
             return
-        turned = self.turn.vectors @ (weights / np.sqrt(self.turn.values)[:, None])
-        for here, values in self.problem.features.column_blocks(max(1, _BLOCK // (8 * len(self.problem.labels)))):
-            rows = (values[self.fit_rows] - self.mean[here]) / self.scale[here]
-            yield here, rows.T @ turned
+        dual_weights = self.row_space.vectors @ (weights / np.sqrt(self.row_space.values)[:, None])
+        for column_slice, values in self.data.features.iter_column_blocks(max(1, _BLOCK // (8 * len(self.data.labels)))):
+            rows = (values[self.fit_rows] - self.mean[column_slice]) / self.scale[column_slice]
+            yield column_slice, rows.T @ dual_weights
 
-    def scaler(self) -> Scale:
+    def to_standardize_layer(self) -> Standardize:
         """The layer that standardises raw rows (n, d)."""
-        return Scale(self.mean.astype(np.float32), (1 / self.scale).astype(np.float32))
+        return Standardize(self.mean.astype(np.float32), (1 / self.scale).astype(np.float32))
 
 
-def folds(problem: Problem, turned: bool | None = None) -> Iterator[Fold]:
+def iter_folds(data: TrainingData, project: bool | None = None) -> Iterator[Fold]:
     """The folds of a problem, in order. Those that are small beside the features are kept for the next head.
 
     turned: whether rows are turned into the span of those fitted on; where there are more columns than rows unless given.
     """
-    count, width = problem.features.shape
-    turned = width > count if turned is None else turned
-    name = "turned folds" if turned else "folds"
-    kept: tuple[Fold, ...] | None = problem.memo.get(name)
-    if kept is not None:
-        yield from kept
+    count, width = data.features.shape
+    project = width > count if project is None else project
+    cache_key = "turned folds" if project else "folds"
+    cached_folds: tuple[Fold, ...] | None = data.cache.get(cache_key)
+    if cached_folds is not None:
+        yield from cached_folds
         return
-    each = 12 * count * count if turned else 16 * width * width
-    keep = len(problem.folds) * each <= max(_KEPT, problem.features.nbytes // 4)
-    made = []
-    for fold in _made(problem, [fit for fit, _ in problem.folds], [score for _, score in problem.folds], turned):
-        if keep:
-            made.append(fold)
+    fold_bytes = 12 * count * count if project else 16 * width * width
+    is_cacheable = len(data.folds) * fold_bytes <= max(_CACHE_BYTES, data.features.nbytes // 4)
+    new_folds = []
+    for fold in _build_folds(
+        data, [fit_rows for fit_rows, _ in data.folds], [score_rows for _, score_rows in data.folds], project
+    ):
+        if is_cacheable:
+            new_folds.append(fold)
         yield fold
-    if keep:
-        problem.memo[name] = tuple(made)
+    if is_cacheable:
+        data.cache[cache_key] = tuple(new_folds)
 
 
-def whole(problem: Problem, turned: bool | None = None) -> Fold:
+def fit_all_rows(data: TrainingData, project: bool | None = None) -> Fold:
     """All rows to fit on, and none to score; `turned` as in `folds`."""
-    count, width = problem.features.shape
-    turned = width > count if turned is None else turned
-    (fold,) = _made(problem, [np.arange(len(problem.labels))], [np.arange(0)], turned)
+    count, width = data.features.shape
+    project = width > count if project is None else project
+    (fold,) = _build_folds(data, [np.arange(len(data.labels))], [np.arange(0)], project)
     return fold
 
 
-def _made(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray], turned: bool) -> Iterator[Fold]:
-    return (_turned if turned else _plain)(problem, fits, scores)
+def _build_folds(
+    data: TrainingData, fit_rows_per_fold: Sequence[np.ndarray], score_rows_per_fold: Sequence[np.ndarray], project: bool
+) -> Iterator[Fold]:
+    return (_build_projected_folds if project else _build_standardized_folds)(data, fit_rows_per_fold, score_rows_per_fold)
 
 
-def _turned(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:
-    together = max(1, max(_GRAMS, problem.features.nbytes // 4) // (8 * len(problem.labels) ** 2))
-    for start in range(0, len(fits), together):
-        made = grams(problem.features, fits[start : start + together], problem.threads)
-        scalers = [(gram.mean, gram.scale) for gram in made]
-        for scaler, fit, score in zip(scalers, fits[start:], scores[start:], strict=False):
-            yield Fold(problem, fit, score, *scaler, Turn.of(made.pop(0), fit, score))
+def _build_projected_folds(
+    data: TrainingData, fit_rows_per_fold: Sequence[np.ndarray], score_rows_per_fold: Sequence[np.ndarray]
+) -> Iterator[Fold]:
+    folds_per_pass = max(1, max(_GRAM_BYTES, data.features.nbytes // 4) // (8 * len(data.labels) ** 2))
+    for start in range(0, len(fit_rows_per_fold), folds_per_pass):
+        fold_grams = compute_grams(data.features, fit_rows_per_fold[start : start + folds_per_pass], data.threads)
+        scalers = [(gram.mean, gram.scale) for gram in fold_grams]
+        for scaler, fit_rows, score_rows in zip(
+            scalers, fit_rows_per_fold[start:], score_rows_per_fold[start:], strict=False
+        ):
+            yield Fold(data, fit_rows, score_rows, *scaler, RowSpace.from_gram(fold_grams.pop(0), fit_rows, score_rows))
 
 
-def _plain(problem: Problem, fits: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Iterator[Fold]:
-    features, parts = problem.features, Parts.of(len(problem.labels), fits)
+def _build_standardized_folds(
+    data: TrainingData, fit_rows_per_fold: Sequence[np.ndarray], score_rows_per_fold: Sequence[np.ndarray]
+) -> Iterator[Fold]:
+    features, partition = data.features, RowPartition.from_folds(len(data.labels), fit_rows_per_fold)
     size = max(256, _BLOCK // (4 * features.shape[1]))
     statistics: Statistics | None = None
-    for places, values in features.blocks(None, size):
-        blocks = [values[(rows[(rows >= places.start) & (rows < places.stop)] - places.start)] for rows in parts.rows]
-        found = Statistics.of(blocks)
-        statistics = found if statistics is None else statistics.joined(found)
+    for positions, values in features.iter_blocks(None, size):
+        blocks = [
+            values[(rows[(rows >= positions.start) & (rows < positions.stop)] - positions.start)] for rows in partition.rows
+        ]
+        block_statistics = Statistics.from_blocks(blocks)
+        statistics = block_statistics if statistics is None else statistics.merge(block_statistics)
     assert statistics is not None
-    scatters = Scatters(features, problem.labels, problem.classes, parts, statistics)
-    for fit, score, member in zip(fits, scores, parts.member, strict=True):
-        yield Fold(problem, fit, score, *statistics.scaler(member), None, member, scatters)
+    scatters = ScatterMatrices(features, data.labels, data.n_classes, partition, statistics)
+    for fit_rows, score_rows, part_mask in zip(fit_rows_per_fold, score_rows_per_fold, partition.membership, strict=True):
+        yield Fold(data, fit_rows, score_rows, *statistics.compute_scaler(part_mask), None, part_mask, scatters)

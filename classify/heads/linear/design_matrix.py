@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ...data.feature_matrix import Matrix
+from ...data.feature_matrix import FeatureMatrix
 from .cv_fold import Fold
-from .eigen import decomposed
-from .standardize import standardised
+from .eigen import decompose_symmetric
+from .standardize import standardize
 
-_OFF_CENTRE = 50.0  # deviations: products of raw rows whose means lie farther from zero than this lose too many digits
-_SAMPLED = 4  # rows for each column that the covariance is taken from: it only has to be near
-_WHOLE = 3000  # columns up to which all eigenvectors are computed
-_LEADING = 512
+_MAX_OFFSET = 50.0  # deviations: products of raw rows whose means lie farther from zero than this lose too many digits
+_ROWS_PER_COLUMN = 4  # rows for each column that the covariance is taken from: it only has to be near
+_MAX_FULL_EIGEN = 3000  # columns up to which all eigenvectors are computed
+_N_LEADING = 512
 _BLOCK = 1 << 24  # bytes of rows read or standardised at once
 
 
@@ -32,10 +32,10 @@ class Basis:
 
     values: np.ndarray
     vectors: np.ndarray | None
-    rest: float = 0.0
+    residual_variance: float = 0.0
 
 
-class Shared:
+class SharedDesign:
     """Rows (n, d) that every fold multiplies at once.
 
     Each fold standardises by its own rows (an affine map of columns), which is moved from the rows to the weights: with
@@ -44,113 +44,117 @@ class Shared:
     centred first: a copy, or block by block where they are not held in memory.
     """
 
-    def __init__(self, features: Matrix, folds: Sequence[Fold], threads: int = 1) -> None:
+    def __init__(self, features: FeatureMatrix, folds: Sequence[Fold], threads: int = 1) -> None:
         self._threads, self._pool = threads, ThreadPoolExecutor(threads)
         self.width = features.shape[1]
         self.count = features.shape[0]
-        self._features, self._first = features, folds[0]
-        centre = np.mean([fold.mean for fold in folds], axis=0)
-        far = max(float((np.abs(fold.mean) / fold.scale).max(initial=0)) for fold in folds) > _OFF_CENTRE
-        self._centre = centre.astype(np.float32) if far else None
-        self._rows = features.array() if features.held else None
-        if self._rows is not None and self._centre is not None:
-            self._rows = self._rows - self._centre
-        left = 0 if self._centre is None else self._centre.astype(np.float64)
-        self._means = np.stack([fold.mean - left for fold in folds])
-        self._inverse = np.stack([1 / fold.scale for fold in folds])
+        self._features, self._first_fold = features, folds[0]
+        center = np.mean([fold.mean for fold in folds], axis=0)
+        needs_centering = max(float((np.abs(fold.mean) / fold.scale).max(initial=0)) for fold in folds) > _MAX_OFFSET
+        self._center = center.astype(np.float32) if needs_centering else None
+        self._rows = features.to_array() if features.fits_in_memory else None
+        if self._rows is not None and self._center is not None:
+            self._rows = self._rows - self._center
+        offset = 0 if self._center is None else self._center.astype(np.float64)
+        self._means = np.stack([fold.mean - offset for fold in folds])
+        self._inverse_scales = np.stack([1 / fold.scale for fold in folds])
 
-    def forward(self, weights: np.ndarray, which: np.ndarray) -> np.ndarray:
+    def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
         """Logits (folds, k, n) of weights (folds, k, d) for standardised rows; `which`: the numbers of those folds."""
-        scaled = weights * self._inverse[which, None, :].astype(np.float32)
-        shift = (scaled @ self._means[which, :, None].astype(np.float32))[..., 0]
+        scaled = weights * self._inverse_scales[fold_ids, None, :].astype(np.float32)
+        shift = (scaled @ self._means[fold_ids, :, None].astype(np.float32))[..., 0]
         columns = np.ascontiguousarray(scaled.reshape(-1, self.width).T)
-        out = np.empty((columns.shape[1], self.count), np.float32)
+        logits = np.empty((columns.shape[1], self.count), np.float32)
 
-        def work(here: slice, rows: np.ndarray) -> None:
-            out[:, here] = (rows @ columns).T
+        def multiply_block(row_slice: slice, rows: np.ndarray) -> None:
+            logits[:, row_slice] = (rows @ columns).T
 
-        self._each(work)
-        out -= shift.reshape(-1, 1)
-        return out.reshape(*weights.shape[:2], self.count)
+        self._map_blocks(multiply_block)
+        logits -= shift.reshape(-1, 1)
+        return logits.reshape(*weights.shape[:2], self.count)
 
-    def backward(self, residuals: np.ndarray, which: np.ndarray) -> np.ndarray:
+    def backward(self, residuals: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
         """`residuals (folds, k, n) @ standardised rows`, (folds, k, d)."""
         flat = residuals.reshape(-1, self.count)
-        parts = self._each(lambda here, rows: flat[:, here] @ rows)
-        out = np.sum(parts, axis=0).reshape(*residuals.shape[:2], self.width)
+        products = self._map_blocks(lambda row_slice, rows: flat[:, row_slice] @ rows)
+        gradient = np.sum(products, axis=0).reshape(*residuals.shape[:2], self.width)
         sums = residuals.sum(axis=2, dtype=np.float64)
-        out -= (sums[..., None] * self._means[which, None, :]).astype(np.float32)
-        out *= self._inverse[which, None, :].astype(np.float32)
-        return np.asarray(out)
+        gradient -= (sums[..., None] * self._means[fold_ids, None, :]).astype(np.float32)
+        gradient *= self._inverse_scales[fold_ids, None, :].astype(np.float32)
+        return np.asarray(gradient)
 
-    def _each(self, work: Callable[[slice, np.ndarray], Any]) -> list[Any]:
+    def _map_blocks(self, work: Callable[[slice, np.ndarray], Any]) -> list[Any]:
         """What `work` gives for (positions, rows) of every part of the rows.
 
         Each thread multiplies rows of its own, on one thread of BLAS's (see `linear`).
         """
         if self._rows is None:
-            blocks = self._features.blocks(size=max(1, _BLOCK // (4 * self.width)))
-            return [work(places, self._near(rows)) for places, rows in blocks]
-        ends = np.linspace(0, self.count, self._threads + 1).astype(int)
-        parts = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
-        if len(parts) == 1:
-            return [work(parts[0], self._rows)]
+            blocks = self._features.iter_blocks(size=max(1, _BLOCK // (4 * self.width)))
+            return [work(positions, self._center_rows(rows)) for positions, rows in blocks]
+        bounds = np.linspace(0, self.count, self._threads + 1).astype(int)
+        slices = [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+        if len(slices) == 1:
+            return [work(slices[0], self._rows)]
         rows = self._rows
-        return list(self._pool.map(lambda here: work(here, rows[here]), parts))
+        return list(self._pool.map(lambda row_slice: work(row_slice, rows[row_slice]), slices))
 
-    def basis(self) -> Basis:
+    def compute_basis(self) -> Basis:
         """From a sample of the rows that the first fold fits on."""
-        enough = _SAMPLED * self.width if self.width <= _WHOLE else 4 * _LEADING
-        chosen = self._first.fit_rows[:: max(1, len(self._first.fit_rows) // enough)]
+        sample_size = _ROWS_PER_COLUMN * self.width if self.width <= _MAX_FULL_EIGEN else 4 * _N_LEADING
+        sample_rows = self._first_fold.fit_rows[:: max(1, len(self._first_fold.fit_rows) // sample_size)]
         blocks = (
-            (places, standardised(values, self._first.mean, self._first.scale))
-            for places, values in self._features.blocks(chosen, max(256, _BLOCK // (4 * self.width)))
+            (positions, standardize(values, self._first_fold.mean, self._first_fold.scale))
+            for positions, values in self._features.iter_blocks(sample_rows, max(256, _BLOCK // (4 * self.width)))
         )
-        if self.width <= _WHOLE:
+        if self.width <= _MAX_FULL_EIGEN:
             covariance = np.zeros((self.width, self.width), np.float32)
             for _, rows in blocks:
                 covariance += rows.T @ rows
-            covariance /= len(chosen)
-            values, vectors = decomposed(covariance)
+            covariance /= len(sample_rows)
+            values, vectors = decompose_symmetric(covariance)
             return Basis(np.maximum(values, 0)[None], vectors)
-        sample = np.empty((len(chosen), self.width), np.float32)
-        for places, rows in blocks:
-            sample[places] = rows
+        sample = np.empty((len(sample_rows), self.width), np.float32)
+        for positions, rows in blocks:
+            sample[positions] = rows
         from sklearn.utils.extmath import randomized_svd
 
-        _, singular, leading = randomized_svd(sample, _LEADING, n_iter=3, random_state=0)
+        _, singular, leading = randomized_svd(sample, _N_LEADING, n_iter=3, random_state=0)
         variances = singular**2 / len(sample)
         total = float(np.vdot(sample, sample)) / len(sample)
-        rest = max(0.0, total - float(variances.sum())) / (self.width - _LEADING)
-        return Basis(variances[None].astype(np.float32), np.ascontiguousarray(leading.T), rest)
+        residual_variance = max(0.0, total - float(variances.sum())) / (self.width - _N_LEADING)
+        return Basis(variances[None].astype(np.float32), np.ascontiguousarray(leading.T), residual_variance)
 
-    def _near(self, rows: np.ndarray) -> np.ndarray:
-        return rows if self._centre is None else rows - self._centre
+    def _center_rows(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self._center is None else rows - self._center
 
 
-class Turned:
+class ProjectedDesign:
     """Rows that each fold has turned into the span of those it fits on, side by side: (folds, n, r), short ones padded."""
 
     def __init__(self, count: int, folds: Sequence[Fold], threads: int = 1) -> None:
         self._pool = ThreadPoolExecutor(threads)
-        turns = [fold.turn for fold in folds if fold.turn is not None]
-        self.count, self.width = count, max(len(turn.values) for turn in turns)
+        row_spaces = [fold.row_space for fold in folds if fold.row_space is not None]
+        self.count, self.width = count, max(len(row_space.values) for row_space in row_spaces)
         self._rows = np.zeros((len(folds), count, self.width), np.float32)
         self._values = np.zeros((len(folds), self.width))
-        for number, (fold, turn) in enumerate(zip(folds, turns, strict=True)):
-            rank = len(turn.values)
-            self._rows[number, fold.fit_rows, :rank] = turn.fit
-            self._rows[number, fold.score_rows, :rank] = turn.score
-            self._values[number, :rank] = turn.values / len(fold.fit_rows)
+        for index, (fold, row_space) in enumerate(zip(folds, row_spaces, strict=True)):
+            rank = len(row_space.values)
+            self._rows[index, fold.fit_rows, :rank] = row_space.fit_projection
+            self._rows[index, fold.score_rows, :rank] = row_space.score_projection
+            self._values[index, :rank] = row_space.values / len(fold.fit_rows)
 
-    def forward(self, weights: np.ndarray, which: np.ndarray) -> np.ndarray:
+    def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
         """As `Shared.forward`, of weights (folds, k, r)."""
-        return np.stack(list(self._pool.map(lambda own, fold: own @ self._rows[fold].T, weights, which)))
+        return np.stack(
+            list(self._pool.map(lambda fold_weights, fold: fold_weights @ self._rows[fold].T, weights, fold_ids))
+        )
 
-    def backward(self, residuals: np.ndarray, which: np.ndarray) -> np.ndarray:
+    def backward(self, residuals: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
         """As `Shared.backward`."""
-        return np.stack(list(self._pool.map(lambda own, fold: own @ self._rows[fold], residuals, which)))
+        return np.stack(
+            list(self._pool.map(lambda fold_residuals, fold: fold_residuals @ self._rows[fold], residuals, fold_ids))
+        )
 
-    def basis(self) -> Basis:
+    def compute_basis(self) -> Basis:
         """The axes."""
         return Basis(self._values.astype(np.float32), None)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...data.feature_matrix import Matrix
-from .standardize import Parts, Statistics
+from ...data.feature_matrix import FeatureMatrix
+from .standardize import RowPartition, Statistics
 
 _READ = 1 << 24  # bytes of float32 that a thread reads at once
 _COLUMNS = 2048  # in one product: short float32 sums
-_EXACT = 4  # times as many columns as rows, below which products are in float64: the least eigenvalues may matter there
+_FLOAT64_RATIO = (
+    4  # times as many columns as rows, below which products are in float64: the least eigenvalues may matter there
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Gram:
     noise: float
 
 
-def grams(features: Matrix, fits: Sequence[np.ndarray], threads: int) -> list[Gram]:
+def compute_grams(features: FeatureMatrix, fit_rows_per_fold: Sequence[np.ndarray], threads: int) -> list[Gram]:
     """The Gram matrix for the rows that each fold fits on; never more of the features in memory than a block per worker.
 
     Each worker has a product of its own: there are so few that these take no more than an eighth of the features.
@@ -38,29 +40,34 @@ def grams(features: Matrix, fits: Sequence[np.ndarray], threads: int) -> list[Gr
     from threadpoolctl import threadpool_limits
 
     count, width = features.shape
-    parts, dtype = Parts.of(count, fits), np.float64 if width < _EXACT * count else np.float32
-    products = [np.zeros((count, count)) for _ in fits]
-    means, scales = np.empty((len(fits), width)), np.empty((len(fits), width))
-    locks = [threading.Lock() for _ in fits]
+    partition, dtype = (
+        RowPartition.from_folds(count, fit_rows_per_fold),
+        np.float64 if width < _FLOAT64_RATIO * count else np.float32,
+    )
+    products = [np.zeros((count, count)) for _ in fit_rows_per_fold]
+    means, scales = np.empty((len(fit_rows_per_fold), width)), np.empty((len(fit_rows_per_fold), width))
+    locks = [threading.Lock() for _ in fit_rows_per_fold]
     step = max(1, _READ // (4 * count * _COLUMNS)) * _COLUMNS
-    workers = max(1, min(threads, width * 4 // (8 * count * np.dtype(dtype).itemsize)))
+    n_workers = max(1, min(threads, width * 4 // (8 * count * np.dtype(dtype).itemsize)))
 
-    def add(start: int) -> None:
-        block = features.columns(start, min(start + step, width))
+    def add_columns(start: int) -> None:
+        block = features.read_columns(start, min(start + step, width))
         for first in range(0, block.shape[1], _COLUMNS):
             values = np.ascontiguousarray(block[:, first : first + _COLUMNS])
-            here = slice(start + first, start + first + values.shape[1])
-            statistics = Statistics.of([values[rows] for rows in parts.rows])
-            turned = np.empty(values.shape, dtype)
-            for fold, member in enumerate(parts.member):
-                means[fold, here], scales[fold, here] = mean, scale = statistics.scaler(member)
-                np.subtract(values, mean.astype(np.float32), out=turned)
-                turned *= (1 / scale).astype(dtype)
-                product = turned @ turned.T
-                with locks[fold]:
-                    products[fold] += product
+            column_slice = slice(start + first, start + first + values.shape[1])
+            statistics = Statistics.from_blocks([values[rows] for rows in partition.rows])
+            standardized = np.empty(values.shape, dtype)
+            for fold_index, part_mask in enumerate(partition.membership):
+                means[fold_index, column_slice], scales[fold_index, column_slice] = mean, scale = statistics.compute_scaler(
+                    part_mask
+                )
+                np.subtract(values, mean.astype(np.float32), out=standardized)
+                standardized *= (1 / scale).astype(dtype)
+                product = standardized @ standardized.T
+                with locks[fold_index]:
+                    products[fold_index] += product
 
-    with threadpool_limits(max(1, threads // workers)), ThreadPoolExecutor(workers) as pool:
-        list(pool.map(add, range(0, width, step)))
+    with threadpool_limits(max(1, threads // n_workers)), ThreadPoolExecutor(n_workers) as pool:
+        list(pool.map(add_columns, range(0, width, step)))
     noise = float(np.finfo(dtype).eps)
-    return [Gram(*each, noise) for each in zip(products, means, scales, strict=True)]
+    return [Gram(*fold_arrays, noise) for fold_arrays in zip(products, means, scales, strict=True)]

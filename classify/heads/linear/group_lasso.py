@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...data.feature_matrix import Matrix
+from ...data.feature_matrix import FeatureMatrix
 
 TOLERANCE = 1e-4  # scikit-learn's `tol`: the duality gap, relative to |Y|² / n
 _SLACK = 1e-2  # how far over the penalty, relative to it, the gradient of a column that was never taken in may be
-_FIRST = 256  # columns that are tried to begin with
+_INITIAL_COLUMNS = 256  # columns that are tried to begin with
 _BLOCK = 1 << 25  # bytes of float32 in a block of columns
 _MAX_ITER = 10_000
 
@@ -36,16 +36,16 @@ class Ranking:
     norms: np.ndarray
     penalty: float
     mean: np.ndarray
-    deviation: np.ndarray
+    scale: np.ndarray
     converged: bool
 
 
 def rank(
-    features: Matrix,
+    features: FeatureMatrix,
     labels: np.ndarray,
-    classes: int,
-    fits: Sequence[np.ndarray],
-    share: float,
+    n_classes: int,
+    fit_rows_per_fold: Sequence[np.ndarray],
+    penalty_share: float,
     tolerance: float = TOLERANCE,
 ) -> list[Ranking]:
     """The ranking of the columns of features (n, d) learnt from each of the sets of rows `fits` alone.
@@ -54,60 +54,60 @@ def rank(
     outside: a few passes over the features, a block of columns at a time, in which all sets of rows take part. In memory
     are, for every set, the columns taken in, (rows, about twice the columns that do not drop out).
     """
-    tasks = [_Task(features.shape[1], labels[rows], classes, rows, tolerance) for rows in fits]
-    _pass(features, tasks, first=True)
+    tasks = [_Task(features.shape[1], labels[rows], n_classes, rows, tolerance) for rows in fit_rows_per_fold]
+    _update_gradients(features, tasks, is_first_pass=True)
     for task in tasks:
-        task.start(share)
-    while open_tasks := [task for task in tasks if len(task.wanted())]:
-        _take(features, open_tasks)
+        task.set_penalty(penalty_share)
+    while open_tasks := [task for task in tasks if len(task.find_violations())]:
+        _add_violating_columns(features, open_tasks)
         for task in open_tasks:
             task.solve()
-        _pass(features, open_tasks)
-    return [task.ranking() for task in tasks]
+        _update_gradients(features, open_tasks)
+    return [task.build_ranking() for task in tasks]
 
 
-def gather(features: Matrix, columns: np.ndarray) -> np.ndarray:
+def gather(features: FeatureMatrix, columns: np.ndarray) -> np.ndarray:
     """The columns (n, len(columns)) of every row, in the order given."""
-    if features.held:
-        return features.array()[:, columns]
+    if features.fits_in_memory:
+        return features.to_array()[:, columns]
     out = np.empty((features.shape[0], len(columns)), np.float32)
-    for block, values in features.column_blocks(_width(features)):
-        inside = np.nonzero((columns >= block.start) & (columns < block.stop))[0]
-        out[:, inside] = values[:, columns[inside] - block.start]
+    for block, values in features.iter_column_blocks(_compute_block_width(features)):
+        matches = np.nonzero((columns >= block.start) & (columns < block.stop))[0]
+        out[:, matches] = values[:, columns[matches] - block.start]
     return out
 
 
 class _Task:
     """The group lasso of one set of rows, as far as it is solved."""
 
-    def __init__(self, width: int, labels: np.ndarray, classes: int, rows: np.ndarray, tolerance: float) -> None:
+    def __init__(self, width: int, labels: np.ndarray, n_classes: int, rows: np.ndarray, tolerance: float) -> None:
         self.rows, self._tolerance = rows, tolerance
-        targets = np.eye(classes, dtype=np.float32)[labels]
+        targets = np.eye(n_classes, dtype=np.float32)[labels]
         self._targets = targets - targets.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.residual = self._targets
-        self.mean, self.deviation = np.zeros(width), np.ones(width)
+        self.mean, self.scale = np.zeros(width), np.ones(width)
         self.gradient = np.zeros(width)  # lengths of the gradient's rows, (d,)
         self.penalty, self._converged = 0.0, True
-        self._inside = np.zeros(0, np.intp)
+        self._active = np.zeros(0, np.intp)
         self._values = np.zeros((len(rows), 0), np.float32)
-        self._weights = np.zeros((0, classes), np.float32)
+        self._weights = np.zeros((0, n_classes), np.float32)
 
-    def start(self, share: float) -> None:
+    def set_penalty(self, penalty_share: float) -> None:
         """Set the penalty, once the gradient at zero is known."""
-        self.penalty = share * float(self.gradient.max())
+        self.penalty = penalty_share * float(self.gradient.max())
 
-    def wanted(self) -> np.ndarray:
+    def find_violations(self) -> np.ndarray:
         """Columns outside that are at odds with the penalty, the worst first, at most as many as are inside already."""
         outside = self.gradient.copy()
-        outside[self._inside] = 0
-        worst = np.argsort(-outside, kind="stable")[: max(_FIRST, len(self._inside))]
+        outside[self._active] = 0
+        worst = np.argsort(-outside, kind="stable")[: max(_INITIAL_COLUMNS, len(self._active))]
         return worst[outside[worst] > self.penalty * (1 + _SLACK)]
 
-    def take(self, columns: np.ndarray, values: np.ndarray) -> None:
+    def add_columns(self, columns: np.ndarray, values: np.ndarray) -> None:
         """Take in `columns` with their raw values (rows, columns)."""
-        standard = (values - self.mean[columns]) / self.deviation[columns]
-        self._inside = np.concatenate([self._inside, columns])
-        self._values = np.asfortranarray(np.hstack([self._values, standard.astype(np.float32)]))
+        standardized = (values - self.mean[columns]) / self.scale[columns]
+        self._active = np.concatenate([self._active, columns])
+        self._values = np.asfortranarray(np.hstack([self._values, standardized.astype(np.float32)]))
         self._weights = np.vstack([self._weights, np.zeros((len(columns), self._weights.shape[1]), np.float32)])
 
     def solve(self) -> None:
@@ -119,43 +119,43 @@ class _Task:
             self.penalty, fit_intercept=False, copy_X=False, warm_start=True, tol=self._tolerance, max_iter=_MAX_ITER
         )
         lasso.coef_ = np.array(self._weights.T, order="F")
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught_warnings:
             warnings.simplefilter("always", ConvergenceWarning)
             lasso.fit(self._values, self._targets)
-        self._converged = not any(issubclass(item.category, ConvergenceWarning) for item in caught)
+        self._converged = not any(issubclass(item.category, ConvergenceWarning) for item in caught_warnings)
         self._weights = np.ascontiguousarray(lasso.coef_.T)
         self.residual = self._targets - self._values @ self._weights
 
-    def ranking(self) -> Ranking:
+    def build_ranking(self) -> Ranking:
         norms = np.zeros(len(self.gradient))
-        norms[self._inside] = np.linalg.norm(self._weights, axis=1)
+        norms[self._active] = np.linalg.norm(self._weights, axis=1)
         order = np.lexsort((-self.gradient, -norms))
-        return Ranking(order, norms, self.penalty, self.mean, self.deviation, self._converged)
+        return Ranking(order, norms, self.penalty, self.mean, self.scale, self._converged)
 
 
-def _pass(features: Matrix, tasks: Sequence[_Task], first: bool = False) -> None:
+def _update_gradients(features: FeatureMatrix, tasks: Sequence[_Task], is_first_pass: bool = False) -> None:
     """The gradient's lengths for every column; on the first pass mean and deviation as well."""
     from sklearn.preprocessing import StandardScaler
 
-    for block, values in features.column_blocks(_width(features)):
+    for block, values in features.iter_column_blocks(_compute_block_width(features)):
         for task in tasks:
-            part = values[task.rows]
-            if first:
-                scaler = StandardScaler().fit(part)
-                task.mean[block], task.deviation[block] = scaler.mean_, scaler.scale_
-            part = part - task.mean[block].astype(np.float32)
-            products = part.T @ task.residual / task.deviation[block, None] / len(part)
+            task_rows = values[task.rows]
+            if is_first_pass:
+                scaler = StandardScaler().fit(task_rows)
+                task.mean[block], task.scale[block] = scaler.mean_, scaler.scale_
+            task_rows = task_rows - task.mean[block].astype(np.float32)
+            products = task_rows.T @ task.residual / task.scale[block, None] / len(task_rows)
             task.gradient[block] = np.linalg.norm(products, axis=1)
 
 
-def _take(features: Matrix, tasks: Sequence[_Task]) -> None:
+def _add_violating_columns(features: FeatureMatrix, tasks: Sequence[_Task]) -> None:
     """Let every task take in the columns that it wants, in one pass over those wanted by any."""
-    wanted = [task.wanted() for task in tasks]
-    union = np.unique(np.concatenate(wanted))
+    violations = [task.find_violations() for task in tasks]
+    union = np.unique(np.concatenate(violations))
     values = gather(features, union)
-    for task, columns in zip(tasks, wanted, strict=True):
-        task.take(columns, values[np.ix_(task.rows, np.searchsorted(union, columns))])
+    for task, columns in zip(tasks, violations, strict=True):
+        task.add_columns(columns, values[np.ix_(task.rows, np.searchsorted(union, columns))])
 
 
-def _width(features: Matrix) -> int:
+def _compute_block_width(features: FeatureMatrix) -> int:
     return max(1, _BLOCK // (4 * max(1, features.shape[0])))

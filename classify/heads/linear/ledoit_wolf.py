@@ -15,91 +15,99 @@ import numpy as np
 
 from .cv_fold import Fold
 from .gram import Gram
-from .row_space import Turn
-from .standardize import Statistics, standardised
+from .row_space import RowSpace
+from .standardize import Statistics, standardize
 
 _BLOCK = 1 << 24  # bytes of float32 in a block
 
 
-def shrunk(fold: Fold) -> np.ndarray:
+def compute_covariance(fold: Fold) -> np.ndarray:
     """The covariance (d, d) float64 of standardised rows; for a fold that is not turned."""
-    features, width = fold.problem.features, fold.columns
+    features, width = fold.data.features, fold.n_columns
     covariance, size = np.zeros((width, width)), max(256, _BLOCK // (4 * width))
-    for rows in _classes(fold):
+    for rows in _list_class_rows(fold):
         statistics = None
-        for _, values in features.blocks(rows, size):
-            found = Statistics.of([values])
-            statistics = found if statistics is None else statistics.joined(found)
+        for _, values in features.iter_blocks(rows, size):
+            block_statistics = Statistics.from_blocks([values])
+            statistics = block_statistics if statistics is None else statistics.merge(block_statistics)
         if statistics is None:
             continue
-        mean, scale = statistics.scaler(np.array([True]), fold.scale)
-        products, fourths = np.zeros((width, width)), 0.0
-        for _, values in features.blocks(rows, size):
-            block = standardised(values, mean, scale)
+        mean, scale = statistics.compute_scaler(np.array([True]), fold.scale)
+        products, fourth_powers = np.zeros((width, width)), 0.0
+        for _, values in features.iter_blocks(rows, size):
+            block = standardize(values, mean, scale)
             products += block.T @ block
-            fourths += _fourths(np.einsum("ij,ij->i", block, block))
-        share, level = _ledoit_wolf(products, fourths, len(rows), width)
-        products *= (1 - share) / len(rows)
-        products[np.diag_indices(width)] += share * level
+            fourth_powers += _sum_fourth_powers(np.einsum("ij,ij->i", block, block))
+        shrinkage, mean_variance = _compute_shrinkage(products, fourth_powers, len(rows), width)
+        products *= (1 - shrinkage) / len(rows)
+        products[np.diag_indices(width)] += shrinkage * mean_variance
         ratio = scale / fold.scale
         covariance += products * ratio * ratio[:, None] * (len(rows) / len(fold.fit_rows))
     return covariance
 
 
-def unrelated(fold: Fold) -> tuple[Fold, np.ndarray]:
+def rescale_to_identity_target(fold: Fold) -> tuple[Fold, np.ndarray]:
     """The fold in columns scaled so that all classes' targets add up to the identity, and what each class keeps: (classes,).
 
     That is one less the class's share of shrinkage. The features are read twice. Where no class is shrunk is no target,
     and the column is left out.
     """
-    features, classes = fold.problem.features, _classes(fold)
-    size = max(1, _BLOCK // (4 * len(fold.problem.labels)))
-    grams = [np.zeros((len(rows), len(rows))) for rows in classes]
-    for here, values in features.column_blocks(size):
-        for rows, gram in zip(classes, grams, strict=True):
+    features, class_rows = fold.data.features, _list_class_rows(fold)
+    size = max(1, _BLOCK // (4 * len(fold.data.labels)))
+    class_grams = [np.zeros((len(rows), len(rows))) for rows in class_rows]
+    for column_slice, values in features.iter_column_blocks(size):
+        for rows, gram in zip(class_rows, class_grams, strict=True):
             if len(rows):
-                block = standardised(values[rows], *_scaler(values[rows], fold.scale[here]))
+                block = standardize(values[rows], *_compute_scaler(values[rows], fold.scale[column_slice]))
                 gram += block @ block.T
-    shares, levels = np.zeros(len(classes)), np.zeros(len(classes))
-    for number, (rows, gram) in enumerate(zip(classes, grams, strict=True)):
+    shrinkages, mean_variances = np.zeros(len(class_rows)), np.zeros(len(class_rows))
+    for class_index, (rows, gram) in enumerate(zip(class_rows, class_grams, strict=True)):
         if len(rows):
-            shares[number], levels[number] = _ledoit_wolf(gram, _fourths(gram.diagonal()), len(rows), fold.columns)
-    products, scale = np.zeros((len(fold.problem.labels),) * 2), np.empty(fold.columns)
-    for here, values in features.column_blocks(size):
+            shrinkages[class_index], mean_variances[class_index] = _compute_shrinkage(
+                gram, _sum_fourth_powers(gram.diagonal()), len(rows), fold.n_columns
+            )
+    products, scale = np.zeros((len(fold.data.labels),) * 2), np.empty(fold.n_columns)
+    for column_slice, values in features.iter_column_blocks(size):
         target = np.zeros(values.shape[1])
-        for rows, share, level in zip(classes, shares, levels, strict=True):
+        for rows, shrinkage, mean_variance in zip(class_rows, shrinkages, mean_variances, strict=True):
             if len(rows):
-                target += share * level * len(rows) / len(fold.fit_rows) * _scaler(values[rows], fold.scale[here])[1] ** 2
-        scale[here] = np.where(target > 0, np.sqrt(target), np.inf)
-        block = standardised(values, fold.mean[here], scale[here])
+                target += (
+                    shrinkage
+                    * mean_variance
+                    * len(rows)
+                    / len(fold.fit_rows)
+                    * _compute_scaler(values[rows], fold.scale[column_slice])[1] ** 2
+                )
+        scale[column_slice] = np.where(target > 0, np.sqrt(target), np.inf)
+        block = standardize(values, fold.mean[column_slice], scale[column_slice])
         products += block @ block.T
-    made = Gram(products, fold.mean, scale, float(np.finfo(np.float32).eps))
-    turn = Turn.of(made, fold.fit_rows, fold.score_rows)
-    return Fold(fold.problem, fold.fit_rows, fold.score_rows, fold.mean, scale, turn), 1 - shares
+    scaled_gram = Gram(products, fold.mean, scale, float(np.finfo(np.float32).eps))
+    row_space = RowSpace.from_gram(scaled_gram, fold.fit_rows, fold.score_rows)
+    return Fold(fold.data, fold.fit_rows, fold.score_rows, fold.mean, scale, row_space), 1 - shrinkages
 
 
-def _classes(fold: Fold) -> Sequence[np.ndarray]:
-    return [fold.fit_rows[fold.labels == number] for number in range(fold.classes)]
+def _list_class_rows(fold: Fold) -> Sequence[np.ndarray]:
+    return [fold.fit_rows[fold.labels == class_id] for class_id in range(fold.n_classes)]
 
 
-def _scaler(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return Statistics.of([values]).scaler(np.array([True]), otherwise)
+def _compute_scaler(values: np.ndarray, constant_scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return Statistics.from_blocks([values]).compute_scaler(np.array([True]), constant_scale)
 
 
-def _fourths(squares: np.ndarray) -> float:
+def _sum_fourth_powers(squares: np.ndarray) -> float:
     return float(np.square(squares, dtype=np.float64).sum())
 
 
-def _ledoit_wolf(products: np.ndarray, fourths: float, count: int, width: int) -> tuple[float, float]:
+def _compute_shrinkage(products: np.ndarray, fourth_powers: float, count: int, width: int) -> tuple[float, float]:
     """The share of shrinkage and the mean variance, of `count` centred rows of `width` columns.
 
     products: of rows with rows or of columns with columns, whichever are fewer; fourths: the sum of the fourth powers of the
     rows' lengths.
     """
     trace = float(products.trace()) / count
-    level = trace / width
+    mean_variance = trace / width
     squared = float(np.square(products).sum()) / count**2
-    noise = (fourths / count - squared) / (width * count)
-    spread = (squared - 2 * level * trace + width * level**2) / width
+    noise = (fourth_powers / count - squared) / (width * count)
+    spread = (squared - 2 * mean_variance * trace + width * mean_variance**2) / width
     noise = min(noise, spread)
-    return (noise / spread if noise > 0 and width > 1 else 0.0), level
+    return (noise / spread if noise > 0 and width > 1 else 0.0), mean_variance

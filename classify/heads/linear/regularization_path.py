@@ -10,19 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..training_data import Problem
-from .cv_fold import Fold, folds, whole
-from .design_matrix import Shared, Turned
+from ..training_data import TrainingData
+from .cv_fold import Fold, fit_all_rows, iter_folds
+from .design_matrix import ProjectedDesign, SharedDesign
 from .joint_solver import MAX_ITER, TOLERANCE, Solution, Solver
 from .losses import Loss
 
-_TURNED = 3000  # rows up to which rows of more columns are turned: it costs their cube, the products their square
-_STRIDE = 30.0  # times as large as the last may C be
-_TOGETHER = 1 << 28  # bytes of turned rows held at once
+_MAX_PROJECTED_ROWS = (
+    3000  # rows up to which rows of more columns are turned: it costs their cube, the products their square
+)
+_MAX_C_RATIO = 30.0  # times as large as the last may C be
+_BATCH_BYTES = 1 << 28  # bytes of turned rows held at once
 
 
 @dataclass
-class Answers:
+class FoldLogits:
     """Of one C: the logits (s, k) of each fold's rows to score, whether all folds converged, and the seconds it took."""
 
     logits: list[np.ndarray]
@@ -30,72 +32,74 @@ class Answers:
     seconds: float = 0.0
 
 
-def cross_validate(problem: Problem, loss: Loss, path: Sequence[float]) -> list[Answers]:
+def cross_validate(data: TrainingData, loss: Loss, path: Sequence[float]) -> list[FoldLogits]:
     """What the heads of each C of `path`, which ascends, answer for the rows that each fold scores."""
-    found = [Answers([]) for _ in path]
-    with threadpool_limits(problem.threads, "blas"):
-        for together in _batches(problem):
-            began = time.perf_counter()
-            for answers, solution in zip(found, _solved(problem, together, loss, path), strict=True):
-                answers.logits += [
-                    logits[:, fold.score_rows].T for logits, fold in zip(solution.logits, together, strict=True)
+    results = [FoldLogits([]) for _ in path]
+    with threadpool_limits(data.threads, "blas"):
+        for batch_folds in _iter_batches(data):
+            start_time = time.perf_counter()
+            for result, solution in zip(results, _solve_path(data, batch_folds, loss, path), strict=True):
+                result.logits += [
+                    logits[:, fold.score_rows].T for logits, fold in zip(solution.logits, batch_folds, strict=True)
                 ]
-                answers.converged &= bool(solution.converged.all())
+                result.converged &= bool(solution.converged.all())
                 now = time.perf_counter()
-                answers.seconds, began = answers.seconds + now - began, now
-    return found
+                result.seconds, start_time = result.seconds + now - start_time, now
+    return results
 
 
-def fit(problem: Problem, loss: Loss, penalty: float) -> tuple[Fold, np.ndarray, np.ndarray]:
+def fit(data: TrainingData, loss: Loss, penalty: float) -> tuple[Fold, np.ndarray, np.ndarray]:
     """The head on all rows, to more digits: the fold that takes its weights (width, k) and bias (k,) back to raw rows."""
-    with threadpool_limits(problem.threads, "blas"):
-        fold = whole(problem, _turns(problem))
-        *_, solution = _solved(problem, [fold], loss, [penalty / 100, penalty / 10, penalty], TOLERANCE / 300)
+    with threadpool_limits(data.threads, "blas"):
+        fold = fit_all_rows(data, _should_project(data))
+        *_, solution = _solve_path(data, [fold], loss, [penalty / 100, penalty / 10, penalty], TOLERANCE / 300)
     return fold, solution.weights[0, :, : fold.width].T, solution.bias[0]
 
 
-def _solved(
-    problem: Problem,
-    together: Sequence[Fold],
+def _solve_path(
+    data: TrainingData,
+    batch_folds: Sequence[Fold],
     loss: Loss,
     path: Sequence[float],
     tolerance: float = TOLERANCE,
 ) -> Iterator[Solution]:
-    rows = len(problem.labels)
-    fitted = np.zeros((len(together), rows), bool)
-    for mask, fold in zip(fitted, together, strict=True):
-        mask[fold.fit_rows] = True
-    threads, turned = problem.threads, together[0].turn is not None
-    design = Turned(rows, together, threads) if turned else Shared(problem.features, together, threads)
+    rows = len(data.labels)
+    fit_masks = np.zeros((len(batch_folds), rows), bool)
+    for fit_mask, fold in zip(fit_masks, batch_folds, strict=True):
+        fit_mask[fold.fit_rows] = True
+    threads, is_projected = data.threads, batch_folds[0].row_space is not None
+    design = (
+        ProjectedDesign(rows, batch_folds, threads) if is_projected else SharedDesign(data.features, batch_folds, threads)
+    )
     solver = Solver(
-        design, loss, problem.labels, problem.classes, fitted,
+        design, loss, data.labels, data.n_classes, fit_masks,
         threads=threads, tolerance=tolerance, max_iter=MAX_ITER,
     )  # fmt: skip
-    steps = _bridged(path)
+    steps = _bridge_gaps(path)
     with threadpool_limits(1, "blas"):  # the solver's threads are its own: BLAS's wait spinning, and double its time
-        for penalty, solution in zip(steps, solver.path(steps), strict=True):
+        for penalty, solution in zip(steps, solver.solve_path(steps), strict=True):
             if penalty in path:
                 yield solution
 
 
-def _bridged(path: Sequence[float]) -> list[float]:
+def _bridge_gaps(path: Sequence[float]) -> list[float]:
     """The path with steps between values of C that are far apart, and from 1 to the first: each is near the last."""
     steps: list[float] = []
-    before = min(1.0, path[0])
+    previous = min(1.0, path[0])
     for penalty in path:
-        count = max(1, math.ceil(math.log(penalty / before) / math.log(_STRIDE)))
-        steps += [before * (penalty / before) ** (number / count) for number in range(1, count)]
+        n_steps = max(1, math.ceil(math.log(penalty / previous) / math.log(_MAX_C_RATIO)))
+        steps += [previous * (penalty / previous) ** (step / n_steps) for step in range(1, n_steps)]
         steps.append(penalty)
-        before = penalty
+        previous = penalty
     return steps if path[0] <= 1 else [1.0, *steps]
 
 
-def _batches(problem: Problem) -> Iterator[list[Fold]]:
+def _iter_batches(data: TrainingData) -> Iterator[list[Fold]]:
     """The folds that are solved at once: all where they share rows, else as many as memory holds."""
-    turned = _turns(problem)
-    size = max(1, _TOGETHER // (4 * len(problem.labels) ** 2)) if turned else len(problem.folds)
+    project = _should_project(data)
+    size = max(1, _BATCH_BYTES // (4 * len(data.labels) ** 2)) if project else len(data.folds)
     batch: list[Fold] = []
-    for fold in folds(problem, turned):
+    for fold in iter_folds(data, project):
         batch.append(fold)
         if len(batch) == size:
             yield batch
@@ -104,6 +108,6 @@ def _batches(problem: Problem) -> Iterator[list[Fold]]:
         yield batch
 
 
-def _turns(problem: Problem) -> bool:
-    count, width = problem.features.shape
-    return width > count and (count <= _TURNED or width > 8 * count)
+def _should_project(data: TrainingData) -> bool:
+    count, width = data.features.shape
+    return width > count and (count <= _MAX_PROJECTED_ROWS or width > 8 * count)

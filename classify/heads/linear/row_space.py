@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .eigen import decomposed
+from .eigen import decompose_symmetric
 from .gram import Gram
 
 
 @dataclass(frozen=True)
-class Turn:
+class RowSpace:
     """From rows to their span: `values` (r,) and `vectors` (m, r), eigenvalues (descending) and eigenvectors of their Gram.
 
     fit (m, r), score (s, r): the rows in the span, float32. score_norms (s,): squared lengths of those to score,
@@ -24,37 +24,37 @@ class Turn:
 
     values: np.ndarray
     vectors: np.ndarray
-    fit: np.ndarray
-    score: np.ndarray
+    fit_projection: np.ndarray
+    score_projection: np.ndarray
     score_norms: np.ndarray
 
     @classmethod
-    def of(cls, gram: Gram, fit: np.ndarray, score: np.ndarray) -> Turn:
+    def from_gram(cls, gram: Gram, fit_rows: np.ndarray, score_rows: np.ndarray) -> RowSpace:
         """Of the products of a fold's rows; directions that are no more than rounding are left out.
 
         A Gram matrix that nothing else holds is let go before the decomposition.
         """
-        products = gram.products[np.ix_(fit, fit)]
-        mean, level = products.mean(axis=0), float(products.mean())
+        products = gram.products[np.ix_(fit_rows, fit_rows)]
+        mean, mean_product = products.mean(axis=0), float(products.mean())
         products -= mean
         products -= mean[:, None]
-        products += level
-        across = gram.products[np.ix_(score, fit)]
-        shift = across.mean(axis=1)
-        norms, noise = gram.products.diagonal()[score] - 2 * shift + level, gram.noise
+        products += mean_product
+        cross_products = gram.products[np.ix_(score_rows, fit_rows)]
+        shift = cross_products.mean(axis=1)
+        norms, noise = gram.products.diagonal()[score_rows] - 2 * shift + mean_product, gram.noise
         del gram
         longest = float(products.diagonal().max())
-        values, vectors = decomposed(products)
+        values, vectors = decompose_symmetric(products)
         del products
-        rounding = noise * len(fit) ** 0.5 * longest
-        least = max(rounding, float(np.finfo(np.float64).eps) * len(fit) * float(values[-1]))
-        real = np.nonzero(values > least)[0][::-1]
-        values, vectors = values[real], vectors[:, real]
-        turned = (across - shift[:, None] - mean + level) @ (vectors / np.sqrt(values))
+        rounding = noise * len(fit_rows) ** 0.5 * longest
+        threshold = max(rounding, float(np.finfo(np.float64).eps) * len(fit_rows) * float(values[-1]))
+        retained = np.nonzero(values > threshold)[0][::-1]
+        values, vectors = values[retained], vectors[:, retained]
+        projected = (cross_products - shift[:, None] - mean + mean_product) @ (vectors / np.sqrt(values))
         return cls(
             values,
             vectors,
             (vectors * np.sqrt(values)).astype(np.float32),
-            turned.astype(np.float32),
+            projected.astype(np.float32),
             np.maximum(norms, 0),
         )

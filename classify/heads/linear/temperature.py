@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...evaluate.trial import Score
-from ..training_data import Problem
+from ..training_data import TrainingData
 
-_LEAST, _MOST = np.log(1e-4), np.log(1e4)  # of the factor, where decisions spread by 1 on average
-_POINTS = 401  # between them; a slope is taken to be straight from one to the next, 5 % on
+_LOG_MIN, _LOG_MAX = np.log(1e-4), np.log(1e4)  # of the factor, where decisions spread by 1 on average
+_N_POINTS = 401  # between them; a slope is taken to be straight from one to the next, 5 % on
 
 
 def softmax(decisions: np.ndarray) -> np.ndarray:
@@ -20,41 +20,41 @@ def softmax(decisions: np.ndarray) -> np.ndarray:
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def scored(problem: Problem, decisions: Sequence[np.ndarray], seconds: float) -> Score:
+def score_decisions(data: TrainingData, decisions: Sequence[np.ndarray], seconds: float) -> Score:
     """The score of decisions (rows to score, classes) for each fold.
 
     Those of a fold are divided by the temperature that fits the other folds, so that no row is scored with one fitted on it;
     of a single fold, each half of its images by that of the other. `detail` keeps the temperature that fits all of them, for
     the head that is fitted on all rows. Decisions that are not finite are taken to tell nothing.
     """
-    rows = np.concatenate(decisions).astype(np.float64)
-    rows[~np.isfinite(rows).all(axis=1)] = 0
-    labels = np.concatenate([problem.labels[held_out] for _, held_out in problem.folds])
-    lengths = [len(held_out) for _, held_out in problem.folds]
+    all_decisions = np.concatenate(decisions).astype(np.float64)
+    all_decisions[~np.isfinite(all_decisions).all(axis=1)] = 0
+    labels = np.concatenate([data.labels[held_out] for _, held_out in data.folds])
+    lengths = [len(held_out) for _, held_out in data.folds]
     if len(lengths) > 1:
-        parts = np.repeat(np.arange(len(lengths)), lengths)
+        part_ids = np.repeat(np.arange(len(lengths)), lengths)
     else:
-        parts = halves(labels, problem.images[problem.folds[0][1]])
-    all_rows, others = factors(rows, labels, parts)
-    answers = softmax(others[parts][:, None] * rows)
-    return problem.score(np.split(answers, np.cumsum(lengths)[:-1]), seconds, {"temperature": 1 / all_rows})
+        part_ids = split_halves(labels, data.images[data.folds[0][1]])
+    overall_factor, other_factors = fit_factors(all_decisions, labels, part_ids)
+    predictions = softmax(other_factors[part_ids][:, None] * all_decisions)
+    return data.score(np.split(predictions, np.cumsum(lengths)[:-1]), seconds, {"temperature": 1 / overall_factor})
 
 
-def present(decisions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def mask_absent_classes(decisions: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The decisions (n, classes), where a class without rows to fit on is no better than the worst of the others."""
-    least = decisions[:, counts > 0].min(axis=1, keepdims=True)
-    return np.asarray(np.where(counts > 0, decisions, least))
+    minimum = decisions[:, counts > 0].min(axis=1, keepdims=True)
+    return np.asarray(np.where(counts > 0, decisions, minimum))
 
 
-def halves(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
+def split_halves(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
     """The half, 0 or 1, of each row (n,): images of a class take turns, in their order, and views stay with their image."""
-    _, first, places = np.unique(images, return_index=True, return_inverse=True)
-    half = np.empty(len(first), np.intp)
-    half[np.argsort(labels[first], kind="stable")] = np.arange(len(first)) % 2
-    return half[places]
+    _, first, inverse = np.unique(images, return_index=True, return_inverse=True)
+    half_ids = np.empty(len(first), np.intp)
+    half_ids[np.argsort(labels[first], kind="stable")] = np.arange(len(first)) % 2
+    return half_ids[inverse]
 
 
-def factors(decisions: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> tuple[float, np.ndarray]:
+def fit_factors(decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray) -> tuple[float, np.ndarray]:
     """The factor (one over the temperature) that decisions (n, classes) are multiplied by before a softmax.
 
     labels (n,); parts (n,): from 0 on. It is that of all rows, and for each part (parts,) that of the rows of all others, or
@@ -68,54 +68,60 @@ def factors(decisions: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> tup
     count as lost, as for two. The rest goes to the greatest of the other decisions, so that far classes ask for nothing.
     Where no factor above 0 is better than any other, as for decisions that tell nothing, it is next to 0.
     """
-    sums = _Sums(decisions.astype(np.float64), labels, parts)
-    every = np.ones(sums.count, bool)
-    others = [sums.factor(every if sums.count == 1 else np.arange(sums.count) != part) for part in range(sums.count)]
-    return sums.factor(every), np.array(others)
+    sums = _SlopeSums(decisions.astype(np.float64), labels, part_ids)
+    all_parts = np.ones(sums.n_parts, bool)
+    other_factors = [
+        sums.find_factor(all_parts if sums.n_parts == 1 else np.arange(sums.n_parts) != part) for part in range(sums.n_parts)
+    ]
+    return sums.find_factor(all_parts), np.array(other_factors)
 
 
-class _Sums:
+class _SlopeSums:
     """What the slope of the loss is made of, for each part of the rows, so that parts put together need no rows again."""
 
-    def __init__(self, decisions: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> None:
-        self.count = int(parts.max()) + 1
-        self._parts, self._below = parts, decisions - decisions.max(axis=1, keepdims=True)
-        numbers, shape = np.arange(len(labels)), (self.count, decisions.shape[1])
-        own = self._below[numbers, labels]
-        rivals = self._below.copy()
-        rivals[numbers, labels] = -np.inf
-        self._own, self._lost, self._rows = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        for sums, values in ((self._own, own), (self._lost, rivals.max(axis=1) - own), (self._rows, 1)):
-            np.add.at(sums, (parts, labels), values)
-        self._scale = float(-self._below.mean()) or 1.0
+    def __init__(self, decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray) -> None:
+        self.n_parts = int(part_ids.max()) + 1
+        self._part_ids, self._centered = part_ids, decisions - decisions.max(axis=1, keepdims=True)
+        positions, shape = np.arange(len(labels)), (self.n_parts, decisions.shape[1])
+        label_values = self._centered[positions, labels]
+        rivals = self._centered.copy()
+        rivals[positions, labels] = -np.inf
+        self._label_sums, self._gap_sums, self._row_counts = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        for sums, values in (
+            (self._label_sums, label_values),
+            (self._gap_sums, rivals.max(axis=1) - label_values),
+            (self._row_counts, 1),
+        ):
+            np.add.at(sums, (part_ids, labels), values)
+        self._scale = float(-self._centered.mean()) or 1.0
         self._slopes: dict[int, np.ndarray] = {}
 
-    def factor(self, chosen: np.ndarray) -> float:
+    def find_factor(self, part_mask: np.ndarray) -> float:
         """Where the slope of the loss of the chosen parts is 0."""
-        rows = self._rows[chosen].sum(axis=0)
-        weights = 2 / len(rows) / (rows + 2)
-        own = float((self._own[chosen].sum(axis=0) + weights * self._lost[chosen].sum(axis=0)).sum())
+        row_counts = self._row_counts[part_mask].sum(axis=0)
+        weights = 2 / len(row_counts) / (row_counts + 2)
+        target = float((self._label_sums[part_mask].sum(axis=0) + weights * self._gap_sums[part_mask].sum(axis=0)).sum())
 
         def slope(point: int) -> float:
-            return float(self._mean(point)[chosen].sum()) - own
+            return float(self._compute_means(point)[part_mask].sum()) - target
 
-        low, high = 0, _POINTS - 1
+        low, high = 0, _N_POINTS - 1
         if slope(low) >= 0:
-            return self._times(low)
+            return self._to_factor(low)
         if slope(high) <= 0:
-            return self._times(high)
+            return self._to_factor(high)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-        return self._times(low + slope(low) / (slope(low) - slope(high)))
+        return self._to_factor(low + slope(low) / (slope(low) - slope(high)))
 
-    def _mean(self, point: int) -> np.ndarray:
+    def _compute_means(self, point: int) -> np.ndarray:
         """Of each part, the sum of its decisions' means under the softmax at a factor."""
         if point not in self._slopes:
-            powers = np.exp(self._times(point) * self._below)
-            means = np.einsum("ij,ij->i", powers, self._below) / powers.sum(axis=1)
-            self._slopes[point] = np.bincount(self._parts, means, self.count)
+            powers = np.exp(self._to_factor(point) * self._centered)
+            means = np.einsum("ij,ij->i", powers, self._centered) / powers.sum(axis=1)
+            self._slopes[point] = np.bincount(self._part_ids, means, self.n_parts)
         return self._slopes[point]
 
-    def _times(self, point: float) -> float:
-        return float(np.exp(_LEAST + (_MOST - _LEAST) * point / (_POINTS - 1)) / self._scale)
+    def _to_factor(self, point: float) -> float:
+        return float(np.exp(_LOG_MIN + (_LOG_MAX - _LOG_MIN) * point / (_N_POINTS - 1)) / self._scale)

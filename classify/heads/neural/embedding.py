@@ -8,84 +8,89 @@ from typing import Any
 
 import numpy as np
 
-from ....extract.backbones.keras_runtime import fresh_names, load_keras, seeded
-from ...data.feature_matrix import Matrix
-from ..layers import Dense, Layer, Unit
-from .balanced_batches import Batches
-from .variable_swap import Turns
+from ....extract.backbones.keras_runtime import load_keras, reset_layer_names, seed_initializers
+from ...data.feature_matrix import FeatureMatrix
+from ..layers import Dense, HeadLayer, L2Normalize
+from .balanced_batches import BalancedBatches
+from .variable_swap import VariableSwap
 
-Loss = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings (n, e) of length 1
+EmbeddingLoss = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings (n, e) of length 1
 
 
 @dataclass
-class Training:
+class EmbeddingTraining:
     """One training among those that take turns in a network: its scaler, its batches, and the state it was left in."""
 
     rows: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
-    batches: Batches
+    batches: BalancedBatches
     state: list[Any]
 
 
-class Embedding:
+class EmbeddingNetwork:
     """One linear layer, or a hidden layer (ReLU) and a linear one; trainings of several folds take turns in it.
 
     Rows are standardised a batch at a time: no standardised copy of the features is made.
     """
 
-    def __init__(self, features: Matrix, labels: np.ndarray, setting: Mapping[str, Any], loss: Loss, seed: int) -> None:
+    def __init__(
+        self, features: FeatureMatrix, labels: np.ndarray, hyperparameters: Mapping[str, Any], loss: EmbeddingLoss, seed: int
+    ) -> None:
         keras = load_keras()
-        self._features, self._labels, self._setting, self._seed = features, labels, setting, seed
-        with fresh_names(), seeded(seed):
-            hidden = keras.layers.Dense(setting["hidden"] or 1, "relu", kernel_initializer="he_normal")
-            self._dense = [*([hidden] if setting["hidden"] else []), keras.layers.Dense(setting["embedding"])]
+        self._features, self._labels, self._hyperparameters, self._seed = features, labels, hyperparameters, seed
+        with reset_layer_names(), seed_initializers(seed):
+            hidden = keras.layers.Dense(hyperparameters["hidden"] or 1, "relu", kernel_initializer="he_normal")
+            self._dense_layers = [
+                *([hidden] if hyperparameters["hidden"] else []),
+                keras.layers.Dense(hyperparameters["embedding"]),
+            ]
             self._network = keras.Sequential(
-                [keras.Input((features.shape[1],)), *self._dense, keras.layers.UnitNormalization()]
+                [keras.Input((features.shape[1],)), *self._dense_layers, keras.layers.UnitNormalization()]
             )
-        optimizer = keras.optimizers.Adam(setting["learning_rate"])
+        optimizer = keras.optimizers.Adam(hyperparameters["learning_rate"])
         self._network.compile(optimizer, loss=loss)
         optimizer.build(self._network.trainable_variables)
-        self._turns = Turns([*self._network.variables, *optimizer.variables])
+        self._variable_swap = VariableSwap([*self._network.variables, *optimizer.variables])
 
-    def start(self, rows: np.ndarray) -> Training:
+    def start_training(self, rows: np.ndarray) -> EmbeddingTraining:
         """A training on some rows of the features, before its first step."""
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
-        for _, block in self._features.blocks(rows):
+        for _, block in self._features.iter_blocks(rows):
             scaler.partial_fit(block)
-        batches = Batches(self._labels[rows], self._setting["batch_size"], np.random.default_rng(self._seed))
-        return Training(rows, scaler.mean_, scaler.scale_, batches, self._turns.start)
+        batches = BalancedBatches(self._labels[rows], self._hyperparameters["batch_size"], np.random.default_rng(self._seed))
+        return EmbeddingTraining(rows, scaler.mean_, scaler.scale_, batches, self._variable_swap.initial_state)
 
-    def epoch(self, training: Training) -> float:
+    def train_epoch(self, training: EmbeddingTraining) -> float:
         """Train on as many batches as hold the rows of `training` once; the mean loss."""
-        self._turns.give(training)
+        self._variable_swap.swap_in(training)
         mean, scale = training.mean.astype(np.float32), training.scale.astype(np.float32)
         losses = []
-        for places in training.batches.epoch():
-            rows = training.rows[places]
+        for positions in training.batches.iterate_epoch():
+            rows = training.rows[positions]
             values = (self._features[rows] - mean) / scale
             self._network.reset_metrics()
             losses.append(float(self._network.train_on_batch(values, self._labels[rows])))
         return float(np.mean(losses))
 
-    def layers(self, training: Training) -> tuple[Layer, ...]:
+    def build_layers(self, training: EmbeddingTraining) -> tuple[HeadLayer, ...]:
         """The projection as layers that take raw rows, as `training` has left it; the scaler is folded in."""
-        self._turns.give(training)
-        dense = []
-        for layer in self._dense:
-            weights, bias = (np.array(each, np.float32) for each in layer.get_weights())
-            dense.append(Dense(weights, bias, layer.activation.__name__))
-        return (dense[0].scaled(training.mean, training.scale), *dense[1:], Unit())
+        self._variable_swap.swap_in(training)
+        dense_layers = []
+        for layer in self._dense_layers:
+            weights, bias = (np.array(array, np.float32) for array in layer.get_weights())
+            dense_layers.append(Dense(weights, bias, layer.activation.__name__))
+        return (dense_layers[0].absorb_scaler(training.mean, training.scale), *dense_layers[1:], L2Normalize())
 
 
-def embed(layers: tuple[Layer, ...], features: Matrix, rows: np.ndarray) -> np.ndarray:
+def embed(layers: tuple[HeadLayer, ...], features: FeatureMatrix, rows: np.ndarray) -> np.ndarray:
     """The embeddings (len(rows), e) of some rows."""
-    found = []
-    for _, block in features.blocks(rows):
+    embedded_blocks = []
+    for _, block in features.iter_blocks(rows):
         values = block
         for layer in layers:
             values = layer.apply(values)
-        found.append(values)
-    return np.concatenate(found)
+        embedded_blocks.append(values)
+    return np.concatenate(embedded_blocks)

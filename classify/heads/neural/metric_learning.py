@@ -16,47 +16,54 @@ import numpy as np
 from ....cache.errors import HeadError
 from ...evaluate.trial import Score
 from ..head import Head
-from ..layers import Dense, Layer, Neighbours
-from ..linear.temperature import present, scored
-from ..options import Numbers, Option, Words, combinations
-from ..training_data import Problem
-from .embedding import Embedding, Loss, embed
-from .training_memory import fits_memory
+from ..layers import Dense, HeadLayer, NeighborVotes
+from ..linear.temperature import mask_absent_classes, score_decisions
+from ..options import ChoiceOption, NumberOption, Option, expand_combinations
+from ..training_data import TrainingData
+from .embedding import EmbeddingLoss, EmbeddingNetwork, embed
+from .training_memory import check_memory
 
 OPTIONS: dict[str, Option] = {
-    "embedding": Numbers((64,), int, 1),
-    "hidden": Numbers((0,), int, 0),
-    "learning_rate": Numbers((1e-3,), float, 0, open=True),
-    "batch_size": Numbers((128,), int, 4),
-    "epochs": Numbers((30,), int, 1),
-    "patience": Numbers((10,), int, 0),
-    "classifier": Words(("knn",), ("knn", "centroid")),
-    "n_neighbors": Numbers((5,), int, 1),
+    "embedding": NumberOption((64,), int, 1),
+    "hidden": NumberOption((0,), int, 0),
+    "learning_rate": NumberOption((1e-3,), float, 0, exclusive=True),
+    "batch_size": NumberOption((128,), int, 4),
+    "epochs": NumberOption((30,), int, 1),
+    "patience": NumberOption((10,), int, 0),
+    "classifier": ChoiceOption(("knn",), ("knn", "centroid")),
+    "n_neighbors": NumberOption((5,), int, 1),
 }
 
 
-def settings(name: str, own: Mapping[str, Option], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def settings(name: str, loss_options: Mapping[str, Option], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every combination of `a/b/c` lists in `options`, over the defaults; `own` are those of the loss; raises `HeadError`.
 
     embedding: columns of the projection. hidden: width of the layer before it, 0 for none. batch_size: see `Batches`.
     patience: epochs without a lower log-loss after which training stops, 0 for never. n_neighbors: of the classifier knn
     alone, and not in the settings of another.
     """
-    found = combinations(name, {**own, **OPTIONS}, options)
-    if "n_neighbors" in options and all(setting["classifier"] != "knn" for setting in found):
+    hyperparameter_sets = expand_combinations(name, {**loss_options, **OPTIONS}, options)
+    if "n_neighbors" in options and all(hyperparameters["classifier"] != "knn" for hyperparameters in hyperparameter_sets):
         raise HeadError(
             f"head {name}: n_neighbors needs classifier=knn, found classifier=centroid alone; leave one of them out"
         )
-    kept = []
-    for setting in found:
-        mine = {key: value for key, value in setting.items() if key != "n_neighbors" or setting["classifier"] == "knn"}
-        if mine not in kept:
-            kept.append(mine)
-    return kept
+    distinct_sets = []
+    for hyperparameters in hyperparameter_sets:
+        relevant = {
+            key: value
+            for key, value in hyperparameters.items()
+            if key != "n_neighbors" or hyperparameters["classifier"] == "knn"
+        }
+        if relevant not in distinct_sets:
+            distinct_sets.append(relevant)
+    return distinct_sets
 
 
 def cross_validate(
-    problem: Problem, tried: Sequence[Mapping[str, Any]], loss: Callable[[Mapping[str, Any]], Loss], seed: int
+    data: TrainingData,
+    hyperparameter_sets: Sequence[Mapping[str, Any]],
+    build_loss: Callable[[Mapping[str, Any]], EmbeddingLoss],
+    seed: int,
 ) -> list[Score]:
     """The score of each setting, whose loss is `loss(setting)`.
 
@@ -66,84 +73,101 @@ def cross_validate(
     `loss`, as it was trained, a mean over folds; `val_loss` and `val_accuracy`, the log-loss and accuracy on all images held
     out.
     """
-    return [_course(problem, setting, loss(setting), seed) for setting in tried]
+    return [
+        _train_and_score(data, hyperparameters, build_loss(hyperparameters), seed) for hyperparameters in hyperparameter_sets
+    ]
 
 
-def check(name: str, problem: Problem, tried: Sequence[Mapping[str, Any]]) -> None:
+def check(name: str, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> None:
     """Raise `HeadError` where a setting cannot be trained in the memory there is."""
-    for setting in tried:
-        widths = [problem.features.shape[1], *([setting["hidden"]] if setting["hidden"] else []), setting["embedding"]]
-        where = f"head {name}: hidden={setting['hidden']},embedding={setting['embedding']}"
-        fits_memory(where, widths, len(problem.folds))
+    for hyperparameters in hyperparameter_sets:
+        widths = [
+            data.features.shape[1],
+            *([hyperparameters["hidden"]] if hyperparameters["hidden"] else []),
+            hyperparameters["embedding"],
+        ]
+        location = f"head {name}: hidden={hyperparameters['hidden']},embedding={hyperparameters['embedding']}"
+        check_memory(location, widths, len(data.folds))
 
 
-def groups(problem: Problem, tried: Sequence[Mapping[str, Any]]) -> list[list[int]]:  # noqa: ARG001 - as of every family
+def groups(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[list[int]]:  # noqa: ARG001 - as of every family
     """The places of settings that are trained at once: each by itself."""
-    return [[place] for place in range(len(tried))]
+    return [[index] for index in range(len(hyperparameter_sets))]
 
 
 def fit(
-    problem: Problem, setting: Mapping[str, Any], detail: Mapping[str, Any], loss: Loss, classes: Sequence[str], seed: int
+    data: TrainingData,
+    hyperparameters: Mapping[str, Any],
+    fit_info: Mapping[str, Any],
+    loss: EmbeddingLoss,
+    class_names: Sequence[str],
+    seed: int,
 ) -> Head:
     """The head fitted on all rows for `detail["epochs"]` epochs, with the scaler folded in."""
-    rows = np.arange(len(problem.labels))
-    network = Embedding(problem.features, problem.labels, setting, loss, seed)
-    training = network.start(rows)
-    for _ in range(detail["epochs"]):
-        network.epoch(training)
-    layers = network.layers(training)
-    embedded = embed(layers, problem.features, rows)
-    if setting["classifier"] == "knn":
-        last: Layer = _neighbours(embedded, problem.labels, len(classes), setting)
+    rows = np.arange(len(data.labels))
+    network = EmbeddingNetwork(data.features, data.labels, hyperparameters, loss, seed)
+    training = network.start_training(rows)
+    for _ in range(fit_info["epochs"]):
+        network.train_epoch(training)
+    layers = network.build_layers(training)
+    fit_embeddings = embed(layers, data.features, rows)
+    if hyperparameters["classifier"] == "knn":
+        classifier: HeadLayer = _build_neighbor_votes(fit_embeddings, data.labels, len(class_names), hyperparameters)
     else:
-        weights = _centroids(embedded, problem.labels, len(classes)) / detail["temperature"]
-        last = Dense(weights.astype(np.float32), np.zeros(len(classes), np.float32), "softmax")
-    return Head((*layers, last), tuple(classes))
+        weights = _compute_centroids(fit_embeddings, data.labels, len(class_names)) / fit_info["temperature"]
+        classifier = Dense(weights.astype(np.float32), np.zeros(len(class_names), np.float32), "softmax")
+    return Head((*layers, classifier), tuple(class_names))
 
 
-def _course(problem: Problem, setting: Mapping[str, Any], loss: Loss, seed: int) -> Score:
+def _train_and_score(data: TrainingData, hyperparameters: Mapping[str, Any], loss: EmbeddingLoss, seed: int) -> Score:
     """The score at the best epoch."""
-    began = time.perf_counter()
-    network = Embedding(problem.features, problem.labels, setting, loss, seed)
-    trainings = [network.start(rows) for rows, _ in problem.folds]
+    start_time = time.perf_counter()
+    network = EmbeddingNetwork(data.features, data.labels, hyperparameters, loss, seed)
+    trainings = [network.start_training(rows) for rows, _ in data.folds]
     curves: dict[str, list[float]] = {"loss": [], "val_loss": [], "val_accuracy": []}
     best: list[Score] = []
-    for _ in range(setting["epochs"]):
+    for _ in range(hyperparameters["epochs"]):
         losses, decisions = [], []
-        for training, (_, held_out) in zip(trainings, problem.folds, strict=True):
-            losses.append(network.epoch(training))
-            layers = network.layers(training)
-            embedded = embed(layers, problem.features, training.rows)
-            decisions.append(_decide(problem, setting, embedded, training.rows, embed(layers, problem.features, held_out)))
-        score = problem.score(decisions) if setting["classifier"] == "knn" else scored(problem, decisions, 0.0)
+        for training, (_, held_out) in zip(trainings, data.folds, strict=True):
+            losses.append(network.train_epoch(training))
+            layers = network.build_layers(training)
+            fit_embeddings = embed(layers, data.features, training.rows)
+            decisions.append(
+                _compute_decisions(
+                    data, hyperparameters, fit_embeddings, training.rows, embed(layers, data.features, held_out)
+                )
+            )
+        score = data.score(decisions) if hyperparameters["classifier"] == "knn" else score_decisions(data, decisions, 0.0)
         for name, value in zip(curves, (float(np.mean(losses)), score.log_loss, score.accuracy), strict=True):
             curves[name].append(round(value, 5))
         if not best or score.log_loss < best[0].log_loss:
             best = [replace(score, detail={"epochs": len(curves["loss"]), **score.detail})]
-        elif setting["patience"] and len(curves["loss"]) - best[0].detail["epochs"] >= setting["patience"]:
+        elif hyperparameters["patience"] and len(curves["loss"]) - best[0].detail["epochs"] >= hyperparameters["patience"]:
             break
-    return replace(best[0], seconds=time.perf_counter() - began, detail={**best[0].detail, "curves": curves})
+    return replace(best[0], seconds=time.perf_counter() - start_time, detail={**best[0].detail, "curves": curves})
 
 
-def _decide(
-    problem: Problem, setting: Mapping[str, Any], embedded: np.ndarray, rows: np.ndarray, asked: np.ndarray
+def _compute_decisions(
+    data: TrainingData, hyperparameters: Mapping[str, Any], fit_embeddings: np.ndarray, rows: np.ndarray, queries: np.ndarray
 ) -> np.ndarray:
     """Of embeddings `asked` (s, e): probabilities from the embeddings of `rows`, or cosines with their centroids."""
-    labels = problem.labels[rows]
-    if setting["classifier"] == "centroid":
-        cosines = asked @ _centroids(embedded, labels, problem.classes)
-        return present(cosines, np.bincount(labels, minlength=problem.classes))
-    return _neighbours(embedded, labels, problem.classes, setting).apply(asked)
+    labels = data.labels[rows]
+    if hyperparameters["classifier"] == "centroid":
+        cosines = queries @ _compute_centroids(fit_embeddings, labels, data.n_classes)
+        return mask_absent_classes(cosines, np.bincount(labels, minlength=data.n_classes))
+    return _build_neighbor_votes(fit_embeddings, labels, data.n_classes, hyperparameters).apply(queries)
 
 
-def _neighbours(embedded: np.ndarray, labels: np.ndarray, classes: int, setting: Mapping[str, Any]) -> Neighbours:
+def _build_neighbor_votes(
+    fit_embeddings: np.ndarray, labels: np.ndarray, n_classes: int, hyperparameters: Mapping[str, Any]
+) -> NeighborVotes:
     """The votes of the nearest embeddings; where there are fewer than `n_neighbors`, all of them vote."""
-    count = min(setting["n_neighbors"], len(embedded))
-    return Neighbours(embedded, labels.astype(np.int32), count, "uniform", classes)
+    n_neighbors = min(hyperparameters["n_neighbors"], len(fit_embeddings))
+    return NeighborVotes(fit_embeddings, labels.astype(np.int32), n_neighbors, "uniform", n_classes)
 
 
-def _centroids(embedded: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+def _compute_centroids(fit_embeddings: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """The mean embedding of each class over its length, (e, classes); 0 for a class without rows."""
-    sums = np.zeros((classes, embedded.shape[1]))
-    np.add.at(sums, labels, embedded)
+    sums = np.zeros((n_classes, fit_embeddings.shape[1]))
+    np.add.at(sums, labels, fit_embeddings)
     return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).T

@@ -11,7 +11,7 @@ from typing import Any
 from ....extract.backbones.keras_runtime import load_keras
 
 
-def triplet(labels: Any, embeddings: Any, margin: float) -> Any:
+def triplet_loss(labels: Any, embeddings: Any, margin: float) -> Any:
     """Mean of `max(0, |a - p|² - |a - n|² + margin)` over every ordered pair (a, p) of a class; 0 where there is none.
 
     n is semi-hard, mined within the batch: of the rows of other classes that are farther from a than p is, the nearest,
@@ -19,39 +19,39 @@ def triplet(labels: Any, embeddings: Any, margin: float) -> Any:
     without any row of another class costs nothing. Schroff, Kalenichenko and Philbin, "FaceNet" (2015), equation 4.
     """
     ops = load_keras().ops
-    same, embeddings = _same(labels, embeddings)
+    same_class, embeddings = _match_labels(labels, embeddings)
     squared = ops.maximum(2 - 2 * ops.matmul(embeddings, ops.transpose(embeddings)), 0.0)
-    positive = ops.logical_and(same, ops.logical_not(_diagonal(same)))
-    far = 5.0  # more than any squared distance of rows of length 1
-    from_other = ops.where(same, far, squared)  # (a, n)
+    positive = ops.logical_and(same_class, ops.logical_not(_build_diagonal_mask(same_class)))
+    upper_bound = 5.0  # more than any squared distance of rows of length 1
+    from_other = ops.where(same_class, upper_bound, squared)  # (a, n)
     farther = from_other[:, None, :] > squared[:, :, None]  # (a, p, n)
-    nearest = ops.min(ops.where(farther, from_other[:, None, :], far), axis=2)
-    farthest = ops.max(ops.where(same, -1.0, squared), axis=1)[:, None]
-    to_negative = ops.where(nearest < far, nearest, farthest)
-    counted = ops.logical_and(positive, farthest >= 0)
-    losses = ops.where(counted, ops.maximum(squared - to_negative + margin, 0.0), 0.0)
-    pairs = ops.sum(ops.cast(positive, "float32"))
-    return ops.sum(losses) / ops.maximum(pairs, 1.0)
+    nearest = ops.min(ops.where(farther, from_other[:, None, :], upper_bound), axis=2)
+    farthest = ops.max(ops.where(same_class, -1.0, squared), axis=1)[:, None]
+    to_negative = ops.where(nearest < upper_bound, nearest, farthest)
+    is_counted = ops.logical_and(positive, farthest >= 0)
+    losses = ops.where(is_counted, ops.maximum(squared - to_negative + margin, 0.0), 0.0)
+    n_pairs = ops.sum(ops.cast(positive, "float32"))
+    return ops.sum(losses) / ops.maximum(n_pairs, 1.0)
 
 
-def supervised_contrastive(labels: Any, embeddings: Any, temperature: float) -> Any:
+def supervised_contrastive_loss(labels: Any, embeddings: Any, temperature: float) -> Any:
     """Mean over the rows with a positive of `-mean over p of log(exp(z·z_p / t) / sum over a of exp(z·z_a / t))`, or 0.
 
     p runs over the other rows of the class, a over all other rows. Khosla et al., "Supervised Contrastive Learning" (2020),
     equation 2, the sum over positives outside the logarithm.
     """
     ops = load_keras().ops
-    same, embeddings = _same(labels, embeddings)
-    itself = _diagonal(same)
-    similarity = ops.where(itself, -1e9, ops.matmul(embeddings, ops.transpose(embeddings)) / temperature)
+    same_class, embeddings = _match_labels(labels, embeddings)
+    diagonal = _build_diagonal_mask(same_class)
+    similarity = ops.where(diagonal, -1e9, ops.matmul(embeddings, ops.transpose(embeddings)) / temperature)
     log_share = similarity - ops.logsumexp(similarity, axis=1, keepdims=True)
-    positive = ops.cast(ops.logical_and(same, ops.logical_not(itself)), "float32")
-    count = ops.sum(positive, axis=1)
-    each = -ops.sum(ops.where(positive > 0, log_share, 0.0), axis=1) / ops.maximum(count, 1.0)
-    return ops.sum(each) / ops.maximum(ops.sum(ops.cast(count > 0, "float32")), 1.0)
+    positive = ops.cast(ops.logical_and(same_class, ops.logical_not(diagonal)), "float32")
+    n_positives = ops.sum(positive, axis=1)
+    row_losses = -ops.sum(ops.where(positive > 0, log_share, 0.0), axis=1) / ops.maximum(n_positives, 1.0)
+    return ops.sum(row_losses) / ops.maximum(ops.sum(ops.cast(n_positives > 0, "float32")), 1.0)
 
 
-def _same(labels: Any, embeddings: Any) -> tuple[Any, Any]:
+def _match_labels(labels: Any, embeddings: Any) -> tuple[Any, Any]:
     """Whether two rows are of one class (n, n), and the embeddings (n, e), which Keras flattens where e is 1."""
     ops = load_keras().ops
     labels = ops.reshape(labels, (-1,))
@@ -60,7 +60,7 @@ def _same(labels: Any, embeddings: Any) -> tuple[Any, Any]:
     return labels[:, None] == labels[None, :], embeddings
 
 
-def _diagonal(square: Any) -> Any:
+def _build_diagonal_mask(square: Any) -> Any:
     ops = load_keras().ops
     rows = ops.arange(ops.shape(square)[0])
     return rows[:, None] == rows[None, :]

@@ -18,53 +18,58 @@ class Mix:
     arXiv:1905.04899), or None; it is the same for all heads.
     """
 
-    rows: np.ndarray
-    labels: np.ndarray
+    row_shares: np.ndarray
+    label_shares: np.ndarray
     box: tuple[int, int, int, int] | None = None
 
-    def cut(self, batch: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def apply_cutmix(self, batch: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The batch (n, d) with the box replaced, where there is one; shape (height, width, channels) of a row."""
         if self.box is None:
             return batch
         top, bottom, left, right = self.box
         maps = batch.reshape(-1, *shape)
-        cut = maps.copy()
-        cut[:, top:bottom, left:right] = maps[::-1, top:bottom, left:right]
-        return cut.reshape(batch.shape)
+        mixed_maps = maps.copy()
+        mixed_maps[:, top:bottom, left:right] = maps[::-1, top:bottom, left:right]
+        return mixed_maps.reshape(batch.shape)
 
 
-def draw(settings: Sequence[Mapping[str, Any]], shape: tuple[int, ...], steps: int, seed: Sequence[int]) -> list[Mix]:
+def draw_mixes(
+    hyperparameter_sets: Sequence[Mapping[str, Any]], shape: tuple[int, ...], steps: int, seed: Sequence[int]
+) -> list[Mix]:
     """The mixes of `steps` batches for heads with these settings, which agree on `cutmix` and on whether `mixup` is 0.
 
     The shares are drawn from Beta(alpha, alpha). A head draws the same whatever heads are beside it. Where mixup and CutMix
     are both asked for, each batch takes one of them, with even chances.
     """
-    alphas = [setting["mixup"] for setting in settings]
-    rows = np.ones((steps, len(alphas)))
-    for place, alpha in enumerate(alphas):
+    alphas = [hyperparameters["mixup"] for hyperparameters in hyperparameter_sets]
+    shares_by_step = np.ones((steps, len(alphas)))
+    for index, alpha in enumerate(alphas):
         if alpha:
-            rows[:, place] = np.random.default_rng([*seed, 0]).beta(alpha, alpha, steps)
-    alpha = settings[0]["cutmix"]
+            shares_by_step[:, index] = np.random.default_rng([*seed, 0]).beta(alpha, alpha, steps)
+    alpha = hyperparameter_sets[0]["cutmix"]
     if not alpha:
-        return [Mix(each, each) for each in rows]
-    generator = np.random.default_rng([*seed, 1])
-    turns = generator.random(steps) < (0.5 if alphas[0] else 1.0)
-    shares, centres = generator.beta(alpha, alpha, steps), generator.random((steps, 2))
-    cuts = [_cut(share, centre, shape) for share, centre in zip(shares, centres, strict=True)]
+        return [Mix(step_shares, step_shares) for step_shares in shares_by_step]
+    rng = np.random.default_rng([*seed, 1])
+    takes_cutmix = rng.random(steps) < (0.5 if alphas[0] else 1.0)
+    shares, centers = rng.beta(alpha, alpha, steps), rng.random((steps, 2))
+    boxes = [_build_box(share, center, shape) for share, center in zip(shares, centers, strict=True)]
     return [
-        cut if turn else Mix(each, each) for turn, cut, each in zip(turns, _spread(cuts, len(alphas)), rows, strict=True)
+        cutmix if is_cutmix else Mix(step_shares, step_shares)
+        for is_cutmix, cutmix, step_shares in zip(
+            takes_cutmix, _build_cutmixes(boxes, len(alphas)), shares_by_step, strict=True
+        )
     ]
 
 
-def _cut(share: float, centre: np.ndarray, shape: tuple[int, ...]) -> tuple[float, tuple[int, int, int, int]]:
+def _build_box(share: float, center: np.ndarray, shape: tuple[int, ...]) -> tuple[float, tuple[int, int, int, int]]:
     """A box around `centre` with 1 - share of the area, clipped at the edges, and the share that is left then."""
     height, width = shape[:2]
     sides = np.sqrt(1 - share) * np.array([height, width])
-    low = np.clip(np.rint(centre * (height, width) - sides / 2), 0, (height, width)).astype(int)
-    high = np.clip(np.rint(centre * (height, width) + sides / 2), 0, (height, width)).astype(int)
+    low = np.clip(np.rint(center * (height, width) - sides / 2), 0, (height, width)).astype(int)
+    high = np.clip(np.rint(center * (height, width) + sides / 2), 0, (height, width)).astype(int)
     area = np.prod(high - low) / (height * width)
     return float(1 - area), (int(low[0]), int(high[0]), int(low[1]), int(high[1]))
 
 
-def _spread(cuts: Sequence[tuple[float, tuple[int, int, int, int]]], heads: int) -> list[Mix]:
-    return [Mix(np.ones(heads), np.full(heads, share), box) for share, box in cuts]
+def _build_cutmixes(boxes: Sequence[tuple[float, tuple[int, int, int, int]]], n_heads: int) -> list[Mix]:
+    return [Mix(np.ones(n_heads), np.full(n_heads, share), box) for share, box in boxes]

@@ -44,15 +44,17 @@ class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One step of one variable; `learning_rate` may be a tensor that broadcasts against it."""
         gradient, rate = ops.cast(gradient, variable.dtype), ops.cast(learning_rate, variable.dtype)
-        place = self._get_variable_index(variable)
-        m, v = self._momentums[place], self._velocities[place]
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))
         self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
-        first, second, rectified, factor = (ops.cast(value, variable.dtype) for value in self._corrections())
-        adaptive = factor * ops.sqrt(second) / (ops.sqrt(v) + self.epsilon)
-        self.assign_sub(variable, rate / first * m * ops.where(rectified > 0, adaptive, 1.0))
+        momentum_correction, velocity_correction, is_rectified, factor = (
+            ops.cast(value, variable.dtype) for value in self._compute_corrections()
+        )
+        adaptive = factor * ops.sqrt(velocity_correction) / (ops.sqrt(v) + self.epsilon)
+        self.assign_sub(variable, rate / momentum_correction * m * ops.where(is_rectified > 0, adaptive, 1.0))
 
-    def _corrections(self) -> tuple[Any, Any, Any, Any]:
+    def _compute_corrections(self) -> tuple[Any, Any, Any, Any]:
         """1 - beta_1^t, 1 - beta_2^t, 1 where rho_t > 4 (else 0), and r_t, all in float32.
 
         rho_t is the difference of two numbers near 2,000, of which float32 would leave three digits. With
@@ -62,13 +64,13 @@ class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
         decay = -math.log(self.beta_2)
         a = decay * step
         series = a / 2 - ops.square(a) / 12 + ops.power(a, 4) / 720 - ops.power(a, 6) / 30240
-        rest = ops.where(a < 0.2, series, 1 - a / ops.expm1(ops.maximum(a, 0.1)))
+        ratio = ops.where(a < 0.2, series, 1 - a / ops.expm1(ops.maximum(a, 0.1)))
         limit = 2 / (1 - self.beta_2) - 1
-        rho = (limit - 2 / decay) + 2 / decay * rest
-        rectified = ops.cast(rho > 4, "float32")
-        safe = ops.maximum(rho, 4.0)
-        factor = ops.sqrt((safe - 4) * (safe - 2) * limit / ((limit - 4) * (limit - 2) * safe))
-        return -ops.expm1(step * math.log(self.beta_1)), -ops.expm1(-a), rectified, factor
+        rho = (limit - 2 / decay) + 2 / decay * ratio
+        is_rectified = ops.cast(rho > 4, "float32")
+        clipped_rho = ops.maximum(rho, 4.0)
+        factor = ops.sqrt((clipped_rho - 4) * (clipped_rho - 2) * limit / ((limit - 4) * (limit - 2) * clipped_rho))
+        return -ops.expm1(step * math.log(self.beta_1)), -ops.expm1(-a), is_rectified, factor
 
     def get_config(self) -> dict[str, Any]:
         """What makes the same optimizer again."""
@@ -97,10 +99,10 @@ class Ranger(RAdam):
         slow = self._slow[self._get_variable_index(variable)]
         start = ops.where(ops.equal(self.iterations, 0), variable, slow)
         super().update_step(gradient, variable, learning_rate)
-        synchronise = ops.equal((self.iterations + 1) % self.k, 0)
-        moved = ops.where(synchronise, start + self.alpha * (variable - start), start)
-        self.assign(slow, moved)
-        self.assign(variable, ops.where(synchronise, moved, variable))
+        synchronize = ops.equal((self.iterations + 1) % self.k, 0)
+        updated = ops.where(synchronize, start + self.alpha * (variable - start), start)
+        self.assign(slow, updated)
+        self.assign(variable, ops.where(synchronize, updated, variable))
 
     def get_config(self) -> dict[str, Any]:
         """What makes the same optimizer again."""
@@ -118,13 +120,13 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def single(kind: str, learning_rate: float, weight_decay: float) -> Any:
+def build_optimizer(kind: str, learning_rate: float, weight_decay: float) -> Any:
     """A Keras optimizer of `kind` for one model; the decay is decoupled and of every weight, as `per_head` has it."""
     base, options = _KINDS[kind]
     return base(learning_rate=learning_rate, weight_decay=weight_decay or None, name=kind, **options)
 
 
-def per_head(kind: str, rates: int, decays: np.ndarray, axes: Sequence[int]) -> Any:
+def build_per_head_optimizer(kind: str, n_rates: int, decays: np.ndarray, axes: Sequence[int]) -> Any:
     """An optimizer of `kind` whose variable `rates` holds a learning rate for each head, or one for all (`rates` is 1).
 
     decays (heads,): the weight decay of each, decoupled and of every weight, as Keras's `weight_decay` is.
@@ -135,11 +137,11 @@ def per_head(kind: str, rates: int, decays: np.ndarray, axes: Sequence[int]) -> 
     class PerHead(base):  # type: ignore[misc, valid-type]
         def build(self, variables: Sequence[Any]) -> None:
             super().build(variables)
-            self.rates = self.add_variable((rates,), name="rates")
+            self.rates = self.add_variable((n_rates,), name="rates")
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             axis = axes[self._get_variable_index(variable)]
-            shape = [-1 if each == axis else 1 for each in range(len(variable.shape))]
+            shape = [-1 if dimension == axis else 1 for dimension in range(len(variable.shape))]
             rate = learning_rate * ops.reshape(self.rates, shape)
             if decays.any():
                 self.assign(variable, variable * (1 - rate * decays.astype(np.float32).reshape(shape)))

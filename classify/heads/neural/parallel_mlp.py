@@ -13,26 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from ....extract.backbones.keras_runtime import fresh_names, load_keras
-from ...data.feature_matrix import Matrix
+from ....extract.backbones.keras_runtime import load_keras, reset_layer_names
+from ...data.feature_matrix import FeatureMatrix
 from ..head import Dense
-from ..linear.standardize import standardised
+from ..linear.standardize import standardize
 from . import mixup, schedules
-from .optimizers import per_head
-from .parallel_mlp_model import Network, head_axis
-from .training_memory import widths_of
-from .variable_swap import Turns
+from .optimizers import build_per_head_optimizer
+from .parallel_mlp_model import ParallelMLPModel, find_head_axis
+from .training_memory import parse_widths
+from .variable_swap import VariableSwap
 
 ops = load_keras().ops
 
-_MEASURED = 1 << 21  # values of the features in a block whose mean and scale are measured
-_SCORED = 256  # rows in one forward pass; blocks are filled up, so that it is traced once
-_COMPILED = 5e9  # weights x steps from which compiling with XLA, some 2 s on a CPU, is regained by fused updates
+_SCALER_BLOCK_VALUES = 1 << 21  # values of the features in a block whose mean and scale are measured
+_PREDICT_ROWS = 256  # rows in one forward pass; blocks are filled up, so that it is traced once
+_MIN_XLA_WORK = 5e9  # weights x steps from which compiling with XLA, some 2 s on a CPU, is regained by fused updates
 _STREAMS = {"order": 0, "noise": 1, "mix": 2}
 
 
 @dataclass
-class Training:
+class MLPTraining:
     """One training of all heads of a stack: on which rows, how far it is, and everything that changes on the way.
 
     rows (n,): what is learnt from; mean, scale (d,): what they are standardised by (float64); rates (steps, heads or 1): the
@@ -48,7 +48,7 @@ class Training:
     step: int = 0
 
 
-class Stack:
+class ParallelMLP:
     """Heads whose settings differ in nothing that decides the shape of the work.
 
     settings agree on hidden, activation, batch_norm, batch_size, optimizer, cutmix, and (under CutMix) on whether there is
@@ -56,120 +56,141 @@ class Stack:
     """
 
     def __init__(
-        self, features: Matrix, labels: np.ndarray, classes: int, settings: Sequence[Mapping[str, Any]], seed: int
+        self,
+        features: FeatureMatrix,
+        labels: np.ndarray,
+        n_classes: int,
+        hyperparameter_sets: Sequence[Mapping[str, Any]],
+        seed: int,
     ) -> None:
-        self._features, self._labels, self._classes, self._seed = features, labels, classes, seed
-        self.settings, self._widths = list(settings), widths_of(settings[0]["hidden"])
-        with fresh_names():
-            self._network = Network(features.shape[1], classes, settings, seed)
-            scheduled = {(each["learning_rate"], each["schedule"], each["epochs"]) for each in settings}
-            self._one_rate = len(scheduled) == 1
-            trained = self._network.trainable_variables
-            self._optimizer = per_head(
-                settings[0]["optimizer"],
-                1 if self._one_rate else len(settings),
-                np.array([each["weight_decay"] for each in settings]),
-                [head_axis(variable) or 0 for variable in trained],
+        self._features, self._labels, self._n_classes, self._seed = features, labels, n_classes, seed
+        self.hyperparameter_sets, self._widths = list(hyperparameter_sets), parse_widths(hyperparameter_sets[0]["hidden"])
+        with reset_layer_names():
+            self._network = ParallelMLPModel(features.shape[1], n_classes, hyperparameter_sets, seed)
+            distinct_schedules = {(each["learning_rate"], each["schedule"], each["epochs"]) for each in hyperparameter_sets}
+            self._has_one_rate = len(distinct_schedules) == 1
+            trainable = self._network.trainable_variables
+            self._optimizer = build_per_head_optimizer(
+                hyperparameter_sets[0]["optimizer"],
+                1 if self._has_one_rate else len(hyperparameter_sets),
+                np.array([each["weight_decay"] for each in hyperparameter_sets]),
+                [find_head_axis(variable) or 0 for variable in trainable],
             )
-            self._optimizer.build(trained)
-            self.weights = sum(int(np.prod(each.shape)) for each in trained)
-            steps = max(each["epochs"] for each in settings) * len(labels) / settings[0]["batch_size"]
-            compiled = True if steps * self.weights > _COMPILED else "auto"
-            self._network.compile(optimizer=self._optimizer, jit_compile=compiled)
-        given = self._optimizer.rates
+            self._optimizer.build(trainable)
+            self.n_weights = sum(int(np.prod(each.shape)) for each in trainable)
+            steps = max(each["epochs"] for each in hyperparameter_sets) * len(labels) / hyperparameter_sets[0]["batch_size"]
+            use_xla = True if steps * self.n_weights > _MIN_XLA_WORK else "auto"
+            self._network.compile(optimizer=self._optimizer, jit_compile=use_xla)
+        rates_variable = self._optimizer.rates
         variables = [*self._network.variables, *self._optimizer.variables]
-        self._turns = Turns([each for each in variables if each is not given])
-        self._given = np.zeros(0)
+        self._variable_swap = VariableSwap([each for each in variables if each is not rates_variable])
+        self._current_rates = np.zeros(0)
 
-    def start(self, rows: np.ndarray) -> Training:
+    def start_training(self, rows: np.ndarray) -> MLPTraining:
         """A training on some rows of the features, before its first step."""
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
-        for _, block in self._features.blocks(rows, max(1, _MEASURED // self._features.shape[1])):
+        for _, block in self._features.iter_blocks(rows, max(1, _SCALER_BLOCK_VALUES // self._features.shape[1])):
             scaler.partial_fit(block)
-        generators = {name: np.random.default_rng([self._seed, number]) for name, number in _STREAMS.items()}
-        return Training(rows, scaler.mean_, scaler.scale_, self._rates(len(rows)), generators, self._turns.start)
+        generators = {name: np.random.default_rng([self._seed, stream]) for name, stream in _STREAMS.items()}
+        return MLPTraining(
+            rows, scaler.mean_, scaler.scale_, self._compute_rates(len(rows)), generators, self._variable_swap.initial_state
+        )
 
-    def epoch(self, training: Training) -> None:
+    def train_epoch(self, training: MLPTraining) -> None:
         """Go through the rows of `training` once, in a new order."""
-        self._turns.give(training)
-        size, row_shape = self.settings[0]["batch_size"], self._features.row_shape
+        self._variable_swap.swap_in(training)
+        size, row_shape = self.hyperparameter_sets[0]["batch_size"], self._features.row_shape
         order = training.rows[training.generators["order"].permutation(len(training.rows))]
         starts = range(0, len(order), size)
         mix_seed = training.generators["mix"].integers(2**31, size=2).tolist()
-        mixes = mixup.draw(self.settings, row_shape, len(starts), mix_seed) if self._network.mixes else []
-        for number, start in enumerate(starts):
+        mixes = (
+            mixup.draw_mixes(self.hyperparameter_sets, row_shape, len(starts), mix_seed) if self._network.uses_mixing else []
+        )
+        for step, start in enumerate(starts):
             rows = order[start : start + size]
-            inputs: dict[str, Any] = {"rows": self._scaled(training, rows)}
+            inputs: dict[str, Any] = {"rows": self._read_standardized(training, rows)}
             if self._network.dropout.any():
                 noise = training.generators["noise"]
                 inputs["noise"] = [noise.random((len(rows), width), np.float32) for width in self._widths]
             if mixes:
-                mix = mixes[number]
-                inputs["rows"] = mix.cut(inputs["rows"], row_shape)
-                inputs["share"], inputs["label_share"] = mix.rows.astype(np.float32), mix.labels.astype(np.float32)
+                mix = mixes[step]
+                inputs["rows"] = mix.apply_cutmix(inputs["rows"], row_shape)
+                inputs["share"], inputs["label_share"] = (
+                    mix.row_shares.astype(np.float32),
+                    mix.label_shares.astype(np.float32),
+                )
             self._set_rates(training.rates[training.step])
             self._network.train_on_batch(inputs, self._labels[rows])
             training.step += 1
 
-    def answers(self, training: Training, rows: np.ndarray) -> np.ndarray:
+    def predict(self, training: MLPTraining, rows: np.ndarray) -> np.ndarray:
         """Probabilities (rows, heads, classes) of rows of the features, as `training` has left the heads."""
-        self._turns.give(training)
-        found = []
-        for start in range(0, len(rows), _SCORED):
-            block = rows[start : start + _SCORED]
-            filled = np.concatenate([block, np.full(_SCORED - len(block), block[0])])
-            found.append(self._network.predict_on_batch({"rows": self._scaled(training, filled)})[: len(block)])
-        return np.concatenate(found)
+        self._variable_swap.swap_in(training)
+        predictions = []
+        for start in range(0, len(rows), _PREDICT_ROWS):
+            block = rows[start : start + _PREDICT_ROWS]
+            padded = np.concatenate([block, np.full(_PREDICT_ROWS - len(block), block[0])])
+            predictions.append(
+                self._network.predict_on_batch({"rows": self._read_standardized(training, padded)})[: len(block)]
+            )
+        return np.concatenate(predictions)
 
-    def layers(self, training: Training, head: int) -> tuple[Dense, ...]:
+    def build_layers(self, training: MLPTraining, head: int) -> tuple[Dense, ...]:
         """One head as layers that take raw rows: scaler and batch normalisation are folded into the first."""
-        self._turns.give(training)
-        network, activation = self._network, self.settings[head]["activation"]
-        kernels = [np.array(ops.convert_to_numpy(each)) for each in network.kernels]
-        kernels = [kernel[:, head] if number == 0 else kernel[head] for number, kernel in enumerate(kernels)]
-        biases = [np.array(ops.convert_to_numpy(each))[head] for each in network.biases]
+        self._variable_swap.swap_in(training)
+        network, activation = self._network, self.hyperparameter_sets[head]["activation"]
+        kernels = [np.array(ops.convert_to_numpy(variable)) for variable in network.kernels]
+        kernels = [kernel[:, head] if layer_index == 0 else kernel[head] for layer_index, kernel in enumerate(kernels)]
+        biases = [np.array(ops.convert_to_numpy(variable))[head] for variable in network.biases]
         last = len(kernels) - 1
         layers = [
-            Dense(kernel, bias, "softmax" if number == last else activation)
-            for number, (kernel, bias) in enumerate(zip(kernels, biases, strict=True))
+            Dense(kernel, bias, "softmax" if layer_index == last else activation)
+            for layer_index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True))
         ]
         mean, scale = training.mean, training.scale
         if network.norm is not None:
-            centre, spread = (
-                np.array(ops.convert_to_numpy(each), np.float64)
-                for each in (network.norm.moving_mean, network.norm.moving_variance)
+            moving_mean, moving_variance = (
+                np.array(ops.convert_to_numpy(variable), np.float64)
+                for variable in (network.norm.moving_mean, network.norm.moving_variance)
             )
-            mean, scale = mean + scale * centre, scale * np.sqrt(spread + network.norm.epsilon)
-        return (layers[0].scaled(mean, scale), *layers[1:])
+            mean, scale = mean + scale * moving_mean, scale * np.sqrt(moving_variance + network.norm.epsilon)
+        return (layers[0].absorb_scaler(mean, scale), *layers[1:])
 
-    def only(self, heads: Sequence[int], trainings: Sequence[Training]) -> Stack:
+    def select_heads(self, heads: Sequence[int], trainings: Sequence[MLPTraining]) -> ParallelMLP:
         """A stack of some of the heads, which goes on with `trainings` (changed in place) where this one stopped."""
-        self._turns.store()
-        smaller = Stack(self._features, self._labels, self._classes, [self.settings[head] for head in heads], self._seed)
+        self._variable_swap.store()
+        subset = ParallelMLP(
+            self._features, self._labels, self._n_classes, [self.hyperparameter_sets[head] for head in heads], self._seed
+        )
         for training in trainings:
             state = []
-            for variable, value in zip(self._turns.variables, training.state, strict=True):
-                axis = head_axis(variable)
+            for variable, value in zip(self._variable_swap.variables, training.state, strict=True):
+                axis = find_head_axis(variable)
                 state.append(value if axis is None else ops.take(value, np.array(heads), axis=axis))
-            training.state, training.rates = state, smaller._rates(len(training.rows))
-        return smaller
+            training.state, training.rates = state, subset._compute_rates(len(training.rows))
+        return subset
 
-    def _scaled(self, training: Training, rows: np.ndarray) -> np.ndarray:
-        return standardised(self._features[rows], training.mean, training.scale)
+    def _read_standardized(self, training: MLPTraining, rows: np.ndarray) -> np.ndarray:
+        return standardize(self._features[rows], training.mean, training.scale)
 
-    def _rates(self, rows: int) -> np.ndarray:
+    def _compute_rates(self, n_rows: int) -> np.ndarray:
         """The learning rate of each head at each step: (steps, heads), or (steps, 1) where all have the same."""
-        steps = -(-rows // self.settings[0]["batch_size"])
-        columns = self.settings[:1] if self._one_rate else self.settings
-        rates = np.zeros((max(each["epochs"] for each in self.settings) * steps, len(columns)), np.float32)
-        for place, each in enumerate(columns):
-            own = each["learning_rate"] * schedules.factors(each["schedule"], each["epochs"] * steps)
-            rates[: len(own), place] = own  # and 0 once the head's own epochs are over
+        steps = -(-n_rows // self.hyperparameter_sets[0]["batch_size"])
+        rated_sets = self.hyperparameter_sets[:1] if self._has_one_rate else self.hyperparameter_sets
+        rates = np.zeros(
+            (max(hyperparameters["epochs"] for hyperparameters in self.hyperparameter_sets) * steps, len(rated_sets)),
+            np.float32,
+        )
+        for index, hyperparameters in enumerate(rated_sets):
+            head_rates = hyperparameters["learning_rate"] * schedules.compute_factors(
+                hyperparameters["schedule"], hyperparameters["epochs"] * steps
+            )
+            rates[: len(head_rates), index] = head_rates  # and 0 once the head's own epochs are over
         return rates
 
     def _set_rates(self, rates: np.ndarray) -> None:
-        if not np.array_equal(rates, self._given):
+        if not np.array_equal(rates, self._current_rates):
             self._optimizer.rates.assign(rates)
-            self._given = rates
+            self._current_rates = rates

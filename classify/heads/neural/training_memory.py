@@ -9,25 +9,25 @@ from ....cache.errors import HeadError
 from ....extract import memory
 
 
-def widths_of(hidden: int | str) -> list[int]:
+def parse_widths(hidden: int | str) -> list[int]:
     """The widths of hidden layers: `128` or `256x128`."""
     return [int(width) for width in str(hidden).split("x")]
 
 
-def needed(widths: Sequence[int], folds: int) -> int:
+def estimate_training_bytes(widths: Sequence[int], n_folds: int) -> int:
     """Bytes for dense layers from the first of `widths` to the last, trained on so many folds in step.
 
     Of weights, two moments and slow weights there are each fold's, and the work on them.
     """
-    weights = sum((inward + 1) * outward for inward, outward in itertools.pairwise(widths))
-    return 4 * weights * 4 * (folds + 3)
+    weights = sum((n_inputs + 1) * n_outputs for n_inputs, n_outputs in itertools.pairwise(widths))
+    return 4 * weights * 4 * (n_folds + 3)
 
 
-def fits_memory(where: str, widths: Sequence[int], folds: int) -> None:
+def check_memory(location: str, widths: Sequence[int], n_folds: int) -> None:
     """Raise `HeadError` where the layers need more memory than there is."""
-    bytes_, there = needed(widths, folds), memory.available()
-    if bytes_ > there:
+    required, available = estimate_training_bytes(widths, n_folds), memory.get_available_bytes()
+    if required > available:
         raise HeadError(
-            f"{where}: expected a network that {there / 1e9:.1f} GB of free memory can train, found one that needs "
-            f"{bytes_ / 1e9:,.1f} GB on rows of {widths[0]} columns; take a narrower one, or fewer columns"
+            f"{location}: expected a network that {available / 1e9:.1f} GB of free memory can train, found one that needs "
+            f"{required / 1e9:,.1f} GB on rows of {widths[0]} columns; take a narrower one, or fewer columns"
         )

@@ -8,73 +8,77 @@ from typing import Any
 
 import numpy as np
 
-from ...evaluate.confidence_intervals import of_grouped_difference, of_paired_difference
-from ...evaluate.significance import of_flipped_groups
+from ...evaluate.confidence_intervals import grouped_difference_ci, paired_difference_ci
+from ...evaluate.significance import sign_flip_test
 from .. import wording
 from ..blocks import Chart, Part, Section, Table, Text
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 from . import answer
-from .depth import along, points
+from .depth import build_depth_spec, collect_points
 
-_SURE = 0.05
+_SIGNIFICANCE_LEVEL = 0.05
 _BLUE = "#0072b2"
 
 
-def section(runs: Sequence[Evidence]) -> Section:
+def build_section(snapshots: Sequence[RunSnapshot]) -> Section:
     """The answers of two or more runs, their test accuracy and depth curves in one chart each, and paired comparisons."""
-    return Section("comparison", "Side by side", list(_parts(runs)))
+    return Section("comparison", "Side by side", list(_build_parts(snapshots)))
 
 
-def names(runs: Sequence[Evidence]) -> list[str]:
+def name_runs(snapshots: Sequence[RunSnapshot]) -> list[str]:
     """What each run is called: its folder's name, or its path where another is called the same."""
-    paths = Counter(str(run.path) for run in runs)
-    places: dict[str, set[str]] = {}
-    for run in runs:
-        places.setdefault(run.title, set()).add(str(run.path))
-    found = [run.title if len(places[run.title]) == 1 else str(run.path) for run in runs]
+    path_counts = Counter(str(snapshot.path) for snapshot in snapshots)
+    paths_by_title: dict[str, set[str]] = {}
+    for snapshot in snapshots:
+        paths_by_title.setdefault(snapshot.title, set()).add(str(snapshot.path))
+    base_names = [
+        snapshot.title if len(paths_by_title[snapshot.title]) == 1 else str(snapshot.path) for snapshot in snapshots
+    ]
     return [
-        f"{name} ({number})" if paths[str(run.path)] > 1 else name
-        for number, (name, run) in enumerate(zip(found, runs, strict=True), start=1)
+        f"{name} ({number})" if path_counts[str(snapshot.path)] > 1 else name
+        for number, (name, snapshot) in enumerate(zip(base_names, snapshots, strict=True), start=1)
     ]
 
 
-def _parts(runs: Sequence[Evidence]) -> Iterator[Part]:
-    called = names(runs)
-    yield from (Text(f"{name}: {answer.sentence(run)}") for name, run in zip(called, runs, strict=True))
-    tested = [(name, run) for name, run in zip(called, runs, strict=True) if run.test]
-    if tested:
-        yield Chart("Test accuracy of each run, with 95 % intervals", _accuracies(tested), _table(tested))
-    for other, run in zip(called[1:], runs[1:], strict=True):
-        yield from _paired(called[0], runs[0], other, run)
-    yield from _depths(called, runs)
+def _build_parts(snapshots: Sequence[RunSnapshot]) -> Iterator[Part]:
+    run_names = name_runs(snapshots)
+    yield from (Text(f"{name}: {answer.summarize(snapshot)}") for name, snapshot in zip(run_names, snapshots, strict=True))
+    tested_runs = [(name, snapshot) for name, snapshot in zip(run_names, snapshots, strict=True) if snapshot.test]
+    if tested_runs:
+        yield Chart(
+            "Test accuracy of each run, with 95 % intervals", _build_accuracy_spec(tested_runs), _build_table(tested_runs)
+        )
+    for other_name, snapshot in zip(run_names[1:], snapshots[1:], strict=True):
+        yield from _compare_pair(run_names[0], snapshots[0], other_name, snapshot)
+    yield from _build_depth_parts(run_names, snapshots)
 
 
-def _table(tested: Sequence[tuple[str, Evidence]]) -> Table:
+def _build_table(tested_runs: Sequence[tuple[str, RunSnapshot]]) -> Table:
     rows = []
-    for name, run in tested:
-        best, test = run.best, run.test
-        head, where = (None, None) if best is None else (best.head, wording.taps(best.sources))
+    for name, snapshot in tested_runs:
+        best, test = snapshot.best, snapshot.test
+        head, tap_names = (None, None) if best is None else (best.head, wording.format_taps(best.tap_refs))
         scores = [test["accuracy"], *test["accuracy_95"], test.get("balanced_accuracy"), test.get("log_loss")]
-        rows.append([name, head, where, len(run.scores), test["images"], *scores])
+        rows.append([name, head, tap_names, len(snapshot.scores), test["images"], *scores])
     header = ["run", "head", "tap", "trials", "test images", "accuracy", "95 % from", "to", "balanced accuracy", "log-loss"]
     return Table("The winner of each run on its test images", header, rows, digits=4, sortable=True)
 
 
-def _accuracies(tested: Sequence[tuple[str, Evidence]]) -> dict[str, Any]:
+def _build_accuracy_spec(tested_runs: Sequence[tuple[str, RunSnapshot]]) -> dict[str, Any]:
     """Vega-Lite: a row for each run."""
     values = [
         {
             "run": name,
-            "accuracy": run.test["accuracy"],
-            "low": run.test["accuracy_95"][0],
-            "high": run.test["accuracy_95"][1],
-            "words": f"{name}; test accuracy {wording.percent(run.test['accuracy'])}; "
-            f"95 % interval {wording.interval(run.test['accuracy_95'])}",
+            "accuracy": snapshot.test["accuracy"],
+            "low": snapshot.test["accuracy_95"][0],
+            "high": snapshot.test["accuracy_95"][1],
+            "words": f"{name}; test accuracy {wording.format_percent(snapshot.test['accuracy'])}; "
+            f"95 % interval {wording.format_interval(snapshot.test['accuracy_95'])}",
         }
-        for name, run in tested
+        for name, snapshot in tested_runs
     ]
-    y = {"field": "run", "type": "nominal", "sort": [name for name, _ in tested], "title": None}
-    axis = wording.shares(bound for _, run in tested for bound in run.test["accuracy_95"])
+    y = {"field": "run", "type": "nominal", "sort": [name for name, _ in tested_runs], "title": None}
+    axis = wording.build_share_axis(bound for _, snapshot in tested_runs for bound in snapshot.test["accuracy_95"])
     x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
     return {
         "height": 30 * len(values) + 60,
@@ -93,77 +97,98 @@ def _accuracies(tested: Sequence[tuple[str, Evidence]]) -> dict[str, Any]:
     }
 
 
-def _paired(first: str, one: Evidence, second: str, other: Evidence) -> Iterator[Text]:
+def _compare_pair(
+    first_name: str, first_snapshot: RunSnapshot, second_name: str, second_snapshot: RunSnapshot
+) -> Iterator[Text]:
     """Which of two winners is better, on the test images that both have."""
-    answered, by_other = _answered(one), _answered(other)
-    common = sorted(answered.keys() & by_other.keys())
-    if not common:
-        yield Text(f"{first} and {second} have no test image in common: compare them by their intervals only.")
+    first_results, second_results = _collect_results(first_snapshot), _collect_results(second_snapshot)
+    common_keys = sorted(first_results.keys() & second_results.keys())
+    if not common_keys:
+        yield Text(f"{first_name} and {second_name} have no test image in common: compare them by their intervals only.")
         return
-    if any(answered[key][0] != by_other[key][0] for key in common):
-        yield Text(f"{first} and {second} label the test images that they have in common otherwise: no paired comparison.")
+    if any(first_results[key][0] != second_results[key][0] for key in common_keys):
+        yield Text(
+            f"{first_name} and {second_name} label the test images that they have in common otherwise: no paired comparison."
+        )
         return
-    right = np.array([[answered[key][1], by_other[key][1]] for key in common])
-    only_one, only_other = int((right[:, 0] & ~right[:, 1]).sum()), int((right[:, 1] & ~right[:, 0]).sum())
-    grouped = any(answered[key][2] for key in common)
-    groups = np.unique([answered[key][2] or f"\0{key.hex()}" for key in common], return_inverse=True)[1] if grouped else None
-    difference = (only_one - only_other) / len(common)
-    (low, high), p_value = _sure(right, groups)
-    ahead = first if difference > 0 else second
+    correct = np.array([[first_results[key][1], second_results[key][1]] for key in common_keys])
+    n_only_first, n_only_second = int((correct[:, 0] & ~correct[:, 1]).sum()), int((correct[:, 1] & ~correct[:, 0]).sum())
+    has_groups = any(first_results[key][2] for key in common_keys)
+    groups = (
+        np.unique([first_results[key][2] or f"\0{key.hex()}" for key in common_keys], return_inverse=True)[1]
+        if has_groups
+        else None
+    )
+    difference = (n_only_first - n_only_second) / len(common_keys)
+    (low, high), p_value = _compute_significance(correct, groups)
+    better_name = first_name if difference > 0 else second_name
     verdict = (
-        f"{ahead} is better by more than chance would do" if p_value <= _SURE else "these images do not tell them apart"
+        f"{better_name} is better by more than chance would do"
+        if p_value <= _SIGNIFICANCE_LEVEL
+        else "these images do not tell them apart"
     )
-    which = "the same test images" if len(common) == len(answered) == len(by_other) else "the test images that both have"
-    counted = f"{len(common)}" if groups is None else f"{len(common)} in {groups.max() + 1} groups"
+    image_scope = (
+        "the same test images"
+        if len(common_keys) == len(first_results) == len(second_results)
+        else "the test images that both have"
+    )
+    sample_size = f"{len(common_keys)}" if groups is None else f"{len(common_keys)} in {groups.max() + 1} groups"
     yield Text(
-        f"{first} against {second}, on {which} ({counted}): only {first} is right on {only_one}, only {second} on "
-        f"{only_other}; a difference of {100 * difference:+.1f} points (95 % interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f}, p = {p_value:.2g}): {verdict}."
+        f"{first_name} against {second_name}, on {image_scope} ({sample_size}): only {first_name} is right on "
+        f"{n_only_first}, only {second_name} on {n_only_second}; a difference of {100 * difference:+.1f} points (95 % "
+        f"interval {100 * low:+.1f} to {100 * high:+.1f}, p = {p_value:.2g}): {verdict}."
     )
-    if groups is None and (one.test.get("groups") or other.test.get("groups")):
+    if groups is None and (first_snapshot.test.get("groups") or second_snapshot.test.get("groups")):
         words = "The test images come in groups, which images.csv does not name: this comparison is surer than it should be."
         yield Text(words, "warning")
 
 
-def _sure(right: np.ndarray, groups: np.ndarray | None) -> tuple[tuple[float, float], float]:
+def _compute_significance(correct: np.ndarray, groups: np.ndarray | None) -> tuple[tuple[float, float], float]:
     """The 95 % interval of the difference and its p-value, as `paired.compare` has them; right (n, 2), groups (n,)."""
     from scipy.stats import binomtest
 
-    ahead = right[:, 0].astype(np.int64) - right[:, 1]
+    differences = correct[:, 0].astype(np.int64) - correct[:, 1]
     if groups is not None:
-        sums = np.bincount(groups, weights=ahead).round().astype(np.int64)
-        return of_grouped_difference(sums, np.bincount(groups)), of_flipped_groups(sums)
-    first, second = int((ahead > 0).sum()), int((ahead < 0).sum())
-    p_value = float(binomtest(first, first + second).pvalue) if first + second else 1.0
-    return of_paired_difference(first, second, len(right)), p_value
+        sums = np.bincount(groups, weights=differences).round().astype(np.int64)
+        return grouped_difference_ci(sums, np.bincount(groups)), sign_flip_test(sums)
+    n_only_first, n_only_second = int((differences > 0).sum()), int((differences < 0).sum())
+    p_value = float(binomtest(n_only_first, n_only_first + n_only_second).pvalue) if n_only_first + n_only_second else 1.0
+    return paired_difference_ci(n_only_first, n_only_second, len(correct)), p_value
 
 
-def _answered(run: Evidence) -> Mapping[bytes, tuple[str, bool, str]]:
+def _collect_results(snapshot: RunSnapshot) -> Mapping[bytes, tuple[str, bool, str]]:
     """Of each test image by its digest: its label, whether it was answered rightly, and its group."""
-    known = {image.name: image for image in run.record("test")}
+    records = {record.name: record for record in snapshot.select_images("test")}
     return {
-        known[each.name].digest: (each.label, each.label == each.predicted, known[each.name].group)
-        for each in run.answers
-        if each.name in known
+        records[prediction.name].digest: (
+            prediction.label,
+            prediction.label == prediction.predicted,
+            records[prediction.name].group,
+        )
+        for prediction in snapshot.predictions
+        if prediction.name in records
     }
 
 
-def _depths(called: Sequence[str], runs: Sequence[Evidence]) -> Iterator[Part]:
+def _build_depth_parts(run_names: Sequence[str], snapshots: Sequence[RunSnapshot]) -> Iterator[Part]:
     """The best head at each tap of each run, along the depth."""
-    found: list[dict[str, Any]] = []
-    for name, run in zip(called, runs, strict=True):
-        best: dict[tuple[str, str], dict[str, Any]] = {}
-        for each in sorted(points(run), key=lambda each: int(each["rank"])):
-            if each["depth"] is not None:
-                best.setdefault((each["backbone"], each["tap"]), each)
-        several = len({backbone for backbone, _ in best}) > 1
-        along_it = sorted(best.values(), key=lambda each: float(each["depth"]))
-        found += [{**each, "run": name, "line": f"{name}, {each['backbone']}" if several else name} for each in along_it]
-    if not found:
+    depth_points: list[dict[str, Any]] = []
+    for name, snapshot in zip(run_names, snapshots, strict=True):
+        best_points: dict[tuple[str, str], dict[str, Any]] = {}
+        for point in sorted(collect_points(snapshot), key=lambda point: int(point["rank"])):
+            if point["depth"] is not None:
+                best_points.setdefault((point["backbone"], point["tap"]), point)
+        has_several_backbones = len({backbone for backbone, _ in best_points}) > 1
+        sorted_points = sorted(best_points.values(), key=lambda point: float(point["depth"]))
+        depth_points += [
+            {**point, "run": name, "line": f"{name}, {point['backbone']}" if has_several_backbones else name}
+            for point in sorted_points
+        ]
+    if not depth_points:
         return
     header = ["run", "backbone", "tap", "cost", "head", "accuracy", "95 % from", "to"]
     fields = ("run", "backbone", "tap", "depth", "head", "accuracy", "low", "high")
-    rows = [[each[field] for field in fields] for each in found]
+    rows = [[point[field] for field in fields] for point in depth_points]
     table = Table("The best head at each tap of each run", header, rows, digits=4, sortable=True)
-    yield Chart("The best head at each tap, along the depth, of all runs", along(found, None), table)
+    yield Chart("The best head at each tap, along the depth, of all runs", build_depth_spec(depth_points, None), table)
     yield Text("These accuracies are on the images that each run chose by, which need not be the same ones.")

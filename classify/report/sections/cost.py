@@ -12,16 +12,20 @@ from ....cache.errors import HumerisError
 from ....extract.backbones import taps
 from ....extract.backbones.taps import Tap
 from ...diagnose import latency
-from ...diagnose.latency import Measured
-from ...evaluate.trial import Source, Trial
+from ...diagnose.latency import LatencyResult
+from ...evaluate.trial import TapRef, Trial
 from ...runs.run import Run
 from .. import winner_features, wording
 from ..blocks import Chart, Command, Part, Section, Table, Text
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 
 _MILLION = 1e6
-_CHOSEN, _FRONT, _BEATEN = "chosen", "on the front", "not on the front"
-_LOOKS = {_CHOSEN: ("diamond", 220, "#d55e00"), _FRONT: ("circle", 70, "#0072b2"), _BEATEN: ("circle", 40, "#8c8c8c")}
+_CHOSEN, _ON_FRONT, _DOMINATED = "chosen", "on the front", "not on the front"
+_MARK_STYLES = {
+    _CHOSEN: ("diamond", 220, "#d55e00"),
+    _ON_FRONT: ("circle", 70, "#0072b2"),
+    _DOMINATED: ("circle", 40, "#8c8c8c"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,261 +37,298 @@ class Cost:
     all heads there. one, batch: seconds of the cut network for one image and for `latency.BATCH`.
     """
 
-    sources: tuple[Source, ...]
+    tap_refs: tuple[TapRef, ...]
     trial: Trial
     accuracy: float
     depth: float | None
-    bytes: int | None
+    bytes_per_image: int | None
     multiply_adds: int | None
     parameters: int | None
-    seconds: float
-    one: float | None = None
-    batch: float | None = None
+    training_seconds: float
+    seconds_per_image: float | None = None
+    seconds_per_batch: float | None = None
 
 
-def section(evidence: Evidence) -> Section:
+def build_section(snapshot: RunSnapshot) -> Section:
     """The costs of every tap, and which taps nothing beats in accuracy for less."""
-    return Section("cost", "What it costs", _parts(evidence))
+    return Section("cost", "What it costs", _build_parts(snapshot))
 
 
-def front(costs: Sequence[tuple[float, float]]) -> list[int]:
+def find_pareto_front(pairs: Sequence[tuple[float, float]]) -> list[int]:
     """The places of the pairs (cost, accuracy) that no other is at least as good as for no more, by cost.
 
     Of equal pairs the first is kept (Pareto).
     """
-    order = sorted(range(len(costs)), key=lambda place: (costs[place][0], -costs[place][1], place))
-    kept: list[int] = []
+    order = sorted(range(len(pairs)), key=lambda index: (pairs[index][0], -pairs[index][1], index))
+    front_indices: list[int] = []
     best = -math.inf
-    for place in order:
-        if costs[place][1] > best:
-            kept.append(place)
-            best = costs[place][1]
-    return kept
+    for index in order:
+        if pairs[index][1] > best:
+            front_indices.append(index)
+            best = pairs[index][1]
+    return front_indices
 
 
-def costs(evidence: Evidence, measured: Measured | None) -> list[Cost]:
+def compute_costs(snapshot: RunSnapshot, latency_result: LatencyResult | None) -> list[Cost]:
     """The cost of each set of taps that heads were tried on, the cheapest first where that is known."""
-    tried: dict[tuple[Source, ...], list[Trial]] = {}
-    for trial in evidence.ranked:
-        tried.setdefault(trial.sources, []).append(trial)
-    layers = _layers(evidence)
-    found = [_cost(evidence, trials, layers, measured) for trials in tried.values()]
-    return sorted(found, key=lambda each: (each.multiply_adds is None, each.multiply_adds or 0, each.depth or 0.0))
-
-
-def _cost(
-    evidence: Evidence,
-    trials: Sequence[Trial],
-    layers: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    measured: Measured | None,
-) -> Cost:
-    sources = trials[0].sources
-    timed = measured.found.get(latency.key(sources)) if measured else None
-    parameters = _deepest(sources, layers, "parameters")
-    return Cost(
-        sources=sources,
-        trial=trials[0],
-        accuracy=evidence.scores[trials[0]].accuracy,
-        depth=evidence.depth.get(sources[0]) if len(sources) == 1 else None,
-        bytes=_bytes(sources, layers),
-        multiply_adds=_deepest(sources, layers, "cost"),
-        parameters=timed.parameters if timed and parameters is None else parameters,
-        seconds=sum(evidence.scores[trial].seconds for trial in trials),
-        one=timed.one if timed else None,
-        batch=timed.batch if timed else None,
+    trials_by_taps: dict[tuple[TapRef, ...], list[Trial]] = {}
+    for trial in snapshot.ranked_trials:
+        trials_by_taps.setdefault(trial.tap_refs, []).append(trial)
+    layers = _read_layers(snapshot)
+    tap_costs = [_build_cost(snapshot, trials, layers, latency_result) for trials in trials_by_taps.values()]
+    return sorted(
+        tap_costs, key=lambda tap_cost: (tap_cost.multiply_adds is None, tap_cost.multiply_adds or 0, tap_cost.depth or 0.0)
     )
 
 
-def _layers(evidence: Evidence) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _build_cost(
+    snapshot: RunSnapshot,
+    trials: Sequence[Trial],
+    layers: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    latency_result: LatencyResult | None,
+) -> Cost:
+    tap_refs = trials[0].tap_refs
+    tap_latency = latency_result.latencies.get(latency.make_key(tap_refs)) if latency_result else None
+    parameters = _sum_deepest(tap_refs, layers, "parameters")
+    return Cost(
+        tap_refs=tap_refs,
+        trial=trials[0],
+        accuracy=snapshot.scores[trials[0]].accuracy,
+        depth=snapshot.tap_depths.get(tap_refs[0]) if len(tap_refs) == 1 else None,
+        bytes_per_image=_compute_row_bytes(tap_refs, layers),
+        multiply_adds=_sum_deepest(tap_refs, layers, "cost"),
+        parameters=tap_latency.parameters if tap_latency and parameters is None else parameters,
+        training_seconds=sum(snapshot.scores[trial].seconds for trial in trials),
+        seconds_per_image=tap_latency.one if tap_latency else None,
+        seconds_per_batch=tap_latency.batch if tap_latency else None,
+    )
+
+
+def _read_layers(snapshot: RunSnapshot) -> dict[str, dict[str, Mapping[str, Any]]]:
     """What the cache knows of each extraction's layers, by name; nothing of those that are gone."""
-    if evidence.store is None:
+    if snapshot.store is None:
         return {}
     try:
-        return {each.name: {layer["name"]: layer for layer in each.layers} for each in evidence.store.extractions()}
+        return {
+            extraction.name: {layer["name"]: layer for layer in extraction.layers}
+            for extraction in snapshot.store.iter_extractions()
+        }
     except (HumerisError, OSError):
         return {}
 
 
-def _deepest(sources: Sequence[Source], layers: Mapping[str, Mapping[str, Mapping[str, Any]]], field: str) -> int | None:
+def _sum_deepest(
+    tap_refs: Sequence[TapRef], layers: Mapping[str, Mapping[str, Mapping[str, Any]]], field: str
+) -> int | None:
     """The sum over the backbones of the largest number that a tap of each has; None where one is not known."""
-    largest: dict[str, int] = {}
-    for source in sources:
-        value = layers.get(source.extraction, {}).get(source.layer, {}).get(field)
+    largest_values: dict[str, int] = {}
+    for tap_ref in tap_refs:
+        value = layers.get(tap_ref.extraction, {}).get(tap_ref.layer, {}).get(field)
         if not isinstance(value, int) or isinstance(value, bool):
             return None
-        largest[source.extraction] = max(value, largest.get(source.extraction, 0))
-    return sum(largest.values())
+        largest_values[tap_ref.extraction] = max(value, largest_values.get(tap_ref.extraction, 0))
+    return sum(largest_values.values())
 
 
-def _bytes(sources: Sequence[Source], layers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> int | None:
+def _compute_row_bytes(tap_refs: Sequence[TapRef], layers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> int | None:
     total = 0
-    for source in sources:
-        shape = layers.get(source.extraction, {}).get(source.layer, {}).get("shape")
+    for tap_ref in tap_refs:
+        shape = layers.get(tap_ref.extraction, {}).get(tap_ref.layer, {}).get("shape")
         try:
-            total += taps.row_bytes(Tap(source.layer, source.pool), shape or ())
+            total += taps.compute_row_bytes(Tap(tap_ref.layer, tap_ref.pool), shape or ())
         except (HumerisError, TypeError, IndexError):
             return None
     return total
 
 
-def _parts(evidence: Evidence) -> list[Part]:
-    if not evidence.scores:
+def _build_parts(snapshot: RunSnapshot) -> list[Part]:
+    if not snapshot.scores:
         return [Text("No trial of this run has ended: there is nothing to set costs against.", "missing")]
-    run = Run(evidence.path, dict(evidence.description))
-    measured = latency.read(run)
-    found = costs(evidence, measured)
-    timed = [each for each in found if each.one is not None]
-    counted = [each for each in found if each.multiply_adds is not None]
+    run = Run(snapshot.path, dict(snapshot.metadata))
+    latency_result = latency.read(run)
+    tap_costs = compute_costs(snapshot, latency_result)
+    timed_costs = [tap_cost for tap_cost in tap_costs if tap_cost.seconds_per_image is not None]
+    counted_costs = [tap_cost for tap_cost in tap_costs if tap_cost.multiply_adds is not None]
     parts: list[Part] = []
-    if timed:
-        assert measured is not None
-        parts.append(Text(_front_words(evidence, timed, [each.one or 0.0 for each in timed])))
-        parts.append(_chart(evidence, timed, [1000 * (each.one or 0.0) for each in timed], "milliseconds for one image"))
-        parts.append(Text(_how_timed(measured, len(found) - len(timed))))
-    elif counted:
-        parts.append(Text(_front_words(evidence, counted, [float(each.multiply_adds or 0) for each in counted])))
-        million = [(each.multiply_adds or 0) / _MILLION for each in counted]
-        parts.append(_chart(evidence, counted, million, "million multiply-adds for one image"))
-        parts += _not_timed(evidence, counted)
+    if timed_costs:
+        assert latency_result is not None
+        parts.append(
+            Text(_describe_front(snapshot, timed_costs, [tap_cost.seconds_per_image or 0.0 for tap_cost in timed_costs]))
+        )
+        parts.append(
+            _build_chart(
+                snapshot,
+                timed_costs,
+                [1000 * (tap_cost.seconds_per_image or 0.0) for tap_cost in timed_costs],
+                "milliseconds for one image",
+            )
+        )
+        parts.append(Text(_describe_timing(latency_result, len(tap_costs) - len(timed_costs))))
+    elif counted_costs:
+        parts.append(
+            Text(
+                _describe_front(snapshot, counted_costs, [float(tap_cost.multiply_adds or 0) for tap_cost in counted_costs])
+            )
+        )
+        multiply_adds_in_millions = [(tap_cost.multiply_adds or 0) / _MILLION for tap_cost in counted_costs]
+        parts.append(_build_chart(snapshot, counted_costs, multiply_adds_in_millions, "million multiply-adds for one image"))
+        parts += _build_timing_hint(snapshot, counted_costs)
     else:
-        parts += _unknown(evidence)
-    return [*parts, _table(found)]
+        parts += _build_unknown_costs(snapshot)
+    return [*parts, _build_table(tap_costs)]
 
 
-def _front_words(evidence: Evidence, found: Sequence[Cost], price: Sequence[float]) -> str:
-    kept = front([(cost, each.accuracy) for cost, each in zip(price, found, strict=True)])
-    if len(found) == 1:
+def _describe_front(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Sequence[float]) -> str:
+    front_indices = find_pareto_front([(cost, tap_cost.accuracy) for cost, tap_cost in zip(prices, tap_costs, strict=True)])
+    if len(tap_costs) == 1:
         return "One set of taps stands here alone: more of them, or another backbone, show what accuracy costs."
-    best = evidence.best
-    chosen = next((place for place, each in enumerate(found) if best is not None and each.sources == best.sources), None)
+    best = snapshot.best
+    chosen_index = next(
+        (index for index, tap_cost in enumerate(tap_costs) if best is not None and tap_cost.tap_refs == best.tap_refs), None
+    )
     words = (
-        f"{len(kept)} of {len(found)} sets of taps are on the front: nothing that was tried is as accurate for less. "
-        "Accuracies are those that heads were chosen by, not those of the test split."
+        f"{len(front_indices)} of {len(tap_costs)} sets of taps are on the front: nothing that was tried is as accurate for "
+        "less. Accuracies are those that heads were chosen by, not those of the test split."
     )
-    if chosen is None or len(kept) < 2 or price[chosen] <= 0:
+    if chosen_index is None or len(front_indices) < 2 or prices[chosen_index] <= 0:
         return words
-    cheaper = [place for place in kept if price[place] < price[chosen]]
-    if not cheaper:
+    cheaper_indices = [index for index in front_indices if prices[index] < prices[chosen_index]]
+    if not cheaper_indices:
         return words
-    near = cheaper[-1]
-    lost = found[chosen].accuracy - found[near].accuracy
-    share = wording.percent(price[near] / price[chosen], 0)
+    nearest_index = cheaper_indices[-1]
+    accuracy_loss = tap_costs[chosen_index].accuracy - tap_costs[nearest_index].accuracy
+    share = wording.format_percent(prices[nearest_index] / prices[chosen_index], 0)
     return (
-        f"{words} {_named(found[near].sources)} costs {share} of what the chosen taps do and is {100 * lost:.1f} points "
-        "less accurate."
+        f"{words} {_format_taps(tap_costs[nearest_index].tap_refs)} costs {share} of what the chosen taps do and is "
+        f"{100 * accuracy_loss:.1f} points less accurate."
     )
 
 
-def _how_timed(measured: Measured, others: int) -> str:
-    lacking = f" Not measured, of {others} more: {'; '.join(measured.left_out)}" if others else ""
+def _describe_timing(latency_result: LatencyResult, n_others: int) -> str:
+    omission_note = f" Not measured, of {n_others} more: {'; '.join(latency_result.omissions)}" if n_others else ""
     return (
-        f"The network cut at the taps, compiled, on {measured.device} with {measured.threads} processor threads: the median "
-        f"of repeated calls, decoding and the head left out.{lacking}"
+        f"The network cut at the taps, compiled, on {latency_result.device} with {latency_result.threads} processor "
+        f"threads: the median of repeated calls, decoding and the head left out.{omission_note}"
     )
 
 
-def _not_timed(evidence: Evidence, found: Sequence[Cost]) -> list[Part]:
-    if not any(spec.get("architecture") for spec in _specs(evidence).values()):
+def _build_timing_hint(snapshot: RunSnapshot, tap_costs: Sequence[Cost]) -> list[Part]:
+    if not any(spec.get("architecture") for spec in _get_specs(snapshot).values()):
         return []
-    lacking = any(each.parameters is None for each in found)
-    also = ", and counts the parameters, which was not done when these features were made" if lacking else ""
-    why = "Multiply-adds are not time: small layers wait for memory. This measures the time on the machine that runs it"
-    return [Text(f"{why}{also}:"), Command(_again(evidence))]
+    lacks_parameters = any(tap_cost.parameters is None for tap_cost in tap_costs)
+    parameter_note = (
+        ", and counts the parameters, which was not done when these features were made" if lacks_parameters else ""
+    )
+    reason = "Multiply-adds are not time: small layers wait for memory. This measures the time on the machine that runs it"
+    return [Text(f"{reason}{parameter_note}:"), Command(_format_latency_command(snapshot))]
 
 
-def _unknown(evidence: Evidence) -> list[Part]:
-    if evidence.data.get("kind") == "features":
-        known = any(spec.get("architecture") for spec in _specs(evidence).values())
-        why = "A file of features does not say what its network costs"
-        measured: list[Part] = [Text(f"{why}. This measures it:"), Command(_again(evidence))]
-        return measured if known else [Text(f"{why}, nor which network it is.")]
-    best = evidence.best
-    line = winner_features.command(evidence, best.sources) if best else ""
-    why = "What the taps cost is not known, because the cache that says so is gone or holds other features."
-    return [Text(f"{why}{' This brings it back:' if line else ''}", "missing"), *([Command(line)] if line else [])]
+def _build_unknown_costs(snapshot: RunSnapshot) -> list[Part]:
+    if snapshot.data.get("kind") == "features":
+        has_architecture = any(spec.get("architecture") for spec in _get_specs(snapshot).values())
+        reason = "A file of features does not say what its network costs"
+        measure_parts: list[Part] = [Text(f"{reason}. This measures it:"), Command(_format_latency_command(snapshot))]
+        return measure_parts if has_architecture else [Text(f"{reason}, nor which network it is.")]
+    best = snapshot.best
+    line = winner_features.format_extract_command(snapshot, best.tap_refs) if best else ""
+    reason = "What the taps cost is not known, because the cache that says so is gone or holds other features."
+    return [Text(f"{reason}{' This brings it back:' if line else ''}", "missing"), *([Command(line)] if line else [])]
 
 
-def _again(evidence: Evidence) -> str:
-    cache = ["--cache", str(evidence.store.path.absolute())] if evidence.store is not None else []
-    return shlex.join(["humeris", "report", str(evidence.path.absolute()), *cache, "--latency"])
+def _format_latency_command(snapshot: RunSnapshot) -> str:
+    cache_options = ["--cache", str(snapshot.store.path.absolute())] if snapshot.store is not None else []
+    return shlex.join(["humeris", "report", str(snapshot.path.absolute()), *cache_options, "--latency"])
 
 
-def _specs(evidence: Evidence) -> Mapping[str, Mapping[str, Any]]:
-    specs = evidence.description.get("specs")
+def _get_specs(snapshot: RunSnapshot) -> Mapping[str, Mapping[str, Any]]:
+    specs = snapshot.metadata.get("specs")
     return {name: spec for name, spec in specs.items() if isinstance(spec, dict)} if isinstance(specs, dict) else {}
 
 
-def _named(sources: Sequence[Source]) -> str:
-    return " + ".join(map(str, sources)) if len(sources) <= 3 else f"{len(sources)} taps side by side"
+def _format_taps(tap_refs: Sequence[TapRef]) -> str:
+    return " + ".join(map(str, tap_refs)) if len(tap_refs) <= 3 else f"{len(tap_refs)} taps side by side"
 
 
-def _chart(evidence: Evidence, found: Sequence[Cost], price: Sequence[float], what: str) -> Chart:
+def _build_chart(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Sequence[float], cost_label: str) -> Chart:
     """Accuracy against what it costs, the front as a line, the chosen taps marked; logarithmic where costs differ much."""
-    best = evidence.best
-    kept = front([(cost, each.accuracy) for cost, each in zip(price, found, strict=True)])
+    best = snapshot.best
+    front_indices = find_pareto_front([(cost, tap_cost.accuracy) for cost, tap_cost in zip(prices, tap_costs, strict=True)])
     values = []
-    for place, (cost, each) in enumerate(zip(price, found, strict=True)):
-        chosen = best is not None and each.sources == best.sources
-        role = _CHOSEN if chosen else _FRONT if place in kept else _BEATEN
-        said = f"{_named(each.sources)}; {wording.percent(each.accuracy)} for {cost:.4g} {what}; {each.trial.head}; {role}"
-        values.append({"cost": cost, "accuracy": each.accuracy, "role": role, "words": said, "size": _LOOKS[role][1]})
-    least, most = min(price), max(price)
-    wide = least > 0 and most / least > 8
-    scale = {"type": "log", "nice": False, "padding": 14} if wide else {"zero": False, "padding": 14}
-    x = {"field": "cost", "type": "quantitative", "scale": scale, "axis": {"title": what, "format": "~r", "tickCount": 6}}
+    for index, (cost, tap_cost) in enumerate(zip(prices, tap_costs, strict=True)):
+        is_chosen = best is not None and tap_cost.tap_refs == best.tap_refs
+        role = _CHOSEN if is_chosen else _ON_FRONT if index in front_indices else _DOMINATED
+        description = (
+            f"{_format_taps(tap_cost.tap_refs)}; {wording.format_percent(tap_cost.accuracy)} for {cost:.4g} {cost_label}; "
+            f"{tap_cost.trial.head}; {role}"
+        )
+        values.append(
+            {"cost": cost, "accuracy": tap_cost.accuracy, "role": role, "words": description, "size": _MARK_STYLES[role][1]}
+        )
+    lowest, highest = min(prices), max(prices)
+    is_log = lowest > 0 and highest / lowest > 8
+    scale = {"type": "log", "nice": False, "padding": 14} if is_log else {"zero": False, "padding": 14}
+    x = {
+        "field": "cost",
+        "type": "quantitative",
+        "scale": scale,
+        "axis": {"title": cost_label, "format": "~r", "tickCount": 6},
+    }
     y = {
         "field": "accuracy",
         "type": "quantitative",
         "scale": {"zero": False},
-        "axis": {"title": "accuracy in choosing", **wording.shares([each.accuracy for each in found])},
+        "axis": {"title": "accuracy in choosing", **wording.build_share_axis([tap_cost.accuracy for tap_cost in tap_costs])},
     }
-    roles = [role for role in (_CHOSEN, _FRONT, _BEATEN) if any(value["role"] == role for value in values)]
+    roles = [role for role in (_CHOSEN, _ON_FRONT, _DOMINATED) if any(value["role"] == role for value in values)]
     field = {"field": "role", "type": "nominal", "title": None}
-    points = {
+    point_layer = {
         "mark": {"type": "point"},
         "encoding": {
             "x": x,
             "y": y,
-            "color": {**field, "scale": {"domain": roles, "range": [_LOOKS[role][2] for role in roles]}},
-            "shape": {**field, "scale": {"domain": roles, "range": [_LOOKS[role][0] for role in roles]}},
+            "color": {**field, "scale": {"domain": roles, "range": [_MARK_STYLES[role][2] for role in roles]}},
+            "shape": {**field, "scale": {"domain": roles, "range": [_MARK_STYLES[role][0] for role in roles]}},
             "size": {"field": "size", "type": "quantitative", "scale": None, "legend": None},
             "description": {"field": "words", "type": "nominal"},
         },
     }
-    line = {
-        "data": {"values": [values[place] for place in kept]},
+    line_layer = {
+        "data": {"values": [values[index] for index in front_indices]},
         "mark": {"type": "line", "interpolate": "step-after", "color": "#0072b2", "opacity": 0.6},
         "encoding": {"x": x, "y": y},
     }
     cells = [
-        [_named(each.sources), cost, each.accuracy, place in kept]
-        for place, (cost, each) in enumerate(zip(price, found, strict=True))
+        [_format_taps(tap_cost.tap_refs), cost, tap_cost.accuracy, index in front_indices]
+        for index, (cost, tap_cost) in enumerate(zip(prices, tap_costs, strict=True))
     ]
-    title = f"Accuracy against {'time' if 'seconds' in what else 'multiply-adds'}; the line is the front"
-    table = Table(title, ["taps", what, "accuracy", "on the front"], cells, digits=4, sortable=True)
-    return Chart(title, {"data": {"values": values}, "layer": [line, points]}, table)
+    title = f"Accuracy against {'time' if 'seconds' in cost_label else 'multiply-adds'}; the line is the front"
+    table = Table(title, ["taps", cost_label, "accuracy", "on the front"], cells, digits=4, sortable=True)
+    return Chart(title, {"data": {"values": values}, "layer": [line_layer, point_layer]}, table)
 
 
-def _table(found: Sequence[Cost]) -> Table:
-    timed = any(each.one is not None for each in found)
+def _build_table(tap_costs: Sequence[Cost]) -> Table:
+    has_timings = any(tap_cost.seconds_per_image is not None for tap_cost in tap_costs)
     header = ["taps", "accuracy", "bytes per image", "share of the forward pass", "multiply-adds (million)", "parameters"]
     header += ["training (s)"]
-    header += ["one image (ms)", f"a batch of {latency.BATCH} (ms)", "images per second"] if timed else []
+    header += ["one image (ms)", f"a batch of {latency.BATCH_SIZE} (ms)", "images per second"] if has_timings else []
     cells = []
-    for each in found:
-        million = None if each.multiply_adds is None else round(each.multiply_adds / _MILLION, 1)
+    for tap_cost in tap_costs:
+        multiply_adds_in_millions = None if tap_cost.multiply_adds is None else round(tap_cost.multiply_adds / _MILLION, 1)
         row: list[Any] = [
-            _named(each.sources),
-            each.accuracy,
-            each.bytes,
-            each.depth,
-            million,
-            each.parameters,
-            each.seconds,
+            _format_taps(tap_cost.tap_refs),
+            tap_cost.accuracy,
+            tap_cost.bytes_per_image,
+            tap_cost.depth,
+            multiply_adds_in_millions,
+            tap_cost.parameters,
+            tap_cost.training_seconds,
         ]
-        if timed:
-            one, batch = each.one, each.batch
-            row += [None if one is None else 1000 * one, None if batch is None else 1000 * batch]
-            row += [None if not batch else round(latency.BATCH / batch)]
+        if has_timings:
+            image_seconds, batch_seconds = tap_cost.seconds_per_image, tap_cost.seconds_per_batch
+            row += [
+                None if image_seconds is None else 1000 * image_seconds,
+                None if batch_seconds is None else 1000 * batch_seconds,
+            ]
+            row += [None if not batch_seconds else round(latency.BATCH_SIZE / batch_seconds)]
         cells.append(row)
     return Table("What each set of taps costs", header, cells, sortable=True)

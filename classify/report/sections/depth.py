@@ -5,148 +5,179 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...evaluate.confidence_intervals import wilson
-from ...evaluate.depth_curve import depth_curve
-from ...runs.finetuned_weights import is_tuned
+from ...evaluate.confidence_intervals import wilson_ci
+from ...evaluate.depth_curve import compute_depth_curve
+from ...runs.finetuned_weights import is_finetuned
 from .. import wording
 from ..blocks import Chart, Part, Section, Table, Text
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 
-_LINES = 8  # that can be told apart
-_WHISKERS = 3  # lines up to which each point has its interval drawn
-_BARS = 30  # rows of a dot plot
-_COST = "share of the forward cost up to the tap"
-_ROW = 26  # pixels
+_MAX_LINES = 8  # that can be told apart
+_MAX_WHISKER_LINES = 3  # lines up to which each point has its interval drawn
+_MAX_ROWS = 30  # rows of a dot plot
+_COST_TITLE = "share of the forward cost up to the tap"
+_ROW_HEIGHT = 26  # pixels
 
 
-def section(evidence: Evidence) -> Section:
+def build_section(snapshot: RunSnapshot) -> Section:
     """The best setting of each head at each tap: drawn along the forward cost, and as a heat map of taps and heads."""
-    return Section("depth", "Accuracy along the depth", list(_parts(evidence)))
+    return Section("depth", "Accuracy along the depth", list(_build_parts(snapshot)))
 
 
-def points(evidence: Evidence) -> list[dict[str, Any]]:
+def collect_points(snapshot: RunSnapshot) -> list[dict[str, Any]]:
     """The best trial of each head on each tap, as `depth_curve` has them, with `low` and `high` of its 95 % interval."""
-    sources = [{**vars(source), "depth": depth} for source, depth in evidence.depth.items()]
-    known = evidence.description.get("accuracy_95") or {}
-    scored = chosen_by(evidence)
-    found = depth_curve(sources, evidence.scores) if evidence.scores else []
-    for each in found:
-        low, high = known.get(each["trial"]) or _wilson(each["accuracy"], scored)
-        each |= {"low": low, "high": high, "tap": " + ".join(f"{name}" for name in _short(each))}
-    return found
+    tap_rows = [{**vars(tap_ref), "depth": depth} for tap_ref, depth in snapshot.tap_depths.items()]
+    intervals = snapshot.metadata.get("accuracy_95") or {}
+    n_images = count_selection_images(snapshot)
+    curve_points = compute_depth_curve(tap_rows, snapshot.scores) if snapshot.scores else []
+    for point in curve_points:
+        low, high = intervals.get(point["trial"]) or _compute_interval(point["accuracy"], n_images)
+        point |= {"low": low, "high": high, "tap": " + ".join(f"{name}" for name in _format_taps(point))}
+    return curve_points
 
 
-def chosen_by(evidence: Evidence) -> int:
+def count_selection_images(snapshot: RunSnapshot) -> int:
     """How many images heads were chosen by; 0 where that is not known."""
-    splits = evidence.splits
+    splits = snapshot.splits
     if splits.get("select") == "val":
         return int(splits.get("val", 0))
     return int(splits.get("train", 0)) + int(splits.get("val", 0))
 
 
-def along(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, Any]:
+def build_depth_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | None) -> dict[str, Any]:
     """Vega-Lite: accuracy against the forward cost, a line for each value of `line`, the trial `chosen` marked."""
-    lines = list(dict.fromkeys(each["line"] for each in found))
-    axis = wording.shares(each[name] for each in found for name in ("low", "high"))
+    lines = list(dict.fromkeys(point["line"] for point in curve_points))
+    axis = wording.build_share_axis(point[name] for point in curve_points for name in ("low", "high"))
     y = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
-    x = {"field": "depth", "type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"format": ".0%", "title": _COST}}
+    x = {
+        "field": "depth",
+        "type": "quantitative",
+        "scale": {"domain": [0, 1]},
+        "axis": {"format": ".0%", "title": _COST_TITLE},
+    }
     color = {"field": "line", "type": "nominal", "title": None, "scale": {"domain": lines}}
-    look = color if len(lines) > 1 else {**color, "legend": None}
-    whiskers = [each for each in found if len(lines) <= _WHISKERS or each["trial"] == chosen]
+    line_color = color if len(lines) > 1 else {**color, "legend": None}
+    whisker_points = [point for point in curve_points if len(lines) <= _MAX_WHISKER_LINES or point["trial"] == chosen_id]
     return {
-        "data": {"values": [_datum(each) for each in found]},
-        "encoding": {"x": x, "color": look},
+        "data": {"values": [_build_datum(point) for point in curve_points]},
+        "encoding": {"x": x, "color": line_color},
         "layer": [
             {
-                "data": {"values": [_datum(each) for each in whiskers]},
+                "data": {"values": [_build_datum(point) for point in whisker_points]},
                 "mark": {"type": "rule", "opacity": 0.35, "strokeWidth": 1.5, "aria": False},
                 "encoding": {"y": {**y, "field": "low", "title": "accuracy"}, "y2": {"field": "high"}},
             },
             {"mark": {"type": "line"}, "encoding": {"y": y}},
             {
                 "mark": {"type": "point"},
-                "encoding": {"y": y, "shape": look, "description": {"field": "words", "type": "nominal"}},
+                "encoding": {"y": y, "shape": line_color, "description": {"field": "words", "type": "nominal"}},
             },
-            *_chosen([each for each in found if each["trial"] == chosen], x, y),
+            *_build_chosen_layers([point for point in curve_points if point["trial"] == chosen_id], x, y),
         ],
     }
 
 
-def _chosen(found: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _build_chosen_layers(
+    chosen_points: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """A ring around the chosen one, with the word."""
-    data = {"values": [_datum(each) for each in found[:1]]}
-    ring = {"type": "point", "filled": False, "size": 260, "strokeWidth": 2, "color": "currentColor", "aria": False}
-    word = {"type": "text", "dy": -18, "align": "right", "dx": 14, "fontWeight": 600, "aria": False}
-    plain = {"color": {"value": "currentColor"}}
+    data = {"values": [_build_datum(point) for point in chosen_points[:1]]}
+    ring_mark = {"type": "point", "filled": False, "size": 260, "strokeWidth": 2, "color": "currentColor", "aria": False}
+    word_mark = {"type": "text", "dy": -18, "align": "right", "dx": 14, "fontWeight": 600, "aria": False}
+    plain_color = {"color": {"value": "currentColor"}}
     return [
-        {"data": data, "mark": ring, "encoding": {"x": x, "y": y, **plain}},
-        {"data": data, "mark": word, "encoding": {"x": x, "y": y, "text": {"value": "chosen"}, **plain}},
-    ] * bool(found)
+        {"data": data, "mark": ring_mark, "encoding": {"x": x, "y": y, **plain_color}},
+        {"data": data, "mark": word_mark, "encoding": {"x": x, "y": y, "text": {"value": "chosen"}, **plain_color}},
+    ] * bool(chosen_points)
 
 
-def _datum(each: Mapping[str, Any]) -> dict[str, Any]:
+def _build_datum(point: Mapping[str, Any]) -> dict[str, Any]:
     words = (
-        f"{each['head']} on {each['tap']} of {each['backbone']}; accuracy {wording.percent(each['accuracy'])}; "
-        f"95 % interval {wording.interval((each['low'], each['high']))}"
+        f"{point['head']} on {point['tap']} of {point['backbone']}; accuracy {wording.format_percent(point['accuracy'])}; "
+        f"95 % interval {wording.format_interval((point['low'], point['high']))}"
     )
-    return {"words": words, **{name: each[name] for name in ("line", "depth", "accuracy", "low", "high")}}
+    return {"words": words, **{name: point[name] for name in ("line", "depth", "accuracy", "low", "high")}}
 
 
-def _parts(evidence: Evidence) -> Iterator[Part]:
-    found = points(evidence)
-    if not found:
+def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
+    curve_points = collect_points(snapshot)
+    if not curve_points:
         yield Text("There are no scores of trials to draw.", "missing")
         return
     yield Text(
         "These are accuracies on the images that heads were chosen by, each the best of its settings and so a little too "
         "good; the test images were met by the chosen one alone."
     )
-    if evidence.best is not None and is_tuned(evidence.best):
+    if snapshot.best is not None and is_finetuned(snapshot.best):
         yield Text(
             "The fine-tuned network was scored on a part of those images only, so that its interval is the wider one, and "
             "its best epoch was chosen on them."
         )
-    best = None if evidence.best is None else evidence.best.id
-    heads, backbones = _distinct(found, "head"), _distinct(found, "backbone")
-    for each in found:
-        parts = [each["backbone"]] * (len(backbones) > 1) + [each["head"]] * (len(heads) > 1)
-        each["line"] = ", ".join(parts) or each["head"]
-    table = _table(found)
-    single = [each for each in found if each["depth"] is not None]
-    if any(len({each["depth"] for each in single if each["line"] == line}) > 1 for line in _distinct(single, "line")):
-        shown, left_out = _best_lines(single)
-        whose = "95 % intervals" if len(_distinct(shown, "line")) <= _WHISKERS else "the chosen one's 95 % interval"
-        yield Chart(f"Accuracy by the depth of the tap, with {whose}", along(shown, best), table)
-        yield from [Text(f"Of {left_out + _LINES} lines the best {_LINES} are drawn; the table has all.")] * bool(left_out)
-        wide = [each for each in found if each["depth"] is None]
-        if wide:
-            yield Text("Several taps side by side have no depth of their own: " + "; ".join(map(_said, wide[:5])) + ".")
+    best_id = None if snapshot.best is None else snapshot.best.id
+    heads, backbones = _list_distinct(curve_points, "head"), _list_distinct(curve_points, "backbone")
+    for point in curve_points:
+        name_parts = [point["backbone"]] * (len(backbones) > 1) + [point["head"]] * (len(heads) > 1)
+        point["line"] = ", ".join(name_parts) or point["head"]
+    table = _build_table(curve_points)
+    single_tap_points = [point for point in curve_points if point["depth"] is not None]
+    if any(
+        len({point["depth"] for point in single_tap_points if point["line"] == line}) > 1
+        for line in _list_distinct(single_tap_points, "line")
+    ):
+        shown_points, n_left_out = _select_best_lines(single_tap_points)
+        interval_note = (
+            "95 % intervals"
+            if len(_list_distinct(shown_points, "line")) <= _MAX_WHISKER_LINES
+            else "the chosen one's 95 % interval"
+        )
+        yield Chart(
+            f"Accuracy by the depth of the tap, with {interval_note}", build_depth_spec(shown_points, best_id), table
+        )
+        yield from [Text(f"Of {n_left_out + _MAX_LINES} lines the best {_MAX_LINES} are drawn; the table has all.")] * bool(
+            n_left_out
+        )
+        multi_tap_points = [point for point in curve_points if point["depth"] is None]
+        if multi_tap_points:
+            yield Text(
+                "Several taps side by side have no depth of their own: "
+                + "; ".join(map(_describe_point, multi_tap_points[:5]))
+                + "."
+            )
     else:
-        best_first = sorted(found, key=lambda each: int(each["rank"]))
-        yield Chart("Accuracy of each head on each tap, with 95 % intervals", _dots(best_first[:_BARS], best), table)
-        if len(found) > _BARS:
-            yield Text(f"Of {len(found)} the best {_BARS} are drawn; the table has all.")
-    yield from _heat(found, heads)
+        ranked_points = sorted(curve_points, key=lambda point: int(point["rank"]))
+        yield Chart(
+            "Accuracy of each head on each tap, with 95 % intervals",
+            _build_dot_spec(ranked_points[:_MAX_ROWS], best_id),
+            table,
+        )
+        if len(curve_points) > _MAX_ROWS:
+            yield Text(f"Of {len(curve_points)} the best {_MAX_ROWS} are drawn; the table has all.")
+    yield from _build_heatmaps(curve_points, heads)
 
 
-def _said(each: Mapping[str, Any]) -> str:
-    return f"{each['head']} on {len(each['taps'])} taps, {wording.percent(each['accuracy'])}"
+def _describe_point(point: Mapping[str, Any]) -> str:
+    return f"{point['head']} on {len(point['taps'])} taps, {wording.format_percent(point['accuracy'])}"
 
 
-def _best_lines(found: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], int]:
+def _select_best_lines(curve_points: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], int]:
     """The points of the lines that reach highest, and how many lines are left out."""
-    top = {line: max(each["accuracy"] for each in found if each["line"] == line) for line in _distinct(found, "line")}
-    kept = sorted(top, key=lambda line: -top[line])[:_LINES]
-    return [each for each in found if each["line"] in kept], len(top) - len(kept)
+    best_accuracies = {
+        line: max(point["accuracy"] for point in curve_points if point["line"] == line)
+        for line in _list_distinct(curve_points, "line")
+    }
+    kept_lines = sorted(best_accuracies, key=lambda line: -best_accuracies[line])[:_MAX_LINES]
+    return [point for point in curve_points if point["line"] in kept_lines], len(best_accuracies) - len(kept_lines)
 
 
-def _dots(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, Any]:
+def _build_dot_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | None) -> dict[str, Any]:
     """Vega-Lite: a row for each head on each tap, where there is no line to draw."""
     values = []
-    for each in found:
-        named = f"{each['rank']}. {each['head']}, {each['tap']}"
-        values.append({**_datum(each), "name": named, "chosen": "chosen" if each["trial"] == chosen else "others"})
-    names = [each["name"] for each in values]
+    for point in curve_points:
+        row_name = f"{point['rank']}. {point['head']}, {point['tap']}"
+        values.append(
+            {**_build_datum(point), "name": row_name, "chosen": "chosen" if point["trial"] == chosen_id else "others"}
+        )
+    names = [point["name"] for point in values]
     color = {
         "field": "chosen",
         "type": "nominal",
@@ -154,10 +185,10 @@ def _dots(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, A
         "legend": {"title": None},
     }
     y = {"field": "name", "type": "nominal", "sort": names, "title": None}
-    axis = wording.shares(each[name] for each in found for name in ("low", "high"))
+    axis = wording.build_share_axis(point[name] for point in curve_points for name in ("low", "high"))
     x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
     return {
-        "height": _ROW * len(values) + 90,
+        "height": _ROW_HEIGHT * len(values) + 90,
         "data": {"values": values},
         "encoding": {"y": y, "color": color},
         "layer": [
@@ -173,63 +204,63 @@ def _dots(found: Sequence[Mapping[str, Any]], chosen: str | None) -> dict[str, A
     }
 
 
-def _heat(found: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> Iterator[Table]:
+def _build_heatmaps(curve_points: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> Iterator[Table]:
     """Taps by heads, the cells shaded by accuracy: a table for each backbone, or one where they have a tap each."""
     cells: dict[str, dict[tuple[str, float | None], dict[str, float]]] = {}
-    for each in found:
-        taps = cells.setdefault(each["backbone"], {})
-        taps.setdefault((each["tap"], each["depth"]), {})[each["head"]] = each["accuracy"]
-    low, high = min(each["accuracy"] for each in found), max(each["accuracy"] for each in found)
+    for point in curve_points:
+        tap_cells = cells.setdefault(point["backbone"], {})
+        tap_cells.setdefault((point["tap"], point["depth"]), {})[point["head"]] = point["accuracy"]
+    low, high = min(point["accuracy"] for point in curve_points), max(point["accuracy"] for point in curve_points)
     span = (high - low) or 1.0
-    what = "accuracy of each head (best setting) at each tap; the lighter the better"
-    if all(len(taps) == 1 for taps in cells.values()):
-        alone = {
+    caption = "accuracy of each head (best setting) at each tap; the lighter the better"
+    if all(len(tap_cells) == 1 for tap_cells in cells.values()):
+        single_tap_cells = {
             (tap if " + " in name else f"{tap} of {name}", depth): scores
-            for name, taps in cells.items()
-            for (tap, depth), scores in taps.items()
+            for name, tap_cells in cells.items()
+            for (tap, depth), scores in tap_cells.items()
         }
-        cells = {"": alone} if len(alone) > 1 else {}
-    for backbone, taps in cells.items():
+        cells = {"": single_tap_cells} if len(single_tap_cells) > 1 else {}
+    for backbone, tap_cells in cells.items():
         rows = [
-            [tap, None if depth is None else wording.percent(depth, 0), *(scores.get(head) for head in heads)]
-            for (tap, depth), scores in taps.items()
+            [tap, None if depth is None else wording.format_percent(depth, 0), *(scores.get(head) for head in heads)]
+            for (tap, depth), scores in tap_cells.items()
         ]
         shades = [
             [None, None, *((scores[head] - low) / span if head in scores else None for head in heads)]
-            for scores in taps.values()
+            for scores in tap_cells.values()
         ]
-        yield Table(f"{backbone}: {what}" if backbone else what.capitalize(), ["tap", "cost", *heads], rows, shades)
+        yield Table(f"{backbone}: {caption}" if backbone else caption.capitalize(), ["tap", "cost", *heads], rows, shades)
 
 
-def _table(found: Sequence[Mapping[str, Any]]) -> Table:
+def _build_table(curve_points: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [
-            each["rank"],
-            each["backbone"],
-            each["tap"],
-            None if each["depth"] is None else float(each["depth"]),
-            each["head"],
-            ", ".join(f"{name}={each['setting'][name]}" for name in each["varied"]),
-            each["accuracy"],
-            each["low"],
-            each["high"],
-            each["log_loss"],
+            point["rank"],
+            point["backbone"],
+            point["tap"],
+            None if point["depth"] is None else float(point["depth"]),
+            point["head"],
+            ", ".join(f"{name}={point['setting'][name]}" for name in point["varied"]),
+            point["accuracy"],
+            point["low"],
+            point["high"],
+            point["log_loss"],
         ]
-        for each in found
+        for point in curve_points
     ]
     header = ["rank", "backbone", "tap", "cost", "head", "best setting", "accuracy", "95 % from", "to", "log-loss"]
     return Table("The best setting of each head at each tap", header, rows, digits=4, sortable=True)
 
 
-def _short(each: Mapping[str, Any]) -> list[str]:
+def _format_taps(point: Mapping[str, Any]) -> list[str]:
     """The taps without the backbone, which stands beside them; many by their number."""
-    found = [str(tap).removeprefix(f"{each['backbone']}/") for tap in each["taps"]]
-    return found if len(found) <= 3 else [f"{len(found)} taps side by side"]
+    tap_names = [str(tap).removeprefix(f"{point['backbone']}/") for tap in point["taps"]]
+    return tap_names if len(tap_names) <= 3 else [f"{len(tap_names)} taps side by side"]
 
 
-def _distinct(found: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    return list(dict.fromkeys(each[name] for each in found))
+def _list_distinct(curve_points: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    return list(dict.fromkeys(point[name] for point in curve_points))
 
 
-def _wilson(accuracy: float, scored: int) -> tuple[float, float]:
-    return wilson(round(accuracy * scored), scored) if scored else (accuracy, accuracy)
+def _compute_interval(accuracy: float, n_images: int) -> tuple[float, float]:
+    return wilson_ci(round(accuracy * n_images), n_images) if n_images else (accuracy, accuracy)

@@ -9,32 +9,32 @@ from typing import Any
 import numpy as np
 
 from ...data import group_sampling
-from ...data.feature_matrix import Matrix
-from ...data.nearest_neighbors import nearest
-from ...diagnose.count_sketch import readable, sketched
-from ...runs.finetuned_weights import is_tuned
-from ...runs.run import Record
+from ...data.feature_matrix import FeatureMatrix
+from ...data.nearest_neighbors import find_neighbors
+from ...diagnose.count_sketch import count_readable_rows, sketch_features
+from ...runs.finetuned_weights import is_finetuned
+from ...runs.run import ImageRecord
 from .. import thumbnails, winner_features
 from ..blocks import Chart, Part, Section, Table, Text
 from ..charts import PALETTE
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 
-POINTS = 600
-TESTED = 240  # of them, at most
-SIDE = 40
-BUDGET = 170_000  # bytes of thumbnails
-NEIGHBOURS = 10
-_WIDTH, _COMPONENTS = 1024, 50
-_FEWEST = 12
-_GREY = "#8c8c8c"
-_COLOURS = tuple(colour for colour in PALETTE if colour != _GREY)
-_OTHERS = "other classes"
+MAX_POINTS = 600
+MAX_TEST_POINTS = 240  # of them, at most
+THUMBNAIL_SIDE = 40
+THUMBNAIL_BYTES = 170_000  # bytes of thumbnails
+N_NEIGHBORS = 10
+_SKETCH_WIDTH, _N_COMPONENTS = 1024, 50
+_MIN_IMAGES = 12
+_GRAY = "#8c8c8c"
+_COLORS = tuple(color for color in PALETTE if color != _GRAY)
+_OTHER_CLASSES = "other classes"
 _KINDS = ("learnt from", "test image, answered rightly", "test image, answered wrongly")
 
 _SHAPES, _SIZES = ("circle", "triangle-up", "cross"), (30, 60, 120)
 
 
-def projected(values: np.ndarray, seed: int = 0) -> np.ndarray:
+def project_tsne(values: np.ndarray, seed: int = 0) -> np.ndarray:
     """Places (n, 2) of rows (n, d) on a map by t-SNE, from their principal components; the same each time.
 
     Rows are taken in direction only, as cosine similarity does, and their first 50 principal components are what t-SNE sees
@@ -45,131 +45,142 @@ def projected(values: np.ndarray, seed: int = 0) -> np.ndarray:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    long = values.astype(np.float64)
-    long /= np.maximum(np.linalg.norm(long, axis=1, keepdims=True), 1e-12)
-    long -= long.mean(axis=0)
+    directions = values.astype(np.float64)
+    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    directions -= directions.mean(axis=0)
     with threadpool_limits(1):  # threads would wait for each other in every one of many short steps
-        left, lengths, _ = np.linalg.svd(long, full_matrices=False)
-        kept = lengths[:_COMPONENTS] > 1e-6
-        components = (left[:, :_COMPONENTS] * lengths[:_COMPONENTS])[:, kept].astype(np.float32)
+        left_vectors, singular_values, _ = np.linalg.svd(directions, full_matrices=False)
+        kept_mask = singular_values[:_N_COMPONENTS] > 1e-6
+        components = (left_vectors[:, :_N_COMPONENTS] * singular_values[:_N_COMPONENTS])[:, kept_mask].astype(np.float32)
         if components.shape[1] == 0:
             return np.full((len(values), 2), 0.5)
         if components.shape[1] == 1:
             components = np.hstack([components, np.zeros_like(components)])
         perplexity = min(30.0, (len(values) - 1) / 3)
-        found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
-    low, high = found.min(axis=0), found.max(axis=0)
-    return np.asarray((found - low) / np.maximum(high - low, 1e-12), np.float64)
+        positions = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    return np.asarray((positions - low) / np.maximum(high - low, 1e-12), np.float64)
 
 
-def section(evidence: Evidence) -> Section:
+def build_section(snapshot: RunSnapshot) -> Section:
     """The map, and how many of an image's neighbours are of its class."""
-    return Section("features", "A map of the features", _parts(evidence))
+    return Section("features", "A map of the features", _build_parts(snapshot))
 
 
-def _parts(evidence: Evidence) -> list[Part]:
-    number = {name: place for place, name in enumerate(evidence.classes)}
-    usable = [record for record in evidence.images if record.label in number]
-    if not usable or len(usable) < len(evidence.images):
+def _build_parts(snapshot: RunSnapshot) -> list[Part]:
+    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
+    labeled_records = [record for record in snapshot.images if record.label in class_indices]
+    if not labeled_records or len(labeled_records) < len(snapshot.images):
         return [Text("There is no map of the features: which images of which classes there are is not known.", "missing")]
-    if len(usable) < _FEWEST:
-        return [Text(f"There is no map of the features: {len(usable)} images are too few for one.", "missing")]
+    if len(labeled_records) < _MIN_IMAGES:
+        return [Text(f"There is no map of the features: {len(labeled_records)} images are too few for one.", "missing")]
     try:
-        features = winner_features.matrix(evidence, usable)
-    except winner_features.Lacking as lacking:
-        return lacking.parts
-    chosen = _chosen(usable, number, readable(features, POINTS))
-    values = sketched(features, chosen, _WIDTH)
-    records = [usable[row] for row in chosen.tolist()]
-    labels = np.array([number[record.label] for record in records])
-    made = thumbnails.make(records, evidence.data, SIDE, BUDGET)
-    shown = _coloured(evidence, records)
+        features = winner_features.load_features(snapshot, labeled_records)
+    except winner_features.FeaturesUnavailable as error:
+        return error.parts
+    chosen_rows = _sample_rows(labeled_records, class_indices, count_readable_rows(features, MAX_POINTS))
+    values = sketch_features(features, chosen_rows, _SKETCH_WIDTH)
+    records = [labeled_records[row] for row in chosen_rows.tolist()]
+    labels = np.array([class_indices[record.label] for record in records])
+    thumbnail_set = thumbnails.make_thumbnails(records, snapshot.data, THUMBNAIL_SIDE, THUMBNAIL_BYTES)
+    colored_classes = _choose_colored_classes(snapshot, records)
     chart = Chart(
         "Map of the features",
-        _spec(projected(values), records, shown, _kinds(evidence, records)),
-        _table(values, labels, evidence.classes),
-        {record.name: webp for record, webp in zip(records, made.pictures, strict=True) if webp},
+        _build_spec(project_tsne(values), records, colored_classes, _list_kinds(snapshot, records)),
+        _build_table(values, labels, snapshot.class_names),
+        {record.name: webp for record, webp in zip(records, thumbnail_set.pictures, strict=True) if webp},
     )
     return [
-        Text(_words(len(records), len(usable), len(evidence.classes), shown, is_tuned(evidence.best))),
-        *made.missing(evidence.data),
+        Text(
+            _describe_map(
+                len(records), len(labeled_records), len(snapshot.class_names), colored_classes, is_finetuned(snapshot.best)
+            )
+        ),
+        *thumbnail_set.describe_failures(snapshot.data),
         chart,
     ]
 
 
-def _words(drawn: int, total: int, classes: int, shown: Sequence[str], tuned: bool) -> str:
-    sees = "the network saw them before it was fine-tuned" if tuned else "the winner sees them"
-    which = f"All {total} images" if drawn == total else f"{drawn} of the {total} images, drawn by class,"
-    colours = ""
-    if len(shown) < classes:
-        colours = f" Of the {classes} classes those {len(shown)} have a colour that are most often confused."
+def _describe_map(n_drawn: int, n_total: int, n_classes: int, colored_classes: Sequence[str], finetuned: bool) -> str:
+    view_note = "the network saw them before it was fine-tuned" if finetuned else "the winner sees them"
+    scope = f"All {n_total} images" if n_drawn == n_total else f"{n_drawn} of the {n_total} images, drawn by class,"
+    color_note = ""
+    if len(colored_classes) < n_classes:
+        color_note = f" Of the {n_classes} classes those {len(colored_classes)} have a colour that are most often confused."
     return (
-        f"{which} as {sees}: in the features at its taps, laid out by t-SNE so that images near each other "
+        f"{scope} as {view_note}: in the features at its taps, laid out by t-SNE so that images near each other "
         "are alike. What is far apart there may be far apart or not: the distance between clusters, their size and where "
-        f"they lie mean nothing, and a cluster of few points may be chance.{colours} Rest on a point to see its image; one "
-        "among those of another class is a hard image or has a wrong label."
+        f"they lie mean nothing, and a cluster of few points may be chance.{color_note} Rest on a point to see its image; "
+        "one among those of another class is a hard image or has a wrong label."
     )
 
 
-def _chosen(records: Sequence[Record], number: dict[str, int], most: int) -> np.ndarray:
+def _sample_rows(records: Sequence[ImageRecord], class_indices: dict[str, int], max_rows: int) -> np.ndarray:
     """The rows that are drawn: test images up to `TESTED`, or 2 of 5, and others, each by class."""
-    tested = np.array([record.split == "test" for record in records])
-    labels = np.array([number[record.label] for record in records])
-    found, room = [], most
-    for here, share in ((np.nonzero(tested)[0], min(TESTED, most * 2 // 5)), (np.nonzero(~tested)[0], most)):
-        if len(here):
-            others = int((~tested).sum())
-            count = max(share, most - others) if share < most else room
-            picked = group_sampling.sample(labels[here], np.arange(len(here)), count, 0)
-            found.append(here[picked])
-            room -= len(picked)
-    return np.sort(np.concatenate(found))
+    test_mask = np.array([record.split == "test" for record in records])
+    labels = np.array([class_indices[record.label] for record in records])
+    samples, n_remaining = [], max_rows
+    for candidates, quota in (
+        (np.nonzero(test_mask)[0], min(MAX_TEST_POINTS, max_rows * 2 // 5)),
+        (np.nonzero(~test_mask)[0], max_rows),
+    ):
+        if len(candidates):
+            n_others = int((~test_mask).sum())
+            n_rows = max(quota, max_rows - n_others) if quota < max_rows else n_remaining
+            sampled = group_sampling.sample(labels[candidates], np.arange(len(candidates)), n_rows, 0)
+            samples.append(candidates[sampled])
+            n_remaining -= len(sampled)
+    return np.sort(np.concatenate(samples))
 
 
-def _kinds(evidence: Evidence, records: Sequence[Record]) -> list[str]:
+def _list_kinds(snapshot: RunSnapshot, records: Sequence[ImageRecord]) -> list[str]:
     """What each image is: learnt from, or tested and answered rightly or wrongly."""
-    wrong = {answer.name for answer in evidence.answers if answer.label != answer.predicted}
-    return [_KINDS[0] if record.split != "test" else _KINDS[2 if record.name in wrong else 1] for record in records]
+    wrong_names = {prediction.name for prediction in snapshot.predictions if prediction.label != prediction.predicted}
+    return [_KINDS[0] if record.split != "test" else _KINDS[2 if record.name in wrong_names else 1] for record in records]
 
 
-def _coloured(evidence: Evidence, records: Sequence[Record]) -> list[str]:
+def _choose_colored_classes(snapshot: RunSnapshot, records: Sequence[ImageRecord]) -> list[str]:
     """The classes with a colour of their own: all, or those most often confused, or else the commonest."""
-    classes = evidence.classes
-    if len(classes) <= 2 * len(_COLOURS):
-        return list(classes)
-    confused = Counter(
-        frozenset((answer.label, answer.predicted)) for answer in evidence.answers if answer.label != answer.predicted
+    class_names = snapshot.class_names
+    if len(class_names) <= 2 * len(_COLORS):
+        return list(class_names)
+    confusion_counts = Counter(
+        frozenset((prediction.label, prediction.predicted))
+        for prediction in snapshot.predictions
+        if prediction.label != prediction.predicted
     )
-    pairs = sorted(confused.items(), key=lambda item: (-item[1], sorted(item[0])))
-    names = [name for pair, _ in pairs for name in sorted(pair) if name in classes]
+    pairs = sorted(confusion_counts.items(), key=lambda item: (-item[1], sorted(item[0])))
+    names = [name for pair, _ in pairs for name in sorted(pair) if name in class_names]
     names += [name for name, _ in Counter(record.label for record in records).most_common()]
-    found = list(dict.fromkeys(names))[: len(_COLOURS)]
-    return [name for name in classes if name in found]
+    chosen_names = list(dict.fromkeys(names))[: len(_COLORS)]
+    return [name for name in class_names if name in chosen_names]
 
 
-def _spec(places: np.ndarray, records: Sequence[Record], shown: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
+def _build_spec(
+    positions: np.ndarray, records: Sequence[ImageRecord], colored_classes: Sequence[str], kinds: Sequence[str]
+) -> dict[str, Any]:
     """Vega-Lite: a point for each image, what was learnt from below what was tested."""
     values = [
         {
             "x": round(float(x), 4),
             "y": round(float(y), 4),
-            "class": record.label if record.label in shown else _OTHERS,
+            "class": record.label if record.label in colored_classes else _OTHER_CLASSES,
             "kind": kind,
             "size": _SIZES[_KINDS.index(kind)],
             "image": record.name,
             "words": f"{record.name}; {record.label}, {kind}",
         }
-        for (x, y), record, kind in zip(places, records, kinds, strict=True)
+        for (x, y), record, kind in zip(positions, records, kinds, strict=True)
     ]
-    values.sort(key=lambda each: (_KINDS.index(str(each["kind"])), each["class"] != _OTHERS))
-    domain = [*shown, *([_OTHERS] if any(each["class"] == _OTHERS for each in values) else [])]
-    hollow = ["transparent"] * max(0, len(shown) - len(_COLOURS))
-    colours = [*(2 * _COLOURS)[: len(shown)], _GREY][: len(domain)]
-    fills = [*_COLOURS[: len(shown)], *hollow, _GREY][: len(domain)]
-    there = [kind for kind in _KINDS if kind in kinds]
+    values.sort(key=lambda value: (_KINDS.index(str(value["kind"])), value["class"] != _OTHER_CLASSES))
+    domain = [*colored_classes, *([_OTHER_CLASSES] if any(value["class"] == _OTHER_CLASSES for value in values) else [])]
+    hollow_fills = ["transparent"] * max(0, len(colored_classes) - len(_COLORS))
+    stroke_colors = [*(2 * _COLORS)[: len(colored_classes)], _GRAY][: len(domain)]
+    fill_colors = [*_COLORS[: len(colored_classes)], *hollow_fills, _GRAY][: len(domain)]
+    present_kinds = [kind for kind in _KINDS if kind in kinds]
     shapes = dict(zip(_KINDS, _SHAPES, strict=True))
     axis = {"type": "quantitative", "axis": None, "scale": {"domain": [-0.02, 1.02], "nice": False}}
-    named = {"field": "class", "type": "nominal", "title": None}
+    class_channel = {"field": "class", "type": "nominal", "title": None}
     return {
         "height": 520,
         "data": {"values": values},
@@ -177,13 +188,13 @@ def _spec(places: np.ndarray, records: Sequence[Record], shown: Sequence[str], k
         "encoding": {
             "x": {"field": "x", **axis},
             "y": {"field": "y", **axis},
-            "stroke": {**named, "scale": {"domain": domain, "range": colours}},
-            "fill": {**named, "scale": {"domain": domain, "range": fills}},
+            "stroke": {**class_channel, "scale": {"domain": domain, "range": stroke_colors}},
+            "fill": {**class_channel, "scale": {"domain": domain, "range": fill_colors}},
             "shape": {
                 "field": "kind",
                 "type": "nominal",
                 "title": None,
-                "scale": {"domain": there, "range": [shapes[kind] for kind in there]},
+                "scale": {"domain": present_kinds, "range": [shapes[kind] for kind in present_kinds]},
             },
             "size": {"field": "size", "type": "quantitative", "scale": None, "legend": None},
             "description": {"field": "words", "type": "nominal"},
@@ -191,16 +202,18 @@ def _spec(places: np.ndarray, records: Sequence[Record], shown: Sequence[str], k
     }
 
 
-def _table(values: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Table:
+def _build_table(values: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Table:
     """Of each class, how many of its images' nearest ones in the features, not on the map, are of the class as well."""
-    everyone, matrix = np.arange(len(labels)), Matrix.of(values)
-    kept = min(NEIGHBOURS, len(labels) - 1)
-    _, places = nearest(matrix, everyone, matrix, everyone, kept + 1)
-    itself = places == everyone[:, None]
-    itself[:, -1] |= ~itself.any(axis=1)  # behind equal rows
-    same = (labels[places[~itself].reshape(len(labels), kept)] == labels[:, None]).mean(axis=1)
+    all_rows, matrix = np.arange(len(labels)), FeatureMatrix.from_array(values)
+    n_neighbors = min(N_NEIGHBORS, len(labels) - 1)
+    _, neighbor_rows = find_neighbors(matrix, all_rows, matrix, all_rows, n_neighbors + 1)
+    self_mask = neighbor_rows == all_rows[:, None]
+    self_mask[:, -1] |= ~self_mask.any(axis=1)  # behind equal rows
+    same_class_shares = (labels[neighbor_rows[~self_mask].reshape(len(labels), n_neighbors)] == labels[:, None]).mean(axis=1)
     cells = [
-        [name, int((labels == k).sum()), float(same[labels == k].mean())] for k, name in enumerate(classes) if k in labels
+        [name, int((labels == k).sum()), float(same_class_shares[labels == k].mean())]
+        for k, name in enumerate(class_names)
+        if k in labels
     ]
-    header = ["class", "images on the map", f"share of the {kept} nearest in the features that are of the class"]
+    header = ["class", "images on the map", f"share of the {n_neighbors} nearest in the features that are of the class"]
     return Table("How much the images of a class keep together", header, cells, sortable=True)

@@ -8,58 +8,70 @@ from typing import Any
 from ...evaluate.trial import Trial
 from .. import wording
 from ..blocks import Part, Table, Text
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 
-_SURE = 0.05
+_SIGNIFICANCE_LEVEL = 0.05
 _KINDS = {"random": "trained from scratch", "input": "fine-tuned as a whole"}
 
 
-def named(trial: Trial) -> str:
+def describe_trial(trial: Trial) -> str:
     """The trial in words, as they stand within a sentence."""
-    said = trial.setting
-    how = _KINDS.get(str(said.get("weights") or said.get("from")), f"fine-tuned above {said.get('from')}")
-    return f"the network {how}, with the head of {wording.head(str(said.get('head')))} on {wording.taps(trial.sources)},"
-
-
-def how(evidence: Evidence, trial: Trial) -> str:
-    """How it was trained and chosen."""
-    splits, said = evidence.splits, trial.setting
-    held = evidence.description["finetune"]["held_out"]
-    epochs = int(evidence.scores[trial].detail["epochs"])
-    outside = splits["train"] + splits["val"]
-    again = (
-        f"it was then trained again for as many on all {outside} images outside the test split"
-        if said.get("refit")
-        else f"it is what {outside - held} images had made of it by then"
+    hyperparameters = trial.hyperparameters
+    method = _KINDS.get(
+        str(hyperparameters.get("weights") or hyperparameters.get("from")), f"fine-tuned above {hyperparameters.get('from')}"
     )
     return (
-        f"It began as trial {said.get('start')} of the frozen heads. On {held} images that it did not learn from, epoch "
-        f"{epochs} was best ({wording.percent(evidence.scores[trial].accuracy)} right); {again}, and met the test images "
-        "once."
+        f"the network {method}, with the head of {wording.format_head(str(hyperparameters.get('head')))} on "
+        f"{wording.format_taps(trial.tap_refs)},"
     )
 
 
-def beside_frozen(evidence: Evidence) -> Iterator[Part]:
+def describe_training(snapshot: RunSnapshot, trial: Trial) -> str:
+    """How it was trained and chosen."""
+    splits, hyperparameters = snapshot.splits, trial.hyperparameters
+    n_held_out = snapshot.metadata["finetune"]["held_out"]
+    best_epoch = int(snapshot.scores[trial].detail["epochs"])
+    n_development = splits["train"] + splits["val"]
+    refit_note = (
+        f"it was then trained again for as many on all {n_development} images outside the test split"
+        if hyperparameters.get("refit")
+        else f"it is what {n_development - n_held_out} images had made of it by then"
+    )
+    return (
+        f"It began as trial {hyperparameters.get('start')} of the frozen heads. On {n_held_out} images that it did not "
+        f"learn from, epoch {best_epoch} was best ({wording.format_percent(snapshot.scores[trial].accuracy)} right); "
+        f"{refit_note}, and met the test images once."
+    )
+
+
+def compare_to_frozen(snapshot: RunSnapshot) -> Iterator[Part]:
     """The test accuracy of the tuned network and of the frozen one, and whether they are told apart."""
-    found = (evidence.description.get("finetune") or {}).get("frozen")
-    if not found:
+    frozen = (snapshot.metadata.get("finetune") or {}).get("frozen")
+    if not frozen:
         return
-    trial = Trial.from_dict(found["trial"])
-    rows = [_row(f"frozen, {wording.head(trial.head)}", found["test"]), _row("fine-tuned", evidence.test)]
+    trial = Trial.from_dict(frozen["trial"])
+    rows = [
+        _build_row(f"frozen, {wording.format_head(trial.head)}", frozen["test"]),
+        _build_row("fine-tuned", snapshot.test),
+    ]
     yield Table("On the test images", ["network", "accuracy", "95 % from", "to", "images"], rows, digits=4)
-    compared = found["compared"]
-    if not compared:
+    comparison = frozen["compared"]
+    if not comparison:
         yield Text("The two are not compared image by image: the frozen one's answers to plain images were not kept.")
         return
-    low, high = compared["difference_95"]
-    verdict = "more than chance would do" if compared["p_value"] <= _SURE else "which does not tell them apart"
-    counted = f"{compared['images']} test images" if compared.get("groups") is None else f"{compared['groups']} groups"
+    low, high = comparison["difference_95"]
+    verdict = (
+        "more than chance would do" if comparison["p_value"] <= _SIGNIFICANCE_LEVEL else "which does not tell them apart"
+    )
+    sample_size = (
+        f"{comparison['images']} test images" if comparison.get("groups") is None else f"{comparison['groups']} groups"
+    )
     yield Text(
-        f"Fine-tuning changed the accuracy by {100 * compared['difference']:+.1f} points on {counted} (95 % interval "
-        f"{100 * low:+.1f} to {100 * high:+.1f}, p = {compared['p_value']:.2g}), {verdict}: {compared['only_winner']} are "
-        f"answered rightly only by the tuned network, {compared['only_runner_up']} only by the frozen one."
+        f"Fine-tuning changed the accuracy by {100 * comparison['difference']:+.1f} points on {sample_size} (95 % interval "
+        f"{100 * low:+.1f} to {100 * high:+.1f}, p = {comparison['p_value']:.2g}), {verdict}: {comparison['only_winner']} "
+        f"are answered rightly only by the tuned network, {comparison['only_runner_up']} only by the frozen one."
     )
 
 
-def _row(name: str, test: Mapping[str, Any]) -> list[Any]:
+def _build_row(name: str, test: Mapping[str, Any]) -> list[Any]:
     return [name, test["accuracy"], *test["accuracy_95"], test["images"]]

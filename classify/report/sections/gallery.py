@@ -6,86 +6,96 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...runs.run import Record
+from ...runs.run import ImageRecord
 from .. import thumbnails
 from ..blocks import Gallery, Part, Picture, Section, Text
-from ..run_snapshot import Answer, Evidence
+from ..run_snapshot import Prediction, RunSnapshot
 
-SHOWN = 24
-SIDE = 160
-BUDGET = 180_000  # bytes of pictures
+MAX_PICTURES = 24
+THUMBNAIL_SIDE = 160
+THUMBNAIL_BYTES = 180_000  # bytes of pictures
 
 
-def mistakes(labels: np.ndarray, probabilities: np.ndarray, most: int = SHOWN) -> np.ndarray:
+def find_mistakes(labels: np.ndarray, probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
     """The rows (m,) of wrong answers, the most confident first; labels (n,): class numbers, probabilities (n, classes).
 
     Rows that are not finite are no answers and are passed over.
     """
-    known, predicted = _predicted(probabilities)
-    sure = probabilities[np.arange(len(labels)), predicted]
-    wrong = np.nonzero(known & (predicted != labels))[0]
-    return wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+    finite_mask, predicted = _predict_classes(probabilities)
+    confidences = probabilities[np.arange(len(labels)), predicted]
+    wrong_rows = np.nonzero(finite_mask & (predicted != labels))[0]
+    return wrong_rows[np.argsort(-confidences[wrong_rows], kind="stable")][:max_rows]
 
 
-def least_certain(probabilities: np.ndarray, most: int = SHOWN) -> np.ndarray:
+def find_least_certain(probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
     """The rows (m,) whose two most probable classes are nearest to each other, the nearest first; of (n, classes)."""
     rows = np.nonzero(np.isfinite(probabilities).all(axis=1))[0]
-    two = np.partition(probabilities[rows], -2, axis=1)[:, -2:]
-    return rows[np.argsort(two[:, 1] - two[:, 0], kind="stable")][:most]
+    top_two = np.partition(probabilities[rows], -2, axis=1)[:, -2:]
+    return rows[np.argsort(top_two[:, 1] - top_two[:, 0], kind="stable")][:max_rows]
 
 
-def _predicted(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predict_classes(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mask (n,) of the rows that are finite, and the most probable class (n,) of each."""
-    known = np.isfinite(probabilities).all(axis=1)
-    return known, np.where(known[:, None], probabilities, 0).argmax(axis=1)
+    finite_mask = np.isfinite(probabilities).all(axis=1)
+    return finite_mask, np.where(finite_mask[:, None], probabilities, 0).argmax(axis=1)
 
 
-def section(evidence: Evidence) -> Section:
+def build_section(snapshot: RunSnapshot) -> Section:
     """The gallery, or in words why there is none."""
-    return Section("gallery", "Mistakes and close calls", _parts(evidence))
+    return Section("gallery", "Mistakes and close calls", _build_parts(snapshot))
 
 
-def _parts(evidence: Evidence) -> list[Part]:
-    answers, probabilities = evidence.answers, evidence.probabilities
-    number = {name: place for place, name in enumerate(evidence.classes)}
-    if probabilities is None or not answers or not all(answer.label in number for answer in answers):
-        what = (
+def _build_parts(snapshot: RunSnapshot) -> list[Part]:
+    predictions, probabilities = snapshot.predictions, snapshot.probabilities
+    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
+    if probabilities is None or not predictions or not all(prediction.label in class_indices for prediction in predictions):
+        message = (
             "No answers to the test images are there, or not for all classes: finish the run, or run `humeris sweep` again."
         )
-        return [Text(what, "missing")]
-    labels = np.array([number[answer.label] for answer in answers])
-    wrong, unsure = mistakes(labels, probabilities), least_certain(probabilities)
-    chosen = [answers[row] for row in (*wrong.tolist(), *unsure.tolist())]
-    records = {record.name: record for record in evidence.images}
-    made = thumbnails.make([_record(records, answer.name) for answer in chosen], evidence.data, SIDE, BUDGET)
-    total = sum(answer.label != answer.predicted for answer in answers)
-    parts: list[Part] = [Text(_words(total, len(wrong), len(answers))), *made.missing(evidence.data)]
-    shown = [_picture(answer, webp) for answer, webp in zip(chosen, made.pictures, strict=True)]
-    if len(wrong):
-        parts.append(Gallery("Mistakes, the most confident first", shown[: len(wrong)]))
+        return [Text(message, "missing")]
+    labels = np.array([class_indices[prediction.label] for prediction in predictions])
+    wrong_rows, unsure_rows = find_mistakes(labels, probabilities), find_least_certain(probabilities)
+    chosen_predictions = [predictions[row] for row in (*wrong_rows.tolist(), *unsure_rows.tolist())]
+    records = {record.name: record for record in snapshot.images}
+    thumbnail_set = thumbnails.make_thumbnails(
+        [_get_record(records, prediction.name) for prediction in chosen_predictions],
+        snapshot.data,
+        THUMBNAIL_SIDE,
+        THUMBNAIL_BYTES,
+    )
+    n_wrong = sum(prediction.label != prediction.predicted for prediction in predictions)
+    parts: list[Part] = [
+        Text(_describe_mistakes(n_wrong, len(wrong_rows), len(predictions))),
+        *thumbnail_set.describe_failures(snapshot.data),
+    ]
+    pictures = [
+        _build_picture(prediction, webp) for prediction, webp in zip(chosen_predictions, thumbnail_set.pictures, strict=True)
+    ]
+    if len(wrong_rows):
+        parts.append(Gallery("Mistakes, the most confident first", pictures[: len(wrong_rows)]))
     parts.append(Text("Where the two most probable classes are close, the answer might as easily have been the other one."))
-    parts.append(Gallery("Least certain answers, right or wrong", shown[len(wrong) :]))
+    parts.append(Gallery("Least certain answers, right or wrong", pictures[len(wrong_rows) :]))
     return parts
 
 
-def _words(wrong: int, shown: int, total: int) -> str:
-    if not wrong:
-        return f"The winner got none of the {total} test images wrong."
-    which = "all of them" if shown == wrong else f"the {shown} that it was surest of"
+def _describe_mistakes(n_wrong: int, n_shown: int, n_total: int) -> str:
+    if not n_wrong:
+        return f"The winner got none of the {n_total} test images wrong."
+    scope = "all of them" if n_shown == n_wrong else f"the {n_shown} that it was surest of"
     return (
-        f"The winner got {wrong} of the {total} test images wrong; here are {which}. An answer that is wrong and sure is "
-        "worth a look: often it is the label that is wrong, or a second thing is in the picture."
+        f"The winner got {n_wrong} of the {n_total} test images wrong; here are {scope}. An answer that is wrong and sure "
+        "is worth a look: often it is the label that is wrong, or a second thing is in the picture."
     )
 
 
-def _picture(answer: Answer, webp: bytes | None) -> Picture:
-    if answer.label == answer.predicted:
-        said = f"{answer.label}, rightly, with probability {answer.probability:.3f}"
+def _build_picture(prediction: Prediction, webp: bytes | None) -> Picture:
+    if prediction.label == prediction.predicted:
+        caption = f"{prediction.label}, rightly, with probability {prediction.probability:.3f}"
     else:
-        said = f"{answer.label}, taken for {answer.predicted} with probability {answer.probability:.3f}"
-    return Picture(webp, f"{answer.name}: {said}", (said, answer.name))
+        caption = f"{prediction.label}, taken for {prediction.predicted} with probability {prediction.probability:.3f}"
+    return Picture(webp, f"{prediction.name}: {caption}", (caption, prediction.name))
 
 
-def _record(records: Mapping[str, Record], name: str) -> Record:
+def _get_record(records: Mapping[str, ImageRecord], name: str) -> ImageRecord:
     """The image that is called so; one without a digest, which no file has, where the table of images lacks it."""
-    return records.get(name, Record(name, "", "test", b""))
+    return records.get(name, ImageRecord(name, "", "test", b""))

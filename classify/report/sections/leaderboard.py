@@ -6,25 +6,33 @@ import numpy as np
 
 from .. import wording
 from ..blocks import Part, Section, Table, Text
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 
-_ROWS = 200
+_MAX_ROWS = 200
 
 
-def section(evidence: Evidence) -> Section:
+def build_section(snapshot: RunSnapshot) -> Section:
     """The best trials as a table that is sorted and filtered, and how many more there are."""
-    if not evidence.ranked:
+    if not snapshot.ranked_trials:
         return Section("leaderboard", "Leaderboard", [Text("No trial has ended.")])
-    varied = {head: wording.varied(evidence, head) for head in {trial.head for trial in evidence.ranked}}
+    varied_options = {
+        head: wording.list_varied_options(snapshot, head) for head in {trial.head for trial in snapshot.ranked_trials}
+    }
     rows = []
-    for rank, trial in enumerate(evidence.ranked[:_ROWS], start=1):
-        score = evidence.scores[trial]
+    for rank, trial in enumerate(snapshot.ranked_trials[:_MAX_ROWS], start=1):
+        score = snapshot.scores[trial]
         spread = float(np.std(score.folds)) if len(score.folds) > 1 else None
-        backbones = " + ".join(dict.fromkeys(source.backbone for source in trial.sources))
-        what = [trial.head, wording.setting(trial, varied[trial.head]), wording.taps(trial.sources, False)]
-        rows.append([rank, score.accuracy, *what, score.log_loss, spread, backbones, f"{score.seconds:.2f}", trial.id])
+        backbones = " + ".join(dict.fromkeys(tap_ref.backbone for tap_ref in trial.tap_refs))
+        trial_cells = [
+            trial.head,
+            wording.format_hyperparameters(trial, varied_options[trial.head]),
+            wording.format_taps(trial.tap_refs, False),
+        ]
+        rows.append(
+            [rank, score.accuracy, *trial_cells, score.log_loss, spread, backbones, f"{score.seconds:.2f}", trial.id]
+        )
     header = ["rank", "accuracy", "head", "setting", "tap", "log-loss", "std of folds", "backbone", "seconds", "trial"]
-    more = len(evidence.ranked) - len(rows)
+    n_more = len(snapshot.ranked_trials) - len(rows)
     words = (
         "Among the settings of one head at one tap the lowest log-loss comes first; heads and taps are then ordered by "
         "accuracy. These are scores on the images that choosing was done by, not on the test images. Any of them becomes a "
@@ -32,7 +40,7 @@ def section(evidence: Evidence) -> Section:
     )
     parts: list[Part] = [
         Text(words),
-        Table(f"The best {len(rows)} of {len(evidence.ranked)} trials", header, rows, digits=4, sortable=True),
-        *([Text(f"{more} more are in leaderboard.csv.")] if more > 0 else []),
+        Table(f"The best {len(rows)} of {len(snapshot.ranked_trials)} trials", header, rows, digits=4, sortable=True),
+        *([Text(f"{n_more} more are in leaderboard.csv.")] if n_more > 0 else []),
     ]
     return Section("leaderboard", "Leaderboard", parts)

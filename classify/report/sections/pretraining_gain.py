@@ -9,201 +9,245 @@ from typing import Any
 import numpy as np
 
 from ....cache.errors import HumerisError
-from ....cache.spec import Spec
-from ....extract.pixels.read_file import cores
+from ....cache.spec import ExtractionSpec
+from ....extract.pixels.read_file import count_cores
 from ...data import group_sampling
-from ...diagnose.count_sketch import readable
-from ...diagnose.learning_curve import Asymptote, Curve, asymptote, curve
-from ...diagnose.random_baseline import is_quick, quick, twin
-from ...evaluate.trial import Source, Trial
-from ...runs.run import Record
+from ...diagnose.count_sketch import count_readable_rows
+from ...diagnose.learning_curve import Asymptote, Curve, compute_learning_curve, fit_asymptote
+from ...diagnose.random_baseline import choose_quick_head, find_random_init_twin, is_quick
+from ...evaluate.trial import TapRef, Trial
+from ...runs.run import ImageRecord
 from .. import winner_features, wording
 from ..blocks import Chart, Command, Part, Section, Table, Text
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 
-MOST, WIDE, MOST_WIDE = 5000, 1500, 2000  # images; columns from which they are fewer, and how many then
-OF_A_CLASS, MOST_OF_MANY = 20, 8000  # images, where classes are many: with fewer, no small size has two of each
-_OURS, _RANDOM = "the backbone's weights", "random weights"
-_SAME = 0.005  # of accuracy
+MAX_IMAGES, WIDE_COLUMNS, MAX_WIDE_IMAGES = 5000, 1500, 2000  # images; columns from which they are fewer, and how many then
+IMAGES_PER_CLASS, MAX_IMAGES_OF_MANY_CLASSES = (
+    20,
+    8000,
+)  # images, where classes are many: with fewer, no small size has two of each
+_OWN_WEIGHTS, _RANDOM_WEIGHTS = "the backbone's weights", "random weights"
+_MIN_DIFFERENCE = 0.005  # of accuracy
 
 
 @dataclass(frozen=True)
-class _Learnt:
+class _CurveImages:
     """Images that a curve is made of, with numbers of their labels (n,) and groups (n,)."""
 
-    records: tuple[Record, ...]
+    records: tuple[ImageRecord, ...]
     labels: np.ndarray
     groups: np.ndarray
-    total: int
+    n_total: int
 
 
-def section(evidence: Evidence) -> Section:
+def build_section(snapshot: RunSnapshot) -> Section:
     """Start, slope and asymptote of the head on the winner's taps, and on those of the same network with random weights."""
-    return Section("random", "What the backbone brings", _parts(evidence))
+    return Section("random", "What the backbone brings", _build_parts(snapshot))
 
 
-def _parts(evidence: Evidence) -> list[Part]:
-    best = evidence.best
+def _build_parts(snapshot: RunSnapshot) -> list[Part]:
+    best = snapshot.best
     try:
-        images, ours = _ours(evidence)
-    except winner_features.Lacking as lacking:
-        return lacking.parts
+        images, own_features = _load_own_features(snapshot)
+    except winner_features.FeaturesUnavailable as error:
+        return error.parts
     assert best is not None  # or there had been no features
-    head, setting, why = _head(evidence, best)
-    arguments = (images.labels, images.groups, len(evidence.classes), head, setting, cores())
-    curves = {_OURS: curve(ours, *arguments)}
-    if not curves[_OURS].accuracy.size:
-        few = f"{images.total} images" if len(images.records) == images.total else f"{len(images.records)} drawn images"
+    head, hyperparameters, head_note = _choose_head(snapshot, best)
+    arguments = (images.labels, images.groups, len(snapshot.class_names), head, hyperparameters, count_cores())
+    curves = {_OWN_WEIGHTS: compute_learning_curve(own_features, *arguments)}
+    if not curves[_OWN_WEIGHTS].accuracy.size:
+        count_note = (
+            f"{images.n_total} images" if len(images.records) == images.n_total else f"{len(images.records)} drawn images"
+        )
         return [
-            Text(f"There is no learning curve: {few} are too few for one of {len(evidence.classes)} classes.", "missing")
+            Text(
+                f"There is no learning curve: {count_note} are too few for one of {len(snapshot.class_names)} classes.",
+                "missing",
+            )
         ]
-    other, instead = _random(evidence, best, images)
-    if other is not None:
-        curves[_RANDOM] = curve(winner_features.matrix(evidence, images.records, other), *arguments)
-    some = (
-        "" if len(images.records) == images.total else f" ({len(images.records)} of them, drawn by class, to be done soon)"
+    random_tap_refs, substitute_parts = _find_random_init_taps(snapshot, best, images)
+    if random_tap_refs is not None:
+        curves[_RANDOM_WEIGHTS] = compute_learning_curve(
+            winner_features.load_features(snapshot, images.records, random_tap_refs), *arguments
+        )
+    sample_note = (
+        "" if len(images.records) == images.n_total else f" ({len(images.records)} of them, drawn by class, to be done soon)"
     )
-    ends = {name: asymptote(each) for name, each in curves.items()}
-    named = wording.head(head)
-    made = ", ".join(f"{name}={value}" for name, value in setting.items())
-    with_what = f" ({made})" if made else ""
-    count = len(curves[_OURS].starts)
-    said = (
-        f"{named[:1].upper()}{named[1:]}{with_what}{why} on the winner's taps, learning from ever more of the "
-        f"{images.total} images that are not in the test split{some}. Each point is the mean of {count} draws, scored on a "
-        "fifth of these images that was held out; the band reaches from the lowest to the highest. The asymptote is where a "
-        "power law through the points ends (accuracy = a - b n^-c), which is to say a guess beyond them."
+    asymptotes = {name: fit_asymptote(learning_curve) for name, learning_curve in curves.items()}
+    head_name = wording.format_head(head)
+    options = ", ".join(f"{name}={value}" for name, value in hyperparameters.items())
+    options_note = f" ({options})" if options else ""
+    n_draws = len(curves[_OWN_WEIGHTS].starts)
+    introduction = (
+        f"{head_name[:1].upper()}{head_name[1:]}{options_note}{head_note} on the winner's taps, learning from ever more of "
+        f"the {images.n_total} images that are not in the test split{sample_note}. Each point is the mean of {n_draws} "
+        "draws, scored on a fifth of these images that was held out; the band reaches from the lowest to the highest. The "
+        "asymptote is where a power law through the points ends (accuracy = a - b n^-c), which is to say a guess beyond "
+        "them."
     )
-    parts: list[Part] = [Text(said), _chart(curves, images.labels), _table(curves, ends)]
-    if other is not None:
-        words = compared(curves[_OURS], curves[_RANDOM], ends[_OURS], ends[_RANDOM])
+    parts: list[Part] = [Text(introduction), _build_chart(curves, images.labels), _build_table(curves, asymptotes)]
+    if random_tap_refs is not None:
+        words = compare_curves(
+            curves[_OWN_WEIGHTS], curves[_RANDOM_WEIGHTS], asymptotes[_OWN_WEIGHTS], asymptotes[_RANDOM_WEIGHTS]
+        )
         parts.append(Text(f"{words} Taps and setting were chosen for the backbone's own weights, which favours these."))
-    return [*parts, *instead]
+    return [*parts, *substitute_parts]
 
 
-def _ours(evidence: Evidence) -> tuple[_Learnt, Any]:
+def _load_own_features(snapshot: RunSnapshot) -> tuple[_CurveImages, Any]:
     """The images of the curves and their features at the winner's taps; raises `Lacking`."""
-    number = {name: place for place, name in enumerate(evidence.classes)}
-    learnt = tuple(record for record in evidence.images if record.split != "test" and record.label in number)
-    whole = winner_features.matrix(evidence, learnt)
-    labels = np.array([number[record.label] for record in learnt])
-    groups = group_sampling.group_numbers([record.group for record in learnt])
-    wanted = max(MOST if whole.shape[1] <= WIDE else MOST_WIDE, min(OF_A_CLASS * len(evidence.classes), MOST_OF_MANY))
-    most = readable(whole, wanted)
-    some = group_sampling.sample(labels, groups, most, 0)
-    records = tuple(learnt[row] for row in some.tolist())
-    images = _Learnt(records, labels[some], group_sampling.group_numbers([record.group for record in records]), len(learnt))
-    return images, winner_features.matrix(evidence, records)
+    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
+    development_records = tuple(
+        record for record in snapshot.images if record.split != "test" and record.label in class_indices
+    )
+    all_features = winner_features.load_features(snapshot, development_records)
+    labels = np.array([class_indices[record.label] for record in development_records])
+    groups = group_sampling.encode_groups([record.group for record in development_records])
+    max_images = max(
+        MAX_IMAGES if all_features.shape[1] <= WIDE_COLUMNS else MAX_WIDE_IMAGES,
+        min(IMAGES_PER_CLASS * len(snapshot.class_names), MAX_IMAGES_OF_MANY_CLASSES),
+    )
+    max_rows = count_readable_rows(all_features, max_images)
+    sampled_rows = group_sampling.sample(labels, groups, max_rows, 0)
+    records = tuple(development_records[row] for row in sampled_rows.tolist())
+    images = _CurveImages(
+        records,
+        labels[sampled_rows],
+        group_sampling.encode_groups([record.group for record in records]),
+        len(development_records),
+    )
+    return images, winner_features.load_features(snapshot, records)
 
 
-def _head(evidence: Evidence, best: Trial) -> tuple[str, Mapping[str, Any], str]:
+def _choose_head(snapshot: RunSnapshot, best: Trial) -> tuple[str, Mapping[str, Any], str]:
     """The head of the curves and its setting: the winner's, or one that is trained in seconds; and in words why that."""
-    head, setting = quick(evidence.ranked, best)
+    head, hyperparameters = choose_quick_head(snapshot.ranked_trials, best)
     if is_quick(best.head):
-        return head, setting, ", the winner's head,"
-    return head, setting, f", which is trained faster than {wording.head(best.head)}, the winner's head,"
+        return head, hyperparameters, ", the winner's head,"
+    return head, hyperparameters, f", which is trained faster than {wording.format_head(best.head)}, the winner's head,"
 
 
-def _random(evidence: Evidence, best: Trial, images: _Learnt) -> tuple[tuple[Source, ...] | None, list[Part]]:
+def _find_random_init_taps(
+    snapshot: RunSnapshot, best: Trial, images: _CurveImages
+) -> tuple[tuple[TapRef, ...] | None, list[Part]]:
     """The winner's taps of the same networks with random weights; else None, and what to say instead."""
     specs = {}
-    for tap in best.sources:
+    for tap_ref in best.tap_refs:
         try:
-            specs[tap.extraction] = Spec.from_dict(evidence.description["specs"][tap.extraction])
+            specs[tap_ref.extraction] = ExtractionSpec.from_dict(snapshot.metadata["specs"][tap_ref.extraction])
         except (KeyError, TypeError, ValueError):
             return None, [Text("How the features were made is not known: nothing to compare them with.", "missing")]
     if all(spec.weights.startswith("random") for spec in specs.values()):
         return None, [Text("The winner's own backbone has random weights: there is nothing to compare it with.")]
-    twins = {name: _twin(evidence, spec) for name, spec in specs.items()}
-    taps = tuple(replace(tap, extraction=twins[tap.extraction] or "") for tap in best.sources)
-    if all(twins.values()):
+    random_init_twins = {name: _find_random_init_twin(snapshot, spec) for name, spec in specs.items()}
+    tap_refs = tuple(replace(tap_ref, extraction=random_init_twins[tap_ref.extraction] or "") for tap_ref in best.tap_refs)
+    if all(random_init_twins.values()):
         try:
-            winner_features.matrix(evidence, images.records, taps)
-        except winner_features.Lacking:
+            winner_features.load_features(snapshot, images.records, tap_refs)
+        except winner_features.FeaturesUnavailable:
             pass
         else:
-            return taps, []
-    line = winner_features.command(evidence, best.sources, "random")
+            return tap_refs, []
+    line = winner_features.format_extract_command(snapshot, best.tap_refs, "random")
     if not line:
-        why = "a network that is a file, or features that are one, have no counterpart with random weights"
-        return None, [Text(f"There is no comparison with random weights: {why}.")]
-    lacking = "The cache does not hold the same taps of this network with random weights, to compare with."
-    return None, [Text(f"{lacking} This computes them; then make the report anew:"), Command(line)]
+        reason = "a network that is a file, or features that are one, have no counterpart with random weights"
+        return None, [Text(f"There is no comparison with random weights: {reason}.")]
+    message = "The cache does not hold the same taps of this network with random weights, to compare with."
+    return None, [Text(f"{message} This computes them; then make the report anew:"), Command(line)]
 
 
-def _twin(evidence: Evidence, spec: Spec) -> str | None:
+def _find_random_init_twin(snapshot: RunSnapshot, spec: ExtractionSpec) -> str | None:
     """The folder of the extraction that differs from `spec` in its weights alone, which are random; None without one."""
-    if evidence.store is None:
+    if snapshot.store is None:
         return None
     try:
-        return twin(evidence.store, spec)
+        return find_random_init_twin(snapshot.store, spec)
     except (HumerisError, OSError):
         return None
 
 
-def compared(ours: Curve, random: Curve, our_end: Asymptote | None, random_end: Asymptote | None) -> str:
+def compare_curves(
+    own_curve: Curve, random_curve: Curve, own_asymptote: Asymptote | None, random_asymptote: Asymptote | None
+) -> str:
     """In words how the two curves differ in start, slope and asymptote.
 
     What transfer may bring is a higher start, a higher slope and a higher asymptote (Torrey, Shavlik, Transfer learning,
     2010). A start or slope is higher where it is so in every draw and by half a point in the mean.
     """
-    count = int(ours.sizes[0])
-    starts = f"{_mean(ours.starts)} against {_mean(random.starts)}"
-    slopes = f"{_points(ours.slopes)} against {_points(random.slopes)}"
-    told = [
-        f"{_differs(ours.starts - random.starts)} start ({starts} with {count} images)",
-        f"{_differs(ours.slopes - random.slopes)} slope ({slopes} points for each of the first doublings)",
+    n_images = int(own_curve.sizes[0])
+    starts = f"{_format_mean(own_curve.starts)} against {_format_mean(random_curve.starts)}"
+    slopes = f"{_format_points(own_curve.slopes)} against {_format_points(random_curve.slopes)}"
+    findings = [
+        f"{_describe_difference(own_curve.starts - random_curve.starts)} start ({starts} with {n_images} images)",
+        f"{_describe_difference(own_curve.slopes - random_curve.slopes)} slope ({slopes} points for each of the first "
+        "doublings)",
     ]
-    if our_end is None or random_end is None:
-        told.append("an asymptote that cannot be compared, since it cannot be told of both")
+    if own_asymptote is None or random_asymptote is None:
+        findings.append("an asymptote that cannot be compared, since it cannot be told of both")
     else:
-        apart = our_end.accuracy - random_end.accuracy
-        known = abs(apart) > our_end.margin + random_end.margin
-        which = ("a higher" if apart > 0 else "a lower") if known else "no clearly different"
-        told.append(f"{which} asymptote ({_end(our_end)} against {_end(random_end)})")
-    return f"Against random weights the backbone's own give {told[0]}, {told[1]}, and {told[2]}."
+        difference = own_asymptote.accuracy - random_asymptote.accuracy
+        is_clear = abs(difference) > own_asymptote.margin + random_asymptote.margin
+        verdict = ("a higher" if difference > 0 else "a lower") if is_clear else "no clearly different"
+        findings.append(
+            f"{verdict} asymptote ({_format_asymptote(own_asymptote)} against {_format_asymptote(random_asymptote)})"
+        )
+    return f"Against random weights the backbone's own give {findings[0]}, {findings[1]}, and {findings[2]}."
 
 
-def _differs(differences: np.ndarray) -> str:
-    if not np.isfinite(differences).all() or abs(float(differences.mean())) < _SAME:
+def _describe_difference(differences: np.ndarray) -> str:
+    if not np.isfinite(differences).all() or abs(float(differences.mean())) < _MIN_DIFFERENCE:
         return "no clearly different"
     if (differences > 0).all():
         return "a higher"
     return "a lower" if (differences < 0).all() else "no clearly different"
 
 
-def _mean(values: np.ndarray) -> str:
-    return wording.percent(float(values.mean()))
+def _format_mean(values: np.ndarray) -> str:
+    return wording.format_percent(float(values.mean()))
 
 
-def _points(values: np.ndarray) -> str:
+def _format_points(values: np.ndarray) -> str:
     return f"{100 * values.mean():.1f}" if np.isfinite(values).all() else "unknown"
 
 
-def _end(found: Asymptote | None) -> str:
-    return "cannot be told" if found is None else f"{100 * found.accuracy:.1f} ± {wording.percent(found.margin)}"
+def _format_asymptote(fitted_asymptote: Asymptote | None) -> str:
+    return (
+        "cannot be told"
+        if fitted_asymptote is None
+        else f"{100 * fitted_asymptote.accuracy:.1f} ± {wording.format_percent(fitted_asymptote.margin)}"
+    )
 
 
-def _table(curves: Mapping[str, Curve], ends: Mapping[str, Asymptote | None]) -> Table:
+def _build_table(curves: Mapping[str, Curve], asymptotes: Mapping[str, Asymptote | None]) -> Table:
     header = ["", "start", "slope (points for each of the first doublings)", "with the most", "asymptote (95 % interval)"]
     cells = [
-        [name, _mean(each.starts), _points(each.slopes), _mean(each.accuracy[-1]), _end(ends[name])]
-        for name, each in curves.items()
+        [
+            name,
+            _format_mean(learning_curve.starts),
+            _format_points(learning_curve.slopes),
+            _format_mean(learning_curve.accuracy[-1]),
+            _format_asymptote(asymptotes[name]),
+        ]
+        for name, learning_curve in curves.items()
     ]
     return Table("Start, slope and asymptote", header, cells)
 
 
-def _chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
+def _build_chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
     """Accuracy against the number of images, on a logarithmic axis, a line for each curve with a band of its draws."""
     values: list[dict[str, Any]] = []
     cells: list[Sequence[Any]] = []
-    for weights, each in curves.items():
-        for size, scores in zip(each.sizes.tolist(), each.accuracy, strict=True):
+    for weights_name, learning_curve in curves.items():
+        for size, scores in zip(learning_curve.sizes.tolist(), learning_curve.accuracy, strict=True):
             low, mean, high = float(scores.min()), float(scores.mean()), float(scores.max())
-            words = f"{weights}; {size:.0f} images: {wording.percent(mean)} ({wording.interval((low, high))})"
-            values.append({"images": size, "accuracy": mean, "low": low, "high": high, "weights": weights, "words": words})
-            cells.append([weights, round(size), mean, low, high])
-    chance = float(np.bincount(labels).max() / len(labels))
+            words = (
+                f"{weights_name}; {size:.0f} images: {wording.format_percent(mean)} ({wording.format_interval((low, high))})"
+            )
+            values.append(
+                {"images": size, "accuracy": mean, "low": low, "high": high, "weights": weights_name, "words": words}
+            )
+            cells.append([weights_name, round(size), mean, low, high])
+    chance_accuracy = float(np.bincount(labels).max() / len(labels))
     sizes = sorted({value["images"] for value in values})
     x = {
         "field": "images",
@@ -212,29 +256,32 @@ def _chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
         "axis": {"title": "images learnt from", "values": sizes, "format": ",.0f"},
     }
     y = {"type": "quantitative", "scale": {"zero": False}, "axis": {"format": ".0%", "title": "accuracy on held-out images"}}
-    name: dict[str, Any] = {"field": "weights", "type": "nominal", "title": None, "scale": {"domain": list(curves)}}
+    color: dict[str, Any] = {"field": "weights", "type": "nominal", "title": None, "scale": {"domain": list(curves)}}
     if len(curves) == 1:
-        name["legend"] = None
-    floor = {"words": f"always the commonest class: {wording.percent(chance)}", "accuracy": chance}
+        color["legend"] = None
+    chance_datum = {
+        "words": f"always the commonest class: {wording.format_percent(chance_accuracy)}",
+        "accuracy": chance_accuracy,
+    }
     spec = {
         "data": {"values": values},
         "layer": [
             {
                 "mark": {"type": "area", "opacity": 0.2, "aria": False},
-                "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": name},
+                "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": color},
             },
-            {"mark": {"type": "line"}, "encoding": {"x": x, "y": {"field": "accuracy", **y}, "color": name}},
+            {"mark": {"type": "line"}, "encoding": {"x": x, "y": {"field": "accuracy", **y}, "color": color}},
             {
                 "mark": {"type": "point"},
                 "encoding": {
                     "x": x,
                     "y": {"field": "accuracy", **y},
-                    "color": name,
+                    "color": color,
                     "description": {"field": "words", "type": "nominal"},
                 },
             },
             {
-                "data": {"values": [floor]},
+                "data": {"values": [chance_datum]},
                 "mark": {"type": "rule", "strokeDash": [4, 4], "opacity": 0.6},
                 "encoding": {"y": {"field": "accuracy", **y}, "description": {"field": "words", "type": "nominal"}},
             },

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..blocks import Command, Part, Section, Table, Text
-from ..run_snapshot import Evidence
+from ..run_snapshot import RunSnapshot
 
-_LISTED = 50  # refused images
-_OF_SPEC = {
+_MAX_LISTED = 50  # refused images
+_SPEC_LABELS = {
     "backbone": "backbone",
     "architecture": "architecture",
     "weights": "weights",
@@ -25,58 +25,62 @@ _OF_SPEC = {
 }
 
 
-def section(evidence: Evidence) -> Section:
+def build_section(snapshot: RunSnapshot) -> Section:
     """The command, versions, seed, splits, the data's digest, how features were made, and what was left out."""
-    return Section("repeat", "To repeat it", list(_parts(evidence)))
+    return Section("repeat", "To repeat it", list(_build_parts(snapshot)))
 
 
-def _parts(evidence: Evidence) -> Iterator[Part]:
-    described = evidence.description
-    if described.get("command"):
-        yield Command(str(described["command"]))
-    yield Table("The run", ["", "what"], [[name, str(value)] for name, value in _run(evidence) if value not in (None, "")])
-    yield from _specs(described.get("specs") or {})
-    heads = [[each["head"], len(each["settings"]), _values(each["settings"])] for each in described.get("heads") or ()]
+def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
+    metadata = snapshot.metadata
+    if metadata.get("command"):
+        yield Command(str(metadata["command"]))
+    yield Table(
+        "The run", ["", "what"], [[name, str(value)] for name, value in _list_run_facts(snapshot) if value not in (None, "")]
+    )
+    yield from _build_spec_table(metadata.get("specs") or {})
+    heads = [
+        [entry["head"], len(entry["settings"]), _format_values(entry["settings"])] for entry in metadata.get("heads") or ()
+    ]
     if heads:
         yield Table("What was tried", ["head", "settings", "values"], heads)
-    lacking = [
-        [each["backbone"], f"{each['layer']}:{each['pool']}", each["images_missing"]]
-        for each in described.get("left_out") or ()
+    left_out_taps = [
+        [entry["backbone"], f"{entry['layer']}:{entry['pool']}", entry["images_missing"]]
+        for entry in metadata.get("left_out") or ()
     ]
-    if lacking:
-        yield Table("Taps that were left out, since they lack images", ["backbone", "tap", "images"], lacking)
-    yield from _images(evidence.data)
+    if left_out_taps:
+        yield Table("Taps that were left out, since they lack images", ["backbone", "tap", "images"], left_out_taps)
+    yield from _build_image_parts(snapshot.data)
 
 
-def _run(evidence: Evidence) -> Iterator[tuple[str, Any]]:
-    described, splits, data, test = evidence.description, evidence.splits, evidence.data, evidence.test
-    yield "folder", str(evidence.path.resolve())
-    yield "humeris", described.get("humeris")
+def _list_run_facts(snapshot: RunSnapshot) -> Iterator[tuple[str, Any]]:
+    metadata, splits, data, test = snapshot.metadata, snapshot.splits, snapshot.data, snapshot.test
+    yield "folder", str(snapshot.path.resolve())
+    yield "humeris", metadata.get("humeris")
     yield "data", data.get("source")
     yield "where it was", data.get("root")
     yield "images", data.get("used")
     yield "SHA-256 of the names and digests of all images", data.get("listing")
-    yield "classes", len(evidence.classes) or None
+    yield "classes", len(snapshot.class_names) or None
     if splits:
-        groups = f", in {described['groups']} groups" if described.get("groups") else ""
+        groups = f", in {metadata['groups']} groups" if metadata.get("groups") else ""
         yield "splits", f"{splits.get('train')} train, {splits.get('val')} val, {splits.get('test')} test{groups}"
         yield "how they were made", splits.get("note")
         yield "chosen by", "the validation split" if splits.get("select") == "val" else "cross-validation"
-    yield "seed", described.get("seed")
-    yield "plan (images, features and heads, as one digest)", described.get("plan")
-    views = described.get("views") or {}
+    yield "seed", metadata.get("seed")
+    yield "plan (images, features and heads, as one digest)", metadata.get("plan")
+    views = metadata.get("views") or {}
     if views.get("count"):
-        averaged = ", answers averaged over them" if views.get("average") else ""
-        yield "views", f"{views['count']} of each image ({views.get('policy')}){averaged}"
-    yield "trials", len(evidence.scores)
-    yield "winner", evidence.best.id if evidence.best else None
-    yield "seconds", described.get("seconds")
-    for name, words in _SCORES.items():
+        average_note = ", answers averaged over them" if views.get("average") else ""
+        yield "views", f"{views['count']} of each image ({views.get('policy')}){average_note}"
+    yield "trials", len(snapshot.scores)
+    yield "winner", snapshot.best.id if snapshot.best else None
+    yield "seconds", metadata.get("seconds")
+    for name, words in _SCORE_LABELS.items():
         if name in test:
             yield f"test {words}", f"{test[name]:.4f}"
 
 
-_SCORES = {
+_SCORE_LABELS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro-F1",
@@ -86,43 +90,48 @@ _SCORES = {
 }
 
 
-def _specs(specs: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
+def _build_spec_table(specs: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
     if not specs:
         return
-    rows = [[words, *(_value(spec.get(name)) for spec in specs.values())] for name, words in _OF_SPEC.items()]
+    rows = [[words, *(_format_value(spec.get(name)) for spec in specs.values())] for name, words in _SPEC_LABELS.items()]
     yield Table("How the features were made", ["", *specs], [row for row in rows if any(row[1:])])
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
         return " x ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{name}={each}" for name, each in value.items())
+        return ", ".join(f"{name}={item}" for name, item in value.items())
     return "" if value is None else str(value)
 
 
-def _values(settings: list[Mapping[str, Any]]) -> str:
+def _format_values(hyperparameter_sets: list[Mapping[str, Any]]) -> str:
     """The values of each option: C=0.1/1, ..."""
-    names = list(settings[0]) if settings else []
-    tried = {name: list(dict.fromkeys(_value(each.get(name)) for each in settings)) for name in names}
-    shown = {name: values if len(values) <= 12 else [values[0], "…", values[-1]] for name, values in tried.items()}
-    return ", ".join(f"{name}={'/'.join(values)}" for name, values in shown.items())
+    names = list(hyperparameter_sets[0]) if hyperparameter_sets else []
+    values_by_name = {
+        name: list(dict.fromkeys(_format_value(hyperparameters.get(name)) for hyperparameters in hyperparameter_sets))
+        for name in names
+    }
+    shown_values = {
+        name: values if len(values) <= 12 else [values[0], "…", values[-1]] for name, values in values_by_name.items()
+    }
+    return ", ".join(f"{name}={'/'.join(values)}" for name, values in shown_values.items())
 
 
-def _images(data: Mapping[str, Any]) -> Iterator[Part]:
+def _build_image_parts(data: Mapping[str, Any]) -> Iterator[Part]:
     formats = ", ".join(f"{count} {name}" for name, count in (data.get("formats") or {}).items())
-    copies = data.get("duplicates") or ()
-    if formats or copies:
-        across = sum(bool(each.get("across")) for each in copies)
+    duplicates = data.get("duplicates") or ()
+    if formats or duplicates:
+        n_across = sum(bool(entry.get("across")) for entry in duplicates)
         words = (
-            f"{len(copies)} byte-for-byte copies were left out, {across} of them of an image in another split. "
-            if copies
+            f"{len(duplicates)} byte-for-byte copies were left out, {n_across} of them of an image in another split. "
+            if duplicates
             else ""
         )
         yield Text(f"{words}Formats of the images: {formats or 'not known'}.")
-    refused = data.get("refused") or ()
-    if refused:
-        rows = [[each["name"], each["reason"], each["detail"]] for each in refused[:_LISTED]]
-        yield Table(f"{len(refused)} images were refused", ["image", "reason", "detail"], rows, folded=True)
-        if len(refused) > _LISTED:
-            yield Text(f"{len(refused) - _LISTED} more refused images are in images.csv.")
+    rejected_images = data.get("refused") or ()
+    if rejected_images:
+        rows = [[entry["name"], entry["reason"], entry["detail"]] for entry in rejected_images[:_MAX_LISTED]]
+        yield Table(f"{len(rejected_images)} images were refused", ["image", "reason", "detail"], rows, folded=True)
+        if len(rejected_images) > _MAX_LISTED:
+            yield Text(f"{len(rejected_images) - _MAX_LISTED} more refused images are in images.csv.")

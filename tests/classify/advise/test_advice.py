@@ -15,20 +15,20 @@ import pytest
 from cached_features import fill, write_photos
 from typer.main import get_command
 
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.advise import advice
-from humeris.classify.advise.context import Situation, request
-from humeris.classify.advise.next_steps import MOST, steps
-from humeris.classify.advise.scenario import Figures, Size, sentence
-from humeris.classify.data.group_sampling import parts
+from humeris.classify.advise.context import AdviceContext, to_backbone_spec
+from humeris.classify.advise.next_steps import MAX_STEPS, suggest_steps
+from humeris.classify.advise.scenario import ScenarioEvidence, Size, format_scenario
+from humeris.classify.data.group_sampling import assign_folds
 from humeris.classify.data.splits import split
 from humeris.classify.diagnose import random_baseline
-from humeris.classify.diagnose.depth_peak import Peak, peaks
-from humeris.classify.diagnose.random_baseline import Gap, Learnt
-from humeris.classify.evaluate.confidence_intervals import of_paired_difference
-from humeris.classify.evaluate.significance import compare
-from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+from humeris.classify.diagnose.depth_peak import Peak, find_peaks
+from humeris.classify.diagnose.random_baseline import LabeledImages, PretrainingGain
+from humeris.classify.evaluate.confidence_intervals import paired_difference_ci
+from humeris.classify.evaluate.significance import compare_with_runner_up
+from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.cli import app
@@ -36,7 +36,7 @@ from humeris.extract.backbones.graph import Layer
 from humeris.extract.images.load import Images, load_images
 
 IMAGES = 1000  # that heads are chosen by
-SPEC = Spec("mobilenet_v2", "a", "imagenet", "0" * 64, (224, 224), "tf", "1", arguments={"alpha": 0.35})
+SPEC = ExtractionSpec("mobilenet_v2", "a", "imagenet", "0" * 64, (224, 224), "tf", "1", arguments={"alpha": 0.35})
 FILE = replace(SPEC, backbone="mine", weights="file", arguments={})
 
 
@@ -49,8 +49,8 @@ def some_photos(store: Store, counts: dict[str, int]) -> Images:
     return load_images(write_photos(store.path.parent / "some", counts), store, jobs=1)
 
 
-def source(layer: str = "late", extraction: str = "net-1", pool: str = "avg") -> Source:
-    return Source("mobilenet_v2,alpha=0.35", extraction, layer, pool)
+def source(layer: str = "late", extraction: str = "net-1", pool: str = "avg") -> TapRef:
+    return TapRef("mobilenet_v2,alpha=0.35", extraction, layer, pool)
 
 
 def score(accuracy: float, seed: int, images: int = IMAGES, log_loss: float = 0.5, **detail: Any) -> Score:
@@ -60,16 +60,16 @@ def score(accuracy: float, seed: int, images: int = IMAGES, log_loss: float = 0.
     return Score(float(right.mean()), log_loss, (accuracy,), right=np.packbits(right).tobytes().hex(), detail=detail)
 
 
-def along(accuracies: dict[float, float], images: int = IMAGES) -> tuple[dict[Source, float | None], dict[Trial, Score]]:
+def along(accuracies: dict[float, float], images: int = IMAGES) -> tuple[dict[TapRef, float | None], dict[Trial, Score]]:
     """A layer at each depth, with the accuracy of a head there."""
-    depth: dict[Source, float | None] = {source(f"at{share:.2f}"): share for share in accuracies}
+    depth: dict[TapRef, float | None] = {source(f"at{share:.2f}"): share for share in accuracies}
     values = enumerate(zip(depth, accuracies.values(), strict=True))
     return depth, {Trial((tap,), "logreg", {"C": 1.0}): score(value, seed, images) for seed, (tap, value) in values}
 
 
 def peak_of(accuracies: dict[float, float], images: int = IMAGES) -> Peak:
     depth, scores = along(accuracies, images)
-    (found,) = peaks(depth, scores, images).values()
+    (found,) = find_peaks(depth, scores, images).values()
     return found
 
 
@@ -102,12 +102,12 @@ def test_the_peak_is_where_no_layer_elsewhere_does_as_well(
 
 def test_the_rival_is_the_best_layer_on_the_other_side_with_its_paired_interval() -> None:
     depth, scores = along(LATE)
-    (found,) = peaks(depth, scores, IMAGES).values()
-    best, rival = ranked(scores)[0], next(trial for trial in scores if depth[trial.sources[0]] == 0.5)
+    (found,) = find_peaks(depth, scores, IMAGES).values()
+    best, rival = rank_trials(scores)[0], next(trial for trial in scores if depth[trial.tap_refs[0]] == 0.5)
     first, second = ([bit == "1" for bit in f"{int(scores[each].right, 16):0{IMAGES}b}"] for each in (best, rival))
     only = sum(a and not b for a, b in zip(first, second, strict=True))
     other = sum(b and not a for a, b in zip(first, second, strict=True))
-    assert found.rival == pytest.approx((0.3, *of_paired_difference(only, other, IMAGES)))
+    assert found.rival == pytest.approx((0.3, *paired_difference_ci(only, other, IMAGES)))
     assert peak_of(EARLY).rival == pytest.approx((0.2, 0.165, 0.234), abs=0.01)
     assert peak_of({0.2: 0.6, 0.5: 0.9}).rival is None
 
@@ -120,14 +120,14 @@ def test_few_images_make_a_steep_curve_a_flat_one() -> None:
 
 def test_less_than_a_point_is_no_difference_however_many_images_tell_it() -> None:
     def place(other: int) -> str:
-        depth: dict[Source, float | None] = {source("late"): 1.0, source("early"): 0.5}
+        depth: dict[TapRef, float | None] = {source("late"): 1.0, source("early"): 0.5}
         scores = {
             Trial((tap,), "svm", {}): Score(
                 count / 50_000, 0.5, (0.5,), right=np.packbits(np.arange(50_000) < count).tobytes().hex()
             )
             for tap, count in zip(depth, (40_000, other), strict=True)
         }
-        return peaks(depth, scores, 50_000)["net-1"].place
+        return find_peaks(depth, scores, 50_000)["net-1"].place
 
     assert place(40_000 - 499) == "unsure"
     assert place(40_000 - 501) == "end"
@@ -141,13 +141,13 @@ def test_images_of_a_group_count_once_for_the_peak() -> None:
         Trial((source(name),), "svm", {}): Score(float(bits.mean()), 0.5, (0.5,), right=np.packbits(bits).tobytes().hex())
         for name, bits in (("late", right), ("early", worse))
     }
-    depth: dict[Source, float | None] = {source("late"): 1.0, source("early"): 0.5}
-    assert peaks(depth, scores, 400)["net-1"].place == "end"
-    assert peaks(depth, scores, 400, groups)["net-1"].place == "unsure"
+    depth: dict[TapRef, float | None] = {source("late"): 1.0, source("early"): 0.5}
+    assert find_peaks(depth, scores, 400)["net-1"].place == "end"
+    assert find_peaks(depth, scores, 400, groups)["net-1"].place == "unsure"
 
 
 def test_each_network_has_its_peak_and_the_best_head_and_pool_of_a_layer_count() -> None:
-    depth: dict[Source, float | None] = {
+    depth: dict[TapRef, float | None] = {
         source("a"): 0.5, source("a", pool="max"): 0.5, source("b"): 1.0,
         source("c", "net-2"): None, source("d", "net-3"): 0.3,
     }  # fmt: skip
@@ -160,7 +160,7 @@ def test_each_network_has_its_peak_and_the_best_head_and_pool_of_a_layer_count()
         Trial((taps[4],), "svm", {}): score(0.4, 4),
         Trial((taps[0], taps[2]), "svm", {}): score(0.99, 5),
     }
-    found = peaks(depth, scores, IMAGES)
+    found = find_peaks(depth, scores, IMAGES)
     assert set(found) == {"net-1", "net-3"}
     assert (found["net-1"].layer, found["net-1"].accuracy, found["net-1"].taps) == ("a", 0.9, 2)
     assert found["net-1"].place == "early"
@@ -184,26 +184,28 @@ def test_each_network_has_its_peak_and_the_best_head_and_pool_of_a_layer_count()
 )
 def test_sizes_lie_on_a_scale_of_logarithms(images: int, groups: int | None, classes: int, word: str, leans: str) -> None:
     found = Size(images, groups, classes, 100)
-    assert (found.word, found.leans) == (word, leans)
-    assert 0 <= found.place <= 1
-    assert f"{images:,} images" in found.why
-    assert ("groups" in found.why) == (groups is not None)
+    assert (found.category, found.nearest_category) == (word, leans)
+    assert 0 <= found.position <= 1
+    assert f"{images:,} images" in found.reason
+    assert ("groups" in found.reason) == (groups is not None)
 
 
 SMALL, BETWEEN, LARGE = Size(3_000, None, 10, 300), Size(50_000, None, 100, 500), Size(800_000, None, 100, 8_000)
-MUCH = Gap(0.9, 0.5, (0.36, 0.44), IMAGES, "logreg")
-SOME = Gap(0.7, 0.5, (0.16, 0.24), IMAGES, "logreg")
-LITTLE = Gap(0.6, 0.5, (0.06, 0.14), IMAGES, "logreg")
-BY_CHANCE = Gap(0.9, 0.5, (-0.01, 0.8), 20, "logreg")
+MUCH = PretrainingGain(0.9, 0.5, (0.36, 0.44), IMAGES, "logreg")
+SOME = PretrainingGain(0.7, 0.5, (0.16, 0.24), IMAGES, "logreg")
+LITTLE = PretrainingGain(0.6, 0.5, (0.06, 0.14), IMAGES, "logreg")
+BY_CHANCE = PretrainingGain(0.9, 0.5, (-0.01, 0.8), 20, "logreg")
 
 
-def figures(size: Size = SMALL, curve: dict[float, float] | None = None, gap: Gap | None = MUCH, **more: Any) -> Figures:
+def figures(
+    size: Size = SMALL, curve: dict[float, float] | None = None, gap: PretrainingGain | None = MUCH, **more: Any
+) -> ScenarioEvidence:
     peak = peak_of(LATE if curve is None else curve)
     values: dict[str, Any] = {
         "size": size, "peak": peak, "others": (), "gap": gap, "gap_lacks": "" if gap else "cached",
         "accuracy_95": (0.88, 0.92), "commonest": 0.1, "chance": 0.001,
     }  # fmt: skip
-    return Figures(**(values | more))
+    return ScenarioEvidence(**(values | more))
 
 
 @pytest.mark.parametrize(
@@ -228,12 +230,12 @@ def figures(size: Size = SMALL, curve: dict[float, float] | None = None, gap: Ga
     ],
 )
 def test_the_case_is_of_size_and_of_where_the_peak_and_random_weights_are(
-    size: Size, curve: dict[float, float], gap: Gap | None, case: str | None
+    size: Size, curve: dict[float, float], gap: PretrainingGain | None, case: str | None
 ) -> None:
     found = figures(size, curve, gap).to_dict()
     assert found["case"] == case
     assert (found["strategy"] is None) == (case is None)
-    said = sentence(found)
+    said = format_scenario(found)
     assert found["size"] in said
     assert (f"case {case} of four" in said) == (case is not None)
     assert found["similarity"] == {None: None, "B1": "similar", "B3": "similar"}.get(case, "different")
@@ -308,7 +310,7 @@ LAYERS = [
 ]
 
 
-def situation(trials: dict[Trial, Score] | None = None, case: str = "B1", **more: Any) -> Situation:
+def situation(trials: dict[Trial, Score] | None = None, case: str = "B1", **more: Any) -> AdviceContext:
     judged = {
         "B1": figures(), "B2": figures(curve=EARLY), "B3": figures(LARGE), "B4": figures(LARGE, EARLY),
         "": figures(gap=LITTLE),
@@ -316,15 +318,16 @@ def situation(trials: dict[Trial, Score] | None = None, case: str = "B1", **more
     scores = trials or {Trial((source(),), "logreg", {"C": 0.1}): score(0.9, 0)}
     values: dict[str, Any] = {
         "figures": judged, "run": Path("runs/photos-1"), "data": "photos", "typed": "", "cache": (), "images": 400,
-        "views": {"count": 0, "policy": "", "average": False}, "seed": 0, "from_images": True, "ranked": ranked(scores),
-        "scores": scores, "layers": {"net-1": LAYERS}, "specs": {"net-1": SPEC}, "runner_up": compare(scores, IMAGES),
+        "views": {"count": 0, "policy": "", "average": False}, "seed": 0, "from_images": True, "ranked": rank_trials(scores),
+        "scores": scores, "layers": {"net-1": LAYERS}, "specs": {"net-1": SPEC},
+        "runner_up": compare_with_runner_up(scores, IMAGES),
     }  # fmt: skip
-    return Situation(**(values | more))
+    return AdviceContext(**(values | more))
 
 
-def commands(found: Situation) -> list[str]:
-    told = steps(found)
-    assert len(told) <= MOST
+def commands(found: AdviceContext) -> list[str]:
+    told = suggest_steps(found)
+    assert len(told) <= MAX_STEPS
     assert all(step.why for step in told)
     for step in told:
         parse(step.command)
@@ -369,18 +372,18 @@ def test_small_and_different_looks_around_the_early_peak() -> None:
 def test_a_cut_is_finished_nothing_bypasses_it_and_something_is_left_to_train() -> None:
     found = situation()
     (trial,) = found.ranked
-    assert [found.cut(trial, share) for share in (0.1, 0.4, 0.75, 0.99)] == [
+    assert [found.find_cut(trial, share) for share in (0.1, 0.4, 0.75, 0.99)] == [
         (LAYERS[0], 0.1), (LAYERS[1], 0.3), (LAYERS[5], 0.72), (LAYERS[5], 0.72)
     ]  # fmt: skip
     beside = Trial((source(), source("half")), "svm", {})
-    place = found.cut(beside, 0.99)
+    place = found.find_cut(beside, 0.99)
     assert place is not None
     assert place[0].name == "early"
-    assert found.cut(Trial((source("stem"),), "svm", {}), 0.5) is None
+    assert found.find_cut(Trial((source("stem"),), "svm", {}), 0.5) is None
 
 
 def test_maps_are_announced_and_never_larger_than_a_disk() -> None:
-    (first, *_) = steps(situation())
+    (first, *_) = suggest_steps(situation())
     size = 2 * 400 * 14 * 14 * 32
     assert f"400 maps first, {size / 1e6:.1f} MB" in first.why
     assert "the last 28% of the cost" in first.why
@@ -393,7 +396,7 @@ def test_neighbours_cannot_be_trained_further_so_that_the_best_other_head_starts
     voting = Trial((source(),), "triplet", {"classifier": "knn"})
     trials = {knn: score(0.9, 0), voting: score(0.88, 1), other: score(0.8, 2)}
     assert commands(situation(trials))[0] == f"humeris finetune runs/photos-1 --from early --trial {other.id}"
-    assert "from the best svm" in steps(situation(trials))[0].why
+    assert "from the best svm" in suggest_steps(situation(trials))[0].why
     assert not [each for each in commands(situation({knn: score(0.9, 0)})) if "finetune" in each]
 
 
@@ -423,7 +426,7 @@ def test_the_edge_of_a_grid_is_looked_beyond(
         Trial((source(),), head, {option: value}): score(0.8, n, log_loss=abs(math.log(value / won)))
         for n, value in enumerate(values)
     }
-    found = [step for step in steps(situation(trials)) if f"{head},{option}=" in step.command]
+    found = [step for step in suggest_steps(situation(trials)) if f"{head},{option}=" in step.command]
     assert len(found) == (wider is not None)
     for step in found:
         assert parse(step.command)["head"] == [f"{head},{option}={wider}"]
@@ -446,8 +449,8 @@ def test_a_cheaper_runner_up_that_is_not_told_apart_is_offered_as_a_model() -> N
         Trial((source(),), "svm", {"C": 1.0}): score(0.9, 0),
         Trial((source("half"),), "svm", {"C": 1.0}): score(0.895, 1),
     }
-    other = ranked(two)[1]
-    told = steps(situation(two))
+    other = rank_trials(two)[1]
+    told = suggest_steps(situation(two))
     assert [step.command for step in told if "export" in step.command] == [
         f"humeris export runs/photos-1 --trial {other.id} -o cheaper.keras"
     ]
@@ -519,10 +522,10 @@ def test_what_was_typed_is_kept_and_quoted() -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (224, 224)])
 def test_a_backbone_is_named_as_briefly_as_it_can_be(size: tuple[int, int]) -> None:
-    found = request(replace(SPEC, image_size=size, precision="bfloat16")).title
+    found = to_backbone_spec(replace(SPEC, image_size=size, precision="bfloat16")).title
     own = ",image_size=64x64" if size == (64, 64) else ""
     assert found == f"mobilenet_v2,alpha=0.35{own},precision=bfloat16"
-    assert request(replace(SPEC, preprocessing="torch")).title == "mobilenet_v2,alpha=0.35,preprocessing=torch"
+    assert to_backbone_spec(replace(SPEC, preprocessing="torch")).title == "mobilenet_v2,alpha=0.35,preprocessing=torch"
 
 
 class Rows:
@@ -537,13 +540,17 @@ class Rows:
         return np.asarray(found if columns is None else found[:, columns])
 
 
-def drawn(count: int = 300, classes: int = 3) -> tuple[Learnt, Rows, Rows]:
+def drawn(count: int = 300, classes: int = 3) -> tuple[LabeledImages, Rows, Rows]:
     draw = np.random.default_rng(0)
     labels = np.arange(count) % classes
     own = np.eye(8)[labels] * 2.5 + draw.normal(size=(count, 8))
     other = np.eye(8)[labels] * 1.0 + draw.normal(size=(count, 8))
     keys = np.array([f"{row}".encode() for row in range(count)])
-    return Learnt(keys, labels, np.arange(count), classes), Rows(own.astype(np.float32)), Rows(other.astype(np.float32))
+    return (
+        LabeledImages(keys, labels, np.arange(count), classes),
+        Rows(own.astype(np.float32)),
+        Rows(other.astype(np.float32)),
+    )
 
 
 def test_the_gap_is_what_scikit_learn_gets_in_the_same_folds() -> None:
@@ -553,38 +560,40 @@ def test_the_gap_is_what_scikit_learn_gets_in_the_same_folds() -> None:
     from sklearn.preprocessing import StandardScaler
 
     learnt, own, other = drawn()
-    found = random_baseline.gap([own], [other], learnt, "logreg", [{"C": 0.1}], 1)
+    found = random_baseline.compute_gain([own], [other], learnt, "logreg", [{"C": 0.1}], 1)
     assert found is not None
-    folds = PredefinedSplit(parts(learnt.labels, learnt.groups, 5, 0))
+    folds = PredefinedSplit(assign_folds(learnt.labels, learnt.groups, 5, 0))
     right = []
     for rows in (own, other):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=1000))
         right.append(cross_val_predict(model, rows.rows, learnt.labels, cv=folds) == learnt.labels)
     assert (found.own, found.random) == pytest.approx([each.mean() for each in right])
-    expected = of_paired_difference(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()), 300)
+    expected = paired_difference_ci(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()), 300)
     assert found.difference_95 == pytest.approx(expected)
-    assert found.avoided == pytest.approx((found.own - found.random) / (1 - found.random))
-    turned = random_baseline.gap([other], [own], learnt, "logreg", [{"C": 0.1}], 1)
+    assert found.errors_avoided == pytest.approx((found.own - found.random) / (1 - found.random))
+    turned = random_baseline.compute_gain([other], [own], learnt, "logreg", [{"C": 0.1}], 1)
     assert turned is not None
     assert turned.difference_95 == pytest.approx((-expected[1], -expected[0]))
-    assert turned.avoided < 0
+    assert turned.errors_avoided < 0
 
 
 def test_a_gap_is_measured_on_a_sample_with_whole_groups_or_not_at_all() -> None:
     learnt, own, other = drawn(12_000)
     groups = np.arange(12_000) // 6
-    found = random_baseline.gap([own], [other], replace(learnt, groups=groups), "centroid", [{"metric": "cosine"}], 1)
+    found = random_baseline.compute_gain(
+        [own], [other], replace(learnt, groups=groups), "centroid", [{"metric": "cosine"}], 1
+    )
     assert found is not None
     assert found.images == pytest.approx(5000, abs=6)
     alone, rows, others = drawn(9)
     few = replace(alone, labels=np.array([0] * 8 + [1]), classes=2)
-    assert random_baseline.gap([rows], [others], few, "centroid", [{"metric": "cosine"}], 1) is None
+    assert random_baseline.compute_gain([rows], [others], few, "centroid", [{"metric": "cosine"}], 1) is None
 
 
 def test_with_many_classes_the_gap_is_of_a_head_that_one_decomposition_solves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random_baseline, "_SLOW", 100)
+    monkeypatch.setattr(random_baseline, "_MAX_OPERATIONS", 100)
     learnt, own, other = drawn()
-    found = random_baseline.gap([own], [other], learnt, "logreg", [{"C": 0.1}], 1)
+    found = random_baseline.compute_gain([own], [other], learnt, "logreg", [{"C": 0.1}], 1)
     assert found is not None
     assert found.head == "ridge"
     assert found.own > found.random
@@ -597,7 +606,7 @@ def test_a_sweep_without_layers_or_depths_still_ends_with_advice(
     images = some_photos(store, {"train": 40, "test": 10})
     fill(store, images, {"one": 0.0, "two": 0.0})
     run = sweep(images, store, ["centroid"], out=tmp_path / "run", jobs=1)
-    found = run.description["advice"]
+    found = run.metadata["advice"]
     assert (found["case"], found["size"], found["peaks"], found["random"]) == (None, "small", [], None)
     assert any("no depth" in line for line in found["thin"])
     assert any("nothing may have been learnt" in line for line in found["thin"])
@@ -610,13 +619,13 @@ def test_random_weights_are_compared_with_where_they_are_cached_of_every_image(
 ) -> None:
     images = some_photos(store, {"train": 20, "test": 10})
     fill(store, images, {"layer": 3})
-    (own,) = store.extractions()
+    (own,) = store.iter_extractions()
     rows = np.random.default_rng(0).normal(size=(len(images.used), 6)).astype(np.float32)
     learnt = [number for number, image in enumerate(images.used) if image.item.split == "train"][lacking:]
     twin = replace(own.spec, weights="random, seed 0", weights_sha256="1" * 64)
-    store.extraction(twin).add("layer", "avg", images.keys[learnt], rows[learnt])
+    store.get_extraction(twin).add("layer", "avg", images.keys[learnt], rows[learnt])
     wanted = ["made_up/layer"]
-    found = sweep(images, store, ["logreg"], patterns=wanted, out=tmp_path / "run", jobs=1).description["advice"]
+    found = sweep(images, store, ["logreg"], patterns=wanted, out=tmp_path / "run", jobs=1).metadata["advice"]
     assert (found["random"] is None) == bool(lacking)
     assert any("random weights are cached" in line for line in found["thin"]) == bool(lacking)
     if not lacking:
@@ -633,9 +642,9 @@ def test_the_best_of_many_has_to_beat_chance_by_more_than_one_of_them(
     images = some_photos(store, {"train": count, "test": 10})
     fill(store, images, {f"layer{number}": strength for number in range(6)})
     run = sweep(images, store, ["centroid"], out=tmp_path / "run", jobs=1)
-    right = round(2 * count * run.trials()[ranked(run.trials())[0]].accuracy)
+    right = round(2 * count * run.load_trials()[rank_trials(run.load_trials())[0]].accuracy)
     by_chance = 6 * binomtest(right, 2 * count, 0.5, alternative="greater").pvalue > 0.05
-    assert any("nothing may have been learnt" in line for line in run.description["advice"]["thin"]) == by_chance
+    assert any("nothing may have been learnt" in line for line in run.metadata["advice"]["thin"]) == by_chance
     assert by_chance != learnt
 
 
@@ -643,23 +652,23 @@ def test_a_run_of_an_older_version_loads_reports_and_gets_its_advice_when_asked_
     store: Store,
     tmp_path: Path,
 ) -> None:
-    from humeris.classify.report.page import report
+    from humeris.classify.report.page import write_report
     from humeris.commands.render import classify
 
     images = some_photos(store, {"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
     run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
-    told = run.description["advice"]
-    older = {name: value for name, value in run.description.items() if name != "advice"}
+    told = run.metadata["advice"]
+    older = {name: value for name, value in run.metadata.items() if name != "advice"}
     (run.path / "run.json").write_text(json.dumps(older))
     loaded = Run.load(run.path)
-    assert loaded.summary()["advice"] is None
-    assert "advice" not in classify.run(loaded.summary() | {"data": loaded.description["data"]})
-    page = report([run.path], cache=store.path).path
+    assert loaded.summarize()["advice"] is None
+    assert "advice" not in classify.format_sweep(loaded.summarize() | {"data": loaded.metadata["data"]})
+    page = write_report([run.path], cache=store.path).path
     assert "What next?" not in page.read_text()
-    assert sweep(images, store, ["logreg"], out=run.path, jobs=1).summary()["advice"] == told
-    assert Run.load(run.path).description["advice"] == told
-    page = report([run.path], cache=store.path).path
+    assert sweep(images, store, ["logreg"], out=run.path, jobs=1).summarize()["advice"] == told
+    assert Run.load(run.path).metadata["advice"] == told
+    page = write_report([run.path], cache=store.path).path
     assert "What next?" in page.read_text()
 
 
@@ -702,7 +711,7 @@ def test_a_sweep_of_a_file_of_features_advises_nothing_that_needs_images(
     assert humeris("cache", "export", "photos", "-b", "nano", "-o", "rows.h5").code == 0
     words = ("sweep", "rows.h5", "--head", "centroid,metric=cosine", "-o", "done")
     found = humeris(*words, "--json").json["advice"]
-    assert f"\nadvice: {sentence(found)}\n" in humeris(*words).out
+    assert f"\nadvice: {format_scenario(found)}\n" in humeris(*words).out
     assert any("a file of features" in line for line in found["thin"])
     for step in found["next"]:
         assert shlex.split(step["command"])[1:3] == ["sweep", "rows.h5"]
@@ -724,5 +733,5 @@ def test_advice_takes_no_network(
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
-    assert run.description["advice"]
-    assert not advice.renewable(run, images, split(images, None), store)
+    assert run.metadata["advice"]
+    assert not advice.is_outdated(run, images, split(images, None), store)

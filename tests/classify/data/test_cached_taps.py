@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import LayerError
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.data import select_features
-from humeris.classify.data.cached_taps import Candidate, candidates, one_of, titles
+from humeris.classify.data.cached_taps import CachedTap, disambiguate_titles, find_one_tap, list_cached_taps
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.engine.non_finite import NotFinite
+from humeris.extract.engine.non_finite import NonFiniteImages
 from humeris.extract.images.load import load_images
 
-SPEC = Spec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
+SPEC = ExtractionSpec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
 OTHERS = {
     "alone": replace(SPEC, backbone="other", weights_sha256="2" * 64),
     "small": SPEC,
@@ -36,18 +36,18 @@ def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "cache", write=True)
     keys = load_images(tmp_path / "photos", store, jobs=1).keys
     for spec in OTHERS.values():
-        store.extraction(spec).add("layer", "avg", keys, np.ones((10, 3), np.float32))
+        store.get_extraction(spec).add("layer", "avg", keys, np.ones((10, 3), np.float32))
     return store
 
 
-def of(cached: list[Candidate], spec: Spec) -> Candidate:
+def of(cached: list[CachedTap], spec: ExtractionSpec) -> CachedTap:
     (found,) = [each for each in cached if each.extraction.spec.digest == spec.digest]
     return found
 
 
 def test_an_extraction_is_called_by_as_little_as_tells_it_from_the_others(store: Store) -> None:
-    cached = candidates(store, ())
-    names = titles([each.extraction for each in cached])
+    cached = list_cached_taps(store, ())
+    names = disambiguate_titles([each.extraction for each in cached])
     assert [names[of(cached, spec).extraction.path.name] for spec in OTHERS.values()] == [
         "other",
         "made_up,image_size=8x8",
@@ -56,8 +56,8 @@ def test_an_extraction_is_called_by_as_little_as_tells_it_from_the_others(store:
 
 
 def test_a_name_is_of_all_that_it_fits(store: Store) -> None:
-    cached = candidates(store, ())
-    fits = {text: [name for name, spec in OTHERS.items() if of(cached, spec).named(text)] for text in (
+    cached = list_cached_taps(store, ())
+    fits = {text: [name for name, spec in OTHERS.items() if of(cached, spec).matches_pattern(text)] for text in (
         "layer", "l*:avg", "layer:max", "made_up/layer", "made_up,image_size=16x16/layer:avg", "other/layer", "other/la*"
     )}  # fmt: skip
     assert fits == {
@@ -72,18 +72,18 @@ def test_a_name_is_of_all_that_it_fits(store: Store) -> None:
 
 
 def test_a_side_that_names_several_taps_is_refused_with_their_names(store: Store) -> None:
-    cached = candidates(store, ())
-    assert one_of(cached, "made_up,image_size=8x8/layer", ["a", "b"]) is of(cached, SPEC)
+    cached = list_cached_taps(store, ())
+    assert find_one_tap(cached, "made_up,image_size=8x8/layer", ["a", "b"]) is of(cached, SPEC)
     with pytest.raises(LayerError) as caught:
-        one_of(cached, "made_up,image_size=16x16/layer", ["made_up,image_size=16x16/layer", "other/layer"])
+        find_one_tap(cached, "made_up,image_size=16x16/layer", ["made_up,image_size=16x16/layer", "other/layer"])
     assert "expected one cached tap, found 2: made_up,image_size=16x16 (" in str(caught.value)
     with pytest.raises(LayerError, match=r"found none; closest: other/layer:avg"):
-        one_of(cached, "other/lair", ["other/lair", "layer"])
+        find_one_tap(cached, "other/lair", ["other/lair", "layer"])
 
 
 def test_only_the_taps_given_are_candidates(store: Store) -> None:
     only = {(SPEC.digest, Tap("layer", "avg")), (OTHERS["large"].digest, Tap("layer", "max"))}
-    assert [each.extraction.spec.digest for each in candidates(store, (), only)] == [SPEC.digest]
+    assert [each.extraction.spec.digest for each in list_cached_taps(store, (), only)] == [SPEC.digest]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_pools_are_for_the_layers_that_name_none(
 ) -> None:
     store, keys = Store(tmp_path / "cache", write=True), np.array([bytes([65 + row]) * 32 for row in range(10)], "S32")
     for layer, pool in (("mid", "max"), ("mid", "avg"), ("top", "avg"), ("top", "grid2")):
-        store.extraction(replace(SPEC, backbone="net")).add(layer, pool, keys, np.ones((10, 3), np.float32))
-    inputs = select_features.find(store, keys, select_features.Wanted(patterns=patterns, pools=pools)).inputs
+        store.get_extraction(replace(SPEC, backbone="net")).add(layer, pool, keys, np.ones((10, 3), np.float32))
+    inputs = select_features.find_features(store, keys, select_features.FeatureQuery(patterns=patterns, pools=pools)).inputs
     assert sorted(" + ".join(str(tap).removeprefix("net/") for tap in taps) for taps in inputs) == sorted(found)
 
 
@@ -127,18 +127,20 @@ def test_a_layer_that_is_not_cached_with_the_pool_is_named_with_it(
 ) -> None:
     store, keys = Store(tmp_path / "cache", write=True), np.array([bytes([65 + row]) * 32 for row in range(10)], "S32")
     for layer, pool in (("mid", "max"), ("mid", "avg"), ("top", "avg")):
-        store.extraction(SPEC).add(layer, pool, keys, np.ones((10, 3), np.float32))
+        store.get_extraction(SPEC).add(layer, pool, keys, np.ones((10, 3), np.float32))
     with pytest.raises(LayerError, match=said):
-        select_features.find(store, keys, select_features.Wanted(patterns=patterns, pools=pools))
+        select_features.find_features(store, keys, select_features.FeatureQuery(patterns=patterns, pools=pools))
 
 
 def test_images_that_a_tap_has_no_finite_row_of_are_refused(store: Store, tmp_path: Path) -> None:
     images = load_images(tmp_path / "photos", store, jobs=1)
     bad = images.used[3]
-    NotFinite(store.memo, SPEC).add(Tap("layer", "avg"), [bad.digest])
-    found = select_features.find(store, images.keys, select_features.Wanted(patterns=["made_up,image_size=8x8/layer"]))
-    left = found.finite(images)
+    NonFiniteImages(store.kv_store, SPEC).add(Tap("layer", "avg"), [bad.digest])
+    found = select_features.find_features(
+        store, images.keys, select_features.FeatureQuery(patterns=["made_up,image_size=8x8/layer"])
+    )
+    left = found.drop_non_finite(images)
     assert [image.name for image in left.used] == [image.name for image in images.used if image.name != bad.name]
-    assert [(each.name, each.reason, each.detail) for each in left.refused] == [
+    assert [(each.name, each.reason, each.detail) for each in left.rejections] == [
         (bad.name, "not_finite", "NaN or infinite activations")
     ]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from humeris.classify.data import feature_matrix
-from humeris.classify.data.feature_matrix import Matrix, Part
+from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
 from humeris.classify.diagnose import near_duplicates
 from humeris.classify.heads import registry
 from humeris.classify.heads.families import knn as knn_module
 from humeris.classify.heads.linear import cv_fold, design_matrix, gram, scatter
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 LIMIT = 1 << 14  # bytes in a block
 SETTINGS: Mapping[str, Mapping[str, object]] = {
@@ -38,9 +38,9 @@ class Watched:
         return found
 
 
-def watched(rows: np.ndarray) -> tuple[Watched, Matrix]:
+def watched(rows: np.ndarray) -> tuple[Watched, FeatureMatrix]:
     stored = Watched(rows)
-    return stored, Matrix.stored([Part(stored, np.arange(len(rows)), np.zeros(len(rows), np.intp))])
+    return stored, FeatureMatrix.from_tap_columns([TapColumns(stored, np.arange(len(rows)), np.zeros(len(rows), np.intp))])
 
 
 def drawn(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
@@ -74,7 +74,7 @@ def test_no_linear_head_asks_for_more_than_a_block(name: str, shape: tuple[int, 
     rows, labels, pairs = drawn(shape)
     stored, features = watched(rows)
     module = registry.FAMILIES[name]
-    streamed = Problem(features, labels, 3, tuple(pairs), np.arange(len(labels)))
+    streamed = TrainingData(features, labels, 3, tuple(pairs), np.arange(len(labels)))
     tried = [SETTINGS[name]]
     (score,) = module.cross_validate(streamed, tried, 0)
     head = module.fit(streamed, tried[0], score.detail, ("a", "b", "c"), 0)
@@ -84,7 +84,7 @@ def test_no_linear_head_asks_for_more_than_a_block(name: str, shape: tuple[int, 
         least = max(least, 4 * shape[1] * 4 * shape[1])  # the sample of rows that the solver's basis is made of
     assert 4 * stored.most <= max(LIMIT, least, 4 * 256 * shape[1] if shape[0] > shape[1] else 0)
     assert stored.most < rows.size / 4
-    (held,) = module.cross_validate(Problem.of(rows, labels, pairs), tried, 0)
+    (held,) = module.cross_validate(TrainingData.from_arrays(rows, labels, pairs), tried, 0)
     assert score.accuracy == held.accuracy
     assert score.log_loss == pytest.approx(held.log_loss, rel=1e-3)
     assert (answers.argmax(axis=1) == labels).mean() > 0.9
@@ -93,15 +93,15 @@ def test_no_linear_head_asks_for_more_than_a_block(name: str, shape: tuple[int, 
 def test_streamed_features_are_never_held_although_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _, _ = drawn((300, 40))
     stored, features = watched(rows)
-    assert features.streamed() is features
+    assert features.to_streaming() is features
     monkeypatch.setattr(feature_matrix, "_BLOCK", 1 << 12)
-    assert features.held
-    streamed = features.streamed()
-    assert not streamed.held
-    assert np.array_equal(np.concatenate([values for _, values in streamed.blocks()]), rows)
+    assert features.fits_in_memory
+    streamed = features.to_streaming()
+    assert not streamed.fits_in_memory
+    assert np.array_equal(np.concatenate([values for _, values in streamed.iter_blocks()]), rows)
     assert 4 * stored.most <= 1 << 12
-    features.array()
-    assert features.streamed() is features
+    features.to_array()
+    assert features.to_streaming() is features
 
 
 def test_near_duplicates_are_looked_for_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,13 +109,15 @@ def test_near_duplicates_are_looked_for_in_blocks(monkeypatch: pytest.MonkeyPatc
 
     rows, _, _ = drawn((900, 60))
     rows[800] = rows[3]
-    expected = near_duplicates.find(Matrix.of(rows[700:]), Matrix.of(rows[:700])).pairs
+    expected = near_duplicates.find(FeatureMatrix.from_array(rows[700:]), FeatureMatrix.from_array(rows[:700])).pairs
     monkeypatch.setattr(feature_matrix, "_BLOCK", LIMIT)
     monkeypatch.setattr(nearest_neighbors, "_NUMBERS", LIMIT // 4)
     (tested, test), (learnt, development) = watched(rows[700:]), watched(rows[:700])
-    found = near_duplicates.find(test.streamed(), development.streamed()).pairs
-    assert [(pair.test, pair.development) for pair in found] == [(pair.test, pair.development) for pair in expected]
-    assert (found[0].test, found[0].development) == (100, 3)
+    found = near_duplicates.find(test.to_streaming(), development.to_streaming()).pairs
+    assert [(pair.test_row, pair.development_row) for pair in found] == [
+        (pair.test_row, pair.development_row) for pair in expected
+    ]
+    assert (found[0].test_row, found[0].development_row) == (100, 3)
     assert 4 * max(tested.most, learnt.most) <= LIMIT
 
 
@@ -126,17 +128,17 @@ def test_rows_that_are_converted_or_lie_side_by_side_are_read_a_quarter_at_a_tim
     monkeypatch.setattr(feature_matrix, "_BLOCK", 1 << 10)
     rows = drawn((101, 40))[0].astype(dtype)
     stored, features = watched(rows)
-    assert np.array_equal(features.array(), rows.astype(np.float32))
+    assert np.array_equal(features.to_array(), rows.astype(np.float32))
     assert stored.most <= 26 * 40
-    parts = [Part(Watched(rows[:, half]), np.arange(101), np.arange(101) % 2) for half in (slice(0, 9), slice(9, 40))]
-    assert np.array_equal(Matrix.stored(parts).array(), rows.astype(np.float32))
+    parts = [TapColumns(Watched(rows[:, half]), np.arange(101), np.arange(101) % 2) for half in (slice(0, 9), slice(9, 40))]
+    assert np.array_equal(FeatureMatrix.from_tap_columns(parts).to_array(), rows.astype(np.float32))
 
 
 @pytest.mark.parametrize("width", [1, 255, 256, 257, 600])
 def test_half_scatter_matrices_make_whole_ones(width: int) -> None:
     features, labels, pairs = drawn((700, width))
-    for each in cv_fold.folds(Problem.of(features, labels, pairs)):
-        mine = np.concatenate([values for _, values in each.fit_blocks()]).astype(float)
-        scatter = each.moments().scatter
+    for each in cv_fold.iter_folds(TrainingData.from_arrays(features, labels, pairs)):
+        mine = np.concatenate([values for _, values in each.iter_fit_blocks()]).astype(float)
+        scatter = each.compute_moments().scatter
         assert np.allclose(scatter, scatter.T, rtol=0, atol=1e-12 * np.abs(scatter).max())
         assert np.abs(scatter - mine.T @ mine).max() < 4e-6 * np.abs(scatter).max()

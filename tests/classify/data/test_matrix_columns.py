@@ -9,37 +9,37 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from humeris.cache.shard import as_keys
-from humeris.cache.spec import Spec
+from humeris.cache.shard import to_keys
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.data import feature_matrix as matrix_module
-from humeris.classify.data.feature_matrix import Matrix, Part
+from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
 
-SPEC = Spec("toy", "toy()", "none", "00" * 32, (8, 8), "none", "none")
+SPEC = ExtractionSpec("toy", "toy()", "none", "00" * 32, (8, 8), "none", "none")
 COUNT, SHAPE = 30, (2, 3, 7)
 WIDTH = 42
 
 
-def part(folder: Path, dtype: str, compression: str, seed: int = 0) -> Part:
+def part(folder: Path, dtype: str, compression: str, seed: int = 0) -> TapColumns:
     """Rows of maps in three shards and two views, in another order than they are stored in."""
     random = np.random.default_rng(seed)
-    keys = as_keys([hashlib.sha256(str(number).encode()).digest() for number in range(COUNT)])
+    keys = to_keys([hashlib.sha256(str(number).encode()).digest() for number in range(COUNT)])
     with Store(folder, write=True) as store:
         for view in (0, 1):
             rows = random.normal(size=(COUNT, *SHAPE)).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
             for some in np.array_split(random.permutation(COUNT), 3):
                 views = np.full(len(some), view, np.uint16)
-                store.extraction(SPEC).add("layer", "map", keys[some], rows[some], views=views, compression=compression)
+                store.get_extraction(SPEC).add("layer", "map", keys[some], rows[some], views=views, compression=compression)
     order = random.permutation(COUNT)
-    return Part(Store(folder).extraction(SPEC).features("layer", "map"), keys[order], order % 2)
+    return TapColumns(Store(folder).get_extraction(SPEC).get_features("layer", "map"), keys[order], order % 2)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "blosc2"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_columns_equal_those_of_whole_rows(dtype: str, compression: str, tmp_path: Path) -> None:
-    features = Matrix.stored([part(tmp_path, dtype, compression)])
-    columns = {bounds: features.columns(*bounds) for bounds in [(0, 1), (5, 26), (41, 42), (0, 42)]}
-    whole = features.array()
+    features = FeatureMatrix.from_tap_columns([part(tmp_path, dtype, compression)])
+    columns = {bounds: features.read_columns(*bounds) for bounds in [(0, 1), (5, 26), (41, 42), (0, 42)]}
+    whole = features.to_array()
     assert whole.shape == (COUNT, WIDTH)
     for (start, stop), found in columns.items():
         assert found.dtype == np.float32
@@ -49,27 +49,28 @@ def test_columns_equal_those_of_whole_rows(dtype: str, compression: str, tmp_pat
 def test_columns_of_taps_side_by_side_run_across_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [part(tmp_path / "a", "float32", "none", 1), part(tmp_path / "b", "float16", "gzip", 1)]
     monkeypatch.setattr(matrix_module, "_SHARE", 0.0)
-    features = Matrix.stored(parts)
-    whole = np.hstack([Matrix.stored([each])[np.arange(COUNT)] for each in parts])
-    assert not features.held
+    features = FeatureMatrix.from_tap_columns(parts)
+    whole = np.hstack([FeatureMatrix.from_tap_columns([each])[np.arange(COUNT)] for each in parts])
+    assert not features.fits_in_memory
     for start, stop in [(0, 84), (30, 50), (42, 43), (41, 42), (83, 84)]:
-        assert np.array_equal(features.columns(start, stop), whole[:, start:stop])
-    assert np.array_equal(np.hstack([values for _, values in features.column_blocks(5)]), whole)
+        assert np.array_equal(features.read_columns(start, stop), whole[:, start:stop])
+    assert np.array_equal(np.hstack([values for _, values in features.iter_column_blocks(5)]), whole)
 
 
 def test_folds_of_rows_that_are_read_block_by_block_are_those_of_rows_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from humeris.classify.heads.linear.cv_fold import folds
-    from humeris.classify.heads.training_data import Problem
+    from humeris.classify.heads.linear.cv_fold import iter_folds
+    from humeris.classify.heads.training_data import TrainingData
 
     some = part(tmp_path, "float32", "none")
-    held = Matrix.of(Matrix.stored([some]).array())
+    held = FeatureMatrix.from_array(FeatureMatrix.from_tap_columns([some]).to_array())
     monkeypatch.setattr(matrix_module, "_SHARE", 0.0)
     pairs = ((np.arange(20), np.arange(20, 30)), (np.arange(10, 30), np.arange(10)))
     labels, images = np.arange(COUNT) % 2, np.arange(COUNT)
     made = [
-        list(folds(Problem(features, labels, 2, pairs, images, threads=2))) for features in (held, Matrix.stored([some]))
+        list(iter_folds(TrainingData(features, labels, 2, pairs, images, threads=2)))
+        for features in (held, FeatureMatrix.from_tap_columns([some]))
     ]
     for mine, theirs in zip(*made, strict=True):
         for (_, a), (_, b) in zip(mine.score_blocks(), theirs.score_blocks(), strict=True):

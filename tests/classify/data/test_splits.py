@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError
-from humeris.cache.key_value_store import Memo
+from humeris.cache.key_value_store import KeyValueStore
 from humeris.classify.data.splits import FOLDS, Splits, split
 from humeris.extract.images.dataset import Dataset, Item
-from humeris.extract.images.file_index import Known
+from humeris.extract.images.file_index import FileIndex
 from humeris.extract.images.load import Image, Images
 
 Row = tuple[str, str, str | None, str | None]  # content, label, split, group
@@ -28,7 +28,7 @@ def images_of(rows: Sequence[Row], kind: str = "folders", prefix: str = "") -> I
         item = Item(name, root / name, label, role, group)
         used.append(Image(item, hashlib.sha256(content.encode()).digest(), "PNG"))
     dataset = Dataset(root, root, kind, tuple(image.item for image in used), ())
-    return Images(dataset, tuple(used), (), (), Known(Memo(root, root, None), root))
+    return Images(dataset, tuple(used), (), (), FileIndex(KeyValueStore(root, root, None), root))
 
 
 def unsplit(count: int, classes: Sequence[str] = ("cat", "dog", "owl"), start: int = 0) -> list[Row]:
@@ -81,7 +81,7 @@ def test_train_and_val_make_val_the_test_split_and_choose_by_cross_validation_on
     assert (len(splits.train), len(splits.val), len(splits.test)) == (16, 0, 6)
     assert splits.select == "cv"
     assert "validation split is scored once" in splits.note
-    for fit, score in splits.folds(0):
+    for fit, score in splits.iter_folds(0):
         assert not set(splits.test) & (set(fit) | set(score))
 
 
@@ -97,7 +97,7 @@ def test_all_three_splits_choose_on_val() -> None:
     splits = split(images_of(three_splits()))
     assert (len(splits.train), len(splits.val), len(splits.test)) == (16, 6, 4)
     assert splits.select == "val"
-    ((fit, score),) = splits.folds(0)
+    ((fit, score),) = splits.iter_folds(0)
     assert fit.tolist() == splits.train.tolist()
     assert score.tolist() == splits.val.tolist()
     assert splits.development.tolist() == sorted([*splits.train, *splits.val])
@@ -105,7 +105,7 @@ def test_all_three_splits_choose_on_val() -> None:
 
 def test_select_cv_cross_validates_on_train_and_val_where_all_three_are_given() -> None:
     splits = split(images_of(three_splits()), "cv")
-    folds = list(splits.folds(0))
+    folds = list(splits.iter_folds(0))
     assert len(folds) == FOLDS
     scored = sorted(row for _, score in folds for row in score.tolist())
     assert scored == splits.development.tolist()
@@ -125,7 +125,7 @@ def test_a_select_that_is_neither_cv_nor_val_is_refused() -> None:
 def test_folds_are_stratified_disjoint_repeatable_and_cover_every_training_image() -> None:
     rows = [*unsplit(50, ("common",)), *unsplit(20, ("rare",))]
     splits = split(images_of(rows))
-    folds = list(splits.folds(3))
+    folds = list(splits.iter_folds(3))
     share = np.bincount(splits.labels[splits.train]) / len(splits.train)
     scored: list[int] = []
     for fit, score in folds:
@@ -135,10 +135,10 @@ def test_folds_are_stratified_disjoint_repeatable_and_cover_every_training_image
         assert np.abs(found - share * len(score)).max() <= 1
         scored.extend(score.tolist())
     assert sorted(scored) == splits.development.tolist()
-    again = list(splits.folds(3))
+    again = list(splits.iter_folds(3))
     assert all((one[1] == two[1]).all() for one, two in zip(folds, again, strict=True))
     assert any(
-        (one[1] != two[1]).any() for one, two in zip(folds, splits.folds(4), strict=True) if len(one[1]) == len(two[1])
+        (one[1] != two[1]).any() for one, two in zip(folds, splits.iter_folds(4), strict=True) if len(one[1]) == len(two[1])
     )
 
 
@@ -146,7 +146,7 @@ def test_a_class_with_three_training_images_makes_three_folds() -> None:
     rows = [(f"{label}{i}", label, role, None) for label, n in (("a", 9), ("b", 3)) for i in range(n) for role in ["train"]]
     rows += [("a99", "a", "test", None), ("b99", "b", "test", None)]
     splits = split(images_of(rows))
-    folds = list(splits.folds(0))
+    folds = list(splits.iter_folds(0))
     assert len(folds) == 3
     assert all(1 in splits.labels[score] for _, score in folds)
 
@@ -166,7 +166,7 @@ def test_a_group_never_straddles_train_and_test() -> None:
 def test_a_group_never_straddles_folds() -> None:
     splits = split(images_of(grouped(), kind="manifest"))
     assert splits.groups is not None
-    for fit, score in splits.folds(0):
+    for fit, score in splits.iter_folds(0):
         assert len(score)
         assert not set(splits.groups[fit]) & set(splits.groups[score])
 
@@ -189,7 +189,7 @@ def test_the_labels_number_the_sorted_class_names() -> None:
 
 def test_a_summary_counts_the_roles() -> None:
     splits = split(images_of(three_splits()))
-    assert splits.summary() == {
+    assert splits.summarize() == {
         "classes": ["a", "b"], "train": 16, "val": 6, "test": 4, "select": "val", "note": "test split as given",
     }  # fmt: skip
 
@@ -246,4 +246,4 @@ def test_classes_that_all_lie_in_one_group_are_an_error_and_no_traceback() -> No
     rows: list[Row] = [(f"{label}{i}", label, "train", f"group-{label}") for label in "ab" for i in range(6)]
     rows += [(f"t{label}{i}", label, "test", f"test-{label}") for label in "ab" for i in range(2)]
     with pytest.raises(DataError, match="group"):
-        list(split(images_of(rows, kind="manifest")).folds(0))
+        list(split(images_of(rows, kind="manifest")).iter_folds(0))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from humeris.cache.store import Store
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
-from humeris.extract.backbones.forward import Forward
+from humeris.extract.backbones.forward import ForwardPass
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_all, extract_features
 from humeris.extract.images.load import load_images
@@ -21,27 +21,27 @@ from humeris.extract.pixels.augment import Policy
 
 Run = Callable[..., object]
 POLICY = Policy.parse("flip,crop,color")
-NANO = Request.parse("nano")
+NANO = BackboneSpec.parse("nano")
 
 
 def test_views_are_the_network_on_the_augmented_pixels(photos: Path) -> None:
     with Store(write=True) as store:
         images = load_images(photos, store)
         done = extract_features(images, NANO, ["block4_out"], store, views=3, policy=POLICY, batch_size=16)
-        augmented = store.extraction(replace(done.card.spec, views=POLICY.version)).features("block4_out", "avg")
-        plain = store.extraction(done.card.spec).features("block4_out", "avg")
-        forward = Forward(build(NANO).graph, [Tap("block4_out", "avg")], 16)
+        augmented = store.get_extraction(replace(done.metadata.spec, views=POLICY.version)).get_features("block4_out", "avg")
+        plain = store.get_extraction(done.metadata.spec).get_features("block4_out", "avg")
+        forward = ForwardPass(build(NANO).graph, [Tap("block4_out", "avg")], 16)
         for image in images.used[::9]:
             number = images.used.index(image)
             key = images.keys[number : number + 1]
             whole = pixels.decode(image.path.read_bytes(), (64, 64))
-            shown = [whole, *(POLICY.view(whole, image.digest, view) for view in (1, 2, 3))]
+            shown = [whole, *(POLICY.make_view(whole, image.digest, view) for view in (1, 2, 3))]
             (expected,) = forward(shown)
             assert np.allclose(plain.read(key)[0], expected[0], rtol=1e-5, atol=1e-6)
             for view in (1, 2, 3):
                 assert np.allclose(augmented.read(key, view)[0], expected[view], rtol=1e-5, atol=1e-6)
-        assert augmented.missing(images.keys, 0).all()
-        assert augmented.missing(images.keys, 4).all()
+        assert augmented.find_missing(images.keys, 0).all()
+        assert augmented.find_missing(images.keys, 4).all()
     assert done.computed == 4 * len(images.used)
 
 
@@ -62,17 +62,17 @@ def test_more_views_cost_only_what_is_missing_and_another_policy_shares_the_plai
 
 
 def test_backbones_of_one_image_size_share_the_decoding(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from humeris.extract.pixels.decode_pool import Decoders
+    from humeris.extract.pixels.decode_pool import DecoderPool
 
     decoded = []
-    decode = Decoders.decode
+    decode = DecoderPool.decode
 
-    def counted(self: Decoders, image: object, *rest: object) -> np.ndarray:
+    def counted(self: DecoderPool, image: object, *rest: object) -> np.ndarray:
         decoded.append(image)
         return decode(self, image, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Decoders, "decode", counted)
-    requests = [NANO, Request.parse("nano,weights=random"), Request.parse("nano,image_size=48")]
+    monkeypatch.setattr(DecoderPool, "decode", counted)
+    requests = [NANO, BackboneSpec.parse("nano,weights=random"), BackboneSpec.parse("nano,image_size=48")]
     with Store(write=True) as store:
         images = load_images(photos, store)
         done = extract_all(images, requests, ["block4_out"], store)
@@ -81,8 +81,10 @@ def test_backbones_of_one_image_size_share_the_decoding(photos: Path, monkeypatc
         alone = Store(store.path.parent / "alone", write=True)
         for request, each in zip(requests, done, strict=True):
             extract_features(images, request, ["block4_out"], alone)
-            together = store.extraction(each.card.spec).features("block4_out", "avg").read(images.keys)
-            assert np.array_equal(alone.extraction(each.card.spec).features("block4_out", "avg").read(images.keys), together)
+            together = store.get_extraction(each.metadata.spec).get_features("block4_out", "avg").read(images.keys)
+            assert np.array_equal(
+                alone.get_extraction(each.metadata.spec).get_features("block4_out", "avg").read(images.keys), together
+            )
 
 
 def test_a_sweep_passes_over_augmented_extractions(photos: Path, humeris: Run, tmp_path: Path) -> None:
@@ -119,14 +121,14 @@ def test_a_dry_run_counts_views(photos: Path, humeris: Run) -> None:
 def test_an_image_that_cannot_be_decoded_is_refused_in_the_passes_of_every_size(photos: Path) -> None:
     bad = photos / "blob/05.png"
     bad.write_bytes(bad.read_bytes()[:-60])
-    requests = [NANO, Request.parse("nano,image_size=48"), Request.parse("nano,image_size=40")]
+    requests = [NANO, BackboneSpec.parse("nano,image_size=48"), BackboneSpec.parse("nano,image_size=40")]
     with Store(write=True) as store:
         done = extract_all(load_images(photos, store), requests, ["block4_out"], store)
         for each in done:
             assert each.computed == len(each.images.used) == 35
-            assert [refusal.name for refusal in each.images.refused] == ["blob/05.png"]
-            rows = store.extraction(each.card.spec).features("block4_out", "avg")
-            assert not rows.missing(each.images.keys).any()
+            assert [refusal.name for refusal in each.images.rejections] == ["blob/05.png"]
+            rows = store.get_extraction(each.metadata.spec).get_features("block4_out", "avg")
+            assert not rows.find_missing(each.images.keys).any()
         again = extract_all(load_images(photos, store), requests, ["block4_out"], store)
     assert [each.passes for each in again] == [0, 0, 0]
 
@@ -137,6 +139,6 @@ def test_many_views_come_in_groups_and_are_all_there(photos: Path) -> None:
         images = load_images(photos, store, limit=1)
         done = extract_features(images, NANO, ["block4_out"], store, views=19, policy=policy, batch_size=16)
         assert (done.computed, done.rows) == (60, {"block4_out:avg": 60})
-        augmented = store.extraction(replace(done.card.spec, views=policy.version)).features("block4_out", "avg")
-        assert not any(augmented.missing(images.keys, view).any() for view in range(1, 20))
+        augmented = store.get_extraction(replace(done.metadata.spec, views=policy.version)).get_features("block4_out", "avg")
+        assert not any(augmented.find_missing(images.keys, view).any() for view in range(1, 20))
         assert extract_features(images, NANO, ["block4_out"], store, views=19, policy=policy).passes == 0

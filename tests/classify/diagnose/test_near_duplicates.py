@@ -12,10 +12,10 @@ from PIL import Image
 
 from humeris.cache.store import Store
 from humeris.classify.data import nearest_neighbors
-from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.diagnose import near_duplicates
-from humeris.classify.diagnose.near_duplicates import Found, Pair, find, report
-from humeris.classify.evaluate.confidence_intervals import of_share, wilson
+from humeris.classify.diagnose.near_duplicates import NearDuplicates, Pair, find, summarize
+from humeris.classify.evaluate.confidence_intervals import proportion_ci, wilson_ci
 from humeris.extract.engine.extract import extract_features
 from humeris.extract.images.load import load_images
 
@@ -35,7 +35,10 @@ def near(rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
 
 
 def pairs_of(test: np.ndarray, development: np.ndarray) -> set[tuple[int, int]]:
-    return {(pair.test, pair.development) for pair in find(Matrix.of(test), Matrix.of(development)).pairs}
+    return {
+        (pair.test_row, pair.development_row)
+        for pair in find(FeatureMatrix.from_array(test), FeatureMatrix.from_array(development)).pairs
+    }
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.1])
@@ -86,8 +89,8 @@ def test_a_test_image_with_any_number_of_equal_copies_is_found(copies: int) -> N
 def test_pairs_that_equal_each_other_come_first_with_their_cosine() -> None:
     development, fresh = classes_of(200, 2, 1.0, seed=0), classes_of(30, 2, 1.0, seed=1)
     fresh[3], fresh[4] = development[100], near(development[[50]], 0.08)[0]
-    found = find(Matrix.of(fresh), Matrix.of(development)).pairs
-    assert [(pair.test, pair.development) for pair in found] == [(3, 100), (4, 50)]
+    found = find(FeatureMatrix.from_array(fresh), FeatureMatrix.from_array(development)).pairs
+    assert [(pair.test_row, pair.development_row) for pair in found] == [(3, 100), (4, 50)]
     middle = development.mean(axis=0)
     first, second = fresh[4] - middle, development[50] - middle
     assert found[0].similarity == pytest.approx(1)
@@ -119,7 +122,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_development_images_are_calibrated_on_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_duplicates, "_CALIBRATED_ON", 50)
+    monkeypatch.setattr(near_duplicates, "_N_CALIBRATION_ROWS", 50)
     development, fresh = classes_of(400, 4, 1.0, seed=0), classes_of(60, 4, 1.0, seed=1)
     fresh[7] = near(development[[11]], 0.05)[0]
     assert pairs_of(fresh, development) == {(7, 11)}
@@ -128,30 +131,34 @@ def test_many_development_images_are_calibrated_on_a_few(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("count", [1, 6, 7, 30])
 def test_rows_that_all_lie_at_one_point_are_no_copies_and_cannot_be_told(count: int) -> None:
     for rows in (np.zeros((count, 4), np.float32), np.full((count, 4), 3.5, np.float32)):
-        assert find(Matrix.of(rows[:1]), Matrix.of(rows)) == Found((), cannot_tell=True)
-    assert find(Matrix.of(np.zeros((2, 4))), Matrix.of(np.zeros((count, 4)))) == Found((), cannot_tell=True)
+        assert find(FeatureMatrix.from_array(rows[:1]), FeatureMatrix.from_array(rows)) == NearDuplicates(
+            (), cannot_tell=True
+        )
+    assert find(
+        FeatureMatrix.from_array(np.zeros((2, 4))), FeatureMatrix.from_array(np.zeros((count, 4)))
+    ) == NearDuplicates((), cannot_tell=True)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.1])
 def test_where_most_development_rows_have_copies_equal_rows_are_found_and_others_cannot_be_told(share: float) -> None:
     development, fresh = classes_of(300, 3, 1.0, seed=0), classes_of(40, 3, 1.0, seed=1)
-    assert not find(Matrix.of(fresh), Matrix.of(development)).cannot_tell
+    assert not find(FeatureMatrix.from_array(fresh), FeatureMatrix.from_array(development)).cannot_tell
     development[100:] = np.repeat(development[:100], 2, axis=0)
     if share:
         development[100:] = near(development[100:], share)
     fresh[9] = development[270]
-    found = find(Matrix.of(fresh), Matrix.of(development))
+    found = find(FeatureMatrix.from_array(fresh), FeatureMatrix.from_array(development))
     assert found.cannot_tell
-    assert {pair.test for pair in found.pairs} == {9}
-    assert 270 in {pair.development for pair in found.pairs}
+    assert {pair.test_row for pair in found.pairs} == {9}
+    assert 270 in {pair.development_row for pair in found.pairs}
 
 
 @pytest.mark.parametrize("count", [2, 5, 6, 7])
 def test_equal_rows_are_found_among_few(count: int) -> None:
     development, fresh = classes_of(count, 2, 1.0, seed=0), classes_of(20, 2, 1.0, seed=1)
     fresh[4] = development[1]
-    found = find(Matrix.of(fresh), Matrix.of(development))
-    assert {(pair.test, pair.development) for pair in found.pairs} == {(4, 1)}
+    found = find(FeatureMatrix.from_array(fresh), FeatureMatrix.from_array(development))
+    assert {(pair.test_row, pair.development_row) for pair in found.pairs} == {(4, 1)}
     assert found.cannot_tell == (count < 7)
 
 
@@ -166,7 +173,7 @@ def test_rows_in_one_direction_from_the_middle_are_not_equal() -> None:
 def test_the_report_names_the_pairs_and_scores_the_rest() -> None:
     labels, probabilities = np.array([0, 1, 1, 0]), np.eye(2)[[0, 1, 0, 0]]
     pairs = (Pair(1, 0, 0.99), Pair(1, 2, 0.98), Pair(3, 1, 0.97))
-    found = report(Found(pairs, False), ["t0", "t1", "t2", "t3"], ["d0", "d1", "d2"], labels, probabilities)
+    found = summarize(NearDuplicates(pairs, False), ["t0", "t1", "t2", "t3"], ["d0", "d1", "d2"], labels, probabilities)
     assert found == {
         "pairs": [
             {"test": "t1", "development": "d0", "similarity": 0.99},
@@ -176,7 +183,7 @@ def test_the_report_names_the_pairs_and_scores_the_rest() -> None:
         "cannot_tell": False,
         "test_images": 2,
         "accuracy_without": 0.5,
-        "accuracy_without_95": list(wilson(1, 2)),
+        "accuracy_without_95": list(wilson_ci(1, 2)),
     }
     assert json.loads(json.dumps(found)) == found
 
@@ -185,19 +192,19 @@ def test_groups_of_the_test_images_that_are_left_are_what_the_interval_counts() 
     labels, groups = np.zeros(40, int), np.arange(40) // 10
     probabilities = np.eye(2)[(groups == 3).astype(int)]
     names = [str(number) for number in range(40)]
-    found = report(Found((Pair(0, 0, 0.99),), False), names, ["d0"], labels, probabilities, groups)
+    found = summarize(NearDuplicates((Pair(0, 0, 0.99),), False), names, ["d0"], labels, probabilities, groups)
     right = (groups != 3)[1:]
     assert found["accuracy_without"] == right.mean()
-    assert found["accuracy_without_95"] == list(of_share(right, groups[1:]))
-    low, high = wilson(int(right.sum()), 39)
+    assert found["accuracy_without_95"] == list(proportion_ci(right, groups[1:]))
+    low, high = wilson_ci(int(right.sum()), 39)
     assert found["accuracy_without_95"][0] < low < high < found["accuracy_without_95"][1]
 
 
 def test_a_report_without_pairs_is_of_all_images_and_one_of_nothing_but_copies_has_no_accuracy() -> None:
     labels, probabilities = np.array([0, 1]), np.eye(2)
-    none = report(Found((), True), ["a", "b"], ["c"], labels, probabilities)
+    none = summarize(NearDuplicates((), True), ["a", "b"], ["c"], labels, probabilities)
     assert (none["pairs"], none["cannot_tell"], none["test_images"], none["accuracy_without"]) == ([], True, 0, 1.0)
-    every = report(Found((Pair(0, 0, 1.0), Pair(1, 0, 1.0)), False), ["a", "b"], ["c"], labels, probabilities)
+    every = summarize(NearDuplicates((Pair(0, 0, 1.0), Pair(1, 0, 1.0)), False), ["a", "b"], ["c"], labels, probabilities)
     assert (every["test_images"], every["accuracy_without"], every["accuracy_without_95"]) == (2, None, None)
 
 
@@ -225,8 +232,8 @@ def rows_by_name(folder: Path, cache: Path) -> dict[str, np.ndarray]:
     with Store(cache, write=True) as store:
         images = load_images(folder, store, jobs=1)
         extract_features(images, "nano", ["block5_out"], store)
-        (extraction,) = store.extractions()
-        rows = extraction.features("block5_out", "avg").read(images.keys)
+        (extraction,) = store.iter_extractions()
+        rows = extraction.get_features("block5_out", "avg").read(images.keys)
     return {image.name: row for image, row in zip(images.used, rows, strict=True)}
 
 
@@ -234,12 +241,12 @@ def found_among(folder: Path, cache: Path) -> dict[str, set[tuple[str, str]]]:
     """For each kind of copy, the (copied, development) names of the pairs among `original` and it."""
     rows = rows_by_name(folder, cache)
     names = sorted(name for name in rows if name.startswith("original/"))
-    development = Matrix.of(np.stack([rows[name] for name in names]))
+    development = FeatureMatrix.from_array(np.stack([rows[name] for name in names]))
     found = {}
     for kind in COPIED:
         copies = sorted(name for name in rows if name.startswith(f"{kind}/"))
-        pairs = find(Matrix.of(np.stack([rows[name] for name in copies])), development).pairs
-        found[kind] = {(Path(copies[pair.test]).stem, Path(names[pair.development]).stem) for pair in pairs}
+        pairs = find(FeatureMatrix.from_array(np.stack([rows[name] for name in copies])), development).pairs
+        found[kind] = {(Path(copies[pair.test_row]).stem, Path(names[pair.development_row]).stem) for pair in pairs}
     return found
 
 

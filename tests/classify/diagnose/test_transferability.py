@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from humeris.classify.data import nearest_neighbors
-from humeris.classify.data.feature_matrix import Matrix, Part
+from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
 from humeris.classify.diagnose.transferability import Moments, centroid_accuracy, h_score, knn_accuracy, log_me
 
 Data = tuple[np.ndarray, np.ndarray]
@@ -39,7 +39,7 @@ SHAPES = {
 
 
 def moments(data: Data) -> Moments:
-    return Moments.of(Matrix.of(data[0]), data[1])
+    return Moments.from_features(FeatureMatrix.from_array(data[0]), data[1])
 
 
 def dense_evidence(features: np.ndarray, target: np.ndarray) -> float:
@@ -165,12 +165,12 @@ AWKWARD = {
 @pytest.mark.parametrize("name", AWKWARD)
 def test_scores_of_awkward_features_are_finite(name: str) -> None:
     features, labels = AWKWARD[name]
-    matrix = Matrix.of(np.asarray(features, np.float32))
-    found = Moments.of(matrix, labels)
+    matrix = FeatureMatrix.from_array(np.asarray(features, np.float32))
+    found = Moments.from_features(matrix, labels)
     assert np.isfinite(log_me(found))
     assert 0 <= h_score(found) <= len(np.unique(labels)) - 1 + 1e-6
     rows = np.arange(len(labels))
-    for each in (matrix, found.rows(matrix)):
+    for each in (matrix, found.reduce_features(matrix)):
         assert 0 <= knn_accuracy(each, labels, [(rows[1:], rows[:1])]) <= 1
         assert 0 <= centroid_accuracy(each, labels, [(rows[1:], rows[:1])]) <= 1
 
@@ -210,12 +210,12 @@ def test_features_on_disk_are_read_in_blocks_and_score_the_same(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features, labels = drawn(*shape)
-    whole = Moments.of(Matrix.of(features), labels)
+    whole = Moments.from_features(FeatureMatrix.from_array(features), labels)
     monkeypatch.setattr("humeris.classify.data.feature_matrix._BLOCK", features.nbytes // 10)
-    monkeypatch.setattr("humeris.classify.data.feature_matrix._memory", lambda: features.nbytes)
+    monkeypatch.setattr("humeris.classify.data.feature_matrix._get_total_memory", lambda: features.nbytes)
     watched = Watched(features)
-    matrix = Matrix.stored([Part(watched, np.arange(shape[0]), np.zeros(shape[0], np.uint16))])
-    blockwise = Moments.of(matrix, labels)
+    matrix = FeatureMatrix.from_tap_columns([TapColumns(watched, np.arange(shape[0]), np.zeros(shape[0], np.uint16))])
+    blockwise = Moments.from_features(matrix, labels)
     assert watched.largest <= features.size // 10
     assert log_me(blockwise) == pytest.approx(log_me(whole), abs=1e-7)
     assert h_score(blockwise) == pytest.approx(h_score(whole), rel=1e-9)
@@ -233,8 +233,8 @@ def test_neighbours_and_centroids_are_scikit_learns(name: str, rows: int, monkey
             KNeighborsClassifier(5, metric="cosine").fit(features[fit], labels[fit]).score(features[score], labels[score])
         )
         centre.append(NearestCentroid().fit(features[fit], labels[fit]).score(features[score], labels[score]))
-    matrix = Matrix.of(features)
-    turned = Moments.of(matrix, labels).rows(matrix)
+    matrix = FeatureMatrix.from_array(features)
+    turned = Moments.from_features(matrix, labels).reduce_features(matrix)
     for each in (matrix, turned):
         assert knn_accuracy(each, labels, folds) == pytest.approx(np.mean(near))
         assert centroid_accuracy(each, labels, folds) == pytest.approx(np.mean(centre))
@@ -243,9 +243,11 @@ def test_neighbours_and_centroids_are_scikit_learns(name: str, rows: int, monkey
 
 def test_few_rows_have_fewer_neighbours() -> None:
     features, labels = np.eye(4, dtype=np.float32), np.array([0, 1, 1, 0])
-    assert knn_accuracy(Matrix.of(features), labels, [(np.array([0, 1, 2]), np.array([1, 3]))]) == 0.5
+    assert knn_accuracy(FeatureMatrix.from_array(features), labels, [(np.array([0, 1, 2]), np.array([1, 3]))]) == 0.5
 
 
 def test_a_fold_that_lacks_a_class_never_answers_it() -> None:
     features, labels = np.array([[0.0], [1.0], [10.0]], np.float32), np.array([0, 1, 2])
-    assert centroid_accuracy(Matrix.of(features), labels, [(np.array([0, 2]), np.array([0, 1, 2]))]) == pytest.approx(2 / 3)
+    assert centroid_accuracy(
+        FeatureMatrix.from_array(features), labels, [(np.array([0, 2]), np.array([0, 1, 2]))]
+    ) == pytest.approx(2 / 3)

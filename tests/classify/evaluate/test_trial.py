@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
 
-SOURCE = Source("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
+SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIAL = Trial((SOURCE,), "logreg", {"C": 0.1})
 
 
@@ -22,7 +22,7 @@ def test_an_id_is_the_same_in_every_process() -> None:
 
 
 def test_what_a_backbone_is_called_beside_others_changes_neither_trial_nor_id() -> None:
-    called = Trial((Source("nano,image_size=64x64", SOURCE.extraction, SOURCE.layer, SOURCE.pool),), "logreg", {"C": 0.1})
+    called = Trial((TapRef("nano,image_size=64x64", SOURCE.extraction, SOURCE.layer, SOURCE.pool),), "logreg", {"C": 0.1})
     assert called.id == TRIAL.id
     assert {TRIAL: 1}[called] == 1
 
@@ -35,9 +35,9 @@ def test_the_order_in_which_a_setting_is_written_does_not_matter() -> None:
 
 def test_everything_that_decides_a_trial_is_in_its_id() -> None:
     elsewhere = [
-        Source("nano", "nano-64-0123456789abcdef", "block2_out", "avg"),
-        Source("nano", "nano-64-0123456789abcdef", "block3_out", "max"),
-        Source("nano", "nano-64-fedcba9876543210", "block3_out", "avg"),
+        TapRef("nano", "nano-64-0123456789abcdef", "block2_out", "avg"),
+        TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "max"),
+        TapRef("nano", "nano-64-fedcba9876543210", "block3_out", "avg"),
     ]
     trials = [
         TRIAL,
@@ -57,7 +57,7 @@ def test_a_score_survives_json() -> None:
 def test_settings_of_a_head_are_ranked_by_log_loss_and_heads_by_the_accuracy_of_their_best_setting() -> None:
     strong, right, weak = (Trial((SOURCE,), "logreg", {"C": value}) for value in (0.001, 0.1, 10.0))
     other = Trial((SOURCE,), "mlp", {"hidden": 8})
-    third = Trial((Source("nano", "nano-64-0123456789abcdef", "block1_out", "avg"),), "logreg", {"C": 0.1})
+    third = Trial((TapRef("nano", "nano-64-0123456789abcdef", "block1_out", "avg"),), "logreg", {"C": 0.1})
     scores = {
         strong: Score(0.95, 0.6, (0.95,)),
         right: Score(0.94, 0.2, (0.94,)),
@@ -65,14 +65,14 @@ def test_settings_of_a_head_are_ranked_by_log_loss_and_heads_by_the_accuracy_of_
         other: Score(0.90, 0.1, (0.90,)),
         third: Score(0.94, 0.3, (0.94,)),
     }
-    assert ranked(scores) == [right, weak, strong, third, other]
-    assert ranked(dict(reversed(scores.items()))) == ranked(scores)
+    assert rank_trials(scores) == [right, weak, strong, third, other]
+    assert rank_trials(dict(reversed(scores.items()))) == rank_trials(scores)
 
 
 def test_equal_scores_are_ranked_by_id() -> None:
     trials = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.1, 1.0, 10.0)]
     scores = dict.fromkeys(trials, Score(0.9, 0.4, (0.9,)))
-    assert ranked(scores) == sorted(trials, key=lambda trial: trial.id)
+    assert rank_trials(scores) == sorted(trials, key=lambda trial: trial.id)
 
 
 def test_a_trial_reads_as_head_setting_and_source() -> None:

@@ -16,10 +16,10 @@ from humeris.cache.errors import BackboneError, DataError, HumerisError, ModelEr
 from humeris.cache.store import Store
 from humeris.classify.export import parity
 from humeris.classify.export.export import export
-from humeris.classify.export.export_result import Exported
-from humeris.classify.export.formats.format import MEMBER
+from humeris.classify.export.export_result import ExportResult
+from humeris.classify.export.formats.format import DESCRIPTION_FILE
 from humeris.classify.export.formats.keras_format import FORMAT as KERAS
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.engine.extract import extract_features
@@ -29,8 +29,8 @@ from humeris.extract.pixels.decode import decode
 
 def pixels_of(run: Run, size: tuple[int, int]) -> np.ndarray:
     """The test images of a run, in the order of its probabilities."""
-    root = Path(run.description["data"]["root"])
-    records = [record for record in run.images() if record.split == "test"]
+    root = Path(run.metadata["data"]["root"])
+    records = [record for record in run.load_image_records() if record.split == "test"]
     return np.stack([decode((root / record.name).read_bytes(), size) for record in records])
 
 
@@ -42,7 +42,7 @@ def copied(run: Run, folder: Path) -> Run:
 
 def test_the_exported_file_answers_as_the_run_on_every_test_image(finished: Any) -> None:
     cached = finished.run.probabilities()
-    answers = parity.answers(KERAS, finished.model, pixels_of(finished.run, (64, 64)))[0]
+    answers = parity.predict_in_subprocess(KERAS, finished.model, pixels_of(finished.run, (64, 64)))[0]
     assert cached.shape == answers.shape == (18, 3)
     assert np.ptp(cached, axis=0).max() > 0.3
     assert (cached.argmax(axis=1) == answers.argmax(axis=1)).all()
@@ -61,7 +61,7 @@ def test_the_check_is_reported(finished: Any) -> None:
 
 def test_classes_size_and_origin_are_inside_the_file(finished: Any) -> None:
     with zipfile.ZipFile(finished.model) as archive:
-        found = json.loads(archive.read(MEMBER))
+        found = json.loads(archive.read(DESCRIPTION_FILE))
         assert archive.testzip() is None
     run = finished.run.description
     assert found["classes"] == ["blob", "noise", "stripes"]
@@ -101,41 +101,43 @@ def own(tmp_path_factory: pytest.TempPathFactory, finished: Any) -> tuple[Run, S
 
 
 @pytest.fixture(scope="module")
-def not_the_winner(own: tuple[Run, Store, Path]) -> Exported:
+def not_the_winner(own: tuple[Run, Store, Path]) -> ExportResult:
     """An MLP on the user's own file that did not win, or the linear head where it did."""
     run, store, _ = own
-    best = run.trial()[0]
-    others = [trial for trial in run.trials() if trial != best]
+    best = run.find_trial()[0]
+    others = [trial for trial in run.load_trials() if trial != best]
     chosen = next((trial for trial in others if trial.head == "mlp"), others[0])
     return export(run, store, run.path / "other.keras", trial=chosen.id)
 
 
-def test_a_trial_that_did_not_win_is_exported_by_its_id(own: tuple[Run, Store, Path], not_the_winner: Exported) -> None:
+def test_a_trial_that_did_not_win_is_exported_by_its_id(own: tuple[Run, Store, Path], not_the_winner: ExportResult) -> None:
     run, _, _ = own
-    assert not_the_winner.trial.id != run.description["best"]["id"]
-    head = run.head(not_the_winner.trial)
+    assert not_the_winner.trial.id != run.metadata["best"]["id"]
+    head = run.load_head(not_the_winner.trial)
     assert head is not None
     with zipfile.ZipFile(not_the_winner.path) as archive:
-        assert json.loads(archive.read(MEMBER))["test"] is None  # its test score is nobody's business: it was not chosen
+        assert (
+            json.loads(archive.read(DESCRIPTION_FILE))["test"] is None
+        )  # its test score is nobody's business: it was not chosen
 
 
 def test_a_trial_that_did_not_win_is_trained_on_everything_but_the_test_split(
-    own: tuple[Run, Store, Path], not_the_winner: Exported
+    own: tuple[Run, Store, Path], not_the_winner: ExportResult
 ) -> None:
     from humeris.classify.data import select_features
     from humeris.classify.heads.registry import FAMILIES
 
     run, store, _ = own
-    trial, score = run.trial(not_the_winner.trial.id)
-    records = sorted(run.images(), key=lambda record: record.digest)
+    trial, score = run.find_trial(not_the_winner.trial.id)
+    records = sorted(run.load_image_records(), key=lambda record: record.digest)
     keys = np.array([record.digest for record in records], dtype="S32")
     learnt = np.array([record.split != "test" for record in records])
-    features = select_features.load(store, trial.sources, keys).array()
+    features = select_features.load_matrix(store, trial.tap_refs, keys).to_array()
     labels = np.array([["blob", "noise", "stripes"].index(record.label) for record in records])
     fit = FAMILIES[trial.head].fit
-    problem = Problem.of(features[learnt], labels[learnt], [])
-    expected = fit(problem, trial.setting, score.detail, ["blob", "noise", "stripes"], 0)
-    head = run.head(trial)
+    problem = TrainingData.from_arrays(features[learnt], labels[learnt], [])
+    expected = fit(problem, trial.hyperparameters, score.detail, ["blob", "noise", "stripes"], 0)
+    head = run.load_head(trial)
     assert head is not None
     assert np.abs(head.predict_proba(features) - expected.predict_proba(features)).max() < 1e-6
     assert not_the_winner.parity.images == not_the_winner.parity.top1_agree == 18
@@ -148,7 +150,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: object) -> None:
         raise AssertionError("the parity check was reached")
 
-    monkeypatch.setattr(parity, "answers", reached)
+    monkeypatch.setattr(parity, "predict_in_subprocess", reached)
 
 
 def refused(run: Run, store: Store, out: Path, error: type[HumerisError], message: str) -> None:
@@ -165,7 +167,7 @@ def test_a_model_that_disagrees_leaves_no_file(finished: Any, tmp_path: Path, mo
     from humeris.classify.export import export as module
     from humeris.classify.heads.head import Head
 
-    build_stack = module.stack
+    build_stack = module.stack_model
 
     def wrong(backbone: Any, taps: Any, head: Head) -> Any:
         model = build_stack(backbone, taps, head)
@@ -174,14 +176,14 @@ def test_a_model_that_disagrees_leaves_no_file(finished: Any, tmp_path: Path, mo
         layer.set_weights([weights[:, ::-1], bias])
         return model
 
-    monkeypatch.setattr(module, "stack", wrong)
+    monkeypatch.setattr(module, "stack_model", wrong)
     refused(finished.run, Store(finished.cache), tmp_path / "m.keras", ParityError, r"disagrees with the cached features")
 
 
 def test_a_model_that_was_there_before_outlives_an_export_that_fails(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities()[::-1], 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities()[::-1], 1.0))
     (tmp_path / "m.keras").write_text("an older model")
     refused(finished.run, Store(finished.cache), tmp_path / "m.keras", ParityError, r"disagrees with the cached features")
 
@@ -190,13 +192,13 @@ def test_a_model_that_says_the_same_of_every_image_leaves_no_file(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both sides constant, as on a dead network: they agree, and the export fails all the same."""
-    monkeypatch.setattr(parity, "answers", lambda *_: (np.full((18, 3), 1 / 3, np.float32), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (np.full((18, 3), 1 / 3, np.float32), 1.0))
     run = copied(finished.run, tmp_path / "run")
-    trial = run.trial()[0]
-    head = run.head(trial)
+    trial = run.find_trial()[0]
+    head = run.load_head(trial)
     assert head is not None
     dead = type(head)(tuple(type(layer)(layer.weights * 0, layer.bias * 0, layer.activation) for layer in head.layers),
-                      head.classes)  # fmt: skip
+                      head.class_names)  # fmt: skip
     run.save_head(trial, dead)
     refused(run, Store(finished.cache), tmp_path / "m.keras", ParityError, r"same answer, or none, for every image")
 
@@ -205,8 +207,8 @@ def test_an_image_that_changed_is_named(finished: Any, tmp_path: Path, monkeypat
     no_process(monkeypatch)
     shutil.copytree(finished.photos, tmp_path / "photos")
     run = copied(finished.run, tmp_path / "run")
-    run.description["data"]["root"] = str(tmp_path / "photos")
-    run.write_json("run.json", run.description)
+    run.metadata["data"]["root"] = str(tmp_path / "photos")
+    run.write_json("run.json", run.metadata)
     path = tmp_path / "photos/test/blob/09.png"
     path.write_bytes(path.read_bytes() + b"one byte more")
     message = r"test/blob/09.png: expected the image .*: the file is not the one the run was made from; put it back"
@@ -261,7 +263,7 @@ def test_a_name_that_is_no_keras_file_is_refused_first(finished: Any, tmp_path: 
 def test_a_folder_in_the_place_of_the_file_is_refused_and_kept(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
     (tmp_path / "taken.keras").mkdir()
     with pytest.raises((HumerisError, OSError)):
         export(finished.run, Store(finished.cache), tmp_path / "taken.keras")
@@ -285,8 +287,8 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
         seen.append(images)
         return finished.run.probabilities()[[0, 4, 8, 12, 17]], 1.0
 
-    monkeypatch.setattr(module, "CHECKED", 5)
-    monkeypatch.setattr(parity, "answers", answers)
+    monkeypatch.setattr(module, "N_PARITY_IMAGES", 5)
+    monkeypatch.setattr(parity, "predict_in_subprocess", answers)
     found = export(finished.run, Store(finished.cache), tmp_path / "m.keras")
     assert found.parity.images == 5
     assert (seen[0] == pixels_of(finished.run, (64, 64))[[0, 4, 8, 12, 17]]).all()
@@ -294,7 +296,7 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
 
 def test_the_winner_is_exported_as_it_was_swept(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                humeris: Callable[..., Any]) -> None:  # fmt: skip
-    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
     result = humeris("export", finished.path, "-o", tmp_path / "new/model.keras", "--cache", finished.cache, "--json")
     assert result.code == 0
     assert result.json["exported"]["trial"] == finished.run.description["best"]["id"]

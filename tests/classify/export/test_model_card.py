@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from humeris.cache.spec import Spec
-from humeris.classify.export.export_result import Exported
+from humeris.cache.spec import ExtractionSpec
+from humeris.classify.export.export_result import ExportResult
 from humeris.classify.export.formats.keras_format import FORMAT
-from humeris.classify.export.licenses import note
-from humeris.classify.export.model_card import card
+from humeris.classify.export.licenses import describe_license
+from humeris.classify.export.model_card import render_model_card
 from humeris.classify.export.parity import Parity
 from humeris.classify.runs.run import Run
 from humeris.extract.backbones.keras_applications import APPLICATIONS
@@ -59,10 +59,14 @@ def test_the_card_has_no_gaps(text: str) -> None:
 
 
 def carded(run: Run, trial: str | None = None) -> str:
-    chosen, score = run.trial(trial)
+    chosen, score = run.find_trial(trial)
     parity = Parity(18, 18, 1e-7)
-    done = Exported(Path("m.keras"), Path("m.keras.md"), FORMAT, "float32", "", chosen, parity, 2.0, 1000, "f" * 64, True)
-    return card(done, run, score, run.images(), [run.spec(chosen.sources[0])], "humeris export run -o m.keras")
+    done = ExportResult(
+        Path("m.keras"), Path("m.keras.md"), FORMAT, "float32", "", chosen, parity, 2.0, 1000, "f" * 64, True
+    )
+    return render_model_card(
+        done, run, score, run.load_image_records(), [run.get_spec(chosen.tap_refs[0])], "humeris export run -o m.keras"
+    )
 
 
 def test_a_trial_that_was_not_chosen_has_no_test_scores(finished: Any) -> None:
@@ -86,13 +90,15 @@ def test_names_cannot_break_out_of_the_card(finished: Any, tmp_path: Path) -> No
     assert "‮" not in text
 
 
-def spec_of(constructor: str) -> Spec:
-    return Spec(constructor, f"keras.applications.{constructor}()", "imagenet", "0", (8, 8), "tf", "1")
+def spec_of(constructor: str) -> ExtractionSpec:
+    return ExtractionSpec(constructor, f"keras.applications.{constructor}()", "imagenet", "0", (8, 8), "tf", "1")
 
 
 def test_every_network_that_comes_by_name_has_a_note_on_its_licence() -> None:
-    unknown = {each.constructor for each in APPLICATIONS[1:] if "not known here" in note(spec_of(each.constructor))}
+    unknown = {
+        each.constructor for each in APPLICATIONS[1:] if "not known here" in describe_license(spec_of(each.constructor))
+    }
     assert unknown == {"ResNet50V2", "ResNet101V2", "ResNet152V2"}
-    assert note(spec_of("ResNet50")).startswith("MIT, by Kaiming He")
-    assert note(spec_of("VGG16")).startswith("Creative Commons Attribution")
-    assert "ImageNet" in note(spec_of("EfficientNetV2B0"))
+    assert describe_license(spec_of("ResNet50")).startswith("MIT, by Kaiming He")
+    assert describe_license(spec_of("VGG16")).startswith("Creative Commons Attribution")
+    assert "ImageNet" in describe_license(spec_of("EfficientNetV2B0"))

@@ -11,8 +11,8 @@ import pytest
 
 from humeris.cache.errors import ParityError
 from humeris.classify.export.formats.keras_format import FORMAT as KERAS
-from humeris.classify.export.parity import AGREEMENT, BOUND, agree, compare
-from humeris.classify.export.parity import answers as answers_of
+from humeris.classify.export.parity import MIN_AGREEMENT, TOLERANCE, compare, compare_classes
+from humeris.classify.export.parity import predict_in_subprocess as answers_of
 
 
 def answers(rows: int = 10, seed: int = 0) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_a_difference_within_the_bound_is_measured() -> None:
 
 def test_a_difference_beyond_the_bound_is_refused() -> None:
     exported = answers()
-    exported[3, 1] += 2 * BOUND
+    exported[3, 1] += 2 * TOLERANCE
     with pytest.raises(ParityError, match=r"on 10 images: .*found 0 other classes and a difference of 0.0002; nothing was"):
         compare(answers(), exported)
 
@@ -42,7 +42,7 @@ def test_another_class_is_refused_however_small_the_difference() -> None:
     cached = np.array([[0.5003, 0.4997, 0.0], [0.9, 0.1, 0.0]])
     exported = np.array([[0.4997, 0.5003, 0.0], [0.9, 0.1, 0.0]])
     with pytest.raises(ParityError, match=r"found 1 other classes and a difference of 0.0006"):
-        compare(cached, exported, bound=1e-3)
+        compare(cached, exported, tolerance=1e-3)
 
 
 def test_of_two_classes_that_are_equal_to_rounding_either_may_come_first() -> None:
@@ -136,19 +136,19 @@ def test_in_eight_bits_probabilities_may_differ_and_the_classes_may_not() -> Non
     cached = answers(100)
     exported = cached**0.7
     exported /= exported.sum(axis=1, keepdims=True)
-    found = agree(cached, exported)
+    found = compare_classes(cached, exported)
     assert (found.images, found.top1_agree) == (100, 100)
     assert found.max_difference > 0.05
     exported[:2] = exported[:2, ::-1] + np.float32([0.5, 0, 0.5]) * (cached[:2].argmax(axis=1) == 1)[:, None]
-    assert agree(cached, exported).top1_agree == 98 == AGREEMENT * 100
+    assert compare_classes(cached, exported).top1_agree == 98 == MIN_AGREEMENT * 100
     exported[2] = np.roll(exported[2], 1)
     with pytest.raises(
         ParityError, match=r"expected equal classes on 98% of 100 images, found 97.0%; nothing was written; use"
     ):
-        agree(cached, exported)
+        compare_classes(cached, exported)
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.5])
 def test_in_eight_bits_answers_must_be_numbers_that_vary(value: float) -> None:
     with pytest.raises(ParityError, match="same answer, or none, for every image"):
-        agree(answers(), np.full((10, 3), value, np.float32))
+        compare_classes(answers(), np.full((10, 3), value, np.float32))

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError, ModelError
-from humeris.classify.export.formats.format import MEMBER
-from humeris.classify.export.predict import Predictor, expand
+from humeris.classify.export.formats.format import DESCRIPTION_FILE
+from humeris.classify.export.predict import Predictor, list_image_files
 from humeris.extract.pixels.decode import decode
 
 
@@ -35,7 +35,7 @@ def test_predictions_are_those_of_the_run(finished: Any, predictor: Predictor) -
 
 
 def test_an_image_gets_the_same_answer_alone_and_in_any_batch(finished: Any, predictor: Predictor) -> None:
-    paths = expand([finished.photos / "test"])
+    paths = list_image_files([finished.photos / "test"])
     together = list(predictor.predict(paths, top=3, batch_size=16))
     alone = [next(iter(predictor.predict([path], top=3, batch_size=4))) for path in paths[:3]]
     for one, many in zip(alone, together, strict=False):
@@ -55,15 +55,15 @@ def test_folders_are_read_in_order_of_name_without_hidden_files(tmp_path: Path) 
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()
     (tmp_path / "z.png").touch()
-    found = [str(path.relative_to(tmp_path)) for path in expand([tmp_path / "z.png", tmp_path / "in"])]
+    found = [str(path.relative_to(tmp_path)) for path in list_image_files([tmp_path / "z.png", tmp_path / "in"])]
     assert found == ["z.png", "in/a.png", "in/b/10.png", "in/b/2.png"]
 
 
 def test_what_is_not_there_or_empty_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing.png: expected an image or a folder of images, found nothing"):
-        expand([tmp_path, tmp_path / "nothing.png"])
+        list_image_files([tmp_path, tmp_path / "nothing.png"])
     with pytest.raises(DataError, match="expected images, found none"):
-        expand([tmp_path])
+        list_image_files([tmp_path])
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def mixed(tmp_path: Path, finished: Any) -> Path:
 
 def test_unreadable_files_are_reported_in_their_place_and_the_rest_is_done(predictor: Predictor, mixed: Path) -> None:
     found = list(predictor.predict(sorted(mixed.iterdir()), batch_size=2))
-    assert [bool(each.refused) for each in found] == [False, True, True, True, False]
-    assert [each.refused.partition(":")[0] for each in found] == ["", "not_an_image", "empty", "damaged", ""]
+    assert [bool(each.rejection) for each in found] == [False, True, True, True, False]
+    assert [each.rejection.partition(":")[0] for each in found] == ["", "not_an_image", "empty", "damaged", ""]
     assert found[0].top == found[4].top
 
 
@@ -139,7 +139,7 @@ def test_one_image_is_one_image_to_the_model(finished: Any) -> None:
         return model(images)
 
     predictor._model = watched
-    paths = expand([finished.photos / "test"])
+    paths = list_image_files([finished.photos / "test"])
     list(predictor.predict(paths[:1], batch_size=8))
     list(predictor.predict(paths[:18], batch_size=8))
     assert seen == [1, 8, 8, 8]
@@ -212,7 +212,7 @@ def test_a_file_that_is_not_ours_is_refused(finished: Any, tmp_path: Path) -> No
 def test_a_model_whose_description_is_damaged_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "damaged.keras"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(MEMBER, content)
+        archive.writestr(DESCRIPTION_FILE, content)
     with pytest.raises(ModelError, match=r"damaged.keras: expected"):
         Predictor(path)
 
@@ -222,7 +222,7 @@ def rewritten(model: Path, path: Path, **changes: Any) -> Path:
     with zipfile.ZipFile(model) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
             data = source.read(name)
-            if name == MEMBER:
+            if name == DESCRIPTION_FILE:
                 data = json.dumps({**json.loads(data), **changes}).encode()
             target.writestr(name, data)
     return path
@@ -238,11 +238,11 @@ def test_a_model_that_says_another_image_size_is_refused(finished: Any, tmp_path
 def test_a_description_that_is_no_description_costs_no_memory(finished: Any, tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.keras"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(MEMBER, b" " * (1 << 25))
+        archive.writestr(DESCRIPTION_FILE, b" " * (1 << 25))
     broken = tmp_path / "broken.keras"
     broken.write_bytes(finished.model.read_bytes().replace(b"humeris.json", b"humeris.json", 1))
     data = bytearray(rewritten(finished.model, broken).read_bytes())
-    central = data.rindex(MEMBER.encode()) - 46
+    central = data.rindex(DESCRIPTION_FILE.encode()) - 46
     data[central + 8] |= 1  # encrypted, it says
     broken.write_bytes(data)
     for path in (bomb, broken):
@@ -263,7 +263,7 @@ def test_a_model_that_carries_code_is_refused(finished: Any, tmp_path: Path) -> 
     bomb = keras.layers.Lambda(lambda x: x * 2)(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(image)))
     keras.Model(image, bomb).save(tmp_path / "bomb.keras")
     with zipfile.ZipFile(finished.model) as source, zipfile.ZipFile(tmp_path / "bomb.keras", "a") as target:
-        target.writestr(MEMBER, source.read(MEMBER))
+        target.writestr(DESCRIPTION_FILE, source.read(DESCRIPTION_FILE))
     with pytest.raises(ModelError, match=r"bomb.keras: cannot be loaded: .*(lambda|Lambda|unsafe)") as caught:
         Predictor(tmp_path / "bomb.keras")
     assert "\n" not in str(caught.value)

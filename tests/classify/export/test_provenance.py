@@ -66,7 +66,7 @@ def test_the_digest_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None
             path = tmp_path / name / inside.replace("_", "/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        return provenance.digest(tmp_path / name)
+        return provenance.compute_digest(tmp_path / name)
 
     first = folder("a", x="1", sub_y="2")
     assert first == folder("b", sub_y="2", x="1")
@@ -75,6 +75,6 @@ def test_the_digest_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None
 
 def test_a_cache_that_cannot_be_written_exports_all_the_same(finished: Any, tmp_path: Path) -> None:
     (tmp_path / "m.keras").write_text("another model")
-    digest = provenance.digest(tmp_path / "m.keras")
+    digest = provenance.compute_digest(tmp_path / "m.keras")
     assert not provenance.remember(Store(finished.cache), digest)
-    assert Store(finished.cache).memo.get("exported", digest) is None
+    assert Store(finished.cache).kv_store.get("exported", digest) is None

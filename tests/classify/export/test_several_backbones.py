@@ -14,15 +14,15 @@ from humeris.classify import pipeline
 from humeris.classify.export.predict import Predictor
 from humeris.classify.heads import registry
 from humeris.classify.runs.run import Run
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels.decode import decode
 
-NANO, RANDOM = Request.parse("nano"), Request.parse("nano", weights="random")
+NANO, RANDOM = BackboneSpec.parse("nano"), BackboneSpec.parse("nano", weights="random")
 
 
 @pytest.fixture(scope="module")
-def outcome(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
+def outcome(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> pipeline.PipelineResult:
     """`humeris run` on the same layers of two networks whose layers have the same names, side by side."""
     import shutil
 
@@ -37,23 +37,23 @@ def outcome(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> pipeline
 
 
 def photographs(finished: Any, run: Run) -> np.ndarray:
-    records = [record for record in run.images() if record.split == "test"]
+    records = [record for record in run.load_image_records() if record.split == "test"]
     return np.stack([decode((finished.photos / record.name).read_bytes(), (64, 64)) for record in records])
 
 
-def test_the_model_answers_as_the_cache_and_was_checked_so(finished: Any, outcome: pipeline.Outcome) -> None:
-    done = outcome.exported
-    assert [source.backbone for source in done.trial.sources] == ["nano,weights=random", "nano", "nano"]
+def test_the_model_answers_as_the_cache_and_was_checked_so(finished: Any, outcome: pipeline.PipelineResult) -> None:
+    done = outcome.export_result
+    assert [source.backbone for source in done.trial.tap_refs] == ["nano,weights=random", "nano", "nano"]
     assert (done.parity.images, done.parity.top1_agree) == (18, 18)
     found = Predictor(done.path).predict_proba(photographs(finished, outcome.run))
     assert np.ptp(found, axis=0).max() > 0.1
-    assert np.abs(found - outcome.run.probabilities()).max() < 1e-4
+    assert np.abs(found - outcome.run.load_probabilities()).max() < 1e-4
 
 
-def test_the_model_is_flat_with_one_input_and_every_networks_own_weights(outcome: pipeline.Outcome) -> None:
+def test_the_model_is_flat_with_one_input_and_every_networks_own_weights(outcome: pipeline.PipelineResult) -> None:
     import keras
 
-    model = keras.saving.load_model(outcome.exported.path)
+    model = keras.saving.load_model(outcome.export_result.path)
     assert [tensor.name for tensor in model.inputs] == ["image"]
     assert not {"Functional", "Sequential"} & {type(layer).__name__ for layer in model.layers}
     names = [layer.name for layer in model.layers]
@@ -63,22 +63,22 @@ def test_the_model_is_flat_with_one_input_and_every_networks_own_weights(outcome
     assert not np.allclose(twins[0].get_weights()[0], twins[1].get_weights()[0])
 
 
-def test_the_card_names_both_networks(outcome: pipeline.Outcome) -> None:
-    text = outcome.exported.card.read_text()
+def test_the_card_names_both_networks(outcome: pipeline.PipelineResult) -> None:
+    text = outcome.export_result.card.read_text()
     assert "nano (humeris.nano()), weights" in text
     assert "nano,weights=random (humeris.nano()), weights" in text
     assert "- nano,weights=random: random numbers" in text
 
 
 def test_networks_of_two_image_sizes_are_refused_before_anything_is_computed(finished: Any, tmp_path: Path) -> None:
-    requests = [NANO, Request.parse("nano", weights="random", image_size=32)]
+    requests = [NANO, BackboneSpec.parse("nano", weights="random", image_size=32)]
     with Store(tmp_path / "cache", write=True) as store:
         images = load_images(finished.photos, store, jobs=1)
         for asked in ({"concatenate": True}, {}):
             heads = [registry.parse("logreg,C=1" if asked else "head2toe")]
             with pytest.raises(ModelError, match=r"with backbones of several image sizes: expected one, .* --image-size"):
                 pipeline.run(images, requests, ["block5_out"], heads, store, jobs=1, **asked)  # type: ignore[arg-type]
-        assert list(store.extractions()) == []
+        assert list(store.iter_extractions()) == []
 
 
 def test_a_run_on_two_image_sizes_names_them_at_the_export(finished: Any, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_run_on_two_image_sizes_names_them_at_the_export(finished: Any, tmp_pa
         for size in (64, 32):
             extract_features(images, f"nano,image_size={size}", ["block5_out"], store, jobs=1)
         run = sweep(images, store, ["logreg,C=1"], concatenate=True, out=tmp_path / "run", jobs=1)
-        both = next(trial for trial in run.trials() if len(trial.sources) == 2)
+        both = next(trial for trial in run.load_trials() if len(trial.tap_refs) == 2)
         with pytest.raises(ModelError, match=r"expected networks of one image size, .* found (32|64) x (32|64) \(nano\)"):
             export(run, store, tmp_path / "model.keras", trial=both.id)
     assert not list(tmp_path.glob("*model*"))

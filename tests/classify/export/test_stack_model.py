@@ -15,11 +15,11 @@ import pytest
 
 from humeris.cache.store import Store
 from humeris.classify.data import select_features
-from humeris.classify.export.stack_model import stack
+from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.families import mlp
 from humeris.classify.heads.registry import FAMILIES
-from humeris.classify.heads.training_data import Problem
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.classify.heads.training_data import TrainingData
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
@@ -63,7 +63,7 @@ json.dump(found, open("found.json", "w"))
 """
 
 
-def write_backbones(folder: Path) -> dict[str, Request]:
+def write_backbones(folder: Path) -> dict[str, BackboneSpec]:
     """The backbones: nano, and three files of a user's own, with weights that tell images apart."""
     import keras
 
@@ -95,10 +95,10 @@ def write_backbones(folder: Path) -> dict[str, Request]:
             layers.Dense(3, name="top"),
         ]
     )
-    requests = {"nano": Request.parse("nano,image_size=32")}
+    requests = {"nano": BackboneSpec.parse("nano,image_size=32")}
     for name, model in (("plain", plain), ("nested", nested), ("sequential", sequential)):
         model.save(folder / f"{name}.keras")
-        requests[name] = Request.parse(f"{folder / name}.keras,preprocessing=unit")
+        requests[name] = BackboneSpec.parse(f"{folder / name}.keras,preprocessing=unit")
     return requests
 
 
@@ -129,12 +129,18 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, draw_image: Callable[..., P
         for key in KEYS:
             of, pool, family = key.split("-")
             if of == name:
-                features = select_features.matrix(
-                    [store.extraction(done.card.spec).features(TAPPED[name], pool)], images.keys
-                ).array()
+                features = select_features.build_matrix(
+                    [store.get_extraction(done.metadata.spec).get_features(TAPPED[name], pool)], images.keys
+                ).to_array()
                 fit, detail = FAMILIES["centroid" if family == "cosine" else family].fit, {"epochs": 6, "temperature": 1.0}
-                head = fit(Problem.of(features[~held_out], labels[~held_out], []), SETTINGS[family], detail, classes, 0)
-                stack(backbone, [Tap(TAPPED[name], pool)], head).save(folder / f"{key}.keras")
+                head = fit(
+                    TrainingData.from_arrays(features[~held_out], labels[~held_out], []),
+                    SETTINGS[family],
+                    detail,
+                    classes,
+                    0,
+                )
+                stack_model(backbone, [Tap(TAPPED[name], pool)], head).save(folder / f"{key}.keras")
                 cached[key] = head.predict_proba(features[held_out])
     pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in test])
     np.save(folder / "images.npy", pixels)
@@ -194,9 +200,9 @@ def test_several_taps_are_set_side_by_side_in_the_order_of_the_sources(finished:
     chosen = [finished.run.trial(trial.id)[0].sources[0] for trial in finished.run.trials()]
     by_layer = {source.layer: source for source in chosen}
     wanted = [by_layer["block5_out"], by_layer["block4_out"]]
-    features = select_features.load(store, wanted, images.keys).array()
+    features = select_features.load_matrix(store, wanted, images.keys).to_array()
     labels = np.array([images.dataset.classes.index(label) for label in images.labels])
-    head = logreg.fit(Problem.of(features, labels, []), {"C": 0.1}, {}, images.dataset.classes, 0)
-    model = stack(build(Request.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
+    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, images.dataset.classes, 0)
+    model = stack_model(build(BackboneSpec.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
     pixels = np.stack([decode(image.path.read_bytes(), (64, 64)) for image in images.used])
     assert np.abs(model.predict_on_batch(pixels) - head.predict_proba(features)).max() <= 1e-4

@@ -9,9 +9,9 @@ import pytest
 from humeris.cache.errors import LayerError
 from humeris.cache.store import Store
 from humeris.classify.finetune import cut_points as cut
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.graph import Layer
-from humeris.extract.backbones.metadata import look_up
+from humeris.extract.backbones.metadata import get_or_build
 from humeris.extract.backbones.taps import Tap
 
 MAP = (8, 8, 16)
@@ -37,13 +37,13 @@ TOP = [Tap("mixed5_relu", "avg")]
 
 
 def found(text: str, wanted: list[Tap] | None = None, network: list[Layer] | None = None) -> str | None:
-    place = cut.find(text, network or NETWORK, wanted or TOP)
+    place = cut.find_cut(text, network or NETWORK, wanted or TOP)
     return None if place is None else place.name
 
 
 def refused(text: str, wanted: list[Tap] | None = None, network: list[Layer] | None = None) -> str:
     with pytest.raises(LayerError) as caught:
-        cut.find(text, network or NETWORK, wanted or TOP)
+        cut.find_cut(text, network or NETWORK, wanted or TOP)
     said = str(caught.value)
     assert "\n" not in said
     assert text in said
@@ -114,7 +114,7 @@ def test_a_network_without_a_cut_below_the_tap_is_trained_from_the_input() -> No
 
 
 def test_the_cuts_that_are_offered_are_the_ones_that_are_found() -> None:
-    offered = [each.name for each in cut.cuts(NETWORK, TOP)]
+    offered = [each.name for each in cut.list_cuts(NETWORK, TOP)]
     assert offered == ["stem", "stem_relu", "mixed3", "mixed4"]
     assert [found(name) for name in offered] == offered
     for name in {each.name for each in NETWORK} - set(offered):
@@ -129,8 +129,8 @@ def test_layers_whose_parameters_an_older_humeris_did_not_count_are_taken_as_the
 def test_in_mobilenet_a_residual_connection_is_passed_by_and_its_ends_are_cuts(tmp_path: Path) -> None:
     """The layers that Keras names, written as people do; the oracle is which tensors each sum of MobileNetV2 adds."""
     store = Store(tmp_path / "cache", write=True)
-    request = Request.parse("mobilenet_v2,alpha=0.35", weights="random", image_size=32)
-    card, backbone = look_up(request, store.memo)
+    request = BackboneSpec.parse("mobilenet_v2,alpha=0.35", weights="random", image_size=32)
+    card, backbone = get_or_build(request, store.kv_store)
     assert backbone is not None
     top = [Tap("out_relu", "avg")]
     assert found("block13_expandReLU", top, card.layers) == "block_13_expand_relu"
@@ -138,7 +138,7 @@ def test_in_mobilenet_a_residual_connection_is_passed_by_and_its_ends_are_cuts(t
     assert said.endswith("the nearest valid cuts are block_7_add and block_8_add")
     sums = [each for each in backbone.graph.operations.values() if type(each).__name__ == "Add"]
     assert len(sums) == 10
-    offered = {each.name for each in cut.cuts(card.layers, top)}
+    offered = {each.name for each in cut.list_cuts(card.layers, top)}
     order = [each.name for each in card.layers]
     for each in sums:
         skipped, through = (tensor._keras_history.operation.name for tensor in each.input)

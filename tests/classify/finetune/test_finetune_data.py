@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tuning import TAPS, Swept, picture, swept, tune
+from tuning import TAPS, SweepRun, draw_picture, make_sweep_run, tune
 
 from humeris.cache import leases
 from humeris.cache.errors import DataError, HeadError
 from humeris.cache.store import Store
 from humeris.classify.finetune import finetune as finetuning
 from humeris.classify.finetune import trainable_tail
-from humeris.classify.finetune.finetune_config import Recipe
+from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.finetune.prepare import prepare
 from humeris.classify.heads.head import Dense, Head
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
@@ -31,17 +31,17 @@ from humeris.extract.images.load import load_images
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    return swept(tmp_path_factory.getbasetemp())
+def made(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
+    return make_sweep_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
 def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetuning, "export", lambda *_, **__: None)
-    monkeypatch.setattr(finetuning, "report", lambda *_, **__: None)
+    monkeypatch.setattr(finetuning, "write_report", lambda *_, **__: None)
 
 
-def listed(made: Swept, folder: Path, moved: int = 0) -> Path:
+def listed(made: SweepRun, folder: Path, moved: int = 0) -> Path:
     """A list of the run's pictures in splits and groups that their folders do not say; one of them `moved`."""
     if not folder.exists():
         shutil.copytree(made.photos, folder)
@@ -56,10 +56,10 @@ def listed(made: Swept, folder: Path, moved: int = 0) -> Path:
 
 
 def roles(run: Run) -> dict[bytes, tuple[str, str, str]]:
-    return {record.digest: (record.label, record.split, record.group) for record in run.images()}
+    return {record.digest: (record.label, record.split, record.group) for record in run.load_image_records()}
 
 
-def test_the_splits_and_groups_of_a_list_are_those_of_the_run(made: Swept, tmp_path: Path, unexported: None) -> None:
+def test_the_splits_and_groups_of_a_list_are_those_of_the_run(made: SweepRun, tmp_path: Path, unexported: None) -> None:
     mine = made.copy(tmp_path / "mine")
     with Store(mine.cache, write=True) as store:
         images = load_images(listed(made, tmp_path / "lists"), store, jobs=1)
@@ -68,35 +68,35 @@ def test_the_splits_and_groups_of_a_list_are_those_of_the_run(made: Swept, tmp_p
     mine.path = frozen.path
     tuned = tune(mine, tmp_path / "tuned")
     assert roles(tuned) == roles(frozen)
-    assert tuned.description["finetune"]["held_out"] == tuned.description["splits"]["val"] == 12
+    assert tuned.metadata["finetune"]["held_out"] == tuned.metadata["splits"]["val"] == 12
     listed(made, tmp_path / "lists", moved=1)
     with pytest.raises(DataError, match="expected the splits and groups"):
         tune(mine, tmp_path / "other")
 
 
-def test_a_complete_run_is_written_again_for_images_that_were_moved(made: Swept, tmp_path: Path) -> None:
+def test_a_complete_run_is_written_again_for_images_that_were_moved(made: SweepRun, tmp_path: Path) -> None:
     mine = made.copy(tmp_path / "mine")
     mine.photos = tmp_path / "here"
     for kind, label in enumerate(("blob", "noise")):
         for seed in range(16):
-            picture(mine.photos / ("train" if seed < 10 else "test") / label / f"{seed:02}.png", kind, seed)
+            draw_picture(mine.photos / ("train" if seed < 10 else "test") / label / f"{seed:02}.png", kind, seed)
 
     def swept_there(photos: Path) -> None:
         with Store(mine.cache, write=True) as store:
             images = load_images(photos, store, jobs=1)
             from humeris.extract.engine.extract import extract_all
 
-            extract_all(images, [Request.parse("nano")], TAPS, store, jobs=1)
+            extract_all(images, [BackboneSpec.parse("nano")], TAPS, store, jobs=1)
             sweep(images, store, ["logreg,C=1"], patterns=["block5_out"], out=tmp_path / "frozen", jobs=1)
 
     swept_there(mine.photos)
     mine.path = tmp_path / "frozen"
-    before = tune(mine, tmp_path / "new").probabilities()
+    before = tune(mine, tmp_path / "new").load_probabilities()
     mine.photos.rename(tmp_path / "there")
     swept_there(tmp_path / "there")
     after = tune(mine, tmp_path / "new")
-    assert after.description["data"]["root"] == str(tmp_path / "there")
-    assert np.array_equal(after.probabilities(), before)
+    assert after.metadata["data"]["root"] == str(tmp_path / "there")
+    assert np.array_equal(after.load_probabilities(), before)
     assert (tmp_path / "new" / "model.keras").exists()
 
 
@@ -107,11 +107,11 @@ def test_a_layer_that_is_also_used_below_the_cut_stays_as_it_is(tmp_path: Path) 
     middle = keras.layers.ReLU(name="middle")(shared(image))
     top = keras.layers.Conv2D(4, 3, name="top")(shared(middle))
     keras.Model(image, keras.layers.ReLU(name="out")(top)).save(tmp_path / "net.keras")
-    backbone = build(Request.parse(f"{tmp_path / 'net.keras'},preprocessing=tf"), fold=False)
+    backbone = build(BackboneSpec.parse(f"{tmp_path / 'net.keras'},preprocessing=tf"), fold_batch_norm=False)
     head = Head((Dense(np.ones((4, 2), np.float32), np.zeros(2, np.float32), "softmax"),), ("a", "b"))
     tail = trainable_tail.Network(backbone, [Tap("out", "avg")], "middle", head)
     assert set(tail.tail) == {"top"}
-    tail.compile(Recipe().resolved("tail"), head_only=False)
+    tail.compile(FinetuneConfig().resolve("tail"), head_only=False)
     before = shared_weights = backbone.graph.operations["shared"].get_weights()
     maps = np.random.default_rng(0).random((8, 32, 32, 3), np.float32)
     tail.model.train_on_batch(maps, np.eye(2, dtype=np.float32)[[0, 1] * 4])
@@ -119,7 +119,7 @@ def test_a_layer_that_is_also_used_below_the_cut_stays_as_it_is(tmp_path: Path) 
     assert len(shared_weights) == 2
 
 
-def test_a_training_that_diverged_is_told_and_not_gone_on_with(made: Swept, tmp_path: Path, unexported: None) -> None:
+def test_a_training_that_diverged_is_told_and_not_gone_on_with(made: SweepRun, tmp_path: Path, unexported: None) -> None:
     stages: list[Any] = []
     with pytest.raises(HeadError, match="lower --learning-rate"):
         tune(made, tmp_path / "new", optimizer="sgd", learning_rate=1e30, told=lambda epoch: stages.append(epoch.stage))
@@ -127,22 +127,22 @@ def test_a_training_that_diverged_is_told_and_not_gone_on_with(made: Swept, tmp_
 
 
 @pytest.mark.parametrize("head", ["triplet,epochs=1,embedding=4", "knn,n_neighbors=3"])
-def test_a_vote_of_neighbours_is_refused_before_anything_is_cached(made: Swept, tmp_path: Path, head: str) -> None:
+def test_a_vote_of_neighbours_is_refused_before_anything_is_cached(made: SweepRun, tmp_path: Path, head: str) -> None:
     mine = made.copy(tmp_path / "mine")
     with Store(mine.cache, write=True) as store:
         images = load_images(made.photos, store, jobs=1)
         run = sweep(images, store, [head, "ridge,alpha=1"], patterns=["block5_out"], out=tmp_path / "run", jobs=1)
-        near = next(trial for trial in run.trials() if trial.head == head.split(",")[0])
+        near = next(trial for trial in run.load_trials() if trial.head == head.split(",")[0])
         with pytest.raises(HeadError, match="lets neighbours vote; give another, such as --trial") as refusal:
-            prepare(run, store, "block4_out", Recipe(), trial=near.id, jobs=1)
-        other = next(trial for trial in run.trials() if trial.head == "ridge")
+            prepare(run, store, "block4_out", FinetuneConfig(), trial=near.id, jobs=1)
+        other = next(trial for trial in run.load_trials() if trial.head == "ridge")
         assert f"--trial {other.id}" in str(refusal.value)
 
 
 def test_the_claim_of_a_long_training_is_renewed(
-    made: Swept, tmp_path: Path, unexported: None, monkeypatch: pytest.MonkeyPatch
+    made: SweepRun, tmp_path: Path, unexported: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_BEAT_SECONDS", -1.0)
+    monkeypatch.setattr(leases, "_RENEWAL_SECONDS", -1.0)
     ages: list[float] = []
 
     def told(_: Any) -> None:
@@ -155,7 +155,9 @@ def test_the_claim_of_a_long_training_is_renewed(
     assert max(ages[1:]) < 1000
 
 
-def test_answers_averaged_over_views_are_not_compared_with_plain_ones(made: Swept, tmp_path: Path, unexported: None) -> None:
+def test_answers_averaged_over_views_are_not_compared_with_plain_ones(
+    made: SweepRun, tmp_path: Path, unexported: None
+) -> None:
     from humeris.classify.data.views import Views
     from humeris.extract.engine.extract import extract_all
     from humeris.extract.pixels.augment import Policy
@@ -163,20 +165,20 @@ def test_answers_averaged_over_views_are_not_compared_with_plain_ones(made: Swep
     mine, policy = made.copy(tmp_path / "mine"), Policy.parse("flip")
     with Store(mine.cache, write=True) as store:
         images = load_images(made.photos, store, jobs=1)
-        extract_all(images, [Request.parse("nano")], ["block5_out"], store, views=1, policy=policy, jobs=1)
+        extract_all(images, [BackboneSpec.parse("nano")], ["block5_out"], store, views=1, policy=policy, jobs=1)
         frozen = sweep(
             images,
             store,
             ["logreg,C=1"],
             patterns=["block5_out"],
-            views=Views.of(1, policy, True),
+            views=Views.from_policy(1, policy, True),
             out=tmp_path / "run",
             jobs=1,
         )
     mine.path = frozen.path
     tuned = tune(mine, tmp_path / "new")
-    described = tuned.description
+    described = tuned.metadata
     assert described["views"]["average"] is False
     assert described["runner_up"] is None
     assert described["finetune"]["frozen"]["compared"] is None
-    assert described["finetune"]["frozen"]["test"]["accuracy"] == frozen.description["test_plain"]["accuracy"]
+    assert described["finetune"]["frozen"]["test"]["accuracy"] == frozen.metadata["test_plain"]["accuracy"]

@@ -11,14 +11,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from tuning import TAPS, Swept, files, swept, tune
+from tuning import TAPS, SweepRun, make_sweep_run, read_files, tune
 
 from humeris.cache.store import Store
 from humeris.classify.finetune import finetune as finetuning
-from humeris.classify.finetune.finetune_config import Recipe
+from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine import estimate, extract
 from humeris.extract.engine.extract import extract_all
 from humeris.extract.images.load import load_images
@@ -27,21 +27,21 @@ Humeris = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    return swept(tmp_path_factory.getbasetemp())
+def made(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
+    return make_sweep_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
 def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetuning, "export", lambda *_, **__: None)
-    monkeypatch.setattr(finetuning, "report", lambda *_, **__: None)
+    monkeypatch.setattr(finetuning, "write_report", lambda *_, **__: None)
 
 
 Finetune = Callable[..., Any]
 
 
 @pytest.fixture
-def finetune(made: Swept, tmp_path: Path, humeris: Humeris) -> Finetune:
+def finetune(made: SweepRun, tmp_path: Path, humeris: Humeris) -> Finetune:
     """`humeris finetune` of a run, the small one unless another is given, into a new folder."""
 
     def call(*words: object, run: Path | None = None, cache: Path | None = None) -> Any:
@@ -62,11 +62,11 @@ def refused(result: Any, *words: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_lost(made: Swept, tmp_path: Path) -> Any:
+def _nothing_lost(made: SweepRun, tmp_path: Path) -> Any:
     """Whatever is asked, the run that it is asked of is unchanged."""
-    before = files(made.path)
+    before = read_files(made.path)
     yield
-    assert files(made.path) == before
+    assert read_files(made.path) == before
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_option_that_does_not_go_with_images(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_that_is_none_or_not_finished(made: Swept, finetune: Finetune, tmp_path: Path) -> None:
+def test_a_run_that_is_none_or_not_finished(made: SweepRun, finetune: Finetune, tmp_path: Path) -> None:
     refused(finetune(run=tmp_path), "expected a run folder with a run.json, found none; `humeris sweep` makes one")
     shutil.copytree(made.path, tmp_path / "run")
     file = tmp_path / "run" / "run.json"
@@ -151,29 +151,29 @@ def test_a_run_that_is_none_or_not_finished(made: Swept, finetune: Finetune, tmp
     refused(finetune(run=tmp_path / "run"), f"this run was interrupted; finish it with: humeris sweep {made.photos}")
 
 
-def test_another_folder_is_never_written_into(made: Swept, finetune: Finetune, tmp_path: Path) -> None:
+def test_another_folder_is_never_written_into(made: SweepRun, finetune: Finetune, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     words = "expected a new folder or a run, found other files; give another folder with -o"
     refused(finetune("-o", tmp_path / "mine", "-q"), words)
-    assert files(tmp_path / "mine") == {"notes.txt": b"mine"}
+    assert read_files(tmp_path / "mine") == {"notes.txt": b"mine"}
     refused(finetune("-o", made.path, "-q"), "found another one there; give another folder with -o")
 
 
 def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead_can(
-    made: Swept, finetune: Finetune, tmp_path: Path
+    made: SweepRun, finetune: Finetune, tmp_path: Path
 ) -> None:
     with Store(made.cache, write=True) as store:
         images = load_images(made.photos, store, jobs=1)
         run = sweep(images, store, ["knn,n_neighbors=3", "logreg,C=1"], patterns=TAPS, out=tmp_path / "near", jobs=1)
         alone = sweep(images, store, ["knn,n_neighbors=3"], patterns=TAPS, out=tmp_path / "alone", jobs=1)
-    best = run.trial()[0]
+    best = run.find_trial()[0]
     assert best.head == "knn"
     done = finetune("--from", "block3_out", "--dry-run", run=run.path)
     words = f"expected a head that can be trained further, found knn in trial {best.id}"
     refused(done, words, "; give another, such as --trial ")
     named = done.err.split("--trial ")[1].split()[0]
-    assert run.trial(named)[0].head == "logreg"
+    assert run.find_trial(named)[0].head == "logreg"
     done = finetune("--from", "block3_out", "--dry-run", "--trial", named, run=run.path)
     assert done.code == 0, done.err
     assert "block3_out:map" in done.out
@@ -181,21 +181,21 @@ def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead
     refused(finetune("--from", "block3_out", run=alone.path), "found knn in trial ", "`humeris sweep` with --head logreg")
 
 
-def test_a_head_on_two_networks(made: Swept, finetune: Finetune, tmp_path: Path) -> None:
+def test_a_head_on_two_networks(made: SweepRun, finetune: Finetune, tmp_path: Path) -> None:
     shutil.copytree(made.cache, tmp_path / "cache2")
-    requests = [Request.parse("nano"), Request.parse("nano,weights=random")]
+    requests = [BackboneSpec.parse("nano"), BackboneSpec.parse("nano,weights=random")]
     with Store(tmp_path / "cache2", write=True) as store:
         images = load_images(made.photos, store, jobs=1)
         extract_all(images, requests[1:], ["block5_out"], store, jobs=1)
         run = sweep(
-            images, store, ["ridge"], requests=requests, patterns=["block5_out"], concatenate=True, out=tmp_path / "two",
-            jobs=1,
+            images, store, ["ridge"], backbone_specs=requests, patterns=["block5_out"], concatenate=True,
+            out=tmp_path / "two", jobs=1,
         )  # fmt: skip
-    both = next(trial.id for trial in run.trials() if len(trial.sources) == 2)
+    both = next(trial.id for trial in run.load_trials() if len(trial.tap_refs) == 2)
     done = finetune("--trial", both, run=run.path, cache=tmp_path / "cache2")
     refused(done, f"expected a head on one network, found trial {both} on 2; give another trial of leaderboard.csv")
-    for trial in run.trials():
-        if len(trial.sources) == 1:
+    for trial in run.load_trials():
+        if len(trial.tap_refs) == 1:
             done = finetune("--trial", trial.id, "--dry-run", run=run.path, cache=tmp_path / "cache2")
             assert done.code == 0, done.err
 
@@ -211,12 +211,12 @@ def test_a_run_of_a_file_of_features(finetune: Finetune, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("change", ["gone", "another label", "another content", "all gone"])
-def test_images_that_are_not_as_they_were(made: Swept, finetune: Finetune, tmp_path: Path, change: str) -> None:
+def test_images_that_are_not_as_they_were(made: SweepRun, finetune: Finetune, tmp_path: Path, change: str) -> None:
     shutil.copytree(made.photos, tmp_path / "photos")
     with Store(made.cache, write=True) as store:
         images = load_images(tmp_path / "photos", store, jobs=1)
         run = sweep(images, store, ["ridge"], patterns=TAPS, out=tmp_path / "run", jobs=1)
-    before = files(run.path)
+    before = read_files(run.path)
     image = tmp_path / "photos" / "train" / "blob" / "001.png"
     if change == "all gone":
         shutil.rmtree(tmp_path / "photos")
@@ -230,31 +230,31 @@ def test_images_that_are_not_as_they_were(made: Swept, finetune: Finetune, tmp_p
             image.write_bytes(image.read_bytes() + b"\0")
         said = finetune("--from", "block3_out", run=run.path)
         refused(said, f"expected the 60 images that {run.path} was made from, found 1 of them gone or with another label")
-    assert files(run.path) == before
+    assert read_files(run.path) == before
 
 
-def test_images_that_came_later_are_left_out(made: Swept, finetune: Finetune, tmp_path: Path, unexported: None) -> None:
-    from tuning import picture
+def test_images_that_came_later_are_left_out(made: SweepRun, finetune: Finetune, tmp_path: Path, unexported: None) -> None:
+    from tuning import draw_picture
 
     shutil.copytree(made.photos, tmp_path / "photos")
     with Store(made.cache, write=True) as store:
         images = load_images(tmp_path / "photos", store, jobs=1)
         run = sweep(images, store, ["ridge"], patterns=TAPS, out=tmp_path / "run", jobs=1)
-    picture(tmp_path / "photos" / "train" / "blob" / "later.png", 0, 99)
+    draw_picture(tmp_path / "photos" / "train" / "blob" / "later.png", 0, 99)
     done = finetune("--from", "block4_out", "--trial", ridge_at(run, "block5_out"), "--dry-run", "--json", run=run.path)
     assert done.code == 0, done.err
     assert {each["images"] for each in done.json["planned"]} == {60, 42}
 
 
 def ridge_at(run: Run, layer: str) -> str:
-    return next(trial.id for trial in run.trials() if [source.layer for source in trial.sources] == [layer])
+    return next(trial.id for trial in run.load_trials() if [source.layer for source in trial.tap_refs] == [layer])
 
 
 def test_what_was_pruned_is_said_and_computed_again_the_runs_own_tap_too(
-    made: Swept, finetune: Finetune, tmp_path: Path, humeris: Humeris, unexported: None, monkeypatch: pytest.MonkeyPatch
+    made: SweepRun, finetune: Finetune, tmp_path: Path, humeris: Humeris, unexported: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = made.copy(tmp_path / "mine")
-    expected = tune(mine, tmp_path / "expected").probabilities()
+    expected = tune(mine, tmp_path / "expected").load_probabilities()
     assert humeris("cache", "prune", "--max-size", "0", "--cache", mine.cache).code == 0
     planned = finetune("--dry-run", run=mine.path, cache=mine.cache)
     assert planned.code == 0, planned.err
@@ -274,25 +274,27 @@ def test_what_was_pruned_is_said_and_computed_again_the_runs_own_tap_too(
     assert [line.split(",")[0] for line in planned.out.splitlines()[:-1]] == [lost.split(",")[0], maps.split(",")[0]]
 
     run = tune(mine, tmp_path / "new")
-    np.testing.assert_allclose(run.probabilities(), expected, atol=1e-5)
-    assert {each["taps"][0]: each["computed"] for each in run.description["finetune"]["cached"]} == {
+    np.testing.assert_allclose(run.load_probabilities(), expected, atol=1e-5)
+    assert {each["taps"][0]: each["computed"] for each in run.metadata["finetune"]["cached"]} == {
         "block5_out:avg": 60,
         "block4_out:map": 42,
     }
 
 
 def test_too_little_disk_for_the_maps(
-    made: Swept, finetune: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: SweepRun, finetune: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = made.copy(tmp_path / "mine")
-    shards = files(mine.cache)
+    shards = read_files(mine.cache)
     for module in (extract, estimate):
-        monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
+        monkeypatch.setattr(module, "get_free_bytes", lambda _: 1000)
     done = finetune("--from", "block3_out", "--json", run=mine.path, cache=mine.cache)
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
     assert "bytes free for the rows to compute, found 1,000; give fewer or smaller taps" in done.json["error"]
-    assert {name for name in files(mine.cache) if name.endswith(".h5")} == {name for name in shards if name.endswith(".h5")}
+    assert {name for name in read_files(mine.cache) if name.endswith(".h5")} == {
+        name for name in shards if name.endswith(".h5")
+    }
     done = finetune("--from", "block3_out", "--dry-run", run=mine.path, cache=mine.cache)
     assert done.code == 2
     assert "it does not fit; --compress gzip may help" in done.out
@@ -300,7 +302,7 @@ def test_too_little_disk_for_the_maps(
     assert done.code == 0
 
 
-def test_a_refill_that_was_interrupted_goes_on(made: Swept, tmp_path: Path, unexported: None) -> None:
+def test_a_refill_that_was_interrupted_goes_on(made: SweepRun, tmp_path: Path, unexported: None) -> None:
     mine = made.copy(tmp_path / "mine")
     whole = tune(made, tmp_path / "whole", "block3_out")
 
@@ -311,13 +313,13 @@ def test_a_refill_that_was_interrupted_goes_on(made: Swept, tmp_path: Path, unex
 
         return progress
 
-    recipe = Recipe(epochs=1, head_epochs=0, batch_size=8, learning_rate=1e-3, schedule="constant")
+    recipe = FinetuneConfig(epochs=1, head_epochs=0, batch_size=8, learning_rate=1e-3, schedule="constant")
     with Store(mine.cache, write=True) as store, pytest.raises(KeyboardInterrupt):
-        finetuning.finetune(mine.prepared("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1, stage=stage)
+        finetuning.finetune(mine.prepare("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1, stage=stage)
     with Store(mine.cache, write=True) as store:
-        own, maps = mine.prepared("block3_out", store, recipe).plans(store)
+        own, maps = mine.prepare("block3_out", store, recipe).plan_extraction(store)
         assert own.to_compute == 0
         assert maps.to_compute == 42 - 32
-        done = finetuning.finetune(mine.prepared("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1)
-    assert [each["computed"] for each in done.run.description["finetune"]["cached"]] == [maps.to_compute]
-    np.testing.assert_allclose(done.run.probabilities(), whole.probabilities(), atol=1e-5)
+        done = finetuning.finetune(mine.prepare("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1)
+    assert [each["computed"] for each in done.run.metadata["finetune"]["cached"]] == [maps.to_compute]
+    np.testing.assert_allclose(done.run.load_probabilities(), whole.load_probabilities(), atol=1e-5)

@@ -16,7 +16,7 @@ from humeris.cache.errors import DataError
 from humeris.classify.finetune.augmentation import Augmentation
 from humeris.classify.finetune.image_batches import ImageBatches
 from humeris.extract.backbones.keras_runtime import load_keras
-from humeris.extract.images.detect import reader
+from humeris.extract.images.detect import make_image_reader
 from humeris.extract.pixels import decode, read_file
 
 SIZE = (20, 24)
@@ -29,9 +29,9 @@ class Images:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
-        self.digests = [read_file.digest((root / name).read_bytes()) for name in self.names]
+        self.digests = [read_file.compute_digest((root / name).read_bytes()) for name in self.names]
         self.labels = np.array([("stripes", "blob", "noise").index(Path(name).parent.name) for name in self.names])
-        self.read: Callable[[str], bytes] = reader({"kind": "folders", "root": str(root)})
+        self.read: Callable[[str], bytes] = make_image_reader({"kind": "folders", "root": str(root)})
         self.opened: list[ImageBatches] = []
 
     def batches(self, training: bool = True, *, epoch: int = 0, batch_size: int = 8, **options: Any) -> ImageBatches:
@@ -169,7 +169,7 @@ def spoil(path: Path, how: str) -> None:
 def test_an_image_that_is_not_what_it_was_is_named_when_its_batch_is_asked_for(images: Images, how: str, found: str) -> None:
     spoil(images.root / images.names[9], how)
     if how == "damaged":
-        images.digests[9] = read_file.digest((images.root / images.names[9]).read_bytes())
+        images.digests[9] = read_file.compute_digest((images.root / images.names[9]).read_bytes())
     batches = images.batches(False)
     assert len(batches[0][0]) == 8
     with pytest.raises(DataError, match=found) as refusal:

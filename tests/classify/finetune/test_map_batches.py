@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from humeris.cache.shard import as_keys
-from humeris.classify.data.views import Viewed
+from humeris.cache.shard import to_keys
+from humeris.classify.data.views import ViewReader
 from humeris.classify.finetune.map_batches import MapBatches
 from humeris.classify.heads.neural import mixup
 
 COUNT, CLASSES, SHAPE = 23, 3, (4, 5, 2)
 LABELS = np.random.default_rng(0).integers(CLASSES, size=COUNT)
-KEYS = as_keys([number.to_bytes(32, "big") for number in range(COUNT)])
+KEYS = to_keys([number.to_bytes(32, "big") for number in range(COUNT)])
 PLACES = {key.tobytes(): place for place, key in enumerate(KEYS)}
 MAPS = np.random.default_rng(1).normal(size=(3, COUNT, *SHAPE)).astype(np.float16)
 # What tells an image and its view in a batch that is not mixed.
@@ -35,7 +35,7 @@ class Rows:
         assert not self.lacking & {(place, view) for place in places}
         return MAPS[view, places]
 
-    def missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
+    def find_missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
         return np.array([(PLACES[key.tobytes()], view) in self.lacking for key in keys])
 
 
@@ -61,7 +61,7 @@ def same(first: list[tuple[np.ndarray, np.ndarray]], second: list[tuple[np.ndarr
     return all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
 
 
-VIEWED = Viewed(Rows(), Rows(first=1))
+VIEWED = ViewReader(Rows(), Rows(first=1))
 MIXED = {"mixup": 0.4, "cutmix": 1.0, "views": 2}
 
 
@@ -100,7 +100,7 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone(options: dict[str, Any])
 
 def test_views_are_drawn_evenly_among_the_plain_one_and_those_that_there_are() -> None:
     lacking = frozenset({(3, 1), (4, 1), (4, 2)})
-    made = batches(Viewed(Rows(), Rows(first=1, lacking=lacking)), views=2)
+    made = batches(ViewReader(Rows(), Rows(first=1, lacking=lacking)), views=2)
     seen = np.zeros((COUNT, 3), int)
     for epoch in range(300):
         rows = names(all_of(made, epoch))
@@ -121,8 +121,8 @@ def test_views_leave_the_order_of_images_as_it_is() -> None:
 
 def test_mixup_shares_maps_and_labels_alike_as_heads_do() -> None:
     plain, mixed = all_of(batches(), 2), all_of(batches(mixup=0.4), 2)
-    mixes = mixup.draw([{"mixup": 0.4, "cutmix": 0.0}], SHAPE, len(plain), [7, 2, 1])
-    shares = [float(mix.rows[0]) for mix in mixes]
+    mixes = mixup.draw_mixes([{"mixup": 0.4, "cutmix": 0.0}], SHAPE, len(plain), [7, 2, 1])
+    shares = [float(mix.row_shares[0]) for mix in mixes]
     assert len({round(share, 6) for share in shares}) == len(plain)
     for (maps, labels), (found, soft), share in zip(plain, mixed, shares, strict=True):
         np.testing.assert_allclose(found, share * maps + (1 - share) * maps[::-1], rtol=1e-5, atol=1e-6)

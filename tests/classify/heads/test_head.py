@@ -28,24 +28,24 @@ def some_head(seed: int = 0) -> Head:
 def test_a_head_survives_its_files(tmp_path: Path) -> None:
     head = some_head()
     path = tmp_path / "head.npz"
-    path.write_bytes(head.arrays())
-    again = Head.load(path, json.loads(json.dumps(head.description())))
+    path.write_bytes(head.to_npz_bytes())
+    again = Head.load(path, json.loads(json.dumps(head.to_metadata())))
     rows = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
-    assert again.classes == head.classes
+    assert again.class_names == head.class_names
     assert (again.predict_proba(rows) == head.predict_proba(rows)).all()
 
 
 def test_the_arrays_of_a_head_are_float32_and_need_no_pickle() -> None:
-    with np.load(io.BytesIO(some_head().arrays()), allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(some_head().to_npz_bytes()), allow_pickle=False) as arrays:
         assert {arrays[name].dtype for name in arrays.files} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("content", [b"", b"not an archive", some_head().arrays()[:200]])
+@pytest.mark.parametrize("content", [b"", b"not an archive", some_head().to_npz_bytes()[:200]])
 def test_a_damaged_head_is_one_line_that_names_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "head.npz"
     path.write_bytes(content)
     with pytest.raises(RunError, match=r"head\.npz: expected a head written by `humeris sweep`, found: ") as caught:
-        Head.load(path, some_head().description())
+        Head.load(path, some_head().to_metadata())
     assert "\n" not in str(caught.value)
 
 
@@ -98,14 +98,14 @@ def test_a_softmax_layer_on_raw_rows_has_scikit_learns_probabilities(classes: in
     if classes == 2:  # a logistic function of z is a softmax of -z / 2 and z / 2
         weights, bias = np.vstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
     layer = Dense(weights.T.astype(np.float32), bias.astype(np.float32), "softmax")
-    head = Head((layer.scaled(peer[0].mean_, peer[0].scale_),), tuple("abcd"[:classes]))
+    head = Head((layer.absorb_scaler(peer[0].mean_, peer[0].scale_),), tuple("abcd"[:classes]))
     assert np.abs(head.predict_proba(rows) - peer.predict_proba(rows)).max() < 1e-5
 
 
 def test_a_head_is_written_name_and_options() -> None:
-    assert parse("logreg").settings == tuple({"C": value} for value in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0))
+    assert parse("logreg").hyperparameter_sets == tuple({"C": value} for value in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0))
     family = parse(" mlp , hidden = 8/16 , epochs=2 ")
-    assert [(each["hidden"], each["epochs"]) for each in family.settings] == [(8, 2), (16, 2)]
+    assert [(each["hidden"], each["epochs"]) for each in family.hyperparameter_sets] == [(8, 2), (16, 2)]
     assert family.uses_keras
     assert family.module is FAMILIES["mlp"]
     assert not parse("logreg").uses_keras
@@ -142,5 +142,5 @@ def test_a_wrong_head_is_refused_with_what_was_expected(text: str, message: str)
 
 
 def test_settings_written_twice_are_tried_once() -> None:
-    assert parse("logreg,C=1/0.1/1.0").settings == ({"C": 0.1}, {"C": 1.0})
-    assert len(parse("mlp,hidden=8/8").settings) == 1
+    assert parse("logreg,C=1/0.1/1.0").hyperparameter_sets == ({"C": 0.1}, {"C": 1.0})
+    assert len(parse("mlp,hidden=8/8").hyperparameter_sets) == 1

@@ -13,11 +13,20 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from humeris.cache.errors import RunError
-from humeris.classify.data.feature_matrix import Matrix
-from humeris.classify.data.nearest_neighbors import top
-from humeris.classify.export.stack_model import apply
+from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.data.nearest_neighbors import top_k
+from humeris.classify.export.stack_model import apply_layers
 from humeris.classify.heads.head import Head
-from humeris.classify.heads.layers import ACTIVATIONS, Columns, Dense, Layer, Neighbours, Scale, Unit, votes
+from humeris.classify.heads.layers import (
+    ACTIVATIONS,
+    Dense,
+    HeadLayer,
+    L2Normalize,
+    NeighborVotes,
+    SelectColumns,
+    Standardize,
+    vote,
+)
 
 WIDTH, CLASSES = 12, 3
 ASK = """
@@ -39,16 +48,16 @@ def some_rows(seed: int = 0) -> np.ndarray:
 def heads() -> dict[str, Head]:
     random = np.random.default_rng(1)
     out = Dense(random.normal(size=(8, CLASSES)).astype(np.float32), np.arange(CLASSES, dtype=np.float32), "softmax")
-    stored = Unit().apply(random.normal(size=(40, WIDTH)).astype(np.float32))
+    stored = L2Normalize().apply(random.normal(size=(40, WIDTH)).astype(np.float32))
     labels = random.integers(0, CLASSES, 40).astype(np.int32)
-    scale = Scale(*random.uniform(0.5, 2, size=(2, WIDTH)).astype(np.float32))
+    scale = Standardize(*random.uniform(0.5, 2, size=(2, WIDTH)).astype(np.float32))
     first = random.normal(size=(WIDTH, 8)).astype(np.float32), random.normal(size=8).astype(np.float32)
-    layers: dict[str, tuple[Layer, ...]] = {name: (Dense(*first, name), out) for name in ACTIVATIONS}
-    layers["unit"] = (scale, Unit(), Dense(*first, "relu"), out)
-    layers["columns"] = (Columns(np.array([7, 0, 11, 2, 3, 5, 9, 1])), out)
+    layers: dict[str, tuple[HeadLayer, ...]] = {name: (Dense(*first, name), out) for name in ACTIVATIONS}
+    layers["unit"] = (scale, L2Normalize(), Dense(*first, "relu"), out)
+    layers["columns"] = (SelectColumns(np.array([7, 0, 11, 2, 3, 5, 9, 1])), out)
     for weights in ("uniform", "distance"):
         for count in (1, 5, 40):
-            layers[f"{weights}{count}"] = (scale, Unit(), Neighbours(stored, labels, count, weights, CLASSES))
+            layers[f"{weights}{count}"] = (scale, L2Normalize(), NeighborVotes(stored, labels, count, weights, CLASSES))
     return {name: Head(each, ("a", "b", "c")) for name, each in layers.items()}
 
 
@@ -61,7 +70,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[np.ndar
     np.save(folder / "rows.npy", some_rows())
     for name, head in heads().items():
         rows = keras.Input((WIDTH,))
-        found[name] = keras.Model(rows, apply(head.layers, rows))
+        found[name] = keras.Model(rows, apply_layers(head.layers, rows))
         found[name].save(folder / f"{name}.keras")
     (folder / "names.json").write_text(json.dumps(list(found)))
     subprocess.run([sys.executable, "-c", ASK], cwd=folder, check=True, capture_output=True)
@@ -89,8 +98,8 @@ def test_the_last_layer_gives_the_probabilities(name: str, answers: dict[str, An
 @pytest.mark.parametrize("name", heads())
 def test_every_kind_of_layer_survives_its_files(name: str, tmp_path: Path) -> None:
     head, path = heads()[name], tmp_path / "head.npz"
-    path.write_bytes(head.arrays())
-    again = Head.load(path, json.loads(json.dumps(head.description())))
+    path.write_bytes(head.to_npz_bytes())
+    again = Head.load(path, json.loads(json.dumps(head.to_metadata())))
     assert (again.predict_proba(some_rows()) == head.predict_proba(some_rows())).all()
     assert [type(layer) for layer in again.layers] == [type(layer) for layer in head.layers]
 
@@ -127,8 +136,8 @@ def test_a_description_that_does_not_fit_its_arrays_is_one_line(
     name: str, changed: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     head, path = heads()[name], tmp_path / "head.npz"
-    path.write_bytes(head.arrays())
-    description = head.description()
+    path.write_bytes(head.to_npz_bytes())
+    description = head.to_metadata()
     if name == "uniform5":
         description["layers"][-1] |= changed
     else:
@@ -156,12 +165,12 @@ def test_a_description_that_does_not_fit_its_arrays_is_one_line(
 )
 def test_arrays_that_do_not_fit_each_other_are_refused(name: str, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     head, path = heads()[name], tmp_path / "head.npz"
-    path.write_bytes(head.arrays())
+    path.write_bytes(head.to_npz_bytes())
     with np.load(path) as stored:
         named = {**stored, **arrays}
     np.savez(path, allow_pickle=False, **named)
     with pytest.raises(RunError, match=r"expected a head written by `humeris sweep`"):
-        Head.load(path, head.description())
+        Head.load(path, head.to_metadata())
 
 
 def test_a_matrix_is_answered_block_by_block_as_an_array_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,15 +178,15 @@ def test_a_matrix_is_answered_block_by_block_as_an_array_is(monkeypatch: pytest.
 
     monkeypatch.setattr(feature_matrix, "_BLOCK", 4 * WIDTH * 5)
     for head in heads().values():
-        blocks = head.predict_proba(Matrix.of(some_rows()))
+        blocks = head.predict_proba(FeatureMatrix.from_array(some_rows()))
         assert np.abs(blocks - head.predict_proba(some_rows())).max() < 1e-6
 
 
 def test_chosen_columns_need_no_dense_matrix_of_zeros() -> None:
     out = Dense(np.ones((2, 2), np.float32), np.zeros(2, np.float32), "softmax")
-    head = Head((Columns(np.array([900_000, 5])), out), ("a", "b"))
-    assert len(head.arrays()) < 2000
-    assert head.layers[0].fits(None) == 2
+    head = Head((SelectColumns(np.array([900_000, 5])), out), ("a", "b"))
+    assert len(head.to_npz_bytes()) < 2000
+    assert head.layers[0].compute_output_width(None) == 2
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])
@@ -186,7 +195,7 @@ def test_votes_are_scikit_learns_with_one_more_shared_by_all_classes(weights: st
     random = np.random.default_rng(5)
     rows, labels = random.normal(size=(60, 6)).astype(np.float32), random.integers(0, 4, 60)
     asked = random.normal(size=(30, 6)).astype(np.float32)
-    found = Neighbours(Unit().apply(rows), labels, count, weights, 4).apply(Unit().apply(asked))
+    found = NeighborVotes(L2Normalize().apply(rows), labels, count, weights, 4).apply(L2Normalize().apply(asked))
     theirs = KNeighborsClassifier(count, weights=weights, metric="cosine").fit(rows, labels).predict_proba(asked)
     assert np.abs(found - (theirs * count + 1 / 4) / (count + 1)).max() < 1e-5
     assert (found.argmax(axis=1) == theirs.argmax(axis=1)).all()
@@ -196,31 +205,31 @@ def test_votes_are_scikit_learns_with_one_more_shared_by_all_classes(weights: st
 def test_classes_with_equal_votes_go_to_the_first_as_in_scikit_learn() -> None:
     rows = np.eye(4, dtype=np.float32)
     asked = np.array([[1, 0.9, 0.1, 0], [0, 0.2, 1, 0.9]], np.float32)
-    found = Neighbours(rows, np.array([2, 1, 3, 0]), 2, "uniform", 4).apply(Unit().apply(asked))
+    found = NeighborVotes(rows, np.array([2, 1, 3, 0]), 2, "uniform", 4).apply(L2Normalize().apply(asked))
     peer = KNeighborsClassifier(2, metric="cosine").fit(rows, [2, 1, 3, 0])
     assert found.argmax(axis=1).tolist() == peer.predict(asked).tolist() == [1, 0]
 
 
 def test_of_equally_near_rows_the_first_stored_vote() -> None:
     similarity = np.array([[0.5, 0.9, 0.5, 0.5, 0.1], [0.3] * 5], np.float32)
-    values, places = top(similarity, 3)
+    values, places = top_k(similarity, 3)
     assert values.tolist() == [[np.float32(0.9), 0.5, 0.5], [np.float32(0.3)] * 3]
     assert places.tolist() == [[1, 0, 2], [0, 1, 2]]
-    assert top(similarity, 5)[1].tolist() == [[1, 0, 2, 3, 4], [0, 1, 2, 3, 4]]
+    assert top_k(similarity, 5)[1].tolist() == [[1, 0, 2, 3, 4], [0, 1, 2, 3, 4]]
 
 
 def test_rows_that_are_the_same_image_share_the_vote_by_distance() -> None:
     cosines = np.array([[1.0, 1.0 - 1e-8, 0.5]], np.float32)
-    found = votes(cosines, np.array([[0, 1, 2]]), 3, "distance")
+    found = vote(cosines, np.array([[0, 1, 2]]), 3, "distance")
     assert found[0, 0] == pytest.approx(found[0, 1])
     assert found[0, 2] < found[0, 0] / 3
 
 
-def stored(cosines: list[float], labels: list[int], count: int, weights: str = "uniform") -> Neighbours:
+def stored(cosines: list[float], labels: list[int], count: int, weights: str = "uniform") -> NeighborVotes:
     """Rows of two columns whose cosines with (1, 0) are these."""
     near = np.array(cosines)
     rows = np.stack([near, np.sqrt(1 - near**2)], axis=1).astype(np.float32)
-    return Neighbours(rows, np.array(labels, np.int32), count, weights, 2)
+    return NeighborVotes(rows, np.array(labels, np.int32), count, weights, 2)
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])
@@ -241,7 +250,7 @@ def test_a_tie_is_where_rows_of_several_classes_share_the_last_places(
     cosines: list[float], labels: list[int], count: int, tied: bool, weights: str
 ) -> None:
     layer = stored(cosines, labels, count, weights)
-    assert layer.ties(np.array([[1, 0]], np.float32), 1e-6, 1e-4).tolist() == [tied]
+    assert layer.find_ties(np.array([[1, 0]], np.float32), 1e-6, 1e-4).tolist() == [tied]
 
 
 @pytest.mark.parametrize("second", [0.0, 0.3, 0.9, 0.99, 0.995, 0.998, 0.9985])
@@ -253,7 +262,7 @@ def test_neighbours_weighted_by_distance_are_tied_where_rounding_moves_their_vot
                      - layer.apply(asked)).max())
         for up in (-1, 1) if first + 1e-6 * up <= 1
     )  # fmt: skip
-    tied = bool(layer.ties(asked, 1e-6, 1e-4)[0])
+    tied = bool(layer.find_ties(asked, 1e-6, 1e-4)[0])
     if moved > 1.1e-4:
         assert tied
     if moved < 2e-5:

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import HeadError
-from humeris.classify.evaluate.trial import Score, Source, Trial
+from humeris.classify.evaluate.trial import Score, TapRef, Trial
 from humeris.classify.heads.registry import FAMILIES, parse
-from humeris.classify.heads.search import Search, rungs
-from humeris.classify.heads.search_file import families
+from humeris.classify.heads.search import Search, plan_halving_rounds
+from humeris.classify.heads.search_file import load_families
 from humeris.classify.sweep.scheduler import Task
 
-TAP = (Source("nano", "nano-64-0", "block3_out", "avg"),)
+TAP = (TapRef("nano", "nano-64-0", "block3_out", "avg"),)
 
 
 def values(settings: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
@@ -29,41 +29,48 @@ def values(settings: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 def test_a_grid_is_every_combination_whatever_the_seed() -> None:
     options = {"hidden": "16/32", "dropout": "0/0.5"}
-    first, second = (Search("grid", seed=seed).family("mlp", options) for seed in (0, 1))
+    first, second = (Search("grid", seed=seed).build_family("mlp", options) for seed in (0, 1))
     assert first == second == parse("mlp,hidden=16/32,dropout=0/0.5")
-    assert len(first.settings) == 4
+    assert len(first.hyperparameter_sets) == 4
 
 
 def test_random_draws_are_distinct_repeatable_and_inside_their_ranges() -> None:
     options = {"learning_rate": "1e-4..1e-2", "hidden": "16/32/64", "epochs": "5..50"}
-    found = Search("random", 40, seed=3).family("mlp", options).settings
-    assert Search("random", 40, seed=3).family("mlp", options).settings == found
-    assert Search("random", 40, seed=4).family("mlp", options).settings != found
+    found = Search("random", 40, seed=3).build_family("mlp", options).hyperparameter_sets
+    assert Search("random", 40, seed=3).build_family("mlp", options).hyperparameter_sets == found
+    assert Search("random", 40, seed=4).build_family("mlp", options).hyperparameter_sets != found
     assert len({tuple(sorted(map(str, setting.items()))) for setting in found}) == len(found) == 40
     assert all(1e-4 <= rate <= 1e-2 for rate in values(found, "learning_rate"))
-    assert set(values(found, "hidden")) == {parse(f"mlp,hidden={width}").settings[0]["hidden"] for width in (16, 32, 64)}
+    assert set(values(found, "hidden")) == {
+        parse(f"mlp,hidden={width}").hyperparameter_sets[0]["hidden"] for width in (16, 32, 64)
+    }
     assert all(isinstance(epochs, int) and 5 <= epochs <= 50 for epochs in values(found, "epochs"))
 
 
 def test_a_range_is_even_on_a_logarithmic_scale_and_from_zero_on_a_linear_one() -> None:
-    found = Search("random", 400).family("mlp", {"learning_rate": "1e-4..1e-2", "dropout": "0..0.8"}).settings
+    found = (
+        Search("random", 400).build_family("mlp", {"learning_rate": "1e-4..1e-2", "dropout": "0..0.8"}).hyperparameter_sets
+    )
     assert abs(np.mean(np.log10(values(found, "learning_rate"))) + 3) < 0.1
     assert abs(np.mean(values(found, "dropout")) - 0.4) < 0.05
     assert min(values(found, "learning_rate")) < 1.3e-4
 
 
 def test_a_short_list_is_tried_whole_and_a_long_one_in_part_without_repeats() -> None:
-    whole = Search("random", 30).family("logreg", {"C": "0.01/0.1/1"})
+    whole = Search("random", 30).build_family("logreg", {"C": "0.01/0.1/1"})
     assert whole == parse("logreg,C=0.01/0.1/1")
     many = {"C": "/".join(str(number) for number in range(1, 60))}
-    part = Search("random", 7).family("logreg", many).settings
+    part = Search("random", 7).build_family("logreg", many).hyperparameter_sets
     assert len(part) == 7
     assert max(Counter(values(part, "C")).values()) == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"C": "1"}])
 def test_a_family_with_nothing_to_draw_is_tried_as_it_is(options: dict[str, str]) -> None:
-    assert Search("random", 30).family("logreg", options).settings == Search().family("logreg", options).settings
+    assert (
+        Search("random", 30).build_family("logreg", options).hyperparameter_sets
+        == Search().build_family("logreg", options).hyperparameter_sets
+    )
 
 
 SPACES = {name: module.SPACE for name, module in FAMILIES.items() if hasattr(module, "SPACE")}
@@ -71,12 +78,12 @@ SPACES = {name: module.SPACE for name, module in FAMILIES.items() if hasattr(mod
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_a_family_has_something_to_draw_where_nothing_is_said(name: str) -> None:
-    found = Search("random", 12).family(name, {"epochs": "7"}).settings
+    found = Search("random", 12).build_family(name, {"epochs": "7"}).hyperparameter_sets
     assert len(found) == 12
     assert set(values(found, "epochs")) == {7}
     for option in SPACES[name]:
         assert len(set(values(found, option))) > 1
-    assert Search("halving", 9).family(name, {"epochs": "18"}).rungs == ((9, 2), (3, 6), (1, 18))
+    assert Search("halving", 9).build_family(name, {"epochs": "18"}).halving_rounds == ((9, 2), (3, 6), (1, 18))
 
 
 def halving_of_scikit_learn(candidates: int, epochs: int) -> tuple[list[int], list[int]]:
@@ -109,7 +116,7 @@ def halving_of_scikit_learn(candidates: int, epochs: int) -> tuple[list[int], li
 )
 def test_halving_has_the_rounds_of_scikit_learn_and_ends_with_every_epoch(candidates: int, epochs: int) -> None:
     counts, resources = halving_of_scikit_learn(candidates, epochs)
-    found = rungs(candidates, epochs)
+    found = plan_halving_rounds(candidates, epochs)
     assert [count for count, _ in found] == counts
     assert found[-1][1] == epochs
     if resources[-1] == epochs:
@@ -118,29 +125,31 @@ def test_halving_has_the_rounds_of_scikit_learn_and_ends_with_every_epoch(candid
 
 
 def test_halving_takes_the_settings_of_lowest_loss_on_to_more_epochs() -> None:
-    family = Search("halving", 9).family("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"})
-    assert family.rungs == ((9, 2), (3, 6), (1, 18))
+    family = Search("halving", 9).build_family("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"})
+    assert family.halving_rounds == ((9, 2), (3, 6), (1, 18))
     task = Task(TAP, (family,))
     known: dict[Trial, Score] = {}
     rounds = []
-    while (step := task.next(known)) is not None:
-        rounds.append([trial.setting for trial in step[1]])
-        known |= {trial: Score(0.5, abs(math.log(trial.setting["learning_rate"] / 1e-2)), (0.5,)) for trial in step[1]}
-    assert [(len(each), each[0]["epochs"]) for each in rounds] == list(family.rungs)
-    assert len(known) == task.count == 13
+    while (step := task.get_next_trials(known)) is not None:
+        rounds.append([trial.hyperparameters for trial in step[1]])
+        known |= {
+            trial: Score(0.5, abs(math.log(trial.hyperparameters["learning_rate"] / 1e-2)), (0.5,)) for trial in step[1]
+        }
+    assert [(len(each), each[0]["epochs"]) for each in rounds] == list(family.halving_rounds)
+    assert len(known) == task.n_trials == 13
     by_loss = sorted(values(rounds[0], "learning_rate"), key=lambda rate: abs(math.log(rate / 1e-2)))
     assert values(rounds[1], "learning_rate") == by_loss[:3]
     assert values(rounds[2], "learning_rate") == by_loss[:1]
 
 
 def test_halving_goes_on_from_any_trial_on() -> None:
-    task = Task(TAP, (Search("halving", 9).family("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"}),))
+    task = Task(TAP, (Search("halving", 9).build_family("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"}),))
 
     def score(trial: Trial) -> Score:
         return Score(0.5, int(trial.id, 16) / 2**32, (0.5,))
 
     def finish(known: dict[Trial, Score]) -> dict[Trial, Score]:
-        while (step := task.next(known)) is not None:
+        while (step := task.get_next_trials(known)) is not None:
             known = known | {trial: score(trial) for trial in step[1]}
         return known
 
@@ -148,13 +157,13 @@ def test_halving_goes_on_from_any_trial_on() -> None:
     for kept in range(len(whole)):
         part = dict(list(whole.items())[:kept])
         assert finish(part) == whole
-        step = task.next(part)
+        step = task.get_next_trials(part)
         assert step is not None
         assert not set(step[1]) & set(part)
 
 
 def test_families_without_epochs_are_searched_at_random_by_halving_too() -> None:
-    assert Search("halving", 5).family("logreg", {"C": "1e-3..1e2"}).rungs == ()
+    assert Search("halving", 5).build_family("logreg", {"C": "1e-3..1e2"}).halving_rounds == ()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +183,7 @@ def test_families_without_epochs_are_searched_at_random_by_halving_too() -> None
 )
 def test_what_cannot_be_searched_is_one_line(search: Search, options: dict[str, str], message: str) -> None:
     with pytest.raises(HeadError, match=message) as caught:
-        search.family("mlp", options)
+        search.build_family("mlp", options)
     assert "\n" not in str(caught.value)
 
 
@@ -192,12 +201,12 @@ def test_a_file_says_the_same_as_the_options_do(tmp_path: Path) -> None:
     )
     search = Search("random", 10)
     options = ["logreg,C=0.1/1/10", "mlp,hidden=16/32,epochs=7,learning_rate=1e-4..1e-2"]
-    assert families([], file, search) == families(options, None, search)
-    assert [family.name for family in families(["logreg,C=3"], file, search)] == ["logreg", "logreg", "mlp"]
+    assert load_families([], file, search) == load_families(options, None, search)
+    assert [family.name for family in load_families(["logreg,C=3"], file, search)] == ["logreg", "logreg", "mlp"]
 
 
 def test_without_heads_there_is_logistic_regression() -> None:
-    assert families([]) == [parse("logreg")]
+    assert load_families([]) == [parse("logreg")]
 
 
 @pytest.mark.parametrize(
@@ -226,18 +235,18 @@ def test_without_heads_there_is_logistic_regression() -> None:
 )
 def test_what_is_wrong_in_a_file_is_one_line_with_file_table_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(HeadError, match=message) as caught:
-        families([], written(tmp_path, text))
+        load_families([], written(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(HeadError, match=r"none\.toml: expected a TOML file of \[\[head\]\] tables, found no file there"):
-        families([], tmp_path / "none.toml")
+        load_families([], tmp_path / "none.toml")
     (tmp_path / "image.toml").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(HeadError, match=r"image\.toml: expected a TOML file"):
-        families([], tmp_path / "image.toml")
+        load_families([], tmp_path / "image.toml")
     with pytest.raises(HeadError, match=r"expected a TOML file"):
-        families([], tmp_path)
+        load_families([], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from humeris.classify.data.feature_matrix import Matrix
-from humeris.classify.evaluate.significance import compare
-from humeris.classify.evaluate.trial import Source, Trial, ranked
+from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.evaluate.significance import compare_with_runner_up
+from humeris.classify.evaluate.trial import TapRef, Trial, rank_trials
 from humeris.classify.heads.families import head2toe
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 SIZES = (2, 30, 8)  # images held out
 
 
-def uneven(seed: int = 0, classes: int = 3) -> tuple[Problem, list[np.ndarray], list[np.ndarray]]:
+def uneven(seed: int = 0, classes: int = 3) -> tuple[TrainingData, list[np.ndarray], list[np.ndarray]]:
     """Folds of very different size, with probabilities for each and its rows."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, sum(SIZES))
     held = np.split(random.permutation(sum(SIZES)), np.cumsum(SIZES)[:-1])
     folds = [(np.setdiff1d(np.arange(sum(SIZES)), rows), rows) for rows in held]
     answers = [random.dirichlet(np.ones(classes), len(rows)) for rows in held]
-    return Problem.of(random.normal(size=(sum(SIZES), 6)), labels, folds), answers, held
+    return TrainingData.from_arrays(random.normal(size=(sum(SIZES), 6)), labels, folds), answers, held
 
 
 def test_a_score_is_of_all_images_held_out_however_uneven_the_folds() -> None:
@@ -40,7 +40,9 @@ def test_views_and_folds_count_each_image_once() -> None:
     views = np.where(np.arange(sum(SIZES)) % 2, 3, 1)  # rows of each image
     shown = np.repeat(np.arange(sum(SIZES)), views)
     folds = tuple((np.nonzero(~np.isin(shown, rows))[0], np.nonzero(np.isin(shown, rows))[0]) for rows in held)
-    again = Problem(Matrix.of(problem.features.array()[shown]), problem.labels[shown], 3, folds, shown)
+    again = TrainingData(
+        FeatureMatrix.from_array(problem.features.to_array()[shown]), problem.labels[shown], 3, folds, shown
+    )
     by_image = np.zeros((sum(SIZES), 3))
     by_image[np.concatenate(held)] = np.concatenate(answers)
     score, seen = problem.score(answers), again.score([by_image[shown[rows]] for _, rows in folds])
@@ -60,10 +62,10 @@ def test_the_winner_is_right_on_no_fewer_images_than_the_runner_up() -> None:
     )
     assert np.mean(few.folds) > np.mean(many.folds)
     trials = {
-        Trial((Source("nano", "nano-1", name, "avg"),), "logreg", {}): score for name, score in (("a", few), ("b", many))
+        Trial((TapRef("nano", "nano-1", name, "avg"),), "logreg", {}): score for name, score in (("a", few), ("b", many))
     }
-    assert ranked(trials)[0].sources[0].layer == "b"
-    found = compare(trials, sum(SIZES))
+    assert rank_trials(trials)[0].tap_refs[0].layer == "b"
+    found = compare_with_runner_up(trials, sum(SIZES))
     assert found is not None
     assert found.difference > 0
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 from markup import Markup
-from report_runs import HOSTILE, copied, varied, wide
+from report_runs import HOSTILE, copy_run, make_varied_run, make_wide_run
 
 from humeris.cache.errors import CacheError, RunError
 from humeris.classify.report import charts, page
 from humeris.classify.report.blocks import Section
-from humeris.classify.report.page import report
-from humeris.classify.report.run_snapshot import Evidence
+from humeris.classify.report.page import write_report
+from humeris.classify.report.run_snapshot import RunSnapshot
 
 SECTIONS = ["answer", "depth", "curves", "confusion", "gallery", "suspects", "leaderboard", "repeat"]
 
@@ -35,17 +35,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def written(finished: Any, base: Path) -> str:
     """The page of the run with several heads."""
-    return read(varied(finished, base), base / "varied.html", finished.cache)
+    return read(make_varied_run(finished, base), base / "varied.html", finished.cache)
 
 
 @pytest.fixture(scope="session")
 def hostile(base: Path) -> str:
     """The page of the run with 196 classes, some of hostile names."""
-    return read(wide(base), base / "wide.html", base / "no-cache")
+    return read(make_wide_run(base), base / "wide.html", base / "no-cache")
 
 
 def read(run: Path, out: Path, cache: Path) -> str:
-    report([run], out, cache)
+    write_report([run], out, cache)
     return out.read_text(encoding="utf-8")
 
 
@@ -55,27 +55,27 @@ HEAVY = {"suspects", "features", "random", "cost"}  # sections with tests of the
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what takes most of the time: the drawings, and what learns from the features."""
-    monkeypatch.setattr(charts, "_svg", lambda spec, *_: json.dumps(spec).replace("<", "&lt;"))
+    monkeypatch.setattr(charts, "_render_svg", lambda spec, *_: json.dumps(spec).replace("<", "&lt;"))
     light = [(name, title, partial(_empty, name, title) if name in HEAVY else make) for name, title, make in page._SECTIONS]
     monkeypatch.setattr(page, "_SECTIONS", tuple(light))
 
 
-def _empty(name: str, title: str, evidence: Evidence) -> Section:
+def _empty(name: str, title: str, evidence: RunSnapshot) -> Section:
     return Section(name, title, ())
 
 
 def section(found: Markup, name: str) -> str:
-    return next(each for each in found.all("section") if each.attributes["id"] == name).text
+    return next(each for each in found.find_all("section") if each.attributes["id"] == name).text
 
 
 def test_the_answer_comes_first_with_the_figures_of_the_run(finished: Any, tmp_path: Path) -> None:
-    done = report([finished.path], tmp_path / "page.html", finished.cache)
-    assert done.missing == ()
-    assert done.bytes == (tmp_path / "page.html").stat().st_size
+    done = write_report([finished.path], tmp_path / "page.html", finished.cache)
+    assert done.omissions == ()
+    assert done.n_bytes == (tmp_path / "page.html").stat().st_size
     found = Markup((tmp_path / "page.html").read_text())
     test = finished.run.description["test"]
     low, high = (100 * bound for bound in test["accuracy_95"])
-    first = found.all("section")[0]
+    first = found.find_all("section")[0]
     assert first.attributes["id"] == "answer"
     assert f"answers {100 * test['accuracy']:.1f} % of 18 test images rightly" in first.text
     assert f"(95 % interval {low:.1f} to {high:.1f} %)" in first.text
@@ -87,9 +87,9 @@ def test_the_page_has_its_sections_in_order_each_with_an_anchor_of_its_own(writt
     found = Markup(written)
     ids = [each.attributes["id"] for each in found.elements if "id" in each.attributes]
     assert len(set(ids)) == len(ids)
-    there = [each.attributes["id"] for each in found.all("section")]
+    there = [each.attributes["id"] for each in found.find_all("section")]
     assert [name for name in there if name in SECTIONS] == SECTIONS
-    links = [each.attributes["href"] for each in found.all("a")]
+    links = [each.attributes["href"] for each in found.find_all("a")]
     assert links == ["#content", *(f"#{name}" for name in there)]
     assert {"content", *there} <= set(ids)
 
@@ -106,32 +106,32 @@ def test_every_tag_is_closed_and_headings_go_down_one_step_at_a_time(written: st
 
 def test_tables_have_captions_and_scopes_and_stand_in_boxes_that_a_keyboard_reaches(written: str) -> None:
     found = Markup(written)
-    tables = found.all("table")
+    tables = found.find_all("table")
     assert len(tables) > 8
     for table in tables:
-        assert [each.tag for each in table.inner].count("caption") == 1
-        assert all(each.attributes.get("scope") in {"col", "row"} for each in table.inner if each.tag == "th")
-        rows = [each for each in table.inner if each.tag == "tr"]
-        assert len({sum(cell.tag in {"th", "td"} for cell in row.inner) for row in rows}) == 1
-        assert all(row.inner[0].tag == "th" for row in rows)
-    boxes = found.all("div", class_="scroll")
+        assert [each.tag for each in table.descendants].count("caption") == 1
+        assert all(each.attributes.get("scope") in {"col", "row"} for each in table.descendants if each.tag == "th")
+        rows = [each for each in table.descendants if each.tag == "tr"]
+        assert len({sum(cell.tag in {"th", "td"} for cell in row.descendants) for row in rows}) == 1
+        assert all(row.descendants[0].tag == "th" for row in rows)
+    boxes = found.find_all("div", class_="scroll")
     assert len(boxes) == len(tables)
     assert all(box.attributes["tabindex"] == "0" and box.attributes["aria-label"] for box in boxes)
 
 
 def test_charts_are_drawn_with_words_for_every_mark_and_a_table_behind(written: str) -> None:
-    figures = [each for each in Markup(written).all("figure") if each.attributes["class"].startswith("chart")]
+    figures = [each for each in Markup(written).find_all("figure") if each.attributes["class"].startswith("chart")]
     assert len(figures) >= 7
     for figure in figures:
-        title = next(each.text for each in figure.inner if each.tag == "figcaption")
-        drawings = [each for each in figure.inner if each.tag == "svg"]
+        title = next(each.text for each in figure.descendants if each.tag == "figcaption")
+        drawings = [each for each in figure.descendants if each.tag == "svg"]
         assert drawings
         for svg in drawings:
             assert svg.attributes["aria-label"] == title.strip()
             assert "viewbox" in svg.attributes
             marks = [
                 each
-                for each in svg.inner
+                for each in svg.descendants
                 if each.attributes.get("role") == "graphics-symbol" and "axis" not in str(each.attributes)
             ]
             assert marks, title
@@ -140,12 +140,12 @@ def test_charts_are_drawn_with_words_for_every_mark_and_a_table_behind(written: 
 
 def test_the_policy_allows_this_style_and_this_script_and_nothing_else(written: str) -> None:
     found = Markup(written)
-    (policy,) = [each.attributes["content"] for each in found.all("meta", http_equiv="Content-Security-Policy")]
+    (policy,) = [each.attributes["content"] for each in found.find_all("meta", http_equiv="Content-Security-Policy")]
     allowed = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert allowed.keys() == {"default-src", "img-src", "style-src", "script-src", "base-uri", "form-action"}
     assert (allowed["default-src"], allowed["img-src"], allowed["base-uri"]) == ("'none'", "data:", "'none'")
     for tag, rule in (("style", "style-src"), ("script", "script-src")):
-        (own,) = [each for each in found.all(tag) if "type" not in each.attributes]
+        (own,) = [each for each in found.find_all(tag) if "type" not in each.attributes]
         digest = base64.b64encode(hashlib.sha256(own.text.encode()).digest()).decode()
         assert allowed[rule] == f"'sha256-{digest}'"
     assert not [each for each in found.elements if "style" in each.attributes and "svg" not in (*each.parents, each.tag)]
@@ -186,8 +186,8 @@ def test_the_same_run_gives_the_same_page_byte_for_byte(finished: Any, tmp_path:
 
 
 def test_by_default_the_page_lies_in_the_first_run(finished: Any, base: Path, tmp_path: Path, quick: None) -> None:
-    run, other = (copied(varied(finished, base), tmp_path / name) for name in ("run", "other"))
-    assert report([run, other], cache=finished.cache).path == run / "report.html"
+    run, other = (copy_run(make_varied_run(finished, base), tmp_path / name) for name in ("run", "other"))
+    assert write_report([run, other], cache=finished.cache).path == run / "report.html"
     assert (run / "report.html").exists()
     assert not (other / "report.html").exists()
     assert not [path for path in run.iterdir() if "-" in path.name]  # no draft
@@ -204,14 +204,14 @@ def test_a_page_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CacheError, match=r"no space left to write .* or give another file with -o"):
-        report([finished.path], out, finished.cache)
+        write_report([finished.path], out, finished.cache)
     assert out.read_text() == "an older one"
     assert list(tmp_path.glob("*")) == [out]
 
 
 def test_without_a_run_there_is_no_page(tmp_path: Path, finished: Any) -> None:
     with pytest.raises(RunError, match="expected a run folder"):
-        report([finished.path, tmp_path], tmp_path / "page.html")
+        write_report([finished.path, tmp_path], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -220,19 +220,19 @@ def test_without_a_run_there_is_no_page(tmp_path: Path, finished: Any) -> None:
 
 def test_a_page_says_at_its_top_what_is_missing_and_comes_all_the_same(finished: Any, tmp_path: Path) -> None:
     data = {**finished.run.description["data"], "root": str(tmp_path / "nowhere")}
-    run = copied(finished.path, tmp_path / "run", data=data, format=99)
+    run = copy_run(finished.path, tmp_path / "run", data=data, format=99)
     (run / "probabilities.npy").unlink()
-    done = report([run], tmp_path / "page.html", finished.cache)
+    done = write_report([run], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
-    (box,) = found.all("aside")
+    (box,) = found.find_all("aside")
     for words in (
         "run.json is in format 99",
         f"the images are not at {tmp_path / 'nowhere'}",
         "probabilities.npy cannot be used",
     ):
         assert words in box.text
-        assert any(words in line for line in done.missing)
-    assert [each.text for each in box.inner if each.tag == "li"] == list(done.missing)
+        assert any(words in line for line in done.omissions)
+    assert [each.text for each in box.descendants if each.tag == "li"] == list(done.omissions)
     assert "test images rightly" in section(found, "answer")
 
 
@@ -240,7 +240,7 @@ def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
     finished: Any, base: Path, tmp_path: Path, quick: None
 ) -> None:
     gone = dict.fromkeys(("best", "test", "test_plain", "data", "runner_up", "notes", "near_duplicates", "seconds"))
-    run = copied(varied(finished, base), tmp_path / "run", complete=False, **gone)
+    run = copy_run(make_varied_run(finished, base), tmp_path / "run", complete=False, **gone)
     lines = (run / "trials.jsonl").read_text().splitlines(keepends=True)
     (run / "trials.jsonl").write_text("".join(lines[:4]) + lines[4][:50])
     for path in run.iterdir():
@@ -252,18 +252,18 @@ def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
     assert "finish it with: humeris sweep" in found.text
     assert "1 of the 5 lines of trials.jsonl are torn" in found.text
     assert "humeris export" not in found.text
-    assert len(found.all("table")) >= 2
-    assert [each.attributes["id"] for each in found.all("section")][:4] == SECTIONS[:4]
+    assert len(found.find_all("table")) >= 2
+    assert [each.attributes["id"] for each in found.find_all("section")][:4] == SECTIONS[:4]
 
 
 def test_a_run_of_which_nothing_is_left_but_a_torn_description_has_a_page(finished: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.json").write_text('{"format": 2, "plan"')
-    done = report([run], tmp_path / "page.html", finished.cache)
+    done = write_report([run], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
     assert "No trial of this run has ended" in section(found, "answer")
-    assert len(done.missing) >= 2
+    assert len(done.omissions) >= 2
     assert found.faults == []
 
 
@@ -273,11 +273,11 @@ def test_no_value_of_another_type_keeps_the_page_from_coming(
 ) -> None:
     own = [each for each in page._SECTIONS if each[0] in {"answer", "depth", "curves", "confusion", "leaderboard", "repeat"}]
     monkeypatch.setattr(page, "_SECTIONS", tuple(own))
-    run = varied(finished, base)
+    run = make_varied_run(finished, base)
     described = json.loads((run / "run.json").read_bytes())
     for number, name in enumerate(described):
-        changed = copied(run, tmp_path / str(number), **{name: value})
-        report([changed], tmp_path / "page.html", finished.cache)
+        changed = copy_run(run, tmp_path / str(number), **{name: value})
+        write_report([changed], tmp_path / "page.html", finished.cache)
         assert "Leaderboard" in Markup((tmp_path / "page.html").read_text()).text
 
 
@@ -286,31 +286,31 @@ def test_a_section_that_cannot_be_made_says_so_and_the_others_are_there(
     name: str, finished: Any, tmp_path: Path, quick: None
 ) -> None:
     test = {key: value for key, value in finished.run.description["test"].items() if key != name}
-    done = report([copied(finished.path, tmp_path / "run", test=test)], tmp_path / "page.html", finished.cache)
+    done = write_report([copy_run(finished.path, tmp_path / "run", test=test)], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
-    assert [each.attributes["id"] for each in found.all("section") if each.attributes["id"] in SECTIONS] == SECTIONS
+    assert [each.attributes["id"] for each in found.find_all("section") if each.attributes["id"] in SECTIONS] == SECTIONS
     assert section(found, "depth").count("accuracy") > 1
     assert ("cannot be shown" in found.text or "cannot be told" in found.text) == (name != "reliability")
-    assert bool(done.missing) == (name != "reliability")
+    assert bool(done.omissions) == (name != "reliability")
 
 
 def test_a_page_that_cannot_be_made_small_enough_is_made_all_the_same(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "LIMIT", 1)
-    done = report([finished.path], tmp_path / "page.html", finished.cache)
-    assert done.bytes > 1
-    assert len(done.missing) < 100
-    assert all(len(words) < 300 for words in done.missing)
+    monkeypatch.setattr(page, "MAX_BYTES", 1)
+    done = write_report([finished.path], tmp_path / "page.html", finished.cache)
+    assert done.n_bytes > 1
+    assert len(done.omissions) < 100
+    assert all(len(words) < 300 for words in done.omissions)
 
 
 def test_a_page_is_never_larger_than_its_limit_and_says_what_gave_way(
     finished: Any, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "LIMIT", 60_000)
-    done = report([varied(finished, base)], tmp_path / "page.html", finished.cache)
-    assert done.bytes <= 60_000
-    gave_way = [words for words in done.missing if "left out, since the page would be larger" in words]
+    monkeypatch.setattr(page, "MAX_BYTES", 60_000)
+    done = write_report([make_varied_run(finished, base)], tmp_path / "page.html", finished.cache)
+    assert done.n_bytes <= 60_000
+    gave_way = [words for words in done.omissions if "left out, since the page would be larger" in words]
     assert gave_way
     found = Markup((tmp_path / "page.html").read_text())
     assert all(words in found.text for words in gave_way)
@@ -320,12 +320,12 @@ def test_a_page_is_never_larger_than_its_limit_and_says_what_gave_way(
 def test_before_anything_is_left_out_the_drawings_for_narrow_screens_give_way(
     finished: Any, base: Path, tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "LIMIT", len(written.encode()) - 5_000)
-    done = report([varied(finished, base)], tmp_path / "page.html", finished.cache)
+    monkeypatch.setattr(page, "MAX_BYTES", len(written.encode()) - 5_000)
+    done = write_report([make_varied_run(finished, base)], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
-    assert (done.bytes <= page.LIMIT, done.missing) == (True, ())
-    both = [len(Markup(text).all("svg")) for text in (written, (tmp_path / "page.html").read_text())]
-    assert both[0] > both[1] >= len([each for each in found.all("figure") if "chart" in each.attributes["class"]])
+    assert (done.n_bytes <= page.MAX_BYTES, done.omissions) == (True, ())
+    both = [len(Markup(text).find_all("svg")) for text in (written, (tmp_path / "page.html").read_text())]
+    assert both[0] > both[1] >= len([each for each in found.find_all("figure") if "chart" in each.attributes["class"]])
 
 
 def test_pages_are_far_below_two_megabytes(written: str, hostile: str) -> None:
@@ -339,7 +339,7 @@ def test_pages_are_far_below_two_megabytes(written: str, hostile: str) -> None:
 def test_hostile_class_names_are_text_and_nothing_else(hostile: str) -> None:
     found = Markup(hostile)
     assert [each for each in found.elements if each.tag == "script" and "type" not in each.attributes][1:] == []
-    assert not [each for each in found.all("img") if not each.attributes["src"].startswith("data:")]
+    assert not [each for each in found.find_all("img") if not each.attributes["src"].startswith("data:")]
     for sign in "\u202e\u2066\x1b\x07\x00":
         assert sign not in hostile
     hostile.encode("utf-8")  # no lone surrogate
@@ -347,9 +347,9 @@ def test_hostile_class_names_are_text_and_nothing_else(hostile: str) -> None:
     for name in HOSTILE:
         shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in name)
         assert " ".join(shown.split()) in text
-    cells = [each for each in found.all("th", scope="row") if "hit=1" in each.text or "مرحبا" in each.text]
+    cells = [each for each in found.find_all("th", scope="row") if "hit=1" in each.text or "مرحبا" in each.text]
     assert len(cells) >= 5
-    assert all(any(inner.tag == "bdi" for inner in cell.inner) for cell in cells)
+    assert all(any(inner.tag == "bdi" for inner in cell.descendants) for cell in cells)
 
 
 def test_hostile_names_of_files_folders_and_runs_are_text_too(finished: Any, tmp_path: Path, quick: None) -> None:
@@ -357,28 +357,28 @@ def test_hostile_names_of_files_folders_and_runs_are_text_too(finished: Any, tmp
     described = json.loads((finished.path / "run.json").read_text().replace("blob", evil.replace("\u202e", "\\u202e")))
     described["data"]["root"], described["command"] = f"/{evil}", f"humeris sweep '{evil}' && <b>"
     described["data"]["refused"] = [{"name": evil, "reason": evil, "detail": evil}]
-    run = copied(finished.path, tmp_path / evil, **described)
+    run = copy_run(finished.path, tmp_path / evil, **described)
     for name in ("images.csv", "predictions.csv"):
         (run / name).write_text((run / name).read_text().replace("blob", evil))
-    done = report([run, finished.path], tmp_path / "page.html", finished.cache)
+    done = write_report([run, finished.path], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
     assert found.faults == []
     assert "\u202e" not in (tmp_path / "page.html").read_text()
-    assert not [each for each in found.all("img") if "onerror" in each.attributes]
-    assert found.all("h1")[0].text.strip().startswith("<img src=x onerror=alert(1)>\\u202e")
-    assert any(evil in words for words in done.missing)
+    assert not [each for each in found.find_all("img") if "onerror" in each.attributes]
+    assert found.find_all("h1")[0].text.strip().startswith("<img src=x onerror=alert(1)>\\u202e")
+    assert any(evil in words for words in done.omissions)
 
 
 # Several runs
 
 
 def test_two_runs_stand_side_by_side_and_then_one_after_the_other(finished: Any, base: Path, tmp_path: Path) -> None:
-    run = varied(finished, base)
-    report([run, finished.path], tmp_path / "page.html", finished.cache)
+    run = make_varied_run(finished, base)
+    write_report([run, finished.path], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
     ids = [each.attributes["id"] for each in found.elements if "id" in each.attributes]
     assert len(ids) == len(set(ids))
-    sections = [each.attributes["id"] for each in found.all("section")]
+    sections = [each.attributes["id"] for each in found.find_all("section")]
     assert sections[0] == "comparison"
     for prefix in ("run1-", "run2-"):
         assert [name for name in sections if name in {prefix + each for each in SECTIONS}] == [
@@ -391,9 +391,9 @@ def test_two_runs_stand_side_by_side_and_then_one_after_the_other(finished: Any,
 
 
 def test_runs_of_one_name_are_told_apart(finished: Any, tmp_path: Path, quick: None) -> None:
-    first, second = (copied(finished.path, tmp_path / name / "run") for name in ("a", "b"))
-    report([first, second, second], tmp_path / "page.html", finished.cache)
-    titles = [each.text.strip() for each in Markup((tmp_path / "page.html").read_text()).all("h2")[1:]]
+    first, second = (copy_run(finished.path, tmp_path / name / "run") for name in ("a", "b"))
+    write_report([first, second, second], tmp_path / "page.html", finished.cache)
+    titles = [each.text.strip() for each in Markup((tmp_path / "page.html").read_text()).find_all("h2")[1:]]
     assert titles == [str(first), f"{second} (2)", f"{second} (3)"]
 
 
@@ -416,7 +416,7 @@ def test_the_command_says_where_the_page_is_and_how_large(
 def test_the_command_lists_what_is_missing_and_ends_with_1(
     finished: Any, tmp_path: Path, humeris: Callable[..., Any], quick: None
 ) -> None:
-    run = copied(finished.path, tmp_path / "run", format=99)
+    run = copy_run(finished.path, tmp_path / "run", format=99)
     done = humeris("report", run, "--cache", finished.cache)
     assert done.code == 1
     assert done.out.splitlines()[0].startswith("missing: run.json is in format 99")

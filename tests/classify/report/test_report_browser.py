@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from chromium import BINARY, Chromium
-from report_runs import varied, wide
+from report_runs import make_varied_run, make_wide_run
 
 from humeris.classify.report import html
 from humeris.classify.report.blocks import Chart, Table
-from humeris.classify.report.page import report
+from humeris.classify.report.page import write_report
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="there is no Chromium here")
 
@@ -24,10 +24,10 @@ LEADERS = "document.querySelector('#leaderboard table')"
 def pages(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The reports of a run with several heads, of one with 196 classes of hostile names, and of both side by side."""
     base = tmp_path_factory.getbasetemp()
-    runs = {"varied": [varied(finished, base)], "wide": [wide(base)]}
+    runs = {"varied": [make_varied_run(finished, base)], "wide": [make_wide_run(base)]}
     runs["both"] = [*runs["varied"], *runs["wide"]]
     folder = tmp_path_factory.mktemp("pages")
-    return {name: report(found, folder / f"{name}.html", finished.cache).path for name, found in runs.items()}
+    return {name: write_report(found, folder / f"{name}.html", finished.cache).path for name, found in runs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +44,22 @@ def column(browser: Chromium, header: str) -> list[str]:
       const at = names.indexOf({header!r});
       return [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[at].textContent.trim());
     }})()"""
-    return list(browser.ask(script))
+    return list(browser.evaluate(script))
 
 
 def middle(browser: Chromium, element: str) -> tuple[float, float]:
     """Where in the window the middle of what a JavaScript expression finds is."""
     box = f"(() => {{ const box = {element}.getBoundingClientRect(); "
-    x, y = browser.ask(box + "return [box.x + box.width / 2, box.y + box.height / 2]; })()")
+    x, y = browser.evaluate(box + "return [box.x + box.width / 2, box.y + box.height / 2]; })()")
     return x, y
 
 
 def press(browser: Chromium, header: str) -> str:
     """Click on a header of the leaderboard; how it is sorted by then."""
     find = f"[...{LEADERS}.querySelectorAll('thead button')].find((button) => button.textContent.trim() === {header!r})"
-    browser.ask(f"{find}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    browser.evaluate(f"{find}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
     browser.click(*middle(browser, find))
-    return str(browser.ask(f"{find}.closest('th').getAttribute('aria-sort')"))
+    return str(browser.evaluate(f"{find}.closest('th').getAttribute('aria-sort')"))
 
 
 @pytest.mark.parametrize("name", ["varied", "wide", "both"])
@@ -68,15 +68,15 @@ def test_no_error_no_request_and_no_overflow(
     name: str, width: int, dark: bool, pages: dict[str, Path], browser: Chromium
 ) -> None:
     browser.open(pages[name], width, dark)
-    assert browser.ask("document.documentElement.scrollWidth") == width
-    scheme = browser.ask("getComputedStyle(document.body).backgroundColor")
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    scheme = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (scheme == "rgb(20, 23, 27)") == dark
     shot = pages[name].with_name(f"{name}-{width}-{dark}.png")
     browser.screenshot(shot)
     assert shot.read_bytes()[:4] == b"\x89PNG"
     assert browser.problems == []
     assert [address for address in browser.requests if not address.startswith("data:")] == [pages[name].as_uri()]
-    assert browser.ask("window.hit") is None
+    assert browser.evaluate("window.hit") is None
 
 
 @pytest.mark.parametrize("scripts", [True, False])
@@ -87,7 +87,7 @@ def test_every_chart_is_drawn_once_with_marks_of_some_size(
     browser.open(pages["varied"], width, scripts=scripts)
     text = pages["varied"].read_text()
     charts = len(re.findall(r'<figure class="chart', text))
-    found = browser.ask("""[...document.querySelectorAll("figure.chart")].map((figure) => {
+    found = browser.evaluate("""[...document.querySelectorAll("figure.chart")].map((figure) => {
       const drawn = [...figure.querySelectorAll("svg")].filter((svg) => svg.getBoundingClientRect().width > 0);
       const marks = drawn.flatMap((svg) => [...svg.querySelectorAll("[role='graphics-symbol'] , path[aria-label]")]);
       return [drawn.length, drawn[0].getBoundingClientRect().width, drawn[0].getBoundingClientRect().height,
@@ -113,7 +113,7 @@ def test_the_leaderboard_is_sorted_by_a_click_and_the_other_way_by_the_next(
     assert [float(cell) for cell in column(browser, "log-loss")] == sorted(before)
     assert press(browser, "head") == "ascending"
     assert column(browser, "head") == sorted(column(browser, "head"))
-    assert browser.ask(f"{LEADERS}.querySelectorAll('[aria-sort]').length") == 1
+    assert browser.evaluate(f"{LEADERS}.querySelectorAll('[aria-sort]').length") == 1
     assert press(browser, "rank") == "descending"
     assert press(browser, "rank") == "ascending"
     assert [float(cell) for cell in column(browser, "log-loss")] == before
@@ -122,12 +122,12 @@ def test_the_leaderboard_is_sorted_by_a_click_and_the_other_way_by_the_next(
 def test_the_leaderboard_is_filtered_by_words(pages: dict[str, Path], browser: Chromium) -> None:
     browser.open(pages["varied"])
     every = column(browser, "head")
-    browser.ask("document.querySelector('#leaderboard input[type=search]').focus()")
+    browser.evaluate("document.querySelector('#leaderboard input[type=search]').focus()")
     browser.call("Input.insertText", text="KNN  block4")
     assert column(browser, "head") == ["knn"] * 6  # three numbers of neighbours, two ways to weigh them
     assert set(column(browser, "tap")) == {"block4_out:avg"}
-    assert browser.ask("document.querySelector('#leaderboard output').textContent") == f"6 of {len(every)} rows"
-    browser.ask(
+    assert browser.evaluate("document.querySelector('#leaderboard output').textContent") == f"6 of {len(every)} rows"
+    browser.evaluate(
         "(() => { const field = document.querySelector('#leaderboard input');"
         "field.value = ''; field.dispatchEvent(new Event('input')); })()"
     )
@@ -140,19 +140,19 @@ def test_what_is_not_known_is_sorted_to_the_end_both_ways(tmp_path: Path, browse
     browser.open(path)
     orders = []
     for _ in range(2):
-        browser.ask("document.querySelectorAll('thead button')[1].click()")
+        browser.evaluate("document.querySelectorAll('thead button')[1].click()")
         orders.append(
-            browser.ask("[...document.querySelectorAll('tbody th')].map((cell) => cell.textContent.trim()).join('')")
+            browser.evaluate("[...document.querySelectorAll('tbody th')].map((cell) => cell.textContent.trim()).join('')")
         )
     assert orders == ["cadb", "dacb"]
 
 
 def written(folder: Path, part: Any) -> Path:
     """A page of one part."""
-    drawn = html.drawn(part, "c1")
+    drawn = html.render_part(part, "c1")
     block = {"id": "one", "kind": "one", "title": "One", "parts": [drawn], "sections": []}
     path = folder / "one.html"
-    path.write_bytes(html.page([block], "one", "", [], "0"))
+    path.write_bytes(html.render_page([block], "one", "", [], "0"))
     return path
 
 
@@ -164,43 +164,45 @@ def test_a_mark_says_what_it_stands_for_beside_the_pointer_with_its_picture(tmp_
     path = written(tmp_path, Chart("a map", spec, None, {"cats/<1>.jpg": pixel}))
     browser.open(path)
     points = "[...document.querySelectorAll('.wide [role=graphics-symbol][aria-roledescription=point]')]"
-    assert browser.ask(f"{points}.map((mark) => mark.getAttribute('aria-label'))") == [value["image"] for value in values]
+    assert browser.evaluate(f"{points}.map((mark) => mark.getAttribute('aria-label'))") == [
+        value["image"] for value in values
+    ]
     seen = []
     for number in range(3):
         browser.move(*middle(browser, f"{points}[{number}]"))
-        seen.append(browser.ask("[!tip.hidden, tip.textContent, tip.querySelectorAll('img').length]"))
+        seen.append(browser.evaluate("[!tip.hidden, tip.textContent, tip.querySelectorAll('img').length]"))
     assert seen == [[True, f"cats/<{number}>.jpg", int(number == 1)] for number in range(3)]
     browser.move(2, 2)
-    assert browser.ask("tip.hidden") is True
+    assert browser.evaluate("tip.hidden") is True
     assert browser.problems == []
 
 
 def test_without_scripts_everything_is_there_to_read(pages: dict[str, Path], browser: Chromium) -> None:
     browser.open(pages["varied"], scripts=True)
-    rows = browser.ask("document.querySelectorAll('tbody tr').length")
+    rows = browser.evaluate("document.querySelectorAll('tbody tr').length")
     browser.open(pages["varied"], scripts=False)
-    assert browser.ask("document.querySelectorAll('tbody tr').length") == rows
-    assert browser.ask("document.querySelectorAll('button, input').length") == 0
-    assert browser.ask("[...document.querySelectorAll('tr')].every((row) => !row.hidden)")
-    assert "test images rightly" in browser.ask("document.body.innerText")
-    assert browser.ask("tip.getBoundingClientRect().height") == 0
-    browser.ask("document.querySelector('details').open = true")
-    assert browser.ask("document.querySelector('details table').getBoundingClientRect().height") > 30
+    assert browser.evaluate("document.querySelectorAll('tbody tr').length") == rows
+    assert browser.evaluate("document.querySelectorAll('button, input').length") == 0
+    assert browser.evaluate("[...document.querySelectorAll('tr')].every((row) => !row.hidden)")
+    assert "test images rightly" in browser.evaluate("document.body.innerText")
+    assert browser.evaluate("tip.getBoundingClientRect().height") == 0
+    browser.evaluate("document.querySelector('details').open = true")
+    assert browser.evaluate("document.querySelector('details table').getBoundingClientRect().height") > 30
     assert browser.problems == []
 
 
 def test_on_paper_tables_are_unfolded_and_nothing_is_left_of_buttons(pages: dict[str, Path], browser: Chromium) -> None:
     browser.open(pages["varied"], media="print")
-    heights = browser.ask(
+    heights = browser.evaluate(
         "[...document.querySelectorAll('details table')].map((table) => table.getBoundingClientRect().height)"
     )
     assert len(heights) >= 4
     assert min(heights) > 30
-    assert browser.ask(
+    assert browser.evaluate(
         "[...document.querySelectorAll('nav, .filter, .command button')].every((each) => !each.getClientRects().length)"
     )
-    assert browser.ask("getComputedStyle(document.querySelector('.scroll')).overflowY") == "visible"
-    assert browser.pdf().startswith(b"%PDF-")
+    assert browser.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowY") == "visible"
+    assert browser.print_pdf().startswith(b"%PDF-")
 
 
 CONTRAST = """(() => {
@@ -229,7 +231,7 @@ CONTRAST = """(() => {
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_text_stands_out_from_what_is_behind_it(dark: bool, pages: dict[str, Path], browser: Chromium) -> None:
     browser.open(pages["varied"], dark=dark)
-    worst = browser.ask(CONTRAST)
+    worst = browser.evaluate(CONTRAST)
     assert {"P", "TH", "TD", "A", "SUMMARY"} <= worst.keys()
     assert min(worst.values()) >= 4.5, worst
 
@@ -238,20 +240,20 @@ def test_with_the_keyboard_the_first_stop_skips_to_the_report_and_is_seen(pages:
     browser.open(pages["varied"])
     for kind in ("keyDown", "keyUp"):
         browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
-    assert browser.ask("document.activeElement.hash") == "#content"
-    assert browser.ask("document.activeElement.getBoundingClientRect().left") >= 0
-    assert browser.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert browser.evaluate("document.activeElement.hash") == "#content"
+    assert browser.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    assert browser.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
 def test_class_names_are_beside_the_matrix_of_few_classes_and_not_of_196(pages: dict[str, Path], browser: Chromium) -> None:
     texts = "document.querySelectorAll('#confusion figure:first-of-type .role-axis-label text')"
     labels = f"[...{texts}].map((text) => text.textContent)"
     browser.open(pages["varied"])
-    assert sorted(set(browser.ask(labels))) == ["blob", "noise", "stripes"]
+    assert sorted(set(browser.evaluate(labels))) == ["blob", "noise", "stripes"]
     browser.open(pages["wide"])
     first = "document.querySelector('#confusion figure svg')"
-    assert browser.ask(f"{first}.querySelectorAll('.role-axis-label text').length") == 0
-    assert browser.ask(f"{first}.querySelectorAll('.mark-rect path').length") >= 196
+    assert browser.evaluate(f"{first}.querySelectorAll('.role-axis-label text').length") == 0
+    assert browser.evaluate(f"{first}.querySelectorAll('.mark-rect path').length") >= 196
 
 
 OVERLAPS = """[...document.querySelectorAll("svg .role-axis")].flatMap((axis) => {
@@ -269,4 +271,4 @@ def test_no_two_labels_of_an_axis_lie_on_each_other(pages: dict[str, Path], brow
     for name in ("varied", "wide", "both"):
         for width in (1280, 390):
             browser.open(pages[name], width)
-            assert browser.ask(OVERLAPS) == [], (name, width)
+            assert browser.evaluate(OVERLAPS) == [], (name, width)

@@ -9,35 +9,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_runs import copied
+from report_runs import copy_run
 
 from humeris.cache.errors import RunError
-from humeris.classify.report.run_snapshot import Evidence
+from humeris.classify.report.run_snapshot import RunSnapshot
 
 
 def test_of_a_whole_run_everything_is_there_and_nothing_is_missing(finished: Any) -> None:
-    found = Evidence.read(finished.path, finished.cache)
-    assert found.missing == ()
+    found = RunSnapshot.read(finished.path, finished.cache)
+    assert found.omissions == ()
     assert found.complete
     assert found.scores == finished.run.trials()
     assert found.best is not None
     assert found.best.id == finished.run.description["best"]["id"]
     assert list(found.images) == finished.run.images()
-    assert found.classes == ("blob", "noise", "stripes")
-    assert len(found.answers) == len(found.record("test")) == 18
+    assert found.class_names == ("blob", "noise", "stripes")
+    assert len(found.predictions) == len(found.select_images("test")) == 18
     assert found.probabilities is not None
     assert found.probabilities.tolist() == finished.run.probabilities().tolist()
-    for answer, row in zip(found.answers, found.probabilities, strict=True):
-        assert found.classes[int(row.argmax())] == answer.predicted
+    for answer, row in zip(found.predictions, found.probabilities, strict=True):
+        assert found.class_names[int(row.argmax())] == answer.predicted
         assert answer.probability == pytest.approx(row.max(), abs=1e-6)
 
 
 def test_depths_are_in_the_order_of_the_run_and_rows_are_found_in_the_cache(finished: Any) -> None:
-    found = Evidence.read(finished.path, finished.cache)
-    assert [source.layer for source in found.depth] == ["block4_out", "block5_out"]
-    assert [depth for depth in found.depth.values() if depth is not None] == sorted(found.depth.values())  # type: ignore[type-var]
+    found = RunSnapshot.read(finished.path, finished.cache)
+    assert [source.layer for source in found.tap_depths] == ["block4_out", "block5_out"]
+    assert [depth for depth in found.tap_depths.values() if depth is not None] == sorted(found.tap_depths.values())  # type: ignore[type-var]
     assert found.best is not None
-    stored = found.features(found.best.sources)
+    stored = found.open_features(found.best.tap_refs)
     assert stored is not None
     keys = np.array([image.digest for image in found.images], dtype="S32")
     assert len(stored[0].read(keys)) == len(found.images)
@@ -47,52 +47,52 @@ def test_images_are_read_only_while_they_are_what_the_run_saw(finished: Any, tmp
     photos = tmp_path / "photos"
     shutil.copytree(finished.photos, photos)
     data = {**finished.run.description["data"], "root": str(photos)}
-    found = Evidence.read(copied(finished.path, tmp_path / "run", data=data), finished.cache)
+    found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", data=data), finished.cache)
     first, second, third, *_ = [image.name for image in found.images]
     (photos / second).write_bytes(b"another image")
     (photos / third).unlink()
-    assert found.image(first) == (finished.photos / first).read_bytes()
-    assert found.image(second) is None
-    assert found.image(third) is None
-    assert found.image("never/was.png") is None
+    assert found.read_image(first) == (finished.photos / first).read_bytes()
+    assert found.read_image(second) is None
+    assert found.read_image(third) is None
+    assert found.read_image("never/was.png") is None
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"expected a run folder with a run\.json, found none"):
-        Evidence.read(tmp_path)
+        RunSnapshot.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"text"', "\udcff\x00", "[" * 100_000])
 def test_an_unreadable_description_leaves_the_trials(text: str, finished: Any, tmp_path: Path) -> None:
-    run = copied(finished.path, tmp_path / "run")
+    run = copy_run(finished.path, tmp_path / "run")
     (run / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    found = Evidence.read(run, finished.cache)
-    assert found.missing[0].startswith("run.json is unreadable")
+    found = RunSnapshot.read(run, finished.cache)
+    assert found.omissions[0].startswith("run.json is unreadable")
     assert found.scores == finished.run.trials()
-    assert (found.description, found.classes, dict(found.test)) == ({}, (), {})
+    assert (found.metadata, found.class_names, dict(found.test)) == ({}, (), {})
 
 
 def test_a_run_in_another_format_says_which(finished: Any, tmp_path: Path) -> None:
-    found = Evidence.read(copied(finished.path, tmp_path / "run", format=77), finished.cache)
-    assert found.missing == ("run.json is in format 77, not 2 as of this humeris: what cannot be read is left out",)
+    found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", format=77), finished.cache)
+    assert found.omissions == ("run.json is in format 77, not 2 as of this humeris: what cannot be read is left out",)
     assert found.best is not None
 
 
 def test_an_interrupted_run_says_how_to_finish_it(finished: Any, tmp_path: Path) -> None:
-    run = copied(finished.path, tmp_path / "run", complete=False, best=None, test=None, data=None, runner_up=None)
+    run = copy_run(finished.path, tmp_path / "run", complete=False, best=None, test=None, data=None, runner_up=None)
     for name in ("images.csv", "predictions.csv", "probabilities.npy", "leaderboard.csv"):
         (run / name).unlink()
-    found = Evidence.read(run, finished.cache)
-    (line,) = found.missing
+    found = RunSnapshot.read(run, finished.cache)
+    (line,) = found.omissions
     assert line.endswith(f"finish it with: humeris run {finished.photos}")
-    assert found.best == found.ranked[0]
+    assert found.best == found.ranked_trials[0]
     assert not found.complete
 
 
 @pytest.mark.parametrize("name", ["trials.jsonl", "images.csv", "predictions.csv", "probabilities.npy"])
 @pytest.mark.parametrize("how", ["gone", "empty", "torn", "noise", "folder"])
 def test_every_file_of_a_run_may_be_gone_or_damaged(name: str, how: str, finished: Any, tmp_path: Path) -> None:
-    run = copied(finished.path, tmp_path / "run")
+    run = copy_run(finished.path, tmp_path / "run")
     whole = (run / name).read_bytes()
     (run / name).unlink()
     if how == "folder":
@@ -100,52 +100,52 @@ def test_every_file_of_a_run_may_be_gone_or_damaged(name: str, how: str, finishe
     elif how != "gone":
         noise = np.random.default_rng(0).bytes(2000)
         (run / name).write_bytes({"empty": b"", "torn": whole[: len(whole) * 2 // 3], "noise": noise}[how])
-    found = Evidence.read(run, finished.cache)
-    assert len(found.missing) == 1
-    assert name in found.missing[0]
-    assert found.classes == ("blob", "noise", "stripes")
+    found = RunSnapshot.read(run, finished.cache)
+    assert len(found.omissions) == 1
+    assert name in found.omissions[0]
+    assert found.class_names == ("blob", "noise", "stripes")
 
 
 def test_a_torn_line_of_trials_is_counted_and_the_others_are_kept(finished: Any, tmp_path: Path) -> None:
-    run = copied(finished.path, tmp_path / "run")
+    run = copy_run(finished.path, tmp_path / "run")
     lines = (run / "trials.jsonl").read_text().splitlines()
     broken = json.loads(lines[1])
     broken["score"]["accuracy"] = "high"
     (run / "trials.jsonl").write_text("\n".join([lines[0], json.dumps(broken), lines[2][:40], "", lines[3]]) + "\n")
-    found = Evidence.read(run, finished.cache)
+    found = RunSnapshot.read(run, finished.cache)
     assert len(found.scores) == 2
-    assert found.missing == ("2 of the 4 lines of trials.jsonl are torn or of another version: their trials",)
+    assert found.omissions == ("2 of the 4 lines of trials.jsonl are torn or of another version: their trials",)
 
 
 def test_images_that_were_moved_or_are_partly_gone_are_counted(finished: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(finished.photos, photos)
     data = {**finished.run.description["data"], "root": str(photos)}
-    run = copied(finished.path, tmp_path / "run", data=data)
+    run = copy_run(finished.path, tmp_path / "run", data=data)
     for path in sorted(photos.rglob("*.png"))[:3]:
         path.unlink()
-    (line,) = Evidence.read(run, finished.cache).missing
+    (line,) = RunSnapshot.read(run, finished.cache).omissions
     assert line == f"3 of the 42 images are not under {photos} any more: their pictures"
     photos.rename(tmp_path / "elsewhere")
-    (line,) = Evidence.read(run, finished.cache).missing
+    (line,) = RunSnapshot.read(run, finished.cache).omissions
     assert line.startswith(f"the images are not at {photos} any more")
 
 
 def test_a_cache_that_is_none_is_said_and_one_that_is_gone_is_empty(finished: Any, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    found = Evidence.read(finished.path, tmp_path / "other")
+    found = RunSnapshot.read(finished.path, tmp_path / "other")
     assert found.store is None
-    assert found.missing[0].startswith("the cache cannot be used")
+    assert found.omissions[0].startswith("the cache cannot be used")
     assert found.best is not None
-    assert found.features(found.best.sources) is None
-    assert Evidence.read(finished.path, tmp_path / "gone").features(found.best.sources) is None
+    assert found.open_features(found.best.tap_refs) is None
+    assert RunSnapshot.read(finished.path, tmp_path / "gone").open_features(found.best.tap_refs) is None
 
 
 @pytest.mark.parametrize("value", [None, 3, "text", [1], [[]], {"a": 1}, {"root": 3, "kind": [1]}])
 def test_a_description_of_other_types_is_no_reason_to_fail(value: Any, finished: Any, tmp_path: Path) -> None:
     for number, name in enumerate(finished.run.description):
-        run = copied(finished.path, tmp_path / str(number), **{name: value})
-        found = Evidence.read(run, finished.cache)
+        run = copy_run(finished.path, tmp_path / str(number), **{name: value})
+        found = RunSnapshot.read(run, finished.cache)
         assert (found.title, type(found.splits), type(found.test), type(found.data)) == (str(number), dict, dict, dict)
-        assert isinstance(found.classes, tuple)
+        assert isinstance(found.class_names, tuple)

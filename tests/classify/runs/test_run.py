@@ -11,10 +11,10 @@ import pytest
 
 from humeris.cache.errors import RunError
 from humeris.classify.heads.head import Dense, Head
-from humeris.classify.runs.run import Record, Run
-from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+from humeris.classify.runs.run import ImageRecord, Run
+from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
 
-SOURCE = Source("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
+SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIALS = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.01, 0.1, 1.0)]
 SCORES = {trial: Score(accuracy, 0.5, (accuracy, accuracy)) for trial, accuracy in zip(TRIALS, (0.7, 0.9, 0.8), strict=True)}
 HEADER = ["path", "outcome", "detail", "label", "split", "format", "sha256"]
@@ -53,7 +53,7 @@ def test_a_run_is_described_before_anything_else_and_complete_only_at_the_end(tm
         Run.load(run.path)
     again = Run(run.path)
     assert again.complete
-    assert again.description == {
+    assert again.metadata == {
         "format": 2, "complete": True, "plan": "a" * 64, "command": "humeris sweep photos", "best": {},
     }  # fmt: skip
 
@@ -62,7 +62,7 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     run.append({TRIALS[0]: SCORES[TRIALS[0]]})
     run.append({trial: SCORES[trial] for trial in TRIALS[1:]})
-    assert Run(run.path).trials() == SCORES
+    assert Run(run.path).load_trials() == SCORES
     lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [trial.id for trial in TRIALS]
 
@@ -76,9 +76,9 @@ def test_a_torn_line_is_passed_over_and_the_next_one_is_whole(tmp_path: Path) ->
     for cut in (last + 1, last + 40, len(whole) - 1):
         path.write_bytes(whole[:cut])
         torn = cut < len(whole) - 1  # the last line without its line end is still whole
-        assert set(run.trials()) == set(TRIALS[:2] if torn else TRIALS)
+        assert set(run.load_trials()) == set(TRIALS[:2] if torn else TRIALS)
         run.append({TRIALS[2]: SCORES[TRIALS[2]]})
-        assert run.trials() == SCORES
+        assert run.load_trials() == SCORES
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00garbage", b"[]", b"null", b"7", b'{"trial": 1}', b"[" * 100_000])
@@ -88,7 +88,7 @@ def test_lines_that_are_no_trials_lose_no_other_line(tmp_path: Path, line: bytes
     with (run.path / "trials.jsonl").open("ab") as file:
         file.write(line + b"\n")
     run.append({TRIALS[1]: SCORES[TRIALS[1]]})
-    assert set(run.trials()) == set(TRIALS[:2])
+    assert set(run.load_trials()) == set(TRIALS[:2])
 
 
 def test_a_run_of_something_else_in_the_folder_is_refused(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_folder_of_other_files_is_refused_and_left_as_it_was(tmp_path: Path) -
 
 
 def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
-    assert begun(tmp_path).description
+    assert begun(tmp_path).metadata
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", "null", "3", '"text"', '{"format": 99}', '{"complete": true}'])
@@ -126,25 +126,25 @@ def test_what_is_no_run_is_refused_with_the_command_that_makes_one(tmp_path: Pat
 def test_a_trial_is_found_by_the_beginning_of_its_id_and_the_best_without_one(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     run.append(SCORES)
-    best = ranked(SCORES)[0]
-    assert run.trial() == (best, SCORES[best])
-    assert run.trial(TRIALS[0].id) == (TRIALS[0], SCORES[TRIALS[0]])
-    assert run.trial(TRIALS[2].id[:5])[0] == TRIALS[2]
+    best = rank_trials(SCORES)[0]
+    assert run.find_trial() == (best, SCORES[best])
+    assert run.find_trial(TRIALS[0].id) == (TRIALS[0], SCORES[TRIALS[0]])
+    assert run.find_trial(TRIALS[2].id[:5])[0] == TRIALS[2]
     with pytest.raises(RunError, match=r"expected the id of one trial, found 0 that begin with 'zz'; leaderboard.csv"):
-        run.trial("zz")
+        run.find_trial("zz")
     with pytest.raises(RunError, match=r"found 3 that begin with ''"):
-        run.trial("")
+        run.find_trial("")
 
 
 def test_a_saved_head_is_read_back_and_others_are_not_there(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     head = Head((Dense(np.ones((2, 3), np.float32), np.zeros(3, np.float32), "softmax"),), ("a", "b", "c"))
     run.save_head(TRIALS[0], head)
-    again = run.head(TRIALS[0])
+    again = run.load_head(TRIALS[0])
     assert again is not None
-    assert again.classes == head.classes
+    assert again.class_names == head.class_names
     assert (again.layers[0].weights == head.layers[0].weights).all()
-    assert run.head(TRIALS[1]) is None
+    assert run.load_head(TRIALS[1]) is None
     assert {path.suffix for path in (run.path / "heads").iterdir()} == {".npz", ".json"}
 
 
@@ -152,8 +152,8 @@ def test_names_that_a_spreadsheet_would_run_are_guarded_and_come_back_as_they_we
     run = begun(tmp_path / "run")
     rows = [[name, "used", "", name, "train", "PNG", f"{number:064x}"] for number, name in enumerate(HOSTILE)]
     run.write_csv("images.csv", HEADER, rows)
-    assert run.images() == [
-        Record(name, name, "train", bytes.fromhex(f"{number:064x}")) for number, name in enumerate(HOSTILE)
+    assert run.load_image_records() == [
+        ImageRecord(name, name, "train", bytes.fromhex(f"{number:064x}")) for number, name in enumerate(HOSTILE)
     ]
     with (run.path / "images.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for row in csv.reader(file):
@@ -164,7 +164,7 @@ def test_only_used_images_are_records(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     rows = [["a.png", "used", "", "x", "test", "PNG", "00" * 32], ["b.png", "refused", "empty: it is", "", "", "", ""]]
     run.write_csv("images.csv", HEADER, rows)
-    assert [record.name for record in run.images()] == ["a.png"]
+    assert [record.name for record in run.load_image_records()] == ["a.png"]
 
 
 @pytest.mark.parametrize("content", [None, "path,label\na,b\n", "path,outcome,label,split,sha256\na,used,b,test,zz\n"])
@@ -173,11 +173,11 @@ def test_a_damaged_table_of_images_is_one_line_that_names_the_file(tmp_path: Pat
     if content is not None:
         (run.path / "images.csv").write_text(content)
     with pytest.raises(RunError, match=r"images\.csv: expected the run's table of images, found: "):
-        run.images()
+        run.load_image_records()
 
 
 def test_an_array_in_the_probabilities_that_needs_pickle_is_not_loaded(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     np.save(run.path / "probabilities.npy", np.array([{"any": "object"}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
-        run.probabilities()
+        run.load_probabilities()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from humeris.classify.data.splits import Splits
-from humeris.classify.evaluate.trial import Score, Source, Trial
-from humeris.classify.sweep.finalize import alike, scored_groups
-from humeris.classify.sweep.finalize import notes as notes_of
+from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.sweep.finalize import get_group_ids, get_selection_group_ids
+from humeris.classify.sweep.finalize import list_notes as notes_of
 
 ROWS, NONE = np.arange(300), np.arange(0)
 
@@ -22,7 +22,7 @@ def splits(groups: np.ndarray | None = None, val: np.ndarray = NONE) -> Splits:
     return Splits(("a", "b"), labels, groups, train, val, ROWS[150:], select, "", Path())
 
 
-WINNER = Trial((Source("nano", "nano-1", "block5_out", "avg"),), "svm", {"C": 1e9})
+WINNER = Trial((TapRef("nano", "nano-1", "block5_out", "avg"),), "svm", {"C": 1e9})
 
 
 @pytest.mark.parametrize(("detail", "count"), [({"converged": False}, 1), ({"converged": True}, 0), ({}, 0)])
@@ -46,17 +46,17 @@ def test_few_groups_have_a_note_wherever_they_are_and_many_have_none(val: np.nda
 
 def test_groups_are_counted_among_the_images_scored_and_only_where_images_share_one() -> None:
     names = np.array([f"g{row // 10}" for row in ROWS])
-    assert scored_groups(splits()) is None
-    assert scored_groups(splits(np.array([f"g{row}" for row in ROWS]))) is None
-    found = scored_groups(splits(names))
+    assert get_selection_group_ids(splits()) is None
+    assert get_selection_group_ids(splits(np.array([f"g{row}" for row in ROWS]))) is None
+    found = get_selection_group_ids(splits(names))
     assert found is not None
     assert (found[:, None] == found).tolist() == (names[:150, None] == names[:150]).tolist()
-    on_val = scored_groups(splits(names, val=ROWS[105:125]))
+    on_val = get_selection_group_ids(splits(names, val=ROWS[105:125]))
     assert on_val is not None
     assert (np.nonzero(on_val >= 0)[0] == ROWS[105:125]).all()
     assert len(set(on_val[105:125].tolist())) == 3
     mixed = np.where(ROWS < 150, ROWS, 0)  # only the test images share a group
-    assert scored_groups(splits(mixed)) is None
-    tested = alike(splits(mixed), ROWS[150:])
+    assert get_selection_group_ids(splits(mixed)) is None
+    tested = get_group_ids(splits(mixed), ROWS[150:])
     assert tested is not None
     assert set(tested.tolist()) == {0}

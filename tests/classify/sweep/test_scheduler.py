@@ -8,23 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from humeris.classify.evaluate.trial import Score, Source, Trial
-from humeris.classify.heads.registry import Family, parse
-from humeris.classify.heads.training_data import Problem
-from humeris.classify.sweep.scheduler import Task, solve, work
+from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.heads.registry import HeadFamily, parse
+from humeris.classify.heads.training_data import TrainingData
+from humeris.classify.sweep.scheduler import Task, run_task, run_tasks
 
 
-def made(number: int = 0) -> Problem:
+def made(number: int = 0) -> TrainingData:
     random = np.random.default_rng(number)
     labels = np.arange(30) % 2
     rows = (random.normal(size=(30, 6)) + labels[:, None]).astype(np.float32)
     places = random.permutation(30)
-    return Problem.of(rows, labels, [(places[10:], places[:10]), (places[:20], places[20:])])
+    return TrainingData.from_arrays(rows, labels, [(places[10:], places[:10]), (places[:20], places[20:])])
 
 
-def task(*heads: Family | str, tap: int = 0) -> Task:
+def task(*heads: HeadFamily | str, tap: int = 0) -> Task:
     families = tuple(parse(head) if isinstance(head, str) else head for head in heads)
-    return Task((Source("nano", "nano-64-0", f"block{tap}_out", "avg"),), families)
+    return Task((TapRef("nano", "nano-64-0", f"block{tap}_out", "avg"),), families)
 
 
 def plain(scores: dict[Trial, Score]) -> dict[Trial, Score]:
@@ -40,33 +40,33 @@ def plain(scores: dict[Trial, Score]) -> dict[Trial, Score]:
     ],
 )
 def test_settings_that_are_trained_apart_come_apart_and_are_the_same_wherever_it_was_stopped(head: str) -> None:
-    parts = [plain(part) for part in solve(task(head), made(), 0, {})]
+    parts = [plain(part) for part in run_task(task(head), made(), 0, {})]
     assert len(parts) == 3
     whole = {trial: score for part in parts for trial, score in part.items()}
     for stopped in range(1, 3):
         known = {trial: score for part in parts[:stopped] for trial, score in part.items()}
-        left = [plain(part) for part in solve(task(head), made(), 0, known)]
+        left = [plain(part) for part in run_task(task(head), made(), 0, known)]
         assert left == parts[stopped:]
-    assert len(whole) == task(head).count
+    assert len(whole) == task(head).n_trials
 
 
 def test_processes_give_each_family_as_it_ends_and_what_one_process_would() -> None:
     tasks = [task("ridge", "knn", "centroid", tap=tap) for tap in range(4)]
 
-    def make(one: Task, threads: int) -> Problem:
+    def make(one: Task, threads: int) -> TrainingData:
         return replace(made(tasks.index(one)), threads=threads)
 
-    here = [plain(part) for one in tasks for part in solve(one, make(one, 1), 0, {})]
-    apart = [plain(part) for part in work(tasks, make, 0, {}, 2)]
+    here = [plain(part) for one in tasks for part in run_task(one, make(one, 1), 0, {})]
+    apart = [plain(part) for part in run_tasks(tasks, make, 0, {}, 2)]
     assert len(apart) == 12
     assert sorted(apart, key=lambda part: here.index(part)) == here
-    rest = [plain(part) for part in work(tasks, make, 0, {t: s for part in apart[:5] for t, s in part.items()}, 2)]
+    rest = [plain(part) for part in run_tasks(tasks, make, 0, {t: s for part in apart[:5] for t, s in part.items()}, 2)]
     assert sorted(rest, key=lambda part: here.index(part)) == [part for part in here if part not in apart[:5]]
 
 
 def test_what_ended_in_a_process_is_given_before_what_comes_after_it_fails() -> None:
-    tasks = [task("ridge", Family("knn", ({"no": "setting"},)), tap=tap) for tap in range(2)]
+    tasks = [task("ridge", HeadFamily("knn", ({"no": "setting"},)), tap=tap) for tap in range(2)]
     found: dict[Trial, Score] = {}
     with pytest.raises(KeyError):
-        deque(map(found.update, work(tasks, lambda one, _: made(tasks.index(one)), 0, {}, 2)))
+        deque(map(found.update, run_tasks(tasks, lambda one, _: made(tasks.index(one)), 0, {}, 2)))
     assert {trial.head for trial in found} == {"ridge"}

@@ -15,14 +15,14 @@ import pytest
 from cached_features import PNG, fill, numbers, some_spec, write_photos
 
 from humeris.cache.errors import DataError, HeadError, RunError
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
-from humeris.classify.evaluate.confidence_intervals import wilson
+from humeris.classify.evaluate.confidence_intervals import wilson_ci
 from humeris.classify.heads.families import logreg
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.images.load import Images, load_images
 
 
@@ -54,10 +54,10 @@ def test_the_informative_layer_wins_and_scores_on_the_test_split(
     images = photos_of({"train": 30, "test": 20})
     fill(store, images, {"noise": 0, "good": 4})
     run = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1)
-    best = run.description["best"]
+    best = run.metadata["best"]
     assert best["sources"][0]["layer"] == "good"
-    assert run.description["test"]["accuracy"] > 0.9
-    assert run.description["test"]["images"] == 40
+    assert run.metadata["test"]["accuracy"] > 0.9
+    assert run.metadata["test"]["images"] == 40
     assert run.complete
 
 
@@ -65,10 +65,10 @@ def test_labels_at_random_score_at_chance(store: Store, photos_of: Callable[...,
     images = photos_of({"train": 100, "test": 150})
     fill(store, images, {f"layer{number}": 0 for number in range(6)}, columns=20)
     run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
-    low, high = run.description["test"]["accuracy_95"]
+    low, high = run.metadata["test"]["accuracy_95"]
     assert low <= 0.5 <= high
     assert high - low < 0.12
-    accuracies = [score.accuracy for score in run.trials().values()]
+    accuracies = [score.accuracy for score in run.load_trials().values()]
     assert max(accuracies) < 0.62  # a leak raises it; cross-validation of noise itself errs downwards
     assert abs(np.mean(accuracies) - 0.5) < 0.06
 
@@ -79,8 +79,8 @@ def test_three_classes_at_random_score_at_chance_when_chosen_on_val(
     images = photos_of({"train": 60, "val": 20, "test": 100}, ("a", "b", "c"))
     fill(store, images, {f"layer{number}": 0 for number in range(6)}, columns=10)
     run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
-    low, high = run.description["test"]["accuracy_95"]
-    assert run.description["splits"]["select"] == "val"
+    low, high = run.metadata["test"]["accuracy_95"]
+    assert run.metadata["splits"]["select"] == "val"
     assert low <= 1 / 3 <= high
 
 
@@ -116,7 +116,7 @@ def test_features_of_test_images_change_neither_the_leaderboard_nor_the_head(
         rows = np.random.default_rng(0).normal(size=(len(images.used), 5)) + 2 * np.eye(5)[numbers(images)]
         test = np.array([image.item.split == "test" for image in images.used])
         rows[test] += number * 1e4
-        store.extraction(some_spec()).add("layer", "avg", images.keys, rows.astype(np.float32))
+        store.get_extraction(some_spec()).add("layer", "avg", images.keys, rows.astype(np.float32))
         runs.append(sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / f"run{number}", jobs=1))
     assert without_seconds(runs[0]) == without_seconds(runs[1])
     heads = [run.head(run.trial()[0]) for run in runs]
@@ -128,17 +128,19 @@ def test_features_of_test_images_change_neither_the_leaderboard_nor_the_head(
 def test_the_winner_is_trained_again_on_train_and_val(
     store: Store, photos_of: Callable[..., Images], tmp_path: Path
 ) -> None:
-    images = photos_of({"train": 20, "val": 20, "test": 10}).by_digest()
+    images = photos_of({"train": 20, "val": 20, "test": 10}).sort_by_digest()
     fill(store, images, {"layer": 1.5})
     run = sweep(images, store, ["logreg,C=0.1"], out=tmp_path / "run", jobs=1)
-    rows = store.extraction(some_spec()).features("layer", "avg").read(images.keys)
+    rows = store.get_extraction(some_spec()).get_features("layer", "avg").read(images.keys)
     learnt = np.array([image.item.split != "test" for image in images.used])
-    expected = logreg.fit(Problem.of(rows[learnt], numbers(images)[learnt], []), {"C": 0.1}, {}, ["cat", "dog"], 0)
-    head = run.head(run.trial()[0])
+    expected = logreg.fit(
+        TrainingData.from_arrays(rows[learnt], numbers(images)[learnt], []), {"C": 0.1}, {}, ["cat", "dog"], 0
+    )
+    head = run.load_head(run.find_trial()[0])
     assert head is not None
     assert (head.layers[0].weights == expected.layers[0].weights).all()
     by_name = np.argsort([image.name for image in images.used if image.item.split == "test"])
-    assert np.allclose(run.probabilities(), expected.predict_proba(rows[~learnt])[by_name], rtol=0, atol=1e-6)
+    assert np.allclose(run.load_probabilities(), expected.predict_proba(rows[~learnt])[by_name], rtol=0, atol=1e-6)
 
 
 def test_the_leaderboard_has_every_trial_the_best_setting_of_the_best_source_first(
@@ -156,8 +158,8 @@ def test_the_leaderboard_has_every_trial_the_best_setting_of_the_best_source_fir
     for start in (0, 6, 12):
         losses = [float(row["log_loss"]) for row in rows[start : start + 6]]
         assert losses == sorted(losses)
-    assert rows[0]["trial"] == run.description["best"]["id"]
-    assert {row["trial"] for row in rows} == {trial.id for trial in run.trials()}
+    assert rows[0]["trial"] == run.metadata["best"]["id"]
+    assert {row["trial"] for row in rows} == {trial.id for trial in run.load_trials()}
 
 
 def test_the_table_of_images_has_every_path_once_with_its_outcome(store: Store, tmp_path: Path) -> None:
@@ -175,9 +177,9 @@ def test_the_table_of_images_has_every_path_once_with_its_outcome(store: Store, 
     assert {name for name, outcome in outcomes.items() if outcome != "used"} == {
         "train/cat/copy.png", "train/cat/empty.png", "train/cat/page.jpg",
     }  # fmt: skip
-    assert [record.name for record in run.images()] == [image.name for image in images.used]
-    assert [record.digest for record in run.images()] == [image.digest for image in images.used]
-    assert {record.split for record in run.images()} == {"train", "test"}
+    assert [record.name for record in run.load_image_records()] == [image.name for image in images.used]
+    assert [record.digest for record in run.load_image_records()] == [image.digest for image in images.used]
+    assert {record.split for record in run.load_image_records()} == {"train", "test"}
 
 
 def test_predictions_are_those_of_the_probabilities_row_for_row(
@@ -186,12 +188,12 @@ def test_predictions_are_those_of_the_probabilities_row_for_row(
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
     run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
-    rows, probabilities = rows_of(run, "predictions.csv"), run.probabilities()
-    assert [row["path"] for row in rows] == [record.name for record in run.images() if record.split == "test"]
+    rows, probabilities = rows_of(run, "predictions.csv"), run.load_probabilities()
+    assert [row["path"] for row in rows] == [record.name for record in run.load_image_records() if record.split == "test"]
     assert [row["predicted"] for row in rows] == [["cat", "dog"][number] for number in probabilities.argmax(axis=1)]
     assert [float(row["probability"]) for row in rows] == pytest.approx(probabilities.max(axis=1).tolist(), abs=1e-6)
     right = np.mean([row["label"] == row["predicted"] for row in rows])
-    assert run.description["test"]["accuracy"] == pytest.approx(right)
+    assert run.metadata["test"]["accuracy"] == pytest.approx(right)
 
 
 def test_a_run_describes_everything_that_repeats_it(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_a_run_describes_everything_that_repeats_it(store: Store, photos_of: Cal
     assert found["command"] == "humeris sweep photos"
     assert found["seed"] == 5
     assert found["heads"] == [{"head": "logreg", "settings": [{"C": 1.0}]}]
-    assert found["specs"] == {some_spec().folder: some_spec().to_dict()}
+    assert found["specs"] == {some_spec().folder_name: some_spec().to_dict()}
     assert found["splits"]["train"] == 24
     assert found["data"]["root"] == str(tmp_path / "photos")
     assert found["left_out"] == []
@@ -231,7 +233,7 @@ def test_a_complete_run_is_returned_without_training(
     solved = count_solved(monkeypatch)
     again = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
     assert solved == []
-    assert again.summary() == first.summary()
+    assert again.summarize() == first.summarize()
     assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
 
 
@@ -268,7 +270,7 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(
         process.stdin.flush()
         assert process.stdout.readline() == "4 10\n"
         process.kill()
-    assert len(Run(out).trials()) == 4
+    assert len(Run(out).load_trials()) == 4
     with pytest.raises(RunError, match="this run was interrupted"):
         Run.load(out)
 
@@ -278,7 +280,7 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(
     lines = [json.loads(line)["id"] for line in (out / "trials.jsonl").read_text().splitlines()]
     assert len(lines) == len(set(lines)) == 10
     assert without_seconds(resumed) == without_seconds(undisturbed)
-    assert resumed.description["test"] == undisturbed.description["test"]
+    assert resumed.metadata["test"] == undisturbed.metadata["test"]
 
 
 def test_a_sweep_whose_last_line_is_torn_repeats_that_trial_alone(
@@ -309,15 +311,15 @@ def test_the_seconds_of_a_run_are_those_of_all_its_sessions(
     (tmp_path / "elsewhere/train/cat/000.png").rename(tmp_path / "elsewhere/train/cat/renamed.png")
     moved = load_images(tmp_path / "elsewhere", store, jobs=1)
     again = sweep(moved, store, ["logreg,C=1"], out=run.path, jobs=1)
-    assert again.description["data"]["listing"] != description["data"]["listing"]
-    assert 40 <= again.description["seconds"] < 400
+    assert again.metadata["data"]["listing"] != description["data"]["listing"]
+    assert 40 <= again.metadata["seconds"] < 400
 
     lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
     assert 0 < lines[0]["spent"] <= lines[1]["spent"] <= description["seconds"]
     (run.path / "trials.jsonl").write_text(json.dumps({**lines[0], "spent": 70.0}) + "\n")  # killed after one trial
-    path.write_text(json.dumps({**{name: again.description[name] for name in description}, "complete": False, "seconds": 0}))
+    path.write_text(json.dumps({**{name: again.metadata[name] for name in description}, "complete": False, "seconds": 0}))
     resumed = sweep(moved, store, ["logreg,C=1"], out=run.path, jobs=1)
-    assert 70 < resumed.description["seconds"] < 700
+    assert 70 < resumed.metadata["seconds"] < 700
     assert 70 < json.loads((run.path / "trials.jsonl").read_text().splitlines()[-1])["spent"] < 700
 
 
@@ -365,11 +367,11 @@ def test_two_processes_give_the_same_run_as_one(store: Store, photos_of: Callabl
     assert [row["trial"] for row in rows_of(alone, "leaderboard.csv")] == [
         row["trial"] for row in rows_of(together, "leaderboard.csv")
     ]
-    for trial, score in alone.trials().items():
-        assert together.trials()[trial].right == score.right
-        assert together.trials()[trial].log_loss == pytest.approx(score.log_loss, rel=1e-5)
-    assert alone.description["test"]["confusion"] == together.description["test"]["confusion"]
-    assert alone.description["test"]["log_loss"] == pytest.approx(together.description["test"]["log_loss"], rel=1e-5)
+    for trial, score in alone.load_trials().items():
+        assert together.load_trials()[trial].right == score.right
+        assert together.load_trials()[trial].log_loss == pytest.approx(score.log_loss, rel=1e-5)
+    assert alone.metadata["test"]["confusion"] == together.metadata["test"]["confusion"]
+    assert alone.metadata["test"]["log_loss"] == pytest.approx(together.metadata["test"]["log_loss"], rel=1e-5)
 
 
 LINEAR = """
@@ -398,13 +400,13 @@ def test_taps_that_lack_images_are_left_out_and_listed(
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"whole": 2})
     keys = images.keys[:-5]
-    store.extraction(some_spec()).add("partial", "avg", keys, np.zeros((len(keys), 3), np.float32))
+    store.get_extraction(some_spec()).add("partial", "avg", keys, np.zeros((len(keys), 3), np.float32))
     result = humeris("sweep", tmp_path / "photos", "--cache", store.path, "-j", 1, "-o", tmp_path / "run")
     assert result.code == 1
     assert "left out: made_up/partial:avg lacks 5 images" in result.out
     run = Run.load(tmp_path / "run")
-    assert [(each["layer"], each["images_missing"]) for each in run.description["left_out"]] == [("partial", 5)]
-    assert {trial.sources[0].layer for trial in run.trials()} == {"whole"}
+    assert [(each["layer"], each["images_missing"]) for each in run.metadata["left_out"]] == [("partial", 5)]
+    assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"whole"}
 
 
 def test_features_of_other_images_are_not_mentioned(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
@@ -413,8 +415,8 @@ def test_features_of_other_images_are_not_mentioned(store: Store, photos_of: Cal
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"ours": 2})
     run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
-    assert run.description["left_out"] == []
-    assert {trial.sources[0].layer for trial in run.trials()} == {"ours"}
+    assert run.metadata["left_out"] == []
+    assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"ours"}
 
 
 def test_with_nothing_cached_the_next_command_is_named(
@@ -431,29 +433,29 @@ def test_layers_pools_and_backbones_choose_what_is_swept(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"mixed4": 1, "mixed5": 1, "top": 1})
-    store.extraction(some_spec()).add("mixed5", "max", images.keys, np.ones((36, 2), np.float32))
+    store.get_extraction(some_spec()).add("mixed5", "max", images.keys, np.ones((36, 2), np.float32))
 
     def swept(name: str, **options: Any) -> set[str]:
         run = sweep(images, store, ["logreg,C=1"], out=tmp_path / name, jobs=1, **options)
-        return {str(trial.sources[0]).partition("/")[2] for trial in run.trials()}
+        return {str(trial.tap_refs[0]).partition("/")[2] for trial in run.load_trials()}
 
     assert swept("a", patterns=["mixed_5"]) == {"mixed5:avg", "mixed5:max"}
     assert swept("b", patterns=["mixed*:avg"]) == {"mixed4:avg", "mixed5:avg"}
     assert swept("c", pools=["max"]) == {"mixed5:max"}
     with pytest.raises(DataError, match=r"expected cached features of -b nano, found none"):
-        swept("d", requests=[Request.parse("nano")], patterns=["mixed5"])
+        swept("d", requests=[BackboneSpec.parse("nano")], patterns=["mixed5"])
 
 
 def test_backbones_compete_in_one_sweep(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
     images = photos_of({"train": 30, "test": 10})
     fill(store, images, {"layer": 0}, backbone="poor")
-    spec = Spec("rich", "other", "none", "1" * 64, (8, 8), "none", "1")
+    spec = ExtractionSpec("rich", "other", "none", "1" * 64, (8, 8), "none", "1")
     rows = np.random.default_rng(9).normal(size=(80, 4)) + 5 * np.eye(4)[numbers(images)]
-    store.extraction(spec).add("layer", "avg", images.keys, rows.astype(np.float32))
+    store.get_extraction(spec).add("layer", "avg", images.keys, rows.astype(np.float32))
     run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
-    assert len(run.trials()) == 2
-    assert run.description["best"]["sources"][0]["backbone"] == "rich"
-    assert set(run.description["specs"]) == {spec.folder, some_spec("poor").folder}
+    assert len(run.load_trials()) == 2
+    assert run.metadata["best"]["sources"][0]["backbone"] == "rich"
+    assert set(run.metadata["specs"]) == {spec.folder_name, some_spec("poor").folder_name}
 
 
 def test_a_wrong_head_is_refused_before_anything_is_written(
@@ -474,8 +476,8 @@ def test_a_damaged_shard_is_a_miss_that_is_listed(store: Store, photos_of: Calla
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     reader = Store(store.path)
     run = sweep(images, reader, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
-    assert {trial.sources[0].layer for trial in run.trials()} == {"sound"}
-    assert [damage.path for damage in reader.damaged] == [path]
+    assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"sound"}
+    assert [damage.path for damage in reader.corrupt_files] == [path]
 
 
 def test_mlp_and_linear_heads_compete_in_one_sweep(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
@@ -483,10 +485,10 @@ def test_mlp_and_linear_heads_compete_in_one_sweep(store: Store, photos_of: Call
     fill(store, images, {"layer": 3})
     heads = ["logreg,C=1", "mlp,hidden=4,epochs=3,batch_size=8"]
     run = sweep(images, store, heads, out=tmp_path / "run", jobs=1)
-    assert sorted(trial.head for trial in run.trials()) == ["logreg", "mlp"]
-    curve = run.depth_curve()
+    assert sorted(trial.head for trial in run.load_trials()) == ["logreg", "mlp"]
+    curve = run.compute_depth_curve()
     assert {each["head"] for each in curve} == {"logreg", "mlp"}
-    (mlp,) = [score for trial, score in run.trials().items() if trial.head == "mlp"]
+    (mlp,) = [score for trial, score in run.load_trials().items() if trial.head == "mlp"]
     assert 1 <= mlp.detail["epochs"] <= 3
 
 
@@ -500,21 +502,21 @@ def test_the_text_ranks_what_was_tried_and_says_how_sure_that_is(
     )
     assert result.code == 0, result.err
     run = Run.load(tmp_path / "run")
-    curve = run.depth_curve()
+    curve = run.compute_depth_curve()
     assert [each["layer"] for each in sorted(curve, key=lambda each: each["rank"])] == ["good", "weak", "noise"]
     lines = result.out.splitlines()
     assert "made_up: accuracy by cross-validation, 60 images" in lines
     assert any(line.split()[:2] == ["1", "good:avg"] and line.endswith("<") for line in lines)
-    runner_up = run.description["runner_up"]
+    runner_up = run.metadata["runner_up"]
     assert runner_up["id"] == next(each["trial"] for each in curve if each["rank"] == 2)
     assert f"runner-up: logreg on made_up/weak:avg (trial {runner_up['id']})" in result.out
     compared = runner_up["compared"]
-    assert (compared["winner"], compared["images"]) == (run.description["best"]["id"], 60)
+    assert (compared["winner"], compared["images"]) == (run.metadata["best"]["id"], 60)
     assert f"images on which only the winner is right: {compared['only_winner']}, " in result.out
     assert "more than chance would do" in result.out
     assert "near-duplicates of test images among the others: none found" in result.out
     assert "note: only 40 test images" in result.out
-    assert f"of {len(run.trials())} trials in" in result.out
+    assert f"of {len(run.load_trials())} trials in" in result.out
 
 
 @pytest.mark.parametrize("select", ["cv", "val"])
@@ -530,21 +532,21 @@ def test_groups_are_what_is_counted_in_tests_and_intervals(store: Store, tmp_pat
     names, group = np.unique([image.item.group for image in images.used], return_inverse=True)
     for layer in ("one", "two"):  # images of a group are nearly equal
         features = rows + random.normal(size=(len(names), 6))[group] + 0.05 * random.normal(size=rows.shape)
-        store.extraction(some_spec()).add(layer, "avg", images.keys, features.astype(np.float32))
+        store.get_extraction(some_spec()).add(layer, "avg", images.keys, features.astype(np.float32))
     options = ("--cache", store.path, "-j", 1, "-o", tmp_path / "run", "--head", "logreg,C=1", "--select", select)
     result = humeris("sweep", tmp_path / "data.csv", *options)
     assert result.code == 0, result.err
     run = Run.load(tmp_path / "run")
     groups = 20 if select == "val" else 40
-    described, compared = run.description, run.description["runner_up"]["compared"]
+    described, compared = run.metadata, run.metadata["runner_up"]["compared"]
     assert (described["groups"], compared["groups"], described["test"]["groups"]) == (groups, groups, 20)
     assert compared["images"] == 6 * groups
     assert f"by {groups} groups: sign flips, p = " in result.out
     assert f"{6 * groups} images in {groups} groups, 95 % intervals by groups" in result.out
     assert "120 images in 20 groups, by groups)" in result.out
-    for each in run.depth_curve():
+    for each in run.compute_depth_curve():
         low, high = described["accuracy_95"][each["trial"]]
-        by_image = np.diff(wilson(round(each["accuracy"] * 6 * groups), 6 * groups))
+        by_image = np.diff(wilson_ci(round(each["accuracy"] * 6 * groups), 6 * groups))
         assert low < each["accuracy"] < high
         assert high - low > 1.4 * by_image
         assert f"{low:.3f}-{high:.3f}" in result.out
@@ -559,11 +561,11 @@ def test_copies_of_training_images_in_the_test_split_are_counted_and_named(
     copied = {"test/cat/003.png": "train/cat/011.png", "test/dog/007.png": "train/cat/020.png"}
     for copy, original in copied.items():
         rows[names.index(copy)] = rows[names.index(original)] + np.float32(1e-4)
-    store.extraction(some_spec()).add("layer", "avg", images.keys, rows)
+    store.get_extraction(some_spec()).add("layer", "avg", images.keys, rows)
     result = humeris(
         "sweep", tmp_path / "photos", "--cache", store.path, "-j", 1, "-o", tmp_path / "run", "--head", "logreg"
     )
-    found = Run.load(tmp_path / "run").description["near_duplicates"]
+    found = Run.load(tmp_path / "run").metadata["near_duplicates"]
     assert {(each["test"], each["development"]) for each in found["pairs"]} == set(copied.items())
     assert (found["test_images"], found["cannot_tell"]) == (2, False)
     assert "near-duplicates: test images nearly the same as others that were learnt from: 2; accuracy without" in result.out

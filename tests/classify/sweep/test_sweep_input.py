@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from sklearn import model_selection
 
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.runs.run import FORMAT
 from humeris.extract.images.load import load_images
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Humeris = Callable[..., Any]
-SPEC = Spec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
+SPEC = ExtractionSpec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
 
 
 def photos(root: Path, counts: dict[str, dict[str, int]]) -> Path:
@@ -40,7 +40,7 @@ def cached(root: Path, cache: Path, *shards: tuple[slice, int]) -> Path:
     for number, (part, columns) in enumerate(shards or [(slice(None), 4)]):
         keys = images.keys[part]
         rows = np.random.default_rng(number).normal(size=(len(keys), columns)).astype(np.float32)
-        store.extraction(SPEC).add("layer", "avg", keys, rows)
+        store.get_extraction(SPEC).add("layer", "avg", keys, rows)
     return cache
 
 

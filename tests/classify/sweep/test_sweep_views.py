@@ -13,28 +13,28 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError, LayerError
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.data.splits import split
-from humeris.classify.data.views import Shown, Viewed, Views
+from humeris.classify.data.views import ViewReader, ViewRows, Views
 from humeris.classify.heads import fit as training
 from humeris.classify.heads import registry
 from humeris.classify.heads.families import logreg
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
-from humeris.classify.sweep.finalize import conclude  # noqa: F401 - the module is under test through `sweep`
+from humeris.classify.sweep.finalize import finalize_sweep  # noqa: F401 - the module is under test through `sweep`
 from humeris.classify.sweep.sweep import sweep
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.engine.non_finite import NotFinite
+from humeris.extract.engine.non_finite import NonFiniteImages
 from humeris.extract.images.load import Images, load_images
 
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image: the first bytes say PNG, the rest says which one
 FLIP = Views(3, "flip=0.5", "1: flip=0.5")
 
 
-def some_spec(backbone: str = "made_up", views: str = "plain") -> Spec:
-    return Spec(backbone, f"of {backbone}", "none", "0" * 64, (8, 8), "none", "1", views=views)
+def some_spec(backbone: str = "made_up", views: str = "plain") -> ExtractionSpec:
+    return ExtractionSpec(backbone, f"of {backbone}", "none", "0" * 64, (8, 8), "none", "1", views=views)
 
 
 @pytest.fixture
@@ -66,19 +66,19 @@ def rows_of(images: Images, view: int, layer: int = 0, columns: int = 4, strengt
 def fill(store: Store, images: Images, layer: str, number: int = 0, views: int = 3, backbone: str = "made_up") -> None:
     """A tap with `views` augmented views; of every fourth image (counted from `number`) the last one gave no finite row."""
     bad = np.arange(len(images.used)) % 4 == number % 4
-    store.extraction(some_spec(backbone)).add(layer, "avg", images.keys, rows_of(images, 0, number))
+    store.get_extraction(some_spec(backbone)).add(layer, "avg", images.keys, rows_of(images, 0, number))
     for view in range(1, views + 1):
         some = ~bad if view == views else np.ones(len(images.used), bool)
-        store.extraction(some_spec(backbone, FLIP.version)).add(
+        store.get_extraction(some_spec(backbone, FLIP.version)).add(
             layer, "avg", images.keys[some], rows_of(images, view, number)[some], views=np.full(some.sum(), view, np.uint16)
         )
     digests = [image.digest for image, refused in zip(images.used, bad, strict=True) if refused]
-    NotFinite(store.memo, some_spec(backbone, FLIP.version)).add(Tap(layer, "avg"), digests)
+    NonFiniteImages(store.kv_store, some_spec(backbone, FLIP.version)).add(Tap(layer, "avg"), digests)
 
 
-def learnt_by_hand(images: Images, average: bool) -> tuple[Problem, Images]:
+def learnt_by_hand(images: Images, average: bool) -> tuple[TrainingData, Images]:
     """The problem as the documentation says it, put together row by row."""
-    images = images.by_digest()
+    images = images.sort_by_digest()
     splits = split(images)
     rows, labels, shows, views = [], [], [], []
     for place, row in enumerate(splits.development):
@@ -91,11 +91,11 @@ def learnt_by_hand(images: Images, average: bool) -> tuple[Problem, Images]:
                 views.append(view)
     shown, seen = np.array(shows), np.array(views)
     folds = []
-    for fit, score in splits.folds(0):
+    for fit, score in splits.iter_folds(0):
         fit_places, score_places = np.searchsorted(splits.development, fit), np.searchsorted(splits.development, score)
         scored = np.isin(shown, score_places) & ((seen == 0) | average)
         folds.append((np.nonzero(np.isin(shown, fit_places))[0], np.nonzero(scored)[0]))
-    made = Problem.of(np.array(rows), np.array(labels), folds)
+    made = TrainingData.from_arrays(np.array(rows), np.array(labels), folds)
     return replace(made, images=shown), images
 
 
@@ -120,25 +120,25 @@ def test_heads_learn_from_every_view_and_are_scored_on_the_plain_one_or_the_mean
     run = sweep(images, store, ["logreg,C=0.1"], views=views, out=tmp_path / "run", jobs=1)
     problem, ordered = learnt_by_hand(images, average)
     (expected,) = logreg.cross_validate(problem, [{"C": 0.1}], 0)
-    ((_, score),) = run.trials().items()
+    ((_, score),) = run.load_trials().items()
     assert score.folds == pytest.approx(expected.folds)
     assert score.log_loss == pytest.approx(expected.log_loss, rel=1e-6)
     assert score.right == expected.right
 
-    head = run.head(run.trial()[0])
+    head = run.load_head(run.find_trial()[0])
     assert head is not None
     by_hand = logreg.fit(problem, {"C": 0.1}, {}, ["cat", "dog"], 0)
     assert np.allclose(
-        head.predict_proba(problem.features.array()), by_hand.predict_proba(problem.features.array()), atol=1e-6
+        head.predict_proba(problem.features.to_array()), by_hand.predict_proba(problem.features.to_array()), atol=1e-6
     )
 
     test = sorted(ordered.used[row].name for row in split(ordered).test)
     seen = range(4) if average else range(1)
-    for name, answer in zip(test, run.probabilities(), strict=True):
+    for name, answer in zip(test, run.load_probabilities(), strict=True):
         shown = np.array([row for view in seen if (row := rows_by_name[view][name]) is not None])
         assert np.allclose(answer, head.predict_proba(shown).mean(axis=0), atol=1e-6)
-    assert (run.description["test_plain"] is not None) == average
-    assert run.description["views"] == views.to_dict()
+    assert (run.metadata["test_plain"] is not None) == average
+    assert run.metadata["views"] == views.to_dict()
 
 
 def test_the_plain_scores_beside_the_averaged_ones_are_those_of_the_plain_views(
@@ -147,22 +147,24 @@ def test_the_plain_scores_beside_the_averaged_ones_are_those_of_the_plain_views(
     fill(store, images, "layer")
     plain_rows = rows_of(images, 0)
     run = sweep(images, store, ["logreg,C=0.1"], views=replace(FLIP, average=True), out=tmp_path / "run", jobs=1)
-    head = run.head(run.trial()[0])
+    head = run.load_head(run.find_trial()[0])
     assert head is not None
     test = np.array([image.item.split == "test" for image in images.used])
     right = head.predict_proba(plain_rows[test]).argmax(axis=1) == numbers(images)[test]
-    assert run.description["test_plain"]["accuracy"] == pytest.approx(right.mean())
+    assert run.metadata["test_plain"]["accuracy"] == pytest.approx(right.mean())
 
 
 def test_views_of_one_image_never_straddle_folds(store: Store, images: Images) -> None:
     fill(store, images, "layer")
     plain, augmented = (
-        store.extraction(some_spec(views=views)).features("layer", "avg") for views in ("plain", FLIP.version)
+        store.get_extraction(some_spec(views=views)).get_features("layer", "avg") for views in ("plain", FLIP.version)
     )
     splits = split(images)
     rows = splits.development
-    folds = tuple((np.searchsorted(rows, fit), np.searchsorted(rows, score)) for fit, score in splits.folds(0))
-    made = training.problem([Viewed(plain, augmented)], images.keys[rows], splits.labels[rows], 2, folds, FLIP)
+    folds = tuple((np.searchsorted(rows, fit), np.searchsorted(rows, score)) for fit, score in splits.iter_folds(0))
+    made = training.build_training_data(
+        [ViewReader(plain, augmented)], images.keys[rows], splits.labels[rows], 2, folds, FLIP
+    )
     assert len(made.images) > 3 * len(rows)
     for fit, score in made.folds:
         assert not set(made.images[fit]) & set(made.images[score])
@@ -173,9 +175,9 @@ def test_views_of_one_image_never_straddle_folds(store: Store, images: Images) -
 def test_rows_of_views_are_those_that_the_cache_has_for_them(store: Store, images: Images) -> None:
     fill(store, images, "layer")
     plain, augmented = (
-        store.extraction(some_spec(views=views)).features("layer", "avg") for views in ("plain", FLIP.version)
+        store.get_extraction(some_spec(views=views)).get_features("layer", "avg") for views in ("plain", FLIP.version)
     )
-    shown = Shown.of([Viewed(plain, augmented)], images.keys, 3)
+    shown = ViewRows.from_readers([ViewReader(plain, augmented)], images.keys, 3)
     for row in range(len(shown.images)):
         expected = rows_of(images, int(shown.views[row]))[shown.images[row]]
         assert (shown.features[np.array([row])][0] == expected).all()
@@ -186,15 +188,15 @@ REFUSED = r"(\d+) of the (\d+) augmented views gave NaN or infinity at a tap of 
 
 
 def refused_views(run: Run) -> list[tuple[str, str]]:
-    return [match.groups() for note in run.description["notes"] if (match := re.search(REFUSED, note))]
+    return [match.groups() for note in run.metadata["notes"] if (match := re.search(REFUSED, note))]
 
 
 def test_taps_side_by_side_have_the_views_that_all_of_them_have(store: Store, images: Images, tmp_path: Path) -> None:
     fill(store, images, "one", 0)
     fill(store, images, "two", 1)
     run = sweep(images, store, ["logreg,C=0.1"], views=FLIP, patterns=["one+two"], out=tmp_path / "run", jobs=1)
-    ((trial, _),) = run.trials().items()
-    assert [source.layer for source in trial.sources] == ["one", "two"]
+    ((trial, _),) = run.load_trials().items()
+    assert [source.layer for source in trial.tap_refs] == ["one", "two"]
     assert run.complete
     either = sum(number % 4 in {0, 1} for number, image in enumerate(images.used) if image.item.split == "train")
     assert refused_views(run) == [(str(either), "90")]
@@ -215,8 +217,8 @@ def test_views_that_were_refused_are_counted(
 def test_a_tap_that_lacks_a_single_view_of_an_image_is_left_out_until_it_has_it(
     store: Store, images: Images, tmp_path: Path, humeris: Callable[..., Any]
 ) -> None:
-    store.extraction(some_spec()).add("layer", "avg", images.keys, rows_of(images, 0))
-    augmented = store.extraction(some_spec(views=FLIP.version))
+    store.get_extraction(some_spec()).add("layer", "avg", images.keys, rows_of(images, 0))
+    augmented = store.get_extraction(some_spec(views=FLIP.version))
     words = ["sweep", tmp_path / "photos", "--views", 3, "--augment", "flip", "--cache", store.path, "--head", "ridge"]
     for view in (1, 2, 3):
         lacking = np.arange(len(images.used)) == 20 if view > 1 else np.arange(len(images.used)) > 0
@@ -227,7 +229,7 @@ def test_a_tap_that_lacks_a_single_view_of_an_image_is_left_out_until_it_has_it(
         assert "--views 3 --augment flip=0.5, found made_up/layer:avg lacks 4" in result.err
     augmented.add("layer", "avg", images.keys[1:], rows_of(images, 1)[1:], views=np.ones(45, np.uint16))
     assert "layer:avg lacks 1; run `humeris extract`" in humeris(*words).err
-    store.extraction(some_spec()).add("other", "avg", images.keys, rows_of(images, 0, 1))
+    store.get_extraction(some_spec()).add("other", "avg", images.keys, rows_of(images, 0, 1))
     for view in (1, 2, 3):
         whole = np.full(46, view, np.uint16)
         augmented.add("other", "avg", images.keys, rows_of(images, view, 1), views=whole)
@@ -248,7 +250,7 @@ def test_a_tap_that_lacks_a_single_view_of_an_image_is_left_out_until_it_has_it(
 def test_a_tap_whose_views_are_mostly_not_finite_is_left_out(store: Store, images: Images, tmp_path: Path) -> None:
     fill(store, images, "layer")
     most = [image.digest for image in images.used[:30]]
-    NotFinite(store.memo, some_spec(views=FLIP.version)).add(Tap("layer", "avg"), most)
+    NonFiniteImages(store.kv_store, some_spec(views=FLIP.version)).add(Tap("layer", "avg"), most)
     with pytest.raises(DataError, match=r"layer:avg lacks 12; "):
         sweep(images, store, ["logreg,C=0.1"], views=FLIP, out=tmp_path / "run", jobs=1)
 
@@ -256,15 +258,15 @@ def test_a_tap_whose_views_are_mostly_not_finite_is_left_out(store: Store, image
 def test_a_tap_without_any_view_is_left_out_and_with_none_the_command_is_named(
     store: Store, images: Images, tmp_path: Path
 ) -> None:
-    store.extraction(some_spec()).add("plain", "avg", images.keys, rows_of(images, 0, 5))
+    store.get_extraction(some_spec()).add("plain", "avg", images.keys, rows_of(images, 0, 5))
     with pytest.raises(
         DataError, match=r"for --views 3 --augment flip=0.5, found .*plain:avg lacks 46; .* with the same views"
     ):
         sweep(images, store, ["logreg,C=0.1"], views=FLIP, out=tmp_path / "run", jobs=1)
     fill(store, images, "layer")
     run = sweep(images, store, ["logreg,C=0.1"], views=FLIP, out=tmp_path / "run", jobs=1)
-    assert [(each["layer"], each["images_missing"]) for each in run.description["left_out"]] == [("plain", 46)]
-    assert {trial.sources[0].layer for trial in run.trials()} == {"layer"}
+    assert [(each["layer"], each["images_missing"]) for each in run.metadata["left_out"]] == [("plain", 46)]
+    assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"layer"}
 
 
 def test_a_sweep_over_views_is_another_question(store: Store, images: Images) -> None:
@@ -277,14 +279,14 @@ def test_a_sweep_over_views_is_another_question(store: Store, images: Images) ->
 
 def three_taps(store: Store, images: Images) -> None:
     for number, layer in enumerate(("one", "two", "three")):
-        store.extraction(some_spec()).add(layer, "avg", images.keys, rows_of(images, 0, number, 3 + number))
-    store.extraction(some_spec()).add("one", "max", images.keys, rows_of(images, 0, 7))
-    store.extraction(some_spec("other")).add("two", "avg", images.keys, rows_of(images, 0, 8, 2))
+        store.get_extraction(some_spec()).add(layer, "avg", images.keys, rows_of(images, 0, number, 3 + number))
+    store.get_extraction(some_spec()).add("one", "max", images.keys, rows_of(images, 0, 7))
+    store.get_extraction(some_spec("other")).add("two", "avg", images.keys, rows_of(images, 0, 8, 2))
 
 
 def swept(store: Store, images: Images, out: Path, *patterns: str, **options: Any) -> set[str]:
     run = sweep(images, store, ["logreg,C=1"], patterns=patterns, out=out, jobs=1, **options)
-    return {" + ".join(map(str, trial.sources)) for trial in run.trials()}
+    return {" + ".join(map(str, trial.tap_refs)) for trial in run.load_trials()}
 
 
 def test_taps_are_put_side_by_side_as_asked(store: Store, images: Images, tmp_path: Path) -> None:
@@ -303,13 +305,15 @@ def test_taps_are_put_side_by_side_as_asked(store: Store, images: Images, tmp_pa
 def test_the_columns_side_by_side_are_those_of_the_taps_in_their_order(store: Store, images: Images, tmp_path: Path) -> None:
     three_taps(store, images)
     run = sweep(images, store, ["logreg,C=1"], patterns=["three+one:avg"], out=tmp_path / "run", jobs=1)
-    learnt = images.by_digest()
+    learnt = images.sort_by_digest()
     split_rows = split(learnt)
     order = [images.used.index(image) for image in learnt.used]
     joined = np.hstack([rows_of(images, 0, 2, 5), rows_of(images, 0, 0, 3)])[order]
     rows = split_rows.development
-    expected = logreg.fit(Problem.of(joined[rows], split_rows.labels[rows], []), {"C": 1.0}, {}, ["cat", "dog"], 0)
-    head = run.head(run.trial()[0])
+    expected = logreg.fit(
+        TrainingData.from_arrays(joined[rows], split_rows.labels[rows], []), {"C": 1.0}, {}, ["cat", "dog"], 0
+    )
+    head = run.load_head(run.find_trial()[0])
     assert head is not None
     assert np.allclose(head.predict_proba(joined), expected.predict_proba(joined), atol=1e-6)
 
@@ -359,7 +363,7 @@ def test_tables_and_text_name_taps_side_by_side(
     )
     assert result.code == 0, result.err
     assert "one:max + three:avg" in result.out
-    curve = Run.load(tmp_path / "run").depth_curve()
+    curve = Run.load(tmp_path / "run").compute_depth_curve()
     assert [each["taps"] for each in curve] == [["made_up/three:avg"], ["made_up/one:max", "made_up/three:avg"]]
 
 
@@ -369,8 +373,8 @@ def test_families_over_all_taps_get_them_side_by_side_once(
     three_taps(store, images)
     monkeypatch.setattr(registry.FAMILIES["logreg"], "over_all_taps", True, raising=False)
     run = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1)
-    assert {len(trial.sources) for trial in run.trials()} == {5}
-    assert len(run.trials()) == 2
+    assert {len(trial.tap_refs) for trial in run.load_trials()} == {5}
+    assert len(run.load_trials()) == 2
 
 
 def test_one_command_extracts_views_and_concatenations_and_exports_a_model_that_agrees(
@@ -410,7 +414,7 @@ def test_sweep_fills_gaps_first_when_asked_and_only_then(photos: Path, humeris: 
 
 def test_each_backbone_may_be_given_its_own_layers(photos: Path, humeris: Callable[..., Any], tmp_path: Path) -> None:
     other = "nano,weights=random"
-    assert Request.parse(other).title == other
+    assert BackboneSpec.parse(other).title == other
     result = humeris(
         "sweep", photos, "-b", "nano", "-b", other, "-l", "nano/block4_out", "-l", "block5_out", "-l",
         f"{other}/block4_out+{other}/block5_out", "--extract", "--head", "logreg,C=1", "-j", 1, "--json",

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 
 from humeris.cache.errors import RunError, TrackingError
-from humeris.classify.evaluate.trial import Score, Source, Trial
+from humeris.classify.evaluate.trial import Score, TapRef, Trial
 from humeris.classify.runs.run import Run
 from humeris.classify.tracking import mlflow as mlflow_tracker
 from humeris.classify.tracking import run_summary, tracker
-from humeris.classify.tracking.registry import TRACKERS, check, track
+from humeris.classify.tracking.registry import TRACKERS, get_trackers, track
 
-NANO = Source("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
-OTHER = Source("mobilenet_v2,alpha=0.35", "mobilenet_v2-224-f6d8490f74df1377", "out_relu", "max")
+NANO = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
+OTHER = TapRef("mobilenet_v2,alpha=0.35", "mobilenet_v2-224-f6d8490f74df1377", "out_relu", "max")
 CURVES = {
     "loss": [0.5, 0.25, 0.125],
     "accuracy": [0.75, 0.875, 1.0],
@@ -250,7 +250,7 @@ def test_a_server_takes_several_trials_at_once(client: Any, tmp_path: Path, monk
         return whole(*arguments, **options)
 
     monkeypatch.setattr(MlflowClient, "create_run", noted)
-    monkeypatch.setattr(mlflow_tracker, "_scheme", lambda _: "http")
+    monkeypatch.setattr(mlflow_tracker, "_parse_scheme", lambda _: "http")
     scores = {Trial((NANO,), "logreg", {"C": float(value)}): Score(0.5, value, (0.5,)) for value in range(24)}
     found = track(made(tmp_path / "run", scores), ["mlflow"])
     assert found[0].look == f"sqlite:///{tmp_path}/mlflow.db"  # a server is looked at where it is
@@ -292,7 +292,7 @@ def test_a_server_is_not_waited_for_as_long_as_mlflow_would(client: Any, run: Ru
     ],
 )
 def test_an_experiment_has_a_name_whatever_the_data_is(data: dict[str, str], title: str) -> None:
-    assert run_summary.title(Run("run", {"data": data})) == title
+    assert run_summary.get_data_name(Run("run", {"data": data})) == title
 
 
 def test_the_environment_says_where_to_and_is_as_it_was_afterwards(
@@ -319,7 +319,7 @@ def test_the_environment_says_where_to_and_is_as_it_was_afterwards(
 
 def test_names_of_any_kind_are_text_in_mlflow(client: Any, tmp_path: Path) -> None:
     for number, name in enumerate(HOSTILE):
-        source = Source(name, "nano-64-0123456789abcdef", name, "avg")
+        source = TapRef(name, "nano-64-0123456789abcdef", name, "avg")
         trial = Trial((source,), "logreg", {"C": 1.0})
         run = made(tmp_path / f"run{number}", {trial: SCORES[LOGREG]}, f"/data/{name}", f"{number}", f"humeris sweep {name}")
         track(run, ["mlflow"])
@@ -333,7 +333,7 @@ def test_names_of_any_kind_are_text_in_mlflow(client: Any, tmp_path: Path) -> No
 
 
 def test_values_too_long_for_mlflow_are_cut(client: Any, tmp_path: Path) -> None:
-    sources = tuple(Source("b", "b-64-0123456789abcdef", f"layer{number:05}", "avg") for number in range(1000))
+    sources = tuple(TapRef("b", "b-64-0123456789abcdef", f"layer{number:05}", "avg") for number in range(1000))
     run = made(
         tmp_path / "run", {Trial(sources, "logreg", {"C": 1.0}): SCORES[LOGREG]}, f"/data/{'x' * 900}", command="y" * 7000
     )
@@ -364,7 +364,7 @@ def test_a_database_that_cannot_be_opened_loses_no_run(
         "again"
     )
     assert "\n" not in str(found.value)
-    assert Run.load(run.path).trials() == SCORES
+    assert Run.load(run.path).load_trials() == SCORES
 
 
 @pytest.mark.parametrize("module", ["mlflow", "mlflow.exceptions", "sqlalchemy"])
@@ -377,9 +377,9 @@ def test_packages_that_cannot_be_imported_lose_no_run(module: str, run: Run, mon
 
 def test_passwords_in_addresses_are_not_shown(run: Run) -> None:
     error = OSError("no answer from https://me:secret@host:5000/api\nand more")
-    said = str(tracker.failed(run, "mlflow", "postgresql://me:secret@host/db", error))
+    said = str(tracker.build_error(run, "mlflow", "postgresql://me:secret@host/db", error))
     assert "expected postgresql://***@host/db to take the run, found: no answer from https://***@host:5000/api; " in said
-    assert tracker.without_secrets("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
+    assert tracker.mask_secrets("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
 
 
 def accumulated(folder: Path) -> Any:
@@ -443,14 +443,14 @@ def test_a_run_without_curves_leaves_nothing_for_tensorboard(tmp_path: Path) -> 
 
 def test_names_of_any_kind_are_text_in_tensorboard(tmp_path: Path) -> None:
     for number, name in enumerate(HOSTILE):
-        trial = Trial((Source(name, "nano-64-0123456789abcdef", name, "avg"),), "mlp", {"hidden": 8})
+        trial = Trial((TapRef(name, "nano-64-0123456789abcdef", name, "avg"),), "mlp", {"hidden": 8})
         run = made(tmp_path / f"run{number}", {trial: SCORES[MLP]}, f"/data/{name}", f"{number}")
         track(run, ["tensorboard"])
         assert events(run.path / "tensorboard" / trial.id / "train", "epoch_loss") == list(enumerate(CURVES["loss"]))
 
 
 def test_nobody_logs_a_run_that_another_process_works_on(run: Run) -> None:
-    with run.claimed(), pytest.raises(RunError, match="expected nobody at work on this run"):
+    with run.lock(), pytest.raises(RunError, match="expected nobody at work on this run"):
         track(run, ["tensorboard"])
     assert not (run.path / "tensorboard").exists()
 
@@ -463,7 +463,7 @@ def test_progress_counts_the_trials_of_each_tracker(client: Any, run: Run) -> No
 
 def test_a_tracker_that_is_unknown_or_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrackingError, match=r"^--track 'wandb': expected mlflow or tensorboard$"):
-        check(["tensorboard", "wandb"])
+        get_trackers(["tensorboard", "wandb"])
     there = importlib.util.find_spec
     for module in ("mlflow", "alembic", "tensorboard"):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, gone=module: None if name == gone else there(name))
@@ -472,11 +472,11 @@ def test_a_tracker_that_is_unknown_or_not_installed_is_one_line(monkeypatch: pyt
             f"--track {tracker_name}: expected {module}, found it not installed; pip install 'humeris[{tracker_name}]'"
         )
         with pytest.raises(TrackingError) as found:
-            check([tracker_name])
+            get_trackers([tracker_name])
         assert str(found.value) == expected
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "alembic" else there(name))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
-    assert check(["mlflow", "mlflow"]) == [TRACKERS["mlflow"]]  # a server has the database
+    assert get_trackers(["mlflow", "mlflow"]) == [TRACKERS["mlflow"]]  # a server has the database
 
 
 @pytest.mark.parametrize("command", ["sweep", "run"])

@@ -32,7 +32,7 @@ def runner_up(winner: int, other: int, p_value: float) -> dict[str, Any]:
     ],
 )
 def test_the_runner_up_is_told_of_as_the_images_have_it(winner: int, other: int, p_value: float, verdict: str) -> None:
-    found = classify._runner_up(runner_up(winner, other, p_value))
+    found = classify._format_runner_up(runner_up(winner, other, p_value))
     verdicts = ("more than chance", "do not tell them apart", "did better")
     assert verdict in found
     assert sum(each in found for each in verdicts) == 1
@@ -41,19 +41,21 @@ def test_the_runner_up_is_told_of_as_the_images_have_it(winner: int, other: int,
 
 def test_the_text_says_whether_images_or_groups_were_counted() -> None:
     found = runner_up(20, 2, 0.001)
-    assert "McNemar p = 0.001" in classify._runner_up(found)
-    assert "group" not in classify._runner_up(found)
+    assert "McNemar p = 0.001" in classify._format_runner_up(found)
+    assert "group" not in classify._format_runner_up(found)
     found["compared"]["groups"] = 40
-    assert "by 40 groups: sign flips, p = 0.001" in classify._runner_up(found)
-    assert "McNemar" not in classify._runner_up(found)
+    assert "by 40 groups: sign flips, p = 0.001" in classify._format_runner_up(found)
+    assert "McNemar" not in classify._format_runner_up(found)
     test = {"accuracy": 0.9, "accuracy_95": [0.8, 0.95], "images": 100, "groups": 12}
-    assert "100 images in 12 groups, by groups)" in classify._accuracy(test)
-    assert classify._accuracy({**test, "groups": None}).endswith("100 images)")
+    assert "100 images in 12 groups, by groups)" in classify._format_accuracy(test)
+    assert classify._format_accuracy({**test, "groups": None}).endswith("100 images)")
 
 
 def copies(pairs: int, cannot_tell: bool) -> str:
     named = [{"test": f"t{number}", "development": f"d{number}", "similarity": 1.0} for number in range(pairs)]
-    return classify._copies({"pairs": named, "test_images": pairs, "accuracy_without": 0.5, "cannot_tell": cannot_tell})
+    return classify._format_near_duplicates(
+        {"pairs": named, "test_images": pairs, "accuracy_without": 0.5, "cannot_tell": cannot_tell}
+    )
 
 
 def test_no_near_duplicates_and_no_telling_are_two_things() -> None:

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 
 from humeris.cache.errors import BackboneError
-from humeris.extract.backbones.backbone_spec import Request, parse_size
+from humeris.extract.backbones.backbone_spec import BackboneSpec, parse_size
 
 
 def test_a_name_alone_takes_its_own_weights() -> None:
-    request = Request.parse("MobileNetV2")
+    request = BackboneSpec.parse("MobileNetV2")
     assert (request.name, request.weights, dict(request.arguments)) == ("mobilenet_v2", "imagenet", {})
-    assert Request.parse("nano").weights == "drawings"
-    assert Request.parse("nano", weights="pretrained").weights == "drawings"
+    assert BackboneSpec.parse("nano").weights == "drawings"
+    assert BackboneSpec.parse("nano", weights="pretrained").weights == "drawings"
 
 
 def test_arguments_are_json_values() -> None:
-    request = Request.parse("mobilenet_v2, alpha=0.35 ,include_top=true,minimalistic=False,weights_name=x,dropout=null,n=3")
+    request = BackboneSpec.parse(
+        "mobilenet_v2, alpha=0.35 ,include_top=true,minimalistic=False,weights_name=x,dropout=null,n=3"
+    )
     assert dict(request.arguments) == {
         "alpha": 0.35,
         "dropout": None,
@@ -30,9 +32,9 @@ def test_arguments_are_json_values() -> None:
 
 
 def test_what_the_text_says_wins_over_the_option() -> None:
-    request = Request.parse("nano,weights=random,image_size=32,seed=7", weights="imagenet", image_size="64", seed=1)
+    request = BackboneSpec.parse("nano,weights=random,image_size=32,seed=7", weights="imagenet", image_size="64", seed=1)
     assert (request.weights, request.image_size, request.seed) == ("random", (32, 32), 7)
-    request = Request.parse("nano", weights="random", image_size="64x96", seed=3)
+    request = BackboneSpec.parse("nano", weights="random", image_size="64x96", seed=3)
     assert (request.weights, request.image_size, request.seed) == ("random", (64, 96), 3)
 
 
@@ -65,7 +67,7 @@ def test_an_image_size_that_is_none_is_refused(text: str) -> None:
 )
 def test_a_request_that_makes_no_sense_is_one_line(text: str, said: str) -> None:
     with pytest.raises(BackboneError, match=said) as caught:
-        Request.parse(text)
+        BackboneSpec.parse(text)
     assert "\n" not in str(caught.value)
 
 
@@ -73,8 +75,8 @@ def test_a_file_needs_its_preprocessing(tmp_path: Path) -> None:
     path = tmp_path / "net.keras"
     path.write_bytes(b"")
     with pytest.raises(BackboneError, match=r"preprocessing=MODE with MODE one of tf.*caffe"):
-        Request.parse(str(path))
-    request = Request.parse(f"{path},preprocessing=caffe")
+        BackboneSpec.parse(str(path))
+    request = BackboneSpec.parse(f"{path},preprocessing=caffe")
     assert (request.name, request.file, request.weights, request.preprocessing) == ("net", path, "file", "caffe")
 
 
@@ -82,12 +84,12 @@ def test_a_file_takes_no_constructor_arguments_and_no_old_format(tmp_path: Path)
     for name in ("net.keras", "net.h5"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(BackboneError, match="no constructor arguments, found alpha"):
-        Request.parse(f"{tmp_path}/net.keras,preprocessing=tf,alpha=1")
+        BackboneSpec.parse(f"{tmp_path}/net.keras,preprocessing=tf,alpha=1")
     with pytest.raises(BackboneError, match=r"found \.h5"):
-        Request.parse(f"{tmp_path}/net.h5,preprocessing=tf")
+        BackboneSpec.parse(f"{tmp_path}/net.h5,preprocessing=tf")
 
 
 @pytest.mark.parametrize("text", ["nano", "mobilenet_v2,alpha=0.35", "nano,image_size=32x48,seed=5,weights=random"])
 def test_the_title_asks_for_the_same_again(text: str) -> None:
-    request = Request.parse(text)
-    assert Request.parse(request.title) == request
+    request = BackboneSpec.parse(text)
+    assert BackboneSpec.parse(request.title) == request

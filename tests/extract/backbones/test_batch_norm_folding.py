@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from humeris.extract.backbones import batch_norm_folding
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.graph import Graph
 from humeris.extract.backbones.keras_runtime import load_keras
@@ -32,7 +32,7 @@ def network(*layers: Any) -> Any:
 
 def outputs(model: Any, *, folded: bool) -> tuple[Any, dict[str, np.ndarray]]:
     keras = load_keras()
-    graph = Graph(model, (32, 32), "tf", fold=folded)
+    graph = Graph(model, (32, 32), "tf", fold_batch_norm=folded)
     whole = keras.Model(graph.image, list(graph.outputs.values()))
     return graph, dict(zip(graph.outputs, whole.predict_on_batch(PICTURES), strict=True))
 
@@ -116,9 +116,9 @@ def test_a_nested_network_is_folded_and_names_stay_apart() -> None:
     ("name", "most"), [("mobilenet_v2", 0), ("resnet50", 0), ("efficientnetb0", 0), ("densenet121", 63)]
 )
 def test_the_networks_people_use_are_folded(name: str, most: int) -> None:
-    graph = build(Request.parse(f"{name},weights=random,image_size=32")).graph
+    graph = build(BackboneSpec.parse(f"{name},weights=random,image_size=32")).graph
     assert normalisations_left(graph, graph.layers[-1].name) <= most
 
 
 def test_the_folding_is_part_of_the_key() -> None:
-    assert build(Request.parse("nano")).spec.forward == batch_norm_folding.VERSION
+    assert build(BackboneSpec.parse("nano")).spec.forward == batch_norm_folding.VERSION

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import BackboneError, WeightsError
-from humeris.cache.key_value_store import Memo
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.cache.key_value_store import KeyValueStore
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import Backbone, build
 from humeris.extract.backbones.keras_runtime import load_keras
-from humeris.extract.backbones.metadata import Card, look_up
-from humeris.extract.backbones.nano import WEIGHTS, nano
+from humeris.extract.backbones.metadata import BackboneMetadata, get_or_build
+from humeris.extract.backbones.nano import WEIGHTS, build_nano
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
 
 
 def made(text: str, **options: Any) -> Backbone:
-    return build(Request.parse(text, **options))
+    return build(BackboneSpec.parse(text, **options))
 
 
 def own_model() -> Any:
@@ -86,7 +86,7 @@ def test_arguments_of_the_constructor_are_part_of_the_identity() -> None:
 )
 def test_a_spec_says_enough_to_build_the_backbone_again(text: str) -> None:
     spec = made(text).spec
-    assert build(Request.of(spec)).spec == spec
+    assert build(BackboneSpec.from_spec(spec)).spec == spec
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_imagenet_weights_without_a_network_name_the_file_and_where_to_put_it(tm
 
 def test_a_weights_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "mine.weights.h5"
-    nano((64, 64, 3)).save_weights(path)
+    build_nano((64, 64, 3)).save_weights(path)
     mine = made("nano", weights=str(path)).spec
     assert mine.weights == str(path)
     assert mine.weights_sha256 not in {made("nano").spec.weights_sha256, made("nano,weights=random").spec.weights_sha256}
@@ -327,43 +327,43 @@ def test_a_file_takes_a_weights_file(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def memo(tmp_path: Path) -> Memo:
-    return Memo(tmp_path / "known", tmp_path / "tmp", lambda: None)
+def memo(tmp_path: Path) -> KeyValueStore:
+    return KeyValueStore(tmp_path / "known", tmp_path / "tmp", lambda: None)
 
 
-def test_a_backbone_is_built_once_and_then_remembered(memo: Memo) -> None:
-    card, backbone = look_up(Request.parse("nano"), memo)
+def test_a_backbone_is_built_once_and_then_remembered(memo: KeyValueStore) -> None:
+    card, backbone = get_or_build(BackboneSpec.parse("nano"), memo)
     assert backbone is not None
-    again, none = look_up(Request.parse("nano"), memo)
+    again, none = get_or_build(BackboneSpec.parse("nano"), memo)
     assert none is None
     assert again == card
-    assert look_up(Request.parse("nano,image_size=32"), memo)[1] is not None
+    assert get_or_build(BackboneSpec.parse("nano,image_size=32"), memo)[1] is not None
 
 
-def test_a_card_survives_json(memo: Memo) -> None:
+def test_a_card_survives_json(memo: KeyValueStore) -> None:
     import json
 
-    card, _ = look_up(Request.parse("nano"), memo)
-    assert Card.from_dict(json.loads(json.dumps(card.to_dict()))) == card
+    card, _ = get_or_build(BackboneSpec.parse("nano"), memo)
+    assert BackboneMetadata.from_dict(json.loads(json.dumps(card.to_dict()))) == card
 
 
-def test_a_file_that_changed_under_its_name_is_built_again(memo: Memo, file: Path) -> None:
-    request = Request.parse(f"{file},preprocessing=tf")
-    first = look_up(request, memo)[0]
-    assert look_up(request, memo)[1] is None
+def test_a_file_that_changed_under_its_name_is_built_again(memo: KeyValueStore, file: Path) -> None:
+    request = BackboneSpec.parse(f"{file},preprocessing=tf")
+    first = get_or_build(request, memo)[0]
+    assert get_or_build(request, memo)[1] is None
     own_model().save(file)
-    second, backbone = look_up(request, memo)
+    second, backbone = get_or_build(request, memo)
     assert backbone is not None
     assert second.spec.weights_sha256 != first.spec.weights_sha256
 
 
-def test_a_card_of_another_shape_is_forgotten(memo: Memo) -> None:
+def test_a_card_of_another_shape_is_forgotten(memo: KeyValueStore) -> None:
     """As an older humeris may have left it."""
     from humeris.extract.backbones import metadata as module
 
-    request = Request.parse("nano")
+    request = BackboneSpec.parse("nano")
     for left in ({}, {"spec": {}}, [], 3, {"spec": {}, "layers": [], "defaults": []}):
-        memo.put_json("backbone", module._key(request), left)
-        card, backbone = look_up(request, memo)
+        memo.put_json("backbone", module._compute_key(request), left)
+        card, backbone = get_or_build(request, memo)
         assert backbone is not None
         assert card.spec.backbone == "nano"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from humeris.extract.backbones.graph import Graph, Layer, default_taps
-from humeris.extract.backbones.keras_runtime import fresh_names, load_keras, seeded
+from humeris.extract.backbones.graph import Graph, Layer, choose_default_layers
+from humeris.extract.backbones.keras_runtime import load_keras, reset_layer_names, seed_initializers
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
 
@@ -204,10 +204,10 @@ def test_unnamed_layers_are_numbered_from_the_start_whatever_was_built_before() 
     def names() -> list[str]:
         return [keras.layers.Conv2D(1, 1).name for _ in range(2)]
 
-    with fresh_names():
+    with reset_layer_names():
         assert names() == ["conv2d", "conv2d_1"]
     outside = names()
-    with fresh_names():
+    with reset_layer_names():
         assert names() == ["conv2d", "conv2d_1"]
     following = keras.layers.Conv2D(1, 1).name
     assert int(following.rpartition("_")[2]) == int(outside[1].rpartition("_")[2]) + 1
@@ -219,7 +219,7 @@ def test_random_weights_are_repeatable_and_the_generator_is_put_back() -> None:
     keras = load_keras()
 
     def weights(seed: int) -> np.ndarray:
-        with seeded(seed):
+        with seed_initializers(seed):
             layer = keras.layers.Dense(4)
             layer.build((None, 3))
         return np.asarray(layer.kernel)
@@ -239,28 +239,28 @@ def layer(name: str, side: int, cost: int, cut: bool = True, finished: bool = Tr
 
 def test_the_last_layer_at_each_resolution_is_tapped() -> None:
     layers = [layer("a", 8, 1), layer("b", 8, 2), layer("c", 4, 3), layer("d", 4, 4), layer("e", 2, 5)]
-    assert default_taps(layers, most=3) == ["b", "d", "e"]
+    assert choose_default_layers(layers, max_layers=3) == ["b", "d", "e"]
 
 
 def test_the_widest_gap_in_cost_is_filled_first() -> None:
     layers = [layer("a", 8, 0)] + [layer(f"m{number}", 4, number * 10) for number in range(1, 11)]
-    assert default_taps(layers, most=3) == ["a", "m5", "m10"]
+    assert choose_default_layers(layers, max_layers=3) == ["a", "m5", "m10"]
 
 
 def test_layers_that_something_bypasses_are_not_tapped() -> None:
     layers = [layer("a", 8, 1), layer("b", 4, 2, cut=False), layer("c", 4, 3, finished=False), layer("d", 4, 4)]
-    assert default_taps(layers) == ["a", "d"]
+    assert choose_default_layers(layers) == ["a", "d"]
 
 
 def test_a_network_without_a_proper_layer_is_tapped_at_its_end() -> None:
-    assert default_taps([layer("a", 8, 1, cut=False), layer("b", 8, 2, cut=False)]) == ["b"]
+    assert choose_default_layers([layer("a", 8, 1, cut=False), layer("b", 8, 2, cut=False)]) == ["b"]
 
 
 def test_nano_is_tapped_at_its_blocks() -> None:
-    from humeris.extract.backbones.nano import nano
+    from humeris.extract.backbones.nano import build_nano
 
-    graph = Graph(nano((64, 64, 3)), (64, 64), "tf")
-    chosen = default_taps(graph.layers)
+    graph = Graph(build_nano((64, 64, 3)), (64, 64), "tf")
+    chosen = choose_default_layers(graph.layers)
     assert {"block1_out", "block2_out", "block3_out", "block5_out"} <= set(chosen)
     assert len(chosen) <= 8
 
@@ -275,10 +275,10 @@ def test_nano_is_tapped_at_its_blocks() -> None:
 )
 def test_default_taps_are_the_ends_of_the_stages(constructor: str, size: int, expected: set[str]) -> None:
     keras = load_keras()
-    with fresh_names():
+    with reset_layer_names():
         model = getattr(keras.applications, constructor)(weights=None, include_top=False, input_shape=(size, size, 3))
     layers = Graph(model, (size, size), "none").layers
-    chosen = default_taps(layers)
+    chosen = choose_default_layers(layers)
     assert expected <= set(chosen), chosen
     assert chosen[-1] == layers[-1].name
     assert 5 <= len(chosen) <= 8

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from humeris.cache.errors import BackboneError
-from humeris.extract.backbones.keras_applications import APPLICATIONS, find
+from humeris.extract.backbones.keras_applications import APPLICATIONS, find_application
 from humeris.extract.backbones.preprocessing import MODES
 
 
@@ -72,7 +72,7 @@ def test_the_preprocessing_is_the_one_of_its_keras_module(module: str, mode: str
     image = keras.Input((4, 4, 3))
     found = keras.Model(image, preprocessing.apply(image, mode))(picture)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, rtol=1e-5, atol=2e-5)
-    assert {find(member).preprocessing for member in members.split()} == {mode}
+    assert {find_application(member).preprocessing for member in members.split()} == {mode}
 
 
 def test_every_preprocessing_is_a_known_mode() -> None:
@@ -83,13 +83,13 @@ def test_every_preprocessing_is_a_known_mode() -> None:
     "name", ["mobilenet_v2", "MobileNetV2", "mobilenetv2", "MOBILENET-V2", "mobile_net_v2", "mobilenet v2"]
 )
 def test_a_name_is_found_in_any_common_spelling(name: str) -> None:
-    assert find(name).constructor == "MobileNetV2"
+    assert find_application(name).constructor == "MobileNetV2"
 
 
 def test_every_backbone_is_found_by_its_name_and_by_its_constructor() -> None:
     for item in APPLICATIONS:
-        assert find(item.name) is item
-        assert find(item.constructor) is item
+        assert find_application(item.name) is item
+        assert find_application(item.constructor) is item
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_every_backbone_is_found_by_its_name_and_by_its_constructor() -> None:
 )
 def test_an_unknown_name_lists_the_closest(name: str, close: str) -> None:
     with pytest.raises(BackboneError, match=close) as caught:
-        find(name)
+        find_application(name)
     assert "\n" not in str(caught.value)
     assert "humeris backbones" in str(caught.value)
 
@@ -105,4 +105,4 @@ def test_an_unknown_name_lists_the_closest(name: str, close: str) -> None:
 @pytest.mark.parametrize("name", ["", "qqqqqq", "!", "../x"])
 def test_a_name_like_no_other_is_one_line(name: str) -> None:
     with pytest.raises(BackboneError, match="none is close"):
-        find(name)
+        find_application(name)

@@ -11,7 +11,14 @@ from humeris.cache.errors import LayerError
 from humeris.extract.backbones import taps
 from humeris.extract.backbones.graph import Layer
 from humeris.extract.backbones.keras_runtime import load_keras
-from humeris.extract.backbones.taps import Tap, default_pool, matches, resolve, row_bytes, row_shape
+from humeris.extract.backbones.taps import (
+    Tap,
+    choose_default_pool,
+    compute_row_bytes,
+    compute_row_shape,
+    is_match,
+    resolve_taps,
+)
 
 
 def layer(name: str, shape: Sequence[int] = (8, 8, 4)) -> Layer:
@@ -33,7 +40,7 @@ LAYERS = [
 
 
 def found(*patterns: str, pools: Sequence[str] = (), defaults: Sequence[str] = ()) -> list[str]:
-    return [str(tap) for tap in resolve(patterns, LAYERS, defaults, pools)]
+    return [str(tap) for tap in resolve_taps(patterns, LAYERS, defaults, pools)]
 
 
 @pytest.mark.parametrize("name", ["mixed5", "mixed_5", "Mixed_5", "MIXED-5", "mixed 5"])
@@ -74,7 +81,7 @@ def test_without_patterns_the_defaults_are_taken() -> None:
 
 def test_the_default_pool_depends_on_the_shape() -> None:
     assert found("tokens", "predictions", "conv2d") == ["conv2d:avg", "tokens:avg", "predictions:map"]
-    assert default_pool((2, 3, 4, 5)) == "map"
+    assert choose_default_pool((2, 3, 4, 5)) == "map"
 
 
 def test_an_exact_name_wins_over_a_likeness_and_a_likeness_to_two_is_refused() -> None:
@@ -129,14 +136,14 @@ def test_a_pool_that_does_not_exist_is_refused() -> None:
     ],
 )
 def test_the_shape_and_size_of_a_row(pool: str, shape: tuple[int, ...], row: tuple[int, ...], size: int) -> None:
-    assert row_shape(Tap("x", pool), shape) == row
-    assert row_bytes(Tap("x", pool), shape) == size
+    assert compute_row_shape(Tap("x", pool), shape) == row
+    assert compute_row_bytes(Tap("x", pool), shape) == size
 
 
 def test_a_pattern_names_a_stored_tap() -> None:
     tap = Tap("mixed5", "avg")
-    assert all(matches(pattern, tap) for pattern in ("mixed5", "mixed_5", "mixed*", "mixed_5:avg", "*:avg", "*"))
-    assert not any(matches(pattern, tap) for pattern in ("mixed", "mixed5:max", "*:max", "conv*"))
+    assert all(is_match(pattern, tap) for pattern in ("mixed5", "mixed_5", "mixed*", "mixed_5:avg", "*:avg", "*"))
+    assert not any(is_match(pattern, tap) for pattern in ("mixed", "mixed5:max", "*:max", "conv*"))
 
 
 # --- values

@@ -16,16 +16,16 @@ import pytest
 
 from humeris.cache.errors import CacheFull, DataError, RowsMissing
 from humeris.cache.store import Store
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine import export_hdf5
-from humeris.extract.engine.extract import Extracted, extract_features
+from humeris.extract.engine.extract import ExtractResult, extract_features
 from humeris.extract.images.load import load_images
 
 NANO = "nano,image_size=32"
 
 
 @pytest.fixture
-def done(tmp_path: Path, draw_image: Callable[..., Path]) -> Extracted:
+def done(tmp_path: Path, draw_image: Callable[..., Path]) -> ExtractResult:
     for number in range(9):
         draw_image(tmp_path / "data" / ("train", "test")[number % 2] / "ab"[number % 3 % 2] / f"{number}.png", 2, number)
     with Store(write=True) as store:
@@ -33,19 +33,19 @@ def done(tmp_path: Path, draw_image: Callable[..., Path]) -> Extracted:
         return extract_features(images, NANO, ["block3_out", "block5_out:map"], store, batch_size=4, jobs=1)
 
 
-def export(done: Extracted, out: Path, *patterns: str) -> dict[str, Any]:
-    return export_hdf5.export(done.images, Request.parse(NANO), patterns, Store(), out).to_dict()
+def export(done: ExtractResult, out: Path, *patterns: str) -> dict[str, Any]:
+    return export_hdf5.export_hdf5(done.images, BackboneSpec.parse(NANO), patterns, Store(), out).to_dict()
 
 
-def test_the_file_can_be_read_with_h5py_alone_and_equals_the_cache(done: Extracted, tmp_path: Path) -> None:
+def test_the_file_can_be_read_with_h5py_alone_and_equals_the_cache(done: ExtractResult, tmp_path: Path) -> None:
     found = export(done, tmp_path / "out.h5")
     assert found["taps"] == ["block3_out:avg", "block5_out:map"]
     assert found["bytes"] == (tmp_path / "out.h5").stat().st_size
-    stored = Store().extraction(done.card.spec)
+    stored = Store().get_extraction(done.metadata.spec)
     with h5py.File(tmp_path / "out.h5") as file:
         assert set(file) == {"block3_out.avg", "block5_out.map", "labels", "keys", "classes", "paths", "split"}
         for layer, pool in (("block3_out", "avg"), ("block5_out", "map")):
-            assert np.array_equal(file[f"{layer}.{pool}"][:], stored.features(layer, pool).read(done.images.keys))
+            assert np.array_equal(file[f"{layer}.{pool}"][:], stored.get_features(layer, pool).read(done.images.keys))
         classes = file["classes"].asstr()[:].tolist()
         assert classes == ["a", "b"]
         assert [classes[number] for number in file["labels"][:]] == done.images.labels
@@ -53,31 +53,31 @@ def test_the_file_can_be_read_with_h5py_alone_and_equals_the_cache(done: Extract
         assert file["split"].asstr()[:].tolist() == [image.item.split for image in done.images.used]
         assert file["keys"][:].tobytes() == done.images.keys.tobytes()
         assert file.attrs["backbone"] == "nano"
-        assert file.attrs["weights_sha256"] == done.card.spec.weights_sha256
+        assert file.attrs["weights_sha256"] == done.metadata.spec.weights_sha256
 
 
-def test_only_the_taps_asked_for_are_written(done: Extracted, tmp_path: Path) -> None:
+def test_only_the_taps_asked_for_are_written(done: ExtractResult, tmp_path: Path) -> None:
     assert export(done, tmp_path / "out.h5", "block5_out:map")["taps"] == ["block5_out:map"]
 
 
-def test_a_tap_that_is_not_stored_leaves_no_file(done: Extracted, tmp_path: Path) -> None:
+def test_a_tap_that_is_not_stored_leaves_no_file(done: ExtractResult, tmp_path: Path) -> None:
     with pytest.raises(RowsMissing):
         export(done, tmp_path / "out.h5", "block1_out")
     assert not list(tmp_path.glob("*.h5"))
     assert not list(tmp_path.glob(".*"))
 
 
-def test_nothing_cached_is_one_line(done: Extracted, tmp_path: Path) -> None:
+def test_nothing_cached_is_one_line(done: ExtractResult, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="humeris extract"):
-        export_hdf5.export(done.images, Request.parse("nano,image_size=40"), [], Store(), tmp_path / "out.h5")
+        export_hdf5.export_hdf5(done.images, BackboneSpec.parse("nano,image_size=40"), [], Store(), tmp_path / "out.h5")
 
 
 def test_an_older_file_stays_when_the_new_one_fails(
-    done: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: ExtractResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out.h5").write_bytes(b"older")
     with monkeypatch.context() as patch:
-        patch.setattr(export_hdf5, "free_bytes", lambda _: 10)
+        patch.setattr(export_hdf5, "get_free_bytes", lambda _: 10)
         with pytest.raises(CacheFull, match=r"expected .* bytes free, found 10"):
             export(done, tmp_path / "out.h5")
 
@@ -118,7 +118,7 @@ def test_images_without_labels_have_label_minus_one(tmp_path: Path, draw_image: 
         assert len(file["classes"]) == 0
 
 
-def test_the_command_imports_no_tensorflow(done: Extracted, tmp_path: Path) -> None:
+def test_the_command_imports_no_tensorflow(done: ExtractResult, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom humeris.cli import app\n"
         "done = CliRunner().invoke(app, sys.argv[1:])\n"
@@ -130,7 +130,7 @@ def test_the_command_imports_no_tensorflow(done: Extracted, tmp_path: Path) -> N
     assert h5py.is_hdf5("out.h5")
 
 
-def test_the_command_names_what_it_wrote(done: Extracted, tmp_path: Path, humeris: Callable[..., Any]) -> None:
+def test_the_command_names_what_it_wrote(done: ExtractResult, tmp_path: Path, humeris: Callable[..., Any]) -> None:
     result = humeris("cache", "export", tmp_path / "data", "-b", NANO, "-o", "out.h5", "--json")
     assert result.code == 0
     assert result.json["exported"]["images"] == 9

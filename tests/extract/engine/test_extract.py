@@ -17,11 +17,11 @@ from PIL import Image as Picture
 from humeris.cache.errors import BackboneError, LayerError, RowsMissing
 from humeris.cache.store import Store
 from humeris.extract.backbones import forward, taps
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.engine.extract import Extracted, extract_features
+from humeris.extract.engine.extract import ExtractResult, extract_features
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels import decode
 
@@ -36,17 +36,19 @@ def data(tmp_path: Path, draw_image: Draw) -> Path:
     return tmp_path / "data"
 
 
-def extract(data: Path, *patterns: str, backbone: str = "nano", pools: tuple[str, ...] = (), batch: int = 4) -> Extracted:
+def extract(
+    data: Path, *patterns: str, backbone: str = "nano", pools: tuple[str, ...] = (), batch: int = 4
+) -> ExtractResult:
     with Store(write=True) as store:
         images = load_images(data, store, jobs=2)
         return extract_features(images, backbone, patterns, store, pools=pools, batch_size=batch, jobs=2)
 
 
-def rows(done: Extracted, layer: str, pool: str) -> np.ndarray:
-    return Store().extraction(done.card.spec).features(layer, pool).read(done.images.keys)
+def rows(done: ExtractResult, layer: str, pool: str) -> np.ndarray:
+    return Store().get_extraction(done.metadata.spec).get_features(layer, pool).read(done.images.keys)
 
 
-def rows_by_name(done: Extracted, layer: str, pool: str) -> dict[str, bytes]:
+def rows_by_name(done: ExtractResult, layer: str, pool: str) -> dict[str, bytes]:
     return {image.name: row.tobytes() for image, row in zip(done.images.used, rows(done, layer, pool), strict=True)}
 
 
@@ -54,25 +56,27 @@ def rows_by_name(done: Extracted, layer: str, pool: str) -> dict[str, bytes]:
 def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Every network that is compiled for a forward pass."""
     made: list[Any] = []
-    real = forward.Forward.__init__
+    real = forward.ForwardPass.__init__
 
     def init(self: Any, *arguments: Any) -> None:
         made.append(self)
         real(self, *arguments)
 
-    monkeypatch.setattr(forward.Forward, "__init__", init)
+    monkeypatch.setattr(forward.ForwardPass, "__init__", init)
     return made
 
 
 # --- values
 
 
-def oracle(model: Any, layer: str, done: Extracted, mode: str) -> np.ndarray:
+def oracle(model: Any, layer: str, done: ExtractResult, mode: str) -> np.ndarray:
     """What Keras answers at `layer`, asked plainly: its own preprocessing, its own `predict`."""
     keras = load_keras()
     from keras.src.applications.imagenet_utils import preprocess_input
 
-    pictures = np.stack([decode.decode(image.path.read_bytes(), done.card.spec.image_size) for image in done.images.used])
+    pictures = np.stack(
+        [decode.decode(image.path.read_bytes(), done.metadata.spec.image_size) for image in done.images.used]
+    )
     return np.asarray(
         keras.Model(model.inputs, model.get_layer(layer).output).predict(
             preprocess_input(pictures.astype(np.float32), mode=mode), batch_size=4, verbose=0
@@ -80,7 +84,7 @@ def oracle(model: Any, layer: str, done: Extracted, mode: str) -> np.ndarray:
     )
 
 
-def agree(done: Extracted, model: Any, layer: str, mode: str) -> None:
+def agree(done: ExtractResult, model: Any, layer: str, mode: str) -> None:
     expected = oracle(model, layer, done, mode)
     scale = np.abs(expected).max() + 1e-6
     np.testing.assert_allclose(rows(done, layer, "avg") / scale, expected.mean(axis=(1, 2)) / scale, atol=1e-5)
@@ -97,10 +101,10 @@ POOLS = ("avg", "max", "map", "grid2")
 
 
 def test_features_of_nano_are_those_of_keras(data: Path) -> None:
-    from humeris.extract.backbones.nano import WEIGHTS, nano
+    from humeris.extract.backbones.nano import WEIGHTS, build_nano
 
     done = extract(data, "block2_out", "block5_out", pools=POOLS)
-    model = nano((64, 64, 3))
+    model = build_nano((64, 64, 3))
     model.load_weights(WEIGHTS)
     for layer in ("block2_out", "block5_out"):
         agree(done, model, layer, "tf")
@@ -275,7 +279,7 @@ def test_an_image_that_cannot_be_decoded_is_refused_and_the_rest_is_done(data: P
     (data / "b" / "half.png").write_bytes((data / "b" / "half.png").read_bytes()[:120])
     done = extract(data, "block5_out")
     assert done.computed == 10
-    assert {each.name: each.reason for each in done.images.refused} == {"a/bad.jpg": "damaged", "b/half.png": "damaged"}
+    assert {each.name: each.reason for each in done.images.rejections} == {"a/bad.jpg": "damaged", "b/half.png": "damaged"}
     assert len(done.images.used) == 10
     assert rows(done, "block5_out", "avg").shape == (10, 144)
 
@@ -283,27 +287,27 @@ def test_an_image_that_cannot_be_decoded_is_refused_and_the_rest_is_done(data: P
 def test_a_refusal_is_remembered_and_no_network_is_built_for_it(
     data: Path, built: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from humeris.extract.images.file_index import Stamp
+    from humeris.extract.images.file_index import FileStamp
 
-    monkeypatch.setattr(Stamp, "settled", lambda *_: True)
+    monkeypatch.setattr(FileStamp, "is_stable", lambda *_: True)
     (data / "a" / "bad.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
     first = extract(data, "block5_out")
     built.clear()
     second = extract(data, "block5_out")
     assert built == []
-    assert [(each.name, each.reason) for each in second.images.refused] == [("a/bad.jpg", "damaged")]
-    assert second.images.refused == first.images.refused
+    assert [(each.name, each.reason) for each in second.images.rejections] == [("a/bad.jpg", "damaged")]
+    assert second.images.rejections == first.images.rejections
 
 
 def test_a_mended_image_is_taken(data: Path, draw_image: Draw) -> None:
     (data / "a" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    assert len(extract(data, "block5_out").images.refused) == 1
+    assert len(extract(data, "block5_out").images.rejections) == 1
     draw_image(data / "a" / "bad.png", 0, 77)
     done = extract(data, "block5_out")
-    assert (done.computed, done.images.refused) == (1, ())
+    assert (done.computed, done.images.rejections) == (1, ())
 
 
-def meddled(data: Path, meddle: Callable[[], object]) -> Extracted:
+def meddled(data: Path, meddle: Callable[[], object]) -> ExtractResult:
     """An extraction during which `meddle` happens after the images were identified."""
     with Store(write=True) as store:
         images = load_images(data, store, jobs=2)
@@ -314,19 +318,19 @@ def meddled(data: Path, meddle: Callable[[], object]) -> Extracted:
 def test_a_file_that_changed_since_it_was_identified_is_refused_this_time_and_taken_the_next(
     data: Path, monkeypatch: pytest.MonkeyPatch, draw_image: Draw
 ) -> None:
-    from humeris.extract.images.file_index import Stamp
+    from humeris.extract.images.file_index import FileStamp
 
-    monkeypatch.setattr(Stamp, "settled", lambda *_: True)
+    monkeypatch.setattr(FileStamp, "is_stable", lambda *_: True)
     done = meddled(data, lambda: draw_image(data / "a" / "0.png", 0, 1234))
-    assert [(each.name, each.reason) for each in done.images.refused] == [("a/0.png", "changed")]
+    assert [(each.name, each.reason) for each in done.images.rejections] == [("a/0.png", "changed")]
     assert done.computed == 9
     again = extract(data, "block5_out")
-    assert (again.computed, again.images.refused) == (1, ())
+    assert (again.computed, again.images.rejections) == (1, ())
 
 
 def test_a_file_that_vanished_since_it_was_identified_is_refused_and_the_rest_is_done(data: Path) -> None:
     done = meddled(data, (data / "a" / "0.png").unlink)
-    assert [(each.name, each.reason) for each in done.images.refused] == [("a/0.png", "unreadable")]
+    assert [(each.name, each.reason) for each in done.images.rejections] == [("a/0.png", "unreadable")]
     assert done.computed == 9
 
 
@@ -337,10 +341,10 @@ def test_activations_that_are_not_finite_are_reported_and_not_stored(data: Path,
     bad = keras.layers.Rescaling(1e38, name="huge")(keras.layers.Rescaling(1e30, name="large")(first))
     keras.Model(image, bad).save(tmp_path / "bad.keras")
     done = extract(data, "fine", "huge", backbone=f"{tmp_path}/bad.keras,preprocessing=none")
-    assert done.not_finite == {"huge:avg": 10}
+    assert done.non_finite_counts == {"huge:avg": 10}
     assert len(done.images.used) == 10  # the network is at fault, not the images
     again = extract(data, "fine", "huge", backbone=f"{tmp_path}/bad.keras,preprocessing=none")
-    assert (again.computed, again.not_finite) == (0, {"huge:avg": 10})
+    assert (again.computed, again.non_finite_counts) == (0, {"huge:avg": 10})
     assert done.rows == {"fine:avg": 10, "huge:avg": 0}
     assert np.isfinite(rows(done, "fine", "avg")).all()
     with pytest.raises(RowsMissing):
@@ -354,7 +358,9 @@ def test_maps_that_overflow_float16_are_kept_in_float32(data: Path, tmp_path: Pa
     keras.Model(image, keras.layers.Rescaling(300.0, name="wide")(image)).save(tmp_path / "wide.keras")
     Picture.new("RGB", (16, 16), (10, 10, 10)).save(data / "a" / "dark.png")
     done = extract(data, "wide:map", backbone=f"{tmp_path}/wide.keras,preprocessing=none")
-    dtypes = sorted(str(item.dtype) for item in Store().extraction(done.card.spec).features("wide", "map").shards())
+    dtypes = sorted(
+        str(item.dtype) for item in Store().get_extraction(done.metadata.spec).get_features("wide", "map").list_shards()
+    )
     assert set(dtypes) == {"float16", "float32"}
     found = rows(done, "wide", "map")
     expected = np.stack([decode.decode(image.path.read_bytes(), (16, 16)) for image in done.images.used]) * np.float32(300)
@@ -382,7 +388,7 @@ def test_weights_that_changed_behind_the_memory_are_not_mixed_with_the_old(
     from humeris.extract.engine import extract as module
 
     extract(data, "block4_out")
-    other = build(Request.parse("nano,weights=random"))
+    other = build(BackboneSpec.parse("nano,weights=random"))
     monkeypatch.setattr(module, "build", lambda _: other)
     with pytest.raises(BackboneError, match="expected weights_sha256"):
         extract(data, "block5_out")
@@ -393,17 +399,17 @@ def test_random_weights_of_the_command_line_are_the_same_in_every_process(data: 
     done = extract(data, "block5_out", backbone="nano,weights=random,seed=5")
     code = (
         "import sys\nfrom humeris.extract.backbones.build import build\n"
-        "from humeris.extract.backbones.backbone_spec import Request\n"
-        "print(build(Request.parse(sys.argv[1])).spec.digest)"
+        "from humeris.extract.backbones.backbone_spec import BackboneSpec\n"
+        "print(build(BackboneSpec.parse(sys.argv[1])).spec.digest)"
     )
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "77"}
     command = [sys.executable, "-c", code, "nano,weights=random,seed=5"]
     other = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-    assert other.stdout.strip() == done.card.spec.digest, other.stderr
+    assert other.stdout.strip() == done.metadata.spec.digest, other.stderr
 
 
 def test_a_tap_row_shape_is_the_one_that_was_promised(data: Path) -> None:
     done = extract(data, "block4_out", pools=("avg", "grid3", "map"))
     for pool in ("avg", "grid3", "map"):
-        promised = taps.row_shape(Tap("block4_out", pool), done.card.shapes["block4_out"])
+        promised = taps.compute_row_shape(Tap("block4_out", pool), done.metadata.shapes["block4_out"])
         assert rows(done, "block4_out", pool).shape == (10, *promised)

@@ -12,10 +12,10 @@ import pytest
 
 from humeris.cache.errors import DeviceError
 from humeris.cache.store import Store
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine import multi_device
 from humeris.extract.engine.extract import extract_all
-from humeris.extract.engine.multi_device import Order, extract_on
+from humeris.extract.engine.multi_device import ExtractJob, run_extract_job
 from humeris.extract.images.load import load_images
 
 Run = Callable[..., object]
@@ -23,9 +23,9 @@ OPTIONS = {"pools": (), "batch_size": 4}
 
 
 def test_two_workers_share_the_work_and_the_cache_merges_it(photos: Path, tmp_path: Path) -> None:
-    request, seen = Request.parse("nano"), []
-    order = Order(photos, None, [request], ["block4_out"], tmp_path / "cache", OPTIONS)
-    apart = extract_on(["cpu", "cpu"], order, None, lambda done, total: seen.append((done, total)))
+    request, seen = BackboneSpec.parse("nano"), []
+    order = ExtractJob(photos, None, [request], ["block4_out"], tmp_path / "cache", OPTIONS)
+    apart = run_extract_job(["cpu", "cpu"], order, None, lambda done, total: seen.append((done, total)))
     computed = [done.computed for (done,) in apart]
     assert sum(computed) == 36, computed
     assert seen
@@ -35,10 +35,13 @@ def test_two_workers_share_the_work_and_the_cache_merges_it(photos: Path, tmp_pa
         (total,) = extract_all(images, [request], ["block4_out"], store)
         assert total.computed == 0
         for (part,) in apart:
-            multi_device.add(total, part)
+            multi_device.add_result(total, part)
         assert (total.computed, total.rows) == (36, {"block4_out:avg": 36})
         (one,) = extract_all(images, [request], ["block4_out"], alone, batch_size=4)
-        rows = [each.extraction(one.card.spec).features("block4_out", "avg").read(images.keys) for each in (store, alone)]
+        rows = [
+            each.get_extraction(one.metadata.spec).get_features("block4_out", "avg").read(images.keys)
+            for each in (store, alone)
+        ]
     assert np.array_equal(*rows)
 
 
@@ -58,20 +61,20 @@ def test_a_sweep_adds_up_what_its_workers_did(photos: Path, humeris: Run) -> Non
 
 
 def test_what_a_worker_did_of_several_orders_is_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(devices: list[str], order: Order, *_: object) -> list[list[str]]:
+    def answer(devices: list[str], order: ExtractJob, *_: object) -> list[list[str]]:
         return [[f"{device} {pattern}" for pattern in order.patterns] for device in devices]
 
-    monkeypatch.setattr(multi_device, "extract_on", answer)
-    orders = [Order(Path(), None, [], patterns, Path(), {}) for patterns in (["x", "y"], ["z"])]
-    done = multi_device.extract_apart(["cpu", "gpu"], orders, None, lambda _: lambda *_: None)
+    monkeypatch.setattr(multi_device, "run_extract_job", answer)
+    orders = [ExtractJob(Path(), None, [], patterns, Path(), {}) for patterns in (["x", "y"], ["z"])]
+    done = multi_device.extract_on_devices(["cpu", "gpu"], orders, None, lambda _: lambda *_: None)
     assert done == [["cpu x", "cpu y", "cpu z"], ["gpu x", "gpu y", "gpu z"]]
-    assert multi_device.extract_apart([], orders, None, lambda _: lambda *_: None) == []
+    assert multi_device.extract_on_devices([], orders, None, lambda _: lambda *_: None) == []
 
 
 def test_an_error_in_a_worker_is_the_commands_own(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    order = Order(photos, None, [Request.parse("nano")], ["nowhere"], tmp_path / "cache", OPTIONS)
+    order = ExtractJob(photos, None, [BackboneSpec.parse("nano")], ["nowhere"], tmp_path / "cache", OPTIONS)
     with pytest.raises(LookupError, match="layer 'nowhere'"):
-        extract_on(["cpu", "cpu"], order, 1, None)
+        run_extract_job(["cpu", "cpu"], order, 1, None)
     assert "Traceback" not in capfd.readouterr().err  # of the worker that is told to end
 
 
@@ -80,7 +83,7 @@ def _die(*_: object) -> None:
 
 
 def test_a_worker_that_is_killed_is_told_of(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multi_device, "_work", _die)
-    order = Order(photos, None, [Request.parse("nano")], ["block4_out"], tmp_path / "cache", OPTIONS)
+    monkeypatch.setattr(multi_device, "_run_worker", _die)
+    order = ExtractJob(photos, None, [BackboneSpec.parse("nano")], ["block4_out"], tmp_path / "cache", OPTIONS)
     with pytest.raises(DeviceError, match="found one that was killed; what was stored is kept"):
-        extract_on(["cpu", "cpu"], order, 1, None)
+        run_extract_job(["cpu", "cpu"], order, 1, None)

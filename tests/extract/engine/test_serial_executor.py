@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from humeris.extract.engine.serial_executor import Stage
+from humeris.extract.engine.serial_executor import SerialExecutor
 
 
 def test_calls_are_made_in_order_in_one_other_thread() -> None:
-    stage, seen = Stage("test", 100), []
+    stage, seen = SerialExecutor("test", 100), []
     for number in range(50):
         stage(lambda number=number: seen.append((number, threading.current_thread().name)))
     stage.drain()
@@ -20,7 +20,7 @@ def test_calls_are_made_in_order_in_one_other_thread() -> None:
 
 
 def test_who_gives_waits_while_so_many_are_not_done() -> None:
-    stage, gate, begun = Stage("test", 2), threading.Event(), []
+    stage, gate, begun = SerialExecutor("test", 2), threading.Event(), []
     stage(lambda: (begun.append(1), gate.wait()))
     stage(lambda: begun.append(2))
     third = threading.Thread(target=lambda: stage(lambda: begun.append(3)))
@@ -35,7 +35,7 @@ def test_who_gives_waits_while_so_many_are_not_done() -> None:
 
 
 def test_what_a_call_raises_reaches_the_next_giver() -> None:
-    stage, after = Stage("test", 1), []
+    stage, after = SerialExecutor("test", 1), []
     stage(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         stage(lambda: after.append(1))
@@ -46,7 +46,7 @@ def test_what_a_call_raises_reaches_the_next_giver() -> None:
 
 
 def test_draining_waits_for_the_rest_and_raises_the_first_error() -> None:
-    stage, gate, done = Stage("test", 10), threading.Event(), []
+    stage, gate, done = SerialExecutor("test", 10), threading.Event(), []
 
     def fail(text: str) -> None:
         gate.wait()

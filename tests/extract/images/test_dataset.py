@@ -24,7 +24,7 @@ def listed(root: Path, limit: int | None = None) -> list[tuple[str, str | None, 
 
 
 def refusals(root: Path) -> dict[str, str]:
-    return {each.name: each.reason for each in detect(root).refused}
+    return {each.name: each.reason for each in detect(root).rejections}
 
 
 def test_class_folders(tmp_path: Path) -> None:

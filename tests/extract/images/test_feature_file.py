@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError, RunError
-from humeris.cache.spec import Spec
+from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
-from humeris.classify.data.feature_matrix import Matrix
-from humeris.classify.data.select_features import load as load_sources
+from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.data.select_features import load_matrix as load_sources
 from humeris.classify.runs.run import Run
 from humeris.extract import memory
 from humeris.extract.images.feature_file import FeatureFile
@@ -48,7 +48,7 @@ def load(path: Path, **options: Any) -> Images:
 
 def outcomes(images: Images) -> Counter[str]:
     return Counter(
-        ["used"] * len(images.used) + [each.reason for each in images.refused] + ["copy"] * len(images.duplicates)
+        ["used"] * len(images.used) + [each.reason for each in images.rejections] + ["copy"] * len(images.duplicates)
     )
 
 
@@ -76,15 +76,15 @@ def test_anyones_features_are_swept_without_a_cache_or_keras(tmp_path: Path) -> 
 def test_a_row_is_identified_by_its_own_bytes(tmp_path: Path) -> None:
     write(tmp_path / "a.h5")
     images = load(tmp_path / "a.h5")
-    assert images.given is not None
+    assert images.feature_file is not None
     with h5py.File(tmp_path / "a.h5") as file:
         values = file["features"][:]
     assert {image.digest for image in images.used} == {hashlib.sha256(row.tobytes()).digest() for row in values}
-    (rows,) = images.given.taps()
-    order = [images.given.number[image.name] for image in images.used]
+    (rows,) = images.feature_file.list_taps()
+    order = [images.feature_file.row_by_name[image.name] for image in images.used]
     assert np.array_equal(rows.read(images.keys), values[order])
-    assert not rows.missing(images.keys).any()
-    assert rows.missing(np.array([b"x" * 32], "S32")).all()
+    assert not rows.find_missing(images.keys).any()
+    assert rows.find_missing(np.array([b"x" * 32], "S32")).all()
 
 
 def test_labels_splits_groups_and_names_are_taken_from_the_file(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_labels_splits_groups_and_names_are_taken_from_the_file(tmp_path: Path) 
     assert (items["p0"].label, items["p0"].split, items["p0"].group) == ("k\udce4se", "train", "0")
     assert (items["p88"].label, items["p88"].split, items["p88"].group) == ("dog", None, "44")
     assert items["p61"].split == "val"
-    assert {each.name: each.reason for each in images.refused} == {"p89": "no_label"}
+    assert {each.name: each.reason for each in images.rejections} == {"p89": "no_label"}
     write(tmp_path / "b.h5", split=["holdout"] + ["train"] * (ROWS - 1), classes=["ant", "bee"])
     assert outcomes(load(tmp_path / "b.h5")) == {"used": 59, "no_label": 30, "unknown_split": 1}
     assert set(load(tmp_path / "b.h5").labels) == {"ant", "bee"}
@@ -115,7 +115,7 @@ def test_maps_and_the_filters_of_hdf5_itself_are_read(options: dict[str, Any], t
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file.create_dataset("features", data=maps, **options)
     given = FeatureFile(tmp_path / "a.h5")
-    assert np.array_equal(given.taps()[0].read(given.keys), maps)
+    assert np.array_equal(given.list_taps()[0].read(given.keys), maps)
 
 
 def test_rows_that_are_not_finite_are_refused_and_counted(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_rows_that_are_not_finite_are_refused_and_counted(tmp_path: Path) -> Non
     values[3, 1], values[7, 0] = np.nan, -np.inf
     write(tmp_path / "a.h5", features=values)
     images = load(tmp_path / "a.h5")
-    assert {each.name: each.reason for each in images.refused} == {
+    assert {each.name: each.reason for each in images.rejections} == {
         "features/00003": "not_finite",
         "features/00007": "not_finite",
     }
@@ -226,7 +226,7 @@ def test_a_file_that_leads_elsewhere_or_has_gaps_is_refused(
 
 def test_features_that_need_more_memory_than_there_is_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.h5")
-    monkeypatch.setattr(memory, "available", lambda: 100)
+    monkeypatch.setattr(memory, "get_available_bytes", lambda: 100)
     with pytest.raises(DataError, match="bytes of memory, found 100"):
         FeatureFile(tmp_path / "a.h5")
 
@@ -244,8 +244,8 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
         (tmp_path / "a.h5").write_bytes(changed)
         try:
             given = FeatureFile(tmp_path / "a.h5")
-            given.dataset()
-            assert given.taps()[0].read(given.keys).shape[0] == ROWS
+            given.to_dataset()
+            assert given.list_taps()[0].read(given.keys).shape[0] == ROWS
             read += 1
         except DataError as error:
             said = str(error)
@@ -293,7 +293,9 @@ def own(path: Path, features: np.ndarray, **spec: Any) -> Path:
     write(path, leave="features", keys=keys, **{"mid.avg": features})
     with h5py.File(path, "a") as file:
         file.attrs["humeris"] = "1"
-        file.attrs["spec"] = json.dumps({**Spec("net", "keras", "none", "0" * 64, (8, 8), "none", "1").to_dict(), **spec})
+        file.attrs["spec"] = json.dumps(
+            {**ExtractionSpec("net", "keras", "none", "0" * 64, (8, 8), "none", "1").to_dict(), **spec}
+        )
     return path
 
 
@@ -329,7 +331,7 @@ def test_a_trial_is_not_exported_on_features_that_changed(tmp_path: Path, humeri
     assert humeris("sweep", path, "--head", "ridge", "-j", "1", "-o", "run").code == 0
     own(path, good + 1)
     with pytest.raises(RunError, match=r"f\.h5: expected the features that .* was made from, found others"):
-        load_sources(FeatureFile(path), Run.load("run").trial()[0].sources, FeatureFile(path).keys)
+        load_sources(FeatureFile(path), Run.load("run").find_trial()[0].tap_refs, FeatureFile(path).keys)
 
 
 @pytest.mark.parametrize("rank", [2, 4])
@@ -337,12 +339,12 @@ def test_what_overflows_float32_is_refused_like_nan(tmp_path: Path, rank: int) -
     values = np.random.default_rng(0).normal(size=(ROWS, 4)).reshape((ROWS, 4) if rank == 2 else (ROWS, 2, 2, 1))
     values[3].flat[1], values[7].flat[0], values[9].flat[0] = 1e39, -1e300, 3e38
     images = load(write(tmp_path / "a.h5", features=values))
-    assert {each.name: each.reason for each in images.refused} == {
+    assert {each.name: each.reason for each in images.rejections} == {
         "features/00003": "not_finite",
         "features/00007": "not_finite",
     }
-    assert images.given is not None
-    assert np.isfinite(Matrix.of(images.given.taps()[0].read(images.keys)).array()).all()
+    assert images.feature_file is not None
+    assert np.isfinite(FeatureMatrix.from_array(images.feature_file.list_taps()[0].read(images.keys)).to_array()).all()
 
 
 def test_our_own_file_gives_the_run_that_the_cache_gives_and_is_exported(

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from humeris.cache.key_value_store import Memo
+from humeris.cache.key_value_store import KeyValueStore
 from humeris.extract.images.dataset import Item
-from humeris.extract.images.file_index import Fact, Known, Stamp
+from humeris.extract.images.file_index import FileIndex, FileRecord, FileStamp
 from humeris.extract.pixels import decode
 
-FACT = Fact(bytes(range(32)), "PNG")
+FACT = FileRecord(bytes(range(32)), "PNG")
 
 
 @pytest.fixture
-def memo(tmp_path: Path) -> Memo:
-    return Memo(tmp_path / "known", tmp_path / "tmp", lambda: None)
+def memo(tmp_path: Path) -> KeyValueStore:
+    return KeyValueStore(tmp_path / "known", tmp_path / "tmp", lambda: None)
 
 
 @pytest.fixture
@@ -33,40 +33,40 @@ def file(tmp_path: Path) -> Path:
 
 def settle(path: Path) -> None:
     """Wait until a later change must show in the file's times (some 20 ms, unless the disk's clock is slow)."""
-    while not Stamp.of(path).settled(time.time_ns()):
+    while not FileStamp.from_path(path).is_stable(time.time_ns()):
         pass
 
 
-def known(memo: Memo, file: Path) -> Known:
-    return Known(memo, file.parent)
+def known(memo: KeyValueStore, file: Path) -> FileIndex:
+    return FileIndex(memo, file.parent)
 
 
-def get(known: Known, name: str, path: Path) -> Fact | None:
+def get(known: FileIndex, name: str, path: Path) -> FileRecord | None:
     """What is known of one file."""
     found = known.look_up([Item(name, path)])
-    return found.get(0) if found.found[0] else None
+    return found.get(0) if found.has_record[0] else None
 
 
-def remembered(memo: Memo, file: Path, fact: Fact = FACT) -> None:
+def remembered(memo: KeyValueStore, file: Path, fact: FileRecord = FACT) -> None:
     first = known(memo, file)
-    first.put("a.png", Stamp.of(file), fact, time.time_ns())
+    first.put("a.png", FileStamp.from_path(file), fact, time.time_ns())
     first.save()
 
 
-def test_a_fact_is_remembered_from_one_run_to_the_next(memo: Memo, file: Path) -> None:
+def test_a_fact_is_remembered_from_one_run_to_the_next(memo: KeyValueStore, file: Path) -> None:
     remembered(memo, file)
     assert get(known(memo, file), "a.png", file) == FACT
     assert get(known(memo, file), "b.png", file) is None
 
 
-def test_a_refusal_is_remembered_with_its_reason(memo: Memo, file: Path) -> None:
-    fact = Fact(bytes(32), "", "not_an_image", "found b'<ht\0ml>'")
+def test_a_refusal_is_remembered_with_its_reason(memo: KeyValueStore, file: Path) -> None:
+    fact = FileRecord(bytes(32), "", "not_an_image", "found b'<ht\0ml>'")
     remembered(memo, file, fact)
     found = get(known(memo, file), "a.png", file)
     assert found == fact
 
 
-def test_a_same_size_edit_with_its_time_put_back_is_noticed(memo: Memo, file: Path) -> None:
+def test_a_same_size_edit_with_its_time_put_back_is_noticed(memo: KeyValueStore, file: Path) -> None:
     status = file.stat()
     remembered(memo, file)
     file.write_bytes(b"two")
@@ -76,13 +76,13 @@ def test_a_same_size_edit_with_its_time_put_back_is_noticed(memo: Memo, file: Pa
 
 
 @pytest.mark.parametrize("shift", [-86_400, 3600, 366 * 86_400])
-def test_a_changed_time_makes_the_file_unknown(shift: int, memo: Memo, file: Path) -> None:
+def test_a_changed_time_makes_the_file_unknown(shift: int, memo: KeyValueStore, file: Path) -> None:
     remembered(memo, file)
     os.utime(file, (file.stat().st_atime + shift, file.stat().st_mtime + shift))
     assert get(known(memo, file), "a.png", file) is None
 
 
-def test_another_file_of_the_same_size_and_time_is_noticed(memo: Memo, file: Path) -> None:
+def test_another_file_of_the_same_size_and_time_is_noticed(memo: KeyValueStore, file: Path) -> None:
     status = file.stat()
     remembered(memo, file)
     other = file.with_name("other")
@@ -92,68 +92,72 @@ def test_another_file_of_the_same_size_and_time_is_noticed(memo: Memo, file: Pat
     assert get(known(memo, file), "a.png", file) is None
 
 
-def test_a_file_that_is_gone_is_unknown(memo: Memo, file: Path) -> None:
+def test_a_file_that_is_gone_is_unknown(memo: KeyValueStore, file: Path) -> None:
     remembered(memo, file)
     file.unlink()
     assert get(known(memo, file), "a.png", file) is None
 
 
-def test_a_file_just_written_is_not_remembered(memo: Memo, file: Path) -> None:
+def test_a_file_just_written_is_not_remembered(memo: KeyValueStore, file: Path) -> None:
     """Within one tick of the clock a second change could leave the same times."""
     file.write_bytes(b"new")
     os.utime(file, ns=(time.time_ns() + 10**9, time.time_ns() + 10**9))
-    assert not Stamp.of(file).settled(Stamp.of(file).ctime_ns + 1)
+    assert not FileStamp.from_path(file).is_stable(FileStamp.from_path(file).ctime_ns + 1)
     first = known(memo, file)
-    first.put("a.png", Stamp.of(file), FACT, Stamp.of(file).ctime_ns + 1)
+    first.put("a.png", FileStamp.from_path(file), FACT, FileStamp.from_path(file).ctime_ns + 1)
     first.save()
     assert get(known(memo, file), "a.png", file) is None
 
 
 def test_a_file_system_of_whole_seconds_needs_longer(file: Path) -> None:
-    stamp = Stamp(1, 1, 10**9, 5 * 10**9)
-    assert not stamp.settled(6 * 10**9)
-    assert stamp.settled(8 * 10**9)
-    assert Stamp(1, 1, 10**9, 5 * 10**9 + 1).settled(6 * 10**9)
+    stamp = FileStamp(1, 1, 10**9, 5 * 10**9)
+    assert not stamp.is_stable(6 * 10**9)
+    assert stamp.is_stable(8 * 10**9)
+    assert FileStamp(1, 1, 10**9, 5 * 10**9 + 1).is_stable(6 * 10**9)
 
 
-def test_what_is_gone_is_forgotten_and_the_rest_is_kept(memo: Memo, file: Path) -> None:
+def test_what_is_gone_is_forgotten_and_the_rest_is_kept(memo: KeyValueStore, file: Path) -> None:
     first = known(memo, file)
     for name in ("a.png", "gone.png"):
-        first.put(name, Stamp.of(file), FACT, time.time_ns())
+        first.put(name, FileStamp.from_path(file), FACT, time.time_ns())
     first.save()
     second = known(memo, file)
     assert get(second, "gone.png", file) is None
     assert get(second, "a.png", file) == FACT
     (file.parent / "b.png").write_bytes(b"b")
-    second.put("b.png", Stamp.of(file), FACT, time.time_ns())
+    second.put("b.png", FileStamp.from_path(file), FACT, time.time_ns())
     second.save()
     assert get(known(memo, file), "a.png", file) == FACT
 
 
-def test_a_file_changed_between_its_stamp_and_its_reading_is_not_remembered_by_a_late_clock(memo: Memo, file: Path) -> None:
+def test_a_file_changed_between_its_stamp_and_its_reading_is_not_remembered_by_a_late_clock(
+    memo: KeyValueStore, file: Path
+) -> None:
     """What counts is when the stamp was taken, not when the result was written down."""
     first = known(memo, file)
-    stamp = Stamp.of(file)
+    stamp = FileStamp.from_path(file)
     first.put("a.png", stamp, FACT, stamp.ctime_ns)
     first.save()
     assert get(known(memo, file), "a.png", file) is None
 
 
-def test_facts_of_another_pixels_version_are_not_used(memo: Memo, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_of_another_pixels_version_are_not_used(
+    memo: KeyValueStore, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remembered(memo, file)
-    monkeypatch.setattr(decode, "version", lambda: "0, other")
+    monkeypatch.setattr(decode, "get_version", lambda: "0, other")
     assert get(known(memo, file), "a.png", file) is None
 
 
-def test_facts_belong_to_their_root(memo: Memo, file: Path, tmp_path: Path) -> None:
+def test_facts_belong_to_their_root(memo: KeyValueStore, file: Path, tmp_path: Path) -> None:
     remembered(memo, file)
-    assert get(Known(memo, tmp_path), "a.png", file) is None
+    assert get(FileIndex(memo, tmp_path), "a.png", file) is None
     link = tmp_path / "link"
     link.symlink_to(file.parent)
-    assert get(Known(memo, link), "a.png", file) == FACT
+    assert get(FileIndex(memo, link), "a.png", file) == FACT
 
 
-def test_damaged_facts_are_forgotten_and_found_out_again(memo: Memo, file: Path, tmp_path: Path) -> None:
+def test_damaged_facts_are_forgotten_and_found_out_again(memo: KeyValueStore, file: Path, tmp_path: Path) -> None:
     remembered(memo, file)
     (path,) = (tmp_path / "known").iterdir()
     good = path.read_bytes()
@@ -167,12 +171,12 @@ def test_damaged_facts_are_forgotten_and_found_out_again(memo: Memo, file: Path,
         assert get(known(memo, file), "a.png", file) is None
 
 
-def test_names_of_any_bytes_and_digests_with_zeros_survive(memo: Memo, file: Path) -> None:
+def test_names_of_any_bytes_and_digests_with_zeros_survive(memo: KeyValueStore, file: Path) -> None:
     names = ["new\nline", "caf\udce9", "=x", "ü", "x" * 255]
-    facts = {name: Fact(bytes([number]) + bytes(31), "PNG") for number, name in enumerate(names)}
+    facts = {name: FileRecord(bytes([number]) + bytes(31), "PNG") for number, name in enumerate(names)}
     first = known(memo, file)
     for name, fact in facts.items():
         (file.parent / name).write_bytes(b"")
-        first.put(name, Stamp.of(file), fact, time.time_ns())
+        first.put(name, FileStamp.from_path(file), fact, time.time_ns())
     first.save()
     assert {name: get(known(memo, file), name, file) for name in names} == facts

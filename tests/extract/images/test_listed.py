@@ -34,7 +34,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def outcomes(dataset: Dataset) -> dict[str, str]:
-    found = [(item.name, "used") for item in dataset.items] + [(each.name, each.reason) for each in dataset.refused]
+    found = [(item.name, "used") for item in dataset.items] + [(each.name, each.reason) for each in dataset.rejections]
     assert max(Counter(name for name, _ in found).values()) == 1, found
     return dict(found)
 
@@ -64,7 +64,7 @@ def test_json_lines_name_images_as_a_csv_does(name: str, root: Path) -> None:
         ("images/c.jpg", "dog", None, None),
     ]
     assert (found.kind, found.root) == ("manifest", root)
-    assert found.refused == ()
+    assert found.rejections == ()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ BAD = [
 def test_a_line_that_is_no_object_is_refused_by_its_number_and_the_rest_is_used(bad: str | bytes, root: Path) -> None:
     found = lines(root, {"path": "a.jpg", "label": "cat"}, bad, "", {"path": "d.jpg", "label": "cat"})
     assert outcomes(found) == {"a.jpg": "used", "list.jsonl:2": "bad_row", "d.jpg": "used"}
-    (refusal,) = found.refused
+    (refusal,) = found.rejections
     assert refusal.detail.startswith("line 2: expected ") or "integer string" in refusal.detail
     assert len(refusal.detail) < 300
 
@@ -145,7 +145,7 @@ def test_another_spelling_of_the_folder_names_the_same_image(root: Path) -> None
     (link / "list.csv").write_text(f"path,label\n{os.path.realpath(root)}/images/c.jpg,cat\nimages/c.jpg,cat\n")
     found = detect(link / "list.csv")
     assert [item.name for item in found.items] == ["images/c.jpg"]
-    assert [each.reason for each in found.refused] == ["listed_twice"]
+    assert [each.reason for each in found.rejections] == ["listed_twice"]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_metadata_in_split_folders_gives_the_split_and_paths_relative_to_it(tmp_
         "train/x/2.jpg": ("dog", "val"),
         "validation/1.jpg": ("dog", "val"),
     }
-    assert {each.name: each.reason for each in found.refused} == {
+    assert {each.name: each.reason for each in found.rejections} == {
         "../test/1.jpg": "outside",
         "test/1.jpg": "not_listed",
         "loose.jpg": "not_listed",

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from humeris.cache.store import Store
-from humeris.commands.render.extract import images as describe
-from humeris.extract.images.file_index import Stamp
+from humeris.commands.render.extract import format_images as describe
+from humeris.extract.images.file_index import FileStamp
 from humeris.extract.images.load import Images, load_images
 from humeris.extract.pixels import read_file
 
@@ -32,7 +32,7 @@ def outcomes(images: Images) -> dict[str, str]:
     """The outcome of each path; fails when a path has two."""
     found = [(image.name, "used") for image in images.used]
     found += [(each.name, f"duplicate of {each.original}") for each in images.duplicates]
-    found += [(each.name, each.reason) for each in images.refused]
+    found += [(each.name, each.reason) for each in images.rejections]
     assert max(Counter(name for name, _ in found).values(), default=0) <= 1, found
     return dict(found)
 
@@ -40,7 +40,7 @@ def outcomes(images: Images) -> dict[str, str]:
 def settle(data: Path) -> None:
     """Wait until a later change must show in the times of every file (some 20 ms)."""
     for path in data.rglob("*"):
-        while path.is_file() and not Stamp.of(path).settled(time.time_ns()):
+        while path.is_file() and not FileStamp.from_path(path).is_stable(time.time_ns()):
             pass
 
 
@@ -71,7 +71,7 @@ def test_used_images_carry_their_digest_format_and_label(photos: Path) -> None:
     assert len(images.used) == 36
     assert [image.name for image in images.used] == sorted(image.name for image in images.used)
     for image, label in zip(images.used, images.labels, strict=True):
-        assert image.digest == read_file.digest(image.path.read_bytes())
+        assert image.digest == read_file.compute_digest(image.path.read_bytes())
         assert image.format == "PNG"
         assert label == image.path.parent.name
     assert images.keys.tobytes() == b"".join(image.digest for image in images.used)
@@ -105,7 +105,7 @@ def test_of_duplicates_across_splits_the_most_evaluated_is_kept(tmp_path: Path, 
         "train/b/1.png": "duplicate of val/b/y.png",
     }
     assert all(each.across for each in images.duplicates)
-    assert "3 of them of an image in another split" in describe(images.summary())
+    assert "3 of them of an image in another split" in describe(images.summarize())
 
 
 def test_the_same_bytes_with_two_labels_are_all_refused(photos: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_outcomes_can_be_shown_and_written_as_json(tmp_path: Path, draw_imag
 
     data = tmp_path / "data"
     messy(data, draw_image)
-    summary = load(data).summary()
+    summary = load(data).summarize()
     json.dumps(summary, ensure_ascii=True).encode("ascii")
     text = describe(summary)
     text.encode("utf-8")

@@ -31,8 +31,8 @@ def manifest(root: Path, text: str, name: str = "list.csv") -> Dataset:
 
 def outcomes(dataset: Dataset) -> dict[str, str]:
     used = {item.name: "used" for item in dataset.items}
-    refused = {each.name: each.reason for each in dataset.refused}
-    assert not set(used) & set(refused) - {each.name for each in dataset.refused if each.reason == "listed_twice"}
+    refused = {each.name: each.reason for each in dataset.rejections}
+    assert not set(used) & set(refused) - {each.name for each in dataset.rejections if each.reason == "listed_twice"}
     return refused | used
 
 
@@ -103,7 +103,7 @@ def test_every_row_has_one_outcome(root: Path) -> None:
 def test_the_same_row_twice_is_used_once(root: Path) -> None:
     found = manifest(root, "path,label\na.jpg,cat\n./a.jpg,cat\n")
     assert [item.name for item in found.items] == ["a.jpg"]
-    assert [(each.name, each.reason) for each in found.refused] == [("a.jpg", "listed_twice")]
+    assert [(each.name, each.reason) for each in found.rejections] == [("a.jpg", "listed_twice")]
 
 
 @pytest.mark.parametrize("second", ["a.jpg,dog,train,g", "a.jpg,cat,test,g", "a.jpg,cat,train,h"])
@@ -120,7 +120,7 @@ def test_a_path_that_cannot_be_a_file_is_refused_and_the_rest_is_used(path: str,
     (root / "loop").symlink_to("loop")
     found = manifest(root, f"path,label\n{path},cat\na.jpg,cat\n")
     assert [item.name for item in found.items] == ["a.jpg"]
-    assert [each.reason for each in found.refused] in (["not_found"], ["outside"])
+    assert [each.reason for each in found.rejections] in (["not_found"], ["outside"])
 
 
 def test_a_link_that_is_a_loop_is_refused(root: Path) -> None:

@@ -21,7 +21,7 @@ from humeris.cache.errors import DataError
 from humeris.cache.store import Store
 from humeris.extract import memory
 from humeris.extract.backbones.keras_runtime import load_keras
-from humeris.extract.images.detect import detect, reader
+from humeris.extract.images.detect import detect, make_image_reader
 from humeris.extract.images.load import Images, load_images
 from humeris.extract.pixels import decode, read_file, tiff
 
@@ -66,7 +66,7 @@ def test_a_row_is_an_image_with_exactly_its_samples(shape: tuple[int, ...], comp
     images = drawn(3, shape=shape)
     (np.savez_compressed if compressed else np.savez)(tmp_path / "d.npz", x=images, y=np.arange(3))
     for row, item in enumerate(detect(tmp_path / "d.npz").items):
-        assert not item.in_file
+        assert not item.has_own_file
         assert item.path == tmp_path / "d.npz"
         with Image.open(io.BytesIO(item.read())) as image:
             assert np.array_equal(np.asarray(image), images[row].squeeze())
@@ -84,7 +84,7 @@ def test_a_row_has_the_pixels_of_the_same_image_in_a_file(tmp_path: Path) -> Non
     image = drawn(1, shape=(40, 52, 3))[0]
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
-    row = tiff.header(40, 52, 3) + image.tobytes()
+    row = tiff.build_header(40, 52, 3) + image.tobytes()
     assert np.array_equal(decode.decode(row, (17, 23)), decode.decode(buffer.getvalue(), (17, 23)))
 
 
@@ -108,7 +108,7 @@ def test_labels_are_numbers_names_or_one_hot(labels: np.ndarray, names: list[str
     dataset = detect(tmp_path / "d.npz")
     found = {item.name: item.label for item in dataset.items}
     assert [found.get(f"x/{row:05}") for row in range(3)] == names
-    assert {each.name: each.reason for each in dataset.refused} == {
+    assert {each.name: each.reason for each in dataset.rejections} == {
         f"x/{row:05}": "no_label" for row, name in enumerate(names) if name is None
     }
 
@@ -121,7 +121,7 @@ def test_class_names_name_the_numbers_and_a_number_without_a_name_is_refused(
     np.savez(tmp_path / "d.npz", x=drawn(4), y=labels, **{name: np.array(["ant", "bee", "cat"])})
     dataset = detect(tmp_path / "d.npz")
     assert [item.label for item in dataset.items] == ["ant", "bee", "cat"]
-    assert [each.name for each in dataset.refused] == ["x/00003"]
+    assert [each.name for each in dataset.rejections] == ["x/00003"]
 
 
 class Danger:
@@ -170,9 +170,9 @@ def test_an_array_that_says_it_is_larger_than_it_is_is_not_believed(tmp_path: Pa
 
 def test_arrays_that_need_more_memory_than_there_is_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "d.npz", x=drawn(2), y=np.arange(2))
-    monkeypatch.setattr(memory, "available", lambda: 100)
+    monkeypatch.setattr(memory, "get_available_bytes", lambda: 100)
     (item, *_) = detect(tmp_path / "d.npz").items
-    with pytest.raises(decode.Refused, match=r"needs 864 bytes of memory, found 100"):
+    with pytest.raises(decode.ImageRejected, match=r"needs 864 bytes of memory, found 100"):
         item.read()
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_one_line_or_refuses_its_rows(tmp_path: Path) -> None:
         try:
             items = detect(tmp_path / "d.npz").items
             read = [item.read() for item in items]
-        except (DataError, decode.Refused) as error:
+        except (DataError, decode.ImageRejected) as error:
             read, said = [], str(error)
             assert "\n" not in said
         assert len(read) in {0, 4}
@@ -216,20 +216,20 @@ def test_equal_rows_are_duplicates_and_never_straddle_splits(tmp_path: Path) -> 
         "x_train/00003": ("x_test/00000", True),
     }
     assert len({image.digest for image in images.used}) == len(images.used) == 5
-    assert images.summary()["formats"] == {"array": 5}
+    assert images.summarize()["formats"] == {"array": 5}
     for image in images.used:
-        assert read_file.digest(image.item.read()) == image.digest
+        assert read_file.compute_digest(image.item.read()) == image.digest
 
 
 def test_rows_whose_file_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from humeris.extract.images.file_index import Stamp
-    from humeris.extract.images.npz import Rows
+    from humeris.extract.images.file_index import FileStamp
+    from humeris.extract.images.npz import LazyImageArray
 
-    monkeypatch.setattr(Stamp, "settled", lambda *_: True)
+    monkeypatch.setattr(FileStamp, "is_stable", lambda *_: True)
     np.savez(tmp_path / "d.npz", x=drawn(6), y=np.arange(6) % 2)
     first = load(tmp_path / "d.npz")
     with monkeypatch.context() as patch:
-        patch.setattr(Rows, "encoded", lambda *_: pytest.fail("read again"))
+        patch.setattr(LazyImageArray, "encode", lambda *_: pytest.fail("read again"))
         again = load(tmp_path / "d.npz")
     assert [(image.name, image.digest, image.format) for image in again.used] == [
         (image.name, image.digest, image.format) for image in first.used
@@ -251,10 +251,10 @@ def test_an_image_is_found_again_from_what_a_run_wrote_down(tmp_path: Path, phot
     np.savez(tmp_path / "d.npz", x=drawn(3), y=np.arange(3))
     for data in (tmp_path / "d.npz", photos):
         images = load(data)
-        read = reader(images.summary())
+        read = make_image_reader(images.summarize())
         for image in images.used:
-            assert read_file.digest(read(image.name)) == image.digest
-        with pytest.raises(decode.Refused):
+            assert read_file.compute_digest(read(image.name)) == image.digest
+        with pytest.raises(decode.ImageRejected):
             read("x/99999")
 
 
@@ -330,11 +330,11 @@ def test_a_data_set_of_keras_is_read_by_keras_itself(keras_home: Path) -> None:
 
 
 def test_a_data_set_of_keras_is_found_again_without_keras(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from humeris.extract.images.file_index import Stamp
+    from humeris.extract.images.file_index import FileStamp
 
     write_fashion(keras_home)
     with monkeypatch.context() as patch:
-        patch.setattr(Stamp, "settled", lambda *_: True)
+        patch.setattr(FileStamp, "is_stable", lambda *_: True)
         first = load("keras.datasets.fashion_mnist")
     code = (
         "import sys\nfrom humeris.cache.store import Store\nfrom humeris.extract.images.load import load_images\n"
@@ -388,8 +388,8 @@ def test_a_data_set_that_keras_does_not_have_is_one_line(humeris: Callable[..., 
 
 
 def test_the_words_of_cifar_are_as_many_as_its_numbers() -> None:
-    from humeris.extract.images.keras_datasets import _DATA
+    from humeris.extract.images.keras_datasets import _DATASETS
 
-    assert len(_DATA["cifar10"].classes.split(",")) == 10
-    assert len(set(_DATA["cifar100"].classes.split(","))) == 100
-    assert len(_DATA["fashion_mnist"].classes.split(",")) == 10
+    assert len(_DATASETS["cifar10"].classes.split(",")) == 10
+    assert len(set(_DATASETS["cifar100"].classes.split(","))) == 100
+    assert len(_DATASETS["fashion_mnist"].classes.split(",")) == 10

@@ -12,12 +12,12 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from humeris.cache.errors import DataError, HumerisError
 from humeris.extract.pixels import image_ops
-from humeris.extract.pixels.augment import KINDS, Draws, Policy, rectangle
+from humeris.extract.pixels.augment import OPERATIONS, DeterministicRNG, Policy, sample_crop_box
 
 DIGEST = hashlib.sha256(b"an image").digest()
 Y, X = np.mgrid[0:45, 0:64]
 PICTURE = np.stack([X * 4 % 256, (Y * 5 + X) % 256, (X * Y) % 251], axis=-1).astype(np.uint8)
-ALL = ",".join(KINDS)
+ALL = ",".join(OPERATIONS)
 
 # Sha-256 of views 1 to 8 of PICTURE. A change here changes the features of every cached view: raise VERSION too.
 GOLDEN = {
@@ -41,7 +41,7 @@ GOLDEN = {
 
 def views(text: str, count: int, pixels: np.ndarray = PICTURE) -> list[np.ndarray]:
     policy = Policy.parse(text)
-    return [policy.view(pixels, DIGEST, number) for number in range(1, count + 1)]
+    return [policy.make_view(pixels, DIGEST, number) for number in range(1, count + 1)]
 
 
 def fingerprint(text: str) -> str:
@@ -55,27 +55,27 @@ def test_the_bytes_of_a_view_are_the_same_for_ever(text: str, monkeypatch: pytes
 
 
 def test_every_operation_is_pinned() -> None:
-    assert {name for text in GOLDEN for name, _ in Policy.parse(text).operations} == set(KINDS)
+    assert {name for text in GOLDEN for name, _ in Policy.parse(text).operations} == set(OPERATIONS)
 
 
 def test_order_threads_and_other_images_make_no_difference() -> None:
     policy = Policy.parse(ALL)
-    expected = [policy.view(PICTURE, DIGEST, number) for number in range(1, 25)]
-    policy.view(255 - PICTURE, b"\1" * 32, 7)
+    expected = [policy.make_view(PICTURE, DIGEST, number) for number in range(1, 25)]
+    policy.make_view(255 - PICTURE, b"\1" * 32, 7)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda number: Policy.parse(ALL).view(PICTURE, DIGEST, number), range(24, 0, -1)))
+        found = list(threads.map(lambda number: Policy.parse(ALL).make_view(PICTURE, DIGEST, number), range(24, 0, -1)))
     assert all(np.array_equal(first, second) for first, second in zip(expected, reversed(found), strict=True))
 
 
 def test_views_of_other_numbers_digests_and_policies_differ() -> None:
     policy = Policy.parse("crop,color")
-    seen = {policy.view(PICTURE, DIGEST, number).tobytes() for number in range(1, 31)}
-    seen |= {policy.view(PICTURE, bytes([number]) * 32, 1).tobytes() for number in range(30)}
-    seen |= {Policy.parse(f"crop=0.{number},color").view(PICTURE, DIGEST, 1).tobytes() for number in range(30, 40)}
+    seen = {policy.make_view(PICTURE, DIGEST, number).tobytes() for number in range(1, 31)}
+    seen |= {policy.make_view(PICTURE, bytes([number]) * 32, 1).tobytes() for number in range(30)}
+    seen |= {Policy.parse(f"crop=0.{number},color").make_view(PICTURE, DIGEST, 1).tobytes() for number in range(30, 40)}
     assert len(seen) == 70
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 300), (300, 2), (3, 3), (31, 17)])
 def test_a_view_has_the_shape_of_its_image(name: str, shape: tuple[int, int]) -> None:
     pixels = np.resize(PICTURE, (*shape, 3))
@@ -94,7 +94,7 @@ def test_a_read_only_image_can_be_viewed() -> None:
 
 def test_the_plain_image_is_no_view() -> None:
     with pytest.raises(ValueError, match="view 0 is the plain image"):
-        Policy.parse("flip").view(PICTURE, DIGEST, 0)
+        Policy.parse("flip").make_view(PICTURE, DIGEST, 0)
 
 
 def test_flips_mirror_in_half_of_the_views() -> None:
@@ -110,9 +110,9 @@ def test_flips_mirror_in_half_of_the_views() -> None:
 
 def test_crops_keep_to_their_ranges() -> None:
     areas, ratios = [], []
-    draws = Draws(b"crops")
+    draws = DeterministicRNG(b"crops")
     for _ in range(1000):
-        left, top, width, height = rectangle(600, 600, draws, 250)
+        left, top, width, height = sample_crop_box(600, 600, draws, 250)
         assert 0 <= left <= 600 - width
         assert 0 <= top <= 600 - height
         areas.append(width * height / (600 * 600))
@@ -123,8 +123,8 @@ def test_crops_keep_to_their_ranges() -> None:
 
 
 def test_a_crop_of_a_sliver_is_the_largest_in_its_middle() -> None:
-    assert rectangle(300, 2, Draws(b""), 1000) == (149, 0, 2, 2)
-    assert rectangle(2, 300, Draws(b""), 1000) == (0, 149, 2, 2)
+    assert sample_crop_box(300, 2, DeterministicRNG(b""), 1000) == (149, 0, 2, 2)
+    assert sample_crop_box(2, 300, DeterministicRNG(b""), 1000) == (0, 149, 2, 2)
 
 
 def test_a_crop_is_the_rectangle_resized() -> None:
@@ -188,10 +188,10 @@ def test_enhancements_are_those_of_pillow() -> None:
     image = Image.fromarray(PICTURE)
     for factor in (0, 100, 600, 1000, 1400, 1900):
         for ours, theirs in (
-            (image_ops.brightness, ImageEnhance.Brightness),
-            (image_ops.contrast, ImageEnhance.Contrast),
-            (image_ops.saturation, ImageEnhance.Color),
-            (image_ops.sharpness, ImageEnhance.Sharpness),
+            (image_ops.adjust_brightness, ImageEnhance.Brightness),
+            (image_ops.adjust_contrast, ImageEnhance.Contrast),
+            (image_ops.adjust_saturation, ImageEnhance.Color),
+            (image_ops.adjust_sharpness, ImageEnhance.Sharpness),
         ):
             expected = np.asarray(theirs(image).enhance(factor / 1000)).astype(int)
             assert np.abs(ours(PICTURE, factor).astype(int) - expected).max() <= 1 + (factor > 1000)
@@ -209,7 +209,7 @@ def test_tone_operations_are_those_of_pillow() -> None:
         assert np.array_equal(image_ops.posterize(pixels, bits), np.asarray(ImageOps.posterize(image, bits)))
     for threshold in (0, 26, 128, 256):
         assert np.array_equal(image_ops.solarize(pixels, threshold), np.asarray(ImageOps.solarize(image, threshold)))
-    assert np.array_equal(image_ops.gray(pixels), np.asarray(image.convert("L").convert("RGB")))
+    assert np.array_equal(image_ops.to_grayscale(pixels), np.asarray(image.convert("L").convert("RGB")))
 
 
 def test_gray_has_equal_channels_in_a_fifth_of_the_views() -> None:
@@ -220,12 +220,12 @@ def test_gray_has_equal_channels_in_a_fifth_of_the_views() -> None:
 
 def test_a_hue_goes_round() -> None:
     primary = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90], [200, 100, 50]]], np.uint8)
-    assert image_ops.hue(primary, 0).tolist() == primary.tolist()
+    assert image_ops.adjust_hue(primary, 0).tolist() == primary.tolist()
     third = [[0, 254, 0], [0, 0, 254], [254, 0, 0]]
-    assert np.abs(image_ops.hue(primary, 333)[0, :3].astype(int) - third).max() <= 2
-    assert image_ops.hue(primary, 500)[0, :4].tolist() == [[0, 255, 255], [255, 0, 255], [255, 255, 0], [90, 90, 90]]
-    assert np.array_equal(image_ops.hue(PICTURE, 0), PICTURE)
-    turned = image_ops.hue(PICTURE, -77)
+    assert np.abs(image_ops.adjust_hue(primary, 333)[0, :3].astype(int) - third).max() <= 2
+    assert image_ops.adjust_hue(primary, 500)[0, :4].tolist() == [[0, 255, 255], [255, 0, 255], [255, 255, 0], [90, 90, 90]]
+    assert np.array_equal(image_ops.adjust_hue(PICTURE, 0), PICTURE)
+    turned = image_ops.adjust_hue(PICTURE, -77)
     assert np.array_equal(turned.max(axis=-1), PICTURE.max(axis=-1))
     assert np.array_equal(turned.min(axis=-1), PICTURE.min(axis=-1))
 
@@ -268,7 +268,7 @@ def test_randaugment_makes_all_of_its_fourteen_pictures() -> None:
     assert image_ops.rotate(PICTURE, 27_000).tobytes() in pictures
     assert image_ops.translate(PICTURE, 26, 0).tobytes() in pictures
     assert image_ops.posterize(PICTURE, 4).tobytes() in pictures
-    assert image_ops.contrast(PICTURE, 1810).tobytes() in pictures
+    assert image_ops.adjust_contrast(PICTURE, 1810).tobytes() in pictures
 
 
 def test_trivialaugment_draws_its_magnitude() -> None:
@@ -295,13 +295,13 @@ def test_rounding_is_never_close() -> None:
 
 
 def test_draws_are_uniform() -> None:
-    draws = Draws(b"seed")
-    counts = np.bincount([draws.between(3, 9) for _ in range(7000)], minlength=10)
+    draws = DeterministicRNG(b"seed")
+    counts = np.bincount([draws.randint(3, 9) for _ in range(7000)], minlength=10)
     assert counts[:3].sum() == 0
     assert (abs(counts[3:] - 1000) < 130).all()
-    orders = {tuple(draws.shuffled(3)) for _ in range(100)}
+    orders = {tuple(draws.permutation(3)) for _ in range(100)}
     assert len(orders) == 6
-    assert [draws.between(5, 5) for _ in range(3)] == [5, 5, 5]
+    assert [draws.randint(5, 5) for _ in range(3)] == [5, 5, 5]
 
 
 def test_a_version_writes_everything_out() -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from humeris.extract.pixels import decode as pixels
-from humeris.extract.pixels.decode import Refused, decode, sniff
+from humeris.extract.pixels.decode import ImageRejected, decode, detect_format
 
 # Pillow warns of odd metadata; humeris switches that off at import, pytest switches it on again.
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
@@ -49,7 +49,7 @@ def close(data: bytes, expected: np.ndarray = PLAIN, most: float = 3.0) -> None:
 
 
 def refused(data: bytes) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ImageRejected) as caught:
         decode(data, SIZE)
     assert "\n" not in caught.value.reason
     return caught.value.reason
@@ -74,7 +74,7 @@ def refused(data: bytes) -> str:
 )
 def test_every_format_gives_the_same_picture(form: str, options: dict[str, Any]) -> None:
     data = saved(PICTURE, form, **options)
-    assert sniff(data) == form
+    assert detect_format(data) == form
     close(data)
 
 
@@ -186,8 +186,8 @@ def test_an_image_laid_on_white_part_by_part_is_the_same_as_at_once(
     image = see_through(kind)
     layer = image.convert("RGBA")
     whole = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    monkeypatch.setattr(pixels, "_PART", part)
-    found = pixels._rgb(image)
+    monkeypatch.setattr(pixels, "_TILE_PIXELS", part)
+    found = pixels._to_rgb(image)
     assert (found.mode, found.size, found.tobytes()) == (whole.mode, whole.size, whole.tobytes())
     assert whole.tobytes() != image.convert("RGB").tobytes()
 
@@ -197,7 +197,7 @@ def test_a_webp_has_a_limit_of_its_own_because_its_decoder_needs_more(monkeypatc
     picture = Image.new("RGBA", (64, 48), (1, 2, 3, 4))
     decode(saved(picture, "WEBP"), SIZE)
     larger = Image.new("RGBA", (64, 49), (1, 2, 3, 4))
-    with pytest.raises(Refused, match="expected at most 3,072 pixels of a WebP image, found 64 x 49") as refused:
+    with pytest.raises(ImageRejected, match="expected at most 3,072 pixels of a WebP image, found 64 x 49") as refused:
         decode(saved(larger, "WEBP"), SIZE)
     assert refused.value.reason == "too_large"
     decode(saved(larger, "PNG"), SIZE)
@@ -399,7 +399,7 @@ def outcome_of(data: bytes) -> str:
     """The reason of the refusal; "" when there are pixels."""
     try:
         found = decode(data, SIZE)
-    except Refused as error:
+    except ImageRejected as error:
         return error.reason
     assert found.shape == (*SIZE, 3)
     assert found.dtype == np.uint8
@@ -424,10 +424,10 @@ def test_32_bit_samples_of_16_bit_values_are_taken() -> None:
 
 
 def test_content_decides_and_not_the_name() -> None:
-    assert sniff(PNG) == "PNG"
-    assert sniff(b"\xff\xd8\xff\xe0") == "JPEG"
-    with pytest.raises(Refused):
-        sniff(b"BA")
+    assert detect_format(PNG) == "PNG"
+    assert detect_format(b"\xff\xd8\xff\xe0") == "JPEG"
+    with pytest.raises(ImageRejected):
+        detect_format(b"BA")
 
 
 def _plain(width: int, height: int) -> bytes:
@@ -440,14 +440,14 @@ def _plain(width: int, height: int) -> bytes:
 
 _BOMB = """
 import json, resource, sys, time
-from humeris.extract.pixels.decode import Refused, decode
+from humeris.extract.pixels.decode import ImageRejected, decode
 data = open(sys.argv[1], "rb").read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.monotonic()
 try:
     decode(data, (64, 64))
     reason = "decoded"
-except Refused as refused:
+except ImageRejected as refused:
     reason = refused.reason
 print(json.dumps([reason, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.monotonic() - began]))
 """
@@ -476,10 +476,10 @@ def test_no_warning_reaches_the_user_for_odd_images(tmp_path: Any) -> None:
     (tmp_path / "odd.jpg").write_bytes(saved(PICTURE, "JPEG", exif=exif))
     (tmp_path / "large.png").write_bytes(_plain(9500, 9500))
     code = (
-        "import sys\nfrom humeris.extract.pixels.decode import Refused, decode\n"
+        "import sys\nfrom humeris.extract.pixels.decode import ImageRejected, decode\n"
         "for name in ('odd.jpg', 'large.png'):\n"
         "    try: decode(open(name, 'rb').read(), (8, 8))\n"
-        "    except Refused: pass\n"
+        "    except ImageRejected: pass\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
@@ -551,4 +551,4 @@ def test_a_mutated_image_gives_pixels_or_a_refusal_and_nothing_else(form: str) -
 
 
 def test_the_version_names_the_decoders() -> None:
-    assert pixels.version().startswith("1, Pillow 13, libjpeg ")
+    assert pixels.get_version().startswith("1, Pillow 13, libjpeg ")

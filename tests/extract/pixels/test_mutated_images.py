@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from humeris.cache.shard import as_keys
+from humeris.cache.shard import to_keys
 from humeris.cache.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
@@ -198,10 +198,10 @@ def outcomes(done: Any, listed: dict[str, Path]) -> dict[str, str]:
     assert data["used"] + len(data["duplicates"]) + len(data["refused"]) == len(listed)
     used = [name for name in listed if name not in found]
     with Store() as store:
-        (tap,) = (tap for each in store.extractions() for tap in each.taps())
-        keys = np.concatenate([item.keys for item in tap.shards()])
+        (tap,) = (tap for each in store.iter_extractions() for tap in each.list_taps())
+        keys = np.concatenate([item.keys for item in tap.list_shards()])
         assert np.isfinite(tap.read(np.unique(keys))).all()
-    assert sorted(keys.tolist()) == sorted(as_keys([sha256(listed[name].read_bytes()).digest() for name in used]).tolist())
+    assert sorted(keys.tolist()) == sorted(to_keys([sha256(listed[name].read_bytes()).digest() for name in used]).tolist())
     assert extracted["images"] == len(used) == len(keys)
     return {**dict.fromkeys(used, "used"), **found}
 
@@ -315,7 +315,7 @@ for name in sorted(os.listdir(os.fsencode(sys.argv[1]))):
         rows = pixels.decode(data, (224, 224))
         assert rows.shape == (224, 224, 3) and rows.dtype == "uint8"
         found["used"] += 1
-    except pixels.Refused as refused:
+    except pixels.ImageRejected as refused:
         found[refused.reason] += 1
     slowest = max(slowest, [time.process_time() - began, repr(name)])
     with open("/proc/self/status") as status:

@@ -13,26 +13,26 @@ from pathlib import Path
 import pytest
 
 from humeris.extract.pixels import read_file
-from humeris.extract.pixels.decode import Refused
+from humeris.extract.pixels.decode import ImageRejected
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(Refused) as caught:
-        read_file.read(path)
+    with pytest.raises(ImageRejected) as caught:
+        read_file.read_bytes(path)
     return caught.value.reason
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
     data = os.urandom(300_000)
     (tmp_path / "a").write_bytes(data)
-    assert read_file.read(tmp_path / "a") == data
+    assert read_file.read_bytes(tmp_path / "a") == data
     (tmp_path / "link").symlink_to("a")
-    assert read_file.read(tmp_path / "link") == data
+    assert read_file.read_bytes(tmp_path / "link") == data
 
 
 def test_an_empty_file_is_empty_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    assert read_file.read(tmp_path / "a") == b""
+    assert read_file.read_bytes(tmp_path / "a") == b""
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ def test_a_fifo_and_a_device_and_a_socket_are_refused_at_once(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "socket"))
     code = (
-        "import sys\nfrom pathlib import Path\nfrom humeris.extract.pixels.decode import Refused\n"
+        "import sys\nfrom pathlib import Path\nfrom humeris.extract.pixels.decode import ImageRejected\n"
         "from humeris.extract.pixels import read_file as source\n"
         "for name in ('fifo', 'socket', '/dev/zero', '/dev/null'):\n"
-        "    try: source.read(Path(name)); print('read')\n"
-        "    except Refused as refused: print(refused.reason)\n"
+        "    try: source.read_bytes(Path(name)); print('read')\n"
+        "    except ImageRejected as refused: print(refused.reason)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False
@@ -80,7 +80,7 @@ def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_sha_256() -> None:
-    assert read_file.digest(b"abc") == hashlib.sha256(b"abc").digest()
+    assert read_file.compute_digest(b"abc") == hashlib.sha256(b"abc").digest()
 
 
 def test_results_keep_their_order_and_few_are_in_flight() -> None:
@@ -97,7 +97,7 @@ def test_results_keep_their_order_and_few_are_in_flight() -> None:
             yield number
 
     found = []
-    for number in read_file.in_order(lambda number: number, numbers(), jobs=4, ahead=10):
+    for number in read_file.map_in_order(lambda number: number, numbers(), jobs=4, max_pending=10):
         with gate:
             flying.discard(number)
         found.append(number)
@@ -112,12 +112,12 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
         return number
 
     with pytest.raises(ZeroDivisionError):
-        list(read_file.in_order(work, range(20), jobs=2, ahead=4))
+        list(read_file.map_in_order(work, range(20), jobs=2, max_pending=4))
 
 
 def test_nothing_to_do_is_done() -> None:
-    assert list(read_file.in_order(lambda number: number, [], jobs=2, ahead=4)) == []
+    assert list(read_file.map_in_order(lambda number: number, [], jobs=2, max_pending=4)) == []
 
 
 def test_there_is_a_core() -> None:
-    assert read_file.cores() >= 1
+    assert read_file.count_cores() >= 1

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from .byte_ops import number
+from .byte_ops import read_uint
 
 _TAG, _SHORT, _LONG = 0x0112, 3, 4
 _UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value of each type of TIFF, 0 where there is none
@@ -17,82 +17,94 @@ _XMP = r'tiff:Orientation(?:="|>)([0-9])'
 NO_TROUBLE = ""
 
 
-class Turn(NamedTuple):
+class ExifOrientation(NamedTuple):
     """An orientation as EXIF numbers it, int64 (0 and beyond 8: none); and why it cannot be told, "" where it can."""
 
-    orientation: tf.Tensor
+    value: tf.Tensor
     trouble: tf.Tensor
 
 
-class _Directory(NamedTuple):
+class _DirectoryState(NamedTuple):
     entry: tf.Tensor  # number of the entry to be read next
     total: tf.Tensor  # bytes of long values until now
-    found: tf.Tensor
+    is_found: tf.Tensor
     value: tf.Tensor
-    usual: tf.Tensor  # whether the value is one whole number
+    is_integer: tf.Tensor  # whether the value is one whole number
 
 
-def turn(exif: tf.Tensor, xmp: tf.Tensor) -> Turn:
+def read_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> ExifOrientation:
     """The turn that EXIF data and an XMP packet ask for; both are strings, "" where there is none."""
     exif = tf.strings.regex_replace(exif, r"\A(?:Exif\x00\x00){1,2}", "")
-    head = tf.strings.substr(exif, 0, 4)
-    little = tf.equal(head, b"II*\0")
-    sound = (little | tf.equal(head, b"MM\0*")) & (tf.strings.length(exif) >= 8)
-    read = tf.cond(sound, lambda: _directory(exif, little), lambda: _Directory(*_nothing()))
-    trouble = tf.where(
-        (tf.strings.length(exif) > 0) & ~sound,
-        "its EXIF has no TIFF header",
-        tf.where(read.found & ~read.usual, "the orientation in its EXIF is no whole number", NO_TROUBLE),
+    header = tf.strings.substr(exif, 0, 4)
+    little_endian = tf.equal(header, b"II*\0")
+    is_valid = (little_endian | tf.equal(header, b"MM\0*")) & (tf.strings.length(exif) >= 8)
+    directory = tf.cond(
+        is_valid, lambda: _read_directory(exif, little_endian), lambda: _DirectoryState(*_make_empty_state())
     )
-    return Turn(tf.where(read.found, read.value, _of_xmp(xmp)), trouble)
+    trouble = tf.where(
+        (tf.strings.length(exif) > 0) & ~is_valid,
+        "its EXIF has no TIFF header",
+        tf.where(directory.found & ~directory.usual, "the orientation in its EXIF is no whole number", NO_TROUBLE),
+    )
+    return ExifOrientation(tf.where(directory.found, directory.value, _parse_xmp_orientation(xmp)), trouble)
 
 
-def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+def apply_orientation(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """The image (h, w, 3) turned as an orientation asks for."""
 
-    def flipped(axes: list[int], transposed: bool) -> tf.Tensor:
-        return tf.reverse(tf.transpose(image, (1, 0, 2)) if transposed else image, axes)
+    def flip(axes: list[int], transpose: bool) -> tf.Tensor:
+        return tf.reverse(tf.transpose(image, (1, 0, 2)) if transpose else image, axes)
 
-    ways: tuple[tuple[list[int], bool], ...]
-    ways = (([], False), ([1], False), ([0, 1], False), ([0], False), ([], True), ([1], True), ([0, 1], True), ([0], True))
-    branches = [lambda way=way: flipped(*way) for way in ways]
-    which = tf.where((orientation >= 1) & (orientation <= len(ways)), orientation - 1, 0)
-    return tf.switch_case(tf.cast(which, tf.int32), branches)
-
-
-def _nothing() -> tuple[tf.Tensor, ...]:
-    zero, no = tf.constant(0, tf.int64), tf.constant(False)
-    return zero, zero, no, zero, no
+    flips: tuple[tuple[list[int], bool], ...]
+    flips = (([], False), ([1], False), ([0, 1], False), ([0], False), ([], True), ([1], True), ([0, 1], True), ([0], True))
+    branches = [lambda flip_arguments=flip_arguments: flip(*flip_arguments) for flip_arguments in flips]
+    index = tf.where((orientation >= 1) & (orientation <= len(flips)), orientation - 1, 0)
+    return tf.switch_case(tf.cast(index, tf.int32), branches)
 
 
-def _directory(exif: tf.Tensor, little: tf.Tensor) -> _Directory:
+def _make_empty_state() -> tuple[tf.Tensor, ...]:
+    zero, false = tf.constant(0, tf.int64), tf.constant(False)
+    return zero, zero, false, zero, false
+
+
+def _read_directory(exif: tf.Tensor, little_endian: tf.Tensor) -> _DirectoryState:
     """The entry for the orientation in the first directory."""
     size = tf.cast(tf.strings.length(exif), tf.int64)
-    start = number(exif, 4, 4, little)
-    entries = tf.where(start + 2 <= size, number(exif, tf.minimum(start, size), 2, little), 0)
+    start = read_uint(exif, 4, 4, little_endian)
+    entries = tf.where(start + 2 <= size, read_uint(exif, tf.minimum(start, size), 2, little_endian), 0)
     units = tf.constant(_UNITS, tf.int64)
 
-    def more(at: _Directory) -> tf.Tensor:
-        return ~at.found & (at.entry < entries) & (start + 14 + 12 * at.entry <= size)
+    def has_more_entries(state: _DirectoryState) -> tf.Tensor:
+        return ~state.is_found & (state.entry < entries) & (start + 14 + 12 * state.entry <= size)
 
-    def read(at: _Directory) -> tuple[_Directory]:
-        here = start + 2 + 12 * at.entry
-        tag, kind, count = (number(exif, here + skip, wide, little) for skip, wide in ((0, 2), (2, 2), (4, 4)))
-        long = count * tf.gather(units, tf.where(kind < len(_UNITS), kind, 0))
-        total = at.total + tf.where(long > 4, long, 0)
-        kept = (long > 0) & ((long <= 4) | (total <= size))
-        ends = kept & (long > 4) & (number(exif, here + 8, 4, little) + long > size)  # Pillow reads no further then
-        found = kept & ~ends & (tag == _TAG)
-        value = tf.where(kind == _SHORT, number(exif, here + 8, 2, little), number(exif, here + 8, 4, little))
-        usual = ((kind == _SHORT) | (kind == _LONG)) & (count == 1)
-        return (_Directory(tf.where(ends, entries, at.entry + 1), total, found, value, usual),)
+    def read_entry(state: _DirectoryState) -> tuple[_DirectoryState]:
+        offset = start + 2 + 12 * state.entry
+        tag, value_type, count = (
+            read_uint(exif, offset + skip, n_bytes, little_endian) for skip, n_bytes in ((0, 2), (2, 2), (4, 4))
+        )
+        value_bytes = count * tf.gather(units, tf.where(value_type < len(_UNITS), value_type, 0))
+        total = state.total + tf.where(value_bytes > 4, value_bytes, 0)
+        is_readable = (value_bytes > 0) & ((value_bytes <= 4) | (total <= size))
+        is_truncated = (
+            is_readable & (value_bytes > 4) & (read_uint(exif, offset + 8, 4, little_endian) + value_bytes > size)
+        )  # Pillow reads no further then
+        is_found = is_readable & ~is_truncated & (tag == _TAG)
+        value = tf.where(
+            value_type == _SHORT,
+            read_uint(exif, offset + 8, 2, little_endian),
+            read_uint(exif, offset + 8, 4, little_endian),
+        )
+        is_integer = ((value_type == _SHORT) | (value_type == _LONG)) & (count == 1)
+        return (_DirectoryState(tf.where(is_truncated, entries, state.entry + 1), total, is_found, value, is_integer),)
 
-    end: _Directory = tf.while_loop(more, read, (_Directory(*_nothing()),), parallel_iterations=1)[0]
+    end: _DirectoryState = tf.while_loop(
+        has_more_entries, read_entry, (_DirectoryState(*_make_empty_state()),), parallel_iterations=1
+    )[0]
     return end
 
 
-def _of_xmp(xmp: tf.Tensor) -> tf.Tensor:
+def _parse_xmp_orientation(xmp: tf.Tensor) -> tf.Tensor:
     r"""The first orientation in an XMP packet, 0 where there is none. `\C` is any byte, also of text that is not UTF-8."""
-    there = tf.strings.regex_full_match(xmp, rf"\C*{_XMP}\C*")
+    has_orientation = tf.strings.regex_full_match(xmp, rf"\C*{_XMP}\C*")
     digit = tf.strings.regex_replace(xmp, rf"\A\C*?{_XMP}\C*\z", r"\1", replace_global=False)
-    return tf.strings.to_number(tf.where(there, digit, "0"), tf.int64)
+    return tf.strings.to_number(tf.where(has_orientation, digit, "0"), tf.int64)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_FRACTION = 22  # bits of a coefficient behind its point: 32, less 8 of a sample, less 2 of headroom
-_HALF = 1 << (_FRACTION - 1)
+_FRACTION_BITS = 22  # bits of a coefficient behind its point: 32, less 8 of a sample, less 2 of headroom
+_HALF = 1 << (_FRACTION_BITS - 1)
 
 
 def resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -19,56 +19,58 @@ def resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """
     height, width = size
     shape = tf.shape(image)
-    tall = shape[0] - height > 2 * tf.maximum(shape[1] - width, 0)
+    rows_first = shape[0] - height > 2 * tf.maximum(shape[1] - width, 0)
     return tf.cond(
-        tall,
-        lambda: _along(_along(image, 0, height), 1, width),
-        lambda: _along(_along(image, 1, width), 0, height),
+        rows_first,
+        lambda: _resize_axis(_resize_axis(image, 0, height), 1, width),
+        lambda: _resize_axis(_resize_axis(image, 1, width), 0, height),
     )
 
 
-def _along(image: tf.Tensor, axis: int, size: int) -> tf.Tensor:
+def _resize_axis(image: tf.Tensor, axis: int, size: int) -> tf.Tensor:
     """The image with `size` samples along the axis. One tap of the triangle after the other, so that memory stays small."""
     shape = tf.shape(image)
-    first, count, taps = _windows(shape[axis], size)
-    total = _added(taps, tf.zeros(size, tf.float64), lambda tap: _weight(tap, first, count, shape[axis], size))
-    along = (1, size, 1) if axis else (size, 1, 1)
+    first, count, max_count = _compute_windows(shape[axis], size)
+    total = _sum_terms(
+        max_count, tf.zeros(size, tf.float64), lambda step: _compute_weight(step, first, count, shape[axis], size)
+    )
+    coefficient_shape = (1, size, 1) if axis else (size, 1, 1)
 
-    def product(tap: tf.Tensor) -> tf.Tensor:
-        share = _weight(tap, first, count, shape[axis], size) / total
-        coefficient = tf.cast(share * (1 << _FRACTION) + 0.5, tf.int32)
-        samples = tf.gather(image, tf.minimum(first + tap, shape[axis] - 1), axis=axis)
-        return tf.cast(samples, tf.int32) * tf.reshape(coefficient, along)
+    def compute_term(step: tf.Tensor) -> tf.Tensor:
+        weight = _compute_weight(step, first, count, shape[axis], size) / total
+        coefficient = tf.cast(weight * (1 << _FRACTION_BITS) + 0.5, tf.int32)
+        samples = tf.gather(image, tf.minimum(first + step, shape[axis] - 1), axis=axis)
+        return tf.cast(samples, tf.int32) * tf.reshape(coefficient, coefficient_shape)
 
     start = tf.fill((shape[0], size, 3) if axis else (size, shape[1], 3), _HALF)
-    found = tf.bitwise.right_shift(_added(taps, start, product), _FRACTION)
-    return tf.cast(tf.clip_by_value(found, 0, 255), tf.uint8)
+    result = tf.bitwise.right_shift(_sum_terms(max_count, start, compute_term), _FRACTION_BITS)
+    return tf.cast(tf.clip_by_value(result, 0, 255), tf.uint8)
 
 
-def _added(times: tf.Tensor, start: tf.Tensor, term: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def _sum_terms(n_terms: tf.Tensor, start: tf.Tensor, term: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """The sum start + term(0) + ... + term(times - 1), in this order, which sums of floats depend on."""
-    _, found = tf.while_loop(
-        lambda tap, _: tap < times, lambda tap, found: (tap + 1, found + term(tap)), (0, start), parallel_iterations=1
+    _, total = tf.while_loop(
+        lambda step, _: step < n_terms, lambda step, total: (step + 1, total + term(step)), (0, start), parallel_iterations=1
     )
-    return found
+    return total
 
 
-def _centre(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _compute_centers(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Where each of `size` samples lies among `length`, (size,) float64; and how wide a sample is, at least 1."""
     scale = tf.cast(length, tf.float64) / size
     return (tf.range(size, dtype=tf.float64) + 0.5) * scale, tf.maximum(scale, 1)
 
 
-def _windows(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _compute_windows(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The first sample that each of `size` new ones is made of, and how many, (size,) int32; and the most of them."""
-    centre, support = _centre(length, size)
-    first = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
-    count = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), length) - first
+    centers, support = _compute_centers(length, size)
+    first = tf.maximum(tf.cast(centers - support + 0.5, tf.int32), 0)
+    count = tf.minimum(tf.cast(centers + support + 0.5, tf.int32), length) - first
     return first, count, tf.reduce_max(count)
 
 
-def _weight(tap: tf.Tensor, first: tf.Tensor, count: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
+def _compute_weight(step: tf.Tensor, first: tf.Tensor, count: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
     """The triangle at sample `tap` of each window, (size,) float64; 0 beyond the window."""
-    centre, support = _centre(length, size)
-    distance = tf.abs((tf.cast(tap + first, tf.float64) - centre + 0.5) * (1 / support))
-    return tf.where((distance < 1) & (tap < count), 1 - distance, 0)
+    centers, support = _compute_centers(length, size)
+    distance = tf.abs((tf.cast(step + first, tf.float64) - centers + 0.5) * (1 / support))
+    return tf.where((distance < 1) & (step < count), 1 - distance, 0)

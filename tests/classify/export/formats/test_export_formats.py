@@ -16,8 +16,8 @@ from humeris.cache.store import Store
 from humeris.classify.export import export as exporting
 from humeris.classify.export import parity
 from humeris.classify.export.export import export
-from humeris.classify.export.formats.format import MEMBER
-from humeris.classify.export.formats.registry import FORMATS, of_file, of_name
+from humeris.classify.export.formats.format import DESCRIPTION_FILE
+from humeris.classify.export.formats.registry import FORMATS, choose_format, detect_format
 from humeris.classify.export.predict import Predictor
 from humeris.extract.pixels.decode import decode
 
@@ -108,9 +108,9 @@ def _with(form: Any, **changes: Any) -> Any:
 def test_a_model_that_disagrees_leaves_nothing_and_what_was_there_stays(
     name: str, finished: Any, cache: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities()[::-1], 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities()[::-1], 1.0))
     with pytest.raises(ParityError, match="disagrees with the cached features"):
-        export(finished.run, Store(cache), out / NAMES[name], form=name)
+        export(finished.run, Store(cache), out / NAMES[name], format_name=name)
     assert list(out.iterdir()) == []
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_its_runtime_cannot_load_is_refused(
             path.mkdir()
             (path / "saved_model.pb").write_bytes(damage)
 
-    monkeypatch.setattr(exporting, "of_name", lambda *_: _with(FORMATS[name], write=write))
+    monkeypatch.setattr(exporting, "choose_format", lambda *_: _with(FORMATS[name], write=write))
     with pytest.raises(ParityError, match="by itself, found: ") as caught:
         export(finished.run, Store(cache), out / NAMES[name])
     assert "\n" not in str(caught.value)
@@ -142,11 +142,11 @@ def test_a_savedmodel_takes_the_place_of_an_older_one_and_of_nothing_else(
 
     def write(_: Any, path: Path, description: Any, *__: Any) -> None:
         (path / "assets.extra").mkdir(parents=True)
-        (path / "assets.extra" / MEMBER).write_text(json.dumps(description))
+        (path / "assets.extra" / DESCRIPTION_FILE).write_text(json.dumps(description))
         (path / next(turns)).touch()
 
-    monkeypatch.setattr(exporting, "of_name", lambda *_: _with(FORMATS["savedmodel"], write=write))
-    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(exporting, "choose_format", lambda *_: _with(FORMATS["savedmodel"], write=write))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
     for turn in "12":
         done = export(finished.run, Store(cache), out / "model")
         assert sorted(path.name for path in out.iterdir()) == ["model", "model.md"]
@@ -156,7 +156,7 @@ def test_a_savedmodel_takes_the_place_of_an_older_one_and_of_nothing_else(
     with pytest.raises(ModelError, match=r"mine: expected a place for the model, found a folder that is no exported model"):
         export(finished.run, Store(cache), out / "mine")
     assert (out / "mine/thesis.txt").read_text() == "years"
-    assert of_file(done.path).name == "savedmodel"
+    assert detect_format(done.path).name == "savedmodel"
 
 
 WRONG: dict[tuple[str, ...], str] = {
@@ -181,7 +181,7 @@ def test_what_no_format_can_do_is_one_line_before_anything_is_computed(
     def reached(*_: object) -> None:
         raise AssertionError("the network was built")
 
-    monkeypatch.setattr(exporting, "rebuilt", reached)
+    monkeypatch.setattr(exporting, "rebuild_backbone", reached)
     result = humeris("export", finished.path, *words, "--cache", cache, "--json")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert WRONG[words] in result.err
@@ -208,7 +208,7 @@ def test_what_is_no_model_and_no_card_of_ours_is_not_written_over(
 ) -> None:
     (out / taken).write_text("# My notes\n")
     with pytest.raises(ModelError, match=message):
-        export(finished.run, Store(cache), out / name, form="savedmodel" if name == "m" else None)
+        export(finished.run, Store(cache), out / name, format_name="savedmodel" if name == "m" else None)
     assert [path.name for path in out.iterdir()] == [taken]
     assert (out / taken).read_text() == "# My notes\n"
 
@@ -219,7 +219,7 @@ def test_drafts_that_a_kill_left_are_cleared_a_day_later_and_nothing_else(
     import os
     import time
 
-    monkeypatch.setattr(parity, "answers", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
     names = [".m-0123abcd.onnx", ".m-89abcdef.onnx", ".other-0123abcd.onnx", "m-0123abcd.onnx", ".m-0123abcd.keras"]
     for name in names:
         (out / name).touch()
@@ -247,6 +247,6 @@ def test_a_missing_package_names_what_to_install(
 
 
 def test_a_name_says_its_format_in_any_case() -> None:
-    assert of_name(Path("A.ONNX"), None).name == "onnx"
-    assert of_name(Path("a.b.tflite"), None).name == "litert"
-    assert of_name(Path("folder.v2"), "savedmodel").name == "savedmodel"
+    assert choose_format(Path("A.ONNX"), None).name == "onnx"
+    assert choose_format(Path("a.b.tflite"), None).name == "litert"
+    assert choose_format(Path("folder.v2"), "savedmodel").name == "savedmodel"

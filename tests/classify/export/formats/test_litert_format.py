@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from format_models import CLASSES, DESCRIPTION, HEADS, beyond, expected, images, model
+from format_models import CLASSES, HEADS, METADATA, build_model, build_unsupported_model, make_images, predict_with_keras
 
 from humeris.cache.errors import ModelError
 from humeris.classify.export import parity
@@ -27,7 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The small network in each precision."""
     found = {name: tmp_path_factory.mktemp("litert") / f"{name}.tflite" for name in PRECISIONS}
     for name, path in found.items():
-        FORMAT.write(model(), path, DESCRIPTION, name, images(32, seed=1))
+        FORMAT.write(build_model(), path, METADATA, name, make_images(32, seed=1))
     return found
 
 
@@ -39,19 +39,19 @@ def details(path: Path) -> tuple[list[dict[str, Any]], Any]:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_answers_as_in_keras(head: str, tmp_path: Path) -> None:
-    path, asked = tmp_path / "model.tflite", images(40)
-    FORMAT.write(model(head), path, DESCRIPTION, "float32", None)
-    assert np.abs(FORMAT.load(path)(asked) - expected(head, asked)).max() <= 1e-5
+    path, asked = tmp_path / "model.tflite", make_images(40)
+    FORMAT.write(build_model(head), path, METADATA, "float32", None)
+    assert np.abs(FORMAT.load(path)(asked) - predict_with_keras(head, asked)).max() <= 1e-5
 
 
 @pytest.mark.parametrize("count", [1, 7, 16])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_any_number_of_images_is_answered(precision: str, count: int, files: dict[str, Path]) -> None:
     bound = {"float32": 1e-5, "float16": 1e-3, "int8": 0.1}[precision]
-    found = FORMAT.load(files[precision])(images(count))
+    found = FORMAT.load(files[precision])(make_images(count))
     assert found.shape == (count, 5)
     assert found.dtype == np.float32
-    assert np.abs(found - expected("scale", images(count))).max() <= bound
+    assert np.abs(found - predict_with_keras("scale", make_images(count))).max() <= bound
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -70,19 +70,19 @@ def test_the_description_and_the_classes_are_files_inside(precision: str, files:
     assert labels == "ant\nbee's\n“fly”\ngnat, big\nµ\n"
     assert kept["classes"] == CLASSES
     assert FORMAT.describe(files[precision]) == kept
-    assert {name: kept[name] for name in DESCRIPTION} == DESCRIPTION
+    assert {name: kept[name] for name in METADATA} == METADATA
     assert ("activations" in kept) == (precision == "int8")
 
 
 def test_a_fresh_process_with_the_runtime_alone_answers(files: dict[str, Path]) -> None:
-    asked = images(20)
-    found, milliseconds = parity.answers(FORMAT, files["float32"], asked)
-    assert np.abs(found - expected("scale", asked)).max() <= 1e-5
+    asked = make_images(20)
+    found, milliseconds = parity.predict_in_subprocess(FORMAT, files["float32"], asked)
+    assert np.abs(found - predict_with_keras("scale", asked)).max() <= 1e-5
     assert milliseconds > 0
 
 
 def test_weights_in_fewer_bits_make_the_file_smaller(files: dict[str, Path]) -> None:
-    sizes = {name: path.stat().st_size - len(json.dumps(DESCRIPTION)) for name, path in files.items()}
+    sizes = {name: path.stat().st_size - len(json.dumps(METADATA)) for name, path in files.items()}
     assert sizes["float16"] < 0.62 * sizes["float32"]
     assert sizes["int8"] < 0.55 * sizes["float32"]
 
@@ -97,41 +97,45 @@ def test_float16_computes_in_float32(files: dict[str, Path]) -> None:
 def test_activations_follow_the_weights_where_answers_stay(
     enough: float, activations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantization, "ENOUGH", enough)
-    monkeypatch.setattr(quantization, "NEAR", 1.0)
-    path, asked = tmp_path / "model.tflite", images(80)
-    FORMAT.write(model(), path, DESCRIPTION, "int8", images(32, seed=1))
+    monkeypatch.setattr(quantization, "MIN_CLASS_AGREEMENT", enough)
+    monkeypatch.setattr(quantization, "MAX_MEAN_DIFFERENCE", 1.0)
+    path, asked = tmp_path / "model.tflite", make_images(80)
+    FORMAT.write(build_model(), path, METADATA, "int8", make_images(32, seed=1))
     described = FORMAT.describe(path)
     assert described is not None
     assert described["activations"] == activations
     maps = [each for each in details(path)[0] if each["dtype"] == np.int8 and each["shape_signature"].tolist()[:1] == [-1]]
     assert bool(maps) == (activations == "int8")
-    assert np.abs(FORMAT.load(path)(asked) - expected("scale", asked)).mean() <= (0.05 if activations == "int8" else 0.002)
+    assert np.abs(FORMAT.load(path)(asked) - predict_with_keras("scale", asked)).mean() <= (
+        0.05 if activations == "int8" else 0.002
+    )
 
 
 def test_biases_take_back_what_rounding_shifts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantization, "ENOUGH", 1.1)
-    asked, learnt, off = images(80), images(32, seed=1), {}
+    monkeypatch.setattr(quantization, "MIN_CLASS_AGREEMENT", 1.1)
+    asked, learnt, off = make_images(80), make_images(32, seed=1), {}
     for name in ("with", "without"):
         if name == "without":
-            monkeypatch.setattr(litert_format, "corrected", lambda *_: contextlib.nullcontext())
-        FORMAT.write(model(), tmp_path / f"{name}.tflite", DESCRIPTION, "int8", learnt)
+            monkeypatch.setattr(litert_format, "correct_biases", lambda *_: contextlib.nullcontext())
+        FORMAT.write(build_model(), tmp_path / f"{name}.tflite", METADATA, "int8", learnt)
         found = FORMAT.load(tmp_path / f"{name}.tflite")(asked)
-        off[name] = np.abs((found - expected("scale", asked)).mean(axis=0)).sum()
+        off[name] = np.abs((found - predict_with_keras("scale", asked)).mean(axis=0)).sum()
     assert off["with"] < 0.7 * off["without"]
 
 
 def test_the_model_is_as_it_was_before(files: dict[str, Path]) -> None:
     """The biases are another's; `files` has been written by now."""
-    before = [np.array(value) for value in model().get_weights()]
-    FORMAT.write(model(), files["int8"].with_name("again.tflite"), DESCRIPTION, "int8", images(32, seed=2))
-    assert all((old == new).all() for old, new in zip(before, model().get_weights(), strict=True))
-    assert FORMAT.load(files["float32"])(images(3)) == pytest.approx(expected("scale", images(3)), abs=1e-5)
+    before = [np.array(value) for value in build_model().get_weights()]
+    FORMAT.write(build_model(), files["int8"].with_name("again.tflite"), METADATA, "int8", make_images(32, seed=2))
+    assert all((old == new).all() for old, new in zip(before, build_model().get_weights(), strict=True))
+    assert FORMAT.load(files["float32"])(make_images(3)) == pytest.approx(
+        predict_with_keras("scale", make_images(3)), abs=1e-5
+    )
 
 
 def test_an_operation_that_litert_has_not_is_told_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.tflite: cannot be written as LiteRT in float32: .*Erfinv") as caught:
-        FORMAT.write(beyond(), tmp_path / "model.tflite", DESCRIPTION, "float32", None)
+        FORMAT.write(build_unsupported_model(), tmp_path / "model.tflite", METADATA, "float32", None)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -143,16 +147,16 @@ def test_a_converter_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(litert_format, "freeze", fail)
     for precision in PRECISIONS:
         with pytest.raises(ModelError, match="cannot be written"):
-            FORMAT.write(model(), tmp_path / "model.tflite", DESCRIPTION, precision, images(16))
+            FORMAT.write(build_model(), tmp_path / "model.tflite", METADATA, precision, make_images(16))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for precision in PRECISIONS:
-        FORMAT.write(model("mish"), tmp_path / "model.tflite", DESCRIPTION, precision, images(20))
-        FORMAT.load(tmp_path / "model.tflite")(images(3))
+        FORMAT.write(build_model("mish"), tmp_path / "model.tflite", METADATA, precision, make_images(20))
+        FORMAT.load(tmp_path / "model.tflite")(make_images(3))
     with pytest.raises(ModelError):
-        FORMAT.write(beyond(), tmp_path / "model.tflite", DESCRIPTION, "float32", None)
+        FORMAT.write(build_unsupported_model(), tmp_path / "model.tflite", METADATA, "float32", None)
     assert capfd.readouterr() == ("", "")
 
 

@@ -19,18 +19,18 @@ from humeris.cache.errors import ModelError
 from humeris.classify.export.formats import saved_model
 from humeris.classify.export.formats.registry import FORMATS
 from humeris.classify.export.formats.saved_model import describe, load, write
-from humeris.classify.export.stack_model import stack
+from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.families import logreg
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 from humeris.extract.backbones import taps
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.pixels import decode
 
 CLASSES = ["ants", "<b>bees</b>", "Käfer,\nZeile zwei"]
 SIZE = (32, 32)
-DESCRIPTION = {"classes": CLASSES, "image_size": list(SIZE), "pixels": decode.version(), "test": None}
+DESCRIPTION = {"classes": CLASSES, "image_size": list(SIZE), "pixels": decode.get_version(), "test": None}
 BATCHES = [1, 5, 17, 2, 40]
 
 # What stands in for a user's own script, where there are neither Keras nor Pillow nor humeris.
@@ -85,11 +85,11 @@ def stacked(images: np.ndarray) -> Any:
     """Nano with a head on it that tells the darker images from the lighter ones."""
     import keras
 
-    backbone, tap = build(Request.parse("nano,image_size=32")), Tap("block3_out", "avg")
+    backbone, tap = build(BackboneSpec.parse("nano,image_size=32")), Tap("block3_out", "avg")
     rows = keras.Model(backbone.graph.image, taps.apply(backbone.graph.outputs[tap.layer], tap)).predict_on_batch(images)
     light = images.mean(axis=(1, 2, 3))
     labels = np.digitize(light, np.quantile(light, [1 / 3, 2 / 3]))
-    return stack(backbone, [tap], logreg.fit(Problem.of(rows, labels, []), {"C": 100.0}, {}, CLASSES, 0))
+    return stack_model(backbone, [tap], logreg.fit(TrainingData.from_arrays(rows, labels, []), {"C": 100.0}, {}, CLASSES, 0))
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_loaded_model_answers_batches_of_any_size(written: Written) -> None:
 
 def test_the_script_of_the_format_answers_with_tensorflow_alone(written: Written) -> None:
     images, answers = written.path.parent / "images.npy", written.path.parent / "answers.npy"
-    script = f"import sys, numpy\n{saved_model.FORMAT.answer}\n"
+    script = f"import sys, numpy\n{saved_model.FORMAT.predict_code}\n"
     script += "numpy.save(sys.argv[3], answer(numpy.load(sys.argv[2])))\nassert 'humeris' not in sys.modules"
     subprocess.run([sys.executable, "-c", script, written.path, images, answers], check=True, capture_output=True)
     assert np.abs(np.load(answers) - written.model.predict_on_batch(written.images)).max() <= 1e-6

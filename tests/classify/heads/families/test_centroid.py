@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from problems import KINDS, SHAPES, problem
+from problems import KINDS, SHAPES, make_problem
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from humeris.classify.heads.families import centroid
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 
 def by_angle(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -24,8 +24,8 @@ def by_angle(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_nearest_centroid_is_scikit_learns(kind: str, shape: tuple[int, int]) -> None:
-    features, labels, pairs = problem(kind, shape)
-    some = Problem.of(features, labels, pairs)
+    features, labels, pairs = make_problem(kind, shape)
+    some = TrainingData.from_arrays(features, labels, pairs)
     euclidean, cosine = centroid.cross_validate(some, centroid.settings({}), 0)
     for number, (fit, held) in enumerate(pairs):
         peer = make_pipeline(StandardScaler(), NearestCentroid()).fit(features[fit].astype(float), labels[fit])
@@ -36,8 +36,8 @@ def test_the_nearest_centroid_is_scikit_learns(kind: str, shape: tuple[int, int]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_fitted_head_gives_a_softmax_of_distances_or_angles_on_raw_rows(shape: tuple[int, int]) -> None:
-    features, labels, _ = problem("unbalanced", shape)
-    some, classes = Problem.of(features, labels, []), ["a", "b", "c"]
+    features, labels, _ = make_problem("unbalanced", shape)
+    some, classes = TrainingData.from_arrays(features, labels, []), ["a", "b", "c"]
     rows = StandardScaler().fit_transform(features.astype(float))
     means = np.array([rows[labels == number].mean(axis=0) for number in range(3)])
     squared = ((rows[:, None] - means) ** 2).sum(axis=2)
@@ -49,8 +49,8 @@ def test_a_fitted_head_gives_a_softmax_of_distances_or_angles_on_raw_rows(shape:
 
 
 def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
-    features, labels, _ = problem("unbalanced", (120, 12))
+    features, labels, _ = make_problem("unbalanced", (120, 12))
     pairs = [(np.nonzero(labels != 2)[0], np.nonzero(labels == 2)[0])]
-    for score in centroid.cross_validate(Problem.of(features, labels, pairs), centroid.settings({}), 0):
+    for score in centroid.cross_validate(TrainingData.from_arrays(features, labels, pairs), centroid.settings({}), 0):
         assert score.accuracy == 0
         assert np.isfinite(score.log_loss)

@@ -17,14 +17,14 @@ from sklearn.preprocessing import StandardScaler
 from humeris.cache.errors import HeadError
 from humeris.cache.store import Store
 from humeris.classify.data import select_features
-from humeris.classify.data.feature_matrix import Matrix
-from humeris.classify.export.stack_model import stack
+from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.families import head2toe, logreg
 from humeris.classify.heads.head import Head
-from humeris.classify.heads.layers import Columns
+from humeris.classify.heads.layers import SelectColumns
 from humeris.classify.heads.linear import group_lasso
-from humeris.classify.heads.training_data import Problem
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.classify.heads.training_data import TrainingData
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.images.load import load_images
@@ -62,7 +62,7 @@ def peer(c: float) -> Any:
 def test_scores_equal_a_pipeline_written_out_fold_by_fold() -> None:
     features, labels, folds = problem()
     tried = head2toe.settings({"penalty": "0.2/0.5", "fraction": "0.02/0.1", "C": "0.01/1"})
-    found = head2toe.cross_validate(Problem.of(features, labels, folds), tried, seed=0)
+    found = head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), tried, seed=0)
     for setting, score in zip(tried, found, strict=True):
         accuracy, loss, right = [], [], np.zeros(len(labels), bool)
         count = round(setting["fraction"] * features.shape[1])
@@ -87,7 +87,7 @@ def test_random_labels_stay_at_chance_however_many_columns_there_are(seed: int) 
     labels = random.permutation(np.arange(100) % 2)
     folds = list(StratifiedKFold(5, shuffle=True, random_state=seed).split(features, labels))
     tried = head2toe.settings({"fraction": "0.002/0.01", "C": "0.1"})
-    for score in head2toe.cross_validate(Problem.of(features, labels, folds), tried, seed=0):
+    for score in head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), tried, seed=0):
         assert abs(score.accuracy - 0.5) < 3 * 0.05  # three standard errors
 
 
@@ -97,7 +97,7 @@ def test_random_labels_stay_at_chance_with_views_and_groups() -> None:
     labels = random.permutation(np.arange(60) % 2)[images]
     features = (random.normal(size=(60, 2000))[images] + 0.1 * random.normal(size=(180, 2000))).astype(np.float32)
     folds = tuple(StratifiedGroupKFold(5, shuffle=True, random_state=0).split(features, labels, images))
-    views = Problem(Matrix.of(features), labels, 2, folds, images)
+    views = TrainingData(FeatureMatrix.from_array(features), labels, 2, folds, images)
     (score,) = head2toe.cross_validate(views, [{**SETTING, "fraction": 0.01}], seed=0)
     assert abs(score.accuracy - 0.5) < 3 * 0.065
     assert len(bytes.fromhex(score.right)) == 8  # a bit for each of the 60 images
@@ -105,10 +105,10 @@ def test_random_labels_stay_at_chance_with_views_and_groups() -> None:
 
 def test_rows_to_score_have_no_part_in_what_is_selected() -> None:
     features, labels, folds = problem()
-    before = head2toe.cross_validate(Problem.of(features, labels, folds[:1]), [SETTING], seed=0)[0]
+    before = head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds[:1]), [SETTING], seed=0)[0]
     changed = labels.copy()
     changed[folds[0][1]] = (labels[folds[0][1]] + 1) % 3
-    after = head2toe.cross_validate(Problem.of(features, changed, folds[:1]), [SETTING], seed=0)[0]
+    after = head2toe.cross_validate(TrainingData.from_arrays(features, changed, folds[:1]), [SETTING], seed=0)[0]
     model = peer(0.1).fit(*_selected(features, labels, folds[0][0]))
     theirs = model.predict(features[folds[0][1]][:, _columns(features, labels, folds[0][0])])
     assert before.accuracy == pytest.approx((theirs == labels[folds[0][1]]).mean())
@@ -125,35 +125,35 @@ def _selected(features: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> tup
 
 def test_a_few_columns_that_tell_beat_all_columns_and_are_the_ones_kept() -> None:
     features, labels, folds = problem(columns=3000)
-    whole = Problem.of(features, labels, folds)
+    whole = TrainingData.from_arrays(features, labels, folds)
     tried = [{"penalty": 0.4, "fraction": 0.003, "C": 0.1}]
     (found,) = head2toe.cross_validate(whole, tried, seed=0)
     on_all = max(score.accuracy for score in logreg.cross_validate(whole, logreg.settings({"C": "0.001/0.1"}), seed=0))
     assert found.accuracy > on_all + 0.1
-    head = head2toe.fit(Problem.of(features, labels, []), tried[0], found.detail, ["a", "b", "c"], seed=0)
+    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), tried[0], found.detail, ["a", "b", "c"], seed=0)
     kept = head.layers[0]
-    assert isinstance(kept, Columns)
+    assert isinstance(kept, SelectColumns)
     assert len(kept.indices) == 9
     assert len(set(kept.indices.tolist()) & set(range(20, 28))) >= 5
 
 
 def test_a_fitted_head_answers_as_the_pipeline_on_raw_rows_and_survives_its_files(tmp_path: Path) -> None:
     features, labels, _ = problem()
-    head = head2toe.fit(Problem.of(features, labels, []), SETTING, {}, ["a", "b", "c"], seed=0)
+    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), SETTING, {}, ["a", "b", "c"], seed=0)
     columns = _columns(features, labels, np.arange(len(labels)))
     model = peer(SETTING["C"]).fit(features[:, columns], labels)
     assert np.abs(head.predict_proba(features) - model.predict_proba(features[:, columns])).max() < 1e-3
-    (tmp_path / "head.npz").write_bytes(head.arrays())
-    again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.description())))
+    (tmp_path / "head.npz").write_bytes(head.to_npz_bytes())
+    again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.to_metadata())))
     assert (again.predict_proba(features) == head.predict_proba(features)).all()
 
 
 def test_settings_do_not_depend_on_what_was_tried_beside_them() -> None:
     features, labels, folds = problem()
     tried = head2toe.settings({"penalty": "0.1/0.3", "fraction": "0.02/0.2", "C": "0.01/0.1"})
-    together = head2toe.cross_validate(Problem.of(features, labels, folds), tried[::-1], seed=0)[::-1]
+    together = head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), tried[::-1], seed=0)[::-1]
     for setting, score in zip(tried, together, strict=True):
-        (alone,) = head2toe.cross_validate(Problem.of(features, labels, folds), [setting], seed=0)
+        (alone,) = head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), [setting], seed=0)
         assert alone.folds == pytest.approx(score.folds)
         assert alone.log_loss == pytest.approx(score.log_loss, rel=5e-3)
 
@@ -161,7 +161,9 @@ def test_settings_do_not_depend_on_what_was_tried_beside_them() -> None:
 def test_a_group_lasso_that_stopped_short_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels, folds = problem()
     monkeypatch.setattr(group_lasso, "_MAX_ITER", 1)
-    (score,) = head2toe.cross_validate(Problem.of(features, labels, folds), [{**SETTING, "penalty": 0.001}], seed=0)
+    (score,) = head2toe.cross_validate(
+        TrainingData.from_arrays(features, labels, folds), [{**SETTING, "penalty": 0.001}], seed=0
+    )
     assert score.detail["converged"] is False
 
 
@@ -170,15 +172,15 @@ def test_on_several_taps_of_a_backbone_the_model_answers_as_the_head(finished: A
     images = load_images(finished.photos, store, jobs=1)
     chosen = {trial.sources[0] for trial in finished.run.trials()}
     wanted = sorted(chosen, reverse=True)
-    features = select_features.load(store, wanted, images.keys).array()
+    features = select_features.load_matrix(store, wanted, images.keys).to_array()
     labels = np.array([images.dataset.classes.index(label) for label in images.labels])
     setting = {"penalty": 0.05, "fraction": 0.3, "C": 0.1}
-    head = head2toe.fit(Problem.of(features, labels, []), setting, {}, images.dataset.classes, 0)
-    width = select_features.load(store, wanted[:1], images.keys).shape[1]
+    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), setting, {}, images.dataset.classes, 0)
+    width = select_features.load_matrix(store, wanted[:1], images.keys).shape[1]
     kept = head.layers[0]
-    assert isinstance(kept, Columns)
+    assert isinstance(kept, SelectColumns)
     assert 0 < (kept.indices < width).sum() < len(kept.indices)  # some of each tap
-    model = stack(build(Request.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
+    model = stack_model(build(BackboneSpec.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
     pixels = np.stack([decode(image.path.read_bytes(), (64, 64)) for image in images.used])
     answers = model.predict_on_batch(pixels)
     assert np.ptp(answers, axis=0).max() > 0.05

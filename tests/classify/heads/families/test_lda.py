@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from problems import KINDS, problem
+from problems import KINDS, make_problem
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from humeris.classify.heads.families import lda
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 SHAPES = ((120, 12), (120, 130), (90, 300))
 SHARES: tuple[float | str, ...] = (0.01, 0.5, 1.0, "auto")
@@ -24,8 +24,8 @@ def peer(share: float | str, features: np.ndarray, labels: np.ndarray) -> Pipeli
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_equal_scikit_learns_for_every_shrinkage(kind: str, shape: tuple[int, int]) -> None:
-    features, labels, pairs = problem(kind, shape)
-    some = Problem.of(features, labels, pairs)
+    features, labels, pairs = make_problem(kind, shape)
+    some = TrainingData.from_arrays(features, labels, pairs)
     scores = lda.cross_validate(some, [{"shrinkage": share} for share in SHARES], 0)
     for share, score in zip(SHARES, scores, strict=True):
         answers = []
@@ -42,9 +42,9 @@ def test_probabilities_equal_scikit_learns_for_every_shrinkage(kind: str, shape:
 @pytest.mark.parametrize("share", SHARES)
 def test_decisions_of_a_fitted_head_equal_scikit_learns(share: float | str, shape: tuple[int, int]) -> None:
     for kind in ("many classes", "unbalanced", "constant", "sparse"):
-        features, labels, _ = problem(kind, shape)
+        features, labels, _ = make_problem(kind, shape)
         names = [str(number) for number in range(int(labels.max()) + 1)]
-        (layer,) = lda.fit(Problem.of(features, labels, []), {"shrinkage": share}, {}, names, 0).layers
+        (layer,) = lda.fit(TrainingData.from_arrays(features, labels, []), {"shrinkage": share}, {}, names, 0).layers
         theirs = peer(share, features, labels).decision_function(features.astype(float))
         mine = features.astype(float) @ layer.weights.astype(float) + layer.bias  # type: ignore[attr-defined]
         mine, theirs = mine - mine.mean(axis=1, keepdims=True), theirs - theirs.mean(axis=1, keepdims=True)
@@ -53,8 +53,8 @@ def test_decisions_of_a_fitted_head_equal_scikit_learns(share: float | str, shap
 
 @pytest.mark.parametrize("kind", ["binary", "unbalanced", "scaled"])
 def test_without_shrinkage_it_equals_scikit_learns_where_the_covariance_can_be_inverted(kind: str) -> None:
-    features, labels, pairs = problem(kind, (120, 12))
-    some = Problem.of(features, labels, pairs)
+    features, labels, pairs = make_problem(kind, (120, 12))
+    some = TrainingData.from_arrays(features, labels, pairs)
     (score,) = lda.cross_validate(some, [{"shrinkage": 0.0}], 0)
     answers = [peer(0.0, features[fit], labels[fit]).predict_proba(features[held].astype(float)) for fit, held in pairs]
     assert score.log_loss == pytest.approx(some.score(answers).log_loss, rel=1e-4)
@@ -63,8 +63,8 @@ def test_without_shrinkage_it_equals_scikit_learns_where_the_covariance_can_be_i
 @pytest.mark.parametrize("share", [0.1, "auto"])
 @pytest.mark.parametrize("columns", [12, 300])
 def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there(share: float | str, columns: int) -> None:
-    features, labels, _ = problem("unbalanced", (120, columns))
-    some = Problem.of(features, labels, [(np.nonzero(labels != 2)[0], np.nonzero(labels == 2)[0])])
+    features, labels, _ = make_problem("unbalanced", (120, columns))
+    some = TrainingData.from_arrays(features, labels, [(np.nonzero(labels != 2)[0], np.nonzero(labels == 2)[0])])
     (score,) = lda.cross_validate(some, [{"shrinkage": share}], 0)
     assert score.accuracy == 0
     assert np.isfinite(score.log_loss)
@@ -72,10 +72,12 @@ def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there(share: float |
 
 @pytest.mark.parametrize("columns", [12, 300])
 def test_a_class_of_one_row_has_no_covariance_of_its_own(columns: int) -> None:
-    features, labels, _ = problem("many classes", (60, columns))
+    features, labels, _ = make_problem("many classes", (60, columns))
     labels[labels == 11] = 0
     labels[7] = 11
-    (layer,) = lda.fit(Problem.of(features, labels, []), {"shrinkage": "auto"}, {}, list("abcdefghijkl"), 0).layers
+    (layer,) = lda.fit(
+        TrainingData.from_arrays(features, labels, []), {"shrinkage": "auto"}, {}, list("abcdefghijkl"), 0
+    ).layers
     with pytest.warns(UserWarning, match="Only one sample"):
         theirs = peer("auto", features, labels).decision_function(features.astype(float))
     mine = features.astype(float) @ layer.weights.astype(float) + layer.bias  # type: ignore[attr-defined]

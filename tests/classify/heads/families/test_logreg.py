@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from humeris.classify.heads.families import logreg
 from humeris.classify.heads.linear import regularization_path
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 C = (1e-3, 1e-1)
@@ -45,7 +45,7 @@ KINDS = ("binary", "multiclass", "unbalanced", "constant columns")
 @pytest.mark.parametrize("kind", KINDS)
 def test_cross_validation_equals_grid_search_on_the_same_folds(kind: str) -> None:
     features, labels, folds = problem(kind)
-    found = logreg.cross_validate(Problem.of(features, labels, folds), [{"C": value} for value in C], seed=0)
+    found = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": value} for value in C], seed=0)
     grid = GridSearchCV(peer(1.0), {"logisticregression__C": C}, cv=folds).fit(features, labels)
     for row, score in enumerate(found):
         theirs = [grid.cv_results_[f"split{fold}_test_score"][row] for fold in range(5)]
@@ -59,7 +59,7 @@ def test_cross_validation_equals_grid_search_on_the_same_folds(kind: str) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_loss_equals_the_peers(kind: str) -> None:
     features, labels, folds = problem(kind)
-    found = logreg.cross_validate(Problem.of(features, labels, folds), [{"C": value} for value in C], seed=0)
+    found = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": value} for value in C], seed=0)
     for value, score in zip(C, found, strict=True):
         theirs = []
         for fit, held in folds:
@@ -71,15 +71,15 @@ def test_log_loss_equals_the_peers(kind: str) -> None:
 def test_the_scaler_is_fitted_inside_each_fold() -> None:
     features, labels, folds = problem("multiclass")
     features[folds[0][1]] *= 1e4  # held-out rows of another scale must not move the scaler that fits
-    found = logreg.cross_validate(Problem.of(features, labels, folds[:1]), [{"C": 0.1}], seed=0)
+    found = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds[:1]), [{"C": 0.1}], seed=0)
     theirs = cross_val_score(peer(0.1), features, labels, cv=folds[:1])
     assert found[0].folds == pytest.approx(theirs.tolist())
 
 
 def test_settings_do_not_depend_on_what_was_tried_before_them() -> None:
     features, labels, folds = problem("multiclass")
-    path = logreg.cross_validate(Problem.of(features, labels, folds), [{"C": value} for value in C], seed=0)
-    alone = logreg.cross_validate(Problem.of(features, labels, folds), [{"C": C[-1]}], seed=0)
+    path = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": value} for value in C], seed=0)
+    alone = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": C[-1]}], seed=0)
     assert path[-1].accuracy == pytest.approx(alone[0].accuracy, abs=0.01)
     assert path[-1].log_loss == pytest.approx(alone[0].log_loss, rel=5e-3)
 
@@ -88,7 +88,7 @@ def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
     features, labels, _ = problem("multiclass")
     fit = np.nonzero(labels != 2)[0]
     held = np.nonzero(labels == 2)[0]
-    (found,) = logreg.cross_validate(Problem.of(features, labels, [(fit, held)]), [{"C": 0.1}], seed=0)
+    (found,) = logreg.cross_validate(TrainingData.from_arrays(features, labels, [(fit, held)]), [{"C": 0.1}], seed=0)
     assert found.accuracy == 0
     assert np.isfinite(found.log_loss)
 
@@ -97,9 +97,9 @@ def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
 def test_a_fitted_head_answers_as_the_pipeline_on_raw_rows(kind: str) -> None:
     features, labels, _ = problem(kind)
     classes = [str(number) for number in np.unique(labels)]
-    head = logreg.fit(Problem.of(features, labels, []), {"C": 0.1}, {}, classes, seed=0)
+    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, classes, seed=0)
     theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)).fit(features, labels)
-    assert head.classes == tuple(classes)
+    assert head.class_names == tuple(classes)
     assert np.abs(head.predict_proba(features) - theirs.predict_proba(features)).max() < 2e-4
 
 
@@ -107,7 +107,7 @@ def test_columns_far_from_zero_keep_their_precision_when_the_scaler_is_folded_in
     random = np.random.default_rng(1)
     labels = np.arange(80) % 2
     features = (1000 + random.normal(size=(80, 8)) + labels[:, None]).astype(np.float32)
-    head = logreg.fit(Problem.of(features, labels, []), {"C": 1.0}, {}, ["a", "b"], seed=0)
+    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 1.0}, {}, ["a", "b"], seed=0)
     theirs = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=5000)).fit(features, labels)
     assert np.abs(head.predict_proba(features) - theirs.predict_proba(features)).max() < 5e-3
 
@@ -117,8 +117,8 @@ def test_a_fit_that_does_not_converge_is_recorded_and_not_warned_of(monkeypatch:
     monkeypatch.setattr(regularization_path, "MAX_ITER", 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = logreg.cross_validate(Problem.of(features, labels, folds), [{"C": 1e-9}, {"C": 10.0}], seed=0)
-        logreg.fit(Problem.of(features, labels, []), {"C": 10.0}, {}, list("abcd"), seed=0)
+        found = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": 1e-9}, {"C": 10.0}], seed=0)
+        logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 10.0}, {}, list("abcd"), seed=0)
     assert found[1].detail == {"converged": False}
 
 
@@ -127,7 +127,7 @@ def test_more_columns_than_rows_are_no_obstacle() -> None:
     labels = np.arange(30) % 3
     features = (random.normal(size=(30, 400)) + 0.5 * np.eye(3).repeat(134, axis=1)[:, :400][labels]).astype(np.float32)
     folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(features, labels))
-    found = logreg.cross_validate(Problem.of(features, labels, folds), [{"C": 0.01}], seed=0)
+    found = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": 0.01}], seed=0)
     theirs = cross_val_score(peer(0.01), features, labels, cv=folds)
     assert found[0].folds == pytest.approx(theirs.tolist(), abs=0.101)
 

@@ -11,11 +11,11 @@ import pytest
 from sklearn.model_selection import StratifiedKFold
 
 from humeris.cache.errors import HeadError
-from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.evaluate.trial import Score
 from humeris.classify.heads.families import mlp
 from humeris.classify.heads.search import Search
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 Arrays = tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]
 SMALL = {"hidden": 8, "dropout": 0.2, "learning_rate": 0.01, "batch_size": 16, "epochs": 6}
@@ -31,13 +31,13 @@ def arrays() -> Arrays:
     return features.astype(np.float32), labels, list(folds)
 
 
-def problem() -> Problem:
-    return Problem.of(*arrays())
+def problem() -> TrainingData:
+    return TrainingData.from_arrays(*arrays())
 
 
-def of_maps() -> Problem:
+def of_maps() -> TrainingData:
     features, labels, folds = arrays()
-    return Problem.of(np.repeat(features, 4, axis=1).reshape(-1, 4, 3, 2), labels, folds)
+    return TrainingData.from_arrays(np.repeat(features, 4, axis=1).reshape(-1, 4, 3, 2), labels, folds)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,9 @@ def test_both_curves_are_taken_in_the_same_way() -> None:
     features, labels, _ = arrays()
     rows = np.arange(len(labels))
     (setting,) = mlp.settings({**SMALL, "dropout": 0.5, "mixup": 0.4, "label_smoothing": 0.2, "batch_norm": True})
-    curves = mlp.cross_validate(Problem.of(features, labels, [(rows, rows)]), [setting], seed=0)[0].detail["curves"]
+    curves = mlp.cross_validate(TrainingData.from_arrays(features, labels, [(rows, rows)]), [setting], seed=0)[0].detail[
+        "curves"
+    ]
     assert curves["loss"] == curves["val_loss"]
     assert curves["accuracy"] == curves["val_accuracy"]
 
@@ -165,9 +167,9 @@ def test_settings_score_the_same_alone_together_and_in_parts(monkeypatch: pytest
     together = mlp.cross_validate(problem(), tried, seed=2)
     assert len({len(score.detail["curves"]["loss"]) for score in together}) > 1
     alone = [mlp.cross_validate(problem(), [each], seed=2)[0] for each in tried[::3]]
-    monkeypatch.setattr(mlp, "_NARROWED", 0)
+    monkeypatch.setattr(mlp, "_MIN_REBUILD_WEIGHTS", 0)
     narrowed = mlp.cross_validate(problem(), tried, seed=2)
-    monkeypatch.setattr(mlp, "_MEMORY", 12_000)
+    monkeypatch.setattr(mlp, "_MAX_MEMORY_BYTES", 12_000)
     assert len(mlp.groups(problem(), tried)) == 4
     parts = mlp.cross_validate(problem(), tried, seed=2)
     for found, expected in [(alone, together[::3]), (narrowed, together), (parts, together)]:
@@ -183,7 +185,7 @@ def test_views_of_an_image_are_averaged() -> None:
     shown = np.repeat(np.arange(120), 2)
     views = features[shown] + np.random.default_rng(0).normal(size=(240, 6), scale=0.5) * (np.arange(240) % 2)[:, None]
     fold = (np.flatnonzero(shown < 60), np.flatnonzero(shown >= 60))
-    posed = Problem(Matrix.of(views.astype(np.float32)), labels[shown], 2, (fold,), shown)
+    posed = TrainingData(FeatureMatrix.from_array(views.astype(np.float32)), labels[shown], 2, (fold,), shown)
     (score,) = mlp.cross_validate(posed, [SETTING], seed=0)
     best = score.detail["epochs"] - 1
     assert score.log_loss == pytest.approx(score.detail["curves"]["val_loss"][best], abs=1e-4)
@@ -194,20 +196,20 @@ def test_views_of_an_image_are_averaged() -> None:
     assert score.accuracy == pytest.approx(score.detail["curves"]["val_accuracy"][best], abs=1e-4)
 
 
-class Streamed(Matrix):
+class Streamed(FeatureMatrix):
     """A matrix that is too large to be held: it may be read a few rows at a time."""
 
     most = 0
 
     @classmethod
-    def of(cls, array: np.ndarray) -> Streamed:
+    def from_array(cls, array: np.ndarray) -> Streamed:
         found = cls([], [array.shape[1:]], len(array))
         found.kept = array
         return found
 
     kept: np.ndarray
 
-    def array(self) -> np.ndarray:
+    def to_array(self) -> np.ndarray:
         raise AssertionError("the whole matrix was asked for")
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -218,9 +220,9 @@ class Streamed(Matrix):
 def test_features_are_read_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from humeris.classify.heads.neural import parallel_mlp
 
-    monkeypatch.setattr(parallel_mlp, "_MEASURED", 16 * 6)
+    monkeypatch.setattr(parallel_mlp, "_SCALER_BLOCK_VALUES", 16 * 6)
     features, labels, folds = arrays()
-    streamed = Problem(Streamed.of(features), labels, 2, tuple(folds), np.arange(120))
+    streamed = TrainingData(Streamed.from_array(features), labels, 2, tuple(folds), np.arange(120))
     found = mlp.cross_validate(streamed, [SETTING], seed=3)[0]
     head = mlp.fit(streamed, SETTING, {"epochs": 2}, ["a", "b"], seed=0)
     assert found.detail == mlp.cross_validate(problem(), [SETTING], seed=3)[0].detail
@@ -234,8 +236,8 @@ def test_constant_columns_are_no_obstacle() -> None:
     features, labels, folds = arrays()
     features[:, 3] = 7
     (setting,) = mlp.settings({**SMALL, "batch_norm": True, "epochs": 2})
-    (found,) = mlp.cross_validate(Problem.of(features, labels, folds), [setting], seed=0)
-    head = mlp.fit(Problem.of(features, labels, []), setting, {"epochs": 2}, ["a", "b"], seed=0)
+    (found,) = mlp.cross_validate(TrainingData.from_arrays(features, labels, folds), [setting], seed=0)
+    head = mlp.fit(TrainingData.from_arrays(features, labels, []), setting, {"epochs": 2}, ["a", "b"], seed=0)
     assert np.isfinite(found.log_loss)
     assert np.isfinite(head.predict_proba(features)).all()
 
@@ -271,7 +273,7 @@ def test_rates_and_decays_left_out_are_kerass_own() -> None:
 
 
 def test_a_search_draws_settings_that_are_settings() -> None:
-    found = Search("random", 12, 0).family("mlp", {}).settings
+    found = Search("random", 12, 0).build_family("mlp", {}).hyperparameter_sets
     assert len({json.dumps(each) for each in found}) == 12
     assert all(len({each[name] for each in found}) > 1 for name in mlp.SPACE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from problems import KINDS, SHAPES, problem
+from problems import KINDS, SHAPES, make_problem
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from humeris.classify.heads.families import ridge
 from humeris.classify.heads.head import Dense
 from humeris.classify.heads.linear import cv_fold as fold_module
-from humeris.classify.heads.linear.cv_fold import folds
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.linear.cv_fold import iter_folds
+from humeris.classify.heads.training_data import TrainingData
 
 ALPHAS = (1e-1, 1e2, 1e4)
 
@@ -26,14 +26,14 @@ def peer(alpha: float, features: np.ndarray, labels: np.ndarray) -> Pipeline:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_ridge_equals_scikit_learn_for_every_penalty(kind: str, shape: tuple[int, int]) -> None:
-    features, labels, pairs = problem(kind, shape)
-    some = Problem.of(features, labels, pairs)
-    for fold in folds(some):
-        solution = ridge.Solution.of(fold)
+    features, labels, pairs = make_problem(kind, shape)
+    some = TrainingData.from_arrays(features, labels, pairs)
+    for fold in iter_folds(some):
+        solution = ridge.RidgeSolution.from_fold(fold)
         for alpha in ALPHAS:
             model = peer(alpha, features[fold.fit_rows], labels[fold.fit_rows])
             theirs = model.decision_function(features[fold.score_rows].astype(float))
-            mine = fold.answers(solution.weights(alpha), solution.bias)
+            mine = fold.compute_decisions(solution.compute_weights(alpha), solution.bias)
             if mine.shape[1] == 2:
                 assert np.abs(mine.sum(axis=1)).max() < 1e-5 * np.abs(mine).max()
                 mine = mine[:, 1]
@@ -47,8 +47,10 @@ def test_ridge_equals_scikit_learn_for_every_penalty(kind: str, shape: tuple[int
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_fitted_head_orders_raw_rows_as_the_pipeline_at_its_temperature(shape: tuple[int, int]) -> None:
-    features, labels, _ = problem("many classes", shape)
-    head = ridge.fit(Problem.of(features, labels, []), {"alpha": 10.0}, {"temperature": 0.25}, list("abcdefghijkl"), 0)
+    features, labels, _ = make_problem("many classes", shape)
+    head = ridge.fit(
+        TrainingData.from_arrays(features, labels, []), {"alpha": 10.0}, {"temperature": 0.25}, list("abcdefghijkl"), 0
+    )
     (layer,) = head.layers
     assert isinstance(layer, Dense)
     theirs = peer(10.0, features, labels).decision_function(features.astype(float)) / 0.25
@@ -57,19 +59,19 @@ def test_a_fitted_head_orders_raw_rows_as_the_pipeline_at_its_temperature(shape:
 
 
 def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
-    features, labels, _ = problem("unbalanced", (120, 12))
+    features, labels, _ = make_problem("unbalanced", (120, 12))
     pairs = [(np.nonzero(labels != 2)[0], np.nonzero(labels == 2)[0]), (np.arange(0, 120, 2), np.arange(1, 120, 2))]
-    for score in ridge.cross_validate(Problem.of(features, labels, pairs), ridge.settings({}), 0):
+    for score in ridge.cross_validate(TrainingData.from_arrays(features, labels, pairs), ridge.settings({}), 0):
         assert score.folds[0] == 0
         assert np.isfinite(score.log_loss)
 
 
 def test_one_decomposition_serves_every_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, labels, pairs = problem("binary", (120, 12))
+    features, labels, pairs = make_problem("binary", (120, 12))
     calls = []
-    plain = fold_module.decomposed
-    monkeypatch.setattr(fold_module, "decomposed", lambda matrix: calls.append(matrix.shape) or plain(matrix))
-    ridge.cross_validate(Problem.of(features, labels, pairs), ridge.settings({}), 0)
+    plain = fold_module.decompose_symmetric
+    monkeypatch.setattr(fold_module, "decompose_symmetric", lambda matrix: calls.append(matrix.shape) or plain(matrix))
+    ridge.cross_validate(TrainingData.from_arrays(features, labels, pairs), ridge.settings({}), 0)
     assert calls == [(12, 12)] * 3
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from humeris.classify.data import feature_matrix
-from humeris.classify.data.feature_matrix import Matrix, Part
+from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
 from humeris.classify.heads.linear import group_lasso
 from humeris.classify.heads.linear.group_lasso import Ranking, gather, rank
 
@@ -47,14 +47,14 @@ def solved(features: np.ndarray, labels: np.ndarray, share: float, tolerance: fl
     class Kept(group_lasso._Task):
         def ranking(self) -> Ranking:
             weights = np.zeros((features.shape[1], 3))
-            weights[self._inside] = self._weights
+            weights[self._active] = self._weights
             found.append(weights)
-            return super().ranking()
+            return super().build_ranking()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group_lasso, "_Task", Kept)
-        patch.setattr(group_lasso, "_FIRST", 4)  # so that columns are taken in more than once
-        (ranking,) = rank(Matrix.of(features), labels, 3, [rows], share, tolerance)
+        patch.setattr(group_lasso, "_INITIAL_COLUMNS", 4)  # so that columns are taken in more than once
+        (ranking,) = rank(FeatureMatrix.from_array(features), labels, 3, [rows], share, tolerance)
     return ranking, found[0]
 
 
@@ -130,11 +130,11 @@ def test_columns_that_tell_the_classes_apart_come_first_and_constant_ones_last()
 def test_a_ranking_is_of_its_rows_alone() -> None:
     features, labels = problem("more rows")
     fits = [np.arange(0, 80), np.arange(40, 120)]
-    together = rank(Matrix.of(features), labels, 3, fits, 0.2)
-    alone = rank(Matrix.of(features), labels, 3, fits[:1], 0.2)[0]
+    together = rank(FeatureMatrix.from_array(features), labels, 3, fits, 0.2)
+    alone = rank(FeatureMatrix.from_array(features), labels, 3, fits[:1], 0.2)[0]
     features[80:] = 1e4
     labels[80:] = 1
-    changed = rank(Matrix.of(features), labels, 3, fits[:1], 0.2)[0]
+    changed = rank(FeatureMatrix.from_array(features), labels, 3, fits[:1], 0.2)[0]
     for other in (alone, changed):
         assert (together[0].order == other.order).all()
         assert (together[0].norms == other.norms).all()
@@ -156,10 +156,10 @@ class Disk:
 def test_features_larger_than_memory_give_the_same_ranking_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = problem("more rows", columns=300)
     fits = [np.arange(0, 80), np.arange(40, 120)]
-    expected = rank(Matrix.of(features), labels, 3, fits, 0.1)
+    expected = rank(FeatureMatrix.from_array(features), labels, 3, fits, 0.1)
     keys = np.arange(120)
     disks = [Disk(features[:, :130]), Disk(features[:, 130:])]
-    stored = Matrix.stored([Part(disk, keys, np.zeros(120, np.intp)) for disk in disks])
+    stored = FeatureMatrix.from_tap_columns([TapColumns(disk, keys, np.zeros(120, np.intp)) for disk in disks])
     monkeypatch.setattr(feature_matrix, "_SHARE", 0)
     monkeypatch.setattr(group_lasso, "_BLOCK", 4 * 120 * 16)
     found = rank(stored, labels, 3, fits, 0.1)
@@ -170,11 +170,11 @@ def test_features_larger_than_memory_give_the_same_ranking_block_by_block(monkey
         assert set(np.nonzero(one.norms)[0]) == set(np.nonzero(two.norms)[0])
     columns = np.array([299, 5, 130, 129, 0])
     assert (gather(stored, columns) == features[:, columns]).all()
-    assert (gather(Matrix.of(features), columns) == features[:, columns]).all()
+    assert (gather(FeatureMatrix.from_array(features), columns) == features[:, columns]).all()
 
 
 def test_a_solution_that_is_not_reached_is_recorded_and_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = problem("collinear")
     monkeypatch.setattr(group_lasso, "_MAX_ITER", 1)
-    (ranking,) = rank(Matrix.of(features), labels, 3, [np.arange(120)], 0.01, 1e-9)
+    (ranking,) = rank(FeatureMatrix.from_array(features), labels, 3, [np.arange(120)], 0.01, 1e-9)
     assert not ranking.converged

@@ -12,11 +12,11 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from humeris.classify.data.feature_matrix import Matrix, Part
+from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
 from humeris.classify.heads.families import logreg, svm
 from humeris.classify.heads.linear import cv_fold, design_matrix, joint_solver, regularization_path
 from humeris.classify.heads.linear.losses import Logistic, Loss, Multinomial, SquaredHinge
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 PATH = (1e-3, 1e-1, 1e1)
@@ -59,10 +59,10 @@ def data(kind: str) -> tuple[np.ndarray, np.ndarray]:
     return features.astype(np.float32), labels
 
 
-def problem(kind: str, count: int = 4) -> tuple[Problem, Folds]:
+def problem(kind: str, count: int = 4) -> tuple[TrainingData, Folds]:
     features, labels = data(kind)
     folds = list(StratifiedKFold(count, shuffle=True, random_state=1).split(features, labels))
-    return Problem.of(features, labels, folds), folds
+    return TrainingData.from_arrays(features, labels, folds), folds
 
 
 def objective(weights: np.ndarray, bias: np.ndarray, rows: np.ndarray, labels: np.ndarray, penalty: float) -> float:
@@ -82,8 +82,8 @@ def apart(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(left - right).max() / max(1.0, np.abs(right).max()))
 
 
-def loss_of(problem: Problem) -> Loss:
-    return Logistic() if problem.classes == 2 else Multinomial()
+def loss_of(problem: TrainingData) -> Loss:
+    return Logistic() if problem.n_classes == 2 else Multinomial()
 
 
 def peer(rows: np.ndarray, labels: np.ndarray, penalty: float) -> LogisticRegression:
@@ -93,11 +93,11 @@ def peer(rows: np.ndarray, labels: np.ndarray, penalty: float) -> LogisticRegres
 @pytest.mark.parametrize("kind", EVERY)
 def test_the_objective_is_scikit_learns_within_one_in_ten_thousand(kind: str) -> None:
     features, labels = data(kind)
-    whole = Problem.of(features, labels, [])
+    whole = TrainingData.from_arrays(features, labels, [])
     scaled = StandardScaler().fit_transform(features.astype(np.float64))
     for penalty in PATH:
         back, weights, bias = regularization_path.fit(whole, loss_of(whole), penalty)
-        in_columns = np.vstack([part for _, part in back.back(weights)])
+        in_columns = np.vstack([part for _, part in back.iter_column_weights(weights)])
         found = objective(in_columns.T, bias.astype(np.float64), scaled, labels, penalty)
         model = peer(scaled, labels, penalty)
         least = objective(model.coef_, model.intercept_, scaled, labels, penalty)
@@ -108,7 +108,7 @@ def test_the_objective_is_scikit_learns_within_one_in_ten_thousand(kind: str) ->
 def test_every_fold_predicts_what_scikit_learn_predicts(kind: str) -> None:
     given, folds = problem(kind)
     found = regularization_path.cross_validate(given, loss_of(given), PATH)
-    features, labels = given.features.array().astype(np.float64), given.labels
+    features, labels = given.features.to_array().astype(np.float64), given.labels
     differ = total = 0
     for number, (fit, score) in enumerate(folds):
         scaler = StandardScaler().fit(features[fit])
@@ -127,11 +127,11 @@ def test_every_fold_predicts_what_scikit_learn_predicts(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["binary", "many classes", "unbalanced", "far fewer rows", "collinear", "wildly scaled"])
 def test_a_support_vector_machine_is_scikit_learns_with_a_free_intercept(kind: str) -> None:
     features, labels = data(kind)
-    whole = Problem.of(features, labels, [])
+    whole = TrainingData.from_arrays(features, labels, [])
     scaled = StandardScaler().fit_transform(features.astype(np.float64))
     penalty = 0.01
     back, weights, bias = regularization_path.fit(whole, SquaredHinge(), penalty)
-    ours = scaled @ np.vstack([part for _, part in back.back(weights)]) + bias
+    ours = scaled @ np.vstack([part for _, part in back.iter_column_weights(weights)]) + bias
     model = LinearSVC(C=penalty, tol=1e-10, max_iter=200000, intercept_scaling=1000, random_state=0).fit(scaled, labels)
     theirs = model.decision_function(scaled).reshape(len(labels), -1)
     assert np.abs(ours - theirs).max() < 5e-3
@@ -140,7 +140,7 @@ def test_a_support_vector_machine_is_scikit_learns_with_a_free_intercept(kind: s
 def test_the_head_of_a_support_vector_machine_orders_classes_as_scikit_learn_does() -> None:
     given, folds = problem("many classes")
     (score,) = svm.cross_validate(given, [{"C": 0.01}], 0)
-    features, labels = given.features.array(), given.labels
+    features, labels = given.features.to_array(), given.labels
     right = []
     for fit, held in folds:
         scaler = StandardScaler().fit(features[fit])
@@ -172,10 +172,14 @@ def shared_and_turned(kind: str) -> tuple[np.ndarray, np.ndarray]:
         mask[fit] = True
     found = []
     for turned in (False, True):
-        parts = list(cv_fold.folds(given, turned))
-        rows = design_matrix.Turned(len(given.labels), parts) if turned else design_matrix.Shared(given.features, parts)
-        made = joint_solver.Solver(rows, loss_of(given), given.labels, given.classes, fitted, tolerance=1e-9)
-        found.append([solution.logits[0][:, folds[0][1]] for solution in made.path(PATH)][1])
+        parts = list(cv_fold.iter_folds(given, turned))
+        rows = (
+            design_matrix.ProjectedDesign(len(given.labels), parts)
+            if turned
+            else design_matrix.SharedDesign(given.features, parts)
+        )
+        made = joint_solver.Solver(rows, loss_of(given), given.labels, given.n_classes, fitted, tolerance=1e-9)
+        found.append([solution.logits[0][:, folds[0][1]] for solution in made.solve_path(PATH)][1])
     return found[0], found[1]
 
 
@@ -189,7 +193,7 @@ def test_folds_are_solved_as_if_they_were_alone() -> None:
     given, folds = problem("unbalanced")
     together = regularization_path.cross_validate(given, Multinomial(), PATH)
     for number, pair in enumerate(folds):
-        alone = Problem.of(given.features.array(), given.labels, [pair])
+        alone = TrainingData.from_arrays(given.features.to_array(), given.labels, [pair])
         for theirs, ours in zip(regularization_path.cross_validate(alone, Multinomial(), PATH), together, strict=True):
             assert apart(theirs.logits[0], ours.logits[number]) < 0.02
 
@@ -200,8 +204,12 @@ def test_rows_that_are_held_out_do_not_move_what_is_learnt() -> None:
     spoilt, other = features.copy(), labels.copy()
     spoilt[held] = 1e3 * np.random.default_rng(0).normal(size=spoilt[held].shape)
     other[held] = 0
-    (plain,) = regularization_path.cross_validate(Problem.of(features, labels, [(fit, fit)]), Multinomial(), [0.1])
-    (moved,) = regularization_path.cross_validate(Problem.of(spoilt, other, [(fit, fit)]), Multinomial(), [0.1])
+    (plain,) = regularization_path.cross_validate(
+        TrainingData.from_arrays(features, labels, [(fit, fit)]), Multinomial(), [0.1]
+    )
+    (moved,) = regularization_path.cross_validate(
+        TrainingData.from_arrays(spoilt, other, [(fit, fit)]), Multinomial(), [0.1]
+    )
     assert apart(plain.logits[0], moved.logits[0]) < 1e-3
 
 
@@ -212,9 +220,9 @@ def test_a_path_needs_fewer_evaluations_than_its_values_of_c_alone() -> None:
         mask[fit] = True
 
     def evaluations(paths: list[list[float]]) -> int:
-        rows = design_matrix.Shared(given.features, list(cv_fold.folds(given, False)))
+        rows = design_matrix.SharedDesign(given.features, list(cv_fold.iter_folds(given, False)))
         solvers = [joint_solver.Solver(rows, Multinomial(), given.labels, 4, fitted) for _ in paths]
-        return sum(each.evaluations for made, path in zip(solvers, paths, strict=True) for each in made.path(path))
+        return sum(each.evaluations for made, path in zip(solvers, paths, strict=True) for each in made.solve_path(path))
 
     path = np.geomspace(1e-3, 1e3, 7).tolist()
     assert evaluations([path]) < 0.8 * evaluations([[value] for value in path])
@@ -234,14 +242,14 @@ class Unheld:
 @pytest.mark.parametrize("kind", ["many classes", "far from zero", "far fewer rows"])
 def test_features_larger_than_memory_are_solved_block_by_block(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given, folds = problem(kind)
-    whole = given.features.array()
+    whole = given.features.to_array()
     expected = regularization_path.cross_validate(given, Multinomial(), PATH)
-    monkeypatch.setattr(Matrix, "held", property(lambda self: self._array is not None))
+    monkeypatch.setattr(FeatureMatrix, "fits_in_memory", property(lambda self: self._array is not None))
     monkeypatch.setattr(design_matrix, "_BLOCK", whole.nbytes // 5)
     stored = Unheld(whole)
     places = np.arange(len(whole))
-    part = Part(stored, places, np.zeros(len(whole), int))
-    unheld = Problem(Matrix.stored([part]), given.labels, given.classes, tuple(folds), places)
+    part = TapColumns(stored, places, np.zeros(len(whole), int))
+    unheld = TrainingData(FeatureMatrix.from_tap_columns([part]), given.labels, given.n_classes, tuple(folds), places)
     found = regularization_path.cross_validate(unheld, Multinomial(), PATH)
     assert unheld.features._array is None
     for ours, theirs in zip(found, expected, strict=True):
@@ -252,7 +260,7 @@ def test_features_larger_than_memory_are_solved_block_by_block(kind: str, monkey
 def test_several_threads_give_the_answers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint_solver, "_CHUNK", 512)
     given, _ = problem("many classes")
-    several = Problem(given.features, given.labels, given.classes, given.folds, given.images, threads=3)
+    several = TrainingData(given.features, given.labels, given.n_classes, given.folds, given.images, threads=3)
     for one, other in zip(
         regularization_path.cross_validate(given, Multinomial(), PATH),
         regularization_path.cross_validate(several, Multinomial(), PATH),
@@ -265,8 +273,8 @@ def test_several_threads_give_the_answers_of_one(monkeypatch: pytest.MonkeyPatch
 def test_large_numbers_of_columns_are_preconditioned_by_their_leading_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     given, _ = problem("many classes")
     expected = regularization_path.cross_validate(given, Multinomial(), PATH)
-    monkeypatch.setattr(design_matrix, "_WHOLE", 10)
-    monkeypatch.setattr(design_matrix, "_LEADING", 8)
+    monkeypatch.setattr(design_matrix, "_MAX_FULL_EIGEN", 10)
+    monkeypatch.setattr(design_matrix, "_N_LEADING", 8)
     for ours, theirs in zip(regularization_path.cross_validate(given, Multinomial(), PATH), expected, strict=True):
         assert ours.converged
         for one, other in zip(ours.logits, theirs.logits, strict=True):
@@ -316,7 +324,7 @@ def test_losses_far_down_keep_their_digits(loss: Loss, classes: int) -> None:
     """Rows that are classified rightly by far: 1 - p is 1e-7 and less, which float32 does not have beside 1."""
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, 200)
-    logits = random.normal(size=(loss.outputs(classes), 200)).astype(np.float32)
+    logits = random.normal(size=(loss.count_outputs(classes), 200)).astype(np.float32)
     margins = random.uniform(-5, 40, 200).astype(np.float32)
     if classes == 2:
         logits[0] += np.where(labels == 1, margins, -margins)
@@ -341,11 +349,11 @@ def test_wide_rows_that_are_separated_by_far_converge_at_every_strength() -> Non
     rows = (
         random.normal(size=(120, 2000)).astype(np.float32) + 0.3 * random.normal(size=(4, 2000)).astype(np.float32)[labels]
     )
-    given = Problem.of(rows, labels, [])
+    given = TrainingData.from_arrays(rows, labels, [])
     scaled = StandardScaler().fit_transform(rows.astype(np.float64))
     for penalty in (1e2, 1e4):
         back, weights, bias = regularization_path.fit(given, Multinomial(), penalty)
-        in_columns = np.vstack([part for _, part in back.back(weights)]).T
+        in_columns = np.vstack([part for _, part in back.iter_column_weights(weights)]).T
         model = peer(scaled, labels, penalty)
         least = objective(model.coef_, model.intercept_, scaled, labels, penalty)
         found = objective(in_columns, bias.astype(np.float64), scaled, labels, penalty)

@@ -7,10 +7,16 @@ import pytest
 from scipy.special import log_softmax
 
 from humeris.cache.errors import HeadError
-from humeris.classify.data.feature_matrix import Matrix
-from humeris.classify.heads.linear.temperature import factors, halves, present, scored, softmax
+from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.heads.linear.temperature import (
+    fit_factors,
+    mask_absent_classes,
+    score_decisions,
+    softmax,
+    split_halves,
+)
 from humeris.classify.heads.registry import parse
-from humeris.classify.heads.training_data import Problem
+from humeris.classify.heads.training_data import TrainingData
 
 
 def decisions(classes: int = 4, rows: int = 400, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +47,7 @@ def halved(rows: int) -> np.ndarray:
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
 def test_no_other_factor_has_a_lower_loss(scale: float, classes: int) -> None:
     rows, labels = decisions(classes, scale=scale)
-    every, others = factors(rows, labels, halved(400))
+    every, others = fit_factors(rows, labels, halved(400))
     found = [(every, slice(None)), (others[0], slice(200, None)), (others[1], slice(200))]
     for times, part in found:
         least = smoothed(times, rows[part], labels[part])
@@ -53,7 +59,7 @@ def test_no_other_factor_has_a_lower_loss(scale: float, classes: int) -> None:
 def test_the_targets_of_two_classes_are_platts() -> None:
     """Decisions that only say which class it is: the probabilities are then the targets."""
     labels = np.repeat([0, 1], 8)
-    every, _ = factors(np.eye(2)[labels], labels, halved(16))
+    every, _ = fit_factors(np.eye(2)[labels], labels, halved(16))
     assert 1 / (1 + np.exp(-every)) == pytest.approx(9 / 10, abs=1e-3)
 
 
@@ -61,8 +67,10 @@ def test_the_targets_of_two_classes_are_platts() -> None:
 def test_decisions_that_are_all_right_give_no_certainty(classes: int) -> None:
     labels = np.arange(10 * classes) % classes
     rows = np.eye(classes)[labels] + 1e-3 * np.random.default_rng(0).normal(size=(len(labels), classes))
-    some = Problem.of(rows, labels, [(np.arange(0), part) for part in np.array_split(np.arange(len(labels)), 5)])
-    score = scored(some, np.array_split(rows, 5), 0.0)
+    some = TrainingData.from_arrays(
+        rows, labels, [(np.arange(0), part) for part in np.array_split(np.arange(len(labels)), 5)]
+    )
+    score = score_decisions(some, np.array_split(rows, 5), 0.0)
     assert score.accuracy == 1
     assert 1 / len(labels) < score.log_loss < 0.3
     assert score.detail["temperature"] > 0.05
@@ -71,16 +79,18 @@ def test_decisions_that_are_all_right_give_no_certainty(classes: int) -> None:
 def test_decisions_that_are_all_wrong_or_tell_nothing_have_a_factor_next_to_0() -> None:
     labels = np.arange(30) % 3
     for rows in (-np.eye(3)[labels], np.zeros((30, 3))):
-        every, others = factors(rows, labels, np.arange(30) % 5)
+        every, others = fit_factors(rows, labels, np.arange(30) % 5)
         assert all(0 < each < 1e-3 for each in (every, *others))
 
 
 def test_a_fold_is_scored_with_the_temperature_of_the_others() -> None:
     rows, labels = decisions()
     rows[200:] *= 3
-    some = Problem.of(rows, labels, [(np.arange(200), np.arange(200, 400)), (np.arange(200, 400), np.arange(200))])
-    score = scored(some, [rows[200:].astype(np.float32), rows[:200].astype(np.float32)], 1.0)
-    every, (first, second) = factors(rows, labels, halved(400))
+    some = TrainingData.from_arrays(
+        rows, labels, [(np.arange(200), np.arange(200, 400)), (np.arange(200, 400), np.arange(200))]
+    )
+    score = score_decisions(some, [rows[200:].astype(np.float32), rows[:200].astype(np.float32)], 1.0)
+    every, (first, second) = fit_factors(rows, labels, halved(400))
     assert first < second / 2
     assert score.accuracy == pytest.approx((rows.argmax(axis=1) == labels).mean())
     expected = (loss(first, rows[:200], labels[:200]) + loss(second, rows[200:], labels[200:])) / 2
@@ -93,7 +103,7 @@ def test_what_a_fold_says_does_not_move_its_own_temperature() -> None:
     other = labels.copy()
     other[:100] = (labels[:100] + 1) % 4
     parts = np.arange(400) // 100
-    here, there = factors(rows, labels, parts), factors(rows, other, parts)
+    here, there = fit_factors(rows, labels, parts), fit_factors(rows, other, parts)
     assert here[1][0] == there[1][0]
     assert here[0] > 1.2 * there[0]
 
@@ -102,30 +112,32 @@ def test_the_halves_of_a_single_fold_are_scored_with_each_others_temperature() -
     rows, labels = decisions(rows=200)
     shown = np.repeat(np.arange(200), 2)
     rows, labels = rows[shown], labels[shown]
-    some = Problem(Matrix.of(rows), labels, 4, ((np.arange(0), np.arange(400)),), shown)
-    half = halves(labels, shown)
+    some = TrainingData(FeatureMatrix.from_array(rows), labels, 4, ((np.arange(0), np.arange(400)),), shown)
+    half = split_halves(labels, shown)
     assert (half[::2] == half[1::2]).all()
     for number in range(4):
         inside = half[labels == number]
         assert abs(2 * inside.sum() - len(inside)) <= 2
     rows[half == 1] *= 3
-    score = scored(some, [rows], 0.0)
-    _, others = factors(rows, labels, half)
+    score = score_decisions(some, [rows], 0.0)
+    _, others = fit_factors(rows, labels, half)
     answers = np.exp(log_softmax(others[half][:, None] * rows, axis=1))
     assert score.log_loss == pytest.approx(some.score([answers]).log_loss, rel=1e-6)
     assert others[0] < others[1] / 2
 
 
 def test_one_image_and_decisions_that_are_not_finite_have_a_score() -> None:
-    one = scored(Problem.of(np.eye(2), np.arange(2), [(np.array([0]), np.array([1]))]), [np.array([[0.0, 1.0]])], 0.0)
+    one = score_decisions(
+        TrainingData.from_arrays(np.eye(2), np.arange(2), [(np.array([0]), np.array([1]))]), [np.array([[0.0, 1.0]])], 0.0
+    )
     assert np.isfinite([one.log_loss, one.detail["temperature"]]).all()
     rows, labels = decisions()
     rows[3, 2], rows[50], rows[7] = np.nan, np.inf, -np.inf
     pairs = [(np.arange(0), np.arange(200)), (np.arange(0), np.arange(200, 400))]
-    some = Problem.of(np.zeros((400, 2)), labels, pairs)
-    score = scored(some, [rows[:200], rows[200:]], 0.0)
+    some = TrainingData.from_arrays(np.zeros((400, 2)), labels, pairs)
+    score = score_decisions(some, [rows[:200], rows[200:]], 0.0)
     assert score.accuracy > 0.5
-    lost = scored(some, [np.full_like(rows[:200], np.nan), np.full_like(rows[200:], np.nan)], 0.0)
+    lost = score_decisions(some, [np.full_like(rows[:200], np.nan), np.full_like(rows[200:], np.nan)], 0.0)
     assert lost.log_loss == pytest.approx(np.log(4))
     assert np.isfinite([score.log_loss, score.detail["temperature"], lost.detail["temperature"]]).all()
 
@@ -137,7 +149,7 @@ def test_probabilities_of_decisions_that_are_not_finite_are_none_and_warn_of_not
 
 
 def test_a_class_without_rows_is_never_first() -> None:
-    found = present(np.array([[-2.0, -1.0, -3.0]]), np.array([3, 0, 2]))
+    found = mask_absent_classes(np.array([[-2.0, -1.0, -3.0]]), np.array([3, 0, 2]))
     assert found.tolist() == [[-2.0, -3.0, -3.0]]
 
 
@@ -173,4 +185,4 @@ def test_an_option_that_cannot_be_is_one_line(text: str, message: str) -> None:
 def test_linear_heads_and_neighbours_need_no_keras(name: str) -> None:
     family = parse(name)
     assert not family.uses_keras
-    assert len(family.settings) == len({str(setting) for setting in family.settings}) > 1
+    assert len(family.hyperparameter_sets) == len({str(setting) for setting in family.hyperparameter_sets}) > 1

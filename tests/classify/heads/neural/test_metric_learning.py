@@ -17,16 +17,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from humeris.cache.errors import HeadError
-from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.evaluate.trial import Score
-from humeris.classify.export.stack_model import stack
+from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.families import supcon, triplet
 from humeris.classify.heads.head import Head
-from humeris.classify.heads.layers import Dense, Neighbours, Unit
+from humeris.classify.heads.layers import Dense, L2Normalize, NeighborVotes
 from humeris.classify.heads.neural import embedding, metric_learning
-from humeris.classify.heads.neural.balanced_batches import Batches
-from humeris.classify.heads.training_data import Problem
-from humeris.extract.backbones.backbone_spec import Request
+from humeris.classify.heads.neural.balanced_batches import BalancedBatches
+from humeris.classify.heads.training_data import TrainingData
+from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
@@ -57,7 +57,9 @@ def setting(family: str, **changed: Any) -> dict[str, Any]:
 def fitted(family: str, classifier: str, hidden: int, seed: int = 0) -> tuple[Head, np.ndarray]:
     features, labels, _ = problem()
     chosen, detail = setting(family, classifier=classifier, hidden=hidden), {"epochs": 4, "temperature": 0.2}
-    return FAMILIES[family].fit(Problem.of(features, labels, []), chosen, detail, ["a", "b", "c"], seed), features
+    return FAMILIES[family].fit(
+        TrainingData.from_arrays(features, labels, []), chosen, detail, ["a", "b", "c"], seed
+    ), features
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_classes_apart_in_a_subspace_of_little_variance_are_found_where_neighbou
     neighbours = make_pipeline(StandardScaler(), KNeighborsClassifier(5, metric="cosine"))
     theirs = cross_val_score(neighbours, features, labels, cv=folds).mean()
     chosen = setting(family, classifier=classifier, epochs=25)
-    (found,) = FAMILIES[family].cross_validate(Problem.of(features, labels, folds), [chosen], seed=0)
+    (found,) = FAMILIES[family].cross_validate(TrainingData.from_arrays(features, labels, folds), [chosen], seed=0)
     assert theirs < 0.6
     assert found.accuracy > theirs + 0.2
 
@@ -80,7 +82,7 @@ def scores() -> dict[str, Score]:
     features, labels, folds = problem()
     return {
         f"{family} {classifier}": FAMILIES[family].cross_validate(
-            Problem.of(features, labels, folds), [setting(family, classifier=classifier)], seed=3
+            TrainingData.from_arrays(features, labels, folds), [setting(family, classifier=classifier)], seed=3
         )[0]
         for family, classifier in (("triplet", "centroid"), ("supcon", "knn"))
     }
@@ -105,7 +107,7 @@ def test_the_epoch_kept_is_the_one_with_the_lowest_log_loss(scores: dict[str, Sc
 def test_training_stops_when_patience_ends() -> None:
     features, labels, folds = problem()
     chosen = setting("triplet", epochs=60, patience=2, learning_rate=0.05)
-    (found,) = triplet.cross_validate(Problem.of(features, labels, folds), [chosen], seed=0)
+    (found,) = triplet.cross_validate(TrainingData.from_arrays(features, labels, folds), [chosen], seed=0)
     assert len(found.detail["curves"]["loss"]) == found.detail["epochs"] + 2 < 60
 
 
@@ -115,7 +117,8 @@ def test_the_same_seed_gives_the_same_and_another_another(family: str, scores: d
     features, labels, folds = problem()
     chosen = setting(family, classifier=name.split()[1])
     again, other = (
-        FAMILIES[family].cross_validate(Problem.of(features, labels, folds), [chosen], seed=seed)[0] for seed in (3, 4)
+        FAMILIES[family].cross_validate(TrainingData.from_arrays(features, labels, folds), [chosen], seed=seed)[0]
+        for seed in (3, 4)
     )
     assert again.detail == scores[name].detail
     assert again.right == scores[name].right
@@ -127,8 +130,10 @@ def test_the_same_seed_gives_the_same_and_another_another(family: str, scores: d
 def test_a_fold_beside_others_is_trained_as_it_would_be_alone() -> None:
     features, labels, folds = problem()
     chosen = setting("supcon", epochs=3, patience=0)
-    (both,) = supcon.cross_validate(Problem.of(features, labels, folds[:2]), [chosen], seed=0)
-    alone = [supcon.cross_validate(Problem.of(features, labels, [fold]), [chosen], seed=0)[0] for fold in folds[:2]]
+    (both,) = supcon.cross_validate(TrainingData.from_arrays(features, labels, folds[:2]), [chosen], seed=0)
+    alone = [
+        supcon.cross_validate(TrainingData.from_arrays(features, labels, [fold]), [chosen], seed=0)[0] for fold in folds[:2]
+    ]
     mean = np.mean([score.detail["curves"]["val_loss"] for score in alone], axis=0)
     assert both.detail["curves"]["val_loss"] == pytest.approx(mean, abs=2e-5)
 
@@ -138,7 +143,7 @@ def test_training_leaves_the_callers_random_numbers_alone() -> None:
     random.seed(11)
     np.random.seed(11)
     python, numpy = random.getstate(), np.random.get_state()
-    triplet.cross_validate(Problem.of(features, labels, folds), [setting("triplet", epochs=1)], seed=0)
+    triplet.cross_validate(TrainingData.from_arrays(features, labels, folds), [setting("triplet", epochs=1)], seed=0)
     assert random.getstate() == python
     after: Any = np.random.get_state()
     assert all(np.array_equal(one, two) for one, two in zip(numpy, after, strict=True))
@@ -149,11 +154,13 @@ def test_the_layers_of_a_head_answer_as_the_keras_network_and_scikit_learn(
     monkeypatch: pytest.MonkeyPatch, family: str, classifier: str, hidden: int
 ) -> None:
     kept: list[Any] = []
-    layers = embedding.Embedding.layers
-    monkeypatch.setattr(embedding.Embedding, "layers", lambda self, training: (kept.append(self), layers(self, training))[1])
+    layers = embedding.EmbeddingNetwork.build_layers
+    monkeypatch.setattr(
+        embedding.EmbeddingNetwork, "build_layers", lambda self, training: (kept.append(self), layers(self, training))[1]
+    )
     head, features = fitted(family, classifier, hidden)
     labels = problem()[1]
-    assert [type(layer) for layer in head.layers[-2:]] == [Unit, Neighbours if classifier == "knn" else Dense]
+    assert [type(layer) for layer in head.layers[-2:]] == [L2Normalize, NeighborVotes if classifier == "knn" else Dense]
     assert len(head.layers) == 3 + bool(hidden)
     rows = kept[0]._network.predict_on_batch(StandardScaler().fit_transform(features))
     mine = features
@@ -175,7 +182,7 @@ def test_the_layers_of_a_head_answer_as_the_keras_network_and_scikit_learn(
 def test_a_head_survives_its_files_and_answers_alike_on_its_backbone(
     tmp_path: Path, family: str, classifier: str, hidden: int
 ) -> None:
-    backbone, tap = build(Request.parse("nano,image_size=32")), Tap("block3_out", "avg")
+    backbone, tap = build(BackboneSpec.parse("nano,image_size=32")), Tap("block3_out", "avg")
     pixels = np.random.default_rng(0).integers(0, 256, (36, 32, 32, 3), np.uint8)
     pixels[:12] //= 4
     pixels[12:24, ..., 0] //= 3
@@ -185,11 +192,11 @@ def test_a_head_survives_its_files_and_answers_alike_on_its_backbone(
     labels = np.repeat(np.arange(3), 12)
     chosen = setting(family, classifier=classifier, hidden=hidden)
     detail = {"epochs": 4, "temperature": 0.2}
-    head = FAMILIES[family].fit(Problem.of(rows, labels, []), chosen, detail, ["a", "b", "c"], 0)
+    head = FAMILIES[family].fit(TrainingData.from_arrays(rows, labels, []), chosen, detail, ["a", "b", "c"], 0)
     (tmp_path / "head.npz").write_bytes(head.arrays())
     again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.description())))
     assert (again.predict_proba(rows) == head.predict_proba(rows)).all()
-    answers = stack(backbone, [tap], head).predict_on_batch(pixels)
+    answers = stack_model(backbone, [tap], head).predict_on_batch(pixels)
     assert np.ptp(answers, axis=0).max() > 0.05
     assert np.abs(answers - head.predict_proba(rows)).max() <= 1e-4
 
@@ -199,7 +206,7 @@ def test_views_of_one_image_count_as_one_when_scored() -> None:
     images, twice = np.repeat(np.arange(60), 2), np.repeat(features, 2, axis=0)
     twice[1::2] += 0.05 * np.random.default_rng(0).normal(size=features.shape).astype(np.float32)
     folds = tuple(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(twice, labels[images], images))
-    views = Problem(Matrix.of(twice), labels[images], 3, folds, images)
+    views = TrainingData(FeatureMatrix.from_array(twice), labels[images], 3, folds, images)
     chosen = setting("supcon", classifier="knn", epochs=2, patience=0)
     (found,) = supcon.cross_validate(views, [chosen], seed=0)
     assert len(bytes.fromhex(found.right)) == 8
@@ -211,7 +218,7 @@ def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
     fold = (np.nonzero(labels != 2)[0], np.nonzero(labels == 2)[0])
     for family, classifier in (("triplet", "centroid"), ("supcon", "knn")):
         chosen = setting(family, classifier=classifier, epochs=2)
-        (found,) = FAMILIES[family].cross_validate(Problem.of(features, labels, [fold]), [chosen], seed=0)
+        (found,) = FAMILIES[family].cross_validate(TrainingData.from_arrays(features, labels, [fold]), [chosen], seed=0)
         assert found.accuracy == 0
         assert np.isfinite(found.log_loss)
 
@@ -223,12 +230,12 @@ def test_constant_columns_single_rows_and_many_neighbours_are_no_obstacle(tmp_pa
     labels[labels == 2] = 1
     labels[folds[0][0][0]] = 2  # the only one
     chosen = setting("triplet", epochs=2, n_neighbors=500)
-    (found,) = triplet.cross_validate(Problem.of(features, labels, folds[:1]), [chosen], seed=0)
-    head = triplet.fit(Problem.of(features, labels, []), chosen, {"epochs": 2}, ["a", "b", "c"], seed=0)
+    (found,) = triplet.cross_validate(TrainingData.from_arrays(features, labels, folds[:1]), [chosen], seed=0)
+    head = triplet.fit(TrainingData.from_arrays(features, labels, []), chosen, {"epochs": 2}, ["a", "b", "c"], seed=0)
     assert np.isfinite(found.log_loss)
     assert np.isfinite(head.predict_proba(features)).all()
-    (tmp_path / "head.npz").write_bytes(head.arrays())
-    again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.description())))
+    (tmp_path / "head.npz").write_bytes(head.to_npz_bytes())
+    again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.to_metadata())))
     assert (again.predict_proba(features) == head.predict_proba(features)).all()
 
 
@@ -236,10 +243,10 @@ def test_the_log_loss_is_of_the_votes_on_the_rows_held_out() -> None:
     features, labels, folds = problem()
     chosen = setting("supcon", classifier="knn", epochs=1)
     kept: list[np.ndarray] = []
-    decide = metric_learning._decide
+    decide = metric_learning._compute_decisions
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metric_learning, "_decide", lambda *values: (kept.append(decide(*values)), kept[-1])[1])
-        (found,) = supcon.cross_validate(Problem.of(features, labels, folds), [chosen], seed=0)
+        patch.setattr(metric_learning, "_compute_decisions", lambda *values: (kept.append(decide(*values)), kept[-1])[1])
+        (found,) = supcon.cross_validate(TrainingData.from_arrays(features, labels, folds), [chosen], seed=0)
     theirs = [log_loss(labels[held], each, labels=[0, 1, 2]) for each, (_, held) in zip(kept, folds, strict=True)]
     assert found.log_loss == pytest.approx(np.mean(theirs), rel=1e-5)
 
@@ -248,10 +255,10 @@ def test_the_log_loss_is_of_the_votes_on_the_rows_held_out() -> None:
 @pytest.mark.parametrize("size", [4, 16, 64])
 def test_batches_hold_several_rows_of_each_class_and_none_twice(counts: tuple[int, ...], size: int) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
-    batches = Batches(labels, size, np.random.default_rng(0))
+    batches = BalancedBatches(labels, size, np.random.default_rng(0))
     seen: set[int] = set()
     for _ in range(40):
-        drawn = list(batches.epoch())
+        drawn = list(batches.iterate_epoch())
         assert len(drawn) == -(-len(labels) // size)
         for rows in drawn:
             assert len(rows) == len(set(rows.tolist())) <= size
@@ -291,7 +298,7 @@ def test_no_option_is_accepted_and_ignored(family: str) -> None:
     answers = []
     for changed in changes:
         chosen, detail = setting(family, **changed), {"epochs": 2, "temperature": 0.2}
-        head = FAMILIES[family].fit(Problem.of(features, labels, []), chosen, detail, ["a", "b", "c"], 0)
+        head = FAMILIES[family].fit(TrainingData.from_arrays(features, labels, []), chosen, detail, ["a", "b", "c"], 0)
         answers.append(head.layers[0].weights.tobytes() + head.predict_proba(features).tobytes())
     assert len(set(answers)) == len(changes)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from humeris.classify.heads.neural.metric_losses import supervised_contrastive, triplet
+from humeris.classify.heads.neural.metric_losses import supervised_contrastive_loss, triplet_loss
 from humeris.extract.backbones.keras_runtime import load_keras
 
 
@@ -65,7 +65,7 @@ BATCHES: dict[str, list[int]] = {
 def test_the_triplet_loss_equals_a_walk_through_every_triplet(batch: str, margin: float, columns: int) -> None:
     labels = BATCHES[batch]
     rows = unit(len(labels), columns, seed=len(labels))
-    found = float(triplet(np.array(labels), rows, margin))
+    found = float(triplet_loss(np.array(labels), rows, margin))
     assert found == pytest.approx(every_triplet(labels, rows, margin), abs=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_the_triplet_loss_equals_a_walk_through_every_triplet(batch: str, margin
 def test_the_contrastive_loss_equals_both_sums_written_out(batch: str, temperature: float) -> None:
     labels = BATCHES[batch]
     rows = unit(len(labels), 4, seed=len(labels))
-    found = float(supervised_contrastive(np.array(labels), rows, temperature))
+    found = float(supervised_contrastive_loss(np.array(labels), rows, temperature))
     assert found == pytest.approx(both_sums(labels, rows, temperature), rel=1e-5, abs=1e-5)
 
 
@@ -88,11 +88,11 @@ def test_the_farthest_negative_counts_where_none_is_farther_than_the_positive() 
     positive, negative = (2 - 2 * math.cos(math.radians(degrees)) for degrees in (170, 40))
     expected_first = positive - negative + 0.2
     assert every_triplet(labels.tolist(), rows, 0.2) * 4 > expected_first > 3
-    assert float(triplet(labels, rows, 0.2)) == pytest.approx(every_triplet(labels.tolist(), rows, 0.2), abs=1e-5)
+    assert float(triplet_loss(labels, rows, 0.2)) == pytest.approx(every_triplet(labels.tolist(), rows, 0.2), abs=1e-5)
 
 
 def test_negatives_beyond_the_margin_cost_nothing() -> None:
-    assert float(triplet(np.array([0, 0, 1, 1]), on_the_circle(0, 5, 180, 185), 0.2)) == 0
+    assert float(triplet_loss(np.array([0, 0, 1, 1]), on_the_circle(0, 5, 180, 185), 0.2)) == 0
 
 
 def test_a_hard_negative_is_passed_over_for_a_semi_hard_one() -> None:
@@ -100,7 +100,7 @@ def test_a_hard_negative_is_passed_over_for_a_semi_hard_one() -> None:
     near, semi_hard = (2 - 2 * math.cos(math.radians(degrees)) for degrees in (30, 40))
     of_second = 2 - 2 * math.cos(math.radians(40))
     expected = (near - semi_hard + 0.9 + near - of_second + 0.9) / 2
-    assert float(triplet(labels, rows, 0.9)) == pytest.approx(expected, abs=1e-5)
+    assert float(triplet_loss(labels, rows, 0.9)) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -108,7 +108,7 @@ def test_a_hard_negative_is_passed_over_for_a_semi_hard_one() -> None:
 def test_gradients_are_finite_even_for_rows_that_coincide(batch: str, loss: str) -> None:
     keras = load_keras()
     labels = np.array(BATCHES[batch])
-    function, setting = {"triplet": (triplet, 0.2), "supervised_contrastive": (supervised_contrastive, 0.1)}[loss]
+    function, setting = {"triplet": (triplet_loss, 0.2), "supervised_contrastive": (supervised_contrastive_loss, 0.1)}[loss]
     layer = keras.layers.Dense(3, use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.Input((2,)), layer, keras.layers.UnitNormalization()])
     model.compile(keras.optimizers.SGD(0.1), loss=lambda y, z: function(y, z, setting))
@@ -121,7 +121,7 @@ def test_gradients_are_finite_even_for_rows_that_coincide(batch: str, loss: str)
 def test_compiled_in_a_model_the_losses_are_the_same(columns: int) -> None:
     keras = load_keras()
     labels, rows = np.array(BATCHES["three classes"]), unit(12, columns, seed=2)
-    for function, setting in ((triplet, 0.3), (supervised_contrastive, 0.5)):
+    for function, setting in ((triplet_loss, 0.3), (supervised_contrastive_loss, 0.5)):
         model = keras.Sequential([keras.Input((columns,)), keras.layers.UnitNormalization()])
         model.compile(loss=lambda y, z, function=function, setting=setting: function(y, z, setting))
         found = model.test_on_batch(rows, labels)

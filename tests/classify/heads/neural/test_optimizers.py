@@ -158,7 +158,7 @@ def test_each_head_has_its_own_rate_and_decay(kind: str) -> None:
     rates, decays = np.array([0.1, 0.01, 0.03]), np.array([0.0, 0.2, 0.05])
     start = np.random.default_rng(1).normal(size=(4, 3, 2))
     gradients = [np.random.default_rng(step).normal(size=start.shape) for step in range(16)]
-    together = optimizers.per_head(kind, 3, decays, [1])
+    together = optimizers.build_per_head_optimizer(kind, 3, decays, [1])
     together.build([variable := keras.Variable(start.astype(np.float32))])
     together.rates.assign(rates)
     for each in gradients:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.heads.families import mlp
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.neural import mixup
 from humeris.classify.heads.neural.optimizers import RAdam, Ranger
-from humeris.classify.heads.neural.parallel_mlp import Stack, Training
+from humeris.classify.heads.neural.parallel_mlp import MLPTraining, ParallelMLP
 from humeris.extract.backbones.keras_runtime import load_keras
 
 keras = load_keras()
@@ -31,24 +31,24 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return features.astype(np.float32), labels, generator.permutation(75)[:60]
 
 
-def stack_of(*options: dict[str, Any]) -> Stack:
+def stack_of(*options: dict[str, Any]) -> ParallelMLP:
     features, labels, _ = data()
     settings = [mlp.settings({**SMALL, **each})[0] for each in options]
-    return Stack(Matrix.of(features), labels, CLASSES, settings, SEED)
+    return ParallelMLP(FeatureMatrix.from_array(features), labels, CLASSES, settings, SEED)
 
 
-def trained(stack: Stack, epochs: int = EPOCHS) -> Training:
-    training = stack.start(data()[2])
+def trained(stack: ParallelMLP, epochs: int = EPOCHS) -> MLPTraining:
+    training = stack.start_training(data()[2])
     for _ in range(epochs):
-        stack.epoch(training)
+        stack.train_epoch(training)
     return training
 
 
-def answers(stack: Stack, epochs: int = EPOCHS) -> np.ndarray:
-    return stack.answers(trained(stack, epochs), np.arange(75))
+def answers(stack: ParallelMLP, epochs: int = EPOCHS) -> np.ndarray:
+    return stack.predict(trained(stack, epochs), np.arange(75))
 
 
-def plain(stack: Stack, setting: dict[str, Any]) -> np.ndarray:
+def plain(stack: ParallelMLP, setting: dict[str, Any]) -> np.ndarray:
     """Answers of a Keras model with the same initial weights, fitted to the same batches, which are mixed beforehand."""
     features, labels, learnt = data()
     rows = StandardScaler().fit(features[learnt].reshape(60, -1)).transform(features.reshape(75, -1))
@@ -61,7 +61,7 @@ def plain(stack: Stack, setting: dict[str, Any]) -> np.ndarray:
         values = keras.layers.Dense(size, activation=setting["activation"])(values)
         values = keras.layers.Multiply()([values, mask])
     model = keras.Model([image, *masks], keras.layers.Dense(CLASSES, activation="softmax")(values))
-    fresh = stack.start(learnt)
+    fresh = stack.start_training(learnt)
     start = [(layer.weights, layer.bias) for layer in _unscaled(stack, fresh)]
     for layer, weights in zip([each for each in model.layers if isinstance(each, keras.layers.Dense)], start, strict=True):
         layer.set_weights(weights)
@@ -81,12 +81,12 @@ def plain(stack: Stack, setting: dict[str, Any]) -> np.ndarray:
     order, noise, mix = (np.random.default_rng([SEED, stream]) for stream in range(3))
     for _ in range(EPOCHS):
         shuffled = learnt[order.permutation(60)]
-        mixes = mixup.draw([setting], MAP, 4, mix.integers(2**31, size=2).tolist())
+        mixes = mixup.draw_mixes([setting], MAP, 4, mix.integers(2**31, size=2).tolist())
         batches, targets, kept = [], [], []
         for number in range(4):
             chosen = shuffled[16 * number : 16 * number + 16]
-            batch, target = mixes[number].cut(rows[chosen], MAP), np.eye(CLASSES)[labels[chosen]]
-            row, label = mixes[number].rows[0], mixes[number].labels[0]
+            batch, target = mixes[number].apply_cutmix(rows[chosen], MAP), np.eye(CLASSES)[labels[chosen]]
+            row, label = mixes[number].row_shares[0], mixes[number].label_shares[0]
             batches.append(row * batch + (1 - row) * batch[::-1])
             targets.append(label * target + (1 - label) * target[::-1])
             drawn = [noise.random((len(chosen), size), np.float32) for size in sizes] if setting["dropout"] else []
@@ -99,12 +99,12 @@ def plain(stack: Stack, setting: dict[str, Any]) -> np.ndarray:
     return np.array(model.predict_on_batch([rows, *(np.ones((75, size)) for size in sizes)]))
 
 
-def _unscaled(stack: Stack, training: Training) -> tuple[Any, ...]:
+def _unscaled(stack: ParallelMLP, training: MLPTraining) -> tuple[Any, ...]:
     """The layers before anything is folded into the first."""
     kept = training.mean, training.scale
     training.mean, training.scale = np.zeros_like(kept[0]), np.ones_like(kept[1])
-    layers = stack.layers(training, 0)
-    if stack.settings[0]["batch_norm"]:  # fresh: its mean is 0 and its variance 1, and epsilon is Keras's
+    layers = stack.build_layers(training, 0)
+    if stack.hyperparameter_sets[0]["batch_norm"]:  # fresh: its mean is 0 and its variance 1, and epsilon is Keras's
         first = layers[0]
         layers = (type(first)(first.weights * np.float32(np.sqrt(1 + 1e-3)), first.bias, first.activation), *layers[1:])
     training.mean, training.scale = kept
@@ -150,7 +150,7 @@ def test_a_head_is_the_same_alone_beside_others_and_by_keras_fit(case: str) -> N
     alone, together = stack_of(setting), stack_of({**setting, **OTHER, **mixed}, setting, {**setting, "epochs": 2})
     found = answers(alone)[:, 0]
     beside = answers(together)
-    theirs = plain(alone, alone.settings[0])
+    theirs = plain(alone, alone.hyperparameter_sets[0])
     assert np.ptp(found, axis=0).max() > 0.3
     assert np.abs(found - beside[:, 1]).max() < 2e-4
     assert np.abs(found - theirs).max() < 2e-4
@@ -163,8 +163,8 @@ def test_a_head_in_plain_arrays_answers_as_the_keras_model(case: str) -> None:
     stack = stack_of({**CASES[case], "learning_rate": 0.01}, CASES[case])
     training = trained(stack)
     for head in (0, 1):
-        folded = Head(stack.layers(training, head), ("a", "b", "c")).predict_proba(data()[0])
-        assert np.abs(folded - stack.answers(training, np.arange(75))[:, head]).max() < 1e-5
+        folded = Head(stack.build_layers(training, head), ("a", "b", "c")).predict_proba(data()[0])
+        assert np.abs(folded - stack.predict(training, np.arange(75))[:, head]).max() < 1e-5
 
 
 def test_trainings_that_take_turns_do_not_disturb_each_other() -> None:
@@ -172,13 +172,13 @@ def test_trainings_that_take_turns_do_not_disturb_each_other() -> None:
         {"optimizer": "ranger", "batch_norm": True, "dropout": 0.3}, {"optimizer": "ranger", "batch_norm": True}
     )
     learnt = data()[2]
-    one, two = stack.start(learnt), stack.start(learnt[:40])
+    one, two = stack.start_training(learnt), stack.start_training(learnt[:40])
     for _ in range(EPOCHS):
-        stack.epoch(one)
-        stack.epoch(two)
-    alternating = stack.answers(one, np.arange(75))
+        stack.train_epoch(one)
+        stack.train_epoch(two)
+    alternating = stack.predict(one, np.arange(75))
     assert alternating == pytest.approx(answers(stack), abs=1e-6)
-    assert np.abs(stack.answers(two, np.arange(75)) - alternating).max() > 1e-2
+    assert np.abs(stack.predict(two, np.arange(75)) - alternating).max() > 1e-2
 
 
 def test_some_heads_go_on_where_all_of_them_stopped() -> None:
@@ -187,18 +187,18 @@ def test_some_heads_go_on_where_all_of_them_stopped() -> None:
     ]
     options[2] |= {"schedule": "cosine", "dropout": 0.2}
     stack = stack_of(*options)
-    training = stack.start(data()[2])
-    stack.epoch(training)
-    smaller = stack.only([0, 2], [training])
+    training = stack.start_training(data()[2])
+    stack.train_epoch(training)
+    smaller = stack.select_heads([0, 2], [training])
     for _ in range(EPOCHS - 1):
-        smaller.epoch(training)
-    assert smaller.answers(training, np.arange(75)) == pytest.approx(answers(stack_of(*options))[:, [0, 2]], abs=1e-4)
+        smaller.train_epoch(training)
+    assert smaller.predict(training, np.arange(75)) == pytest.approx(answers(stack_of(*options))[:, [0, 2]], abs=1e-4)
 
 
 def test_rows_are_standardised_by_the_rows_learnt_from() -> None:
     features, _, learnt = data()
     scaler = StandardScaler().fit(features[learnt].reshape(60, -1))
-    training = stack_of({}).start(learnt)
+    training = stack_of({}).start_training(learnt)
     assert training.mean == pytest.approx(scaler.mean_, rel=1e-5)
     assert training.scale == pytest.approx(scaler.scale_, rel=1e-5)
 
@@ -207,7 +207,7 @@ def test_answers_come_in_order_whatever_the_number_of_rows() -> None:
     stack = stack_of({})
     training = trained(stack, 1)
     rows = np.random.default_rng(0).integers(75, size=600)
-    assert stack.answers(training, rows) == pytest.approx(stack.answers(training, np.arange(75))[rows], abs=1e-6)
+    assert stack.predict(training, rows) == pytest.approx(stack.predict(training, np.arange(75))[rows], abs=1e-6)
 
 
 def test_a_compiled_stack_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,5 +215,5 @@ def test_a_compiled_stack_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 
     options = [{"dropout": 0.3, "mixup": 0.2}, {"dropout": 0.1, "learning_rate": 0.01}]
     expected = answers(stack_of(*options), 1)
-    monkeypatch.setattr(parallel_mlp, "_COMPILED", 0)
+    monkeypatch.setattr(parallel_mlp, "_MIN_XLA_WORK", 0)
     assert answers(stack_of(*options), 1) == pytest.approx(expected, abs=1e-5)

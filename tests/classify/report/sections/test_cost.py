@@ -20,17 +20,17 @@ from humeris.cache.store import Store
 from humeris.classify.diagnose import latency
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.charts import draw
-from humeris.classify.report.run_snapshot import Evidence
+from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import cost
 from humeris.classify.runs.run import Run
-from humeris.extract.backbones.metadata import Card
+from humeris.extract.backbones.metadata import BackboneMetadata
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_front_is_what_nothing_beats(seed: int) -> None:
     random = np.random.default_rng(seed)
     pairs = [(float(a), float(b)) for a, b in random.integers(0, 6, (12, 2))]
-    kept = cost.front(pairs)
+    kept = cost.find_pareto_front(pairs)
     for place, (price, good) in enumerate(pairs):
         beaten = [
             other
@@ -42,15 +42,15 @@ def test_the_front_is_what_nothing_beats(seed: int) -> None:
 
 
 def test_the_front_of_nothing_is_empty() -> None:
-    assert cost.front([]) == []
+    assert cost.find_pareto_front([]) == []
 
 
 @pytest.fixture
-def evidence(finished: Any, tmp_path: Path) -> Evidence:
+def evidence(finished: Any, tmp_path: Path) -> RunSnapshot:
     """The finished run in a folder of its own, with a cache of its own."""
     shutil.copytree(finished.path, tmp_path / "run")
     shutil.copytree(finished.cache, tmp_path / "own")
-    return Evidence.read(tmp_path / "run", tmp_path / "own")
+    return RunSnapshot.read(tmp_path / "run", tmp_path / "own")
 
 
 def words(section: Section, kind: str = "words") -> str:
@@ -62,52 +62,54 @@ def some(section: Section, kind: type) -> list[Any]:
 
 
 def nano() -> Any:
-    from humeris.extract.backbones.backbone_spec import Request
+    from humeris.extract.backbones.backbone_spec import BackboneSpec
     from humeris.extract.backbones.build import build
 
-    return build(Request.parse("nano"))
+    return build(BackboneSpec.parse("nano"))
 
 
-def test_costs_are_those_of_the_cut_network_and_of_the_stored_rows(evidence: Evidence) -> None:
-    found = {each.sources[0].layer: each for each in cost.costs(evidence, None)}
+def test_costs_are_those_of_the_cut_network_and_of_the_stored_rows(evidence: RunSnapshot) -> None:
+    found = {each.tap_refs[0].layer: each for each in cost.compute_costs(evidence, None)}
     assert list(found) == ["block4_out", "block5_out"]  # the cheapest first
     graph = nano().graph
     for layer in graph.layers:
         if layer.name in found:
             each = found[layer.name]
             assert (each.multiply_adds, each.parameters) == (layer.cost, layer.parameters)
-            stored = evidence.features(each.sources)
+            stored = evidence.open_features(each.tap_refs)
             assert stored is not None
             row = stored[0].read(np.array([evidence.images[0].digest], "S32"))[0]
-            assert each.bytes == row.nbytes
-            assert each.depth == evidence.depth[each.sources[0]]
+            assert each.bytes_per_image == row.nbytes
+            assert each.depth == evidence.tap_depths[each.tap_refs[0]]
     for each in found.values():
-        tried = {trial: score for trial, score in evidence.scores.items() if trial.sources == each.sources}
+        tried = {trial: score for trial, score in evidence.scores.items() if trial.tap_refs == each.tap_refs}
         assert each.accuracy == tried[each.trial].accuracy
-        assert each.trial == next(trial for trial in evidence.ranked if trial in tried)
-        assert each.seconds == pytest.approx(sum(score.seconds for score in tried.values()))
+        assert each.trial == next(trial for trial in evidence.ranked_trials if trial in tried)
+        assert each.training_seconds == pytest.approx(sum(score.seconds for score in tried.values()))
 
 
-def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: Evidence) -> None:
+def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: RunSnapshot) -> None:
     assert evidence.best is not None
-    both = tuple(sorted(evidence.depth, key=lambda source: source.layer))
+    both = tuple(sorted(evidence.tap_depths, key=lambda source: source.layer))
     trial = replace(evidence.best, sources=both)
-    alone = {each.sources[0].layer: each for each in cost.costs(evidence, None)}
-    (found,) = cost.costs(replace(evidence, scores={trial: next(iter(evidence.scores.values()))}), None)
+    alone = {each.tap_refs[0].layer: each for each in cost.compute_costs(evidence, None)}
+    (found,) = cost.compute_costs(replace(evidence, scores={trial: next(iter(evidence.scores.values()))}), None)
     assert found.multiply_adds == alone["block5_out"].multiply_adds
     assert found.parameters == alone["block5_out"].parameters
-    assert found.bytes == (alone["block4_out"].bytes or 0) + (alone["block5_out"].bytes or 0)
+    assert found.bytes_per_image == (alone["block4_out"].bytes_per_image or 0) + (alone["block5_out"].bytes_per_image or 0)
     assert found.depth is None
 
 
-def test_of_one_set_of_taps_there_is_no_front_to_speak_of(evidence: Evidence) -> None:
-    scores = {trial: score for trial, score in evidence.scores.items() if trial.sources[0].layer == "block5_out"}
-    assert "One set of taps stands here alone" in words(cost.section(replace(evidence, scores=scores)))
-    assert "2 of 2 sets of taps" in words(cost.section(evidence)) or "1 of 2 sets" in words(cost.section(evidence))
+def test_of_one_set_of_taps_there_is_no_front_to_speak_of(evidence: RunSnapshot) -> None:
+    scores = {trial: score for trial, score in evidence.scores.items() if trial.tap_refs[0].layer == "block5_out"}
+    assert "One set of taps stands here alone" in words(cost.build_section(replace(evidence, scores=scores)))
+    assert "2 of 2 sets of taps" in words(cost.build_section(evidence)) or "1 of 2 sets" in words(
+        cost.build_section(evidence)
+    )
 
 
-def test_without_a_measurement_multiply_adds_are_drawn_and_the_command_is_told(evidence: Evidence) -> None:
-    section = cost.section(evidence)
+def test_without_a_measurement_multiply_adds_are_drawn_and_the_command_is_told(evidence: RunSnapshot) -> None:
+    section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     (table,) = some(section, Table)
     assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "million multiply-adds for one image"
@@ -119,36 +121,36 @@ def test_without_a_measurement_multiply_adds_are_drawn_and_the_command_is_told(e
     assert "which was not done" not in words(section)
 
 
-def test_the_chart_has_a_mark_for_all_taps_and_the_chosen_ones_stand_out(evidence: Evidence) -> None:
-    (chart,) = some(cost.section(evidence), Chart)
+def test_the_chart_has_a_mark_for_all_taps_and_the_chosen_ones_stand_out(evidence: RunSnapshot) -> None:
+    (chart,) = some(cost.build_section(evidence), Chart)
     values = chart.spec["data"]["values"]
     assert [value["role"] for value in values].count("chosen") == 1
     assert evidence.best is not None
     (chosen,) = [value for value in values if value["role"] == "chosen"]
-    assert chosen["words"].startswith(f"{evidence.best.sources[0]}; ")
+    assert chosen["words"].startswith(f"{evidence.best.tap_refs[0]}; ")
     svg = draw(chart, "m").wide
     assert all(f'aria-label="{value["words"]}"' in svg for value in values)
     assert "chosen</text>" in svg
     assert chart.table is not None
-    assert [row[0] for row in chart.table.rows] == [str(source) for source in sorted(evidence.depth, key=str)]
+    assert [row[0] for row in chart.table.rows] == [str(source) for source in sorted(evidence.tap_depths, key=str)]
 
 
-def test_the_command_measures_and_the_page_then_shows_the_time(evidence: Evidence, humeris: Callable[..., Any]) -> None:
-    (line,) = [part.line for part in some(cost.section(evidence), Command)]
+def test_the_command_measures_and_the_page_then_shows_the_time(evidence: RunSnapshot, humeris: Callable[..., Any]) -> None:
+    (line,) = [part.line for part in some(cost.build_section(evidence), Command)]
     result = humeris(*shlex.split(line)[1:], "--json")
     assert result.code == 0
     measured = latency.read(Run(evidence.path))
     assert measured is not None
     assert measured.device == "cpu"
-    assert measured.left_out == ()
-    assert len(measured.found) == 2
-    for each in measured.found.values():
+    assert measured.omissions == ()
+    assert len(measured.latencies) == 2
+    for each in measured.latencies.values():
         assert 0 < each.one < each.batch < 60
-    shallow, deep = (measured.found[latency.key((source,))] for source in sorted(evidence.depth, key=str))
+    shallow, deep = (measured.latencies[latency.make_key((source,))] for source in sorted(evidence.tap_depths, key=str))
     parameters = {layer.name: layer.parameters for layer in nano().graph.layers}
     assert (shallow.parameters, deep.parameters) == (parameters["block4_out"], parameters["block5_out"])
 
-    section = cost.section(evidence)
+    section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     (table,) = some(section, Table)
     assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "milliseconds for one image"
@@ -161,30 +163,32 @@ def test_the_command_measures_and_the_page_then_shows_the_time(evidence: Evidenc
     assert "milliseconds for one image" in Path(result.json["report"]).read_text()
 
 
-def test_a_backbone_that_is_gone_is_left_out_of_the_measurement(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "_seconds", lambda calls, _: [0.001 * count for _, count in calls])
-    (name,) = evidence.description["specs"]
-    spec = {**evidence.description["specs"][name], "file": "/nowhere/my.keras"}
+def test_a_backbone_that_is_gone_is_left_out_of_the_measurement(
+    evidence: RunSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "_time_calls", lambda calls, _: [0.001 * count for _, count in calls])
+    (name,) = evidence.metadata["specs"]
+    spec = {**evidence.metadata["specs"][name], "file": "/nowhere/my.keras"}
     (measured, again) = (
-        latency.measure(Run(evidence.path, {**evidence.description, "specs": specs}))
+        latency.measure(Run(evidence.path, {**evidence.metadata, "specs": specs}))
         for specs in ({name: spec}, {name: {**spec, "file": "", "weights_sha256": "ab" * 32}})
     )
-    assert measured.found == again.found == {}
-    assert "/nowhere/my.keras" in measured.left_out[0]
-    assert "found another" in again.left_out[0]
+    assert measured.latencies == again.latencies == {}
+    assert "/nowhere/my.keras" in measured.omissions[0]
+    assert "found another" in again.omissions[0]
     assert latency.read(Run(evidence.path)) == again
-    section = cost.section(evidence)
+    section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"].startswith("million multiply-adds")
 
 
-def test_only_what_was_measured_is_drawn_by_time(evidence: Evidence) -> None:
-    first = cost.costs(evidence, None)[0].sources
-    taps = [list(each) for each in latency.key(first)]
+def test_only_what_was_measured_is_drawn_by_time(evidence: RunSnapshot) -> None:
+    first = cost.compute_costs(evidence, None)[0].tap_refs
+    taps = [list(each) for each in latency.make_key(first)]
     about = {"format": 1, "device": "gpu:0", "threads": 3, "batch": 32, "left_out": ["my.keras: gone"]}
     listed = [{"taps": taps, "one": 0.002, "batch": 0.02, "parameters": 7}]
     (evidence.path / "latency.json").write_text(json.dumps({**about, "taps": listed}))
-    section = cost.section(evidence)
+    section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     assert [value["cost"] for value in chart.spec["data"]["values"]] == [2.0]
     assert "Not measured, of 1 more: my.keras: gone" in words(section)
@@ -196,22 +200,24 @@ def test_only_what_was_measured_is_drawn_by_time(evidence: Evidence) -> None:
     "content",
     [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1, "batch": 32, "taps": [{"taps": 3}]}', b"[" * 100_000, b"\xff\x00"],
 )
-def test_a_torn_measurement_is_as_none(evidence: Evidence, content: bytes) -> None:
+def test_a_torn_measurement_is_as_none(evidence: RunSnapshot, content: bytes) -> None:
     (evidence.path / "latency.json").write_bytes(content)
     assert latency.read(Run(evidence.path)) is None
-    assert "milliseconds" not in str(some(cost.section(evidence), Chart)[0].spec)
+    assert "milliseconds" not in str(some(cost.build_section(evidence), Chart)[0].spec)
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"batch": 8}])
-def test_a_measurement_of_another_kind_is_as_none(evidence: Evidence, change: dict[str, int]) -> None:
+def test_a_measurement_of_another_kind_is_as_none(evidence: RunSnapshot, change: dict[str, int]) -> None:
     about = {"format": 1, "device": "cpu", "threads": 1, "batch": 32, "left_out": [], "taps": []}
     (evidence.path / "latency.json").write_text(json.dumps(about))
-    assert latency.read(Run(evidence.path)) == latency.Measured("cpu", 1, {})
+    assert latency.read(Run(evidence.path)) == latency.LatencyResult("cpu", 1, {})
     (evidence.path / "latency.json").write_text(json.dumps(about | change))
     assert latency.read(Run(evidence.path)) is None
 
 
-def test_what_an_older_humeris_wrote_has_no_parameters_and_is_read_all_the_same(evidence: Evidence, tmp_path: Path) -> None:
+def test_what_an_older_humeris_wrote_has_no_parameters_and_is_read_all_the_same(
+    evidence: RunSnapshot, tmp_path: Path
+) -> None:
     (path,) = (tmp_path / "own").glob("features/*/layers.json")
     layers = [
         {name: value for name, value in each.items() if name != "parameters"} for each in json.loads(path.read_bytes())
@@ -219,49 +225,51 @@ def test_what_an_older_humeris_wrote_has_no_parameters_and_is_read_all_the_same(
     path.chmod(0o644)
     path.write_text(json.dumps(layers))
     evidence = replace(evidence, store=Store(tmp_path / "own"))
-    found = cost.costs(evidence, None)
-    assert all(each.parameters is None and each.multiply_adds and each.bytes for each in found)
-    section = cost.section(evidence)
+    found = cost.compute_costs(evidence, None)
+    assert all(each.parameters is None and each.multiply_adds and each.bytes_per_image for each in found)
+    section = cost.build_section(evidence)
     assert "and counts the parameters, which was not done" in words(section)
     assert some(section, Command)[0].line.endswith("--latency")
-    timed = {latency.key(each.sources): latency.Latency(latency.key(each.sources), 0.1, 1.0, 5) for each in found}
-    assert [each.parameters for each in cost.costs(evidence, latency.Measured("cpu", 1, timed))] == [5, 5]
-    card = Card.of(nano())
+    timed = {
+        latency.make_key(each.tap_refs): latency.Latency(latency.make_key(each.tap_refs), 0.1, 1.0, 5) for each in found
+    }
+    assert [each.parameters for each in cost.compute_costs(evidence, latency.LatencyResult("cpu", 1, timed))] == [5, 5]
+    card = BackboneMetadata.from_backbone(nano())
     older = card.to_dict() | {"layers": layers}
-    assert [layer.parameters for layer in Card.from_dict(older).layers] == [None] * len(card.layers)
-    assert [layer.cost for layer in Card.from_dict(older).layers] == [layer.cost for layer in card.layers]
+    assert [layer.parameters for layer in BackboneMetadata.from_dict(older).layers] == [None] * len(card.layers)
+    assert [layer.cost for layer in BackboneMetadata.from_dict(older).layers] == [layer.cost for layer in card.layers]
 
 
 @pytest.mark.parametrize("store", [None, "empty"])
 def test_without_the_cache_the_page_says_which_command_brings_it_back(
-    evidence: Evidence, store: str | None, tmp_path: Path
+    evidence: RunSnapshot, store: str | None, tmp_path: Path
 ) -> None:
-    section = cost.section(replace(evidence, store=None if store is None else Store(tmp_path / store)))
+    section = cost.build_section(replace(evidence, store=None if store is None else Store(tmp_path / store)))
     assert some(section, Chart) == []
     assert "the cache that says so is gone" in words(section, "missing")
     assert some(section, Command)[0].line.startswith("humeris extract ")
     (table,) = some(section, Table)
-    assert [row[3] for row in table.rows] == [evidence.depth[each] for each in sorted(evidence.depth, key=str)]
+    assert [row[3] for row in table.rows] == [evidence.tap_depths[each] for each in sorted(evidence.tap_depths, key=str)]
 
 
 @pytest.mark.parametrize("architecture", ["keras.applications.VGG16()", ""])
-def test_a_file_of_features_does_not_say_what_its_network_costs(evidence: Evidence, architecture: str) -> None:
-    specs = {name: {**spec, "architecture": architecture} for name, spec in evidence.description["specs"].items()}
-    described = {**evidence.description, "data": {**evidence.data, "kind": "features"}, "specs": specs}
-    section = cost.section(replace(evidence, description=described, store=None))
+def test_a_file_of_features_does_not_say_what_its_network_costs(evidence: RunSnapshot, architecture: str) -> None:
+    specs = {name: {**spec, "architecture": architecture} for name, spec in evidence.metadata["specs"].items()}
+    described = {**evidence.metadata, "data": {**evidence.data, "kind": "features"}, "specs": specs}
+    section = cost.build_section(replace(evidence, description=described, store=None))
     assert "A file of features does not say" in words(section)
     assert [part.line.endswith("--latency") for part in some(section, Command)] == ([True] if architecture else [])
 
 
-def test_of_a_run_without_trials_there_is_nothing_to_say(evidence: Evidence) -> None:
-    section = cost.section(replace(evidence, scores={}))
+def test_of_a_run_without_trials_there_is_nothing_to_say(evidence: RunSnapshot) -> None:
+    section = cost.build_section(replace(evidence, scores={}))
     assert "No trial" in words(section, "missing")
     assert len(section.parts) == 1
 
 
 @pytest.mark.parametrize("description", [{}, {"specs": None}, {"specs": {"x": 3}}])
-def test_a_description_that_is_not_whole_does_no_harm(evidence: Evidence, description: dict[str, Any]) -> None:
-    section = cost.section(replace(evidence, description=description))
+def test_a_description_that_is_not_whole_does_no_harm(evidence: RunSnapshot, description: dict[str, Any]) -> None:
+    section = cost.build_section(replace(evidence, description=description))
     assert some(section, Table)
 
 
@@ -274,10 +282,10 @@ def test_there_is_nothing_to_measure_where_there_is_no_run(tmp_path: Path, humer
     assert not (tmp_path / "none").exists()
 
 
-def test_a_report_with_all_its_sections_imports_neither_keras_nor_tensorflow(evidence: Evidence, tmp_path: Path) -> None:
+def test_a_report_with_all_its_sections_imports_neither_keras_nor_tensorflow(evidence: RunSnapshot, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from humeris.classify.report import page; "
-        f"done = page.report([Path({str(evidence.path)!r})], Path({str(tmp_path / 'page.html')!r}), "
+        f"done = page.write_report([Path({str(evidence.path)!r})], Path({str(tmp_path / 'page.html')!r}), "
         f"Path({str(tmp_path / 'own')!r})); "
         "print(done.missing, {'keras', 'tensorflow'} & set(sys.modules))"
     )

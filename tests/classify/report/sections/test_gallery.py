@@ -18,10 +18,10 @@ from PIL import Image
 
 from humeris.classify.report import thumbnails
 from humeris.classify.report.blocks import Gallery, Section, Text
-from humeris.classify.report.run_snapshot import Answer, Evidence
+from humeris.classify.report.run_snapshot import Prediction, RunSnapshot
 from humeris.classify.report.sections import gallery
-from humeris.classify.runs.run import Record
-from humeris.extract.pixels.read_file import digest
+from humeris.classify.runs.run import ImageRecord
+from humeris.extract.pixels.read_file import compute_digest
 
 CLASSES = ("ant", "bee", "wasp")
 
@@ -35,8 +35,8 @@ def test_mistakes_are_the_wrong_answers_most_confident_first(seed: int) -> None:
     answers, labels = probabilities(40, seed), np.random.default_rng(seed).integers(0, 3, 40)
     wrong = [row for row in range(40) if max(range(3), key=lambda k: answers[row, k]) != labels[row]]
     expected = sorted(wrong, key=lambda row: -max(answers[row]))
-    assert gallery.mistakes(labels, answers, 100).tolist() == expected
-    assert gallery.mistakes(labels, answers, 7).tolist() == expected[:7]
+    assert gallery.find_mistakes(labels, answers, 100).tolist() == expected
+    assert gallery.find_mistakes(labels, answers, 7).tolist() == expected[:7]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -44,21 +44,24 @@ def test_the_least_certain_are_those_with_the_smallest_margin(seed: int) -> None
     answers = probabilities(40, seed)
     margins = [sorted(row)[-1] - sorted(row)[-2] for row in answers.tolist()]
     expected = sorted(range(40), key=lambda row: margins[row])
-    assert gallery.least_certain(answers, 11).tolist() == expected[:11]
+    assert gallery.find_least_certain(answers, 11).tolist() == expected[:11]
 
 
 def test_rows_that_are_not_finite_are_no_answers() -> None:
     answers, labels = probabilities(10), np.ones(10, int)
     answers[3, 1], answers[5] = np.nan, np.inf
-    assert not {3, 5} & {*gallery.mistakes(labels, answers, 10).tolist(), *gallery.least_certain(answers, 10).tolist()}
-    assert len(gallery.least_certain(answers, 10)) == 8
+    assert not {3, 5} & {
+        *gallery.find_mistakes(labels, answers, 10).tolist(),
+        *gallery.find_least_certain(answers, 10).tolist(),
+    }
+    assert len(gallery.find_least_certain(answers, 10)) == 8
 
 
-def folder_of(root: Path, contents: dict[str, bytes]) -> list[Record]:
+def folder_of(root: Path, contents: dict[str, bytes]) -> list[ImageRecord]:
     for name, data in contents.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
-    return [Record(name, "ant", "test", digest(data)) for name, data in contents.items()]
+    return [ImageRecord(name, "ant", "test", compute_digest(data)) for name, data in contents.items()]
 
 
 def png(width: int, height: int, seed: int = 0) -> bytes:
@@ -87,7 +90,7 @@ def data_of(root: Path, kind: str = "folders") -> dict[str, Any]:
 
 def test_a_picture_is_the_image_small_and_in_its_own_proportions(tmp_path: Path) -> None:
     records = folder_of(tmp_path, {"wide.png": png(400, 100), "tall.png": png(90, 300), "tiny.png": png(20, 10)})
-    made = thumbnails.make(records, data_of(tmp_path), 80, 100_000)
+    made = thumbnails.make_thumbnails(records, data_of(tmp_path), 80, 100_000)
     sizes = []
     for record, webp in zip(records, made.pictures, strict=True):
         assert webp is not None
@@ -96,14 +99,16 @@ def test_a_picture_is_the_image_small_and_in_its_own_proportions(tmp_path: Path)
             small = np.asarray(original.resize(picture.size, Image.Resampling.BILINEAR)).astype(int)
             assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - small).mean() < 6
     assert sizes == [(80, 20), (24, 80), (20, 10)]
-    assert made.missing(data_of(tmp_path)) == []
+    assert made.describe_failures(data_of(tmp_path)) == []
 
 
 def test_a_picture_stands_upright(tmp_path: Path) -> None:
     buffer, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6  # the camera was turned
     Image.open(io.BytesIO(png(200, 100))).save(buffer, "JPEG", exif=exif)
-    (webp,) = thumbnails.make(folder_of(tmp_path, {"a.jpg": buffer.getvalue()}), data_of(tmp_path), 80, 100_000).pictures
+    (webp,) = thumbnails.make_thumbnails(
+        folder_of(tmp_path, {"a.jpg": buffer.getvalue()}), data_of(tmp_path), 80, 100_000
+    ).pictures
     assert webp is not None
     with Image.open(io.BytesIO(webp)) as picture:
         assert picture.size == (40, 80)
@@ -122,10 +127,10 @@ def test_hostile_changed_and_missing_images_cost_their_own_picture_only(tmp_path
     (tmp_path / "gone.png").unlink()
     (tmp_path / "pipe.png").unlink()
     os.mkfifo(tmp_path / "pipe.png")
-    records += [Record("no\0name", "ant", "test", b"x" * 32), Record("x" * 300, "ant", "test", b"x" * 32)]
-    made = thumbnails.make(records, data_of(tmp_path), 40, 100_000)
+    records += [ImageRecord("no\0name", "ant", "test", b"x" * 32), ImageRecord("x" * 300, "ant", "test", b"x" * 32)]
+    made = thumbnails.make_thumbnails(records, data_of(tmp_path), 40, 100_000)
     assert [bool(webp) for webp in made.pictures] == [True, False, False, False, False, False, False, True, False, False]
-    (text,) = made.missing(data_of(tmp_path))
+    (text,) = made.describe_failures(data_of(tmp_path))
     assert text.kind == "missing"
     assert text.text.startswith("8 of 10 pictures cannot be shown")
     for part in (
@@ -150,7 +155,7 @@ def test_pictures_keep_within_their_budget(tmp_path: Path) -> None:
     records = folder_of(tmp_path, contents)
     sizes = []
     for budget in (10_000_000, 70_000, 40_000, 8_000):
-        made = thumbnails.make(records, data_of(tmp_path), 100, budget)
+        made = thumbnails.make_thumbnails(records, data_of(tmp_path), 100, budget)
         sizes.append([len(webp or b"") for webp in made.pictures])
         assert sum(sizes[-1]) <= budget
     assert all(min(each) > 0 for each in sizes[:3])
@@ -169,8 +174,8 @@ def test_pictures_keep_within_their_budget(tmp_path: Path) -> None:
     ],
 )
 def test_data_without_pictures_say_so(data: dict[str, Any], expected: str, block_keras: None) -> None:
-    made = thumbnails.make([Record("a", "ant", "test", b"")], data, 40, 1000)
-    (text,) = made.missing(data)
+    made = thumbnails.make_thumbnails([ImageRecord("a", "ant", "test", b"")], data, 40, 1000)
+    (text,) = made.describe_failures(data)
     assert made.pictures == (None,)
     assert expected in text.text
     assert "humeris" in text.text
@@ -185,20 +190,20 @@ def block_keras(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def evidence(finished: Any, tmp_path: Path) -> Evidence:
+def evidence(finished: Any, tmp_path: Path) -> RunSnapshot:
     """The finished run as if some of its answers were wrong, with images of its own that a test may spoil."""
     shutil.copytree(finished.photos, tmp_path / "photos")
-    found = Evidence.read(finished.path, finished.cache)
-    answers = list(found.answers)
+    found = RunSnapshot.read(finished.path, finished.cache)
+    answers = list(found.predictions)
     assert found.probabilities is not None
     shares = np.full(found.probabilities.shape, 0.05, np.float32)
     for row, answer in enumerate(answers):
-        given = found.classes.index(answer.label)
+        given = found.class_names.index(answer.label)
         taken = (given + 1) % 3 if row < 5 else given
         shares[row, taken] = 0.9 - row / 100
-        answers[row] = Answer(answer.name, answer.label, found.classes[taken], float(shares[row, taken]))
+        answers[row] = Prediction(answer.name, answer.label, found.class_names[taken], float(shares[row, taken]))
     data = {**found.data, "root": str(tmp_path / "photos")}
-    description = {**found.description, "data": data}
+    description = {**found.metadata, "data": data}
     return replace(found, description=description, answers=tuple(answers), probabilities=shares)
 
 
@@ -210,24 +215,24 @@ def words(section: Section, kind: str = "words") -> str:
     return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
 
 
-def test_the_section_shows_the_mistakes_and_the_close_calls_of_a_run(evidence: Evidence) -> None:
-    section = gallery.section(evidence)
+def test_the_section_shows_the_mistakes_and_the_close_calls_of_a_run(evidence: RunSnapshot) -> None:
+    section = gallery.build_section(evidence)
     wrong, unsure = galleries(section)
-    assert [picture.captions[1] for picture in wrong.pictures] == [answer.name for answer in evidence.answers[:5]]
-    first = evidence.answers[0]
+    assert [picture.captions[1] for picture in wrong.pictures] == [answer.name for answer in evidence.predictions[:5]]
+    first = evidence.predictions[0]
     assert wrong.pictures[0].captions[0] == f"{first.label}, taken for {first.predicted} with probability 0.900"
     assert first.name in wrong.pictures[0].alt
-    assert len(unsure.pictures) == len(evidence.answers)
-    assert unsure.pictures[0].captions[1] == evidence.answers[-1].name
+    assert len(unsure.pictures) == len(evidence.predictions)
+    assert unsure.pictures[0].captions[1] == evidence.predictions[-1].name
     assert "rightly" in unsure.pictures[0].captions[0]
     assert all(picture.webp for part in (wrong, unsure) for picture in part.pictures)
     assert "5 of the 18 test images wrong; here are all of them" in words(section)
     assert words(section, "missing") == ""
 
 
-def test_without_its_images_the_section_shows_names(evidence: Evidence) -> None:
+def test_without_its_images_the_section_shows_names(evidence: RunSnapshot) -> None:
     shutil.rmtree(evidence.data["root"])
-    section = gallery.section(evidence)
+    section = gallery.build_section(evidence)
     assert all(picture.webp is None for part in galleries(section) for picture in part.pictures)
     assert "23 of 23 pictures cannot be shown" in words(section, "missing")
 
@@ -242,21 +247,21 @@ def test_without_its_images_the_section_shows_names(evidence: Evidence) -> None:
     ],
 )
 def test_without_answers_the_section_says_what_brings_them(
-    evidence: Evidence, spoil: Callable[[Evidence], Evidence]
+    evidence: RunSnapshot, spoil: Callable[[RunSnapshot], RunSnapshot]
 ) -> None:
-    section = gallery.section(spoil(evidence))
+    section = gallery.build_section(spoil(evidence))
     assert galleries(section) == []
     assert "humeris sweep" in words(section, "missing")
 
 
-def test_a_run_without_a_mistake_says_so(evidence: Evidence) -> None:
-    answers = tuple(replace(answer, predicted=answer.label) for answer in evidence.answers)
-    labels = [evidence.classes.index(answer.label) for answer in answers]
-    section = gallery.section(replace(evidence, answers=answers, probabilities=np.eye(3, dtype=np.float32)[labels]))
+def test_a_run_without_a_mistake_says_so(evidence: RunSnapshot) -> None:
+    answers = tuple(replace(answer, predicted=answer.label) for answer in evidence.predictions)
+    labels = [evidence.class_names.index(answer.label) for answer in answers]
+    section = gallery.build_section(replace(evidence, answers=answers, probabilities=np.eye(3, dtype=np.float32)[labels]))
     assert len(galleries(section)) == 1
     assert "none of the 18 test images wrong" in words(section)
 
 
-def test_an_image_that_the_table_lacks_has_no_picture(evidence: Evidence) -> None:
-    section = gallery.section(replace(evidence, images=evidence.record("train")))
+def test_an_image_that_the_table_lacks_has_no_picture(evidence: RunSnapshot) -> None:
+    section = gallery.build_section(replace(evidence, images=evidence.select_images("train")))
     assert "23 of 23 pictures cannot be shown" in words(section, "missing")

@@ -11,10 +11,10 @@ import pytest
 
 from humeris.cache.store import Store
 from humeris.classify.data import group_sampling
-from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.diagnose import count_sketch, label_errors
 from humeris.classify.report.blocks import Command, Gallery, Section, Table, Text
-from humeris.classify.report.run_snapshot import Answer, Evidence
+from humeris.classify.report.run_snapshot import Prediction, RunSnapshot
 from humeris.classify.report.sections import label_issues
 
 
@@ -40,19 +40,22 @@ def test_suspects_are_the_off_diagonal_of_the_confident_joint(seed: int) -> None
         likely = max(confident, key=lambda k: shares[row, k], default=given)
         if likely != given and shares[row, given] < min(thresholds[given], shares[row, likely]):
             expected[row] = likely
-    found = label_errors.by_confidence(labels, shares)
-    assert {each.row: each.likely for each in found} == expected
+    found = label_errors.find_label_issues(labels, shares)
+    assert {each.row: each.likely_label for each in found} == expected
     assert len(expected) > 10
-    assert [each.shares[0] for each in found] == sorted(shares[each.row, each.given] for each in found)
-    assert all(each.given == labels[each.row] and each.shares[1] == shares[each.row, each.likely] for each in found)
+    assert [each.probabilities[0] for each in found] == sorted(shares[each.row, each.given_label] for each in found)
+    assert all(
+        each.given_label == labels[each.row] and each.probabilities[1] == shares[each.row, each.likely_label]
+        for each in found
+    )
 
 
 def test_an_image_between_the_thresholds_is_not_suspected() -> None:
     shares = np.array([[0.9, 0.1], [0.8, 0.2], [0.55, 0.45], [0.2, 0.8], [0.1, 0.9], [0.6, 0.4]])
     labels = np.array([0, 0, 0, 1, 1, 1])  # thresholds 0.75 and 0.7
-    assert label_errors.by_confidence(labels, shares) == []
+    assert label_errors.find_label_issues(labels, shares) == []
     shares[5] = [0.76, 0.24]
-    assert label_errors.by_confidence(labels, shares) == [label_errors.Suspect(5, 1, 0, (0.24, 0.76))]
+    assert label_errors.find_label_issues(labels, shares) == [label_errors.LabelIssue(5, 1, 0, (0.24, 0.76))]
 
 
 def test_rows_that_are_not_finite_are_not_suspected_and_move_no_threshold() -> None:
@@ -61,9 +64,9 @@ def test_rows_that_are_not_finite_are_not_suspected_and_move_no_threshold() -> N
     kept = np.arange(90) % 9 != 4
     spoilt = shares.copy()
     spoilt[~kept, 1] = np.nan
-    expected = label_errors.by_confidence(labels[kept], shares[kept])
-    found = label_errors.by_confidence(labels, spoilt)
-    assert [each.shares for each in found] == [each.shares for each in expected]
+    expected = label_errors.find_label_issues(labels[kept], shares[kept])
+    found = label_errors.find_label_issues(labels, spoilt)
+    assert [each.probabilities for each in found] == [each.probabilities for each in expected]
     assert {each.row for each in found} <= set(np.nonzero(kept)[0].tolist())
 
 
@@ -73,10 +76,10 @@ def test_flipped_labels_are_found_first(width: int) -> None:
     flipped = np.random.default_rng(3).choice(400, 20, replace=False)
     given = labels.copy()
     given[flipped] = (labels[flipped] + 1) % 4
-    answers = label_errors.held_out(Matrix.of(rows), given, alone(400), 4)
-    found = label_errors.by_confidence(given, answers)
+    answers = label_errors.predict_out_of_fold(FeatureMatrix.from_array(rows), given, alone(400), 4)
+    found = label_errors.find_label_issues(given, answers)
     assert len({each.row for each in found[:20]} & set(flipped.tolist())) >= 19
-    assert all(each.likely == labels[each.row] for each in found[:20] if each.row in flipped)
+    assert all(each.likely_label == labels[each.row] for each in found[:20] if each.row in flipped)
 
 
 def test_held_out_answers_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +91,8 @@ def test_held_out_answers_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPa
     rows[:, 0] *= 100
     rows = rows + 6 * np.random.default_rng(5).normal(size=rows.shape).astype(np.float32)
     monkeypatch.setattr(label_errors, "_PENALTIES", (30.0,))
-    answers = label_errors.held_out(Matrix.of(rows), labels, alone(150), 3)
-    part = group_sampling.parts(labels, alone(150), 5, 0)
+    answers = label_errors.predict_out_of_fold(FeatureMatrix.from_array(rows), labels, alone(150), 3)
+    part = group_sampling.assign_folds(labels, alone(150), 5, 0)
     for number in range(5):
         theirs = make_pipeline(StandardScaler(), RidgeClassifier(alpha=30.0)).fit(
             rows[part != number], labels[part != number]
@@ -105,8 +108,8 @@ def test_an_image_is_not_judged_by_its_own_group() -> None:
     random = np.random.default_rng(0)
     rows = np.repeat(random.normal(size=(100, 300)), 2, axis=0).astype(np.float32)  # each twice, and labels at random
     labels, groups = np.repeat(random.integers(0, 4, 100), 2), np.repeat(np.arange(100), 2)
-    whole = label_errors.held_out(Matrix.of(rows), labels, groups, 4)
-    leaky = label_errors.held_out(Matrix.of(rows), labels, alone(200), 4)
+    whole = label_errors.predict_out_of_fold(FeatureMatrix.from_array(rows), labels, groups, 4)
+    leaky = label_errors.predict_out_of_fold(FeatureMatrix.from_array(rows), labels, alone(200), 4)
     assert (whole.argmax(axis=1) == labels).mean() < 0.45
     assert (leaky.argmax(axis=1) == labels).mean() > 0.6
 
@@ -115,7 +118,7 @@ def test_a_class_with_one_image_does_no_harm() -> None:
     rows, labels = blobs(90, 5)
     labels[labels == 2] = 0
     labels[7] = 2
-    answers = label_errors.held_out(Matrix.of(rows), labels, alone(90), 5)
+    answers = label_errors.predict_out_of_fold(FeatureMatrix.from_array(rows), labels, alone(90), 5)
     assert np.isfinite(answers).all()
     assert answers[7, 2] == answers[7].min()  # nothing that it learnt from was of that class
 
@@ -125,18 +128,22 @@ def test_neighbours_are_counted_as_scikit_learn_finds_them() -> None:
 
     rows, labels = blobs(120, 3)
     rows[5] = rows[9]  # equal rows: the image itself still has no vote
-    chosen = [label_errors.Suspect(row, int(labels[row]), (int(labels[row]) + 1) % 3, (0.1, 0.9)) for row in (0, 5, 9, 119)]
-    told = label_errors.witnessed(chosen, Matrix.of(rows), labels)
+    chosen = [
+        label_errors.LabelIssue(row, int(labels[row]), (int(labels[row]) + 1) % 3, (0.1, 0.9)) for row in (0, 5, 9, 119)
+    ]
+    told = label_errors.with_neighbor_votes(chosen, FeatureMatrix.from_array(rows), labels)
     near = NearestNeighbors(metric="cosine").fit(rows.astype(np.float64))
     for suspect in told:
         places = near.kneighbors(rows[[suspect.row]].astype(np.float64), 12, return_distance=False)[0]
         others = [place for place in places.tolist() if place != suspect.row][:10]
-        assert suspect.votes == tuple(int((labels[others] == k).sum()) for k in (suspect.given, suspect.likely))
+        assert suspect.votes == tuple(int((labels[others] == k).sum()) for k in (suspect.given_label, suspect.likely_label))
 
 
 def test_neighbours_of_few_images_are_the_others() -> None:
     rows, _ = blobs(4, 2)
-    (told,) = label_errors.witnessed([label_errors.Suspect(1, 0, 1, (0.1, 0.9))], Matrix.of(rows), np.array([0, 0, 1, 1]))
+    (told,) = label_errors.with_neighbor_votes(
+        [label_errors.LabelIssue(1, 0, 1, (0.1, 0.9))], FeatureMatrix.from_array(rows), np.array([0, 0, 1, 1])
+    )
     assert told.votes == (1, 2)
 
 
@@ -144,11 +151,11 @@ def test_neighbours_of_few_images_are_the_others() -> None:
 def test_parts_hold_the_classes_alike_and_groups_whole(seed: int) -> None:
     random = np.random.default_rng(seed)
     labels = random.choice(4, 300, p=[0.55, 0.3, 0.1, 0.05])
-    part = group_sampling.parts(labels, alone(300), 5, seed)
+    part = group_sampling.assign_folds(labels, alone(300), 5, seed)
     counts = np.array([np.bincount(labels[part == number], minlength=4) for number in range(5)])
     assert (counts.max(axis=0) - counts.min(axis=0)).max() <= 1
     groups = random.integers(0, 40, 300)
-    part = group_sampling.parts(labels, groups, 5, seed)
+    part = group_sampling.assign_folds(labels, groups, 5, seed)
     assert all(len(np.unique(part[groups == number])) == 1 for number in np.unique(groups))
     assert np.bincount(part).min() > 20
 
@@ -156,13 +163,13 @@ def test_parts_hold_the_classes_alike_and_groups_whole(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_each_beginning_holds_the_classes_as_the_whole_does(seed: int) -> None:
     labels = np.random.default_rng(seed).choice(3, 400, p=[0.7, 0.2, 0.1])
-    order = group_sampling.stratified(labels, alone(400), seed)
+    order = group_sampling.stratify(labels, alone(400), seed)
     assert sorted(order.tolist()) == list(range(400))
     assert set(labels[order[:3]].tolist()) == {0, 1, 2}
     for count in (20, 50, 200):
         share = np.bincount(labels[order[:count]], minlength=3) / count
         assert np.abs(share - np.bincount(labels) / 400).max() < 2 / count + 0.02
-    assert (group_sampling.stratified(labels, alone(400), seed + 1) != order).any()
+    assert (group_sampling.stratify(labels, alone(400), seed + 1) != order).any()
 
 
 def test_a_sample_keeps_groups_whole_and_is_the_same_each_time() -> None:
@@ -177,38 +184,38 @@ def test_a_sample_keeps_groups_whole_and_is_the_same_each_time() -> None:
 
 
 def test_images_without_a_group_stand_for_themselves() -> None:
-    assert group_sampling.group_numbers(["a", "", "b", "a", "", "b"]).tolist() == [0, 1, 2, 0, 3, 2]
+    assert group_sampling.encode_groups(["a", "", "b", "a", "", "b"]).tolist() == [0, 1, 2, 0, 3, 2]
 
 
 def test_a_sketch_keeps_inner_products() -> None:
     rows = np.abs(np.random.default_rng(0).normal(size=(40, 20_000))).astype(np.float32)  # as after a ReLU
     rows[20:] += 0.5 * rows[:20]
-    features = Matrix.of(rows)
-    short = count_sketch.sketched(features, np.arange(40), 2000)
+    features = FeatureMatrix.from_array(rows)
+    short = count_sketch.sketch_features(features, np.arange(40), 2000)
     assert short.shape == (40, 2000)
     exact, found = rows @ rows.T / 20_000, short @ short.T / 20_000
     assert np.abs(exact - found).max() < 0.15 * exact.max()
-    assert (count_sketch.sketched(features, np.array([7, 3]), 30_000) == rows[[7, 3]]).all()
-    assert count_sketch.readable(features, 10**9) == 5000
-    assert count_sketch.readable(features, 100) == 100
+    assert (count_sketch.sketch_features(features, np.array([7, 3]), 30_000) == rows[[7, 3]]).all()
+    assert count_sketch.count_readable_rows(features, 10**9) == 5000
+    assert count_sketch.count_readable_rows(features, 100) == 100
 
 
-def judged(evidence: Evidence, wrong: int) -> tuple[Evidence, list[str]]:
+def judged(evidence: RunSnapshot, wrong: int) -> tuple[RunSnapshot, list[str]]:
     """The run as if `wrong` test images, and as many that were learnt from, were labelled otherwise; and their names."""
     images = list(evidence.images)
     chosen = [place for split in ("test", "train") for place, each in enumerate(images) if each.split == split]
     chosen = chosen[: 6 * wrong : 6] + [place for place in chosen if images[place].split == "train"][2 : 2 + 8 * wrong : 8]
     for place in chosen:
-        other = evidence.classes[(evidence.classes.index(images[place].label) + 1) % 3]
+        other = evidence.class_names[(evidence.class_names.index(images[place].label) + 1) % 3]
         images[place] = replace(images[place], label=other)
     label = {each.name: each.label for each in images}
-    answers = tuple(Answer(a.name, label[a.name], a.predicted, a.probability) for a in evidence.answers)
+    answers = tuple(Prediction(a.name, label[a.name], a.predicted, a.probability) for a in evidence.predictions)
     return replace(evidence, images=tuple(images), answers=answers), [images[place].name for place in chosen]
 
 
 @pytest.fixture
-def evidence(finished: Any) -> Evidence:
-    return Evidence.read(finished.path, finished.cache)
+def evidence(finished: Any) -> RunSnapshot:
+    return RunSnapshot.read(finished.path, finished.cache)
 
 
 def tables(section: Section) -> dict[str, Table]:
@@ -223,9 +230,9 @@ def words(section: Section, kind: str) -> str:
     return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
 
 
-def test_labels_that_were_changed_are_suspected_on_the_page(evidence: Evidence) -> None:
+def test_labels_that_were_changed_are_suspected_on_the_page(evidence: RunSnapshot) -> None:
     changed, names = judged(evidence, 3)
-    section = label_issues.section(changed)
+    section = label_issues.build_section(changed)
     found = tables(section)
     assert {str(row[0]) for row in found["Suspected labels of test images"].rows} == set(names[:3])
     learnt = found["Suspected labels of images that were learnt from"].rows
@@ -245,28 +252,28 @@ def test_labels_that_were_changed_are_suspected_on_the_page(evidence: Evidence) 
     assert words(section, "missing") == ""
 
 
-def test_a_run_without_a_doubtful_label_says_so(evidence: Evidence) -> None:
-    answers = np.eye(3, dtype=np.float32)[[evidence.classes.index(a.label) for a in evidence.answers]]
+def test_a_run_without_a_doubtful_label_says_so(evidence: RunSnapshot) -> None:
+    answers = np.eye(3, dtype=np.float32)[[evidence.class_names.index(a.label) for a in evidence.predictions]]
     assert "Of the 18 test images, no label is suspected." in words(
-        label_issues.section(replace(evidence, probabilities=answers)), "words"
+        label_issues.build_section(replace(evidence, probabilities=answers)), "words"
     )
 
 
-def test_a_sample_of_many_images_is_owned_to(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_issues, "MOST", 12)
-    monkeypatch.setattr(label_issues, "_WIDTH", 8)
-    assert "12 of the 24 images were looked at" in words(label_issues.section(evidence), "words")
+def test_a_sample_of_many_images_is_owned_to(evidence: RunSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_issues, "MAX_IMAGES", 12)
+    monkeypatch.setattr(label_issues, "_SKETCH_WIDTH", 8)
+    assert "12 of the 24 images were looked at" in words(label_issues.build_section(evidence), "words")
 
 
-def test_near_duplicates_stand_side_by_side(evidence: Evidence) -> None:
-    tested, learnt = evidence.record("test"), evidence.record("train")
+def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
+    tested, learnt = evidence.select_images("test"), evidence.select_images("train")
     pairs = [
         {"test": tested[number].name, "development": learnt[number].name, "similarity": 0.9 - number / 10}
         for number in range(3)
     ]
     pairs[2]["development"] = "gone/away.png"
     described = {"pairs": pairs, "cannot_tell": False, "test_images": 3, "accuracy_without": 0.875}
-    section = label_issues.section(replace(evidence, description={**evidence.description, "near_duplicates": described}))
+    section = label_issues.build_section(replace(evidence, description={**evidence.metadata, "near_duplicates": described}))
     gallery = galleries(section)[-1]
     assert [picture.captions for picture in gallery.pictures[:2]] == [
         ("pair 1, test image", tested[0].name),
@@ -287,14 +294,14 @@ def test_near_duplicates_stand_side_by_side(evidence: Evidence) -> None:
         ({"pairs": "none"}, "missing", "not looked for"),
     ],
 )
-def test_what_is_known_of_near_duplicates_is_said(evidence: Evidence, described: Any, kind: str, expected: str) -> None:
-    section = label_issues.section(replace(evidence, description={**evidence.description, "near_duplicates": described}))
+def test_what_is_known_of_near_duplicates_is_said(evidence: RunSnapshot, described: Any, kind: str, expected: str) -> None:
+    section = label_issues.build_section(replace(evidence, description={**evidence.metadata, "near_duplicates": described}))
     assert expected in words(section, kind)
 
 
-def test_without_the_cache_the_command_that_fills_it_is_told(evidence: Evidence, tmp_path: Path) -> None:
+def test_without_the_cache_the_command_that_fills_it_is_told(evidence: RunSnapshot, tmp_path: Path) -> None:
     for store in (None, Store(tmp_path / "none")):
-        section = label_issues.section(replace(evidence, store=store))
+        section = label_issues.build_section(replace(evidence, store=store))
         assert "not in the cache" in words(section, "missing")
         (line,) = [part.line for part in section.parts if isinstance(part, Command)]
         assert line.startswith("humeris extract ")
@@ -306,21 +313,23 @@ def test_without_the_cache_the_command_that_fills_it_is_told(evidence: Evidence,
     [("features", "", "Put the file of features back"), ("splits", "/nowhere/my.keras", "Put the file of the network")],
 )
 def test_where_no_command_brings_the_features_back_the_page_says_what_does(
-    evidence: Evidence, kind: str, file: str, expected: str
+    evidence: RunSnapshot, kind: str, file: str, expected: str
 ) -> None:
-    specs = {name: {**spec, "file": file} for name, spec in evidence.description["specs"].items()}
-    described = {**evidence.description, "data": {**evidence.data, "kind": kind, "root": "/nowhere"}, "specs": specs}
-    section = label_issues.section(replace(evidence, description=described, store=None))
+    specs = {name: {**spec, "file": file} for name, spec in evidence.metadata["specs"].items()}
+    described = {**evidence.metadata, "data": {**evidence.data, "kind": kind, "root": "/nowhere"}, "specs": specs}
+    section = label_issues.build_section(replace(evidence, description=described, store=None))
     assert expected in words(section, "missing")
     assert not [part for part in section.parts if isinstance(part, Command)]
 
 
-def test_rows_that_the_cache_lacks_are_counted(evidence: Evidence) -> None:
+def test_rows_that_the_cache_lacks_are_counted(evidence: RunSnapshot) -> None:
     images = tuple(replace(each, digest=b"\1" * 32) if each.name.endswith("03.png") else each for each in evidence.images)
-    assert "3 of 24 images have no row at nano" in words(label_issues.section(replace(evidence, images=images)), "missing")
+    assert "3 of 24 images have no row at nano" in words(
+        label_issues.build_section(replace(evidence, images=images)), "missing"
+    )
 
 
 @pytest.mark.parametrize("lost", ["images", "probabilities", "scores", "description"])
-def test_of_a_run_that_is_not_whole_the_rest_is_shown(evidence: Evidence, lost: str) -> None:
+def test_of_a_run_that_is_not_whole_the_rest_is_shown(evidence: RunSnapshot, lost: str) -> None:
     nothing: dict[str, Any] = {"images": (), "probabilities": None, "scores": {}, "description": {}}
-    assert words(label_issues.section(replace(evidence, **{lost: nothing[lost]})), "missing")
+    assert words(label_issues.build_section(replace(evidence, **{lost: nothing[lost]})), "missing")

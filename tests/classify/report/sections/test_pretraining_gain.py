@@ -14,15 +14,15 @@ import pytest
 
 from humeris.cache.store import Store
 from humeris.classify.data import group_sampling
-from humeris.classify.data.feature_matrix import Matrix
+from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.diagnose import learning_curve
 from humeris.classify.diagnose.learning_curve import Asymptote, Curve
 from humeris.classify.diagnose.random_baseline import is_quick
-from humeris.classify.evaluate.trial import Source, Trial
+from humeris.classify.evaluate.trial import TapRef, Trial
 from humeris.classify.report import winner_features as rows
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.charts import draw
-from humeris.classify.report.run_snapshot import Evidence
+from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import pretraining_gain
 
 
@@ -43,14 +43,16 @@ def test_a_curve_is_what_scikit_learn_gets_from_the_same_images() -> None:
     from sklearn.preprocessing import StandardScaler
 
     rows_, labels = blobs(300, 3, 20, 3.0)
-    found = learning_curve.curve(Matrix.of(rows_), labels, alone(300), 3, "logreg", {"C": 0.1}, 2)
-    part = group_sampling.parts(labels, alone(300), 5, 0)
-    assert found.images.shape == (5, 5)
+    found = learning_curve.compute_learning_curve(
+        FeatureMatrix.from_array(rows_), labels, alone(300), 3, "logreg", {"C": 0.1}, 2
+    )
+    part = group_sampling.assign_folds(labels, alone(300), 5, 0)
+    assert found.n_images.shape == (5, 5)
     for draw_ in range(5):
         held, pool = part == draw_, np.nonzero(part != draw_)[0]
-        order = pool[group_sampling.stratified(labels[pool], alone(len(pool)), draw_)]
+        order = pool[group_sampling.stratify(labels[pool], alone(len(pool)), draw_)]
         for size in range(5):
-            learnt = order[: found.images[size, draw_]]
+            learnt = order[: found.n_images[size, draw_]]
             model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, tol=1e-8))
             theirs = model.fit(rows_[learnt], labels[learnt]).score(rows_[held], labels[held])
             assert found.accuracy[size, draw_] == pytest.approx(theirs, abs=1.01 / held.sum())
@@ -71,8 +73,8 @@ def test_a_curve_is_what_scikit_learn_gets_from_the_same_images() -> None:
 )
 def test_every_quick_head_has_a_curve_even_of_few_images(head: str, setting: dict[str, Any]) -> None:
     rows_, labels = blobs(60, 4, 30, 0.5)
-    found = learning_curve.curve(Matrix.of(rows_), labels, alone(60), 4, head, setting, 1)
-    assert found.images[0].min() >= 8
+    found = learning_curve.compute_learning_curve(FeatureMatrix.from_array(rows_), labels, alone(60), 4, head, setting, 1)
+    assert found.n_images[0].min() >= 8
     assert found.accuracy[-1].mean() > 0.8
     assert is_quick(head)
 
@@ -97,7 +99,9 @@ def test_no_image_is_learnt_from_and_scored_and_groups_stay_whole(monkeypatch: p
     monkeypatch.setitem(learning_curve.FAMILIES, "spy", Spy)  # type: ignore[arg-type]
     groups = np.random.default_rng(0).integers(0, 50, 200)
     labels = groups % 2
-    learning_curve.curve(Matrix.of(alone(200)[:, None]), labels, groups, 2, "spy", {"C": 1}, 1)
+    learning_curve.compute_learning_curve(
+        FeatureMatrix.from_array(alone(200)[:, None]), labels, groups, 2, "spy", {"C": 1}, 1
+    )
     assert len(seen) == 25
     for number, (fit, score) in enumerate(seen):
         assert not {groups[row] for row in fit} & {groups[row] for row in score}
@@ -111,9 +115,13 @@ def test_no_image_is_learnt_from_and_scored_and_groups_stay_whole(monkeypatch: p
 
 def test_sizes_with_too_few_images_of_a_class_are_left_out() -> None:
     rows_, labels = blobs(100, 10, 40, 0.2)
-    found = learning_curve.curve(Matrix.of(rows_), labels, alone(100), 10, "ridge", {"alpha": 1.0}, 1)
+    found = learning_curve.compute_learning_curve(
+        FeatureMatrix.from_array(rows_), labels, alone(100), 10, "ridge", {"alpha": 1.0}, 1
+    )
     assert found.sizes.tolist() == [20, 40, 80]
-    few = learning_curve.curve(Matrix.of(rows_[:20]), labels[:20], alone(20), 10, "ridge", {"alpha": 1.0}, 1)
+    few = learning_curve.compute_learning_curve(
+        FeatureMatrix.from_array(rows_[:20]), labels[:20], alone(20), 10, "ridge", {"alpha": 1.0}, 1
+    )
     assert few.accuracy.size == 0
 
 
@@ -125,11 +133,11 @@ def law(end: float, rise: float, power: float, noise: float = 0.0, seed: int = 0
 
 @pytest.mark.parametrize(("end", "rise", "power"), [(0.93, 0.3, 0.7), (0.7, 0.4, 0.4), (0.995, 0.1, 1.0), (0.8, 0.3, 2.8)])
 def test_the_end_of_a_power_law_is_found(end: float, rise: float, power: float) -> None:
-    found = learning_curve.asymptote(law(end, rise, power))
+    found = learning_curve.fit_asymptote(law(end, rise, power))
     assert found is not None
     assert found.accuracy == pytest.approx(end, abs=1e-3)
     assert found.margin < 1e-3
-    near = [learning_curve.asymptote(law(end, rise, power, 0.002, seed)) for seed in range(40)]
+    near = [learning_curve.fit_asymptote(law(end, rise, power, 0.002, seed)) for seed in range(40)]
     held = [abs(each.accuracy - end) <= each.margin for each in near if each is not None]
     assert len(held) >= 20
     assert np.mean(held) >= 0.9
@@ -137,8 +145,8 @@ def test_the_end_of_a_power_law_is_found(end: float, rise: float, power: float) 
 
 def test_draws_with_levels_of_their_own_widen_the_interval_and_not_the_fit() -> None:
     curve = law(0.9, 0.3, 0.6)
-    moved = Curve(curve.images, curve.accuracy + np.array([-0.02, 0.0, 0.02]))
-    found = learning_curve.asymptote(moved)
+    moved = Curve(curve.n_images, curve.accuracy + np.array([-0.02, 0.0, 0.02]))
+    found = learning_curve.fit_asymptote(moved)
     assert found is not None
     assert found.accuracy == pytest.approx(0.9, abs=1e-3)
     assert found.margin == pytest.approx(0.02 / 3**0.5 * 4.303, rel=0.01)
@@ -151,35 +159,35 @@ def test_draws_with_levels_of_their_own_widen_the_interval_and_not_the_fit() -> 
         law(0.5, 0.0, 1.0, 0.02),  # nothing but noise
         law(0.9, 0.3, 0.6, 0.1),  # too noisy
         law(0.9, -0.3, 0.6),  # it falls
-        Curve(law(0.9, 0.3, 0.6).images[:3], law(0.9, 0.3, 0.6).accuracy[:3]),
-        Curve(law(0.9, 0.3, 0.6).images, 0.05 * np.arange(5)[:, None] + np.zeros((5, 3)) + 0.3),  # no end in sight
+        Curve(law(0.9, 0.3, 0.6).n_images[:3], law(0.9, 0.3, 0.6).accuracy[:3]),
+        Curve(law(0.9, 0.3, 0.6).n_images, 0.05 * np.arange(5)[:, None] + np.zeros((5, 3)) + 0.3),  # no end in sight
     ],
 )
 def test_where_the_law_does_not_fit_no_end_is_told(curve: Curve) -> None:
-    assert learning_curve.asymptote(curve) is None
+    assert learning_curve.fit_asymptote(curve) is None
 
 
 def test_curves_are_compared_in_words() -> None:
     good, bad = law(0.95, 0.4, 0.6), law(0.5, 0.2, 0.6)
-    words = pretraining_gain.compared(good, bad, Asymptote(0.95, 0.01), Asymptote(0.5, 0.02))
+    words = pretraining_gain.compare_curves(good, bad, Asymptote(0.95, 0.01), Asymptote(0.5, 0.02))
     assert "a higher start (55.0 % against 30.0 % with 100 images)" in words
     assert "a higher slope (11.3 against 5.6 points" in words
     assert "a higher asymptote (95.0 ± 1.0 % against 50.0 ± 2.0 %)" in words
-    words = pretraining_gain.compared(bad, good, Asymptote(0.5, 0.2), Asymptote(0.6, 0.1))
+    words = pretraining_gain.compare_curves(bad, good, Asymptote(0.5, 0.2), Asymptote(0.6, 0.1))
     assert "a lower start" in words
     assert "a lower slope" in words
     assert "no clearly different asymptote" in words
-    words = pretraining_gain.compared(good, good, None, Asymptote(0.5, 0.02))
+    words = pretraining_gain.compare_curves(good, good, None, Asymptote(0.5, 0.02))
     assert "no clearly different start" in words
     assert "cannot be compared" in words
-    mixed = Curve(good.images, good.accuracy + np.array([-0.1, 0.05, 0.1]))
+    mixed = Curve(good.n_images, good.accuracy + np.array([-0.1, 0.05, 0.1]))
     for pair in ((good, mixed), (mixed, good)):
-        assert "no clearly different start" in pretraining_gain.compared(*pair, None, None)
+        assert "no clearly different start" in pretraining_gain.compare_curves(*pair, None, None)
 
 
 @pytest.fixture
-def evidence(finished: Any) -> Evidence:
-    return Evidence.read(finished.path, finished.cache)
+def evidence(finished: Any) -> RunSnapshot:
+    return RunSnapshot.read(finished.path, finished.cache)
 
 
 def words(section: Section, kind: str = "words") -> str:
@@ -192,20 +200,20 @@ def one(section: Section, kind: type) -> Any:
 
 
 def test_the_command_that_is_told_brings_the_comparison(
-    evidence: Evidence, finished: Any, humeris: Callable[..., Any], tmp_path: Path
+    evidence: RunSnapshot, finished: Any, humeris: Callable[..., Any], tmp_path: Path
 ) -> None:
     import shutil
 
     shutil.copytree(finished.cache, tmp_path / "copy")
     evidence = replace(evidence, store=Store(tmp_path / "copy"))
-    alone_ = pretraining_gain.section(evidence)
+    alone_ = pretraining_gain.build_section(evidence)
     assert [row[0] for row in one(alone_, Table).rows] == ["the backbone's weights"]
     assert "does not hold the same taps of this network with random weights" in words(alone_)
     program, *arguments = shlex.split(one(alone_, Command).line)
     assert program == "humeris"
     assert humeris(*arguments).code == 0
 
-    section = pretraining_gain.section(replace(evidence, store=Store(tmp_path / "copy")))
+    section = pretraining_gain.build_section(replace(evidence, store=Store(tmp_path / "copy")))
     assert words(section, "missing") == ""
     assert not [part for part in section.parts if isinstance(part, Command)]
     ours, random = one(section, Table).rows
@@ -222,11 +230,11 @@ def test_the_command_that_is_told_brings_the_comparison(
     assert part == chart.table.rows[: len(part)]
 
 
-def test_a_network_with_other_settings_is_no_counterpart(evidence: Evidence, tmp_path: Path) -> None:
-    from humeris.cache.spec import Spec
+def test_a_network_with_other_settings_is_no_counterpart(evidence: RunSnapshot, tmp_path: Path) -> None:
+    from humeris.cache.spec import ExtractionSpec
 
     assert evidence.best is not None
-    spec = Spec.from_dict(evidence.description["specs"][evidence.best.sources[0].extraction])
+    spec = ExtractionSpec.from_dict(evidence.metadata["specs"][evidence.best.tap_refs[0].extraction])
     twin = replace(spec, weights="random, seed 0", weights_sha256="cd" * 32)
     others = [
         replace(twin, image_size=(96, 96)),
@@ -235,10 +243,13 @@ def test_a_network_with_other_settings_is_no_counterpart(evidence: Evidence, tmp
     ]
     with Store(tmp_path / "other", write=True) as store:
         for each in others:
-            store.extraction(each).create([{"name": "x", "cost": 1}])
-        assert pretraining_gain._twin(replace(evidence, store=store), spec) is None
-        store.extraction(replace(twin, backbone="renamed")).create([{"name": "x", "cost": 1}])
-        assert pretraining_gain._twin(replace(evidence, store=store), spec) == replace(twin, backbone="renamed").folder
+            store.get_extraction(each).create([{"name": "x", "cost": 1}])
+        assert pretraining_gain._find_random_init_twin(replace(evidence, store=store), spec) is None
+        store.get_extraction(replace(twin, backbone="renamed")).create([{"name": "x", "cost": 1}])
+        assert (
+            pretraining_gain._find_random_init_twin(replace(evidence, store=store), spec)
+            == replace(twin, backbone="renamed").folder_name
+        )
 
 
 @pytest.mark.parametrize(
@@ -249,43 +260,45 @@ def test_a_network_with_other_settings_is_no_counterpart(evidence: Evidence, tmp
         ({"file": "my.keras"}, "no counterpart"),
     ],
 )
-def test_some_backbones_have_nothing_to_be_compared_with(evidence: Evidence, change: dict[str, str], expected: str) -> None:
+def test_some_backbones_have_nothing_to_be_compared_with(
+    evidence: RunSnapshot, change: dict[str, str], expected: str
+) -> None:
     Path("my.keras").write_bytes(b"a network of the user's")
-    specs = {name: {**spec, **change} for name, spec in evidence.description["specs"].items()}
-    section = pretraining_gain.section(replace(evidence, description={**evidence.description, "specs": specs}))
+    specs = {name: {**spec, **change} for name, spec in evidence.metadata["specs"].items()}
+    section = pretraining_gain.build_section(replace(evidence, description={**evidence.metadata, "specs": specs}))
     assert expected in words(section) + words(section, "missing")
     assert one(section, Chart)
     assert not [part for part in section.parts if isinstance(part, Command)]
 
 
 @pytest.mark.parametrize("lost", [{"store": None}, {"images": ()}, {"scores": {}}, {"description": {}}])
-def test_without_features_the_section_says_what_is_missing(evidence: Evidence, lost: dict[str, Any]) -> None:
-    section = pretraining_gain.section(replace(evidence, **lost))
+def test_without_features_the_section_says_what_is_missing(evidence: RunSnapshot, lost: dict[str, Any]) -> None:
+    section = pretraining_gain.build_section(replace(evidence, **lost))
     assert words(section, "missing")
     assert not [part for part in section.parts if isinstance(part, Chart)]
 
 
 def test_the_head_is_the_winners_or_the_best_that_is_trained_in_seconds() -> None:
-    tap = (Source("nano", "nano-1", "block5_out", "avg"),)
-    other = (Source("nano", "nano-1", "block4_out", "avg"),)
+    tap = (TapRef("nano", "nano-1", "block5_out", "avg"),)
+    other = (TapRef("nano", "nano-1", "block4_out", "avg"),)
     mlp, far, near = Trial(tap, "mlp", {"hidden": 8}), Trial(other, "svm", {"C": 1.0}), Trial(tap, "knn", {"n_neighbors": 3})
-    found = Evidence(Path(), {}, {}, (), (), None, None, ())
+    found = RunSnapshot(Path(), {}, {}, (), (), None, None, ())
     found.__dict__["ranked"] = [mlp, far, near]
-    assert pretraining_gain._head(found, near) == ("knn", {"n_neighbors": 3}, ", the winner's head,")
-    assert pretraining_gain._head(found, mlp)[:2] == ("knn", {"n_neighbors": 3})
+    assert pretraining_gain._choose_head(found, near) == ("knn", {"n_neighbors": 3}, ", the winner's head,")
+    assert pretraining_gain._choose_head(found, mlp)[:2] == ("knn", {"n_neighbors": 3})
     found.__dict__["ranked"] = [mlp, far]
-    head, setting, why = pretraining_gain._head(found, mlp)
+    head, setting, why = pretraining_gain._choose_head(found, mlp)
     assert (head, setting["C"]) == ("logreg", 0.01)
     assert "faster than a multilayer perceptron, the winner's head" in why
     assert not any(map(is_quick, ("mlp", "triplet", "supcon", "head2toe", "of another version")))
 
 
-def test_the_command_names_every_backbone_and_quotes_what_a_shell_would_read(evidence: Evidence) -> None:
-    described = {**evidence.description, "data": {**evidence.data, "root": "/a b/$(c)"}}
-    line = rows.command(replace(evidence, description=described), list(evidence.depth))
+def test_the_command_names_every_backbone_and_quotes_what_a_shell_would_read(evidence: RunSnapshot) -> None:
+    described = {**evidence.metadata, "data": {**evidence.data, "root": "/a b/$(c)"}}
+    line = rows.format_extract_command(replace(evidence, description=described), list(evidence.tap_depths))
     assert shlex.split(line)[:5] == ["humeris", "extract", "/a b/$(c)", "-b", shlex.split(line)[4]]
     assert [part for part in shlex.split(line) if part.startswith("block")] == ["block4_out:avg", "block5_out:avg"]
-    assert rows.command(replace(evidence, description={}), list(evidence.depth)) == ""
+    assert rows.format_extract_command(replace(evidence, description={}), list(evidence.tap_depths)) == ""
 
 
 def test_groups_are_written_down_with_the_images(humeris: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
@@ -298,7 +311,7 @@ def test_groups_are_written_down_with_the_images(humeris: Callable[..., Any], ph
         )
     assert humeris("extract", tmp_path / "list.csv", "-b", "nano", "-l", "block5_out").code == 0
     assert humeris("sweep", tmp_path / "list.csv", "--head", "centroid", "-o", tmp_path / "run").code in {0, 1}
-    found = {each.name: each.group for each in Evidence.read(tmp_path / "run").images}
+    found = {each.name: each.group for each in RunSnapshot.read(tmp_path / "run").images}
     assert len(found) == 36
     for number, path in enumerate(names):
         (group,) = [found[name] for name in found if name.endswith(f"{path.parent.name}/{path.name}")]

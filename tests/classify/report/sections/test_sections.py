@@ -12,22 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_runs import copied, varied
+from report_runs import copy_run, make_varied_run
 from scipy.stats import binomtest
 
 from humeris.classify.evaluate import confidence_intervals, significance
-from humeris.classify.evaluate.confidence_intervals import wilson
-from humeris.classify.evaluate.trial import Score, Source, Trial, ranked
+from humeris.classify.evaluate.confidence_intervals import wilson_ci
+from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
 from humeris.classify.report import charts as drawing
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
-from humeris.classify.report.run_snapshot import Evidence
+from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import answer, comparison, confusion, depth, leaderboard, reproduce, training_curves
 from humeris.classify.runs.run import Run
 
 
 @pytest.fixture(scope="session")
-def evidence(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    return Evidence.read(varied(finished, tmp_path_factory.getbasetemp()), finished.cache)
+def evidence(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> RunSnapshot:
+    return RunSnapshot.read(make_varied_run(finished, tmp_path_factory.getbasetemp()), finished.cache)
 
 
 def words(parts: Section | Sequence[Any], kind: str = "") -> str:
@@ -43,9 +43,9 @@ def charts(section: Section) -> list[Chart]:
     return [part for part in section.parts if isinstance(part, Chart)]
 
 
-def tried(accuracies: dict[str, float], **depths: float) -> Evidence:
+def tried(accuracies: dict[str, float], **depths: float) -> RunSnapshot:
     """A run of logreg at the taps named, with these accuracies and depths."""
-    sources = {name: Source("net", "net-1", name, "avg") for name in accuracies}
+    sources = {name: TapRef("net", "net-1", name, "avg") for name in accuracies}
     scores = {
         Trial((sources[name],), "logreg", {"C": 1.0}): Score(value, 1 - value, (value,), 0.5)
         for name, value in accuracies.items()
@@ -54,15 +54,15 @@ def tried(accuracies: dict[str, float], **depths: float) -> Evidence:
         "sources": [{**vars(source), "depth": depths.get(name)} for name, source in sources.items()],
         "splits": {"train": 80, "val": 20, "test": 10, "select": "cv", "classes": ["a", "b"]},
     }
-    return Evidence(Path("run"), described, scores, (), (), None, None, ())
+    return RunSnapshot(Path("run"), described, scores, (), (), None, None, ())
 
 
 # The answer
 
 
-def test_the_runner_up_is_as_the_run_compared_it(evidence: Evidence) -> None:
-    found = evidence.description["runner_up"]
-    told = words(answer.section(evidence))
+def test_the_runner_up_is_as_the_run_compared_it(evidence: RunSnapshot) -> None:
+    found = evidence.metadata["runner_up"]
+    told = words(answer.build_section(evidence))
     low, high = found["compared"]["difference_95"]
     assert f"{100 * found['score']['accuracy']:.1f} %" in told
     assert f"{100 * low:+.1f} to {100 * high:+.1f}" in told
@@ -77,49 +77,51 @@ def test_the_runner_up_is_as_the_run_compared_it(evidence: Evidence) -> None:
         (0.01, -0.1, "did better on these images"),
     ],
 )
-def test_how_sure_the_winner_is_better_is_said(p_value: float, difference: float, verdict: str, evidence: Evidence) -> None:
-    found = json.loads(json.dumps(evidence.description["runner_up"]))
+def test_how_sure_the_winner_is_better_is_said(
+    p_value: float, difference: float, verdict: str, evidence: RunSnapshot
+) -> None:
+    found = json.loads(json.dumps(evidence.metadata["runner_up"]))
     found["compared"] |= {"p_value": p_value, "difference": difference}
-    changed = replace(evidence, description={**evidence.description, "runner_up": found})
-    assert verdict in words(answer.section(changed))
+    changed = replace(evidence, description={**evidence.metadata, "runner_up": found})
+    assert verdict in words(answer.build_section(changed))
 
 
-def test_notes_and_near_duplicates_are_warnings(evidence: Evidence) -> None:
+def test_notes_and_near_duplicates_are_warnings(evidence: RunSnapshot) -> None:
     copies = {"test_images": 4, "accuracy_without": 0.5, "pairs": []}
-    changed = replace(evidence, description={**evidence.description, "notes": ["mind the width"], "near_duplicates": copies})
-    told = words(answer.section(changed), "warning")
+    changed = replace(evidence, description={**evidence.metadata, "notes": ["mind the width"], "near_duplicates": copies})
+    told = words(answer.build_section(changed), "warning")
     assert told.startswith("mind the width 4 test images are nearly the same")
     assert "without them the accuracy is 50.0 %" in told
 
 
-def test_features_of_an_unknown_network_have_no_command_that_exports_them(evidence: Evidence) -> None:
-    specs = {name: {**spec, "architecture": ""} for name, spec in evidence.description["specs"].items()}
-    changed = replace(evidence, description={**evidence.description, "specs": specs, "advice": None})
-    section = answer.section(changed)
+def test_features_of_an_unknown_network_have_no_command_that_exports_them(evidence: RunSnapshot) -> None:
+    specs = {name: {**spec, "architecture": ""} for name, spec in evidence.metadata["specs"].items()}
+    changed = replace(evidence, description={**evidence.metadata, "specs": specs, "advice": None})
+    section = answer.build_section(changed)
     assert not [part for part in section.parts if isinstance(part, Command)]
     assert "there is no model to export" in words(section)
-    assert [part for part in answer.section(evidence).parts if isinstance(part, Command)]
+    assert [part for part in answer.build_section(evidence).parts if isinstance(part, Command)]
 
 
 # Depth
 
 
-def test_points_are_the_runs_own_with_the_intervals_of_the_terminal(evidence: Evidence, finished: Any) -> None:
+def test_points_are_the_runs_own_with_the_intervals_of_the_terminal(evidence: RunSnapshot, finished: Any) -> None:
     from humeris.classify.runs.run import Run
 
     scored = evidence.splits["train"] + evidence.splits["val"]
-    found = depth.points(evidence)
-    own = Run(evidence.path).depth_curve()
+    found = depth.collect_points(evidence)
+    own = Run(evidence.path).compute_depth_curve()
     assert [{name: each[name] for name in own[0]} for each in found] == own
     for each in found:
-        assert (each["low"], each["high"]) == wilson(round(each["accuracy"] * scored), scored)
+        assert (each["low"], each["high"]) == wilson_ci(round(each["accuracy"] * scored), scored)
     by_groups = {found[0]["trial"]: [0.25, 0.75]}
-    changed = replace(evidence, description={**evidence.description, "accuracy_95": by_groups})
-    assert (depth.points(changed)[0]["low"], depth.points(changed)[0]["high"]) == (0.25, 0.75)
+    changed = replace(evidence, description={**evidence.metadata, "accuracy_95": by_groups})
+    assert (depth.collect_points(changed)[0]["low"], depth.collect_points(changed)[0]["high"]) == (0.25, 0.75)
 
 
-def test_the_heat_map_runs_from_the_lowest_to_the_highest_accuracy(evidence: Evidence) -> None:
-    (heat,) = tables(depth.section(evidence))
+def test_the_heat_map_runs_from_the_lowest_to_the_highest_accuracy(evidence: RunSnapshot) -> None:
+    (heat,) = tables(depth.build_section(evidence))
     assert heat.header == ["tap", "cost", "logreg", "knn", "mlp"]
     assert [row[0] for row in heat.rows] == ["block4_out:avg", "block5_out:avg"]
     assert heat.shades is not None
@@ -129,9 +131,9 @@ def test_the_heat_map_runs_from_the_lowest_to_the_highest_accuracy(evidence: Evi
     assert np.argsort(shown, kind="stable").tolist() == np.argsort(accuracies, kind="stable").tolist()
 
 
-def test_a_line_is_drawn_only_where_a_backbone_has_several_depths(evidence: Evidence) -> None:
-    line = charts(depth.section(tried({"a": 0.5, "b": 0.7}, a=0.2, b=0.9)))[0]
-    dots = charts(depth.section(tried({"a": 0.5, "b": 0.7})))[0]
+def test_a_line_is_drawn_only_where_a_backbone_has_several_depths(evidence: RunSnapshot) -> None:
+    line = charts(depth.build_section(tried({"a": 0.5, "b": 0.7}, a=0.2, b=0.9)))[0]
+    dots = charts(depth.build_section(tried({"a": 0.5, "b": 0.7})))[0]
     assert any(layer.get("mark") == {"type": "line"} for layer in line.spec["layer"])
     assert not any(layer.get("mark") == {"type": "line"} for layer in dots.spec["layer"])
     for chart in (line, dots):
@@ -142,11 +144,11 @@ def test_a_line_is_drawn_only_where_a_backbone_has_several_depths(evidence: Evid
 def test_of_many_lines_the_best_are_drawn_and_the_rest_is_said() -> None:
     base = tried({"a": 0.1, "b": 0.2}, a=0.2, b=0.9)
     scores = {
-        Trial(trial.sources, f"head{number}", {"C": 1.0}): replace(score, accuracy=number / 20)
+        Trial(trial.tap_refs, f"head{number}", {"C": 1.0}): replace(score, accuracy=number / 20)
         for number in range(11)
         for trial, score in base.scores.items()
     }
-    section = depth.section(replace(base, scores=scores))
+    section = depth.build_section(replace(base, scores=scores))
     drawn = {value["line"] for value in charts(section)[0].spec["data"]["values"]}
     assert drawn == {f"head{number}" for number in range(3, 11)}
     assert "Of 11 lines the best 8 are drawn" in words(section)
@@ -158,25 +160,25 @@ def test_of_many_lines_the_best_are_drawn_and_the_rest_is_said() -> None:
 # Curves
 
 
-def test_each_head_is_drawn_against_what_was_varied_and_the_best_is_ringed(evidence: Evidence) -> None:
-    titles = [chart.title for chart in charts(training_curves.section(evidence))]
+def test_each_head_is_drawn_against_what_was_varied_and_the_best_is_ringed(evidence: RunSnapshot) -> None:
+    titles = [chart.title for chart in charts(training_curves.build_section(evidence))]
     assert sum(title.startswith("logreg at") and title.endswith("accuracy by C") for title in titles) == 1
     assert sum(title.startswith("knn at") and title.endswith("log-loss by n_neighbors") for title in titles) == 1
-    chart = next(each for each in charts(training_curves.section(evidence)) if each.title.startswith("logreg"))
+    chart = next(each for each in charts(training_curves.build_section(evidence)) if each.title.startswith("logreg"))
     values = chart.spec["data"]["values"]
     assert [value["x"] for value in values] == [0.001, 0.1, 10.0]
-    best = next(trial for trial in evidence.ranked if trial.head == "logreg")
-    assert [value["x"] for value in values if value["best"]] == [best.setting["C"]]
+    best = next(trial for trial in evidence.ranked_trials if trial.head == "logreg")
+    assert [value["x"] for value in values if value["best"]] == [best.hyperparameters["C"]]
     assert chart.spec["encoding"]["x"]["scale"]["type"] == "log"
 
 
 def test_a_best_setting_at_the_end_of_what_was_tried_is_said() -> None:
     def run(losses: Sequence[float]) -> str:
-        source = Source("net", "net-1", "a", "avg")
+        source = TapRef("net", "net-1", "a", "avg")
         scores = {
             Trial((source,), "ridge", {"alpha": 10.0**power}): Score(0.5, loss, (0.5,)) for power, loss in enumerate(losses)
         }
-        return words(training_curves.section(replace(tried({"a": 0.5}), scores=scores)))
+        return words(training_curves.build_section(replace(tried({"a": 0.5}), scores=scores)))
 
     assert "The best alpha of ridge is the largest that was tried, 1000: larger ones may be better." in run([4, 3, 2, 1])
     assert "is the smallest that was tried, 1: smaller ones" in run([1, 2, 3, 4])
@@ -205,16 +207,16 @@ def course(accuracy: Sequence[float], val_accuracy: Sequence[float], val_loss: S
 def test_overfitting_is_called_out_in_words_where_it_is_large(
     accuracy: list[float], val_accuracy: list[float], val_loss: list[float], epoch: int, told: list[str], not_told: list[str]
 ) -> None:
-    found = words(training_curves.said(course(accuracy, val_accuracy, val_loss), epoch))
+    found = words(training_curves.describe_learning_curve(course(accuracy, val_accuracy, val_loss), epoch))
     assert all(text in found for text in told), found
     assert not any(text in found for text in not_told), found
 
 
 def test_learning_curves_are_drawn_with_the_kept_epoch_and_a_head_without_training_accuracy_has_its_own_side_only(
-    evidence: Evidence,
+    evidence: RunSnapshot,
 ) -> None:
-    best = next(trial for trial in evidence.ranked if trial.head == "mlp")
-    chart = next(each for each in charts(training_curves.section(evidence)) if best.id in each.title)
+    best = next(trial for trial in evidence.ranked_trials if trial.head == "mlp")
+    chart = next(each for each in charts(training_curves.build_section(evidence)) if best.id in each.title)
     kept = evidence.scores[best].detail["epochs"]
     assert f">kept: {kept}<" in drawing.draw(chart, "c").wide
     assert chart.table is not None
@@ -222,7 +224,7 @@ def test_learning_curves_are_drawn_with_the_kept_epoch_and_a_head_without_traini
     assert [row[2] for row in chart.table.rows] == evidence.scores[best].detail["curves"]["val_loss"]
     detail = {"epochs": 1, "curves": {"loss": [5.0, 4.0], "val_loss": [0.5, 0.6], "val_accuracy": [0.5, 0.5]}}
     alone = {best: replace(evidence.scores[best], detail=detail)}
-    section = training_curves.section(replace(evidence, scores=alone))
+    section = training_curves.build_section(replace(evidence, scores=alone))
     assert {value["line"] for value in charts(section)[0].spec["data"]["values"]} == {"images held out"}
     assert "rises by 20 %" in words(section, "warning")
 
@@ -237,43 +239,43 @@ def test_classes_that_are_taken_for_each_other_come_to_stand_side_by_side() -> N
         counts = np.diag(np.full(40, 6))
         for first, second in partner:
             counts[first, second] = counts[second, first] = 3
-        order = confusion.order_of(counts)
+        order = confusion.order_classes(counts)
         assert sorted(order) == list(range(40))
         place = np.argsort(order)
         assert all(abs(place[first] - place[second]) == 1 for first, second in partner)
 
 
-def test_a_class_without_test_images_is_no_reason_to_fail(evidence: Evidence) -> None:
+def test_a_class_without_test_images_is_no_reason_to_fail(evidence: RunSnapshot) -> None:
     counts = np.diag([0] + [3] * 24)
-    assert sorted(confusion.order_of(counts)) == list(range(25))
+    assert sorted(confusion.order_classes(counts)) == list(range(25))
 
 
-def test_the_pairs_most_often_confused_are_counted_and_sorted(evidence: Evidence) -> None:
+def test_the_pairs_most_often_confused_are_counted_and_sorted(evidence: RunSnapshot) -> None:
     counts = [[5, 2, 0], [4, 3, 1], [0, 0, 0]]
-    section = confusion.section(replace(evidence, description=_with_confusion(evidence, counts)))
+    section = confusion.build_section(replace(evidence, description=_with_confusion(evidence, counts)))
     (pairs,) = [table for table in tables(section) if "pairs" in table.caption]
     assert [list(row) for row in pairs.rows] == [
         ["noise", "blob", 4, 8, 0.5], ["blob", "noise", 2, 7, 2 / 7], ["noise", "stripes", 1, 8, 0.125],
     ]  # fmt: skip
 
 
-def _with_confusion(evidence: Evidence, counts: list[list[int]]) -> dict[str, Any]:
-    return {**evidence.description, "test": {**evidence.test, "confusion": counts}}
+def _with_confusion(evidence: RunSnapshot, counts: list[list[int]]) -> dict[str, Any]:
+    return {**evidence.metadata, "test": {**evidence.test, "confusion": counts}}
 
 
-def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: Evidence) -> None:
+def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: RunSnapshot) -> None:
     counts = np.array([[5, 2, 0], [4, 1, 1], [0, 3, 6]])
-    section = confusion.section(replace(evidence, description=_with_confusion(evidence, counts.tolist())))
+    section = confusion.build_section(replace(evidence, description=_with_confusion(evidence, counts.tolist())))
     values = charts(section)[0].spec["data"]["values"]
     assert len(values) == (counts > 0).sum()
     for value in values:
-        row, column = evidence.classes.index(value["true"]), evidence.classes.index(value["answered"])
+        row, column = evidence.class_names.index(value["true"]), evidence.class_names.index(value["answered"])
         assert (value["count"], value["share"]) == (counts[row, column], counts[row, column] / counts[row].sum())
         assert (value["kind"] == "right") == (row == column)
     (per_class,) = [table for table in tables(section) if "Each class" in table.caption]
     for row, each in zip(per_class.rows, evidence.test["per_class"], strict=True):
         assert row[:4] == [each["class"], each["images"], each["precision"], each["recall"]]
-        assert tuple(row[4:6]) == wilson(round(each["recall"] * each["images"]), each["images"])
+        assert tuple(row[4:6]) == wilson_ci(round(each["recall"] * each["images"]), each["images"])
 
 
 @pytest.mark.parametrize(
@@ -285,43 +287,43 @@ def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: Evidence
     ],
 )
 def test_calibration_is_judged_against_what_chance_would_show(
-    error: float, confidence: float, told: str, evidence: Evidence
+    error: float, confidence: float, told: str, evidence: RunSnapshot
 ) -> None:
     bins = [{"images": 18, "confidence": confidence, "accuracy": 0.7, "accuracy_95": [0.5, 0.8]}]
     test = {**evidence.test, "calibration_error": error, "calibration_error_by_chance": 0.025, "reliability": bins}
-    section = confusion.section(replace(evidence, description={**evidence.description, "test": test}))
+    section = confusion.build_section(replace(evidence, description={**evidence.metadata, "test": test}))
     assert told in words(section)
 
 
 # Leaderboard and how to repeat it
 
 
-def test_the_leaderboard_is_in_the_order_of_the_run_and_says_how_many_more_there_are(evidence: Evidence) -> None:
-    (table,) = tables(leaderboard.section(evidence))
+def test_the_leaderboard_is_in_the_order_of_the_run_and_says_how_many_more_there_are(evidence: RunSnapshot) -> None:
+    (table,) = tables(leaderboard.build_section(evidence))
     with (evidence.path / "leaderboard.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     assert [row[-1] for row in table.rows] == [row["trial"] for row in listed]
     assert [f"{row[1]:.5f}" for row in table.rows] == [row["accuracy"] for row in listed]
     assert table.sortable
-    assert "more are in" not in words(leaderboard.section(evidence))
+    assert "more are in" not in words(leaderboard.build_section(evidence))
     assert {row[3] for row in table.rows if row[2] == "mlp"} == {"hidden=16"}  # one setting, of which the first option
     assert {row[3] for row in table.rows if row[2] == "logreg"} == {"C=0.001", "C=0.1", "C=10.0"}
     many = {
-        Trial(trial.sources, trial.head, {"C": number + 1}): score
+        Trial(trial.tap_refs, trial.head, {"C": number + 1}): score
         for number in range(210)
         for trial, score in list(evidence.scores.items())[:1]
     }
-    section = leaderboard.section(replace(evidence, scores=many))
+    section = leaderboard.build_section(replace(evidence, scores=many))
     assert len(tables(section)[0].rows) == 200
     assert "10 more are in leaderboard.csv" in words(section)
 
 
-def test_what_is_needed_to_repeat_a_run_is_there(evidence: Evidence) -> None:
-    section = reproduce.section(evidence)
+def test_what_is_needed_to_repeat_a_run_is_there(evidence: RunSnapshot) -> None:
+    section = reproduce.build_section(evidence)
     (command,) = [part for part in section.parts if isinstance(part, Command)]
-    assert command.line == evidence.description["command"]
+    assert command.line == evidence.metadata["command"]
     text = json.dumps([[table.caption, table.header, table.rows] for table in tables(section)])
-    described = evidence.description
+    described = evidence.metadata
     (spec,) = described["specs"].values()
     assert evidence.best is not None
     for needed in (
@@ -335,48 +337,48 @@ def test_what_is_needed_to_repeat_a_run_is_there(evidence: Evidence) -> None:
 # Runs side by side
 
 
-def changed_answers(evidence: Evidence, wrong: Sequence[int], groups: Sequence[str] = ()) -> Evidence:
+def changed_answers(evidence: RunSnapshot, wrong: Sequence[int], groups: Sequence[str] = ()) -> RunSnapshot:
     """The same run, whose answers to all test images are right but for some."""
     answers = tuple(
-        replace(each, predicted="never" if place in wrong else each.label) for place, each in enumerate(evidence.answers)
+        replace(each, predicted="never" if place in wrong else each.label) for place, each in enumerate(evidence.predictions)
     )
-    grouped = dict(zip((each.name for each in evidence.answers), groups, strict=False))
+    grouped = dict(zip((each.name for each in evidence.predictions), groups, strict=False))
     images = tuple(replace(image, group=grouped.get(image.name, "")) for image in evidence.images)
     return replace(evidence, answers=answers, images=images)
 
 
-def test_two_winners_are_compared_on_the_test_images_that_both_have(evidence: Evidence) -> None:
+def test_two_winners_are_compared_on_the_test_images_that_both_have(evidence: RunSnapshot) -> None:
     one, other = changed_answers(evidence, [0, 1]), changed_answers(evidence, [1, 2, 3, 4, 5, 6])
-    told = words(comparison.section([one, other]))
-    low, high = confidence_intervals.of_paired_difference(5, 1, 18)
+    told = words(comparison.build_section([one, other]))
+    low, high = confidence_intervals.paired_difference_ci(5, 1, 18)
     assert "on the same test images (18)" in told
     assert "only varied (1) is right on 5, only varied (2) on 1;" in told
     assert f"a difference of +22.2 points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}" in told
     assert f"p = {binomtest(5, 6).pvalue:.2g}): these images do not tell them apart" in told
     fewer = replace(other, images=tuple(image for image in other.images if not image.name.startswith("test/blob")))
-    assert "on the test images that both have (12)" in words(comparison.section([one, fewer]))
+    assert "on the test images that both have (12)" in words(comparison.build_section([one, fewer]))
     none = replace(other, images=())
-    assert "have no test image in common" in words(comparison.section([one, none]))
+    assert "have no test image in common" in words(comparison.build_section([one, none]))
 
 
-def test_images_of_one_group_count_once_in_a_comparison(evidence: Evidence) -> None:
+def test_images_of_one_group_count_once_in_a_comparison(evidence: RunSnapshot) -> None:
     groups = [f"g{place // 3}" for place in range(18)]
     one, other = changed_answers(evidence, [], groups), changed_answers(evidence, range(9), groups)
     sums, sizes = np.array([3, 3, 3, 0, 0, 0]), np.full(6, 3)
-    low, high = confidence_intervals.of_grouped_difference(sums, sizes)
-    told = words(comparison.section([one, other]))
+    low, high = confidence_intervals.grouped_difference_ci(sums, sizes)
+    told = words(comparison.build_section([one, other]))
     assert "(18 in 6 groups)" in told
-    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {significance.of_flipped_groups(sums):.2g})" in told
+    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {significance.sign_flip_test(sums):.2g})" in told
 
 
-def test_runs_that_label_the_same_images_otherwise_are_not_compared(evidence: Evidence) -> None:
-    other = replace(evidence, answers=tuple(replace(each, label="dog") for each in evidence.answers))
-    assert "label the test images that they have in common otherwise" in words(comparison.section([evidence, other]))
+def test_runs_that_label_the_same_images_otherwise_are_not_compared(evidence: RunSnapshot) -> None:
+    other = replace(evidence, answers=tuple(replace(each, label="dog") for each in evidence.predictions))
+    assert "label the test images that they have in common otherwise" in words(comparison.build_section([evidence, other]))
 
 
-def test_the_table_of_runs_has_the_figures_of_each(evidence: Evidence, finished: Any) -> None:
-    other = Evidence.read(finished.path, finished.cache)
-    chart = charts(comparison.section([evidence, other]))[0]
+def test_the_table_of_runs_has_the_figures_of_each(evidence: RunSnapshot, finished: Any) -> None:
+    other = RunSnapshot.read(finished.path, finished.cache)
+    chart = charts(comparison.build_section([evidence, other]))[0]
     assert chart.table is not None
     assert [row[0] for row in chart.table.rows] == ["varied", "run"]
     for row, run in zip(chart.table.rows, (evidence, other), strict=True):
@@ -387,7 +389,9 @@ def test_the_table_of_runs_has_the_figures_of_each(evidence: Evidence, finished:
 
 
 def test_numbers_and_texts_become_what_a_drawing_can_hold() -> None:
-    found = drawing.plain({"a": np.float32(0.5), "b": [float("nan"), np.int64(3)], "c": "x\u202ey\udcff", "d": np.arange(2)})
+    found = drawing.to_plain(
+        {"a": np.float32(0.5), "b": [float("nan"), np.int64(3)], "c": "x\u202ey\udcff", "d": np.arange(2)}
+    )
     assert found == {"a": 0.5, "b": [None, 3], "c": "x\\u202ey\\udcff", "d": [0, 1]}
 
 
@@ -409,38 +413,38 @@ def test_what_drawings_refer_to_by_id_is_their_own() -> None:
     assert [re.findall(r"url\(#([^)]+)\)", text) for text in texts] == ids
 
 
-def test_ranked_is_what_the_evidence_ranks_by(evidence: Evidence) -> None:
-    assert evidence.ranked == ranked(evidence.scores)
+def test_ranked_is_what_the_evidence_ranks_by(evidence: RunSnapshot) -> None:
+    assert evidence.ranked_trials == rank_trials(evidence.scores)
 
 
 def test_a_run_of_features_from_a_copied_folder_is_titled_by_it(finished: Any, tmp_path: Path) -> None:
-    assert Evidence.read(copied(finished.path, tmp_path / "named")).title == "named"
+    assert RunSnapshot.read(copy_run(finished.path, tmp_path / "named")).title == "named"
 
 
-def test_how_well_the_winner_fits_what_it_learnt_from_is_said_beside_what_it_has_not_seen(evidence: Evidence) -> None:
+def test_how_well_the_winner_fits_what_it_learnt_from_is_said_beside_what_it_has_not_seen(evidence: RunSnapshot) -> None:
     """The oracle: the head of the run on the rows of the cache."""
-    from humeris.cache.shard import as_keys
+    from humeris.cache.shard import to_keys
     from humeris.classify.data import select_features as sources
 
     learnt = [record for record in evidence.images if record.split != "test"]
     assert evidence.store is not None
     assert evidence.best is not None
-    features = sources.load(evidence.store, evidence.best.sources, as_keys([record.digest for record in learnt]))
-    head = Run(evidence.path).head(evidence.best)
+    features = sources.load_matrix(evidence.store, evidence.best.tap_refs, to_keys([record.digest for record in learnt]))
+    head = Run(evidence.path).load_head(evidence.best)
     assert head is not None
     answers = head.predict_proba(features).argmax(axis=1)
     fitted = float(
-        np.mean([evidence.classes[answer] == record.label for answer, record in zip(answers, learnt, strict=True)])
+        np.mean([evidence.class_names[answer] == record.label for answer, record in zip(answers, learnt, strict=True)])
     )
     held_out = evidence.scores[evidence.best].accuracy
     said = (
         f"The winner answers {100 * fitted:.1f} % of 24 images it learnt from rightly, and {100 * held_out:.1f} % of images"
     )
-    assert said in words(training_curves.section(evidence), "words")
+    assert said in words(training_curves.build_section(evidence), "words")
     lower = {**evidence.scores, evidence.best: replace(evidence.scores[evidence.best], accuracy=fitted - 0.2)}
-    warned = words(training_curves.section(replace(evidence, scores=lower)), "warning")
+    warned = words(training_curves.build_section(replace(evidence, scores=lower)), "warning")
     assert "a gap of 20.0 points, which is large (more than 10): it overfits" in warned
 
 
-def test_nothing_is_said_of_the_fit_where_the_features_are_gone(evidence: Evidence) -> None:
-    assert "it learnt from rightly" not in words(training_curves.section(replace(evidence, store=None)))
+def test_nothing_is_said_of_the_fit_where_the_features_are_gone(evidence: RunSnapshot) -> None:
+    assert "it learnt from rightly" not in words(training_curves.build_section(replace(evidence, store=None)))

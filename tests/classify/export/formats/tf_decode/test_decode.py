@@ -247,7 +247,7 @@ def test_each_format_may_repeat_the_head_of_its_exif_as_often_as_in_pillow(graph
     same(graph, *(saved(PICTURE, "WEBP", exif=b"Exif\0\0" * heads + bare) for heads in (1, 2, 3)), FILES["WEBP"])
     for more in (with_chunk(b"eXIf", b"Exif\0\0" * 2 + bare), saved(PICTURE, "WEBP", exif=b"Exif\0\0" * 4 + bare)):
         assert refused(graph, more) == "its EXIF has no TIFF header"
-        with pytest.raises(decode.Refused, match="not a TIFF file"):
+        with pytest.raises(decode.ImageRejected, match="not a TIFF file"):
             decode.decode(more, SIZE)
 
 
@@ -284,7 +284,7 @@ def outcome(graph: Graph, data: bytes) -> str:
         return str(error.message).split("made for: ")[-1].split(";")[0]
     try:
         return "same" if np.array_equal(found, decode.decode(data, SIZE)) else "different"
-    except decode.Refused:
+    except decode.ImageRejected:
         return "answered"
 
 
@@ -508,7 +508,7 @@ def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(graph: Gr
     header = struct.pack(">IIBBBBB", 8000, 8001, 8, 2, 0, 0, 0)
     for large in (bytes(data), FILES["PNG"][:8] + chunk(b"IHDR", header) + FILES["PNG"][33:]):
         assert refused(graph, large) == "it has more than 64,000,000 pixels"
-        with pytest.raises(decode.Refused, match="expected at most 64,000,000 pixels"):
+        with pytest.raises(decode.ImageRejected, match="expected at most 64,000,000 pixels"):
             decode.decode(large, SIZE)
 
 
