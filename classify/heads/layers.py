@@ -215,7 +215,9 @@ def restore_layer(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
     if metadata["kind"] not in KINDS:
         raise ValueError(f"a layer of kind {metadata['kind']!r}, which this version does not know")
     kind = KINDS[metadata["kind"]]
-    values = {name: arrays[f"{name}{index}"] for name in kind.array_fields} | {name: metadata[name] for name in kind.json_fields}
+    values = {name: arrays[f"{name}{index}"] for name in kind.array_fields} | {
+        name: metadata[name] for name in kind.json_fields
+    }
     layer: HeadLayer = kind(**values)
     return layer
 

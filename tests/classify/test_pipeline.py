@@ -32,8 +32,8 @@ def test_one_command_leaves_a_run_and_a_model_that_is_good(finished: Any) -> Non
 
 
 def test_the_depth_curve_has_every_tap_with_its_best_trial(finished: Any) -> None:
-    curve = finished.run.depth_curve()
-    scores = finished.run.trials()
+    curve = finished.run.compute_depth_curve()
+    scores = finished.run.load_trials()
     assert [each["layer"] for each in curve] == ["block4_out", "block5_out"]
     assert [each["depth"] for each in curve] == sorted(each["depth"] for each in curve)
     for each in curve:
@@ -44,7 +44,7 @@ def test_the_depth_curve_has_every_tap_with_its_best_trial(finished: Any) -> Non
 
 def answers_of_the_cache(monkeypatch: pytest.MonkeyPatch, finished: Any) -> None:
     """Spare a process: the check of this very model is made in tests/test_export.py."""
-    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities(), 1.0))
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_a_second_run_makes_no_forward_pass_and_gives_the_same_answer(
     shutil.copytree(finished.cache, tmp_path / "cache2")
     again = run_again(finished, finished.photos, tmp_path / "cache2", tmp_path / "run")
     assert again.extract_results[0].computed == 0
-    assert again.run.metadata["best"]["id"] == finished.run.description["best"]["id"]
-    assert again.run.metadata["test"] == finished.run.description["test"]
-    assert np.array_equal(again.run.load_probabilities(), finished.run.probabilities())
+    assert again.run.metadata["best"]["id"] == finished.run.metadata["best"]["id"]
+    assert again.run.metadata["test"] == finished.run.metadata["test"]
+    assert np.array_equal(again.run.load_probabilities(), finished.run.load_probabilities())
 
 
 @pytest.mark.usefixtures("no_forward")
@@ -88,7 +88,7 @@ def test_renaming_and_moving_the_images_computes_nothing(
     for path in sorted((tmp_path / "elsewhere").rglob("*.png")):
         path.rename(path.with_name(f"renamed-{path.name}"))
     again = run_again(finished, tmp_path / "elsewhere", tmp_path / "cache2", tmp_path / "run")
-    assert again.run.metadata["test"] == finished.run.description["test"]
+    assert again.run.metadata["test"] == finished.run.metadata["test"]
 
 
 def test_labels_are_checked_before_anything_is_computed(
@@ -141,7 +141,7 @@ def test_two_backbones_are_extracted_and_compared_in_one_run(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
-    monkeypatch.setattr(pipeline, "export", lambda run, *_, **__: built.append(run.trial()[0].sources[0].backbone))
+    monkeypatch.setattr(pipeline, "export", lambda run, *_, **__: built.append(run.find_trial()[0].tap_refs[0].backbone))
     shutil.copytree(finished.cache, tmp_path / "cache2")
     requests = [BackboneSpec.parse("nano"), BackboneSpec.parse("nano", weights="random")]
     with Store(tmp_path / "cache2", write=True) as store:

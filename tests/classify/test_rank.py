@@ -75,7 +75,7 @@ def test_nothing_of_the_test_split_is_looked_at_but_its_place(finished: Any) -> 
 def test_a_run_of_the_same_images_gives_the_trained_ranking(finished: Any) -> None:
     images, store = cached(finished)
     found = rank(images, store, run=finished.path)
-    scores = finished.run.trials()
+    scores = finished.run.load_trials()
     for row in found.rows:
         held = {trial: score for trial, score in scores.items() if trial.sources == row.sources}
         best = min(held.values(), key=lambda score: score.log_loss)

@@ -41,7 +41,7 @@ def copied(run: Run, folder: Path) -> Run:
 
 
 def test_the_exported_file_answers_as_the_run_on_every_test_image(finished: Any) -> None:
-    cached = finished.run.probabilities()
+    cached = finished.run.load_probabilities()
     answers = parity.predict_in_subprocess(KERAS, finished.model, pixels_of(finished.run, (64, 64)))[0]
     assert cached.shape == answers.shape == (18, 3)
     assert np.ptp(cached, axis=0).max() > 0.3
@@ -50,10 +50,10 @@ def test_the_exported_file_answers_as_the_run_on_every_test_image(finished: Any)
 
 
 def test_the_check_is_reported(finished: Any) -> None:
-    found = finished.outcome.exported.to_dict()
+    found = finished.outcome.export_result.to_dict()
     assert found["model"] == str(finished.path / "model.keras")
     assert found["bytes"] == finished.model.stat().st_size
-    assert found["trial"] == finished.run.description["best"]["id"]
+    assert found["trial"] == finished.run.metadata["best"]["id"]
     assert found["parity"]["images"] == 18
     assert found["parity"]["top1_agree"] == 18
     assert 0 <= found["parity"]["max_difference"] <= 1e-4
@@ -63,7 +63,7 @@ def test_classes_size_and_origin_are_inside_the_file(finished: Any) -> None:
     with zipfile.ZipFile(finished.model) as archive:
         found = json.loads(archive.read(DESCRIPTION_FILE))
         assert archive.testzip() is None
-    run = finished.run.description
+    run = finished.run.metadata
     assert found["classes"] == ["blob", "noise", "stripes"]
     assert found["image_size"] == [64, 64]
     assert found["specs"] == run["specs"]
@@ -183,7 +183,7 @@ def test_a_model_that_disagrees_leaves_no_file(finished: Any, tmp_path: Path, mo
 def test_a_model_that_was_there_before_outlives_an_export_that_fails(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities()[::-1], 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities()[::-1], 1.0))
     (tmp_path / "m.keras").write_text("an older model")
     refused(finished.run, Store(finished.cache), tmp_path / "m.keras", ParityError, r"disagrees with the cached features")
 
@@ -263,7 +263,7 @@ def test_a_name_that_is_no_keras_file_is_refused_first(finished: Any, tmp_path: 
 def test_a_folder_in_the_place_of_the_file_is_refused_and_kept(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities(), 1.0))
     (tmp_path / "taken.keras").mkdir()
     with pytest.raises((HumerisError, OSError)):
         export(finished.run, Store(finished.cache), tmp_path / "taken.keras")
@@ -285,7 +285,7 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
 
     def answers(_: Any, __: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
         seen.append(images)
-        return finished.run.probabilities()[[0, 4, 8, 12, 17]], 1.0
+        return finished.run.load_probabilities()[[0, 4, 8, 12, 17]], 1.0
 
     monkeypatch.setattr(module, "N_PARITY_IMAGES", 5)
     monkeypatch.setattr(parity, "predict_in_subprocess", answers)
@@ -296,8 +296,8 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
 
 def test_the_winner_is_exported_as_it_was_swept(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                humeris: Callable[..., Any]) -> None:  # fmt: skip
-    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities(), 1.0))
     result = humeris("export", finished.path, "-o", tmp_path / "new/model.keras", "--cache", finished.cache, "--json")
     assert result.code == 0
-    assert result.json["exported"]["trial"] == finished.run.description["best"]["id"]
+    assert result.json["exported"]["trial"] == finished.run.metadata["best"]["id"]
     assert (tmp_path / "new/model.keras").is_file()

@@ -26,12 +26,12 @@ def text(finished: Any) -> str:
 
 
 def test_the_card_gives_the_scores_of_the_run_with_their_intervals(finished: Any, text: str) -> None:
-    test = finished.run.description["test"]
+    test = finished.run.metadata["test"]
     low, high = test["accuracy_95"]
     assert f"On {test['images']} test images" in text
     assert f"| accuracy | {test['accuracy']:.4f} | {low:.3f} to {high:.3f} |" in text
     assert f"| macro-F1 | {test['macro_f1']:.4f} |" in text
-    score = finished.run.trial()[1]
+    score = finished.run.find_trial()[1]
     assert f"accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.3f}" in text
 
 
@@ -44,10 +44,10 @@ def test_the_card_says_what_goes_in_and_how_it_was_checked(finished: Any, text: 
     assert "RGB, uint8, (batch, 64, 64, 3)" in text
     assert "divided by 127.5, less 1" in text
     assert "compared with the answers from the cached features on 18 images: 18 classes equal" in text
-    done = finished.outcome.exported
+    done = finished.outcome.export_result
     assert f"SHA-256 {done.sha256}" in text
     assert re.search(r"One image takes \d+\.\d ms there", text)
-    assert finished.run.description["best"]["id"] in text
+    assert finished.run.metadata["best"]["id"] in text
 
 
 def test_the_card_has_no_gaps(text: str) -> None:
@@ -70,8 +70,8 @@ def carded(run: Run, trial: str | None = None) -> str:
 
 
 def test_a_trial_that_was_not_chosen_has_no_test_scores(finished: Any) -> None:
-    best = finished.run.trial()[0]
-    other = next(trial for trial in finished.run.trials() if trial != best)
+    best = finished.run.find_trial()[0]
+    other = next(trial for trial in finished.run.load_trials() if trial != best)
     text = carded(finished.run, other.id)
     assert "It was not chosen, so it was never scored on the test split." in text
     assert "balanced accuracy" not in text

@@ -26,10 +26,10 @@ def predictor(finished: Any) -> Predictor:
 
 
 def test_predictions_are_those_of_the_run(finished: Any, predictor: Predictor) -> None:
-    records = [record for record in finished.run.images() if record.split == "test"]
+    records = [record for record in finished.run.load_image_records() if record.split == "test"]
     found = list(predictor.predict([finished.photos / record.name for record in records], top=3, batch_size=5))
     assert [each.path for each in found] == [str(finished.photos / record.name) for record in records]
-    for each, row in zip(found, finished.run.probabilities(), strict=True):
+    for each, row in zip(found, finished.run.load_probabilities(), strict=True):
         assert [name for name, _ in each.top] == [predictor.classes[number] for number in np.argsort(-row)]
         assert [value for _, value in each.top] == pytest.approx(sorted(row.tolist(), reverse=True), abs=1e-4)
 

@@ -73,7 +73,7 @@ def test_the_answer_comes_first_with_the_figures_of_the_run(finished: Any, tmp_p
     assert done.omissions == ()
     assert done.n_bytes == (tmp_path / "page.html").stat().st_size
     found = Markup((tmp_path / "page.html").read_text())
-    test = finished.run.description["test"]
+    test = finished.run.metadata["test"]
     low, high = (100 * bound for bound in test["accuracy_95"])
     first = found.find_all("section")[0]
     assert first.attributes["id"] == "answer"
@@ -219,7 +219,7 @@ def test_without_a_run_there_is_no_page(tmp_path: Path, finished: Any) -> None:
 
 
 def test_a_page_says_at_its_top_what_is_missing_and_comes_all_the_same(finished: Any, tmp_path: Path) -> None:
-    data = {**finished.run.description["data"], "root": str(tmp_path / "nowhere")}
+    data = {**finished.run.metadata["data"], "root": str(tmp_path / "nowhere")}
     run = copy_run(finished.path, tmp_path / "run", data=data, format=99)
     (run / "probabilities.npy").unlink()
     done = write_report([run], tmp_path / "page.html", finished.cache)
@@ -285,7 +285,7 @@ def test_no_value_of_another_type_keeps_the_page_from_coming(
 def test_a_section_that_cannot_be_made_says_so_and_the_others_are_there(
     name: str, finished: Any, tmp_path: Path, quick: None
 ) -> None:
-    test = {key: value for key, value in finished.run.description["test"].items() if key != name}
+    test = {key: value for key, value in finished.run.metadata["test"].items() if key != name}
     done = write_report([copy_run(finished.path, tmp_path / "run", test=test)], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
     assert [each.attributes["id"] for each in found.find_all("section") if each.attributes["id"] in SECTIONS] == SECTIONS

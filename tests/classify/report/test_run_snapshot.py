@@ -19,14 +19,14 @@ def test_of_a_whole_run_everything_is_there_and_nothing_is_missing(finished: Any
     found = RunSnapshot.read(finished.path, finished.cache)
     assert found.omissions == ()
     assert found.complete
-    assert found.scores == finished.run.trials()
+    assert found.scores == finished.run.load_trials()
     assert found.best is not None
-    assert found.best.id == finished.run.description["best"]["id"]
-    assert list(found.images) == finished.run.images()
+    assert found.best.id == finished.run.metadata["best"]["id"]
+    assert list(found.images) == finished.run.load_image_records()
     assert found.class_names == ("blob", "noise", "stripes")
     assert len(found.predictions) == len(found.select_images("test")) == 18
     assert found.probabilities is not None
-    assert found.probabilities.tolist() == finished.run.probabilities().tolist()
+    assert found.probabilities.tolist() == finished.run.load_probabilities().tolist()
     for answer, row in zip(found.predictions, found.probabilities, strict=True):
         assert found.class_names[int(row.argmax())] == answer.predicted
         assert answer.probability == pytest.approx(row.max(), abs=1e-6)
@@ -46,7 +46,7 @@ def test_depths_are_in_the_order_of_the_run_and_rows_are_found_in_the_cache(fini
 def test_images_are_read_only_while_they_are_what_the_run_saw(finished: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(finished.photos, photos)
-    data = {**finished.run.description["data"], "root": str(photos)}
+    data = {**finished.run.metadata["data"], "root": str(photos)}
     found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", data=data), finished.cache)
     first, second, third, *_ = [image.name for image in found.images]
     (photos / second).write_bytes(b"another image")
@@ -68,7 +68,7 @@ def test_an_unreadable_description_leaves_the_trials(text: str, finished: Any, t
     (run / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     found = RunSnapshot.read(run, finished.cache)
     assert found.omissions[0].startswith("run.json is unreadable")
-    assert found.scores == finished.run.trials()
+    assert found.scores == finished.run.load_trials()
     assert (found.metadata, found.class_names, dict(found.test)) == ({}, (), {})
 
 
@@ -120,7 +120,7 @@ def test_a_torn_line_of_trials_is_counted_and_the_others_are_kept(finished: Any,
 def test_images_that_were_moved_or_are_partly_gone_are_counted(finished: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(finished.photos, photos)
-    data = {**finished.run.description["data"], "root": str(photos)}
+    data = {**finished.run.metadata["data"], "root": str(photos)}
     run = copy_run(finished.path, tmp_path / "run", data=data)
     for path in sorted(photos.rglob("*.png"))[:3]:
         path.unlink()
@@ -144,7 +144,7 @@ def test_a_cache_that_is_none_is_said_and_one_that_is_gone_is_empty(finished: An
 
 @pytest.mark.parametrize("value", [None, 3, "text", [1], [[]], {"a": 1}, {"root": 3, "kind": [1]}])
 def test_a_description_of_other_types_is_no_reason_to_fail(value: Any, finished: Any, tmp_path: Path) -> None:
-    for number, name in enumerate(finished.run.description):
+    for number, name in enumerate(finished.run.metadata):
         run = copy_run(finished.path, tmp_path / str(number), **{name: value})
         found = RunSnapshot.read(run, finished.cache)
         assert (found.title, type(found.splits), type(found.test), type(found.data)) == (str(number), dict, dict, dict)

@@ -119,7 +119,7 @@ def test_features_of_test_images_change_neither_the_leaderboard_nor_the_head(
         store.get_extraction(some_spec()).add("layer", "avg", images.keys, rows.astype(np.float32))
         runs.append(sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / f"run{number}", jobs=1))
     assert without_seconds(runs[0]) == without_seconds(runs[1])
-    heads = [run.head(run.trial()[0]) for run in runs]
+    heads = [run.load_head(run.find_trial()[0]) for run in runs]
     assert heads[0] is not None
     assert heads[1] is not None
     assert (heads[0].layers[0].weights == heads[1].layers[0].weights).all()

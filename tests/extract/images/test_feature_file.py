@@ -356,7 +356,7 @@ def test_our_own_file_gives_the_run_that_the_cache_gives_and_is_exported(
         assert json.loads(file.attrs["spec"])["backbone"] == "nano"
     swept = humeris("sweep", "own.h5", "--head", "logreg,C=0.1/1", "-j", "1", "-o", "run", "--json")
     assert swept.code == 0, swept.err
-    theirs, ours = finished.run.summary(), swept.json
+    theirs, ours = finished.run.summarize(), swept.json
     assert ours["test"] == theirs["test"]
     assert ours["best"]["score"]["accuracy"] == theirs["best"]["score"]["accuracy"]
     assert ours["best"]["sources"][0]["layer"] == theirs["best"]["sources"][0]["layer"]

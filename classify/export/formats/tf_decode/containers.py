@@ -87,7 +87,7 @@ def parse_jpeg(data: tf.Tensor) -> JpegMetadata:
         _to_int64(2), tf.constant(_EXIF), _make_empty_string(), _make_empty_string(), _to_int64(0), tf.constant(False)
     )
     end: JpegMetadata = tf.while_loop(
-        lambda state: ~state.done & (state.at + 4 <= size), read_segment, (start,), parallel_iterations=1
+        lambda state: ~state.is_done & (state.offset + 4 <= size), read_segment, (start,), parallel_iterations=1
     )[0]
     return end
 
@@ -121,7 +121,7 @@ def parse_png(data: tf.Tensor) -> PngMetadata:
     false = tf.constant(False)
     start = PngMetadata(_to_int64(8), _make_empty_string(), _make_empty_string(), _make_empty_string(), false, false, false)
     end: PngMetadata = tf.while_loop(
-        lambda state: ~state.done & (state.at + 8 <= size), read_chunk, (start,), parallel_iterations=1
+        lambda state: ~state.is_done & (state.offset + 8 <= size), read_chunk, (start,), parallel_iterations=1
     )[0]
     return end
 
@@ -155,7 +155,9 @@ def parse_webp(data: tf.Tensor) -> WebpMetadata:
         tf.where(announced["moves"], "it is animated", ""),
         extended & ~announced["clear"],
     )
-    end: WebpMetadata = tf.while_loop(lambda state: state.at + 8 <= limit, read_chunk, (start,), parallel_iterations=1)[0]
+    end: WebpMetadata = tf.while_loop(lambda state: state.offset + 8 <= limit, read_chunk, (start,), parallel_iterations=1)[
+        0
+    ]
     return end._replace(trouble=tf.where((end.offset == size) & (size <= _count_bytes(data)), end.trouble, "it is damaged"))
 
 
@@ -193,7 +195,7 @@ def parse_gif(data: tf.Tensor) -> GifMetadata:
         false,
     )
     end: GifMetadata = tf.while_loop(
-        lambda state: ~state.done & (state.at < size), read_next, (start,), parallel_iterations=1
+        lambda state: ~state.is_done & (state.offset < size), read_next, (start,), parallel_iterations=1
     )[0]
     return end._replace(trouble=tf.where(end.is_done & end.image, end.trouble, "it is cut short"))
 

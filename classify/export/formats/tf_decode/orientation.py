@@ -44,9 +44,9 @@ def read_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> ExifOrientation:
     trouble = tf.where(
         (tf.strings.length(exif) > 0) & ~is_valid,
         "its EXIF has no TIFF header",
-        tf.where(directory.found & ~directory.usual, "the orientation in its EXIF is no whole number", NO_TROUBLE),
+        tf.where(directory.is_found & ~directory.is_integer, "the orientation in its EXIF is no whole number", NO_TROUBLE),
     )
-    return ExifOrientation(tf.where(directory.found, directory.value, _parse_xmp_orientation(xmp)), trouble)
+    return ExifOrientation(tf.where(directory.is_found, directory.value, _parse_xmp_orientation(xmp)), trouble)
 
 
 def apply_orientation(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -38,7 +38,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pixels_of(finished: Any) -> np.ndarray:
-    records = [record for record in finished.run.images() if record.split == "test"]
+    records = [record for record in finished.run.load_image_records() if record.split == "test"]
     return np.stack([decode((finished.photos / record.name).read_bytes(), (64, 64)) for record in records])
 
 
@@ -58,7 +58,7 @@ def test_the_command_leaves_a_model_that_answers_as_the_run_and_its_card(
     assert f"as one {name} model in float32" in (out / f"{NAMES[name]}.md").read_text()
     predictor = Predictor(out / NAMES[name], cache=cache)
     assert predictor.classes == ["blob", "noise", "stripes"]
-    assert np.abs(predictor.predict_proba(pixels_of(finished)) - finished.run.probabilities()).max() <= 1e-4
+    assert np.abs(predictor.predict_proba(pixels_of(finished)) - finished.run.load_probabilities()).max() <= 1e-4
     told = humeris("predict", out / NAMES[name], finished.photos / "test/noise", "--cache", cache, "-f", "csv")
     assert told.code == 0
     assert len(told.out.splitlines()) == 7
@@ -108,7 +108,7 @@ def _with(form: Any, **changes: Any) -> Any:
 def test_a_model_that_disagrees_leaves_nothing_and_what_was_there_stays(
     name: str, finished: Any, cache: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities()[::-1], 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities()[::-1], 1.0))
     with pytest.raises(ParityError, match="disagrees with the cached features"):
         export(finished.run, Store(cache), out / NAMES[name], format_name=name)
     assert list(out.iterdir()) == []
@@ -146,7 +146,7 @@ def test_a_savedmodel_takes_the_place_of_an_older_one_and_of_nothing_else(
         (path / next(turns)).touch()
 
     monkeypatch.setattr(exporting, "choose_format", lambda *_: _with(FORMATS["savedmodel"], write=write))
-    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities(), 1.0))
     for turn in "12":
         done = export(finished.run, Store(cache), out / "model")
         assert sorted(path.name for path in out.iterdir()) == ["model", "model.md"]
@@ -219,7 +219,7 @@ def test_drafts_that_a_kill_left_are_cleared_a_day_later_and_nothing_else(
     import os
     import time
 
-    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.probabilities(), 1.0))
+    monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities(), 1.0))
     names = [".m-0123abcd.onnx", ".m-89abcdef.onnx", ".other-0123abcd.onnx", "m-0123abcd.onnx", ".m-0123abcd.keras"]
     for name in names:
         (out / name).touch()
