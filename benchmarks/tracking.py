@@ -22,7 +22,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.runs.run import Run
 from humeris.classify.tracking import run_summary
 from humeris.classify.tracking.registry import track

@@ -18,8 +18,9 @@ from ..extract.pixels.read_file import count_cores
 from .data import select_features as sources
 from .data.feature_matrix import FeatureMatrix
 from .data.splits import Splits, split
+from .data.tap_ref import TapRef
 from .diagnose.transferability import Moments, centroid_accuracy, h_score, knn_accuracy, log_me
-from .evaluate.trial import TapRef, rank_trials
+from .evaluate.trial import rank_trials
 from .heads.training_data import Folds
 from .runs.run import Run
 

@@ -22,7 +22,8 @@ from typing import Any
 from drawn_objects import draw_object
 from PIL import Image
 
-from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.runs.run import Run
 
 WIDTH = 110  # of what is printed

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import structure
 
 import humeris
 
@@ -45,20 +46,65 @@ def imported(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("folder", "forbidden"),
-    [
-        ("cache", ("extract", "classify", "commands", "cli")),
-        ("extract", ("classify", "commands", "cli")),
-        ("classify", ("commands", "cli")),
-        ("commands", ("cli",)),
-    ],
-)
-def test_the_flow_of_imports_is_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
-    files = sorted((ROOT / folder).rglob("*.py"))
-    assert len(files) > 5
-    wrong = [f"{path.name} imports {name}" for path in files for name, _ in imported(path) if name.startswith(forbidden)]
+# From the lowest room to the highest: a room may import the rooms before it, and no other.
+ORDER = [
+    "cache",
+    "extract.memory",
+    "extract.parallel",
+    "extract.pixels",
+    "extract.backbones",
+    "extract.images",
+    "extract.engine",
+    "extract.doctor",
+    "classify.data",
+    "classify.evaluate",
+    "classify.heads",
+    "classify.runs",
+    "classify.diagnose",
+    "classify.export",
+    "classify.advise",
+    "classify.rank",
+    "classify.report",
+    "classify.sweep",
+    "classify.tracking",
+    "classify.pipeline",
+    "classify.finetune",
+    "classify.demo",
+    "commands",
+    "cli",
+]
+
+
+def test_the_order_names_every_room_and_no_other() -> None:
+    rooms = set(structure.build_graph(ROOT))
+    assert rooms - set(ORDER) == set()
+    assert set(ORDER) - rooms <= {"extract.parallel"}
+
+
+def test_every_import_goes_down_whenever_it_happens() -> None:
+    modules = structure.list_modules(ROOT)
+    rooms = {module: structure.name_room(module, modules) for module in modules if not module.endswith("__init__")}
+    wrong = [
+        f"{module} imports {target}"
+        for module, room in rooms.items()
+        for target in sorted(structure.list_imports(module, modules[module], modules))
+        if target in rooms and rooms[target] != room and ORDER.index(rooms[target]) > ORDER.index(room)
+    ]
     assert wrong == []
+    assert structure.find_circles(structure.build_graph(ROOT)) == []
+
+
+def test_the_graph_of_rooms_sees_circles_and_arrows() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "c"}}
+    assert structure.find_circles(graph) == [{"b", "c"}]
+    assert structure.count_floors(graph) == {"a": 1, "b": 0, "c": 0, "d": 2}
+    assert structure.build_graph(ROOT)["classify.evaluate"] >= {"classify.data"}
+
+
+def test_every_folder_says_what_it_is_for_and_what_it_may_import() -> None:
+    for folder in sorted({path.parent for path in MODULES} - {ROOT}):
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+        assert "mport" in text, folder
 
 
 @pytest.mark.parametrize("file", ["cache", "extract", "options", "terminal", "usage"])

@@ -15,14 +15,14 @@ from ..data import select_features
 from ..data.cached_taps import FeatureStore
 from ..data.feature_matrix import RowReader
 from ..data.splits import Splits
+from ..data.tap_ref import TapRef
 from ..diagnose import random_baseline
 from ..diagnose.depth_peak import find_peaks
 from ..diagnose.random_baseline import PretrainingGain
 from ..evaluate import significance
 from ..evaluate.confidence_intervals import design_effect, proportion_ci
-from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..evaluate.trial import Score, Trial, rank_trials
 from ..runs.run import Run
-from ..sweep.finalize import get_selection_group_ids
 from .context import AdviceContext
 from .next_steps import suggest_steps
 from .scenario import ScenarioEvidence, Size
@@ -42,7 +42,7 @@ def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store
     best = ranked_trials[0]
     depth_by_tap = _map_depths(run.metadata["sources"])
     scored_rows = splits.development if splits.select == "cv" else splits.val
-    groups = get_selection_group_ids(splits)
+    groups = splits.get_selection_group_ids()
     specs = {name: ExtractionSpec.from_dict(spec_fields) for name, spec_fields in run.metadata["specs"].items()}
     peak_by_extraction = find_peaks(depth_by_tap, scores, len(scored_rows), groups)
     best_extractions = {tap_ref.extraction for tap_ref in best.tap_refs}

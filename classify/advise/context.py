@@ -13,12 +13,12 @@ from typing import Any
 from ...cache.errors import HumerisError
 from ...cache.formatting import to_printable
 from ...cache.spec import ExtractionSpec
+from ...extract.backbones import cut_points
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.graph import Layer
 from ...extract.backbones.taps import Tap
 from ..evaluate.significance import Comparison
 from ..evaluate.trial import Score, Trial
-from ..finetune import cut_points as cut
 from ..runs.finetuned_weights import can_finetune
 from .scenario import ScenarioEvidence
 
@@ -109,7 +109,9 @@ class AdviceContext:
         layers = self.layers[trial.tap_refs[0].extraction]
         trial_taps = [Tap(tap_ref.layer, tap_ref.pool) for tap_ref in trial.tap_refs]
         top_cost = min(layer.cost for layer in layers if layer.name in {tap.layer for tap in trial_taps})
-        map_layers = [layer for layer in cut.list_cuts(layers, trial_taps) if len(layer.shape) > 1 and layer.cost < top_cost]
+        map_layers = [
+            layer for layer in cut_points.list_cuts(layers, trial_taps) if len(layer.shape) > 1 and layer.cost < top_cost
+        ]
         map_layers = [layer for layer in map_layers if layer.finished] or map_layers
         affordable = [layer for layer in map_layers if self.count_map_bytes(layer) <= _MAX_MAP_BYTES]
         nearest_layer = min(

@@ -13,12 +13,11 @@ from ...cache.extraction import Extraction
 from ...cache.store import Store
 from ...cache.tap_features import TapFeatures
 from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.backbones.non_finite import NonFiniteImages, find_faulty_images
 from ...extract.backbones.taps import Tap
-from ...extract.engine.non_finite import NonFiniteImages, find_faulty_images
 from ...extract.images.dataset import Rejection
 from ...extract.images.feature_file import FeatureFile, FileRowReader
 from ...extract.images.load import Images
-from ..evaluate.trial import TapRef
 from .cached_taps import (
     CachedTap,
     FeatureStore,
@@ -28,6 +27,7 @@ from .cached_taps import (
     list_cached_taps,
 )
 from .feature_matrix import FeatureMatrix, RowReader
+from .tap_ref import TapRef
 from .views import ViewReader, ViewRows, Views
 
 

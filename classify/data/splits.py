@@ -41,6 +41,27 @@ class Splits:
         """Rows that may be learnt from: train, and val."""
         return np.sort(np.concatenate([self.train, self.val]))
 
+    @property
+    def selection_rows(self) -> np.ndarray:
+        """Rows that heads are chosen by: the validation split, or with cross-validation all that may be learnt from."""
+        return self.development if self.select == "cv" else self.val
+
+    def get_group_ids(self, rows: np.ndarray) -> np.ndarray | None:
+        """The group number of each of the images `rows`; None where each stands for itself."""
+        if self.groups is None:
+            return None
+        group_ids = np.unique(self.groups[rows], return_inverse=True)[1]
+        return None if len(np.unique(group_ids)) == len(rows) else group_ids
+
+    def get_selection_group_ids(self) -> np.ndarray | None:
+        """The group number of each image of `development`, -1 outside `selection_rows`; None as `get_group_ids` says."""
+        selected_ids = self.get_group_ids(self.selection_rows)
+        if selected_ids is None:
+            return None
+        group_ids = np.full(len(self.development), -1)
+        group_ids[np.searchsorted(self.development, self.selection_rows)] = selected_ids
+        return group_ids
+
     def iter_folds(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(fit, score) rows: one pair with a validation split, five stratified pairs with cross-validation."""
         if self.select == "val":

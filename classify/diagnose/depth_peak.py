@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.tap_ref import TapRef
 from ..evaluate import significance
-from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..evaluate.trial import Score, Trial, rank_trials
 
 LATE_DEPTH = 0.75  # share of the forward cost below which a peak lies well before the end
 _TIE_MARGIN = 0.01  # of accuracy: so much less is no less, however many images tell it apart

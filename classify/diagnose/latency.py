@@ -20,7 +20,7 @@ from ...extract.backbones.keras_runtime import load_keras
 from ...extract.backbones.taps import Tap
 from ...extract.images.load import Progress
 from ...extract.pixels.read_file import count_cores
-from ..evaluate.trial import TapRef
+from ..data.tap_ref import TapRef
 from ..runs.run import Run
 
 FILE = "latency.json"

@@ -15,8 +15,9 @@ from ..data import select_features
 from ..data.feature_matrix import RowReader
 from ..data.group_sampling import assign_folds, sample
 from ..data.splits import FOLDS
+from ..data.tap_ref import TapRef
 from ..evaluate import significance
-from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..evaluate.trial import Score, Trial, rank_trials
 from ..heads.fit import build_training_data
 from ..heads.registry import FAMILIES, HeadFamily, get_module
 from ..heads.training_data import Folds

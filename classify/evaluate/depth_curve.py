@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .trial import Score, TapRef, Trial, rank_trials
+from ..data.tap_ref import TapRef
+from .trial import Score, Trial, rank_trials
 
 
 def compute_depth_curve(tap_entries: Sequence[Mapping[str, Any]], scores: Mapping[Trial, Score]) -> list[dict[str, Any]]:

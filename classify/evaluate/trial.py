@@ -8,21 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True, order=True)
-class TapRef:
-    """Cached features: the backbone as a user writes it, the extraction's folder, and the tap.
-
-    What a backbone is called depends on what else is cached, so that two sources are the same whatever it is.
-    """
-
-    backbone: str = field(compare=False)
-    extraction: str
-    layer: str
-    pool: str
-
-    def __str__(self) -> str:
-        return f"{self.backbone}/{self.layer}:{self.pool}"
+from ..data.tap_ref import TapRef
 
 
 @dataclass(frozen=True)

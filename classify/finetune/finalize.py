@@ -23,7 +23,7 @@ from ..export.stack_model import stack_model
 from ..runs import tables
 from ..runs.finetuned_weights import FinetunedWeights
 from ..runs.run import Run, unescape_formula
-from ..sweep.finalize import get_group_ids, get_selection_group_ids, list_notes, summarize_near_duplicates
+from ..sweep.finalize import list_notes, summarize_near_duplicates
 from . import batches as feed
 from .prepare import FinetuneSetup
 
@@ -71,7 +71,7 @@ def finalize(
         time.monotonic() - start_time,
     )
     tables.write(run, images, splits, scores, probabilities)
-    group_ids = get_group_ids(splits, splits.test)
+    group_ids = splits.get_group_ids(splits.test)
     readers = select_features.open_readers(store, setup.trial.tap_refs)
     runner_up = _compare_on_held_out(setup, trial, score)
     run.finish(
@@ -138,7 +138,7 @@ def _compare_on_held_out(setup: FinetuneSetup, trial: Trial, score: Score) -> di
     indices = np.searchsorted(rows, held_out)
     mask = np.zeros(len(rows), bool)
     mask[indices] = True
-    group_ids = get_selection_group_ids(splits)
+    group_ids = splits.get_selection_group_ids()
     masked_groups = None if group_ids is None else np.where(mask, group_ids, -1)
     tuned_correct, frozen_correct = (significance.unpack_correct(each)[: len(rows)] & mask for each in (score, frozen_score))
     comparison = significance.compare_predictions(
@@ -153,7 +153,7 @@ def _compute_accuracy_interval(setup: FinetuneSetup, score: Score) -> list[float
     splits, held_out = setup.splits, setup.fold[1]
     rows = splits.development
     return list(
-        proportion_ci(significance.unpack_correct(score)[np.searchsorted(rows, held_out)], get_group_ids(splits, held_out))
+        proportion_ci(significance.unpack_correct(score)[np.searchsorted(rows, held_out)], splits.get_group_ids(held_out))
     )
 
 
@@ -181,7 +181,7 @@ def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarr
     frozen_correct = np.array(
         [predicted_classes.get(name) == splits.classes[label] for name, label in zip(names, labels, strict=True)]
     )
-    group_ids = get_group_ids(splits, splits.test)
+    group_ids = splits.get_group_ids(splits.test)
     tuned_correct = probabilities.argmax(axis=1) == labels
     comparison = significance.compare_predictions(
         trial.id, setup.trial.id, tuned_correct, frozen_correct, len(labels), group_ids

@@ -14,6 +14,7 @@ from ...cache import compression as compressing
 from ...cache.errors import DataError, HeadError, RunError
 from ...cache.spec import ExtractionSpec
 from ...cache.store import Store
+from ...extract.backbones import cut_points
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.metadata import BackboneMetadata, get_or_build
 from ...extract.backbones.taps import Tap
@@ -22,12 +23,12 @@ from ...extract.images.dataset import Rejection
 from ...extract.images.load import Images, Progress, load_images
 from ...extract.pixels.augment import Policy
 from ..data.splits import Splits, split
+from ..data.tap_ref import TapRef
 from ..data.views import Views
-from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..evaluate.trial import Score, Trial, rank_trials
 from ..export.rebuild_backbone import find_backbone_specs, is_same_backbone
 from ..runs.finetuned_weights import FINETUNE_HEAD, can_finetune, is_finetuned
 from ..runs.run import ImageRecord, Run
-from . import cut_points as cutting
 from .augmentation import Augmentation, BatchMixer
 from .finetune_config import FinetuneConfig
 
@@ -91,7 +92,7 @@ class FinetuneSetup:
                 TapRef(self.request.title, self.spec.folder_name, source.layer, source.pool) for source in sources
             )
         hyperparameters = {
-            "from": self.cut or cutting.INPUT,
+            "from": self.cut or cut_points.INPUT,
             "head": self.trial.head,
             "start": self.trial.id,
             **self.config.to_dict(),
@@ -152,7 +153,7 @@ def prepare(
     `LayerError`, `DataError`, `BackboneError`.
     """
     frozen_trial, score = _select_trial(run, trial)
-    from_input = from_layer == cutting.INPUT
+    from_input = from_layer == cut_points.INPUT
     _check_options(from_layer, weights, views, augment, compression)
     extractions = {source.extraction for source in frozen_trial.tap_refs}
     if len(extractions) > 1:
@@ -168,7 +169,7 @@ def prepare(
         )
     frozen_request, backbone_metadata = _resolve_backbone(spec, requests, store, run)
     taps = [Tap(source.layer, source.pool) for source in frozen_trial.tap_refs]
-    layer = cutting.find_cut(from_layer, backbone_metadata.layers, taps)
+    layer = cut_points.find_cut(from_layer, backbone_metadata.layers, taps)
     mode = "tail" if layer is not None else weights or "input"
     request = frozen_request
     if mode == "random":
@@ -204,7 +205,7 @@ def prepare(
 
 
 def _check_options(from_layer: str, weights: str | None, views: int, augment: str | None, compression: str) -> None:
-    from_input = from_layer == cutting.INPUT
+    from_input = from_layer == cut_points.INPUT
     compressing.check(compression)
     if from_input and compression != "none":
         raise HeadError(f"--compress {compression}: expected --from LAYER, whose maps are cached; from input leave it out")

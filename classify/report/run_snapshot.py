@@ -24,7 +24,8 @@ from ...extract.pixels.decode import ImageRejected
 from ...extract.pixels.read_file import compute_digest
 from ..data import select_features
 from ..data.feature_matrix import RowReader
-from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..data.tap_ref import TapRef
+from ..evaluate.trial import Score, Trial, rank_trials
 from ..runs.run import FORMAT, ImageRecord, Run, unescape_formula
 
 _MAX_INTEGER = 10**300

@@ -16,7 +16,7 @@ from ...cache.spec import ExtractionSpec
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ..data import select_features
 from ..data.feature_matrix import FeatureMatrix
-from ..evaluate.trial import TapRef
+from ..data.tap_ref import TapRef
 from ..runs.run import ImageRecord
 from .blocks import Command, Part, Text
 from .run_snapshot import RunSnapshot

@@ -8,7 +8,8 @@ from typing import Any
 
 from ...cache.formatting import format_size, join_paragraphs, to_printable
 from ...cache.store import get_default_folder
-from ..evaluate.trial import TapRef, Trial
+from ..data.tap_ref import TapRef
+from ..evaluate.trial import Trial
 from .run_snapshot import RunSnapshot
 
 _HEAD_NAMES = {

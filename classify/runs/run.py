@@ -28,7 +28,8 @@ from ...cache.atomic_files import make_folder, publish, translate_write_errors
 from ...cache.spec import ExtractionSpec
 from ..evaluate.depth_curve import compute_depth_curve
 from ..heads.head import Head
-from ..evaluate.trial import Score, TapRef, Trial, rank_trials
+from ..evaluate.trial import Score, Trial, rank_trials
+from ..data.tap_ref import TapRef
 
 FORMAT = 2
 _TEMP_FOLDER = ".drafts"  # files on their way

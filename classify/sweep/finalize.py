@@ -53,8 +53,8 @@ def finalize_sweep(
     )
     run.save_head(best_trial, head)
     tables.write(run, images, splits, scores, probabilities)
-    selection_groups, test_groups = get_selection_group_ids(splits), get_group_ids(splits, splits.test)
-    comparison = significance.compare_with_runner_up(scores, len(_get_selection_rows(splits)), selection_groups)
+    selection_groups, test_groups = splits.get_selection_group_ids(), splits.get_group_ids(splits.test)
+    comparison = significance.compare_with_runner_up(scores, len(splits.selection_rows), selection_groups)
     run.finish(
         {
             **metadata,
@@ -75,29 +75,6 @@ def finalize_sweep(
             ],
         }
     )
-
-
-def get_group_ids(splits: Splits, rows: np.ndarray) -> np.ndarray | None:
-    """The group number of each of the images `rows`; None where each stands for itself."""
-    if splits.groups is None:
-        return None
-    group_ids = np.unique(splits.groups[rows], return_inverse=True)[1]
-    return None if len(np.unique(group_ids)) == len(rows) else group_ids
-
-
-def get_selection_group_ids(splits: Splits) -> np.ndarray | None:
-    """The group number of each image that may be learnt from, -1 of those not scored for choosing; None as `alike` says."""
-    selected_ids = get_group_ids(splits, _get_selection_rows(splits))
-    if selected_ids is None:
-        return None
-    group_ids = np.full(len(splits.development), -1)
-    group_ids[np.searchsorted(splits.development, _get_selection_rows(splits))] = selected_ids
-    return group_ids
-
-
-def _get_selection_rows(splits: Splits) -> np.ndarray:
-    """The images that heads were chosen by."""
-    return splits.development if splits.select == "cv" else splits.val
 
 
 def _compute_accuracy_cis(run: Run, scores: Mapping[Trial, Score], group_ids: np.ndarray) -> dict[str, list[float]]:
@@ -123,7 +100,7 @@ def summarize_near_duplicates(
         ViewRows.from_readers(row_readers, images.keys[rows]).features.to_streaming(),
     )
     test_names, development_names = [names[row] for row in splits.test], [names[row] for row in rows]
-    labels, groups = splits.labels[splits.test], get_group_ids(splits, splits.test)
+    labels, groups = splits.labels[splits.test], splits.get_group_ids(splits.test)
     return near_duplicates.summarize(matches, test_names, development_names, labels, probabilities, groups)
 
 
@@ -163,10 +140,10 @@ def list_notes(splits: Splits, winner: Trial, score: Score, selection_rows: np.n
         ("test images", splits.test),
         (
             "images that heads were chosen by",
-            _get_selection_rows(splits) if selection_rows is None else selection_rows,
+            splits.selection_rows if selection_rows is None else selection_rows,
         ),
     ):
-        groups = get_group_ids(splits, rows)
+        groups = splits.get_group_ids(rows)
         if groups is not None and (count := len(np.unique(groups))) < _FEW_GROUPS:
             notes.append(
                 f"the {subset_name} come from only {count} groups, which are what counts: mind the width of the intervals"

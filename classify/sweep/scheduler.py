@@ -8,7 +8,8 @@ from typing import Any
 
 from ...extract import memory
 from ...extract.engine.multi_device import end_with_parent
-from ..evaluate.trial import Score, TapRef, Trial
+from ..data.tap_ref import TapRef
+from ..evaluate.trial import Score, Trial
 from ..heads.registry import HeadFamily
 from ..heads.training_data import TrainingData
 

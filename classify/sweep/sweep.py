@@ -21,8 +21,9 @@ from ..advise import advice
 from ..data import select_features
 from ..data.feature_matrix import RowReader
 from ..data.splits import Splits, split
+from ..data.tap_ref import TapRef
 from ..data.views import Views
-from ..evaluate.trial import TapRef, rank_trials
+from ..evaluate.trial import rank_trials
 from ..heads.fit import build_training_data
 from ..heads.registry import HeadFamily, parse
 from ..heads.training_data import TrainingData

@@ -1,1 +1,4 @@
-"""Results as text for people. Nothing here prints."""
+"""Results as text for people. Nothing here prints.
+
+May import what `commands` may.
+"""

@@ -17,13 +17,13 @@ from ...cache.store import Store
 from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.build import Backbone, build
 from ..backbones.metadata import BackboneMetadata, get_or_build
+from ..backbones.non_finite import find_faulty_images
 from ..backbones.taps import Tap, resolve_taps
 from ..images.dataset import Rejection
 from ..images.load import Images, Progress
 from ..pixels import read_file
 from ..pixels.augment import Policy
 from .backbone_batcher import BackboneBatcher
-from .non_finite import find_faulty_images
 from .pipeline import ExtractionPipeline
 from .serial_executor import SerialExecutor
 from .tap_rows import TapRows

@@ -9,9 +9,9 @@ import numpy as np
 
 from ...cache.store import Store
 from ..backbones.metadata import BackboneMetadata
+from ..backbones.non_finite import NonFiniteImages
 from ..backbones.taps import Tap, compute_row_bytes
 from ..pixels.augment import Policy
-from .non_finite import NonFiniteImages
 
 _KEY_BYTES = 34
 

@@ -20,7 +20,7 @@ from ...cache.key_value_store import KeyValueStore
 from ...cache.shard import to_keys
 from ...cache.spec import ExtractionSpec
 from .. import memory
-from ..engine.non_finite import find_faulty_images
+from ..backbones.non_finite import find_faulty_images
 from ..pixels.decode import ImageRejected
 from .dataset import SPLITS, Dataset, Item, Rejection
 from .npz import parse_class_names, to_label_names, to_text

@@ -19,8 +19,9 @@ from humeris.cache.store import Store
 from humeris.classify import rank as ranking
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.data.splits import split
+from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose.transferability import Moments, h_score, log_me
-from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.rank import MEASURES, Ranking, TapScores, rank
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep

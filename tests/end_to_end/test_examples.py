@@ -107,7 +107,7 @@ def test_the_layers_of_every_row_are_the_networks_own_and_it_can_be_cut_there(
     name: str, script: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from humeris.cache.store import Store
-    from humeris.classify.finetune import cut_points
+    from humeris.extract.backbones import cut_points
     from humeris.extract.backbones.backbone_spec import BackboneSpec
     from humeris.extract.backbones.metadata import get_or_build
     from humeris.extract.backbones.taps import resolve_taps

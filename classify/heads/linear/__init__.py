@@ -1,1 +1,4 @@
-"""Linear heads solved jointly over folds and penalties."""
+"""Linear heads solved jointly over folds and penalties.
+
+Imports no other folder of `heads`.
+"""

@@ -1,1 +1,4 @@
-"""Heads that Keras trains, several at once."""
+"""Heads that Keras trains, several at once.
+
+May import `linear`.
+"""

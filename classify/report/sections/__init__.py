@@ -1,1 +1,4 @@
-"""The sections of a report, a file each."""
+"""The sections of a report, a file each.
+
+May import what `classify.report` may.
+"""

@@ -11,9 +11,10 @@ from typing import Any
 from ....cache.errors import HumerisError
 from ....extract.backbones import taps
 from ....extract.backbones.taps import Tap
+from ...data.tap_ref import TapRef
 from ...diagnose import latency
 from ...diagnose.latency import LatencyResult
-from ...evaluate.trial import TapRef, Trial
+from ...evaluate.trial import Trial
 from ...runs.run import Run
 from .. import winner_features, wording
 from ..blocks import Chart, Command, Part, Section, Table, Text

@@ -23,12 +23,13 @@ from humeris.classify.advise.next_steps import MAX_STEPS, suggest_steps
 from humeris.classify.advise.scenario import ScenarioEvidence, Size, format_scenario
 from humeris.classify.data.group_sampling import assign_folds
 from humeris.classify.data.splits import split
+from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose import random_baseline
 from humeris.classify.diagnose.depth_peak import Peak, find_peaks
 from humeris.classify.diagnose.random_baseline import LabeledImages, PretrainingGain
 from humeris.classify.evaluate.confidence_intervals import paired_difference_ci
 from humeris.classify.evaluate.significance import compare_with_runner_up
-from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
+from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.cli import app

@@ -13,8 +13,8 @@ from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.data import select_features
 from humeris.classify.data.cached_taps import CachedTap, disambiguate_titles, find_one_tap, list_cached_taps
+from humeris.extract.backbones.non_finite import NonFiniteImages
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.engine.non_finite import NonFiniteImages
 from humeris.extract.images.load import load_images
 
 SPEC = ExtractionSpec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")

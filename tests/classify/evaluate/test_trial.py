@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 
 SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIAL = Trial((SOURCE,), "logreg", {"C": 0.1})

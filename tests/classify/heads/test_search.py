@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import HeadError
-from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.heads.registry import FAMILIES, parse
 from humeris.classify.heads.search import Search, plan_halving_rounds
 from humeris.classify.heads.search_file import load_families

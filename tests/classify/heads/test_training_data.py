@@ -7,8 +7,9 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.significance import compare_with_runner_up
-from humeris.classify.evaluate.trial import TapRef, Trial, rank_trials
+from humeris.classify.evaluate.trial import Trial, rank_trials
 from humeris.classify.heads.families import head2toe
 from humeris.classify.heads.training_data import TrainingData
 

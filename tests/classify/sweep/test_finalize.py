@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from humeris.classify.data.splits import Splits
-from humeris.classify.evaluate.trial import Score, TapRef, Trial
-from humeris.classify.sweep.finalize import get_group_ids, get_selection_group_ids
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.sweep.finalize import list_notes as notes_of
 
 ROWS, NONE = np.arange(300), np.arange(0)
@@ -46,17 +46,17 @@ def test_few_groups_have_a_note_wherever_they_are_and_many_have_none(val: np.nda
 
 def test_groups_are_counted_among_the_images_scored_and_only_where_images_share_one() -> None:
     names = np.array([f"g{row // 10}" for row in ROWS])
-    assert get_selection_group_ids(splits()) is None
-    assert get_selection_group_ids(splits(np.array([f"g{row}" for row in ROWS]))) is None
-    found = get_selection_group_ids(splits(names))
+    assert splits().get_selection_group_ids() is None
+    assert splits(np.array([f"g{row}" for row in ROWS])).get_selection_group_ids() is None
+    found = splits(names).get_selection_group_ids()
     assert found is not None
     assert (found[:, None] == found).tolist() == (names[:150, None] == names[:150]).tolist()
-    on_val = get_selection_group_ids(splits(names, val=ROWS[105:125]))
+    on_val = splits(names, val=ROWS[105:125]).get_selection_group_ids()
     assert on_val is not None
     assert (np.nonzero(on_val >= 0)[0] == ROWS[105:125]).all()
     assert len(set(on_val[105:125].tolist())) == 3
     mixed = np.where(ROWS < 150, ROWS, 0)  # only the test images share a group
-    assert get_selection_group_ids(splits(mixed)) is None
-    tested = get_group_ids(splits(mixed), ROWS[150:])
+    assert splits(mixed).get_selection_group_ids() is None
+    tested = splits(mixed).get_group_ids(ROWS[150:])
     assert tested is not None
     assert set(tested.tolist()) == {0}

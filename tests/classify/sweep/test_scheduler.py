@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.heads.registry import HeadFamily, parse
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.sweep.scheduler import Task, run_task, run_tasks

@@ -25,8 +25,8 @@ from humeris.classify.runs.run import Run
 from humeris.classify.sweep.finalize import finalize_sweep  # noqa: F401 - the module is under test through `sweep`
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.backbones.backbone_spec import BackboneSpec
+from humeris.extract.backbones.non_finite import NonFiniteImages
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.engine.non_finite import NonFiniteImages
 from humeris.extract.images.load import Images, load_images
 
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image: the first bytes say PNG, the rest says which one

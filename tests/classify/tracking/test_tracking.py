@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from humeris.cache.errors import RunError, TrackingError
-from humeris.classify.evaluate.trial import Score, TapRef, Trial
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.runs.run import Run
 from humeris.classify.tracking import mlflow as mlflow_tracker
 from humeris.classify.tracking import run_summary, tracker

@@ -1,1 +1,4 @@
-"""Encoded images to pixels as TensorFlow operations, equal to `extract.pixels.decode`."""
+"""Encoded images to pixels as TensorFlow operations, equal to `extract.pixels.decode`.
+
+Imports `extract.pixels` alone.
+"""

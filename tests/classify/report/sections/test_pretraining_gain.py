@@ -15,10 +15,11 @@ import pytest
 from humeris.cache.store import Store
 from humeris.classify.data import group_sampling
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose import learning_curve
 from humeris.classify.diagnose.learning_curve import Asymptote, Curve
 from humeris.classify.diagnose.random_baseline import is_quick
-from humeris.classify.evaluate.trial import TapRef, Trial
+from humeris.classify.evaluate.trial import Trial
 from humeris.classify.report import winner_features as rows
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.charts import draw

@@ -15,9 +15,10 @@ import pytest
 from report_runs import copy_run, make_varied_run
 from scipy.stats import binomtest
 
+from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate import confidence_intervals, significance
 from humeris.classify.evaluate.confidence_intervals import wilson_ci
-from humeris.classify.evaluate.trial import Score, TapRef, Trial, rank_trials
+from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.report import charts as drawing
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.run_snapshot import RunSnapshot

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...cache.errors import LayerError
-from ...extract.backbones import taps
-from ...extract.backbones.graph import Layer
-from ...extract.backbones.taps import Tap
+from . import taps
+from .graph import Layer
+from .taps import Tap
 
 INPUT = "input"
 

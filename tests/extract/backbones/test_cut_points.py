@@ -8,7 +8,7 @@ import pytest
 
 from humeris.cache.errors import LayerError
 from humeris.cache.store import Store
-from humeris.classify.finetune import cut_points as cut
+from humeris.extract.backbones import cut_points as cut
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.graph import Layer
 from humeris.extract.backbones.metadata import get_or_build
