@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.errors import RunError
 from ...cache.atomic_files import read_json
+from ...cache.errors import RunError
+from ..evaluate.trial import Trial
 from ..heads.head import Head
 from .run import Run
-from ..evaluate.trial import Trial
 
 FINETUNE_HEAD = "finetune"  # what a fine-tuned trial has in place of a head family
 

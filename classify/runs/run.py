@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.leases import Lease, Leases
-from ...cache.errors import RunError
 from ...cache.atomic_files import make_folder, publish, translate_write_errors
+from ...cache.errors import RunError
+from ...cache.leases import Lease, Leases
 from ...cache.spec import ExtractionSpec
-from ..evaluate.depth_curve import compute_depth_curve
-from ..heads.head import Head
-from ..evaluate.trial import Score, Trial, rank_trials
 from ..data.tap_ref import TapRef
+from ..evaluate.depth_curve import compute_depth_curve
+from ..evaluate.trial import Score, Trial, rank_trials
+from ..heads.head import Head
 
 FORMAT = 2
 _TEMP_FOLDER = ".drafts"  # files on their way

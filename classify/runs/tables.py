@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...extract.images.load import Images
-from .run import Run
 from ..data.splits import Splits
 from ..evaluate.trial import Score, Trial, rank_trials
+from .run import Run
 
 
 def write(run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray) -> None:
@@ -62,7 +62,12 @@ def _write_predictions(run: Run, images: Images, splits: Splits, probabilities: 
     probabilities = probabilities[order]
     predicted = probabilities.argmax(axis=1)
     rows = [
-        [images.used[row].name, splits.classes[splits.labels[row]], splits.classes[predicted_class], f"{class_probabilities[predicted_class]:.6f}"]
+        [
+            images.used[row].name,
+            splits.classes[splits.labels[row]],
+            splits.classes[predicted_class],
+            f"{class_probabilities[predicted_class]:.6f}",
+        ]
         for row, predicted_class, class_probabilities in zip(splits.test[order], predicted, probabilities, strict=True)
     ]
     run.write_csv("predictions.csv", ["path", "label", "predicted", "probability"], rows)

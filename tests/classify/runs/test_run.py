@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import RunError
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.heads.head import Dense, Head
 from humeris.classify.runs.run import ImageRecord, Run
-from humeris.classify.evaluate.trial import Score, Trial, rank_trials
-from humeris.classify.data.tap_ref import TapRef
 
 SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIALS = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.01, 0.1, 1.0)]
