@@ -206,6 +206,48 @@ def test_no_file_is_longer_than_can_be_read_at_once() -> None:
     assert [name for name in NAMES if len((ROOT / name).read_text().splitlines()) > 400] == []
 
 
+MANY_PARAMETERS = {  # a list that only shrinks
+    "classify/export/export.py:_check_parity",
+    "classify/finetune/finalize.py:finalize",
+    "classify/finetune/image_batches.py:__init__",
+    "classify/finetune/map_batches.py:__init__",
+    "classify/finetune/prepare.py:prepare",
+    "classify/pipeline.py:extract_taps",
+    "classify/pipeline.py:extract_taps_on_devices",
+    "classify/pipeline.py:run",
+    "classify/rank.py:rank",
+    "classify/sweep/sweep.py:sweep",
+    "extract/engine/extract.py:extract_all",
+    "extract/engine/pipeline.py:__init__",
+}
+
+
+def list_functions_with_many_parameters(source: str) -> list[str]:
+    """The functions and methods with more than eight parameters, `self` and `cls` not counted."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    counts = []
+    for node in functions:
+        parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        counts.append((node.name, len([each for each in parameters if each.arg not in {"self", "cls"}])))
+    return [name for name, count in counts if count > 8]
+
+
+def test_no_function_below_the_commands_has_more_than_eight_parameters() -> None:
+    files = [path for path in MODULES if path.parent.name != "render" and path.parent.name != "commands"]
+    files += [path for folder in ("examples", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+    offenders = {
+        f"{path.relative_to(ROOT)}:{name}"
+        for path in files
+        for name in list_functions_with_many_parameters(path.read_text())
+    }
+    assert offenders == MANY_PARAMETERS
+
+
+def test_keyword_only_parameters_are_counted_and_self_is_not() -> None:
+    assert list_functions_with_many_parameters("def f(a, b, c, d, e, *, f, g, h, i): ...") == ["f"]
+    assert list_functions_with_many_parameters("class A:\n    def f(self, a, b, c, d, e, *, f, g, h): ...") == []
+
+
 def test_the_packages_listed_are_the_folders_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = project["tool"]["setuptools"]["packages"]
