@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -294,3 +295,47 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_the_errors_are_light() -> None:
     assert heavy_after("from humeris import HumerisError") == []
+
+
+PREPOSITION = re.compile(
+    "of|at|by|with|without|within|in|into|on|onto|over|under|above|below|besides?|between|beyond|behind|before|after|about|"
+    "across|along|among|around|until|till|upon|via|per|since|like|near|off|out|up|down|through|toward|against|during|except|"
+    "inside|outside|than|whose|which|what|where|when|why|how|there|now|then|again|already|also|alike|alone|apart|together|"
+    "instead|else|even|ever|only|just|still|rather|soon|too|very|away|back|once"
+)
+IRREGULAR = re.compile(
+    "made|found|told|kept|given|done|gone|seen|known|taken|chosen|written|drawn|shown|shrunk|left|held|sent|built|begun|bound|"
+    "brought|bought|caught|fed|fought|hidden|hung|laid|led|lent|lost|meant|met|paid|said|sold|shaken|shot|slept|spent|spoken|"
+    "stood|stolen|struck|stuck|swept|taught|thought|thrown|torn|understood|worn|woven|won|broken|frozen|forgotten"
+)
+VERBS = {"embed", "feed", "need", "seed", "exceed", "proceed", "speed", "shed"}
+NOUNS_OF_THE_FIELD = {"paired_difference_ci", "grouped_difference_ci", "supervised_contrastive_loss"}
+VAGUE = {"found", "told", "made", "kept", "given", "done"}
+
+
+def is_misnamed(name: str) -> bool:
+    """Whether a function is called by a participle, a preposition or an adverb; `from_…`, `to_…` and `as_…` convert."""
+    if name in NOUNS_OF_THE_FIELD:
+        return False
+    first = name.strip("_").split("_")[0]
+    participle = (first.endswith(("ed", "ing")) and first not in VERBS) or IRREGULAR.fullmatch(first)
+    return bool(participle or PREPOSITION.fullmatch(first)) or name.strip("_") in {"from", "to", "as"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_are_verbs_and_locals_say_what_they_hold(name: str) -> None:
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("__"):
+            decorators = {ast.unparse(each).split(".")[-1] for each in node.decorator_list}
+            assert decorators & {"property", "cached_property"} or not is_misnamed(node.name), (
+                f"{name}:{node.lineno} {node.name}"
+            )
+        stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id
+        argument = isinstance(node, ast.arg) and node.arg
+        assert not {stored, argument} & VAGUE, f"{name}:{getattr(node, 'lineno', 0)} {stored or argument}"
+
+
+@pytest.mark.parametrize("name", ["decoded", "of", "with_", "alike", "_seeing", "kept"])
+def test_the_rule_of_names_knows_a_participle(name: str) -> None:
+    assert is_misnamed(name)
+    assert not any(map(is_misnamed, ("decode", "from_dict", "to_dict", "embed", "fit", "log_loss", "_feed")))

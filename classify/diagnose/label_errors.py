@@ -97,7 +97,7 @@ def predict_out_of_fold(
     return probabilities[int(np.argmin(losses))]
 
 
-def with_neighbor_votes(issues: list[LabelIssue], features: FeatureMatrix, labels: np.ndarray) -> list[LabelIssue]:
+def add_neighbor_votes(issues: list[LabelIssue], features: FeatureMatrix, labels: np.ndarray) -> list[LabelIssue]:
     """The suspects with their neighbours' votes: the labels of the nearest other rows of `features` (n, d), by cosine."""
     rows = np.array([issue.row for issue in issues], np.intp)
     all_rows = np.arange(len(labels))

@@ -135,8 +135,8 @@ def _run_worker(
             images = load_images(extract_job.data, store, limit=extract_job.limit, jobs=jobs)
 
             def start_progress(_: str) -> Progress:
-                return lambda done, total: (
-                    _progress_queue.put((index, done, total)) if done % 16 == 0 or done == total else None
+                return lambda count, total: (
+                    _progress_queue.put((index, count, total)) if count % 16 == 0 or count == total else None
                 )
 
             return extract_all(

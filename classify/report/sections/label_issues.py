@@ -11,7 +11,7 @@ import numpy as np
 from ...data import group_sampling
 from ...data.feature_matrix import FeatureMatrix
 from ...diagnose.count_sketch import count_readable_rows, sketch_features
-from ...diagnose.label_errors import LabelIssue, find_label_issues, predict_out_of_fold, with_neighbor_votes
+from ...diagnose.label_errors import LabelIssue, add_neighbor_votes, find_label_issues, predict_out_of_fold
 from ...runs.run import ImageRecord
 from .. import thumbnails, winner_features, wording
 from ..blocks import Gallery, Part, Picture, Section, Table, Text
@@ -75,7 +75,7 @@ def _build_train_parts(snapshot: RunSnapshot) -> list[Part]:
     n_classes = len(snapshot.class_names)
     probabilities = predict_out_of_fold(narrow_features, sampled_images.labels, groups[sampled_rows], n_classes)
     issues = find_label_issues(sampled_images.labels, probabilities)
-    issues = with_neighbor_votes(issues[:MAX_LISTED], narrow_features, sampled_images.labels) + issues[MAX_LISTED:]
+    issues = add_neighbor_votes(issues[:MAX_LISTED], narrow_features, sampled_images.labels) + issues[MAX_LISTED:]
     notes = [
         "They are judged by a ridge classifier on the winner's features, each image by one that learnt from others, four "
         "fifths of them; beside it stand the labels of the ten images that are most like it."

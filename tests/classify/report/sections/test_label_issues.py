@@ -131,7 +131,7 @@ def test_neighbours_are_counted_as_scikit_learn_finds_them() -> None:
     chosen = [
         label_errors.LabelIssue(row, int(labels[row]), (int(labels[row]) + 1) % 3, (0.1, 0.9)) for row in (0, 5, 9, 119)
     ]
-    told = label_errors.with_neighbor_votes(chosen, FeatureMatrix.from_array(rows), labels)
+    told = label_errors.add_neighbor_votes(chosen, FeatureMatrix.from_array(rows), labels)
     near = NearestNeighbors(metric="cosine").fit(rows.astype(np.float64))
     for suspect in told:
         places = near.kneighbors(rows[[suspect.row]].astype(np.float64), 12, return_distance=False)[0]
@@ -141,7 +141,7 @@ def test_neighbours_are_counted_as_scikit_learn_finds_them() -> None:
 
 def test_neighbours_of_few_images_are_the_others() -> None:
     rows, _ = blobs(4, 2)
-    (told,) = label_errors.with_neighbor_votes(
+    (told,) = label_errors.add_neighbor_votes(
         [label_errors.LabelIssue(1, 0, 1, (0.1, 0.9))], FeatureMatrix.from_array(rows), np.array([0, 0, 1, 1])
     )
     assert told.votes == (1, 2)
