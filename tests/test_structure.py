@@ -339,3 +339,13 @@ def test_functions_are_verbs_and_locals_say_what_they_hold(name: str) -> None:
 def test_the_rule_of_names_knows_a_participle(name: str) -> None:
     assert is_misnamed(name)
     assert not any(map(is_misnamed, ("decode", "from_dict", "to_dict", "embed", "fit", "log_loss", "_feed")))
+
+
+def test_the_citation_and_the_workflow_agree_with_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {project['version']}\n" in citation
+    assert f"\nlicense: {project['license']}\n" in citation
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    assert "make test" in workflow
+    assert '["3.11", "3.13"]' in workflow
