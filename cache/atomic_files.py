@@ -81,7 +81,7 @@ def make_folder(folder: Path, alternative: str = _ALTERNATIVE) -> None:
 
 
 def _make_folders(folder: Path, parents: set[Path]) -> None:
-    """Create `folder` and its parents; add the folders that took a new name to `grown`.
+    """Create `folder` and its parents; add the folders that took a new name to `parents`.
 
     None is synced before all are there: `cache prune` takes empty folders away, and a slow disk would give it the time.
     """

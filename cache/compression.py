@@ -70,9 +70,9 @@ def build_options(name: str, features: np.ndarray) -> dict[str, Any]:
 
 
 def detect(dataset: h5py.Dataset) -> str:
-    """Which compression a data set has, told from its description alone; raises `Damaged` for any that we never write.
+    """Which compression a data set has, told from its description alone; raises `CorruptFile` for any that we never write.
 
-    Raises `Unreadable` for one that this installation cannot decode. Nothing is decoded or loaded to find out.
+    Raises `UnreadableFile` for one that this installation cannot decode. Nothing is decoded or loaded to find out.
     """
     properties = dataset.id.get_create_plist()
     pipeline = tuple(properties.get_filter(index)[0] for index in range(properties.get_nfilters()))

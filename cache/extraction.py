@@ -102,7 +102,7 @@ class Extraction:
     ) -> int:
         """Store rows (n, ...) of one tap for `keys` (n,) S32 and `views` (n,) uint16; the bytes written.
 
-        They then survive a crash. Without `views` they are of the plain one; see `Features.add`.
+        They then survive a crash. Without `views` they are of the plain one; see `TapFeatures.add`.
         """
         if not len(keys):
             return 0

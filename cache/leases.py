@@ -1,4 +1,4 @@
-"""Who is computing what right now. A claim saves work; nothing is wrong without one."""
+"""Who is computing what right now. A lease saves work; nothing is wrong without one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lease:
         """Say that the work goes on; to be called at least every few seconds."""
         if self._path is not None and time.monotonic() - self._renewed_at > _RENEWAL_SECONDS:
             self._renewed_at = time.monotonic()
-            with suppress(OSError):  # a claim that is lost costs others some work, no more
+            with suppress(OSError):  # a lease that is lost costs others some work, no more
                 os.utime(self._path)
 
     def release(self) -> None:
@@ -41,10 +41,10 @@ class Lease:
 
 
 class Leases:
-    """The claims in `folder`, each a file that says whose it is.
+    """The leases in `folder`, each a file that says whose it is.
 
     File locks are no use here: on some network file systems every caller gets them (huggingface_hub pull request 4306), and
-    one held by a process that hangs holds for ever. A claim is void when its process on this host is gone, when it was not
+    one held by a process that hangs holds for ever. A lease is void when its process on this host is gone, when it was not
     touched for a minute from another host, or for a quarter of an hour from this one.
     """
 
@@ -52,13 +52,13 @@ class Leases:
         self._folder = folder
 
     def acquire(self, name: str) -> Lease | None:
-        """The claim on `name`, or None while another process has it. Where no file can be written everything is granted."""
+        """The lease on `name`, or None while another process has it. Where no file can be written everything is granted."""
         path, draft = self._folder / f"claim-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             _write(draft, json.dumps(_describe_process()).encode())
             for _ in range(2):
                 with suppress(FileExistsError):
-                    os.link(draft, path)  # the claim and whose it is appear at once
+                    os.link(draft, path)  # the lease and whose it is appear at once
                     return Lease(path)
                 if not _is_expired(path):
                     break
@@ -91,7 +91,7 @@ def _read_boot_id() -> str:
 
 
 def _is_expired(path: Path) -> bool:
-    """Whether nobody works on the claim at `path` any more."""
+    """Whether nobody works on the lease at `path` any more."""
     try:
         idle_seconds = time.time() - path.stat().st_mtime
         owner = read_json(path)
@@ -104,6 +104,6 @@ def _is_expired(path: Path) -> bool:
         return True
     except OSError:  # also when the process is somebody else's
         return False
-    except (ValueError, KeyError, TypeError, OverflowError):  # claims appear whole: this one lost its bytes to a power cut
+    except (ValueError, KeyError, TypeError, OverflowError):  # leases appear whole: this one lost its bytes to a power cut
         return True
     return True

@@ -41,7 +41,7 @@ def parse_size(text: str) -> int:
 
 @dataclass(frozen=True)
 class _TapFolder:
-    """The shards of one folder; written: when the newest of them was, in seconds since 1970."""
+    """The shards of one folder; written_at: when the newest of them was, in seconds since 1970."""
 
     path: Path
     shards: list[Path]

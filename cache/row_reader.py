@@ -26,8 +26,8 @@ class Layout:
     """How the rows of one shard lie in its file.
 
     shape: (n, ...); dtype: as stored, where bfloat16 is the upper 16 bits of a float32 in a uint16; compression: one of
-    `compression.NAMES`; offset: byte where contiguous rows begin; chunk: rows per compressed chunk; pieces: for gzip the
-    byte offset, size and filter mask of each chunk, (chunks, 3).
+    `compression.METHODS`; offset: byte where contiguous rows begin; rows_per_chunk: of compressed rows; chunk_table: for
+    gzip the byte offset, size and filter mask of each chunk, (chunks, 3).
     """
 
     shape: tuple[int, ...]
@@ -61,10 +61,11 @@ def read(
     positions: np.ndarray,
     columns: slice | None = None,
 ) -> None:
-    """Put the rows numbered `rows` (m,) at `out[places]`; `out` (n, ...) is contiguous and `places` ascends.
+    """Put the rows numbered `rows` (m,) at `out[positions]`; `out` (n, ...) is contiguous and `positions` ascends.
 
     With `columns` only those of the flattened rows, and `out` is (n, columns): of plain rows no other byte is read.
-    Raises `FileNotFoundError` when the file is gone, `Damaged` when it is not what it was and `Unreadable` when it may be.
+    Raises `FileNotFoundError` when the file is gone, `CorruptFile` when it is not what it was and `UnreadableFile` when it
+    may be.
     """
     try:
         if layout.compression == "blosc2":

@@ -13,8 +13,8 @@ class SafeHdf5Writer(io.RawIOBase):
     """A new file at `path` for `h5py.File(draft, "w")`, to which no write seems to fail.
 
     HDF5 crashes the process after a failed write, some only when it ends (h5py issue 914). So the first error is kept, what
-    is written from then on stays in memory, and `check` raises the error: to be called often, and after HDF5 has closed
-    the file. Closing syncs.
+    is written from then on stays in memory, and `raise_for_error` raises the error: to be called often, and after HDF5
+    has closed the file. Closing syncs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +79,7 @@ class SafeHdf5Writer(io.RawIOBase):
         return self._end
 
     def close(self) -> None:
-        """Sync and close the file; an error is for `check`."""
+        """Sync and close the file; an error is for `raise_for_error`."""
         if not self.closed:
             self._attempt(lambda: os.fsync(self._descriptor))
             os.close(self._descriptor)

@@ -110,7 +110,7 @@ class Shard:
 
 
 def check_digest(path: Path) -> None:
-    """Raise `Damaged` unless the file's sha-256 is its name, `FileNotFoundError` when it is gone."""
+    """Raise `CorruptFile` unless the file's sha-256 is its name, `FileNotFoundError` when it is gone."""
     try:
         with path.open("rb", buffering=0) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -123,7 +123,7 @@ def check_digest(path: Path) -> None:
 
 
 def load(path: Path, identity: Mapping[str, Any]) -> Shard:
-    """The shard at `path`, audited, if its attributes include all of `identity`; raises `Damaged`.
+    """The shard at `path`, audited, if its attributes include all of `identity`; raises `CorruptFile`.
 
     A digest proves only that nobody changed the file since it was named. The audit refuses what a hostile file can do
     inside HDF5: links and storage outside the file, virtual data sets, filters that load code, sizes that are not there.
@@ -193,7 +193,7 @@ def _read_layout(features: h5py.Dataset, size: int) -> Layout:
 
 
 def _read_chunk_table(features: h5py.Dataset, size: int) -> np.ndarray:
-    """Where each chunk lies: offset, bytes and filter mask (chunks, 3); raises `Damaged` unless all lie in the file."""
+    """Where each chunk lies: offset, bytes and filter mask (chunks, 3); raises `CorruptFile` unless all lie in the file."""
     entries: list[tuple[int, int, int, int]] = []
     rows_per_chunk = features.chunks[0]
     features.id.chunk_iter(

@@ -30,7 +30,8 @@ class CorruptFileRecord:
 class Verifier:
     """Digests verified once per file, remembered by inode, size, mtime and ctime.
 
-    damaged: files refused since it was made. With `write`, a damaged shard is renamed so that nobody trips over it again.
+    corrupt_files: those refused since it was made. With `write`, a corrupt shard is renamed so that nobody trips over it
+    again.
     """
 
     def __init__(self, root: Path, kv_store: KeyValueStore, write: bool) -> None:
@@ -42,7 +43,7 @@ class Verifier:
         self.corrupt_files: list[CorruptFileRecord] = []
 
     def verify(self, path: Path | str) -> None:
-        """Check a shard's digest, unless this very file was checked before; raises `shard.Damaged`.
+        """Check a shard's digest, unless this very file was checked before; raises `shard.CorruptFile`.
 
         Raises `FileNotFoundError` when there is no file any more: that is no damage.
         """

@@ -19,7 +19,7 @@ _TRUE_VALUES = {"1", "on", "t", "true", "y", "yes"}  # what Typer takes a variab
 
 
 class CommandGroup(TyperGroup):
-    """A group of commands whose errors of usage are what `reported` makes of other errors, exit code included."""
+    """A group of commands whose errors of usage are what `handle_errors` makes of other errors, exit code included."""
 
     def main(
         self,

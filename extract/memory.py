@@ -23,7 +23,7 @@ def get_available_bytes() -> int:
 
 @contextlib.contextmanager
 def limit_memory(extra_bytes: int = _MAX_PARSING_BYTES) -> Iterator[None]:
-    """Let the process take at most `more` bytes beyond what it has (Linux only); beyond that, allocations fail."""
+    """Let the process take at most `extra_bytes` bytes beyond what it has (Linux only); beyond that, allocations fail."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             current_bytes = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

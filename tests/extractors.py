@@ -180,11 +180,11 @@ def read_served(cache: Path, reference: Reference) -> Reference:
     """What the package serves from `cache` for the images of `reference`, read in this process as any user would."""
     served_rows: Reference = {tap: {} for tap in reference}
     with humeris.Store(cache) as store:
-        for extraction in store.extractions():
-            for features in extraction.taps():
+        for extraction in store.iter_extractions():
+            for features in extraction.list_taps():
                 tap_reference = reference[f"{features.layer}:{features.pool}"]
                 keys = to_keys(tap_reference)
-                is_stored = ~features.missing(keys)
+                is_stored = ~features.find_missing(keys)
                 if is_stored.any():
                     rows = features.read(keys[is_stored])
                     digests = [digest for digest, stored in zip(tap_reference, is_stored, strict=True) if stored]

@@ -43,7 +43,7 @@ def tell(event: Mapping[str, Any], write: Callable[[int, bytes], int] = os.write
 
 
 class Forward:
-    """In the place of `humeris.extract.backbones.forward.Forward`."""
+    """In the place of `humeris.extract.backbones.forward.ForwardPass`."""
 
     def __init__(self, _graph: Any, taps: Sequence[Any], batch_size: int) -> None:
         self.taps, self.batch_size, self.passes = tuple(taps), batch_size, 0
@@ -135,7 +135,7 @@ def grant_every_lease() -> None:
 
 
 def run_job(job: Mapping[str, Any]) -> int:
-    """Run the command of `order` and return its exit code.
+    """Run the command of `job` and return its exit code.
 
     shard_bytes: how much the writer gathers before it stores. faults: what `faulty_files.install` takes.
     claims: whether what others have claimed is theirs; if not, every claim is granted. Locks of files are told.

@@ -39,10 +39,11 @@ def build(
     fold_batch_norm: bool = True,
     finetuned_weights: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> Backbone:
-    """The backbone `request` describes, with its weights; imports Keras. Raises `BackboneError` or `WeightsError`.
+    """The backbone that `backbone_spec` describes, with its weights; imports Keras.
 
-    tuned: other weights for some of the layers, as their `get_weights` gave them, by name; `spec` is of the network without
-    them. Without `fold` normalisations stay as they are, to be trained.
+    finetuned_weights: other weights for some of the layers, as their `get_weights` gave them, by name; `spec` is of the
+    network without them. Without `fold_batch_norm` normalisations stay as they are, to be trained. Raises `BackboneError` or
+    `WeightsError`.
     """
     with reset_layer_names(), seed_initializers(backbone_spec.seed):
         if backbone_spec.file is not None:
@@ -159,7 +160,7 @@ def _load(backbone_spec: BackboneSpec) -> Any:
 
 
 def get_descriptive_fields(backbone_spec: BackboneSpec) -> dict[str, Any]:
-    """The fields of a spec that only name things, as `request` names them."""
+    """The fields of a spec that only name things, as `backbone_spec` names them."""
     weights_file = Path(backbone_spec.weights)
     if backbone_spec.weights == "random":
         weights_label = f"random, seed {backbone_spec.seed}"

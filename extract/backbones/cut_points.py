@@ -15,8 +15,8 @@ INPUT = "input"
 def find_cut(text: str, layers: Sequence[Layer], head_taps: Sequence[Tap]) -> Layer | None:
     """The layer whose output the layers above are trained on, written in any common spelling; None for the whole network.
 
-    layers: of the network, in the order of computation. wanted: the taps that the head takes. Raises `LayerError` for a
-    layer at or above one of them, one that skip connections pass by, and one with nothing to train above it.
+    layers: of the network, in the order of computation. head_taps: the taps that the head takes. Raises `LayerError` for
+    a layer at or above one of them, one that skip connections pass by, and one with nothing to train above it.
     """
     if text == INPUT:
         return None

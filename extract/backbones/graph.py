@@ -39,9 +39,9 @@ class Graph:
     """The flat network.
 
     image: symbolic input, uint8 (None, height, width, 3). outputs: symbolic output of each layer, by name. operations: what
-    computes each, as `named` calls them.
-    layers: what is known of each, in the order of computation. With `fold`, a convolution does the normalisation that
-    alone follows it; the convolution's own output is still there.
+    computes each, as `collect_operations` calls them.
+    layers: what is known of each, in the order of computation. With `fold_batch_norm`, a convolution does the normalisation
+    that alone follows it; the convolution's own output is still there.
     """
 
     def __init__(self, model: Any, image_size: tuple[int, int], mode: str, *, fold_batch_norm: bool = True) -> None:
@@ -60,7 +60,7 @@ class Graph:
         self._original_names: dict[int, str] = {}
         self._fold_batch_norm = fold_batch_norm
         self._single_use_producers: dict[int, tuple[Any, Any]] = {}  # convolution and its input, of an output with one user
-        self._used_names = {"image", "probabilities"}  # what `stack` adds besides names that begin with humeris_
+        self._used_names = {"image", "probabilities"}  # what `stack_model` adds besides names that begin with humeris_
         self._scaled_image, self._scaled_image_last_use = preprocessing.apply(self.image, mode), 0
         self._inline(model, self._scaled_image, "")
         self.layers = self._describe_layers()

@@ -68,7 +68,7 @@ def get_or_build(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> tuple[
 
 
 def get_cached(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> BackboneMetadata | None:
-    """The card of a backbone as it was built before, under the names that `request` gives it; never imports Keras."""
+    """The metadata of a backbone as it was built before, under the names that `backbone_spec` gives it; imports no Keras."""
     if (cached := kv_store.get_json("backbone", _compute_key(backbone_spec))) is None:
         return None
     try:

@@ -2,7 +2,7 @@
 
 nano is a convolutional network of about 110 thousand parameters, trained on drawings made by
 examples/train_nano.py and on nothing else. It is meant for 64x64 images but runs at any size.
-Importing this module imports no deep learning framework; calling :func:`nano` imports Keras.
+Importing this module imports no deep learning framework; calling :func:`build_nano` imports Keras.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def build_nano(input_shape: tuple[int, int, int] = (64, 64, 3)) -> keras.Model:
     The outputs of its five blocks are named ``block1_out`` to ``block5_out``; for an input of
     64x64 they are 32, 16, 8, 4 and 4 wide, with 24, 40, 80, 112 and 144 channels. Nothing inside
     scales the pixels: give it ``x / 127.5 - 1``. Load the trained weights with
-    ``nano().load_weights(WEIGHTS)``; they fit every input size.
+    ``build_nano().load_weights(WEIGHTS)``; they fit every input size.
     """
     import keras
 

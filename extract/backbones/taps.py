@@ -83,8 +83,8 @@ def resolve_taps(
 ) -> list[Tap]:
     """The taps that `patterns` (`LAYER`, `LAYER:POOL`, globs) name among `layers`, by depth.
 
-    Without patterns the `defaults` are taken. A pattern without a pool takes each of `pools`, or the layer's default one.
-    A layer is found whichever way it is commonly written; raises `LayerError` with the closest names.
+    Without patterns the `default_layers` are taken. A pattern without a pool takes each of `pools`, or the layer's default
+    one. A layer is found whichever way it is commonly written; raises `LayerError` with the closest names.
     """
     taps: dict[Tap, None] = {}
     by_name = {layer.name: layer for layer in layers}

@@ -15,10 +15,10 @@ from .tap_rows import TapRows
 
 
 class BackboneBatcher:
-    """Gathers image views into batches for one network; several lanes share the decoded images.
+    """Gathers image views into batches for one network; several batchers share the decoded images.
 
-    keys: digests (n,) of all images; they are known by number here. missing: what `rows.missing` says of them; what it
-    leaves out is not computed. images, passes: how many views, and batches of them, went through the network.
+    keys: digests (n,) of all images; they are known by number here. missing_masks: what `TapRows.find_missing` says of
+    them; what it leaves out is not computed. n_views, passes: how many views, and batches of them, went through the network.
     """
 
     def __init__(

@@ -33,10 +33,10 @@ from .tap_rows import TapRows
 class ExtractResult:
     """What one extraction did.
 
-    computed: image views that went through the network; passes: batches of them; rows: stored rows per tap; wide: those
-    that float16 cannot hold and that are stored in float32; seconds: of the pass, which backbones of one image size share.
-    not_finite: how many images gave NaN or infinity, for each tap where any did; such rows are not stored, and the images
-    are refused unless most images are so there.
+    computed: image views that went through the network; passes: batches of them; rows: stored rows per tap;
+    kept_float32: those that float16 cannot hold and that are stored in float32; seconds: of the pass, which backbones of one
+    image size share. non_finite_counts: how many images gave NaN or infinity, for each tap where any did; such rows are not
+    stored, and the images are refused unless most images are so there.
     """
 
     metadata: BackboneMetadata
@@ -72,7 +72,7 @@ class ExtractResult:
 
 @dataclass
 class _BackboneTask:
-    """One backbone's part of the work; `missing` as `Rows.missing`."""
+    """One backbone's part of the work; `missing_masks` as of `TapRows.find_missing`."""
 
     backbone_spec: BackboneSpec
     tap_rows: TapRows
@@ -92,7 +92,7 @@ def extract_features(
 ) -> ExtractResult:
     """Fill the cache with the taps of one backbone that `patterns` name, for `images`; only what is missing is computed.
 
-    `request` is a backbone (`mobilenet_v2,alpha=0.35`). `options` and errors are those of `extract_all`.
+    `backbone_spec` is a backbone (`mobilenet_v2,alpha=0.35`). `options` and errors are those of `extract_all`.
     """
     backbone_spec = BackboneSpec.parse(backbone_spec) if isinstance(backbone_spec, str) else backbone_spec
     make_progress = None if progress is None else lambda _: progress

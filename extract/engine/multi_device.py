@@ -1,4 +1,4 @@
-"""More than one device: a worker process on each. They share the work by its slices, and the cache merges the results."""
+"""More than one device: a worker process on each. They share the work in blocks, and the cache merges the results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run_extract_job(
 def extract_on_devices(
     devices: Sequence[str], extract_jobs: Sequence[ExtractJob], jobs: int | None, progress: Callable[[str], Progress]
 ) -> list[list[ExtractResult]]:
-    """What each worker did of all `orders`, one after the other; [] without devices. Raises as `extract_on`."""
+    """What each worker did of all `extract_jobs`, one after the other; [] without devices. Raises as `run_extract_job`."""
     if not devices:
         return []
     results_by_job = [

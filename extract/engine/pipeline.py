@@ -24,7 +24,7 @@ _MAX_VIEWS_PER_STEP = 8
 
 @dataclass(frozen=True)
 class _DecodeStep:
-    """An image, by number, and up to `_TOGETHER` of its views; `last` of those that are wanted."""
+    """An image, by number, and up to `_MAX_VIEWS_PER_STEP` of its views; `is_last` of those that are wanted."""
 
     index: int
     views: tuple[int, ...]
@@ -35,10 +35,10 @@ _Step = _DecodeStep | WorkItem | Wait
 
 
 class ExtractionPipeline:
-    """Images of one `size` through the networks of several lanes, which all have the same views.
+    """Images of one `size` through the networks of several batchers, which all have the same views.
 
-    `jobs` decoders work ahead in processes of their own, this thread hands their images out, `compute` computes and `store`
-    stores, each in a thread of its own. Slices of the work are shared with other extractors by `claims`.
+    `jobs` decoders work ahead in processes of their own, this thread hands their images out, `compute_executor` computes and
+    `store_executor` stores, each in a thread of its own. The work is shared with other extractors by `leases`.
     """
 
     def __init__(

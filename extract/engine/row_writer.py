@@ -34,8 +34,8 @@ class _Batch:
 class RowWriter:
     """Gathers rows and stores a shard per tap every 64 MB or 20 s, so that an interruption costs at most that.
 
-    stored: rows stored per tap; wide: those of them whose values overflow float16 and that are kept in float32;
-    bytes: written.
+    stored_counts: rows stored per tap; kept_float32: those of them whose values overflow float16 and that are kept in
+    float32; bytes: written.
     """
 
     def __init__(self, tap_rows: TapRows, store_executor: SerialExecutor, compression: str = "none") -> None:
@@ -49,7 +49,7 @@ class RowWriter:
     def add(
         self, keys: np.ndarray, views: np.ndarray, features: Mapping[Tap, np.ndarray], masks: Mapping[Tap, np.ndarray]
     ) -> None:
-        """Take rows (n, ...) of each tap for `keys` (n,) and `views` (n,), but only those in the masks `wanted` (n,)."""
+        """Take rows (n, ...) of each tap for `keys` (n,) and `views` (n,), but only those in `masks` (n,)."""
         self._pending_batches.append(_Batch(keys, views, features, masks))
         self._pending_bytes += sum(rows.nbytes for rows in features.values())
         if self._pending_bytes >= _BYTES or time.monotonic() - self._last_flush >= _SECONDS:

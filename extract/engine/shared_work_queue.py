@@ -1,4 +1,4 @@
-"""Slices of the work, taken in turn, so that several extractors on one cache share it."""
+"""Parts of the work, taken in turn, so that several extractors on one cache share it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WAIT_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Images, by number (n,), that are computed and stored together; `needs` (n, views): what is missing of each."""
+    """Images, by number (n,), that are computed and stored together; `missing_mask` (n, views): what is missing of each."""
 
     indices: np.ndarray
     missing_mask: np.ndarray
@@ -34,11 +34,11 @@ class Wait:
 
 
 class SharedWorkQueue:
-    """The images of the mask `pending` (n,), in slices that no other extractor is at.
+    """The images of the mask `pending` (n,), in work items that no other extractor is at.
 
-    All images, pending or not, are divided into blocks that are claimed by name, and the name is made of the block's images
-    and of the work: so extractors agree on them, whenever they begin. A slice is as many blocks as have enough to do.
-    missing: asks the cache anew what is missing of some images, (n, views). sharers: how many extractors are known to be
+    All images, pending or not, are divided into blocks that are leased by name, and the name is made of the block's images
+    and of the work: so extractors agree on them, whenever they begin. An item is as many blocks as have enough to do.
+    find_missing: asks the cache anew what is missing of some images, (n, views). num_extractors: how many are known to be
     at it; several get smaller blocks, where the work is small.
     """
 
@@ -76,7 +76,7 @@ class SharedWorkQueue:
                 yield self._wait
 
     def _acquire_blocks(self) -> tuple[np.ndarray, tuple[Lease, ...]]:
-        """As many of the waiting blocks as make a slice, and the claims on them; none where others have all of them."""
+        """As many of the waiting blocks as make a work item, and the leases on them; none where others have all of them."""
         index_blocks: list[np.ndarray] = [np.zeros(0, np.int64)]
         leases: list[Lease] = []
         for _ in range(len(self._waiting_blocks)):

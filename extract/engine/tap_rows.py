@@ -71,7 +71,7 @@ class TapRows:
         return masks
 
     def count_bytes(self, masks: Mapping[Tap, np.ndarray]) -> int:
-        """Bytes that the rows of `masks`, as `missing` gives them, take when they are not compressed."""
+        """Bytes that the rows of `masks`, as `find_missing` gives them, take when they are not compressed."""
         shapes = self.metadata.shapes
         return sum(int(mask.sum()) * (compute_row_bytes(tap, shapes[tap.layer]) + _KEY_BYTES) for tap, mask in masks.items())
 

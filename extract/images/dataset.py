@@ -27,7 +27,7 @@ SPLITS = {
 class Item:
     """One listed image: `name` is its path relative to the data's root, `split` is train, val, test or None.
 
-    location: its file. encoded: what gives the bytes of an image that is a row of an array, and has no file.
+    location: its file. byte_loader: what gives the bytes of an image that is a row of an array, and has no file.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Item:
         return self.byte_loader is None
 
     def read(self) -> bytes:
-        """The encoded image, which its digest is of; raises `pixels.Refused`."""
+        """The encoded image, which its digest is of; raises `decode.ImageRejected`."""
         return source.read_bytes(self.path) if self.byte_loader is None else self.byte_loader()
 
 

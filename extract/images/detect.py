@@ -20,16 +20,16 @@ _EXPECTED = (
 )
 
 
-def detect(data: Path | str, limit: int | None = None, memo: KeyValueStore | None = None) -> Dataset:
+def detect(data: Path | str, limit: int | None = None, kv_store: KeyValueStore | None = None) -> Dataset:
     """The dataset at `data`, which may be any of these.
 
     A folder of class folders, of split folders, or with a metadata file; a list of images; arrays in an `.npz` file; or
-    `keras.datasets.NAME`, of which `memo` remembers what Keras need not be asked twice.
+    `keras.datasets.NAME`, of which `kv_store` remembers what Keras need not be asked twice.
     `limit` keeps the first so many images of each class and split. Raises `DataError`.
     """
     root = Path(data)
     if keras_datasets.is_keras_dataset_name(root) and not root.exists():
-        dataset = keras_datasets.find(root, memo)
+        dataset = keras_datasets.find(root, kv_store)
     elif not root.exists():
         raise DataError(f"{root}: expected a folder of images or a file that lists them, found nothing; check the path")
     elif root.is_dir():
@@ -61,9 +61,9 @@ def _detect_folder(root: Path) -> Dataset:
 
 
 def make_image_reader(data: Mapping[str, Any]) -> Callable[[str], bytes]:
-    """What reads the bytes of an image by its name, from the data as `Images.summary` describes it.
+    """What reads the bytes of an image by its name, from the data as `Images.summarize` describes it.
 
-    It raises `Refused`; this raises `DataError` when arrays are gone.
+    It raises `ImageRejected`; this raises `DataError` when arrays are gone.
     """
     if data["kind"] == "features":
         if not data.get("images"):

@@ -78,7 +78,7 @@ class FeatureFile:
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """Where the images are that the features were made from, as `Images.summary` says it; None if not known."""
+        """Where the images are that the features were made from, as `Images.summarize` says it; None if not known."""
         origin = self._metadata.get("data")
         return origin if isinstance(origin, dict) and {"kind", "root", "source"} <= set(origin) else None
 

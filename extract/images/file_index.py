@@ -33,8 +33,8 @@ class FileRecord:
 class FileRecords:
     """Facts about n files, by column.
 
-    found: mask (n,) of those there is a fact of. digests: (n, 32) uint8. formats: n names.
-    refused: number -> (reason, detail) of those that cannot be used.
+    has_record: mask (n,) of those there is a record of. digests: (n, 32) uint8. formats: n names.
+    rejections: number -> (reason, detail) of those that cannot be used.
     """
 
     has_record: np.ndarray
@@ -61,17 +61,17 @@ class FileRecords:
 
 
 class FileIndex:
-    """Facts about the files under one root, kept in the cache's memo from one run to the next.
+    """Facts about the files under one root, kept in the cache's key-value store from one run to the next.
 
     Refusals are remembered for the present pixels version only.
     """
 
-    def __init__(self, memo: KeyValueStore, root: Path) -> None:
-        self._memo, self._root, self._key = memo, root, f"{root.resolve()}\n{decode.get_version()}"
+    def __init__(self, kv_store: KeyValueStore, root: Path) -> None:
+        self._kv_store, self._root, self._key = kv_store, root, f"{root.resolve()}\n{decode.get_version()}"
         self._rows: dict[str, int] = {}
         self._stamps, self._records = np.zeros((0, 4), np.int64), FileRecords.create_empty(0)
         self._updates: dict[str, tuple[FileStamp, FileRecord]] = {}
-        if (packed := memo.get("files", self._key)) is not None:
+        if (packed := kv_store.get("files", self._key)) is not None:
             self._rows, self._stamps, self._records = _unpack(packed)
 
     def look_up(self, items: Sequence[Item]) -> FileRecords:
@@ -97,7 +97,7 @@ class FileIndex:
         return records
 
     def put(self, name: str, stamp: FileStamp, record: FileRecord, stamped_at_ns: int) -> None:
-        """Remember `fact`, unless the file was so young when `stamp` was taken that a later change might not show."""
+        """Remember `record`, unless the file was so young when `stamp` was taken that a later change might not show."""
         if stamp.is_stable(stamped_at_ns):
             self._updates[name] = (stamp, record)
 
@@ -129,7 +129,7 @@ class FileIndex:
                 stamps[number] = self._stamps[row]
                 records.put(number, self._records.get(row))
         self._rows, self._stamps, self._records = {name: row for row, name in enumerate(existing_names)}, stamps, records
-        if self._memo.put("files", self._key, _pack(existing_names, stamps, records)):
+        if self._kv_store.put("files", self._key, _pack(existing_names, stamps, records)):
             self._updates = {}
 
 

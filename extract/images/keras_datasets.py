@@ -64,10 +64,10 @@ def is_keras_dataset_name(data: Path) -> bool:
     return str(data).startswith(_PREFIX)
 
 
-def find(data: Path, memo: KeyValueStore | None = None) -> Dataset:
+def find(data: Path, kv_store: KeyValueStore | None = None) -> Dataset:
     """The images of `keras.datasets.NAME`, which Keras downloads unless they are there; raises `DataError`.
 
-    Shapes and labels are remembered in `memo` for as long as the files stay as they are, so that Keras is not imported
+    Shapes and labels are remembered in `kv_store` for as long as the files stay as they are, so that Keras is not imported
     for images that are not read.
     """
     name = str(data).removeprefix(_PREFIX)
@@ -75,11 +75,11 @@ def find(data: Path, memo: KeyValueStore | None = None) -> Dataset:
         raise DataError(f"{data}: expected {_PREFIX}{' or '.join(_DATASETS)}, found another name")
     load_arrays = functools.cache(lambda: _load_arrays(name))
     cache_key = _build_cache_key(name)
-    listing = memo.get_json("keras", cache_key) if memo is not None and cache_key else None
+    listing = kv_store.get_json("keras", cache_key) if kv_store is not None and cache_key else None
     if listing is None:
         listing = {part: [list(images.shape), labels.ravel().tolist()] for part, (images, labels) in load_arrays().items()}
-        if memo is not None:
-            memo.put_json("keras", _build_cache_key(name), listing)
+        if kv_store is not None:
+            kv_store.put_json("keras", _build_cache_key(name), listing)
     labeled_arrays = [
         LabeledArray(part, tuple(shape), np.array(labels), part.removeprefix("x_"))
         for part, (shape, labels) in listing.items()

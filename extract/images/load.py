@@ -61,8 +61,8 @@ class Duplicate:
 class Images:
     """Used images in order of name, and the outcome of every other path.
 
-    No two used images have the same bytes, so none can straddle splits or folds. `given`: the features themselves, where
-    DATA is a file of them.
+    No two used images have the same bytes, so none can straddle splits or folds. `feature_file`: the features
+    themselves, where DATA is a file of them.
     """
 
     dataset: Dataset
@@ -83,7 +83,7 @@ class Images:
         return [image.item.label or "" for image in self.used]
 
     def reject(self, rejections: dict[str, Rejection]) -> Images:
-        """The same images with `refused` (by name) moved from the used to the refused."""
+        """The same images with `rejections` (by name) moved from the used to the rejected."""
         return replace(
             self,
             used=tuple(image for image in self.used if image.name not in rejections),
@@ -120,7 +120,7 @@ def load_images(
     features: bool = False,
     progress: Progress | None = None,
 ) -> Images:
-    """The images at `data` (folders, a list of images, or arrays), identified; see `detect` and `identify`.
+    """The images at `data` (folders, a list of images, or arrays), identified; see `detect` and `identify_images`.
 
     With `features`, an HDF5 file of features will do too: its rows are the images.
     """
@@ -131,13 +131,13 @@ def load_images(
     return identify_images(detect(data, limit, store.kv_store), store.kv_store, jobs or read_file.count_cores(), progress)
 
 
-def identify_images(dataset: Dataset, memo: KeyValueStore, jobs: int, progress: Progress | None = None) -> Images:
+def identify_images(dataset: Dataset, kv_store: KeyValueStore, jobs: int, progress: Progress | None = None) -> Images:
     """The images of `dataset` with their digests; files whose path, size, mtime and ctime are known are not read again.
 
     Of files with the same bytes one is used: the one in test, else val, else train, else the first listed. Files with
     the same bytes and different labels are all refused, and so are members of a group outside its most evaluated split.
     """
-    file_index = FileIndex(memo, dataset.root)
+    file_index = FileIndex(kv_store, dataset.root)
     records = file_index.look_up(dataset.items)
     unread = np.nonzero(~records.has_record)[0].tolist()
     chunks = [unread[start : start + _FILES_PER_TASK] for start in range(0, len(unread), _FILES_PER_TASK)]
@@ -160,7 +160,7 @@ def identify_images(dataset: Dataset, memo: KeyValueStore, jobs: int, progress: 
     return _resolve_images(dataset, records, file_index)
 
 
-def _load_feature_file(file: FeatureFile, memo: KeyValueStore, limit: int | None) -> Images:
+def _load_feature_file(file: FeatureFile, kv_store: KeyValueStore, limit: int | None) -> Images:
     """The rows of a file of features as images, each identified by its key."""
     dataset = file.to_dataset() if limit is None else file.to_dataset().limit_per_class(limit)
     records = FileRecords.create_empty(len(dataset.items))
@@ -169,7 +169,7 @@ def _load_feature_file(file: FeatureFile, memo: KeyValueStore, limit: int | None
         records.put(
             number, FileRecord(file.keys[row : row + 1].tobytes(), "features")
         )  # a slice: one element loses its zeros
-    return replace(_resolve_images(dataset, records, FileIndex(memo, dataset.root)), feature_file=file)
+    return replace(_resolve_images(dataset, records, FileIndex(kv_store, dataset.root)), feature_file=file)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class MissingColumn(DataError):
 
 
 class ManifestRow(NamedTuple):
-    """One line or row, at `where`; a column that the file lacks is an empty string.
+    """One line or row, at `position`; a column that the file lacks is an empty string.
 
     fault: why nothing could be read of it, "" for a sound one.
     """

@@ -49,7 +49,7 @@ class LazyImageArray:
         self._header = tiff.build_header(*shape[1:])
 
     def encode(self, row: int) -> bytes:
-        """One image as an uncompressed TIFF file; raises `Refused`."""
+        """One image as an uncompressed TIFF file; raises `ImageRejected`."""
         with self._lock:
             if self._images is None:
                 try:
@@ -100,7 +100,7 @@ def build_dataset(
     image_arrays: Sequence[LazyImageArray],
     classes: Sequence[str] | None,
 ) -> Dataset:
-    """The rows of `parts` as items called `x_train/00017`; labels are class numbers (of `classes`), names, or one-hot."""
+    """The rows of `image_arrays` as items called `x_train/00017`; labels are numbers (of `classes`), names, or one-hot."""
     items, rejections = [], []
     for labeled_array, image_array in zip(labeled_arrays, image_arrays, strict=True):
         if labeled_array.labels.ndim and len(labeled_array.labels) != labeled_array.shape[0]:

@@ -101,7 +101,7 @@ def parse_operations(text: str, available_ops: Mapping[str, AugmentOp]) -> tuple
 
 
 def format_operations(operations: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
-    """Each operation as `operations_of` takes it, every strength written out."""
+    """Each operation as `parse_operations` takes it, every strength written out."""
     return [
         name + ("=" if strength else "") + "x".join(f"{number / 1000:g}" for number in strength)
         for name, strength in operations
@@ -162,7 +162,7 @@ def _crop(pixels: np.ndarray, rng: DeterministicRNG, min_area: int) -> np.ndarra
 def sample_crop_box(width: int, height: int, rng: DeterministicRNG, min_area: int) -> tuple[int, int, int, int]:
     """(left, top, width, height) of a crop as Inception was trained with (arXiv 1409.4842 §6).
 
-    Its area is `least` thousandths of the picture's or more, and its aspect ratio between 3/4 and 4/3, evenly on a
+    Its area is `min_area` thousandths of the picture's or more, and its aspect ratio between 3/4 and 4/3, evenly on a
     logarithmic scale. As torchvision's and timm's RandomResizedCrop: of ten attempts the first that fits, else the
     largest in the middle.
     """

@@ -68,7 +68,7 @@ def get_version() -> str:
 
 
 def detect_format(data: bytes) -> str:
-    """The format of the file's bytes, judged by its first bytes (names lie); raises `Refused`."""
+    """The format of the file's bytes, judged by its first bytes (names lie); raises `ImageRejected`."""
     if not data:
         raise ImageRejected("empty", "the file is empty")
     for name, magic, offset in _MAGIC:
@@ -83,7 +83,7 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
     The whole image is squeezed to the size by antialiased bilinear interpolation (Keras's `image_dataset_from_directory`
     also keeps the whole image, but does not antialias). EXIF orientation is applied, transparency is laid on white, 16-bit
     samples lose their low byte, animations give their first frame. A JPEG more than twice as large as needed is decoded
-    at a reduced DCT scale of at least twice the size. Raises `Refused`.
+    at a reduced DCT scale of at least twice the size. Raises `ImageRejected`.
     """
     name = detect_format(data)
     height, width = size

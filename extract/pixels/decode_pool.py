@@ -46,9 +46,9 @@ class DecoderPool:
     ) -> np.ndarray:
         """Views (n, height, width, 3) uint8 of an image file, or of the bytes of one, with the `digest` it should have.
 
-        View 0 is what `pixels.decode` gives, others are made from it by the augmentation `policy`. Raises `pixels.Refused`:
-        besides its codes `changed`; `crashed` when two decoders died of the image, `killed` when something ended them;
-        `too_slow` after `CPU_SECONDS` of processor time, `stalled` after `WALL_SECONDS` with less.
+        View 0 is what `pixels.decode` gives, others are made from it by the augmentation `policy`. Raises
+        `decode.ImageRejected`: besides its codes `changed`; `crashed` when two decoders died of the image, `killed` when
+        something ended them; `too_slow` after `CPU_SECONDS` of processor time, `stalled` after `WALL_SECONDS` with less.
         """
         path, data = ("", file) if isinstance(file, bytes) else (str(file), b"")
         header = {"path": path, "bytes": len(data), "digest": digest.hex() if digest else "", "size": size}
@@ -58,7 +58,7 @@ class DecoderPool:
     def decode_thumbnail(self, data: bytes, side: int) -> np.ndarray:
         """RGB uint8 (height, width, 3) of the bytes of an image, in its own proportions and at most `side` pixels long.
 
-        Raises `pixels.Refused`, as `decode` does.
+        Raises `decode.ImageRejected`, as `decode` does.
         """
         header = {"path": "", "bytes": len(data), "digest": "", "size": [side, side], "within": side}
         request = json.dumps({**header, "views": [0], "policy": ""}).encode() + b"\n" + data
@@ -97,7 +97,7 @@ class _DecoderProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run_request(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        """The pixels that answer `request`, of `shape` unless the answer names their size; raises `pixels.Refused`."""
+        """The pixels that answer `request`, of `shape` unless the answer names their size; raises `decode.ImageRejected`."""
         process = self._process = self._process or _start_process()
         assert process.stdin is not None
         assert process.stdout is not None

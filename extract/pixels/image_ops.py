@@ -147,7 +147,7 @@ def _blend(pixels: np.ndarray, other: np.ndarray | int, factor: int) -> np.ndarr
 
 
 def adjust_hue(pixels: np.ndarray, shift: int) -> np.ndarray:
-    """Colours moved along the circle of hues by `turn` thousandths of it; value and saturation (HSV) stay."""
+    """Colours moved along the circle of hues by `shift` thousandths of it; value and saturation (HSV) stay."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     value = np.maximum(np.maximum(red, green), blue)
     chroma = value - np.minimum(np.minimum(red, green), blue)

@@ -20,7 +20,7 @@ _Out = TypeVar("_Out")
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file; raises `Refused` for anything else (opening a FIFO would wait for ever)."""
+    """The bytes of a regular file; raises `ImageRejected` for anything else (opening a FIFO would wait for ever)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -185,10 +185,10 @@ from humeris.cache import compression, shard
 from humeris.cache.errors import CacheError
 from humeris.cache.store import Store
 with Store(sys.argv[1], write=True) as store:
-    (extraction,) = store.extractions()
-    tap = extraction.features("conv", "map")
+    (extraction,) = store.iter_extractions()
+    tap = extraction.get_features("conv", "map")
     keys = np.frombuffer(Path(sys.argv[2]).read_bytes(), "S32")
-    missing = int(tap.missing(keys).sum())
+    missing = int(tap.find_missing(keys).sum())
     said = []
     for call in (lambda: compression.check("blosc2"),
                  lambda: extraction.add("other", "map", keys, np.ones((len(keys), 3), np.float32), compression="blosc2")):
@@ -310,9 +310,9 @@ from humeris.cache import shard
 found = []
 for path in sys.argv[1:]:
     try:
-        shard.load(Path(path), json.loads('%s')).rows()
+        shard.load(Path(path), json.loads('%s')).read_rows()
         found.append("served")
-    except shard.Damaged as damage:
+    except shard.CorruptFile as damage:
         found.append(str(damage))
 print(json.dumps({"found": found, "lz4": "libh5lz4" in Path("/proc/self/maps").read_text()}))
 import h5py
@@ -337,7 +337,7 @@ _OWN = r"""
 import sys, json
 from pathlib import Path
 from humeris.cache import shard
-assert shard.load(Path(sys.argv[1]), json.loads('%s')).rows().any()
+assert shard.load(Path(sys.argv[1]), json.loads('%s')).read_rows().any()
 maps = Path("/proc/self/maps").read_text()
 print("libh5blosc2" in maps, sys.argv[2] in maps)
 """
@@ -363,9 +363,9 @@ def peak():
 before = peak()
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 try:
-    item.rows()
+    item.read_rows()
     print("served")
-except shard.Damaged as damage:
+except shard.CorruptFile as damage:
     print(damage)
 print(peak() - before)
 """

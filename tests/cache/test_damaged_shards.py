@@ -186,13 +186,13 @@ def peak():
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 resource.setrlimit(resource.RLIMIT_AS, (1024**3, 1024**3))
-(extraction,) = Store(sys.argv[1]).extractions()
+(extraction,) = Store(sys.argv[1]).iter_extractions()
 served = refused = 0
 before = peak()
 store = Store(sys.argv[1])
-(extraction,) = store.extractions()
-served = sum(len(tap.shards()) for tap in extraction.taps())
-print(json.dumps({"served": served, "refused": len(store.damaged), "kilobytes": peak() - before}))
+(extraction,) = store.iter_extractions()
+served = sum(len(tap.list_shards()) for tap in extraction.list_taps())
+print(json.dumps({"served": served, "refused": len(store.corrupt_files), "kilobytes": peak() - before}))
 """
 
 

@@ -28,7 +28,7 @@ def test_a_claim_is_had_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_claim_of_a_process_that_is_gone_is_void(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from humeris.cache.leases import Leases; Leases(Path({str(tmp_path)!r})).take('a')"
+    code = f"from pathlib import Path; from humeris.cache.leases import Leases; Leases(Path({str(tmp_path)!r})).acquire('a')"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert [path.name for path in tmp_path.iterdir()] == ["claim-a"]
     assert Leases(tmp_path).acquire("a") is not None

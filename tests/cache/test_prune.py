@@ -302,15 +302,15 @@ for number in range(60):
     keys = to_keys([hashlib.sha256(f"{name} {number} {row}".encode()).digest() for row in range(4)])
     rows = np.arange(4 * 8, dtype=np.float32).reshape(4, 8) + number
     with Store(sys.argv[1], write=True) as store:
-        extraction = store.extraction(spec)
+        extraction = store.get_extraction(spec)
         extraction.add("conv", "avg", keys, rows)
-        tap = extraction.features("conv", "avg")
-        there = ~tap.missing(keys)
+        tap = extraction.get_features("conv", "avg")
+        there = ~tap.find_missing(keys)
         try:
             assert not there.any() or np.array_equal(tap.read(keys[there]), rows[there])
         except LookupError:
             pass  # pruned between the two
-        assert store.damaged == [], store.damaged
+        assert store.corrupt_files == [], store.corrupt_files
 print("done")
 """
 

@@ -40,7 +40,7 @@ with SafeHdf5Writer(Path(sys.argv[2])) as draft, h5py.File(draft, "w") as file:
     file.create_dataset("names", data=names, dtype=h5py.string_dtype())
     file.attrs["text"] = "x" * 5000
 try:
-    draft.check()
+    draft.raise_for_error()
     print(count)
 except OSError as error:
     print(errno.errorcode[error.errno])

@@ -301,7 +301,7 @@ for name, path in made.items():
     try:
         shard.load(path, identity)
         found[name] = "served"
-    except shard.Damaged as damage:
+    except shard.CorruptFile as damage:
         found[name] = "opened outside" if opened() else f"refused: {damage}"
 with open("/proc/self/status") as status:  # getrusage would count what the parent had when it forked
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

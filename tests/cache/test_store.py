@@ -516,8 +516,8 @@ def test_a_fifo_under_a_digest_for_a_name_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(cache / "features" / SPEC.folder_name / "conv.avg" / f"{'0' * 64}.h5")
     code = (
         "import sys; from humeris.cache.store import Store\n"
-        "store = Store(sys.argv[1]); (extraction,) = store.extractions()\n"
-        "print(len(extraction.features('conv', 'avg').shards()), len(store.damaged))"
+        "store = Store(sys.argv[1]); (extraction,) = store.iter_extractions()\n"
+        "print(len(extraction.get_features('conv', 'avg').list_shards()), len(store.corrupt_files))"
     )
     done = subprocess.run([sys.executable, "-c", code, cache], capture_output=True, text=True, timeout=20, check=False)
     assert done.stdout.split() == ["3", "1"], done.stderr
@@ -537,10 +537,11 @@ def test_a_fifo_in_place_of_any_file_does_not_hang(name: str, tmp_path: Path) ->
     code = (
         "import sys\nfrom test_store import *\n"
         "with Store(sys.argv[1], write=True) as store:\n"
-        "    store.memo.get('kind', 'key')\n"
-        "    extraction = store.extraction(SPEC)\n"
+        "    store.kv_store.get('kind', 'key')\n"
+        "    extraction = store.get_extraction(SPEC)\n"
         "    extraction.create([{'name': 'conv', 'cost': 1}])\n"
-        "    print(extraction.features('conv', 'avg').missing(KEYS).sum(), extraction.created, extraction.layers)\n"
+        "    missing = extraction.get_features('conv', 'avg').find_missing(KEYS)\n"
+        "    print(missing.sum(), extraction.is_created, extraction.layers)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, cache],
@@ -733,10 +734,10 @@ import numpy as np
 from humeris.cache.store import Store
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 store = Store(sys.argv[1])
-(extraction,) = store.extractions()
+(extraction,) = store.iter_extractions()
 keys = np.load(sys.argv[2]).view("S32").reshape(-1)
-rows = extraction.features("conv", "avg").read(keys)
-assert len(store.damaged) == 0
+rows = extraction.get_features("conv", "avg").read(keys)
+assert len(store.corrupt_files) == 0
 np.save(sys.argv[3], rows)
 """
 

@@ -57,7 +57,7 @@ from humeris.extract.engine import extract as extraction
 from humeris.extract.engine import row_writer as writer
 
 writer._BYTES = 1  # a shard of each tap for every batch
-extraction.free_bytes = lambda path: 1 << 40  # asked before anything is computed; here the disk fills afterwards
+extraction.get_free_bytes = lambda path: 1 << 40  # asked before anything is computed; here the disk fills afterwards
 kind, place, photos, options = sys.argv[1], Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[5])
 NO_LIMIT = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -67,10 +67,10 @@ def extract(cache):
 
 def rows(cache):
     found = {}
-    for extraction in Store(cache).extractions():
-        for features in extraction.taps():
-            for item in features.shards():
-                for key, row in zip(item.keys.view(np.uint8).reshape(-1, 32), item.rows()):
+    for extraction in Store(cache).iter_extractions():
+        for features in extraction.list_taps():
+            for item in features.list_shards():
+                for key, row in zip(item.keys.view(np.uint8).reshape(-1, 32), item.read_rows()):
                     found[f"{features.layer}:{features.pool} {key.tobytes().hex()}"] = row.tobytes()
     return found
 
@@ -207,7 +207,7 @@ def test_a_disk_that_is_too_small_is_found_out_before_anything_is_computed(
 
 
 _LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); del sys.argv[1]; "
-_UNASKED = "from humeris.extract.engine import export_hdf5; export_hdf5.free_bytes = lambda path: 1 << 40; "
+_UNASKED = "from humeris.extract.engine import export_hdf5; export_hdf5.get_free_bytes = lambda path: 1 << 40; "
 
 
 def test_a_portable_file_without_room_is_one_line_and_leaves_nothing(

@@ -32,9 +32,9 @@ treasure.mkdir()
 with h5py.File(treasure / "file.h5", "w") as file:
     file["features"] = rows
 with Store(root / "cache", write=True) as store:
-    extraction = store.extraction(spec)
+    extraction = store.get_extraction(spec)
     extraction.add("conv", "avg", keys[:4], rows)
-    home = extraction.features("conv", "avg").path
+    home = extraction.get_features("conv", "avg").path
 
 def external_storage(file):
     file.create_dataset("features", (4, 1024), "f4", external=[(str(treasure / "raw"), 0, h5py.h5f.UNLIMITED)])
@@ -115,9 +115,9 @@ resource.setrlimit(resource.RLIMIT_AS, (2 * 1024**3, 2 * 1024**3))
 sys.addaudithook(hook)
 keys = shard.to_keys([bytes([number]) * 32 for number in range(1, 9)])
 store = Store(sys.argv[1])
-(extraction,) = store.extractions()
-features = extraction.features("conv", "avg")
-missing = features.missing(keys)
+(extraction,) = store.iter_extractions()
+features = extraction.get_features("conv", "avg")
+missing = features.find_missing(keys)
 try:
     features.read(keys)
     complete = True
@@ -129,7 +129,7 @@ verified = inventory.verify(Store(sys.argv[1]))
 with open("/proc/self/status") as status:
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 print(json.dumps({
-    "refused": {found.path.name: found.reason for found in store.damaged}, "missing": missing.tolist(),
+    "refused": {found.path.name: found.reason for found in store.corrupt_files}, "missing": missing.tolist(),
     "complete": complete, "good": bool(np.array_equal(good, np.arange(4096).reshape(4, 1024) + 1)),
     "listed": [tap["rows"] for each in listed["extractions"] for tap in each["taps"]],
     "verified": verified["rows"], "opened": opened, "peak": peak,
@@ -241,8 +241,8 @@ spec = ExtractionSpec("toy", "toy()", "random", "ab" * 32, (8, 8), "tf", "1")
 keys = shard.to_keys([bytes([number]) * 32 for number in range(1, 5)])
 rows = np.arange(4096, dtype=np.float32).reshape(4, 1024)
 with Store(sys.argv[1], write=True) as store:
-    store.extraction(spec).create()
-features = Store(sys.argv[1]).extraction(spec).features("conv", "avg")
+    store.get_extraction(spec).create()
+features = Store(sys.argv[1]).get_extraction(spec).get_features("conv", "avg")
 features.path.mkdir()
 
 def inflated(chunk):
@@ -276,10 +276,10 @@ for compression, change in cases:
     resource.setrlimit(resource.RLIMIT_AS, (2 * 1024**3, limits[1]))
     store = Store(sys.argv[1])
     try:
-        store.extraction(spec).features("conv", "avg").read(keys)
+        store.get_extraction(spec).get_features("conv", "avg").read(keys)
         found[f"{compression} {change.__name__}"] = "served"
     except RowsMissing:
-        found[f"{compression} {change.__name__}"] = " ".join(damage.reason for damage in store.damaged)
+        found[f"{compression} {change.__name__}"] = " ".join(damage.reason for damage in store.corrupt_files)
     resource.setrlimit(resource.RLIMIT_AS, limits)
     path.unlink()
 with open("/proc/self/status") as status:

@@ -207,11 +207,11 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 store = Store(sys.argv[1], write=True)
 try:
-    store.extraction(spec).add("conv", "avg", keys, np.ones((8, 512), np.float32))
+    store.get_extraction(spec).add("conv", "avg", keys, np.ones((8, 512), np.float32))
     print("stored")
 except CacheFull:
     print("full")
-store.close()
+store.flush()
 """
 
 
