@@ -90,7 +90,9 @@ def load_photographs(folder: Path, size: tuple[int, int]) -> tuple[np.ndarray, n
 def build_model(family: str, folder: Path) -> tuple[Any, np.ndarray, np.ndarray]:
     """The Keras model, and the images to compare answers on and to learn from."""
     keras = load_keras()
-    backbone = build(BackboneSpec.parse(f"{family},image_size={SIZE}", weights="drawings" if family == "nano" else "random"))
+    backbone = build(
+        BackboneSpec.parse(f"{family},image_size={SIZE}", weights="synthetic" if family == "nano" else "random")
+    )
     test_images, calibration_images = load_photographs(folder, (SIZE, SIZE))
     layer = backbone.graph.layers[-1].name
     pooled = keras.layers.GlobalAveragePooling2D()(backbone.graph.outputs[layer])

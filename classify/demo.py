@@ -60,7 +60,7 @@ def run_demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str],
     with Store(folder / "cache", write=True) as store:
         images = load_images(data, store, jobs=jobs)
         outcomes = {}
-        for weights in ("drawings", "random"):
+        for weights in ("synthetic", "random"):
             out = folder / f"run-{weights}"
             arguments = ["-b", "nano", "--weights", weights, "-l", "block*_out", "--cache", folder / "cache", "-o", out]
             outcomes[weights] = run(
@@ -74,4 +74,4 @@ def run_demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str],
                 command=shlex.join(map(str, ["humeris", "run", data, *arguments])),
                 progress=progress,
             )
-    return DemoResult(outcomes["drawings"], outcomes["random"], str(folder / "cache"))
+    return DemoResult(outcomes["synthetic"], outcomes["random"], str(folder / "cache"))

@@ -72,8 +72,8 @@ def build(request: Any) -> Any:
         pixels=pixels.get_version(),
     )
     layers = [
-        Layer("early", "Conv2D", (3, 3, 8), 1000, 72, True, True),
-        Layer("late", "Conv2D", (2, 2, 48), 2000, 192, True, True),
+        Layer("early", "Conv2D", (3, 3, 8), 1000, 72, True, True, 10),
+        Layer("late", "Conv2D", (2, 2, 48), 2000, 192, True, True, 20),
     ]
     return Backbone(spec, SimpleNamespace(layers=layers))  # type: ignore[arg-type]
 

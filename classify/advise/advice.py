@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,6 @@ from ..runs.run import Run
 from .context import AdviceContext
 from .next_steps import suggest_steps
 from .scenario import ScenarioEvidence, Size
-
-_LAYER_FIELDS = ("name", "kind", "cost", "elements", "cut", "finished")
 
 
 def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store: FeatureStore, jobs: int) -> dict[str, Any]:
@@ -143,22 +142,10 @@ def _load_layers(feature_store: FeatureStore, specs: Mapping[str, ExtractionSpec
     """The layers of each network, where they are written down whole."""
     layers_by_extraction = {}
     for extraction in feature_store.iter_extractions():
-        if extraction.name in specs and all(map(_is_complete, extraction.layers)):
-            layers_by_extraction[extraction.name] = [
-                Layer(
-                    **{name: entry[name] for name in _LAYER_FIELDS},
-                    shape=tuple(entry["shape"]),
-                    parameters=entry.get("parameters"),
-                )
-                for entry in extraction.layers
-            ]
+        if extraction.name in specs:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # those of a file of features may say less
+                layers_by_extraction[extraction.name] = [Layer.from_dict(entry) for entry in extraction.layers]
     return layers_by_extraction
-
-
-def _is_complete(layer: Mapping[str, Any]) -> bool:
-    """Whether a layer of `layers.json` says all that a cut is decided by; those of a file or an older humeris may not."""
-    shape = layer.get("shape")
-    return {*_LAYER_FIELDS} <= set(layer) and isinstance(shape, list) and all(isinstance(side, int) for side in shape)
 
 
 def _open_twin_rows(

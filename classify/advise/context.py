@@ -112,7 +112,7 @@ class AdviceContext:
         map_layers = [
             layer for layer in cut_points.list_cuts(layers, trial_taps) if len(layer.shape) > 1 and layer.cost < top_cost
         ]
-        map_layers = [layer for layer in map_layers if layer.finished] or map_layers
+        map_layers = [layer for layer in map_layers if layer.is_block_end] or map_layers
         affordable = [layer for layer in map_layers if self.count_map_bytes(layer) <= _MAX_MAP_BYTES]
         nearest_layer = min(
             affordable, key=lambda layer: (abs(layer.cost - share * top_cost), self.count_map_bytes(layer)), default=None

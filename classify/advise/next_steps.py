@@ -238,7 +238,9 @@ def _search_around_peak(context: AdviceContext) -> Iterator[Step]:
     low = max((index for index in tried_indices if index < peak_index), default=-1)
     high = min((index for index in tried_indices if index > peak_index), default=len(layers))
     new_layers = [
-        layer for layer in layers[low + 1 : high] if layer.finished and layer.cut and layer.name not in tried_layers
+        layer
+        for layer in layers[low + 1 : high]
+        if layer.is_block_end and layer.is_cut_point and layer.name not in tried_layers
     ]
     names = [layer.name for layer in new_layers if len(layer.shape) > 1]
     if names:

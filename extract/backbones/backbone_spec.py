@@ -23,7 +23,7 @@ class BackboneSpec:
     """A backbone as asked for; what is None is decided by the backbone itself.
 
     application or file: one of the two; a file is called by its stem. arguments: further arguments of the Keras constructor.
-    weights: imagenet, drawings (nano), file (a .keras file's own), random, or the path of a weights file.
+    weights: imagenet, synthetic (nano), file (a .keras file's own), random, or the path of a weights file.
     image_size: (height, width). seed: of random weights. precision: one of `PRECISIONS`.
     """
 

@@ -105,10 +105,10 @@ def _construct(backbone_spec: BackboneSpec) -> Any:
         model = build_nano((height, width, 3))
     else:
         model = _build_keras_application(backbone_spec, (height, width, 3))
-    path = {"imagenet": None, "random": None, "drawings": NANO_WEIGHTS}.get(
+    path = {"imagenet": None, "random": None, "synthetic": NANO_WEIGHTS}.get(
         backbone_spec.weights, Path(backbone_spec.weights)
     )
-    if backbone_spec.weights in {"imagenet", "drawings"} and backbone_spec.weights != application.pretrained:
+    if backbone_spec.weights in {"imagenet", "synthetic"} and backbone_spec.weights != application.pretrained:
         raise WeightsError(
             f"backbone {backbone_spec.name}: expected weights {application.pretrained}, random or a file, "
             f"found {backbone_spec.weights!r}"

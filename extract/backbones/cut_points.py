@@ -37,12 +37,12 @@ def find_cut(text: str, layers: Sequence[Layer], head_taps: Sequence[Tap]) -> La
             f"--from {text}: expected a layer below the run's tap {lowest_tap}, found one that is not; "
             f"the nearest are {_name_nearest_cuts(layers, head_taps)}"
         )
-    if not layers[index].cut:
+    if not layers[index].is_cut_point:
         raise LayerError(
             f"--from {text}: expected a layer that all of the network above depends on, found one that skip connections "
             f"pass by; the nearest valid cuts are {_name_nearest_cuts(layers, head_taps, index)}"
         )
-    if layers[index].parameters is not None and layers[index].parameters == layers[order[lowest_tap.layer]].parameters:
+    if layers[index].parameters == layers[order[lowest_tap.layer]].parameters:
         raise LayerError(
             f"--from {text}: expected a layer with something to train between it and the tap {lowest_tap}, found none; "
             f"the nearest are {_name_nearest_cuts(layers, head_taps)}"
@@ -57,14 +57,14 @@ def list_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap]) -> list[Layer]:
     return [
         layer
         for layer in layers[:lowest_index]
-        if layer.cut and (layer.parameters is None or layer.parameters != layers[lowest_index].parameters)
+        if layer.is_cut_point and layer.parameters != layers[lowest_index].parameters
     ]
 
 
 def _name_nearest_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap], index: int | None = None) -> str:
     """The valid cuts nearest to a place, one on either side, or the last two; after a finished step where there are any."""
     valid = list_cuts(layers, head_taps)
-    valid = [layer for layer in valid if layer.finished] or valid
+    valid = [layer for layer in valid if layer.is_block_end] or valid
     if not valid:
         return "none; give --from input"
     order = {layer.name: number for number, layer in enumerate(layers)}

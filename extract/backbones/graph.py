@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,12 +18,20 @@ _MID_BLOCK_KINDS = {"ZeroPadding2D", "BatchNormalization", "LayerNormalization",
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's output.
+    """One layer's output, and what it takes to compute it for one image.
 
-    shape: without the batch axis. cost, elements: multiply-adds, and values written, of everything needed to compute it,
-    for one image.
-    cut: whether nothing below is needed above it, except through it. finished: whether it ends a step of the network.
-    parameters: numbers that are learnt or counted, of everything needed to compute it; None where an older humeris wrote it.
+    Attributes
+    ----------
+    name, kind
+        The layer's name in the network, and its Keras class.
+    shape
+        Of the output, without the batch axis.
+    cost, elements, parameters
+        Multiply-adds, values written, and weights, of the layer and of everything below it that it needs.
+    is_cut_point
+        Whether the layers above need nothing from below this one, except through it.
+    is_block_end
+        Whether a block of the network ends here, after its normalisation, activation or addition.
     """
 
     name: str
@@ -30,9 +39,22 @@ class Layer:
     shape: tuple[int, ...]
     cost: int
     elements: int
-    cut: bool
-    finished: bool
-    parameters: int | None = None
+    is_cut_point: bool
+    is_block_end: bool
+    parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Layer:
+        """The layer that `to_dict` wrote; raises `TypeError`, `KeyError` or `ValueError` on anything else."""
+        layer = cls(**{**value, "shape": tuple(value["shape"])})
+        numbers = (*layer.shape, layer.cost, layer.elements, layer.parameters)
+        if not all(isinstance(number, int) for number in numbers):
+            raise TypeError(f"layer {layer.name}: expected whole numbers, found {numbers}")
+        return layer
 
 
 class Graph:
@@ -123,7 +145,7 @@ class Graph:
     def _describe_layers(self) -> list[Layer]:
         layers, open_until = [], self._scaled_image_last_use
         for index, name in enumerate(self._names):
-            cut = open_until <= index
+            is_cut_point = open_until <= index
             open_until = max(open_until, self._last_use[index])
             if name in self.outputs and self._producer[id(self.outputs[name])] == index:
                 ancestors = [ancestor for ancestor in range(len(self._costs)) if self._ancestors[index] >> ancestor & 1]
@@ -134,8 +156,9 @@ class Graph:
                     dict(self._parameters[ancestor] for ancestor in ancestors).values()
                 )  # one that is used twice counts once
                 shape = tuple(self.outputs[name].shape[1:])
+                is_block_end = self._block_ends[index]
                 layers.append(
-                    Layer(name, self._kinds[index], shape, cost, elements, cut, self._block_ends[index], n_parameters)
+                    Layer(name, self._kinds[index], shape, cost, elements, is_cut_point, is_block_end, n_parameters)
                 )
         return layers
 
@@ -194,7 +217,7 @@ def choose_default_layers(layers: list[Layer], max_layers: int = 8) -> list[str]
 
     Only layers that nothing bypasses are taken, so that the network can be cut there and trained on from there.
     """
-    candidates = [layer for layer in layers if layer.cut and layer.finished and len(layer.shape) in {2, 3}]
+    candidates = [layer for layer in layers if layer.is_cut_point and layer.is_block_end and len(layer.shape) in {2, 3}]
     if not candidates:
         return [layers[-1].name]
     maps = [layer for layer in candidates if len(layer.shape) == 3] or candidates

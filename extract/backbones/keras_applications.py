@@ -38,7 +38,7 @@ _EFFICIENTNET_V2_SIZES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, 
 _CONVNEXT_SIZES = {"Tiny": 224, "Small": 224, "Base": 224, "Large": 224, "XLarge": 224}
 
 APPLICATIONS = (
-    Application("nano", "nano", 64, "tf", 32, "drawings"),
+    Application("nano", "nano", 64, "tf", 32, "synthetic"),
     *_list_variants("convnext_", "ConvNeXt", _CONVNEXT_SIZES, "none"),
     *_list_variants("densenet", "DenseNet", {"121": 224, "169": 224, "201": 224}, "torch"),
     *_list_variants("efficientnet_", "EfficientNet", _EFFICIENTNET_SIZES, "none"),

@@ -35,7 +35,7 @@ def describe_layers(backbone_spec: BackboneSpec, store: Store, pools: Sequence[s
                 "bytes_per_image": bytes_by_pool,
                 "share_of_cost": round(layer.cost / total, 4),
                 "default": layer.name in metadata.default_layers,
-                "cut": layer.cut,
+                "is_cut_point": layer.is_cut_point,
             }
         )
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,15 @@ class BackboneMetadata:
         """The card as JSON values."""
         return {
             "spec": self.spec.to_dict(),
-            "layers": [asdict(layer) for layer in self.layers],
-            "defaults": list(self.default_layers),
+            "layers": [layer.to_dict() for layer in self.layers],
+            "default_layers": list(self.default_layers),
         }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> BackboneMetadata:
         """The card that `to_dict` wrote."""
-        layers = tuple(Layer(**{**layer, "shape": tuple(layer["shape"])}) for layer in value["layers"])
-        return cls(ExtractionSpec.from_dict(value["spec"]), layers, tuple(value["defaults"]))
+        layers = tuple(map(Layer.from_dict, value["layers"]))
+        return cls(ExtractionSpec.from_dict(value["spec"]), layers, tuple(value["default_layers"]))
 
 
 def get_or_build(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> tuple[BackboneMetadata, Backbone | None]:
@@ -71,10 +71,7 @@ def get_cached(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> Backbone
     """The metadata of a backbone as it was built before, under the names that `backbone_spec` gives it; imports no Keras."""
     if (cached := kv_store.get_json("backbone", _compute_key(backbone_spec))) is None:
         return None
-    try:
-        metadata = BackboneMetadata.from_dict(cached)
-    except (KeyError, TypeError, ValueError, AttributeError):  # one that an older humeris left
-        return None
+    metadata = BackboneMetadata.from_dict(cached)
     return replace(metadata, spec=replace(metadata.spec, **get_descriptive_fields(backbone_spec)))
 
 
@@ -85,7 +82,7 @@ def _compute_key(backbone_spec: BackboneSpec) -> str:
     key_fields = {
         "request": [
             backbone_spec.application.name if backbone_spec.application else "",
-            backbone_spec.weights if backbone_spec.weights in {"imagenet", "drawings", "file", "random"} else "path",
+            backbone_spec.weights if backbone_spec.weights in {"imagenet", "synthetic", "file", "random"} else "path",
             dict(backbone_spec.arguments),
             backbone_spec.image_size,
             backbone_spec.preprocessing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class TapRows:
     def create(self) -> None:
         """Lay the extractions out; finds out a read-only cache before a network runs."""
         for extraction in self.extractions:
-            extraction.create([asdict(layer) for layer in self.metadata.layers])
+            extraction.create([layer.to_dict() for layer in self.metadata.layers])
 
     @property
     def is_created(self) -> bool:

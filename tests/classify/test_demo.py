@@ -63,9 +63,9 @@ def test_the_demo_shows_trained_nano_above_random_nano(shown: tuple[Path, Any]) 
 def test_the_demo_ends_with_accuracy_model_and_next_command(shown: tuple[Path, Any]) -> None:
     folder, result = shown
     lines = result.stdout.rstrip().splitlines()
-    assert lines[-2] == f"model: {folder}/run-drawings/model.keras"
-    assert lines[-1].startswith(f"next: humeris predict {folder}/run-drawings/model.keras ")
-    assert (folder / "run-drawings/model.keras").is_file()
+    assert lines[-2] == f"model: {folder}/run-synthetic/model.keras"
+    assert lines[-1].startswith(f"next: humeris predict {folder}/run-synthetic/model.keras ")
+    assert (folder / "run-synthetic/model.keras").is_file()
     assert (folder / "run-random/model.keras").is_file()
 
 
@@ -105,7 +105,7 @@ def test_the_run_says_the_command_that_repeats_it(shown: tuple[Path, Any]) -> No
     from humeris.classify.runs.run import Run
 
     folder, _ = shown
-    run = Run.load(folder / "run-drawings")
+    run = Run.load(folder / "run-synthetic")
     command = shlex.split(run.metadata["command"])
     assert command[:3] == ["humeris", "run", str(folder / "digits")]
     assert command[command.index("-b") + 1] == "nano"

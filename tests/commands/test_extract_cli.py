@@ -140,7 +140,7 @@ def test_layers_lists_shapes_bytes_costs_and_defaults(humeris: Run) -> None:
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert layers["block5_out"]["default"]
-    assert not layers["block1_res1_conv"]["cut"]
+    assert not layers["block1_res1_conv"]["is_cut_point"]
     text = humeris("layers", "nano").out
     assert "* block5_out" in text
     assert "million multiply-adds" in text

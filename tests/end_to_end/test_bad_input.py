@@ -212,7 +212,7 @@ def test_an_image_size_that_is_none(size: str, few: Path, humeris: Callable[...,
 @pytest.mark.parametrize("name", ["nothing.h5", "imagenet", "nonsense"])
 def test_weights_that_are_not_there(name: str, few: Path, humeris: Callable[..., Any]) -> None:
     is_one_line(
-        humeris("extract", few, "-b", "nano", "--weights", name), name, "expected (imagenet|weights drawings), random or a"
+        humeris("extract", few, "-b", "nano", "--weights", name), name, "expected (imagenet|weights synthetic), random or a"
     )
 
 

@@ -293,7 +293,14 @@ def test_at_chance_and_from_random_weights_there_is_no_case(changed: dict[str, A
 
 def layer(name: str, cost: int, shape: tuple[int, ...] = (14, 14, 32), **more: Any) -> Layer:
     return Layer(
-        name, "ReLU", shape, cost, cost, more.get("cut", True), more.get("finished", True), more.get("parameters", cost)
+        name,
+        "ReLU",
+        shape,
+        cost,
+        cost,
+        more.get("is_cut_point", True),
+        more.get("is_block_end", True),
+        more.get("parameters", cost),
     )
 
 
@@ -301,8 +308,8 @@ LAYERS = [
     layer("stem", 10, (112, 112, 16)),
     layer("early", 30),
     layer("half", 50),
-    layer("crossed", 74, cut=False),
-    layer("unfinished", 75, finished=False),
+    layer("crossed", 74, is_cut_point=False),
+    layer("unfinished", 75, is_block_end=False),
     layer("low", 72),
     layer("relu", 99, parameters=100),
     layer("same", 100, parameters=98),

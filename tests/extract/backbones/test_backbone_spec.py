@@ -13,8 +13,8 @@ from humeris.extract.backbones.backbone_spec import BackboneSpec, parse_size
 def test_a_name_alone_takes_its_own_weights() -> None:
     request = BackboneSpec.parse("MobileNetV2")
     assert (request.name, request.weights, dict(request.arguments)) == ("mobilenet_v2", "imagenet", {})
-    assert BackboneSpec.parse("nano").weights == "drawings"
-    assert BackboneSpec.parse("nano", weights="pretrained").weights == "drawings"
+    assert BackboneSpec.parse("nano").weights == "synthetic"
+    assert BackboneSpec.parse("nano", weights="pretrained").weights == "synthetic"
 
 
 def test_arguments_are_json_values() -> None:

@@ -51,7 +51,7 @@ def output(backbone: Backbone, name: str, picture: np.ndarray = PICTURE) -> np.n
 
 def test_nano_has_its_trained_weights_and_its_own_size() -> None:
     spec = made("nano").spec
-    assert (spec.backbone, spec.weights, spec.image_size, spec.preprocessing) == ("nano", "drawings", (64, 64), "tf")
+    assert (spec.backbone, spec.weights, spec.image_size, spec.preprocessing) == ("nano", "synthetic", (64, 64), "tf")
     assert spec.weights_sha256 != made("nano,weights=random").spec.weights_sha256
 
 
@@ -107,7 +107,7 @@ def test_a_backbone_that_cannot_be_built_is_one_line(text: str, said: str) -> No
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["nano,weights=imagenet", "resnet50,weights=drawings,image_size=32"])
+@pytest.mark.parametrize("text", ["nano,weights=imagenet", "resnet50,weights=synthetic,image_size=32"])
 def test_weights_that_the_backbone_does_not_have_are_refused(text: str) -> None:
     with pytest.raises(WeightsError, match="expected weights"):
         made(text)
@@ -355,15 +355,3 @@ def test_a_file_that_changed_under_its_name_is_built_again(memo: KeyValueStore, 
     second, backbone = get_or_build(request, memo)
     assert backbone is not None
     assert second.spec.weights_sha256 != first.spec.weights_sha256
-
-
-def test_a_card_of_another_shape_is_forgotten(memo: KeyValueStore) -> None:
-    """As an older humeris may have left it."""
-    from humeris.extract.backbones import metadata as module
-
-    request = BackboneSpec.parse("nano")
-    for left in ({}, {"spec": {}}, [], 3, {"spec": {}, "layers": [], "defaults": []}):
-        memo.put_json("backbone", module._compute_key(request), left)
-        card, backbone = get_or_build(request, memo)
-        assert backbone is not None
-        assert card.spec.backbone == "nano"

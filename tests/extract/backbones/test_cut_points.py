@@ -17,18 +17,18 @@ from humeris.extract.backbones.taps import Tap
 MAP = (8, 8, 16)
 
 
-def layer(name: str, parameters: int | None, *, cut: bool = True, finished: bool = True) -> Layer:
-    return Layer(name, "Conv2D", MAP, 1, 1, cut, finished, parameters)
+def layer(name: str, parameters: int, *, is_cut_point: bool = True, is_block_end: bool = True) -> Layer:
+    return Layer(name, "Conv2D", MAP, 1, 1, is_cut_point, is_block_end, parameters)
 
 
 NETWORK = [
-    layer("stem", 10, finished=False),
+    layer("stem", 10, is_block_end=False),
     layer("stem_relu", 10),
     layer("mixed3", 20),
-    layer("mixed4_branch", 25, cut=False),
-    layer("mixed4_tower", 28, cut=False),
+    layer("mixed4_branch", 25, is_cut_point=False),
+    layer("mixed4_tower", 28, is_cut_point=False),
     layer("mixed4", 30),
-    layer("mixed5_branch", 35, cut=False),
+    layer("mixed5_branch", 35, is_cut_point=False),
     layer("mixed5", 40),
     layer("mixed5_relu", 40),
     layer("mixed6", 50),
@@ -108,7 +108,7 @@ def test_a_pattern_of_one_layer_is_that_layer() -> None:
 
 
 def test_a_network_without_a_cut_below_the_tap_is_trained_from_the_input() -> None:
-    network = [layer("a", 10, cut=False), layer("b", 20)]
+    network = [layer("a", 10, is_cut_point=False), layer("b", 20)]
     assert refused("a", [Tap("b", "avg")], network).endswith("none; give --from input")
     assert refused("b", [Tap("b", "avg")], network).endswith("none; give --from input")
 
@@ -119,11 +119,6 @@ def test_the_cuts_that_are_offered_are_the_ones_that_are_found() -> None:
     assert [found(name) for name in offered] == offered
     for name in {each.name for each in NETWORK} - set(offered):
         refused(name)
-
-
-def test_layers_whose_parameters_an_older_humeris_did_not_count_are_taken_as_they_are() -> None:
-    network = [layer("a", None), layer("b", None)]
-    assert found("a", [Tap("b", "avg")], network) == "a"
 
 
 def test_in_mobilenet_a_residual_connection_is_passed_by_and_its_ends_are_cuts(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def residual() -> Any:
 
 def test_a_layer_can_be_cut_where_nothing_goes_around_it() -> None:
     layers = by_name(Graph(residual(), (16, 16), "tf"))
-    assert {name: layer.cut for name, layer in layers.items()} == {
+    assert {name: layer.is_cut_point for name, layer in layers.items()} == {
         "stem": True,
         "a": False,
         "b": False,
@@ -60,7 +60,7 @@ def test_nothing_can_be_cut_while_the_image_itself_is_still_needed() -> None:
     both = keras.layers.Concatenate(name="both")([image, second])
     model = keras.Model(image, keras.layers.Conv2D(2, 1, name="last")(both))
     layers = by_name(Graph(model, (16, 16), "tf"))
-    assert {name: layer.cut for name, layer in layers.items()} == {
+    assert {name: layer.is_cut_point for name, layer in layers.items()} == {
         "first": False,
         "second": False,
         "both": True,
@@ -124,7 +124,7 @@ def test_the_cost_of_a_branch_does_not_count_the_other() -> None:
 
 def test_what_ends_a_step_is_told_from_what_does_not() -> None:
     layers = by_name(Graph(residual(), (16, 16), "tf"))
-    assert {name for name, layer in layers.items() if not layer.finished} == {"b", "norm", "depthwise", "dense"}
+    assert {name for name, layer in layers.items() if not layer.is_block_end} == {"b", "norm", "depthwise", "dense"}
 
 
 def test_shapes_are_without_the_batch() -> None:
@@ -233,8 +233,8 @@ def test_random_weights_are_repeatable_and_the_generator_is_put_back() -> None:
 # --- default taps
 
 
-def layer(name: str, side: int, cost: int, cut: bool = True, finished: bool = True) -> Layer:
-    return Layer(name, "Conv2D", (side, side, 4), cost, 0, cut, finished)
+def layer(name: str, side: int, cost: int, is_cut_point: bool = True, is_block_end: bool = True) -> Layer:
+    return Layer(name, "Conv2D", (side, side, 4), cost, 0, is_cut_point, is_block_end, 0)
 
 
 def test_the_last_layer_at_each_resolution_is_tapped() -> None:
@@ -248,12 +248,12 @@ def test_the_widest_gap_in_cost_is_filled_first() -> None:
 
 
 def test_layers_that_something_bypasses_are_not_tapped() -> None:
-    layers = [layer("a", 8, 1), layer("b", 4, 2, cut=False), layer("c", 4, 3, finished=False), layer("d", 4, 4)]
+    layers = [layer("a", 8, 1), layer("b", 4, 2, is_cut_point=False), layer("c", 4, 3, is_block_end=False), layer("d", 4, 4)]
     assert choose_default_layers(layers) == ["a", "d"]
 
 
 def test_a_network_without_a_proper_layer_is_tapped_at_its_end() -> None:
-    assert choose_default_layers([layer("a", 8, 1, cut=False), layer("b", 8, 2, cut=False)]) == ["b"]
+    assert choose_default_layers([layer("a", 8, 1, is_cut_point=False), layer("b", 8, 2, is_cut_point=False)]) == ["b"]
 
 
 def test_nano_is_tapped_at_its_blocks() -> None:
@@ -283,4 +283,4 @@ def test_default_taps_are_the_ends_of_the_stages(constructor: str, size: int, ex
     assert chosen[-1] == layers[-1].name
     assert 5 <= len(chosen) <= 8
     assert chosen == [each.name for each in layers if each.name in chosen]
-    assert all(each.cut for each in layers if each.name in chosen)
+    assert all(each.is_cut_point for each in layers if each.name in chosen)

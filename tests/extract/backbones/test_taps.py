@@ -22,7 +22,7 @@ from humeris.extract.backbones.taps import (
 
 
 def layer(name: str, shape: Sequence[int] = (8, 8, 4)) -> Layer:
-    return Layer(name, "Conv2D", tuple(shape), 1, 1, True, True)
+    return Layer(name, "Conv2D", tuple(shape), 1, 1, True, True, 1)
 
 
 LAYERS = [
