@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         steps = {"maps": time_step(tail, train_batches["maps"]), "images": time_step(whole, train_batches["images"])}
         tail, whole = build_networks(from_maps, config, store)
         for network, name in ((tail, "maps"), (whole, "images")):  # the first steps are traced and compiled
-            state = network.state()
+            state = network.get_state()
             for number in (0, len(train_batches[name]) - 1):
                 network.model.train_on_batch(*train_batches[name][number])
             network.restore(state)
@@ -82,7 +82,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for network, name in ((tail, "maps"), (whole, "images")):
                 train_batches[name].epoch = number
                 start_time = time.perf_counter()
-                network.epoch(train_batches[name])
+                network.train_epoch(train_batches[name])
                 epochs[name].append(time.perf_counter() - start_time)
         losses = {
             "maps": compute_loss(tail, feed.make_batches(from_maps, store, rows, False, count_cores()), from_maps, rows),
@@ -139,7 +139,7 @@ def time_step(network: Any, batches: Any) -> float:
 
 def compute_loss(network: Any, batches: Any, setup: FinetuneSetup, rows: np.ndarray) -> float:
     """Mean cross-entropy."""
-    probabilities = network.answers(batches)
+    probabilities = network.predict_proba(batches)
     return float(-np.log(np.maximum(probabilities[np.arange(len(rows)), setup.splits.labels[rows]], 1e-7)).mean())
 
 

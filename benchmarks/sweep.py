@@ -40,15 +40,15 @@ def main() -> None:
         start_time = time.perf_counter()
         run = humeris.sweep(images, store, [options.head], patterns=options.layer, out=Path(folder, "run"))
         seconds = time.perf_counter() - start_time
-        scores = run.trials()
-    images = images.by_digest()
+        scores = run.load_trials()
+    images = images.sort_by_digest()
     splits = split(images)
     folds = list(splits.iter_folds(0))
     peer_seconds: dict[str, float] = {}
     differences: dict[float, float] = {}
-    for source in sorted({trial.sources[0] for trial in scores}):
+    for source in sorted({trial.tap_refs[0] for trial in scores}):
         our_accuracies = {
-            trial.setting["C"]: score.accuracy for trial, score in scores.items() if trial.sources == (source,)
+            trial.hyperparameters["C"]: score.accuracy for trial, score in scores.items() if trial.tap_refs == (source,)
         }
         features = select_features.load_matrix(store, [source], images.keys).to_array()
         start_time = time.perf_counter()

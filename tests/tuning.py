@@ -93,7 +93,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def interrupt_after(epochs: list[tuple[str, int]], after: int) -> Callable[[Any], None]:
-    """What is told of epochs: it notes each in `epochs`, and interrupts after so many."""
+    """A callback of epochs: it notes each in `epochs`, and interrupts after so many."""
 
     def on_epoch(epoch: Any) -> None:
         if epoch.number:
@@ -107,7 +107,7 @@ def interrupt_after(epochs: list[tuple[str, int]], after: int) -> Callable[[Any]
 
 
 def tune(sweep_run: SweepRun, out: Path, from_layer: str = "block4_out", **options: Any) -> Run:
-    """The run that a fine-tuning leaves, with the fields of `Recipe` and the options of `prepare` and `finetune`."""
+    """The run that a fine-tuning leaves, with the fields of `FinetuneConfig` and the options of `prepare` and `finetune`."""
     run: Run = run_finetune(sweep_run, out, from_layer, **options).run
     return run
 
@@ -121,7 +121,7 @@ def run_finetune(sweep_run: SweepRun, out: Path, from_layer: str = "block4_out",
         for name in list(options)
         if name in FinetuneConfig.__dataclass_fields__ and name != "augment"
     }
-    finetune_options = {name: options.pop(name) for name in ("told", "command") if name in options}
+    finetune_options = {name: options.pop(name) for name in ("on_epoch", "command") if name in options}
     defaults = {"epochs": 1, "head_epochs": 0, "batch_size": 8, "learning_rate": 1e-3, "schedule": "constant"}
     with Store(sweep_run.cache, write=True) as store:
         setup = sweep_run.prepare(from_layer, store, FinetuneConfig(**{**defaults, **config_fields}), **options)

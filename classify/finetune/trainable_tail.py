@@ -169,4 +169,4 @@ def predict(model: Any, batches: Any) -> np.ndarray:
 
 
 def _iterate_batches(batches: Any) -> Any:
-    return map_in_order(batches.__getitem__, range(len(batches)), batches.readers, min(_PREFETCH, 2 * batches.readers))
+    return map_in_order(batches.__getitem__, range(len(batches)), batches.n_readers, min(_PREFETCH, 2 * batches.n_readers))

@@ -102,7 +102,7 @@ class Trainer:
                 self._on_epoch,
                 self._progress,
             )
-        return FinetunedWeights(*self._network.tuned())
+        return FinetunedWeights(*self._network.get_weights_and_head())
 
     def score(self, early_stopping: EarlyStopping, seconds: float) -> Score:
         """How the best epoch did on the images held out, as a sweep scores its trials."""
@@ -113,7 +113,7 @@ class Trainer:
         if self._setup.cut is None:
             return None
         rows = self._held_out_rows[np.unique(np.linspace(0, len(self._held_out_rows) - 1, _SAMPLE_SIZE).astype(int))]
-        return MapPredictions(rows, self._network.answers(self._make_batches(rows, False)))
+        return MapPredictions(rows, self._network.predict_proba(self._make_batches(rows, False)))
 
     def _make_batches(self, rows: np.ndarray, is_training: bool) -> Batches:
         new_batches = feed.make_batches(self._setup, self._store, rows, is_training, self.jobs)

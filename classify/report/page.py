@@ -132,20 +132,20 @@ def _describe_data(snapshot: RunSnapshot) -> str:
 
 
 def _render_within_limit(blocks: list[_Block], title: str, subtitle: str, omissions: list[str]) -> bytes:
-    """The page, at most `LIMIT` bytes: drawings for narrow screens give way first, then the largest of its parts."""
+    """The page, at most `MAX_BYTES` bytes: drawings for narrow screens give way first, then the largest of its parts."""
     part_lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
     positions = [(parts, index) for parts in part_lists for index in range(len(parts))]
     while len(content := html.render_page(blocks, title, subtitle, omissions, __version__)) > MAX_BYTES and positions:
-        parts, index = max(positions, key=lambda position: position[0][position[1]].spare)
-        if not parts[index].spare:
+        parts, index = max(positions, key=lambda position: position[0][position[1]].savings)
+        if not parts[index].savings:
             parts, index = max(positions, key=lambda position: len(position[0][position[1]].html))
             positions.remove((parts, index))  # what is left out is left out once
             omission = (
-                f"{parts[index].what[:_MAX_NAME_LENGTH]}: left out, since the page would be larger than "
+                f"{parts[index].summary[:_MAX_NAME_LENGTH]}: left out, since the page would be larger than "
                 f"{MAX_BYTES / 1e6:.0f} MB"
             )
             omissions.append(omission)
             parts[index] = html.render_part(Text(omission, "missing"), "")
         else:
-            parts[index] = RenderedPart(parts[index].smaller, parts[index].what)
+            parts[index] = RenderedPart(parts[index].compact_html, parts[index].summary)
     return content

@@ -38,7 +38,7 @@ def test_the_depth_curve_has_every_tap_with_its_best_trial(finished: Any) -> Non
     assert [each["depth"] for each in curve] == sorted(each["depth"] for each in curve)
     for each in curve:
         assert each["accuracy"] == max(
-            score.accuracy for trial, score in scores.items() if trial.sources[0].layer == each["layer"]
+            score.accuracy for trial, score in scores.items() if trial.tap_refs[0].layer == each["layer"]
         )
 
 

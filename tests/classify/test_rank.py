@@ -78,7 +78,7 @@ def test_a_run_of_the_same_images_gives_the_trained_ranking(finished: Any) -> No
     found = rank(images, store, run=finished.path)
     scores = finished.run.load_trials()
     for row in found.rows:
-        held = {trial: score for trial, score in scores.items() if trial.sources == row.sources}
+        held = {trial: score for trial, score in scores.items() if trial.tap_refs == row.sources}
         best = min(held.values(), key=lambda score: score.log_loss)
         assert row.trained == best.accuracy
     assert found.to_dict()["run"] == str(finished.path)

@@ -128,7 +128,7 @@ def test_the_layers_of_every_row_are_the_networks_own_and_it_can_be_cut_there(
                     cards[asked] = get_or_build(BackboneSpec.parse(network, weights="random", image_size=asked[1]), memo)[0]
                 card = cards[asked]
                 patterns = [side for text in said.get("-l", []) for side in text.split("+")]
-                taps = resolve_taps(patterns, card.layers, card.defaults, said.get("--pool", []))
+                taps = resolve_taps(patterns, card.layers, card.default_layers, said.get("--pool", []))
                 runs[(said.get("-o") or [""])[0]] = card, taps
     assert len(cards) >= 1
 

@@ -65,7 +65,7 @@ def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
         try:
             yield from list(builder(snapshot, snapshot.best)) if snapshot.best or builder is _build_summary else []
         except _METADATA_ERRORS as error:
-            words = builder.__name__.strip("_").replace("_", "-")
+            words = builder.__name__.removeprefix("_build_").replace("_", "-")
             yield Text(f"A part of the answer ({words}) cannot be told: run.json has no sound {error}.", "missing")
 
 

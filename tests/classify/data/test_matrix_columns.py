@@ -73,9 +73,11 @@ def test_folds_of_rows_that_are_read_block_by_block_are_those_of_rows_in_memory(
         for features in (held, FeatureMatrix.from_tap_columns([some]))
     ]
     for mine, theirs in zip(*made, strict=True):
-        for (_, a), (_, b) in zip(mine.score_blocks(), theirs.score_blocks(), strict=True):
+        for (_, a), (_, b) in zip(mine.iter_score_blocks(), theirs.iter_score_blocks(), strict=True):
             assert np.abs(np.abs(a) - np.abs(b)).max() < 1e-4
         weights = np.ones((mine.width, 1))
         assert (
-            mine.dense(weights, np.zeros(1)).weights.shape == theirs.dense(weights, np.zeros(1)).weights.shape == (WIDTH, 1)
+            mine.to_dense_layer(weights, np.zeros(1)).weights.shape
+            == theirs.to_dense_layer(weights, np.zeros(1)).weights.shape
+            == (WIDTH, 1)
         )

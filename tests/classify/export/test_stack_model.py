@@ -197,7 +197,7 @@ def test_several_taps_are_set_side_by_side_in_the_order_of_the_sources(finished:
 
     store = Store(finished.cache)
     images: Images = load_images(finished.photos, store, jobs=1)
-    chosen = [finished.run.find_trial(trial.id)[0].sources[0] for trial in finished.run.load_trials()]
+    chosen = [finished.run.find_trial(trial.id)[0].tap_refs[0] for trial in finished.run.load_trials()]
     by_layer = {source.layer: source for source in chosen}
     wanted = [by_layer["block5_out"], by_layer["block4_out"]]
     features = select_features.load_matrix(store, wanted, images.keys).to_array()

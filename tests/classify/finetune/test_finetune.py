@@ -71,7 +71,7 @@ OPTIONS: dict[str, Any] = {"epochs": 3, "head_epochs": 1, "batch_size": 8, "lear
 @pytest.fixture(scope="session")
 def tuned(made: SweepRun, tmp_path_factory: pytest.TempPathFactory) -> Made:
     found = Made(tmp_path_factory.mktemp("tuned") / "new", read_files(made.path))
-    found.done = run_finetune(made, found.path, told=found.told.append, command="humeris finetune", **OPTIONS)
+    found.done = run_finetune(made, found.path, on_epoch=found.told.append, command="humeris finetune", **OPTIONS)
     return found
 
 
@@ -313,7 +313,7 @@ def test_a_frozen_head_is_exported_from_the_new_run(made: SweepRun, tuned: Made,
 def test_the_same_command_again_trains_nothing(made: SweepRun, tuned: Made, unexported: None) -> None:
     before = read_files(tuned.path)
     told: list[Epoch] = []
-    tune(made, tuned.path, told=told.append, command="humeris finetune", **OPTIONS)
+    tune(made, tuned.path, on_epoch=told.append, command="humeris finetune", **OPTIONS)
     assert told == []
     assert read_files(tuned.path) == before
 
@@ -329,7 +329,7 @@ def answered(run: Run, rows: np.ndarray, images: Images) -> np.ndarray:
 
 def test_without_refit_the_network_is_as_after_its_best_epoch(made: SweepRun, tmp_path: Path, unexported: None) -> None:
     told: list[Epoch] = []
-    run = tune(made, tmp_path / "new", epochs=3, head_epochs=1, learning_rate=3e-3, refit=False, told=told.append)
+    run = tune(made, tmp_path / "new", epochs=3, head_epochs=1, learning_rate=3e-3, refit=False, on_epoch=told.append)
     images, splits = learnt(made)
     _, held = next(splits.folds(0))
     answers = answered(run, held, images)

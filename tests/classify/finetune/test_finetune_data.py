@@ -122,7 +122,7 @@ def test_a_layer_that_is_also_used_below_the_cut_stays_as_it_is(tmp_path: Path) 
 def test_a_training_that_diverged_is_told_and_not_gone_on_with(made: SweepRun, tmp_path: Path, unexported: None) -> None:
     stages: list[Any] = []
     with pytest.raises(HeadError, match="lower --learning-rate"):
-        tune(made, tmp_path / "new", optimizer="sgd", learning_rate=1e30, told=lambda epoch: stages.append(epoch.stage))
+        tune(made, tmp_path / "new", optimizer="sgd", learning_rate=1e30, on_epoch=lambda epoch: stages.append(epoch.stage))
     assert "refit" not in stages
 
 
@@ -145,12 +145,12 @@ def test_the_claim_of_a_long_training_is_renewed(
     monkeypatch.setattr(leases, "_RENEWAL_SECONDS", -1.0)
     ages: list[float] = []
 
-    def told(_: Any) -> None:
+    def on_epoch(_: Any) -> None:
         (claim,) = (path for path in (tmp_path / "new" / ".drafts").iterdir() if "sweep" in path.name)
         ages.append(time.time() - claim.stat().st_mtime)
         os.utime(claim, (0, 0))
 
-    tune(made, tmp_path / "new", epochs=2, told=told)
+    tune(made, tmp_path / "new", epochs=2, on_epoch=on_epoch)
     assert len(ages) > 3
     assert max(ages[1:]) < 1000
 

@@ -82,8 +82,8 @@ class Trained:
 WATCHED = EvalBatches("held", np.zeros(3, int), "seen", np.zeros(3, int))
 
 
-def train(run: Run, recipe: FinetuneConfig, losses: list[float], told: Any = lambda _: None) -> Trained:
-    """Both trainings, as far as `told` lets them."""
+def train(run: Run, recipe: FinetuneConfig, losses: list[float], on_epoch: Any = lambda _: None) -> Trained:
+    """Both trainings, as far as `on_epoch` lets them."""
     kept = Checkpoint.load(run)
     course, start, network = train_loop.find_best_epoch(
         lambda: Noting(losses),
@@ -91,13 +91,13 @@ def train(run: Run, recipe: FinetuneConfig, losses: list[float], told: Any = lam
         WATCHED,
         recipe,
         kept,
-        told,
+        on_epoch,
         None,  # type: ignore[arg-type, return-value]
     )
     found: Any = network
     if recipe.refit:
         found = Noting(losses)
-        train_loop.refit(found, Batches(), course.best_epoch + 1, recipe, kept, told, None)
+        train_loop.refit(found, Batches(), course.best_epoch + 1, recipe, kept, on_epoch, None)
     return Trained(course, start, found)
 
 
@@ -128,18 +128,18 @@ def test_wherever_it_is_interrupted_it_trains_the_same_and_nothing_twice(tmp_pat
         assert sessions == 1 + len(epochs) // every
         assert again == epochs
         np.testing.assert_equal(found.network.get_state(), whole.network.get_state())
-        assert (found.course.curves, found.course.best, found.start) == (
+        assert (found.course.curves, found.course.best_epoch, found.start) == (
             whole.course.curves,
-            whole.course.best,
+            whole.course.best_epoch,
             whole.start,
         )
-        np.testing.assert_array_equal(found.course.answers, whole.course.answers)
+        np.testing.assert_array_equal(found.course.predictions, whole.course.predictions)
 
 
 def test_it_stops_after_patience_epochs_without_a_lower_loss(tmp_path: Path) -> None:
     found = train(Run(tmp_path), RECIPES["refit"], LOSSES)
     assert len(found.course.curves["val_loss"]) == 5  # the third was best
-    assert found.course.best == 2
+    assert found.course.best_epoch == 2
     assert [row[0] for row in found.network.trained] == [0, 1, 2]
 
 
@@ -149,7 +149,7 @@ def test_patience_counts_after_the_epochs_of_the_head(tmp_path: Path) -> None:
     recipe = FinetuneConfig(epochs=6, head_epochs=3, patience=2, learning_rate=0.1)
     found = train(Run(tmp_path), recipe, losses)
     assert len(found.course.curves["val_loss"]) == 3 + 1 + 2
-    assert found.course.best == 0
+    assert found.course.best_epoch == 0
     assert [row[:2] for row in found.network.trained] == [(0, True)]
 
 
@@ -162,8 +162,8 @@ def test_without_patience_it_never_stops_early(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["no refit", "best of the head"])
 def test_without_refit_the_network_is_as_after_its_best_epoch(tmp_path: Path, name: str) -> None:
     found = train(Run(tmp_path), RECIPES[name], LOSSES)
-    assert len(found.network.trained) == found.course.best + 1 < len(found.course.curves["val_loss"])
-    assert found.network.head_only == (found.course.best < RECIPES[name].head_epochs)
+    assert len(found.network.trained) == found.course.best_epoch + 1 < len(found.course.curves["val_loss"])
+    assert found.network.head_only == (found.course.best_epoch < RECIPES[name].head_epochs)
 
 
 def test_a_schedule_goes_over_the_epochs_after_those_of_the_head(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ class Whole:
 def whole(made: SweepRun, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     epochs: list[tuple[str, int]] = []
     out = tmp_path_factory.mktemp("whole") / "new"
-    return Whole(tune(made, out, told=interrupt_after(epochs, 0), **OPTIONS), epochs)
+    return Whole(tune(made, out, on_epoch=interrupt_after(epochs, 0), **OPTIONS), epochs)
 
 
 def same(run: Run, whole: Run) -> None:
@@ -225,12 +225,12 @@ def test_interrupted_in_both_trainings_it_ends_with_the_same_answers(made: Sweep
     assert [stage for stage, _ in whole.epochs] == ["choose"] * 3 + ["refit"] * (len(whole.epochs) - 3)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            tune(made, out, told=interrupt_after(epochs, 2), **OPTIONS)
+            tune(made, out, on_epoch=interrupt_after(epochs, 2), **OPTIONS)
         assert (out / "checkpoint.npz").exists()
         with pytest.raises(RunError, match="this run was interrupted; finish it with: "):
             Run.load(out)
     assert epochs[-1] == ("refit", 1)
-    run = tune(made, out, told=interrupt_after(epochs, 0), **OPTIONS)
+    run = tune(made, out, on_epoch=interrupt_after(epochs, 0), **OPTIONS)
     assert epochs == whole.epochs
     same(run, whole.run)
     assert not (out / "checkpoint.npz").exists()
@@ -241,14 +241,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tuning import Swept, tune
+from tuning import SweepRun, tune
 
-def told(epoch):
+def on_epoch(epoch):
     print(epoch.stage, epoch.number, flush=True)
     if epoch.number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-tune(Swept(Path(sys.argv[2])), Path(sys.argv[3]), told=told, epochs=2, head_epochs=1, mixup=0.2)
+tune(SweepRun(Path(sys.argv[2])), Path(sys.argv[3]), on_epoch=on_epoch, epochs=2, head_epochs=1, mixup=0.2)
 """
 
 
@@ -259,7 +259,7 @@ def test_killed_between_two_epochs_it_goes_on_after_the_last(made: SweepRun, who
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert killed.stdout.split("\n") == ["choose 0", "choose 1", "choose 2", ""]
     epochs: list[tuple[str, int]] = []
-    run = tune(made, out, told=interrupt_after(epochs, 0), **OPTIONS)
+    run = tune(made, out, on_epoch=interrupt_after(epochs, 0), **OPTIONS)
     assert epochs == whole.epochs[2:]
     same(run, whole.run)
     assert read_files(out).keys() == read_files(whole.run.path).keys()

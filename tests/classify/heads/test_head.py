@@ -83,7 +83,7 @@ def test_a_folded_scaler_gives_the_answers_on_raw_rows() -> None:
     layer = some_head().layers[0]
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
     expected = (rows - mean) / deviation @ layer.weights + layer.bias
-    folded = layer.scaled(mean, deviation)
+    folded = layer.absorb_scaler(mean, deviation)
     assert folded.weights.dtype == np.float32
     assert np.abs(rows @ folded.weights.astype(float) + folded.bias - expected).max() < 1e-2
 

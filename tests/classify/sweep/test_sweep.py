@@ -101,9 +101,9 @@ def test_the_labels_of_test_images_change_neither_the_leaderboard_nor_the_choice
         runs.append(sweep(images, store, ["logreg"], out=tmp_path / name, jobs=1))
     true, swapped = runs
     assert without_seconds(true) == without_seconds(swapped)
-    assert true.description["best"]["id"] == swapped.description["best"]["id"]
-    assert true.description["test"]["accuracy"] == pytest.approx(1 - swapped.description["test"]["accuracy"])
-    assert true.description["test"]["accuracy"] != 0.5
+    assert true.metadata["best"]["id"] == swapped.metadata["best"]["id"]
+    assert true.metadata["test"]["accuracy"] == pytest.approx(1 - swapped.metadata["test"]["accuracy"])
+    assert true.metadata["test"]["accuracy"] != 0.5
 
 
 def test_features_of_test_images_change_neither_the_leaderboard_nor_the_head(
@@ -443,7 +443,7 @@ def test_layers_pools_and_backbones_choose_what_is_swept(
     assert swept("b", patterns=["mixed*:avg"]) == {"mixed4:avg", "mixed5:avg"}
     assert swept("c", pools=["max"]) == {"mixed5:max"}
     with pytest.raises(DataError, match=r"expected cached features of -b nano, found none"):
-        swept("d", requests=[BackboneSpec.parse("nano")], patterns=["mixed5"])
+        swept("d", backbone_specs=[BackboneSpec.parse("nano")], patterns=["mixed5"])
 
 
 def test_backbones_compete_in_one_sweep(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:

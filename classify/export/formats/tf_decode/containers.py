@@ -19,7 +19,7 @@ _METADATA_TEXT = r"(?:Raw profile type exif|XML:com\.adobe\.xmp|xmp|exif|transpa
 
 
 class JpegMetadata(NamedTuple):
-    """The segments before the pixels. at: where the next one is; at the end, and done, the first scan of pixels.
+    """The segments before the pixels. offset: where the next one is; at the end, and is_done, the first scan of pixels.
 
     frame: where the header of a progressive frame is, 0 where there is none.
     """
@@ -55,7 +55,10 @@ class WebpMetadata(NamedTuple):
 
 
 class GifMetadata(NamedTuple):
-    """The blocks up to the end of the first frame. within: whether sub-blocks come, image: whether they are of pixels."""
+    """The blocks up to the end of the first frame.
+
+    in_sub_blocks: whether sub-blocks come, image: whether they are of pixels.
+    """
 
     offset: tf.Tensor
     trouble: tf.Tensor

@@ -170,7 +170,7 @@ def test_a_group_lasso_that_stopped_short_is_recorded(monkeypatch: pytest.Monkey
 def test_on_several_taps_of_a_backbone_the_model_answers_as_the_head(finished: Any) -> None:
     store = Store(finished.cache)
     images = load_images(finished.photos, store, jobs=1)
-    chosen = {trial.sources[0] for trial in finished.run.load_trials()}
+    chosen = {trial.tap_refs[0] for trial in finished.run.load_trials()}
     wanted = sorted(chosen, reverse=True)
     features = select_features.load_matrix(store, wanted, images.keys).to_array()
     labels = np.array([images.dataset.classes.index(label) for label in images.labels])

@@ -45,7 +45,7 @@ def solved(features: np.ndarray, labels: np.ndarray, share: float, tolerance: fl
     rows, found = np.arange(len(labels)), []
 
     class Kept(group_lasso._Task):
-        def ranking(self) -> Ranking:
+        def build_ranking(self) -> Ranking:
             weights = np.zeros((features.shape[1], 3))
             weights[self._active] = self._weights
             found.append(weights)

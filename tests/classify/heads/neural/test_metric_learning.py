@@ -193,8 +193,8 @@ def test_a_head_survives_its_files_and_answers_alike_on_its_backbone(
     chosen = setting(family, classifier=classifier, hidden=hidden)
     detail = {"epochs": 4, "temperature": 0.2}
     head = FAMILIES[family].fit(TrainingData.from_arrays(rows, labels, []), chosen, detail, ["a", "b", "c"], 0)
-    (tmp_path / "head.npz").write_bytes(head.arrays())
-    again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.description())))
+    (tmp_path / "head.npz").write_bytes(head.to_npz_bytes())
+    again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.to_metadata())))
     assert (again.predict_proba(rows) == head.predict_proba(rows)).all()
     answers = stack_model(backbone, [tap], head).predict_on_batch(pixels)
     assert np.ptp(answers, axis=0).max() > 0.05

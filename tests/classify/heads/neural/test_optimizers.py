@@ -96,13 +96,13 @@ def test_rectification_is_exact_to_float32_over_the_whole_course() -> None:
     limit = 2 / (1 - 0.999) - 1
     for t in (5, 6, 7, 30, 150, 199, 200, 201, 1000, 30_000, 200_000):
         optimizer.iterations.assign(t - 1)
-        *_, rectified, factor = (float(each) for each in optimizer._corrections())
+        *_, rectified, factor = (float(each) for each in optimizer._compute_corrections())
         rho = limit - 2 * t / math.expm1(-t * math.log(0.999))
         expected = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
         assert rectified == 1
         assert factor == pytest.approx(expected, rel=1e-5)
     optimizer.iterations.assign(3)
-    assert float(optimizer._corrections()[2]) == 0
+    assert float(optimizer._compute_corrections()[2]) == 0
 
 
 @pytest.mark.parametrize(("k", "alpha"), [(6, 0.5), (4, 0.8)])

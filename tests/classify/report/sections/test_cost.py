@@ -91,7 +91,7 @@ def test_costs_are_those_of_the_cut_network_and_of_the_stored_rows(evidence: Run
 def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: RunSnapshot) -> None:
     assert evidence.best is not None
     both = tuple(sorted(evidence.tap_depths, key=lambda source: source.layer))
-    trial = replace(evidence.best, sources=both)
+    trial = replace(evidence.best, tap_refs=both)
     alone = {each.tap_refs[0].layer: each for each in cost.compute_costs(evidence, None)}
     (found,) = cost.compute_costs(replace(evidence, scores={trial: next(iter(evidence.scores.values()))}), None)
     assert found.multiply_adds == alone["block5_out"].multiply_adds
@@ -256,7 +256,7 @@ def test_without_the_cache_the_page_says_which_command_brings_it_back(
 def test_a_file_of_features_does_not_say_what_its_network_costs(evidence: RunSnapshot, architecture: str) -> None:
     specs = {name: {**spec, "architecture": architecture} for name, spec in evidence.metadata["specs"].items()}
     described = {**evidence.metadata, "data": {**evidence.data, "kind": "features"}, "specs": specs}
-    section = cost.build_section(replace(evidence, description=described, store=None))
+    section = cost.build_section(replace(evidence, metadata=described, store=None))
     assert "A file of features does not say" in words(section)
     assert [part.line.endswith("--latency") for part in some(section, Command)] == ([True] if architecture else [])
 
@@ -269,7 +269,7 @@ def test_of_a_run_without_trials_there_is_nothing_to_say(evidence: RunSnapshot) 
 
 @pytest.mark.parametrize("description", [{}, {"specs": None}, {"specs": {"x": 3}}])
 def test_a_description_that_is_not_whole_does_no_harm(evidence: RunSnapshot, description: dict[str, Any]) -> None:
-    section = cost.build_section(replace(evidence, description=description))
+    section = cost.build_section(replace(evidence, metadata=description))
     assert some(section, Table)
 
 
@@ -287,7 +287,7 @@ def test_a_report_with_all_its_sections_imports_neither_keras_nor_tensorflow(evi
         "import sys; from pathlib import Path; from humeris.classify.report import page; "
         f"done = page.write_report([Path({str(evidence.path)!r})], Path({str(tmp_path / 'page.html')!r}), "
         f"Path({str(tmp_path / 'own')!r})); "
-        "print(done.missing, {'keras', 'tensorflow'} & set(sys.modules))"
+        "print(done.omissions, {'keras', 'tensorflow'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "() set()\n"

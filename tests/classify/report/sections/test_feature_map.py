@@ -87,7 +87,7 @@ def test_every_image_of_a_small_run_is_a_point_with_a_picture(evidence: RunSnaps
     first = evidence.predictions[0]
     other = next(name for name in evidence.class_names if name != first.label)
     answers = tuple(replace(each, predicted=other if each == first else each.label) for each in evidence.predictions)
-    section = feature_map.build_section(replace(evidence, answers=answers))
+    section = feature_map.build_section(replace(evidence, predictions=answers))
     found = {each["image"]: each for each in points(section)}
     assert set(found) == {each.name for each in evidence.images}
     assert Counter(each["kind"] for each in found.values()) == {
@@ -157,7 +157,7 @@ def test_colours_tell_classes_apart_as_far_as_they_can(evidence: RunSnapshot, co
     records = [ImageRecord(f"{n}.png", classes[n % count], "train", b"") for n in range(400)]
     answers = tuple(Prediction(f"{n}.png", classes[-1], classes[1], 0.9) for n in range(5))
     described = {"splits": {"classes": list(classes)}}
-    shown = feature_map._choose_colored_classes(replace(evidence, description=described, answers=answers), records)
+    shown = feature_map._choose_colored_classes(replace(evidence, metadata=described, predictions=answers), records)
     spec = feature_map._build_spec(np.zeros((400, 2)), records, shown, ["learnt from"] * 400)
     domain = spec["encoding"]["fill"]["scale"]["domain"]
     looks = list(zip(spec["encoding"]["stroke"]["scale"]["range"], spec["encoding"]["fill"]["scale"]["range"], strict=True))
@@ -184,7 +184,7 @@ def test_hostile_names_are_drawn(evidence: RunSnapshot) -> None:
         ({"store": None}, "not in the cache"),
         ({"scores": {}}, "no winner"),
         ({"images": ()}, "not known"),
-        ({"description": {}}, "not known"),
+        ({"metadata": {}}, "not known"),
     ],
 )
 def test_where_there_can_be_no_map_the_page_says_why(evidence: RunSnapshot, lost: dict[str, Any], expected: str) -> None:

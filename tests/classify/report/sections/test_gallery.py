@@ -204,7 +204,7 @@ def evidence(finished: Any, tmp_path: Path) -> RunSnapshot:
         answers[row] = Prediction(answer.name, answer.label, found.class_names[taken], float(shares[row, taken]))
     data = {**found.data, "root": str(tmp_path / "photos")}
     description = {**found.metadata, "data": data}
-    return replace(found, description=description, answers=tuple(answers), probabilities=shares)
+    return replace(found, metadata=description, predictions=tuple(answers), probabilities=shares)
 
 
 def galleries(section: Section) -> list[Gallery]:
@@ -241,9 +241,9 @@ def test_without_its_images_the_section_shows_names(evidence: RunSnapshot) -> No
     "spoil",
     [
         lambda found: replace(found, probabilities=None),
-        lambda found: replace(found, answers=(), probabilities=None),
-        lambda found: replace(found, answers=tuple(replace(answer, label="?") for answer in found.answers)),
-        lambda found: replace(found, description={}),
+        lambda found: replace(found, predictions=(), probabilities=None),
+        lambda found: replace(found, predictions=tuple(replace(answer, label="?") for answer in found.predictions)),
+        lambda found: replace(found, metadata={}),
     ],
 )
 def test_without_answers_the_section_says_what_brings_them(
@@ -257,7 +257,9 @@ def test_without_answers_the_section_says_what_brings_them(
 def test_a_run_without_a_mistake_says_so(evidence: RunSnapshot) -> None:
     answers = tuple(replace(answer, predicted=answer.label) for answer in evidence.predictions)
     labels = [evidence.class_names.index(answer.label) for answer in answers]
-    section = gallery.build_section(replace(evidence, answers=answers, probabilities=np.eye(3, dtype=np.float32)[labels]))
+    section = gallery.build_section(
+        replace(evidence, predictions=answers, probabilities=np.eye(3, dtype=np.float32)[labels])
+    )
     assert len(galleries(section)) == 1
     assert "none of the 18 test images wrong" in words(section)
 

@@ -210,7 +210,7 @@ def judged(evidence: RunSnapshot, wrong: int) -> tuple[RunSnapshot, list[str]]:
         images[place] = replace(images[place], label=other)
     label = {each.name: each.label for each in images}
     answers = tuple(Prediction(a.name, label[a.name], a.predicted, a.probability) for a in evidence.predictions)
-    return replace(evidence, images=tuple(images), answers=answers), [images[place].name for place in chosen]
+    return replace(evidence, images=tuple(images), predictions=answers), [images[place].name for place in chosen]
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
     ]
     pairs[2]["development"] = "gone/away.png"
     described = {"pairs": pairs, "cannot_tell": False, "test_images": 3, "accuracy_without": 0.875}
-    section = label_issues.build_section(replace(evidence, description={**evidence.metadata, "near_duplicates": described}))
+    section = label_issues.build_section(replace(evidence, metadata={**evidence.metadata, "near_duplicates": described}))
     gallery = galleries(section)[-1]
     assert [picture.captions for picture in gallery.pictures[:2]] == [
         ("pair 1, test image", tested[0].name),
@@ -295,7 +295,7 @@ def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
     ],
 )
 def test_what_is_known_of_near_duplicates_is_said(evidence: RunSnapshot, described: Any, kind: str, expected: str) -> None:
-    section = label_issues.build_section(replace(evidence, description={**evidence.metadata, "near_duplicates": described}))
+    section = label_issues.build_section(replace(evidence, metadata={**evidence.metadata, "near_duplicates": described}))
     assert expected in words(section, kind)
 
 
@@ -317,7 +317,7 @@ def test_where_no_command_brings_the_features_back_the_page_says_what_does(
 ) -> None:
     specs = {name: {**spec, "file": file} for name, spec in evidence.metadata["specs"].items()}
     described = {**evidence.metadata, "data": {**evidence.data, "kind": kind, "root": "/nowhere"}, "specs": specs}
-    section = label_issues.build_section(replace(evidence, description=described, store=None))
+    section = label_issues.build_section(replace(evidence, metadata=described, store=None))
     assert expected in words(section, "missing")
     assert not [part for part in section.parts if isinstance(part, Command)]
 
@@ -329,7 +329,7 @@ def test_rows_that_the_cache_lacks_are_counted(evidence: RunSnapshot) -> None:
     )
 
 
-@pytest.mark.parametrize("lost", ["images", "probabilities", "scores", "description"])
+@pytest.mark.parametrize("lost", ["images", "probabilities", "scores", "metadata"])
 def test_of_a_run_that_is_not_whole_the_rest_is_shown(evidence: RunSnapshot, lost: str) -> None:
-    nothing: dict[str, Any] = {"images": (), "probabilities": None, "scores": {}, "description": {}}
+    nothing: dict[str, Any] = {"images": (), "probabilities": None, "scores": {}, "metadata": {}}
     assert words(label_issues.build_section(replace(evidence, **{lost: nothing[lost]})), "missing")

@@ -87,7 +87,7 @@ def test_no_image_is_learnt_from_and_scored_and_groups_stay_whole(monkeypatch: p
         @staticmethod
         def cross_validate(problem: Any, tried: Any, _seed: int) -> list[Any]:
             ((fit, score),) = problem.folds
-            values = problem.features.array()[:, 0].astype(int)
+            values = problem.features.to_array()[:, 0].astype(int)
             seen.append((set(values[fit].tolist()), set(values[score].tolist())))
             assert tried == [{"C": 1}]
             return [replace_score()]
@@ -266,13 +266,13 @@ def test_some_backbones_have_nothing_to_be_compared_with(
 ) -> None:
     Path("my.keras").write_bytes(b"a network of the user's")
     specs = {name: {**spec, **change} for name, spec in evidence.metadata["specs"].items()}
-    section = pretraining_gain.build_section(replace(evidence, description={**evidence.metadata, "specs": specs}))
+    section = pretraining_gain.build_section(replace(evidence, metadata={**evidence.metadata, "specs": specs}))
     assert expected in words(section) + words(section, "missing")
     assert one(section, Chart)
     assert not [part for part in section.parts if isinstance(part, Command)]
 
 
-@pytest.mark.parametrize("lost", [{"store": None}, {"images": ()}, {"scores": {}}, {"description": {}}])
+@pytest.mark.parametrize("lost", [{"store": None}, {"images": ()}, {"scores": {}}, {"metadata": {}}])
 def test_without_features_the_section_says_what_is_missing(evidence: RunSnapshot, lost: dict[str, Any]) -> None:
     section = pretraining_gain.build_section(replace(evidence, **lost))
     assert words(section, "missing")
@@ -284,10 +284,10 @@ def test_the_head_is_the_winners_or_the_best_that_is_trained_in_seconds() -> Non
     other = (TapRef("nano", "nano-1", "block4_out", "avg"),)
     mlp, far, near = Trial(tap, "mlp", {"hidden": 8}), Trial(other, "svm", {"C": 1.0}), Trial(tap, "knn", {"n_neighbors": 3})
     found = RunSnapshot(Path(), {}, {}, (), (), None, None, ())
-    found.__dict__["ranked"] = [mlp, far, near]
+    found.__dict__["ranked_trials"] = [mlp, far, near]
     assert pretraining_gain._choose_head(found, near) == ("knn", {"n_neighbors": 3}, ", the winner's head,")
     assert pretraining_gain._choose_head(found, mlp)[:2] == ("knn", {"n_neighbors": 3})
-    found.__dict__["ranked"] = [mlp, far]
+    found.__dict__["ranked_trials"] = [mlp, far]
     head, setting, why = pretraining_gain._choose_head(found, mlp)
     assert (head, setting["C"]) == ("logreg", 0.01)
     assert "faster than a multilayer perceptron, the winner's head" in why
@@ -296,10 +296,10 @@ def test_the_head_is_the_winners_or_the_best_that_is_trained_in_seconds() -> Non
 
 def test_the_command_names_every_backbone_and_quotes_what_a_shell_would_read(evidence: RunSnapshot) -> None:
     described = {**evidence.metadata, "data": {**evidence.data, "root": "/a b/$(c)"}}
-    line = rows.format_extract_command(replace(evidence, description=described), list(evidence.tap_depths))
+    line = rows.format_extract_command(replace(evidence, metadata=described), list(evidence.tap_depths))
     assert shlex.split(line)[:5] == ["humeris", "extract", "/a b/$(c)", "-b", shlex.split(line)[4]]
     assert [part for part in shlex.split(line) if part.startswith("block")] == ["block4_out:avg", "block5_out:avg"]
-    assert rows.format_extract_command(replace(evidence, description={}), list(evidence.tap_depths)) == ""
+    assert rows.format_extract_command(replace(evidence, metadata={}), list(evidence.tap_depths)) == ""
 
 
 def test_groups_are_written_down_with_the_images(humeris: Callable[..., Any], photos: Path, tmp_path: Path) -> None:

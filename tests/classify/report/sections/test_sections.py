@@ -83,13 +83,13 @@ def test_how_sure_the_winner_is_better_is_said(
 ) -> None:
     found = json.loads(json.dumps(evidence.metadata["runner_up"]))
     found["compared"] |= {"p_value": p_value, "difference": difference}
-    changed = replace(evidence, description={**evidence.metadata, "runner_up": found})
+    changed = replace(evidence, metadata={**evidence.metadata, "runner_up": found})
     assert verdict in words(answer.build_section(changed))
 
 
 def test_notes_and_near_duplicates_are_warnings(evidence: RunSnapshot) -> None:
     copies = {"test_images": 4, "accuracy_without": 0.5, "pairs": []}
-    changed = replace(evidence, description={**evidence.metadata, "notes": ["mind the width"], "near_duplicates": copies})
+    changed = replace(evidence, metadata={**evidence.metadata, "notes": ["mind the width"], "near_duplicates": copies})
     told = words(answer.build_section(changed), "warning")
     assert told.startswith("mind the width 4 test images are nearly the same")
     assert "without them the accuracy is 50.0 %" in told
@@ -97,7 +97,7 @@ def test_notes_and_near_duplicates_are_warnings(evidence: RunSnapshot) -> None:
 
 def test_features_of_an_unknown_network_have_no_command_that_exports_them(evidence: RunSnapshot) -> None:
     specs = {name: {**spec, "architecture": ""} for name, spec in evidence.metadata["specs"].items()}
-    changed = replace(evidence, description={**evidence.metadata, "specs": specs, "advice": None})
+    changed = replace(evidence, metadata={**evidence.metadata, "specs": specs, "advice": None})
     section = answer.build_section(changed)
     assert not [part for part in section.parts if isinstance(part, Command)]
     assert "there is no model to export" in words(section)
@@ -117,7 +117,7 @@ def test_points_are_the_runs_own_with_the_intervals_of_the_terminal(evidence: Ru
     for each in found:
         assert (each["low"], each["high"]) == wilson_ci(round(each["accuracy"] * scored), scored)
     by_groups = {found[0]["trial"]: [0.25, 0.75]}
-    changed = replace(evidence, description={**evidence.metadata, "accuracy_95": by_groups})
+    changed = replace(evidence, metadata={**evidence.metadata, "accuracy_95": by_groups})
     assert (depth.collect_points(changed)[0]["low"], depth.collect_points(changed)[0]["high"]) == (0.25, 0.75)
 
 
@@ -253,7 +253,7 @@ def test_a_class_without_test_images_is_no_reason_to_fail(evidence: RunSnapshot)
 
 def test_the_pairs_most_often_confused_are_counted_and_sorted(evidence: RunSnapshot) -> None:
     counts = [[5, 2, 0], [4, 3, 1], [0, 0, 0]]
-    section = confusion.build_section(replace(evidence, description=_with_confusion(evidence, counts)))
+    section = confusion.build_section(replace(evidence, metadata=_with_confusion(evidence, counts)))
     (pairs,) = [table for table in tables(section) if "pairs" in table.caption]
     assert [list(row) for row in pairs.rows] == [
         ["noise", "blob", 4, 8, 0.5], ["blob", "noise", 2, 7, 2 / 7], ["noise", "stripes", 1, 8, 0.125],
@@ -266,7 +266,7 @@ def _with_confusion(evidence: RunSnapshot, counts: list[list[int]]) -> dict[str,
 
 def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: RunSnapshot) -> None:
     counts = np.array([[5, 2, 0], [4, 1, 1], [0, 3, 6]])
-    section = confusion.build_section(replace(evidence, description=_with_confusion(evidence, counts.tolist())))
+    section = confusion.build_section(replace(evidence, metadata=_with_confusion(evidence, counts.tolist())))
     values = charts(section)[0].spec["data"]["values"]
     assert len(values) == (counts > 0).sum()
     for value in values:
@@ -292,7 +292,7 @@ def test_calibration_is_judged_against_what_chance_would_show(
 ) -> None:
     bins = [{"images": 18, "confidence": confidence, "accuracy": 0.7, "accuracy_95": [0.5, 0.8]}]
     test = {**evidence.test, "calibration_error": error, "calibration_error_by_chance": 0.025, "reliability": bins}
-    section = confusion.build_section(replace(evidence, description={**evidence.metadata, "test": test}))
+    section = confusion.build_section(replace(evidence, metadata={**evidence.metadata, "test": test}))
     assert told in words(section)
 
 
@@ -345,7 +345,7 @@ def changed_answers(evidence: RunSnapshot, wrong: Sequence[int], groups: Sequenc
     )
     grouped = dict(zip((each.name for each in evidence.predictions), groups, strict=False))
     images = tuple(replace(image, group=grouped.get(image.name, "")) for image in evidence.images)
-    return replace(evidence, answers=answers, images=images)
+    return replace(evidence, predictions=answers, images=images)
 
 
 def test_two_winners_are_compared_on_the_test_images_that_both_have(evidence: RunSnapshot) -> None:
@@ -373,7 +373,7 @@ def test_images_of_one_group_count_once_in_a_comparison(evidence: RunSnapshot) -
 
 
 def test_runs_that_label_the_same_images_otherwise_are_not_compared(evidence: RunSnapshot) -> None:
-    other = replace(evidence, answers=tuple(replace(each, label="dog") for each in evidence.predictions))
+    other = replace(evidence, predictions=tuple(replace(each, label="dog") for each in evidence.predictions))
     assert "label the test images that they have in common otherwise" in words(comparison.build_section([evidence, other]))
 
 
