@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from humeris.classify.heads.families import logreg
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+logreg = get_head_family("logreg")
 
 
 def make_dataset(

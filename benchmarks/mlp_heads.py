@@ -27,10 +27,12 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from humeris.classify.data.feature_matrix import FeatureMatrix
-from humeris.classify.heads.families import mlp
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 from humeris.extract.backbones import device
 from humeris.extract.backbones.keras_runtime import load_keras
+
+mlp = get_head_family("mlp")
 
 
 def make_dataset(n_rows: int, n_columns: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +139,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
     rates = "/".join(f"{rate:.6f}" for rate in np.geomspace(1e-4, 1e-2, arguments.heads))
-    settings = mlp.settings({"hidden": arguments.hidden, "learning_rate": rates, "epochs": arguments.epochs, "patience": 0})
+    settings = mlp.expand_grid(
+        {"hidden": arguments.hidden, "learning_rate": rates, "epochs": arguments.epochs, "patience": 0}
+    )
     features, labels = make_dataset(arguments.rows, arguments.columns, arguments.classes)
     scaled = StandardScaler().fit_transform(features)
     peer_settings = settings[:: max(1, arguments.heads // arguments.peers)]

@@ -19,8 +19,10 @@ import numpy as np
 from linear_heads import make_dataset, run_grid_search
 from sklearn.model_selection import StratifiedKFold
 
-from humeris.classify.heads.families import logreg
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+logreg = get_head_family("logreg")
 
 BASE = {"rows": 4000, "columns": 512, "classes": 10, "problems": 50}
 STEPS = {

@@ -15,7 +15,7 @@ from ..cache.atomic_files import make_folder, translate_write_errors
 from ..cache.store import Store
 from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.images.load import Progress, load_images
-from .heads import registry
+from .heads.head_grid import HeadGrid
 from .pipeline import PipelineResult, run
 
 
@@ -67,7 +67,7 @@ def run_demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str],
                 images,
                 [BackboneSpec.parse("nano", weights=weights)],
                 ["block*_out"],
-                [registry.parse("logreg")],
+                [HeadGrid.parse("logreg")],
                 store,
                 out=out,
                 jobs=jobs,

@@ -20,7 +20,7 @@ from .data.splits import split
 from .data.views import Views
 from .export.export import export
 from .export.export_result import ExportResult
-from .heads.registry import HeadFamily
+from .heads.head_grid import HeadGrid
 from .report.page import ReportResult, write_report
 from .runs.run import Run
 from .sweep.sweep import sweep
@@ -53,7 +53,7 @@ def run(
     images: Images,
     backbone_specs: Sequence[BackboneSpec],
     patterns: Sequence[str],
-    families: Sequence[HeadFamily],
+    head_grids: Sequence[HeadGrid],
     store: Store,
     *,
     pools: Sequence[str] = (),
@@ -74,7 +74,7 @@ def run(
     written into the run's folder unless `model` says where. Raises what the three stages raise.
     """
     split(images, select)
-    _check_one_size(backbone_specs, patterns, families, concatenate)
+    _check_one_size(backbone_specs, patterns, head_grids, concatenate)
     extract_results = extract_taps(
         images,
         backbone_specs,
@@ -90,7 +90,7 @@ def run(
     finished_run = sweep(
         images,
         store,
-        families,
+        head_grids,
         patterns=patterns,
         only_taps=collect_taps(extract_results),
         concatenate=concatenate,
@@ -208,7 +208,7 @@ def _find_named_backbones(side: str, backbone_specs: Sequence[BackboneSpec]) -> 
 
 
 def _check_one_size(
-    backbone_specs: Sequence[BackboneSpec], patterns: Sequence[str], families: Sequence[HeadFamily], concatenate: bool
+    backbone_specs: Sequence[BackboneSpec], patterns: Sequence[str], head_grids: Sequence[HeadGrid], concatenate: bool
 ) -> None:
     """Raise `ModelError` where heads over networks of several image sizes are asked for, before anything is computed.
 
@@ -218,7 +218,7 @@ def _check_one_size(
     if len(sizes) < 2:
         return
     options = ["--concatenate"] if concatenate else []
-    options += [f"--head {family.name}" for family in families if family.over_all_taps]
+    options += [f"--head {head_grid.family.name}" for head_grid in head_grids if head_grid.family.uses_all_taps]
     for pattern in patterns:
         titles = {
             backbone_spec.title

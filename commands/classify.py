@@ -70,7 +70,7 @@ def run(
     from ..classify.data.splits import split
     from ..classify.data.views import Views
     from ..classify.heads.search import Search
-    from ..classify.heads.search_file import load_families
+    from ..classify.heads.search_file import load_head_grids
     from ..classify.pipeline import extract_taps_on_devices
     from ..classify.pipeline import run as run_all
     from ..classify.tracking import registry as trackers
@@ -83,7 +83,7 @@ def run(
     trackers.get_trackers(track or [])
     backbone_specs = options.parse_backbones(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
     workers = devices.choose(device or [])
-    head_families = load_families(head or [], grid, Search.parse(search, trials, seed))
+    head_grids = load_head_grids(head or [], grid, Search.parse(search, trials, seed))
     view_config = Views.from_policy(views, parse_policy(views, augment), average_views)
     with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
@@ -94,7 +94,7 @@ def run(
             views=view_config, jobs=jobs, progress=stage,
         )  # fmt: skip
         result = run_all(
-            images, backbone_specs, layer or [], head_families, store, pools=pool or [], batch_size=batch_size,
+            images, backbone_specs, layer or [], head_grids, store, pools=pool or [], batch_size=batch_size,
             concatenate=concatenate, views=view_config, select=select, out=out, model=model, seed=seed, jobs=jobs,
             command=get_command_line(), progress=stage,
         )  # fmt: skip
@@ -142,7 +142,7 @@ def sweep(
     from ..classify.data.splits import split
     from ..classify.data.views import Views
     from ..classify.heads.search import Search
-    from ..classify.heads.search_file import load_families
+    from ..classify.heads.search_file import load_head_grids
     from ..classify.pipeline import collect_taps, extract_taps, extract_taps_on_devices
     from ..classify.sweep.sweep import sweep as run_sweep
     from ..classify.tracking import registry as trackers
@@ -159,7 +159,7 @@ def sweep(
     if not fill:
         reject_options(context, ("device", "batch_size"), "--extract", "without it, nothing is computed but the heads")
     backbone_specs = options.parse_backbones(backbone_names, weights, image_size, seed, precision)
-    head_families = load_families(head or [], grid, Search.parse(search, trials, seed))
+    head_grids = load_head_grids(head or [], grid, Search.parse(search, trials, seed))
     view_config = Views.from_policy(views, parse_policy(views, augment), average_views)
     patterns, output = layer or [], {}
     with Store(cache, write=fill) as store, show_progress(as_json or quiet) as stage:
@@ -179,7 +179,7 @@ def sweep(
             images, selected_taps = extract_results[-1].images, collect_taps(extract_results)
             output = {"extracted": [each.to_dict() for each in extract_results], "cache": str(store.path)}
         finished_run = run_sweep(
-            images, store, head_families, backbone_specs=[] if fill else backbone_specs, patterns=patterns, pools=pool or [],
+            images, store, head_grids, backbone_specs=[] if fill else backbone_specs, patterns=patterns, pools=pool or [],
             only_taps=selected_taps, concatenate=concatenate, views=view_config, select=select, out=out, seed=seed,
             jobs=jobs, command=get_command_line(), progress=stage("heads"),
         )  # fmt: skip

@@ -104,7 +104,7 @@ class FinishedRun:
     def __init__(self, folder: Path) -> None:
         from humeris.cache.store import Store
         from humeris.classify import pipeline
-        from humeris.classify.heads import registry
+        from humeris.classify.heads.head_grid import HeadGrid
         from humeris.extract.backbones.backbone_spec import BackboneSpec
         from humeris.extract.images.load import load_images
 
@@ -117,7 +117,7 @@ class FinishedRun:
                 load_images(self.photos, store, jobs=1),
                 [BackboneSpec.parse("nano")],
                 ["block4_out", "block5_out"],
-                [registry.parse("logreg,C=0.1/1")],
+                [HeadGrid.parse("logreg,C=0.1/1")],
                 store,
                 out=self.path,
                 jobs=1,

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from humeris.cache.store import Store
-from humeris.classify.heads.registry import parse
+from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.images.load import load_images
 
@@ -45,7 +45,7 @@ def make_varied_run(finished: Any, base: Path) -> Path:
         store = Store(finished.cache)
         heads = ["logreg,C=0.001/0.1/10", "knn,n_neighbors=1/3/5", "mlp,hidden=16,epochs=6"]
         sweep(
-            load_images(finished.photos, store, jobs=1), store, [parse(head) for head in heads], out=folder, jobs=1,
+            load_images(finished.photos, store, jobs=1), store, [HeadGrid.parse(head) for head in heads], out=folder, jobs=1,
             command=f"humeris sweep {finished.photos}",
         )  # fmt: skip
 
@@ -71,7 +71,7 @@ def make_wide_run(base: Path) -> Path:
         sweep(
             images,
             store,
-            [parse("logreg,C=0.01/1"), parse("knn,n_neighbors=3")],
+            [HeadGrid.parse("logreg,C=0.01/1"), HeadGrid.parse("knn,n_neighbors=3")],
             out=folder,
             jobs=1,
             command="humeris sweep",

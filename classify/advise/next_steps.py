@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, replace
 
 from ...cache.formatting import format_size
 from ...extract.backbones.graph import Layer
+from ..heads.registry import find_head_family
 from .context import AdviceContext, repeat_option
 
 MAX_STEPS = 3
 _LATE_SHARE, _MIDDLE_SHARE = 0.75, 0.5  # shares of the cost of the tap from where the network is trained on
 _LINEAR_HEADS = ("logreg", "svm", "ridge", "lda")
-_STRENGTH_OPTION = {"logreg": "C", "svm": "C", "ridge": "alpha"}  # the option that says how much a head may fit
-_STRENGTH_RANGE = 1e-12, 1e12  # of its values
+_STRENGTH_RANGE = 1e-12, 1e12  # of the values of the option for regularization
 _OTHER_NETWORKS = ("resnet50", "efficientnet_v2_b0", "convnext_tiny")  # networks of three families
 _OVERFIT_ACCURACY, _OVERFIT_GAP = (
     0.98,
@@ -138,7 +138,10 @@ def _try_pretrained(context: AdviceContext) -> Iterator[Step]:
 def _widen_grid(context: AdviceContext) -> Iterator[Step]:
     """A wider grid, where the winner is the last value tried on either side."""
     best = context.best
-    option = _STRENGTH_OPTION.get(best.head, "")
+    family = find_head_family(best.head)
+    if family is None or family.regularization is None:
+        return
+    option = family.regularization.option
     similar_trials = [trial for trial in context.ranked if (trial.tap_refs, trial.head) == (best.tap_refs, best.head)]
     values = sorted({float(trial.hyperparameters[option]) for trial in similar_trials if option in trial.hyperparameters})
     if len(values) < 2 or not _can_gain(context):
@@ -146,7 +149,7 @@ def _widen_grid(context: AdviceContext) -> Iterator[Step]:
     value = float(best.hyperparameters[option])
     new_values = [value * factor for factor in {values[0]: (0.01, 0.1, 1), values[-1]: (1, 10, 100)}.get(value, ())]
     if new_values and _STRENGTH_RANGE[0] <= new_values[0] and new_values[-1] <= _STRENGTH_RANGE[1]:
-        is_strongest = (value == values[0]) == (option == "C")
+        is_strongest = (value == values[0]) == family.regularization.is_inverse
         head = f"{best.head},{option}={'/'.join(f'{new_value:g}' for new_value in new_values)}"
         reason = f"{option}={value:g} won, the {'strongest' if is_strongest else 'weakest'} regularisation that was tried"
         yield Step(context.build_repeat_command("sweep", "-l", context.taps, "--head", head), reason)
@@ -155,7 +158,7 @@ def _widen_grid(context: AdviceContext) -> Iterator[Step]:
 def _try_other_heads(context: AdviceContext) -> Iterator[Step]:
     """Other kinds of head, where the winner's taps have seen one kind only."""
     tried_heads = {trial.head for trial in context.ranked if trial.tap_refs == context.best.tap_refs}
-    if len(tried_heads) == 1 and context.best.head != "head2toe" and _can_gain(context):
+    if len(tried_heads) == 1 and not _uses_all_taps(context) and _can_gain(context):
         heads = dict.fromkeys([context.best.head, *_LINEAR_HEADS])
         reason = f"nothing but {context.best.head} was tried on the winner's tap; these take seconds"
         yield Step(context.build_repeat_command("sweep", "-l", context.taps, *repeat_option("--head", heads)), reason)
@@ -189,7 +192,7 @@ def _add_views(context: AdviceContext) -> Iterator[Step]:
 
 
 def _augment(context: AdviceContext, reason: str) -> Iterator[Step]:
-    if context.backbone_spec is not None and not context.views["count"] and context.best.head != "head2toe":
+    if context.backbone_spec is not None and not context.views["count"] and not _uses_all_taps(context):
         words = (
             "-b",
             context.backbone_spec.title,
@@ -262,6 +265,11 @@ def _try_other_network(context: AdviceContext) -> Iterator[Step]:
 
 def _build_layer_options(context: AdviceContext) -> list[str]:
     return repeat_option("-l", (f"{tap_ref.layer}:{tap_ref.pool}" for tap_ref in context.best.tap_refs))
+
+
+def _uses_all_taps(context: AdviceContext) -> bool:
+    family = find_head_family(context.best.head)
+    return family is not None and family.uses_all_taps
 
 
 def _can_gain(context: AdviceContext) -> bool:

@@ -10,8 +10,8 @@ from ..data.feature_matrix import FeatureMatrix
 from ..data.group_sampling import assign_folds
 from ..data.nearest_neighbors import find_neighbors
 from ..evaluate import metrics
-from ..heads.families.ridge import RidgeSolution
 from ..heads.linear.cv_fold import iter_folds
+from ..heads.linear.ridge_solution import RidgeSolution
 from ..heads.linear.temperature import fit_factors, mask_absent_classes, softmax
 from ..heads.training_data import TrainingData
 

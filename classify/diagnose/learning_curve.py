@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.feature_matrix import FeatureMatrix
 from ..data.group_sampling import assign_folds, stratify, take_prefix
-from ..heads.registry import FAMILIES
+from ..heads.registry import get_head_family
 from ..heads.training_data import TrainingData
 
 TRAIN_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -98,7 +98,7 @@ def compute_learning_curve(
         training_data = TrainingData(
             FeatureMatrix.from_array(features[all_rows]), labels[all_rows], n_classes, (fold,), np.arange(len(all_rows))
         )
-        return float(FAMILIES[head].cross_validate(training_data, [hyperparameters], 0)[0].accuracy)
+        return float(get_head_family(head).cross_validate(training_data, [hyperparameters], 0)[0].accuracy)
 
     with threadpool_limits(1), ThreadPoolExecutor(threads) as executor:  # BLAS's own threads would wait for each other
         scores = np.array(list(executor.map(score_split, all_splits)))

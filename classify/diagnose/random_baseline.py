@@ -19,7 +19,7 @@ from ..data.tap_ref import TapRef
 from ..evaluate import significance
 from ..evaluate.trial import Score, Trial, rank_trials
 from ..heads.fit import build_training_data
-from ..heads.registry import FAMILIES, HeadFamily, get_module
+from ..heads.registry import find_head_family, get_head_family
 from ..heads.training_data import Folds
 
 _MAX_VALUES = 100_000_000  # numbers that are read, at most, but for the fewest images
@@ -94,11 +94,8 @@ def open_twin_rows(
 
 def is_quick(head: str) -> bool:
     """Whether a head of this name is trained in seconds, on any tap by itself."""
-    try:
-        family = HeadFamily(head, ())
-        return not family.uses_keras and not family.over_all_taps
-    except KeyError:  # a head of another version
-        return False
+    family = find_head_family(head)
+    return family is not None and not family.uses_keras and not family.uses_all_taps
 
 
 def choose_quick_head(ranked_trials: Sequence[Trial], best: Trial) -> tuple[str, Mapping[str, Any]]:
@@ -111,7 +108,7 @@ def choose_quick_head(ranked_trials: Sequence[Trial], best: Trial) -> tuple[str,
     for trial in ranked_trials:
         if trial.tap_refs == best.tap_refs and is_quick(trial.head):
             return trial.head, trial.hyperparameters
-    (hyperparameters,) = get_module("logreg").settings({"C": "0.01"})
+    (hyperparameters,) = get_head_family("logreg").expand_grid({"C": "0.01"})
     return "logreg", hyperparameters
 
 
@@ -133,7 +130,7 @@ def compute_gain(
         labeled_images.labels, labeled_images.groups, min(_MAX_IMAGES, max(_MIN_IMAGES, _MAX_VALUES // n_features)), 0
     )
     if len(rows) * n_features * labeled_images.n_classes > _MAX_OPERATIONS:
-        head, grid = "ridge", get_module("ridge").settings({})
+        head, grid = "ridge", get_head_family("ridge").expand_grid({})
     labels, groups = labeled_images.labels[rows], np.unique(labeled_images.groups[rows], return_inverse=True)[1]
     folds = _make_folds(labels, groups, labeled_images.n_classes)
     if not folds:
@@ -144,7 +141,7 @@ def compute_gain(
             readers, labeled_images.keys[rows], labels, labeled_images.n_classes, folds, threads=jobs
         )
         tap_refs = (TapRef(name, name, name, name),)
-        cv_scores = FAMILIES[head].cross_validate(training_data, grid, 0)
+        cv_scores = get_head_family(head).cross_validate(training_data, grid, 0)
         score_by_trial = {
             Trial(tap_refs, head, hyperparameters): score for hyperparameters, score in zip(grid, cv_scores, strict=True)
         }

@@ -1,4 +1,4 @@
-"""Training one head: on what, and what it then answers."""
+"""Fitting the head of one trial, and predicting with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..data.feature_matrix import RowReader
 from ..data.views import ViewRows, Views
 from ..evaluate.trial import Score, Trial
 from .head import Head
-from .registry import FAMILIES
+from .registry import get_head_family
 from .training_data import Folds, TrainingData
 
 
@@ -23,9 +23,26 @@ def build_training_data(
     views: Views | None = None,
     threads: int = 1,
 ) -> TrainingData:
-    """What heads are trained on: images `keys` (n,) with class numbers (n,) and folds of them, the taps side by side.
+    """Put the features of several taps side by side as training data.
 
-    An image is learnt from in every view there is, and scored in the plain one, or in all where views are averaged.
+    An image is trained on in every view there is, and scored in the plain one, or in all where views are averaged.
+
+    Parameters
+    ----------
+    readers
+        The rows of each tap.
+    keys : ndarray of shape (images, 32)
+        Digests of the images.
+    labels : ndarray of shape (images,)
+        Class numbers.
+    n_classes
+        How many classes there are, those without an image included.
+    folds
+        (fit, score) image numbers.
+    views
+        The augmented views, if there are any.
+    threads
+        Processor threads that training may use.
     """
     views = views or Views()
     view_rows = ViewRows.from_readers(readers, keys, views.count)
@@ -37,12 +54,11 @@ def build_training_data(
 
 
 def train(trial: Trial, score: Score, data: TrainingData, class_names: Sequence[str], seed: int) -> Head:
-    """The head of `trial`, trained on all rows of `learnt`."""
-    head: Head = FAMILIES[trial.head].fit(data, trial.hyperparameters, score.detail, class_names, seed)
-    return head
+    """Fit the head of a trial on all rows; `score` is the trial's own, which says for how many epochs."""
+    return get_head_family(trial.head).fit(data, trial.hyperparameters, score.detail, class_names, seed)
 
 
 def predict_proba(head: Head, view_rows: ViewRows) -> np.ndarray:
-    """Probabilities (images, classes) of the images shown, the mean over their views; a block of rows at a time."""
+    """Probabilities (images, classes), the mean over each image's views; computed a block of rows at a time."""
     probabilities = np.concatenate([head.predict_proba(values) for _, values in view_rows.features.iter_blocks()])
     return probabilities if len(probabilities) == int(view_rows.images[-1]) + 1 else view_rows.average_views(probabilities)

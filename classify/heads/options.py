@@ -81,6 +81,8 @@ def expand_combinations(head: str, declared: Mapping[str, Option], options: Mapp
     Values are given as one, a list, or `a/b/c`. Those of `Numbers` and `Words` are sorted.
     """
     if unknown := sorted(set(options) - set(declared)):
+        if not declared:
+            raise HeadError(f"head {head}: it takes no options; found {unknown[0]!r}")
         plural = "an option of " if len(declared) > 1 else "the option "
         raise HeadError(f"head {head}: expected {plural}{', '.join(declared)}; found {unknown[0]!r}")
     lists: list[Sequence[Any]] = []

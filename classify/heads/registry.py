@@ -1,88 +1,74 @@
-"""The head families, and what a user asks of one: `logreg`, `logreg,C=0.01/0.1`, `mlp,hidden=64/256`."""
+"""The head families there are, by the names that users write."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+import re
 
 from ...cache.errors import HeadError
-from .families import centroid, head2toe, knn, lda, logreg, mlp, ridge, supcon, svm, triplet
+from .families.centroid import NearestCentroid
+from .families.head2toe import Head2Toe
+from .families.knn import KNearestNeighbors
+from .families.lda import LinearDiscriminantAnalysis
+from .families.logreg import LogisticRegression
+from .families.metric_learning import SUPCON, TRIPLET
+from .families.mlp import MultilayerPerceptron
+from .families.ridge import RidgeClassifier
+from .families.svm import LinearSVM
+from .head_family import HeadFamily
 
-FAMILIES: Mapping[str, ModuleType] = {
-    "logreg": logreg,
-    "svm": svm,
-    "ridge": ridge,
-    "lda": lda,
-    "knn": knn,
-    "centroid": centroid,
-    "mlp": mlp,
-    "triplet": triplet,
-    "supcon": supcon,
-    "head2toe": head2toe,
+_FAMILIES: dict[str, HeadFamily] = {
+    family.name: family
+    for family in (
+        LogisticRegression(),
+        LinearSVM(),
+        RidgeClassifier(),
+        LinearDiscriminantAnalysis(),
+        KNearestNeighbors(),
+        NearestCentroid(),
+        MultilayerPerceptron(),
+        TRIPLET,
+        SUPCON,
+        Head2Toe(),
+    )
 }
-_KERAS_FAMILIES = {"mlp", "triplet", "supcon"}
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-@dataclass(frozen=True)
-class HeadFamily:
-    """A head family with the settings to try.
+def register_head_family(family: HeadFamily) -> None:
+    """Make a head family from outside the package available under its name, in this process.
 
-    rungs: how many of the settings, best first, are tried for how many epochs, one after another; () tries all as they are.
+    Parameters
+    ----------
+    family
+        An instance of a subclass of `HeadFamily`. Sweeps, reports and exports then accept it like any other.
+
+    Raises
+    ------
+    HeadError
+        If the name is taken, or is not made of lowercase letters, digits and underscores.
     """
-
-    name: str
-    hyperparameter_sets: tuple[Mapping[str, Any], ...]
-    halving_rounds: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def module(self) -> ModuleType:
-        """The module with the family's `cross_validate` and `fit`."""
-        return FAMILIES[self.name]
-
-    @property
-    def uses_keras(self) -> bool:
-        """Whether training it imports Keras, which then uses every core by itself."""
-        return self.name in _KERAS_FAMILIES
-
-    @property
-    def over_all_taps(self) -> bool:
-        """Whether it chooses among the columns of all taps side by side: `over_all_taps` of its module."""
-        return bool(getattr(self.module, "over_all_taps", False))
+    if not _NAME.fullmatch(family.name):
+        raise HeadError(f"cannot register head {family.name!r}: a name has lowercase letters, digits and underscores only")
+    if family.name in _FAMILIES:
+        raise HeadError(f"cannot register head {family.name!r}: there is one of that name; give it another")
+    _FAMILIES[family.name] = family
 
 
-def parse(text: str) -> HeadFamily:
-    """The family written `NAME[,option=value…]`; raises `HeadError`."""
-    name, options = parse_options(text)
-    return expand_grid(name, options)
+def list_head_families() -> tuple[HeadFamily, ...]:
+    """All registered families, in the order of registration."""
+    return tuple(_FAMILIES.values())
 
 
-def expand_grid(name: str, options: Mapping[str, Any]) -> HeadFamily:
-    """The family with every combination of its options; raises `HeadError`."""
-    return HeadFamily(name, tuple(get_module(name).settings(options)))
+def find_head_family(name: str) -> HeadFamily | None:
+    """The family called `name`, or None: a run may hold heads of a family that is not registered here."""
+    return _FAMILIES.get(name)
 
 
-def parse_options(text: str) -> tuple[str, dict[str, str]]:
-    """The name and the options written `NAME[,option=value…]`; raises `HeadError`."""
-    name, *pairs = [part.strip() for part in text.split(",")]
-    get_module(name)
-    options: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals or not key or not value:
-            raise HeadError(f"head {text!r}: expected NAME,option=value,…, found {pair!r}, which is no option=value")
-        if key in options:
-            raise HeadError(f"head {text!r}: expected each option once, found {key} twice; write {key}=a/b for several")
-        options[key] = value
-    return name, options
-
-
-def get_module(name: str) -> ModuleType:
-    """The module of the family `name`; raises `HeadError`."""
-    if name not in FAMILIES:
-        close_matches = difflib.get_close_matches(name.lower(), FAMILIES, n=1)
+def get_head_family(name: str) -> HeadFamily:
+    """The family called `name`; raises `HeadError` with the closest name."""
+    if name not in _FAMILIES:
+        close_matches = difflib.get_close_matches(name.lower(), _FAMILIES, n=1)
         hint = f"; the closest is {close_matches[0]}" if close_matches else ""
-        raise HeadError(f"head {name!r}: expected one of {', '.join(FAMILIES)}{hint}")
-    return FAMILIES[name]
+        raise HeadError(f"head {name!r}: expected one of {', '.join(_FAMILIES)}{hint}")
+    return _FAMILIES[name]

@@ -1,4 +1,4 @@
-"""Which settings of a head family to try: all on a grid, some at random, or many for a few epochs and the best for more."""
+"""Which hyperparameters to try: all of a grid, some at random, or many for a few epochs and the best for more."""
 
 from __future__ import annotations
 
@@ -12,18 +12,30 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import HeadError
-from .registry import HeadFamily, expand_grid, get_module
+from .head_family import HeadFamily
+from .head_grid import HeadGrid
+from .registry import get_head_family
 
 SEARCH_KINDS = ("grid", "random", "halving")
 DEFAULT_TRIALS = 30
 HALVING_FACTOR = 3
 _RANGE = re.compile(r"(?P<low>[^/]+?)\.\.(?P<high>[^/]+)")
-_MAX_ATTEMPTS = 100  # attempts for each setting that is to be another one
+_MAX_ATTEMPTS = 100  # draws for each set of hyperparameters that is to differ from the others
 
 
 @dataclass(frozen=True)
 class Search:
-    """How settings are chosen: `grid`, `random` or `halving`, and for the last two how many of each family."""
+    """How hyperparameters are chosen.
+
+    Parameters
+    ----------
+    kind
+        ``grid``, ``random`` or ``halving``.
+    trials
+        How many sets of hyperparameters of each family, unless it is a grid.
+    seed
+        Of what is drawn.
+    """
 
     kind: str = "grid"
     trials: int = DEFAULT_TRIALS
@@ -31,7 +43,7 @@ class Search:
 
     @classmethod
     def parse(cls, kind: str, trials: int | None, seed: int) -> Search:
-        """The search of `--search KIND --trials N`; raises `HeadError`."""
+        """Read `--search KIND --trials N`; raises `HeadError`."""
         if kind not in SEARCH_KINDS:
             raise HeadError(f"--search: expected one of {', '.join(SEARCH_KINDS)}, found {kind!r}")
         if trials is not None and kind == "grid":
@@ -40,44 +52,57 @@ class Search:
             raise HeadError(f"--trials: expected at least 1, found {trials}")
         return cls(kind, trials or DEFAULT_TRIALS, seed)
 
-    def build_family(self, name: str, options: Mapping[str, str]) -> HeadFamily:
-        """The family with the settings to try; raises `HeadError`.
+    def build_grid(self, name: str, options: Mapping[str, str]) -> HeadGrid:
+        """Choose what to try of a head family.
 
-        An option is a value, a list `a/b/c`, or a range `low..high`: drawn evenly on a logarithmic scale, or on a linear one
-        from 0. A range with whole ends gives whole numbers. Where nothing is to be drawn, its `SPACE` is.
-        A list of settings no longer than `trials` is tried whole. With `halving` the settings of a family that has epochs
-        are tried for a few, and the best third of them for three times as many, until few are left.
+        A grid of no more than `trials` sets is tried whole. With ``halving`` the sets of a family that has epochs are tried
+        for a few, and the best third of them for three times as many, until few are left.
+
+        Parameters
+        ----------
+        name
+            Of the family.
+        options
+            Option to a value, a list ``a/b/c``, or a range ``low..high``, drawn from evenly on a logarithmic scale, or on a
+            linear one where it starts at 0; a range between whole numbers gives whole numbers. If there is neither a list
+            nor a range, the family's `search_space` is drawn from.
+
+        Raises
+        ------
+        HeadError
+            If there is no such family, option or value.
         """
+        family = get_head_family(name)
         ranges = {key: text for key, text in options.items() if ".." in text}
         if self.kind == "grid":
             if ranges:
                 key, text = next(iter(ranges.items()))
                 raise HeadError(f"head {name}: {key}={text} is a range; give --search random or halving, or a list a/b/c")
-            return expand_grid(name, options)
+            return HeadGrid.from_options(name, options)
         lists = {key for key, text in options.items() if "/" in text}
         if not ranges and not lists:
-            options = {**getattr(get_module(name), "SPACE", {}), **options}
+            options = {**family.search_space, **options}
         if any(".." in text for text in options.values()):
-            hyperparameter_sets = self._draw(name, options)
+            hyperparameter_sets = self._draw(family, options)
         else:
-            full_grid = expand_grid(name, options).hyperparameter_sets
+            full_grid = family.expand_grid(options)
             indices = np.sort(self._build_rng(name).permutation(len(full_grid))[: self.trials])
             hyperparameter_sets = tuple(full_grid[index] for index in indices)
         return (
-            self._build_halving_family(name, hyperparameter_sets)
+            _build_halving_grid(family, hyperparameter_sets)
             if self.kind == "halving" and "epochs" in hyperparameter_sets[0]
-            else HeadFamily(name, hyperparameter_sets)
+            else HeadGrid(family, hyperparameter_sets)
         )
 
     def _build_rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
-    def _draw(self, name: str, options: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
-        """Up to `trials` settings, all different."""
-        rng, hyperparameter_sets = self._build_rng(name), []
-        choices = {key: _parse_choice(f"head {name}: {key}", text) for key, text in options.items()}
+    def _draw(self, family: HeadFamily, options: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
+        """Up to `trials` sets of hyperparameters, all different."""
+        rng, hyperparameter_sets = self._build_rng(family.name), []
+        choices = {key: _parse_choice(f"head {family.name}: {key}", text) for key, text in options.items()}
         for _ in range(_MAX_ATTEMPTS * self.trials):
-            drawn_sets = get_module(name).settings({key: choice.draw(rng) for key, choice in choices.items()})
+            drawn_sets = family.expand_grid({key: choice.draw(rng) for key, choice in choices.items()})
             hyperparameters = drawn_sets[int(rng.integers(len(drawn_sets)))]
             if hyperparameters not in hyperparameter_sets:
                 hyperparameter_sets.append(hyperparameters)
@@ -85,29 +110,37 @@ class Search:
                 break
         return tuple(hyperparameter_sets)
 
-    def _build_halving_family(self, name: str, hyperparameter_sets: tuple[Mapping[str, Any], ...]) -> HeadFamily:
-        epochs = {hyperparameters["epochs"] for hyperparameters in hyperparameter_sets}
-        if len(epochs) > 1:
-            raise HeadError(f"head {name}: with --search halving the epochs are what is shared out; give one number of them")
-        return HeadFamily(name, hyperparameter_sets, plan_halving_rounds(len(hyperparameter_sets), epochs.pop()))
+
+def _build_halving_grid(family: HeadFamily, hyperparameter_sets: tuple[Mapping[str, Any], ...]) -> HeadGrid:
+    epochs = {hyperparameters["epochs"] for hyperparameters in hyperparameter_sets}
+    if len(epochs) > 1:
+        raise HeadError(
+            f"head {family.name}: with --search halving the epochs are what is shared out; give one number of them"
+        )
+    return HeadGrid(family, hyperparameter_sets, plan_halving_rounds(len(hyperparameter_sets), epochs.pop()))
 
 
-def plan_halving_rounds(n_settings: int, epochs: int) -> tuple[tuple[int, int], ...]:
-    """(settings, epochs) of each round of successive halving, by thirds; the last one has all the epochs.
+def plan_halving_rounds(n_candidates: int, epochs: int) -> tuple[tuple[int, int], ...]:
+    """Plan the rounds of successive halving, by thirds.
 
-    As many rounds, of as many settings, as scikit-learn's `HalvingRandomSearchCV(min_resources="exhaust")` has; the epochs
-    are counted back from the last round instead of forth from the first, so that none of those asked for is unused. Jamieson
-    and Talwalkar: Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.
+    There are as many rounds, of as many candidates, as in scikit-learn's `HalvingRandomSearchCV(min_resources="exhaust")`;
+    the epochs are counted back from the last round, so that it has all of them. Jamieson and Talwalkar: Non-stochastic best
+    arm identification and hyperparameter optimization, AISTATS 2016.
+
+    Returns
+    -------
+    tuple of (int, int)
+        Candidates and epochs of each round.
     """
-    n_rounds = 1 + min(_floor_log(n_settings), _floor_log(epochs))
-    counts = [n_settings]
+    n_rounds = 1 + min(_floor_log(n_candidates), _floor_log(epochs))
+    counts = [n_candidates]
     while len(counts) < n_rounds:
         counts.append(math.ceil(counts[-1] / HALVING_FACTOR))
     return tuple((count, epochs // HALVING_FACTOR ** (n_rounds - 1 - index)) for index, count in enumerate(counts))
 
 
 def _floor_log(value: int) -> int:
-    """The whole part of the logarithm to the base FACTOR."""
+    """The whole part of the logarithm to the base `HALVING_FACTOR`."""
     power = 0
     while HALVING_FACTOR ** (power + 1) <= value:
         power += 1

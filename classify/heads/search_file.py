@@ -8,31 +8,44 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.errors import HeadError
-from .registry import FAMILIES, HeadFamily, parse_options
+from .head_grid import HeadGrid, parse_options
+from .registry import find_head_family, list_head_families
 from .search import Search
 
 _TYPE_NAMES = {dict: "a table", list: "a list", bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def load_families(heads: Sequence[str], file: Path | None = None, search: Search | None = None) -> list[HeadFamily]:
-    """The families of `heads` (`NAME[,option=a/b]`) and of a TOML file; logistic regression where there are none.
+def load_head_grids(heads: Sequence[str], file: Path | None = None, search: Search | None = None) -> list[HeadGrid]:
+    """Read what to try from the command line and from a file.
 
-    Raises `HeadError`, which for what the file says names the file, the table and the key.
+    Parameters
+    ----------
+    heads
+        Texts `NAME[,option=a/b]`; logistic regression if there is no head in either place.
+    file
+        A TOML file of `[[head]]` tables.
+    search
+        How hyperparameters are chosen; all of a grid by default.
+
+    Raises
+    ------
+    HeadError
+        With file, table and key, where the fault is in the file.
     """
     search = search or Search()
     requests = [("", *parse_options(text)) for text in heads]
     requests += [] if file is None else read_toml(file)
-    head_families = []
+    head_grids = []
     for location, name, options in requests or [("", "logreg", {})]:
         try:
-            head_families.append(search.build_family(name, options))
+            head_grids.append(search.build_grid(name, options))
         except HeadError as error:
             raise HeadError(f"{location}{error}") from error
-    return head_families
+    return head_grids
 
 
 def read_toml(file: Path) -> list[tuple[str, str, dict[str, str]]]:
-    """(where it stands, name, options as `NAME,option=a/b` has them) of each table of a TOML file; raises `HeadError`."""
+    """Read (location for errors, family name, options as text) of each `[[head]]` table; raises `HeadError`."""
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -54,9 +67,10 @@ def read_toml(file: Path) -> list[tuple[str, str, dict[str, str]]]:
 def _parse_table(file: Path, number: int, table: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
     location = f"{file}: [[head]] {number}"
     name = table.pop("name", None)
-    if not isinstance(name, str) or name not in FAMILIES:
+    if not isinstance(name, str) or find_head_family(name) is None:
         name_text = "none" if name is None else repr(name)
-        raise HeadError(f"{location}, key name: expected one of {', '.join(FAMILIES)}, found {name_text}")
+        names = ", ".join(family.name for family in list_head_families())
+        raise HeadError(f"{location}, key name: expected one of {names}, found {name_text}")
     return (
         f"{location}: ",
         name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,18 @@ class TrainingData:
     ) -> TrainingData:
         """The problem of arrays: features (n, ...), labels (n,), a row an image."""
         return cls(FeatureMatrix.from_array(features), labels, int(labels.max()) + 1, tuple(folds), np.arange(len(labels)))
+
+    def select_rows(self, rows: np.ndarray) -> TrainingData:
+        """Copy some rows (m,) into memory, without folds."""
+        features = self.features[rows].reshape(len(rows), *self.features.row_shape)
+        return replace(
+            self,
+            features=FeatureMatrix.from_array(features),
+            labels=self.labels[rows],
+            images=self.images[rows],
+            folds=(),
+            cache={},
+        )
 
     def score(
         self, predictions: Sequence[np.ndarray], seconds: float = 0.0, fit_info: Mapping[str, Any] | None = None

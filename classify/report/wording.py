@@ -10,20 +10,9 @@ from ...cache.formatting import format_size, join_paragraphs, to_printable
 from ...cache.store import get_default_folder
 from ..data.tap_ref import TapRef
 from ..evaluate.trial import Trial
+from ..heads.registry import find_head_family
 from .run_snapshot import RunSnapshot
 
-_HEAD_NAMES = {
-    "logreg": "logistic regression",
-    "svm": "a linear support vector machine",
-    "ridge": "ridge regression",
-    "lda": "linear discriminant analysis",
-    "knn": "voting of the nearest neighbours",
-    "centroid": "the nearest class centroid",
-    "mlp": "a multilayer perceptron",
-    "triplet": "an embedding learnt by triplets",
-    "supcon": "an embedding learnt by supervised contrast",
-    "head2toe": "Head2Toe",
-}
 _COARSE_SPAN = 0.08  # span of an axis from which whole percents tell its labels apart
 _MAX_NAMED_TAPS = 3  # taps that are named one by one
 
@@ -53,7 +42,8 @@ def format_interval(bounds: Sequence[float] | None) -> str:
 
 def format_head(name: str) -> str:
     """The family of heads in words, as they stand within a sentence."""
-    return _HEAD_NAMES.get(name, name)
+    family = find_head_family(name)
+    return name if family is None else family.title
 
 
 def format_tap(tap_ref: TapRef) -> str:

@@ -14,6 +14,7 @@ from ...cache.atomic_files import read_json
 from ...cache.errors import RunError
 from ..evaluate.trial import Trial
 from ..heads.head import Head
+from ..heads.registry import find_head_family
 from .run import Run
 
 FINETUNE_HEAD = "finetune"  # what a fine-tuned trial has in place of a head family
@@ -61,8 +62,9 @@ class FinetunedWeights:
 
 
 def can_finetune(trial: Trial) -> bool:
-    """Whether a trial's head can be trained further: it ends in weighted sums, which a vote of neighbours does not."""
-    return not is_finetuned(trial) and trial.head != "knn" and trial.hyperparameters.get("classifier") != "knn"
+    """Whether a trial's head can be trained further, by gradients."""
+    family = find_head_family(trial.head)
+    return not is_finetuned(trial) and (family is None or family.can_finetune(trial.hyperparameters))
 
 
 def is_finetuned(trial: Trial | None) -> bool:

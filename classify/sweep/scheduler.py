@@ -1,4 +1,4 @@
-"""The work of a sweep: the families on one matrix, which is loaded once, in as many processes as there is memory for."""
+"""The tasks of a sweep: head families on one matrix, which is loaded once, in as many processes as there is memory for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ...extract import memory
 from ...extract.engine.multi_device import end_with_parent
 from ..data.tap_ref import TapRef
 from ..evaluate.trial import Score, Trial
-from ..heads.registry import HeadFamily
+from ..heads.head_family import HeadFamily
+from ..heads.head_grid import HeadGrid
 from ..heads.training_data import TrainingData
 
 _MEMORY_FACTOR = 2.5  # how often a process may hold its matrix: the rows, and what a solver makes of them
@@ -19,55 +20,54 @@ _FREE_MEMORY_FRACTION = 0.6  # of the memory that is free
 
 @dataclass(frozen=True)
 class Task:
-    """The trials of families on one matrix, the sources side by side."""
+    """The trials of several head grids on one matrix, the features of `tap_refs` side by side."""
 
     tap_refs: tuple[TapRef, ...]
-    families: tuple[HeadFamily, ...]
+    head_grids: tuple[HeadGrid, ...]
 
     @property
     def n_trials(self) -> int:
         """How many trials there are, as many as `next` gives one after another."""
         unique_trials: set[Trial] = set()
         n_halving_trials = 0
-        for family in self.families:
-            if family.halving_rounds:
-                n_halving_trials += sum(count for count, _ in family.halving_rounds)
+        for head_grid in self.head_grids:
+            if head_grid.halving_rounds:
+                n_halving_trials += sum(count for count, _ in head_grid.halving_rounds)
             else:
-                unique_trials.update(self._build_trials(family, family.hyperparameter_sets))
+                unique_trials.update(self._build_trials(head_grid, head_grid.hyperparameter_sets))
         return n_halving_trials + len(unique_trials)
 
     def get_next_trials(self, scores: Mapping[Trial, Score]) -> tuple[HeadFamily, list[Trial]] | None:
-        """The first family with trials that are not `known`, and those of them that can be tried now; None at the end.
+        """The first family with trials that have no score, and those of them that can be tried now; None at the end.
 
-        In a search by halving, later trials depend on how earlier ones did: the settings with the lowest log-loss go on.
+        In a search by halving, later trials depend on the scores of earlier ones: those with the lowest log-loss go on.
         """
-        for family in self.families:
-            hyperparameter_sets = list(family.hyperparameter_sets)
-            for count, epochs in family.halving_rounds or ((len(hyperparameter_sets), None),):
+        for head_grid in self.head_grids:
+            hyperparameter_sets = list(head_grid.hyperparameter_sets)
+            for count, epochs in head_grid.halving_rounds or ((len(hyperparameter_sets), None),):
                 overrides = {} if epochs is None else {"epochs": epochs}
                 trials = self._build_trials(
-                    family, [{**hyperparameters, **overrides} for hyperparameters in hyperparameter_sets[:count]]
+                    head_grid, [{**hyperparameters, **overrides} for hyperparameters in hyperparameter_sets[:count]]
                 )
                 if remaining := [trial for trial in dict.fromkeys(trials) if trial not in scores]:
-                    return family, remaining
+                    return head_grid.family, remaining
                 best = sorted(range(len(trials)), key=lambda index: scores[trials[index]].log_loss)
                 hyperparameter_sets = [hyperparameter_sets[index] for index in best]
         return None
 
-    def _build_trials(self, family: HeadFamily, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[Trial]:
-        return [Trial(self.tap_refs, family.name, hyperparameters) for hyperparameters in hyperparameter_sets]
+    def _build_trials(self, head_grid: HeadGrid, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        return [Trial(self.tap_refs, head_grid.family.name, hyperparameters) for hyperparameters in hyperparameter_sets]
 
 
-DataFactory = Callable[[Task, int], TrainingData]  # the problem of a task, for so many threads
+DataFactory = Callable[[Task, int], TrainingData]  # of a task, for so many threads
 
 
 def check_hyperparameters(tasks: Sequence[Task], make_data: DataFactory) -> None:
-    """Raise `HeadError` where a family says of its settings that they cannot be tried on a task's rows."""
+    """Raise `HeadError` if some hyperparameters cannot be trained on a task's rows."""
     for task in tasks:
-        checking_families = [family for family in task.families if hasattr(family.module, "check")]
-        training_data = make_data(task, 1) if checking_families else None
-        for family in checking_families:
-            family.module.check(training_data, family.hyperparameter_sets)
+        training_data = make_data(task, 1)
+        for head_grid in task.head_grids:
+            head_grid.family.check(training_data, head_grid.hyperparameter_sets)
 
 
 def run_task(
@@ -86,12 +86,8 @@ def run_task(
 def _iter_trial_groups(
     training_data: TrainingData, family: HeadFamily, trials: list[Trial]
 ) -> Iterator[tuple[HeadFamily, list[Trial]]]:
-    """The trials in parts that end one after another: `groups` of the family's module, or all at once."""
-    group_trials = getattr(family.module, "groups", None)
-    index_groups = (
-        group_trials(training_data, [trial.hyperparameters for trial in trials]) if group_trials else [range(len(trials))]
-    )
-    for indices in index_groups:
+    """The trials in the groups that the family trains one after another."""
+    for indices in family.group(training_data, [trial.hyperparameters for trial in trials]):
         yield family, [trials[index] for index in indices]
 
 
@@ -101,7 +97,7 @@ def _cross_validate(
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(training_data.threads):
-        scores = family.module.cross_validate(training_data, [trial.hyperparameters for trial in trials], seed)
+        scores = family.cross_validate(training_data, [trial.hyperparameters for trial in trials], seed)
     return dict(zip(trials, scores, strict=True))
 
 
@@ -197,7 +193,7 @@ def _partition_by_memory(sized_tasks: Sequence[tuple[Task, int]], jobs: int) -> 
 
 
 def _uses_keras(task: Task) -> bool:
-    return any(family.uses_keras for family in task.families)
+    return any(head_grid.family.uses_keras for head_grid in task.head_grids)
 
 
 def _select_scores(task: Task, scores: Mapping[Trial, Score]) -> dict[Trial, Score]:

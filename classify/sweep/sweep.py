@@ -25,7 +25,7 @@ from ..data.tap_ref import TapRef
 from ..data.views import Views
 from ..evaluate.trial import rank_trials
 from ..heads.fit import build_training_data
-from ..heads.registry import HeadFamily, parse
+from ..heads.head_grid import HeadGrid
 from ..heads.training_data import TrainingData
 from ..runs.run import Run
 from . import scheduler
@@ -36,7 +36,7 @@ from .scheduler import Task
 def sweep(
     images: Images,
     store: Store,
-    heads: Sequence[HeadFamily | str],
+    heads: Sequence[HeadGrid | str],
     *,
     backbone_specs: Sequence[BackboneSpec] = (),
     patterns: Sequence[str] = (),
@@ -58,7 +58,7 @@ def sweep(
     interrupted goes on where it stopped; one that is complete is returned as it is, but for advice to which features of
     random weights, cached since, add. `progress` counts trials. Raises `DataError`, `LayerError`, `HeadError`, `RunError`.
     """
-    families = [parse(head) if isinstance(head, str) else head for head in heads]
+    head_grids = [HeadGrid.parse(head) if isinstance(head, str) else head for head in heads]
     views = views or Views()
     split(images, select)  # labels that cannot be used are found out first
     feature_store = images.feature_file or store
@@ -69,7 +69,7 @@ def sweep(
     )
     images = selection.drop_non_finite(images).sort_by_digest()
     splits = split(images, select)
-    pending_tasks = _build_tasks(selection, families)
+    pending_tasks = _build_tasks(selection, head_grids)
     make_data = _build_data_factory(images, splits, selection.row_readers, views, seed)
     scheduler.check_hyperparameters(pending_tasks, make_data)
     config_hash = _compute_config_hash(images, splits, pending_tasks, views, seed)
@@ -91,13 +91,13 @@ def sweep(
                 if extraction.name in extraction_names
             },
             "heads": [
-                {"head": family.name, "settings": list(family.hyperparameter_sets)}
+                {"head": head_grid.family.name, "settings": list(head_grid.hyperparameter_sets)}
                 | (
-                    {"rungs": [list(halving_round) for halving_round in family.halving_rounds]}
-                    if family.halving_rounds
+                    {"rungs": [list(halving_round) for halving_round in head_grid.halving_rounds]}
+                    if head_grid.halving_rounds
                     else {}
                 )
-                for family in families
+                for head_grid in head_grids
             ],
             "views": views.to_dict(),
             "seed": seed,
@@ -131,7 +131,10 @@ def _compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence
             [
                 [
                     [(tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in task.tap_refs],
-                    [(family.name, list(family.hyperparameter_sets), family.halving_rounds) for family in task.families],
+                    [
+                        (head_grid.family.name, list(head_grid.hyperparameter_sets), head_grid.halving_rounds)
+                        for head_grid in task.head_grids
+                    ],
                 ]
                 for task in pending_tasks
             ],
@@ -141,21 +144,21 @@ def _compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence
     )
 
 
-def _build_tasks(selection: select_features.FeatureSelection, families: Sequence[HeadFamily]) -> list[Task]:
-    """The work: on each input the families that train without Keras, then those that train with it.
+def _build_tasks(selection: select_features.FeatureSelection, head_grids: Sequence[HeadGrid]) -> list[Task]:
+    """On each input the families that train without Keras, then those that train with it.
 
-    Families that choose among the columns of all taps get all of them side by side.
+    Families that use all taps get them side by side.
     """
     all_taps = tuple(selection.row_readers)
     pending_tasks = []
     for uses_keras in (False, True):
-        matching_families = [family for family in families if family.uses_keras == uses_keras]
-        single_tap_families = tuple(family for family in matching_families if not family.over_all_taps)
-        all_tap_families = tuple(family for family in matching_families if family.over_all_taps)
-        families_by_taps = {taps: single_tap_families for taps in selection.inputs if single_tap_families}
-        if all_tap_families:
-            families_by_taps[all_taps] = families_by_taps.get(all_taps, ()) + all_tap_families
-        pending_tasks += [Task(taps, task_families) for taps, task_families in families_by_taps.items()]
+        matching_grids = [head_grid for head_grid in head_grids if head_grid.family.uses_keras == uses_keras]
+        single_tap_grids = tuple(head_grid for head_grid in matching_grids if not head_grid.family.uses_all_taps)
+        all_tap_grids = tuple(head_grid for head_grid in matching_grids if head_grid.family.uses_all_taps)
+        grids_by_taps = {taps: single_tap_grids for taps in selection.inputs if single_tap_grids}
+        if all_tap_grids:
+            grids_by_taps[all_taps] = grids_by_taps.get(all_taps, ()) + all_tap_grids
+        pending_tasks += [Task(taps, task_grids) for taps, task_grids in grids_by_taps.items()]
     return pending_tasks
 
 

@@ -15,7 +15,7 @@ from humeris.cache.errors import DataError
 from humeris.cache.store import Store
 from humeris.classify import pipeline
 from humeris.classify.export import parity
-from humeris.classify.heads import registry
+from humeris.classify.heads.head_grid import HeadGrid
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.images.load import load_images
 
@@ -61,7 +61,7 @@ def run_again(finished: Any, photos: Path, cache: Path, out: Path) -> pipeline.P
     with Store(cache, write=True) as store:
         return pipeline.run(
             load_images(photos, store, jobs=1), [BackboneSpec.parse("nano")], ["block4_out", "block5_out"],
-            [registry.parse("logreg,C=0.1/1")], store, out=out, jobs=1,
+            [HeadGrid.parse("logreg,C=0.1/1")], store, out=out, jobs=1,
         )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_labels_are_checked_before_anything_is_computed(
     store = Store(tmp_path / "cache", write=True)
     with pytest.raises(DataError, match="expected at least two classes"):
         pipeline.run(
-            load_images(tmp_path / "photos", store), [BackboneSpec.parse("nano")], [], [registry.parse("logreg")], store
+            load_images(tmp_path / "photos", store), [BackboneSpec.parse("nano")], [], [HeadGrid.parse("logreg")], store
         )
 
 
@@ -146,7 +146,7 @@ def test_two_backbones_are_extracted_and_compared_in_one_run(
     requests = [BackboneSpec.parse("nano"), BackboneSpec.parse("nano", weights="random")]
     with Store(tmp_path / "cache2", write=True) as store:
         outcome = pipeline.run(
-            load_images(finished.photos, store, jobs=1), requests, ["block5_out"], [registry.parse("logreg,C=0.1")], store,
+            load_images(finished.photos, store, jobs=1), requests, ["block5_out"], [HeadGrid.parse("logreg,C=0.1")], store,
             out=tmp_path / "run", jobs=1,
         )  # fmt: skip
     assert [each.computed for each in outcome.extract_results] == [0, 42]
@@ -165,6 +165,6 @@ def test_the_progress_of_each_stage_is_reported(finished: Any, tmp_path: Path, m
     with Store(tmp_path / "cache2", write=True) as store:
         pipeline.run(
             load_images(finished.photos, store, jobs=1), [BackboneSpec.parse("nano")], ["block4_out", "block5_out"],
-            [registry.parse("logreg,C=0.1/1")], store, out=tmp_path / "run", jobs=1, progress=stage,
+            [HeadGrid.parse("logreg,C=0.1/1")], store, out=tmp_path / "run", jobs=1, progress=stage,
         )  # fmt: skip
     assert seen == {"heads": [(2, 4), (4, 4)]}

@@ -86,7 +86,7 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
     name: str, script: Callable[[str], ModuleType]
 ) -> None:
     from humeris.classify.finetune.augmentation import Augmentation
-    from humeris.classify.heads.registry import parse
+    from humeris.classify.heads.head_grid import HeadGrid
     from humeris.extract.backbones.backbone_spec import BackboneSpec
     from humeris.extract.pixels.augment import Policy
 
@@ -95,7 +95,7 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
             words = shlex.split(text)
             for option, value in pairwise(words):
                 if option == "--head":
-                    assert parse(value).hyperparameter_sets
+                    assert HeadGrid.parse(value).hyperparameter_sets
                 elif option == "-b":
                     assert BackboneSpec.parse(value).application is not None
                 elif option == "--augment":

@@ -20,7 +20,8 @@ from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.data.views import ViewReader, ViewRows, Views
 from humeris.classify.heads import fit
-from humeris.classify.heads.registry import FAMILIES, HeadFamily, parse_options
+from humeris.classify.heads.head_grid import HeadGrid, parse_options
+from humeris.classify.heads.registry import list_head_families
 from humeris.classify.heads.search import Search
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
@@ -42,7 +43,7 @@ QUICK = {
 SEARCHED = {"logreg": "logreg,C=1e-3..1e2", "mlp": "mlp,hidden=4..16,epochs=6,learning_rate=1e-3..3e-2,batch_size=16"}
 MODES = ("cv", "val", "groups", "views", "averaged views", "concatenation", "random search", "halving")
 ON_VAL = {"val", "random search", "halving"}
-NAMES = sorted(FAMILIES)
+NAMES = sorted(family.name for family in list_head_families())
 
 
 @dataclass(frozen=True)
@@ -96,22 +97,21 @@ def _fill(store: Store, images: Images, layer: str, seed: int, places: list[tupl
         store.get_extraction(replace(SPEC, views=AUGMENTED.version)).add(layer, "avg", images.keys, near, views=numbers)
 
 
-def family_of(name: str, mode: str) -> HeadFamily:
+def grid_of(name: str, mode: str) -> HeadGrid:
     if mode in {"random search", "halving"}:
         kind = "halving" if mode == "halving" else "random"
-        return Search(kind, 3).build_family(*parse_options(SEARCHED.get(name, QUICK.get(name, name))))
-    return Search().build_family(*parse_options(QUICK.get(name, name)))
+        return Search(kind, 3).build_grid(*parse_options(SEARCHED.get(name, QUICK.get(name, name))))
+    return Search().build_grid(*parse_options(QUICK.get(name, name)))
 
 
 def swept(data: Data, out: Path, name: str, mode: str) -> Run:
     images = data.grouped if mode == "groups" else data.alone
     kind = "grouped" if mode == "groups" else "alone"
     views = {"views": AUGMENTED, "averaged views": replace(AUGMENTED, average=True)}.get(mode)
-    every = kind + ("0" if family_of(name, mode).uses_keras else "*")
+    every = kind + ("0" if grid_of(name, mode).family.uses_keras else "*")
     taps = {"cv": every, "concatenation": f"{kind}0+{kind}1"}.get(mode, f"{kind}0")
     select = "val" if mode in ON_VAL else "cv"
-    families = [family_of(name, mode)]
-    return sweep(images, data.store, families, patterns=[taps], views=views, select=select, out=out, jobs=1)
+    return sweep(images, data.store, [grid_of(name, mode)], patterns=[taps], views=views, select=select, out=out, jobs=1)
 
 
 def by_chance(right: int, count: int, alternative: str = "two-sided") -> float:

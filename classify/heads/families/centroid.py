@@ -1,4 +1,4 @@
-"""The nearest class centroid, scikit-learn's `NearestCentroid` with equal priors, of standardised rows."""
+"""The nearest class centroid of standardised rows, as scikit-learn's `NearestCentroid` with equal priors."""
 
 from __future__ import annotations
 
@@ -10,61 +10,62 @@ import numpy as np
 
 from ...evaluate.trial import Score
 from ..head import Head
+from ..head_family import HeadFamily
 from ..layers import Dense, L2Normalize
 from ..linear.cv_fold import Fold, fit_all_rows, iter_folds
 from ..linear.temperature import mask_absent_classes, score_decisions
-from ..options import ChoiceOption, Option, expand_combinations
+from ..options import ChoiceOption, Option
 from ..training_data import TrainingData
 
-OPTIONS: dict[str, Option] = {"metric": ChoiceOption(("euclidean", "cosine"), ("euclidean", "cosine"))}
 
+class NearestCentroid(HeadFamily):
+    """scikit-learn's `NearestCentroid`, whose decisions become probabilities by one temperature.
 
-def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings to try."""
-    return expand_combinations("centroid", OPTIONS, options)
-
-
-def cross_validate(
-    data: TrainingData,
-    hyperparameter_sets: Sequence[Mapping[str, Any]],
-    seed: int,  # noqa: ARG001 - nothing here is drawn
-) -> list[Score]:
-    """The score of each setting; probabilities by one temperature for each, see `temperature.scored`.
-
-    euclidean: `x m - |m|^2 / 2` for each centroid m, which orders classes as the distances do; cosine: `x m / |x| |m|`.
+    Options
+    -------
+    metric
+        ``euclidean``: decisions `x m - |m|^2 / 2` for each centroid m, which order classes as the distances do.
+        ``cosine``: `x m / |x| |m|`.
     """
-    start_time = time.perf_counter()
-    decisions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
-    for fold in iter_folds(data):
-        counts = np.bincount(fold.labels, minlength=fold.n_classes)
-        for fold_decisions, hyperparameters in zip(decisions, hyperparameter_sets, strict=True):
-            scores = fold.compute_decisions(*_compute_centroids(fold, hyperparameters["metric"]))
-            if hyperparameters["metric"] == "cosine":
-                scores /= np.maximum(np.sqrt(fold.compute_score_norms()), 1e-12)[:, None]
-            fold_decisions.append(mask_absent_classes(scores, counts))
-    seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
-    return [score_decisions(data, fold_decisions, seconds) for fold_decisions in decisions]
 
+    name = "centroid"
+    title = "the nearest class centroid"
+    options: Mapping[str, Option] = {"metric": ChoiceOption(("euclidean", "cosine"), ("euclidean", "cosine"))}
 
-def fit(
-    data: TrainingData,
-    hyperparameters: Mapping[str, Any],
-    fit_info: Mapping[str, Any],
-    class_names: Sequence[str],
-    seed: int,  # noqa: ARG001 - nothing here is drawn
-) -> Head:
-    """The head of all rows, with the temperature of `detail` folded in."""
-    fold = fit_all_rows(data)
-    weights, bias = (values / fit_info["temperature"] for values in _compute_centroids(fold, hyperparameters["metric"]))
-    if hyperparameters["metric"] == "euclidean":
-        return Head((fold.to_dense_layer(weights, bias),), tuple(class_names))
-    column_weights = np.empty((fold.n_columns, len(bias)), np.float32)
-    for column_slice, block_weights in fold.iter_column_weights(weights):
-        column_weights[column_slice] = block_weights
-    return Head(
-        (fold.to_standardize_layer(), L2Normalize(), Dense(column_weights, bias.astype(np.float32), "softmax")),
-        tuple(class_names),
-    )
+    def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+        """Score every metric; see `temperature.score_decisions`."""
+        start_time = time.perf_counter()
+        decisions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
+        for fold in iter_folds(data):
+            counts = np.bincount(fold.labels, minlength=fold.n_classes)
+            for fold_decisions, hyperparameters in zip(decisions, hyperparameter_sets, strict=True):
+                scores = fold.compute_decisions(*_compute_centroids(fold, hyperparameters["metric"]))
+                if hyperparameters["metric"] == "cosine":
+                    scores /= np.maximum(np.sqrt(fold.compute_score_norms()), 1e-12)[:, None]
+                fold_decisions.append(mask_absent_classes(scores, counts))
+        seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
+        return [score_decisions(data, fold_decisions, seconds) for fold_decisions in decisions]
+
+    def fit(
+        self,
+        data: TrainingData,
+        hyperparameters: Mapping[str, Any],
+        fit_info: Mapping[str, Any],
+        class_names: Sequence[str],
+        seed: int,
+    ) -> Head:
+        """Take the centroids of all rows; ``fit_info["temperature"]`` is folded into the weights."""
+        fold = fit_all_rows(data)
+        weights, bias = (values / fit_info["temperature"] for values in _compute_centroids(fold, hyperparameters["metric"]))
+        if hyperparameters["metric"] == "euclidean":
+            return Head((fold.to_dense_layer(weights, bias),), tuple(class_names))
+        column_weights = np.empty((fold.n_columns, len(bias)), np.float32)
+        for column_slice, block_weights in fold.iter_column_weights(weights):
+            column_weights[column_slice] = block_weights
+        return Head(
+            (fold.to_standardize_layer(), L2Normalize(), Dense(column_weights, bias.astype(np.float32), "softmax")),
+            tuple(class_names),
+        )
 
 
 def _compute_centroids(fold: Fold, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Linear discriminant analysis with shrinkage, scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr")`, standardised."""
+"""Linear discriminant analysis with shrinkage, on standardised rows."""
 
 from __future__ import annotations
 
@@ -11,70 +11,84 @@ import numpy as np
 
 from ...evaluate.trial import Score
 from ..head import Head
+from ..head_family import HeadFamily
 from ..linear.cv_fold import Fold, fit_all_rows, iter_folds
 from ..linear.eigen import decompose_symmetric
 from ..linear.ledoit_wolf import compute_covariance, rescale_to_identity_target
 from ..linear.temperature import softmax
-from ..options import NumberOption, Option, expand_combinations
+from ..options import NumberOption, Option
 from ..training_data import TrainingData
 
-OPTIONS: dict[str, Option] = {"shrinkage": NumberOption((1e-3, 1e-2, 0.1, 0.5, 0.9), maximum=1.0, allowed_words=("auto",))}
 
+class LinearDiscriminantAnalysis(HeadFamily):
+    """scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr")`, with the classes' shares of the rows as priors.
 
-def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings to try, in order of shrinkage: a share from 0 to 1, or `auto`."""
-    return expand_combinations("lda", OPTIONS, options)
-
-
-def cross_validate(
-    data: TrainingData,
-    hyperparameter_sets: Sequence[Mapping[str, Any]],
-    seed: int,  # noqa: ARG001 - nothing here is drawn
-) -> list[Score]:
-    """The score of each setting; the shares from 0 to 1 all come from one eigendecomposition for each fold.
-
-    share s: the covariance within classes, S, becomes `(1 - s) S + s tr(S) / d`. auto: that of each class becomes by itself
-    what Ledoit and Wolf make of its standardised rows. Priors are the classes' shares of the rows.
+    Options
+    -------
+    shrinkage
+        A share s from 0 to 1: the covariance S within classes becomes `(1 - s) S + s tr(S) / d`. ``auto``: the covariance of
+        each class becomes what Ledoit and Wolf make of its own standardised rows.
     """
-    predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
-    seconds = np.zeros(len(hyperparameter_sets))
-    for fold in iter_folds(data):
-        start_time = time.perf_counter()
-        within = (
-            _WithinCovariance.from_fold(fold)
-            if any(hyperparameters["shrinkage"] != "auto" for hyperparameters in hyperparameter_sets)
-            else None
-        )
-        shared_seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
-        for index, (fold_predictions, hyperparameters) in enumerate(zip(predictions, hyperparameter_sets, strict=True)):
+
+    name = "lda"
+    title = "linear discriminant analysis"
+    options: Mapping[str, Option] = {
+        "shrinkage": NumberOption((1e-3, 1e-2, 0.1, 0.5, 0.9), maximum=1.0, allowed_words=("auto",))
+    }
+
+    def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+        """Score every shrinkage; all numbers come from one eigendecomposition for each fold."""
+        predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
+        seconds = np.zeros(len(hyperparameter_sets))
+        for fold in iter_folds(data):
             start_time = time.perf_counter()
-            solved_fold, weights, bias = _solve(fold, within, hyperparameters["shrinkage"])
-            fold_predictions.append(softmax(solved_fold.compute_decisions(weights, bias).astype(np.float64)))
-            seconds[index] += time.perf_counter() - start_time + shared_seconds
-    return [
-        data.score(fold_predictions, float(elapsed)) for fold_predictions, elapsed in zip(predictions, seconds, strict=True)
-    ]
+            within = (
+                _WithinCovariance.from_fold(fold)
+                if any(hyperparameters["shrinkage"] != "auto" for hyperparameters in hyperparameter_sets)
+                else None
+            )
+            shared_seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
+            for index, (fold_predictions, hyperparameters) in enumerate(zip(predictions, hyperparameter_sets, strict=True)):
+                start_time = time.perf_counter()
+                solved_fold, weights, bias = _solve(fold, within, hyperparameters["shrinkage"])
+                fold_predictions.append(softmax(solved_fold.compute_decisions(weights, bias).astype(np.float64)))
+                seconds[index] += time.perf_counter() - start_time + shared_seconds
+        return [
+            data.score(fold_predictions, float(elapsed))
+            for fold_predictions, elapsed in zip(predictions, seconds, strict=True)
+        ]
 
-
-def fit(
-    data: TrainingData,
-    hyperparameters: Mapping[str, Any],
-    fit_info: Mapping[str, Any],  # noqa: ARG001 - every family's `fit` takes what its `cross_validate` kept
-    class_names: Sequence[str],
-    seed: int,  # noqa: ARG001 - nothing here is drawn
-) -> Head:
-    """The head fitted on all rows, with the scaler folded in."""
-    fold = fit_all_rows(data)
-    within = _WithinCovariance.from_fold(fold) if hyperparameters["shrinkage"] != "auto" else None
-    solved_fold, weights, bias = _solve(fold, within, hyperparameters["shrinkage"])
-    return Head((solved_fold.to_dense_layer(weights, bias),), tuple(class_names))
+    def fit(
+        self,
+        data: TrainingData,
+        hyperparameters: Mapping[str, Any],
+        fit_info: Mapping[str, Any],
+        class_names: Sequence[str],
+        seed: int,
+    ) -> Head:
+        """Fit on all rows; the scaler is folded into the weights."""
+        fold = fit_all_rows(data)
+        within = _WithinCovariance.from_fold(fold) if hyperparameters["shrinkage"] != "auto" else None
+        solved_fold, weights, bias = _solve(fold, within, hyperparameters["shrinkage"])
+        return Head((solved_fold.to_dense_layer(weights, bias),), tuple(class_names))
 
 
 @dataclass(frozen=True)
 class _WithinCovariance:
-    """The covariance within classes: eigenvalues (width,) and eigenvectors as columns; class means (classes, width), counts.
+    """The covariance within classes.
 
-    level: its trace over all columns, those outside the span of the rows included.
+    Parameters
+    ----------
+    values : ndarray of shape (width,)
+        Eigenvalues.
+    vectors : ndarray of shape (width, width)
+        Eigenvectors as columns.
+    means : ndarray of shape (classes, width)
+        Class means.
+    counts : ndarray of shape (classes,)
+        Rows of each class.
+    mean_variance
+        The trace over all columns, those outside the row space included, divided by their number.
     """
 
     values: np.ndarray
@@ -102,7 +116,7 @@ class _WithinCovariance:
 
 
 def _solve(fold: Fold, within: _WithinCovariance | None, shrinkage: float | str) -> tuple[Fold, np.ndarray, np.ndarray]:
-    """The fold, weights (width, classes) and bias (classes,); the fold is turned otherwise where `auto` needs that."""
+    """The fold, weights (width, classes) and bias (classes,); the fold is another where ``auto`` needs another row space."""
     if within is not None and not isinstance(shrinkage, str):
         return fold, *within.solve(shrinkage)
     if fold.row_space is not None:
@@ -124,13 +138,13 @@ def _solve(fold: Fold, within: _WithinCovariance | None, shrinkage: float | str)
 
 
 def _invert_eigenvalues(values: np.ndarray) -> np.ndarray:
-    """One over each eigenvalue; 0 where it is nothing but rounding, as least squares has it."""
+    """One over each eigenvalue; 0 where it is nothing but rounding, as in a pseudoinverse."""
     is_nonzero = values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)
     return np.asarray(np.where(is_nonzero, 1 / np.where(is_nonzero, values, 1), 0))
 
 
 def _build_discriminant(weights: np.ndarray, means: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (width, classes) with the bias (classes,): a class without rows has no chance."""
+    """Weights (width, classes) with the bias (classes,), which is -inf for a class without rows."""
     with np.errstate(divide="ignore"):
         priors = np.log(counts / counts.sum())
     return weights, priors - np.einsum("ij,ji->i", means, weights) / 2

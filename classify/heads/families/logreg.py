@@ -1,4 +1,4 @@
-"""Logistic regression over a path of C, scikit-learn's, standardised inside each fold; all folds and C solved together."""
+"""Logistic regression over a path of C, standardised inside each fold; all folds and C are solved together."""
 
 from __future__ import annotations
 
@@ -9,48 +9,51 @@ import numpy as np
 
 from ...evaluate.trial import Score
 from ..head import Head
+from ..head_family import HeadFamily, Regularization
 from ..linear import regularization_path
 from ..linear.losses import Logistic, Loss, Multinomial
 from ..linear.temperature import softmax
-from ..options import NumberOption, Option, expand_combinations
+from ..options import NumberOption, Option
 from ..training_data import TrainingData
 
-# Inverse regularisation strengths, weakest fit first, so that each solution starts the next.
-OPTIONS: dict[str, Option] = {"C": NumberOption((1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), minimum=1e-12, maximum=1e12)}
 
+class LogisticRegression(HeadFamily):
+    """scikit-learn's `LogisticRegression`: multinomial, or binary for two classes, with an L2 penalty.
 
-def settings(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings to try, in order of C: `C` is a number, or `a/b/c` for several; the whole path by default."""
-    return expand_combinations("logreg", OPTIONS, options)
+    Options
+    -------
+    C
+        Inverse regularization strength, in ascending order, because each solution is the start of the next.
+    """
 
+    name = "logreg"
+    title = "logistic regression"
+    options: Mapping[str, Option] = {"C": NumberOption((1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), minimum=1e-12, maximum=1e12)}
+    regularization = Regularization("C", is_inverse=True)
 
-def cross_validate(
-    data: TrainingData,
-    hyperparameter_sets: Sequence[Mapping[str, Any]],
-    seed: int,  # noqa: ARG001 - nothing here is drawn
-) -> list[Score]:
-    """The score of each setting, whether every fold converged in `detail`; see `solver` for how they are found."""
-    order = sorted(range(len(hyperparameter_sets)), key=lambda index: hyperparameter_sets[index]["C"])
-    results = regularization_path.cross_validate(
-        data, _choose_loss(data), [hyperparameter_sets[index]["C"] for index in order]
-    )
-    scores: dict[int, Score] = {}
-    for index, result in zip(order, results, strict=True):
-        predictions = [softmax(_expand_binary(logits).astype(np.float64)) for logits in result.logits]
-        scores[index] = data.score(predictions, result.seconds, {"converged": result.converged})
-    return [scores[index] for index in range(len(hyperparameter_sets))]
+    def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+        """Score every C; ``detail["converged"]`` says whether every fold did. See `joint_solver` for the method."""
+        order = sorted(range(len(hyperparameter_sets)), key=lambda index: hyperparameter_sets[index]["C"])
+        results = regularization_path.cross_validate(
+            data, _choose_loss(data), [hyperparameter_sets[index]["C"] for index in order]
+        )
+        scores: dict[int, Score] = {}
+        for index, result in zip(order, results, strict=True):
+            predictions = [softmax(_expand_binary(logits).astype(np.float64)) for logits in result.logits]
+            scores[index] = data.score(predictions, result.seconds, {"converged": result.converged})
+        return [scores[index] for index in range(len(hyperparameter_sets))]
 
-
-def fit(
-    data: TrainingData,
-    hyperparameters: Mapping[str, Any],
-    fit_info: Mapping[str, Any],  # noqa: ARG001 - every family's `fit` takes what its `cross_validate` kept
-    class_names: Sequence[str],
-    seed: int,  # noqa: ARG001 - nothing here is drawn
-) -> Head:
-    """The head fitted on all rows, with the scaler folded in."""
-    fold, weights, bias = regularization_path.fit(data, _choose_loss(data), hyperparameters["C"])
-    return Head((fold.to_dense_layer(_expand_binary(weights), _expand_binary(bias[None])[0]),), tuple(class_names))
+    def fit(
+        self,
+        data: TrainingData,
+        hyperparameters: Mapping[str, Any],
+        fit_info: Mapping[str, Any],
+        class_names: Sequence[str],
+        seed: int,
+    ) -> Head:
+        """Fit on all rows; the scaler is folded into the weights."""
+        fold, weights, bias = regularization_path.fit(data, _choose_loss(data), hyperparameters["C"])
+        return Head((fold.to_dense_layer(_expand_binary(weights), _expand_binary(bias[None])[0]),), tuple(class_names))
 
 
 def _choose_loss(data: TrainingData) -> Loss:

@@ -14,7 +14,7 @@ from ..layers import Dense, HeadLayer, L2Normalize
 from .balanced_batches import BalancedBatches
 from .variable_swap import VariableSwap
 
-EmbeddingLoss = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings (n, e) of length 1
+LossFunction = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings (n, e) of length 1
 
 
 @dataclass
@@ -35,7 +35,7 @@ class EmbeddingNetwork:
     """
 
     def __init__(
-        self, features: FeatureMatrix, labels: np.ndarray, hyperparameters: Mapping[str, Any], loss: EmbeddingLoss, seed: int
+        self, features: FeatureMatrix, labels: np.ndarray, hyperparameters: Mapping[str, Any], loss: LossFunction, seed: int
     ) -> None:
         keras = load_keras()
         self._features, self._labels, self._hyperparameters, self._seed = features, labels, hyperparameters, seed

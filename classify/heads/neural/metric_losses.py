@@ -6,9 +6,41 @@ views of one image have one class, and so count as each other's positives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ....extract.backbones.keras_runtime import load_keras
+
+
+@dataclass(frozen=True)
+class EmbeddingLoss:
+    """A loss over the pairs of a batch, with its one hyperparameter.
+
+    Parameters
+    ----------
+    function
+        Takes class numbers (n,), embeddings (n, e) and the hyperparameter.
+    option
+        What users call the hyperparameter.
+    default
+        Its value where none is given.
+    search_range
+        What a random search draws it from.
+    """
+
+    function: Callable[[Any, Any, float], Any]
+    option: str
+    default: float
+    search_range: str
+
+    def bind(self, value: float) -> Callable[[Any, Any], Any]:
+        """The loss with a value of its hyperparameter, as Keras calls it."""
+
+        def loss(labels: Any, embeddings: Any) -> Any:
+            return self.function(labels, embeddings, value)
+
+        return loss
 
 
 def triplet_loss(labels: Any, embeddings: Any, margin: float) -> Any:
@@ -64,3 +96,7 @@ def _build_diagonal_mask(square: Any) -> Any:
     ops = load_keras().ops
     rows = ops.arange(ops.shape(square)[0])
     return rows[:, None] == rows[None, :]
+
+
+TRIPLET_LOSS = EmbeddingLoss(triplet_loss, "margin", 0.2, "0.05..0.5")
+SUPERVISED_CONTRASTIVE_LOSS = EmbeddingLoss(supervised_contrastive_loss, "temperature", 0.1, "0.05..0.5")

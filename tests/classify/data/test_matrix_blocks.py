@@ -11,9 +11,9 @@ import pytest
 from humeris.classify.data import feature_matrix
 from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
 from humeris.classify.diagnose import near_duplicates
-from humeris.classify.heads import registry
 from humeris.classify.heads.families import knn as knn_module
 from humeris.classify.heads.linear import cv_fold, design_matrix, gram, scatter
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 
 LIMIT = 1 << 14  # bytes in a block
@@ -73,18 +73,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_linear_head_asks_for_more_than_a_block(name: str, shape: tuple[int, int]) -> None:
     rows, labels, pairs = drawn(shape)
     stored, features = watched(rows)
-    module = registry.FAMILIES[name]
+    family = get_head_family(name)
     streamed = TrainingData(features, labels, 3, tuple(pairs), np.arange(len(labels)))
     tried = [SETTINGS[name]]
-    (score,) = module.cross_validate(streamed, tried, 0)
-    head = module.fit(streamed, tried[0], score.detail, ("a", "b", "c"), 0)
+    (score,) = family.cross_validate(streamed, tried, 0)
+    head = family.fit(streamed, tried[0], score.detail, ("a", "b", "c"), 0)
     answers = head.predict_proba(features)
     least = 4 * len(labels)  # of a column, or
     if name in {"logreg", "svm"} and shape[0] > shape[1]:
         least = max(least, 4 * shape[1] * 4 * shape[1])  # the sample of rows that the solver's basis is made of
     assert 4 * stored.most <= max(LIMIT, least, 4 * 256 * shape[1] if shape[0] > shape[1] else 0)
     assert stored.most < rows.size / 4
-    (held,) = module.cross_validate(TrainingData.from_arrays(rows, labels, pairs), tried, 0)
+    (held,) = family.cross_validate(TrainingData.from_arrays(rows, labels, pairs), tried, 0)
     assert score.accuracy == held.accuracy
     assert score.log_loss == pytest.approx(held.log_loss, rel=1e-3)
     assert (answers.argmax(axis=1) == labels).mean() > 0.9

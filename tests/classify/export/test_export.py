@@ -125,7 +125,7 @@ def test_a_trial_that_did_not_win_is_trained_on_everything_but_the_test_split(
     own: tuple[Run, Store, Path], not_the_winner: ExportResult
 ) -> None:
     from humeris.classify.data import select_features
-    from humeris.classify.heads.registry import FAMILIES
+    from humeris.classify.heads.registry import get_head_family
 
     run, store, _ = own
     trial, score = run.find_trial(not_the_winner.trial.id)
@@ -134,9 +134,8 @@ def test_a_trial_that_did_not_win_is_trained_on_everything_but_the_test_split(
     learnt = np.array([record.split != "test" for record in records])
     features = select_features.load_matrix(store, trial.tap_refs, keys).to_array()
     labels = np.array([["blob", "noise", "stripes"].index(record.label) for record in records])
-    fit = FAMILIES[trial.head].fit
     problem = TrainingData.from_arrays(features[learnt], labels[learnt], [])
-    expected = fit(problem, trial.hyperparameters, score.detail, ["blob", "noise", "stripes"], 0)
+    expected = get_head_family(trial.head).fit(problem, trial.hyperparameters, score.detail, ["blob", "noise", "stripes"], 0)
     head = run.load_head(trial)
     assert head is not None
     assert np.abs(head.predict_proba(features) - expected.predict_proba(features)).max() < 1e-6

@@ -12,7 +12,7 @@ from humeris.cache.errors import ModelError
 from humeris.cache.store import Store
 from humeris.classify import pipeline
 from humeris.classify.export.predict import Predictor
-from humeris.classify.heads import registry
+from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.runs.run import Run
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.images.load import load_images
@@ -32,7 +32,7 @@ def outcome(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> pipeline
         return pipeline.run(
             load_images(finished.photos, store, jobs=1), [NANO, RANDOM],
             ["nano,weights=random/block4_out:avg+nano/block5_out:max+nano/block4_out:avg"],
-            [registry.parse("logreg,C=0.1")], store, out=folder / "run", jobs=1,
+            [HeadGrid.parse("logreg,C=0.1")], store, out=folder / "run", jobs=1,
         )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_networks_of_two_image_sizes_are_refused_before_anything_is_computed(fin
     with Store(tmp_path / "cache", write=True) as store:
         images = load_images(finished.photos, store, jobs=1)
         for asked in ({"concatenate": True}, {}):
-            heads = [registry.parse("logreg,C=1" if asked else "head2toe")]
+            heads = [HeadGrid.parse("logreg,C=1" if asked else "head2toe")]
             with pytest.raises(ModelError, match=r"with backbones of several image sizes: expected one, .* --image-size"):
                 pipeline.run(images, requests, ["block5_out"], heads, store, jobs=1, **asked)  # type: ignore[arg-type]
         assert list(store.iter_extractions()) == []

@@ -16,8 +16,7 @@ import pytest
 from humeris.cache.store import Store
 from humeris.classify.data import select_features
 from humeris.classify.export.stack_model import stack_model
-from humeris.classify.heads.families import mlp
-from humeris.classify.heads.registry import FAMILIES
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
@@ -38,7 +37,7 @@ SETTINGS = {
     "cosine": {"metric": "cosine"},
     "knn": {"n_neighbors": 3, "weights": "distance"},
     "logreg": {"C": 0.1},
-    "mlp": mlp.settings({"hidden": 8, "learning_rate": 0.01, "batch_size": 8, "epochs": 6})[0],
+    "mlp": get_head_family("mlp").expand_grid({"hidden": 8, "learning_rate": 0.01, "batch_size": 8, "epochs": 6})[0],
 }
 # Rows of `map` taps are kept in float16: half a unit in its eleventh bit, over some thousand columns.
 BOUND = {"map": 1e-3}
@@ -132,8 +131,8 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, draw_image: Callable[..., P
                 features = select_features.build_matrix(
                     [store.get_extraction(done.metadata.spec).get_features(TAPPED[name], pool)], images.keys
                 ).to_array()
-                fit, detail = FAMILIES["centroid" if family == "cosine" else family].fit, {"epochs": 6, "temperature": 1.0}
-                head = fit(
+                detail = {"epochs": 6, "temperature": 1.0}
+                head = get_head_family("centroid" if family == "cosine" else family).fit(
                     TrainingData.from_arrays(features[~held_out], labels[~held_out], []),
                     SETTINGS[family],
                     detail,
@@ -193,8 +192,6 @@ def test_nothing_of_ours_is_needed_to_load_a_model(matrix: Matrix) -> None:
 
 
 def test_several_taps_are_set_side_by_side_in_the_order_of_the_sources(finished: Any) -> None:
-    from humeris.classify.heads.families import logreg
-
     store = Store(finished.cache)
     images: Images = load_images(finished.photos, store, jobs=1)
     chosen = [finished.run.find_trial(trial.id)[0].tap_refs[0] for trial in finished.run.load_trials()]
@@ -202,7 +199,9 @@ def test_several_taps_are_set_side_by_side_in_the_order_of_the_sources(finished:
     wanted = [by_layer["block5_out"], by_layer["block4_out"]]
     features = select_features.load_matrix(store, wanted, images.keys).to_array()
     labels = np.array([images.dataset.classes.index(label) for label in images.labels])
-    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, images.dataset.classes, 0)
+    head = get_head_family("logreg").fit(
+        TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, images.dataset.classes, 0
+    )
     model = stack_model(build(BackboneSpec.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
     pixels = np.stack([decode(image.path.read_bytes(), (64, 64)) for image in images.used])
     assert np.abs(model.predict_on_batch(pixels) - head.predict_proba(features)).max() <= 1e-4

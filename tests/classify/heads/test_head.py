@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from humeris.cache.errors import HeadError, RunError
 from humeris.classify.heads.head import Dense, Head
-from humeris.classify.heads.registry import FAMILIES, parse
+from humeris.classify.heads.head_grid import HeadGrid
+from humeris.classify.heads.registry import get_head_family
 
 
 def some_head(seed: int = 0) -> Head:
@@ -103,12 +104,14 @@ def test_a_softmax_layer_on_raw_rows_has_scikit_learns_probabilities(classes: in
 
 
 def test_a_head_is_written_name_and_options() -> None:
-    assert parse("logreg").hyperparameter_sets == tuple({"C": value} for value in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0))
-    family = parse(" mlp , hidden = 8/16 , epochs=2 ")
-    assert [(each["hidden"], each["epochs"]) for each in family.hyperparameter_sets] == [(8, 2), (16, 2)]
-    assert family.uses_keras
-    assert family.module is FAMILIES["mlp"]
-    assert not parse("logreg").uses_keras
+    assert HeadGrid.parse("logreg").hyperparameter_sets == tuple(
+        {"C": value} for value in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    )
+    head_grid = HeadGrid.parse(" mlp , hidden = 8/16 , epochs=2 ")
+    assert [(each["hidden"], each["epochs"]) for each in head_grid.hyperparameter_sets] == [(8, 2), (16, 2)]
+    assert head_grid.family.uses_keras
+    assert head_grid.family is get_head_family("mlp")
+    assert not HeadGrid.parse("logreg").family.uses_keras
 
 
 @pytest.mark.parametrize(
@@ -138,9 +141,9 @@ def test_a_head_is_written_name_and_options() -> None:
 )
 def test_a_wrong_head_is_refused_with_what_was_expected(text: str, message: str) -> None:
     with pytest.raises(HeadError, match=message):
-        parse(text)
+        HeadGrid.parse(text)
 
 
 def test_settings_written_twice_are_tried_once() -> None:
-    assert parse("logreg,C=1/0.1/1.0").hyperparameter_sets == ({"C": 0.1}, {"C": 1.0})
-    assert len(parse("mlp,hidden=8/8").hyperparameter_sets) == 1
+    assert HeadGrid.parse("logreg,C=1/0.1/1.0").hyperparameter_sets == ({"C": 0.1}, {"C": 1.0})
+    assert len(HeadGrid.parse("mlp,hidden=8/8").hyperparameter_sets) == 1

@@ -16,9 +16,10 @@ import pytest
 from humeris.cache.errors import HeadError
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial
-from humeris.classify.heads.registry import FAMILIES, parse
+from humeris.classify.heads.head_grid import HeadGrid
+from humeris.classify.heads.registry import list_head_families
 from humeris.classify.heads.search import Search, plan_halving_rounds
-from humeris.classify.heads.search_file import load_families
+from humeris.classify.heads.search_file import load_head_grids
 from humeris.classify.sweep.scheduler import Task
 
 TAP = (TapRef("nano", "nano-64-0", "block3_out", "avg"),)
@@ -30,38 +31,36 @@ def values(settings: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 def test_a_grid_is_every_combination_whatever_the_seed() -> None:
     options = {"hidden": "16/32", "dropout": "0/0.5"}
-    first, second = (Search("grid", seed=seed).build_family("mlp", options) for seed in (0, 1))
-    assert first == second == parse("mlp,hidden=16/32,dropout=0/0.5")
+    first, second = (Search("grid", seed=seed).build_grid("mlp", options) for seed in (0, 1))
+    assert first == second == HeadGrid.parse("mlp,hidden=16/32,dropout=0/0.5")
     assert len(first.hyperparameter_sets) == 4
 
 
 def test_random_draws_are_distinct_repeatable_and_inside_their_ranges() -> None:
     options = {"learning_rate": "1e-4..1e-2", "hidden": "16/32/64", "epochs": "5..50"}
-    found = Search("random", 40, seed=3).build_family("mlp", options).hyperparameter_sets
-    assert Search("random", 40, seed=3).build_family("mlp", options).hyperparameter_sets == found
-    assert Search("random", 40, seed=4).build_family("mlp", options).hyperparameter_sets != found
+    found = Search("random", 40, seed=3).build_grid("mlp", options).hyperparameter_sets
+    assert Search("random", 40, seed=3).build_grid("mlp", options).hyperparameter_sets == found
+    assert Search("random", 40, seed=4).build_grid("mlp", options).hyperparameter_sets != found
     assert len({tuple(sorted(map(str, setting.items()))) for setting in found}) == len(found) == 40
     assert all(1e-4 <= rate <= 1e-2 for rate in values(found, "learning_rate"))
     assert set(values(found, "hidden")) == {
-        parse(f"mlp,hidden={width}").hyperparameter_sets[0]["hidden"] for width in (16, 32, 64)
+        HeadGrid.parse(f"mlp,hidden={width}").hyperparameter_sets[0]["hidden"] for width in (16, 32, 64)
     }
     assert all(isinstance(epochs, int) and 5 <= epochs <= 50 for epochs in values(found, "epochs"))
 
 
 def test_a_range_is_even_on_a_logarithmic_scale_and_from_zero_on_a_linear_one() -> None:
-    found = (
-        Search("random", 400).build_family("mlp", {"learning_rate": "1e-4..1e-2", "dropout": "0..0.8"}).hyperparameter_sets
-    )
+    found = Search("random", 400).build_grid("mlp", {"learning_rate": "1e-4..1e-2", "dropout": "0..0.8"}).hyperparameter_sets
     assert abs(np.mean(np.log10(values(found, "learning_rate"))) + 3) < 0.1
     assert abs(np.mean(values(found, "dropout")) - 0.4) < 0.05
     assert min(values(found, "learning_rate")) < 1.3e-4
 
 
 def test_a_short_list_is_tried_whole_and_a_long_one_in_part_without_repeats() -> None:
-    whole = Search("random", 30).build_family("logreg", {"C": "0.01/0.1/1"})
-    assert whole == parse("logreg,C=0.01/0.1/1")
+    whole = Search("random", 30).build_grid("logreg", {"C": "0.01/0.1/1"})
+    assert whole == HeadGrid.parse("logreg,C=0.01/0.1/1")
     many = {"C": "/".join(str(number) for number in range(1, 60))}
-    part = Search("random", 7).build_family("logreg", many).hyperparameter_sets
+    part = Search("random", 7).build_grid("logreg", many).hyperparameter_sets
     assert len(part) == 7
     assert max(Counter(values(part, "C")).values()) == 1
 
@@ -69,22 +68,22 @@ def test_a_short_list_is_tried_whole_and_a_long_one_in_part_without_repeats() ->
 @pytest.mark.parametrize("options", [{}, {"C": "1"}])
 def test_a_family_with_nothing_to_draw_is_tried_as_it_is(options: dict[str, str]) -> None:
     assert (
-        Search("random", 30).build_family("logreg", options).hyperparameter_sets
-        == Search().build_family("logreg", options).hyperparameter_sets
+        Search("random", 30).build_grid("logreg", options).hyperparameter_sets
+        == Search().build_grid("logreg", options).hyperparameter_sets
     )
 
 
-SPACES = {name: module.SPACE for name, module in FAMILIES.items() if hasattr(module, "SPACE")}
+SPACES = {family.name: family.search_space for family in list_head_families() if family.search_space}
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_a_family_has_something_to_draw_where_nothing_is_said(name: str) -> None:
-    found = Search("random", 12).build_family(name, {"epochs": "7"}).hyperparameter_sets
+    found = Search("random", 12).build_grid(name, {"epochs": "7"}).hyperparameter_sets
     assert len(found) == 12
     assert set(values(found, "epochs")) == {7}
     for option in SPACES[name]:
         assert len(set(values(found, option))) > 1
-    assert Search("halving", 9).build_family(name, {"epochs": "18"}).halving_rounds == ((9, 2), (3, 6), (1, 18))
+    assert Search("halving", 9).build_grid(name, {"epochs": "18"}).halving_rounds == ((9, 2), (3, 6), (1, 18))
 
 
 def halving_of_scikit_learn(candidates: int, epochs: int) -> tuple[list[int], list[int]]:
@@ -126,7 +125,7 @@ def test_halving_has_the_rounds_of_scikit_learn_and_ends_with_every_epoch(candid
 
 
 def test_halving_takes_the_settings_of_lowest_loss_on_to_more_epochs() -> None:
-    family = Search("halving", 9).build_family("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"})
+    family = Search("halving", 9).build_grid("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"})
     assert family.halving_rounds == ((9, 2), (3, 6), (1, 18))
     task = Task(TAP, (family,))
     known: dict[Trial, Score] = {}
@@ -144,7 +143,7 @@ def test_halving_takes_the_settings_of_lowest_loss_on_to_more_epochs() -> None:
 
 
 def test_halving_goes_on_from_any_trial_on() -> None:
-    task = Task(TAP, (Search("halving", 9).build_family("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"}),))
+    task = Task(TAP, (Search("halving", 9).build_grid("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"}),))
 
     def score(trial: Trial) -> Score:
         return Score(0.5, int(trial.id, 16) / 2**32, (0.5,))
@@ -164,7 +163,7 @@ def test_halving_goes_on_from_any_trial_on() -> None:
 
 
 def test_families_without_epochs_are_searched_at_random_by_halving_too() -> None:
-    assert Search("halving", 5).build_family("logreg", {"C": "1e-3..1e2"}).halving_rounds == ()
+    assert Search("halving", 5).build_grid("logreg", {"C": "1e-3..1e2"}).halving_rounds == ()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_families_without_epochs_are_searched_at_random_by_halving_too() -> None
 )
 def test_what_cannot_be_searched_is_one_line(search: Search, options: dict[str, str], message: str) -> None:
     with pytest.raises(HeadError, match=message) as caught:
-        search.build_family("mlp", options)
+        search.build_grid("mlp", options)
     assert "\n" not in str(caught.value)
 
 
@@ -202,12 +201,16 @@ def test_a_file_says_the_same_as_the_options_do(tmp_path: Path) -> None:
     )
     search = Search("random", 10)
     options = ["logreg,C=0.1/1/10", "mlp,hidden=16/32,epochs=7,learning_rate=1e-4..1e-2"]
-    assert load_families([], file, search) == load_families(options, None, search)
-    assert [family.name for family in load_families(["logreg,C=3"], file, search)] == ["logreg", "logreg", "mlp"]
+    assert load_head_grids([], file, search) == load_head_grids(options, None, search)
+    assert [head_grid.family.name for head_grid in load_head_grids(["logreg,C=3"], file, search)] == [
+        "logreg",
+        "logreg",
+        "mlp",
+    ]
 
 
 def test_without_heads_there_is_logistic_regression() -> None:
-    assert load_families([]) == [parse("logreg")]
+    assert load_head_grids([]) == [HeadGrid.parse("logreg")]
 
 
 @pytest.mark.parametrize(
@@ -236,18 +239,18 @@ def test_without_heads_there_is_logistic_regression() -> None:
 )
 def test_what_is_wrong_in_a_file_is_one_line_with_file_table_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(HeadError, match=message) as caught:
-        load_families([], written(tmp_path, text))
+        load_head_grids([], written(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(HeadError, match=r"none\.toml: expected a TOML file of \[\[head\]\] tables, found no file there"):
-        load_families([], tmp_path / "none.toml")
+        load_head_grids([], tmp_path / "none.toml")
     (tmp_path / "image.toml").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(HeadError, match=r"image\.toml: expected a TOML file"):
-        load_families([], tmp_path / "image.toml")
+        load_head_grids([], tmp_path / "image.toml")
     with pytest.raises(HeadError, match=r"expected a TOML file"):
-        load_families([], tmp_path)
+        load_head_grids([], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +276,7 @@ def test_options_that_say_nothing_together_are_refused(
 def test_the_help_names_every_family(humeris: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     words = re.findall(r"[a-z0-9]+", humeris("sweep", "--help").out)
-    assert set(FAMILIES) <= set(words)
+    assert {family.name for family in list_head_families()} <= set(words)
 
 
 @pytest.mark.parametrize(

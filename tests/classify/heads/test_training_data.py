@@ -10,8 +10,10 @@ from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.significance import compare_with_runner_up
 from humeris.classify.evaluate.trial import Trial, rank_trials
-from humeris.classify.heads.families import head2toe
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+head2toe = get_head_family("head2toe")
 
 SIZES = (2, 30, 8)  # images held out
 
@@ -73,7 +75,7 @@ def test_the_winner_is_right_on_no_fewer_images_than_the_runner_up() -> None:
 
 def test_head2toe_joins_its_folds_as_a_problem_scores_them() -> None:
     problem, _, _ = uneven()
-    (score,) = head2toe.cross_validate(problem, head2toe.settings({"fraction": 0.5, "C": 1, "penalty": 0.2}), 0)
+    (score,) = head2toe.cross_validate(problem, head2toe.expand_grid({"fraction": 0.5, "C": 1, "penalty": 0.2}), 0)
     right = np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).sum()
     assert score.accuracy == right / sum(SIZES) != pytest.approx(np.mean(score.folds))
 

@@ -10,7 +10,8 @@ import pytest
 
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial
-from humeris.classify.heads.registry import HeadFamily, parse
+from humeris.classify.heads.head_grid import HeadGrid
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.sweep.scheduler import Task, run_task, run_tasks
 
@@ -23,9 +24,9 @@ def made(number: int = 0) -> TrainingData:
     return TrainingData.from_arrays(rows, labels, [(places[10:], places[:10]), (places[:20], places[20:])])
 
 
-def task(*heads: HeadFamily | str, tap: int = 0) -> Task:
-    families = tuple(parse(head) if isinstance(head, str) else head for head in heads)
-    return Task((TapRef("nano", "nano-64-0", f"block{tap}_out", "avg"),), families)
+def task(*heads: HeadGrid | str, tap: int = 0) -> Task:
+    head_grids = tuple(HeadGrid.parse(head) if isinstance(head, str) else head for head in heads)
+    return Task((TapRef("nano", "nano-64-0", f"block{tap}_out", "avg"),), head_grids)
 
 
 def plain(scores: dict[Trial, Score]) -> dict[Trial, Score]:
@@ -66,7 +67,7 @@ def test_processes_give_each_family_as_it_ends_and_what_one_process_would() -> N
 
 
 def test_what_ended_in_a_process_is_given_before_what_comes_after_it_fails() -> None:
-    tasks = [task("ridge", HeadFamily("knn", ({"no": "setting"},)), tap=tap) for tap in range(2)]
+    tasks = [task("ridge", HeadGrid(get_head_family("knn"), ({"no": "setting"},)), tap=tap) for tap in range(2)]
     found: dict[Trial, Score] = {}
     with pytest.raises(KeyError):
         deque(map(found.update, run_tasks(tasks, lambda one, _: made(tasks.index(one)), 0, {}, 2)))

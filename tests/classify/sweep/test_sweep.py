@@ -18,12 +18,14 @@ from humeris.cache.errors import DataError, HeadError, RunError
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.evaluate.confidence_intervals import wilson_ci
-from humeris.classify.heads.families import logreg
+from humeris.classify.heads.families.logreg import LogisticRegression
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.images.load import Images, load_images
+
+logreg = LogisticRegression()
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def test_the_leaderboard_has_every_trial_the_best_setting_of_the_best_source_fir
     rows = rows_of(run, "leaderboard.csv")
     assert [int(row["rank"]) for row in rows] == list(range(1, 19))
     assert {(row["layer"], row["setting"]) for row in rows} == {
-        (layer, f"C={value}") for layer in ("noise", "weak", "good") for value in logreg.OPTIONS["C"].default
+        (layer, f"C={value}") for layer in ("noise", "weak", "good") for value in logreg.options["C"].default
     }
     assert [row["layer"] for row in rows[::6]] == ["good", "weak", "noise"]
     for start in (0, 6, 12):
@@ -213,13 +215,13 @@ def test_a_run_describes_everything_that_repeats_it(store: Store, photos_of: Cal
 def count_solved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows by the number of settings each time logistic regression is cross-validated."""
     solved: list[int] = []
-    solve = logreg.cross_validate
+    solve = LogisticRegression.cross_validate
 
     def counted(*arguments: Any) -> Any:
-        solved.append(len(arguments[1]))
+        solved.append(len(arguments[2]))
         return solve(*arguments)
 
-    monkeypatch.setattr(logreg, "cross_validate", counted)
+    monkeypatch.setattr(LogisticRegression, "cross_validate", counted)
     return solved
 
 

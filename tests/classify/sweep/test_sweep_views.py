@@ -18,8 +18,7 @@ from humeris.cache.store import Store
 from humeris.classify.data.splits import split
 from humeris.classify.data.views import ViewReader, ViewRows, Views
 from humeris.classify.heads import fit as training
-from humeris.classify.heads import registry
-from humeris.classify.heads.families import logreg
+from humeris.classify.heads.families.logreg import LogisticRegression
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.finalize import finalize_sweep  # noqa: F401 - the module is under test through `sweep`
@@ -28,6 +27,8 @@ from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.non_finite import NonFiniteImages
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.images.load import Images, load_images
+
+logreg = LogisticRegression()
 
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image: the first bytes say PNG, the rest says which one
 FLIP = Views(3, "flip=0.5", "1: flip=0.5")
@@ -367,11 +368,11 @@ def test_tables_and_text_name_taps_side_by_side(
     assert [each["taps"] for each in curve] == [["made_up/three:avg"], ["made_up/one:max", "made_up/three:avg"]]
 
 
-def test_families_over_all_taps_get_them_side_by_side_once(
+def test_families_that_use_all_taps_get_them_side_by_side_once(
     store: Store, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     three_taps(store, images)
-    monkeypatch.setattr(registry.FAMILIES["logreg"], "over_all_taps", True, raising=False)
+    monkeypatch.setattr(LogisticRegression, "uses_all_taps", True)
     run = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1)
     assert {len(trial.tap_refs) for trial in run.load_trials()} == {5}
     assert len(run.load_trials()) == 2

@@ -20,13 +20,15 @@ from humeris.classify.export.formats import saved_model
 from humeris.classify.export.formats.registry import FORMATS
 from humeris.classify.export.formats.saved_model import describe, load, write
 from humeris.classify.export.stack_model import stack_model
-from humeris.classify.heads.families import logreg
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 from humeris.extract.backbones import taps
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.pixels import decode
+
+logreg = get_head_family("logreg")
 
 CLASSES = ["ants", "<b>bees</b>", "Käfer,\nZeile zwei"]
 SIZE = (32, 32)

@@ -9,8 +9,10 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads.families import centroid
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+centroid = get_head_family("centroid")
 
 
 def by_angle(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -26,7 +28,7 @@ def by_angle(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.
 def test_the_nearest_centroid_is_scikit_learns(kind: str, shape: tuple[int, int]) -> None:
     features, labels, pairs = make_problem(kind, shape)
     some = TrainingData.from_arrays(features, labels, pairs)
-    euclidean, cosine = centroid.cross_validate(some, centroid.settings({}), 0)
+    euclidean, cosine = centroid.cross_validate(some, centroid.expand_grid({}), 0)
     for number, (fit, held) in enumerate(pairs):
         peer = make_pipeline(StandardScaler(), NearestCentroid()).fit(features[fit].astype(float), labels[fit])
         assert euclidean.folds[number] == pytest.approx(peer.score(features[held].astype(float), labels[held]))
@@ -51,6 +53,6 @@ def test_a_fitted_head_gives_a_softmax_of_distances_or_angles_on_raw_rows(shape:
 def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
     features, labels, _ = make_problem("unbalanced", (120, 12))
     pairs = [(np.nonzero(labels != 2)[0], np.nonzero(labels == 2)[0])]
-    for score in centroid.cross_validate(TrainingData.from_arrays(features, labels, pairs), centroid.settings({}), 0):
+    for score in centroid.cross_validate(TrainingData.from_arrays(features, labels, pairs), centroid.expand_grid({}), 0):
         assert score.accuracy == 0
         assert np.isfinite(score.log_loss)

@@ -19,16 +19,18 @@ from humeris.cache.store import Store
 from humeris.classify.data import select_features
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.export.stack_model import stack_model
-from humeris.classify.heads.families import head2toe, logreg
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.layers import SelectColumns
 from humeris.classify.heads.linear import group_lasso
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels.decode import decode
+
+head2toe, logreg = (get_head_family("head2toe"), get_head_family("logreg"))
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 SETTING = {"penalty": 0.2, "fraction": 0.1, "C": 0.1}
@@ -61,7 +63,7 @@ def peer(c: float) -> Any:
 
 def test_scores_equal_a_pipeline_written_out_fold_by_fold() -> None:
     features, labels, folds = problem()
-    tried = head2toe.settings({"penalty": "0.2/0.5", "fraction": "0.02/0.1", "C": "0.01/1"})
+    tried = head2toe.expand_grid({"penalty": "0.2/0.5", "fraction": "0.02/0.1", "C": "0.01/1"})
     found = head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), tried, seed=0)
     for setting, score in zip(tried, found, strict=True):
         accuracy, loss, right = [], [], np.zeros(len(labels), bool)
@@ -86,7 +88,7 @@ def test_random_labels_stay_at_chance_however_many_columns_there_are(seed: int) 
     features = random.normal(size=(100, 4000)).astype(np.float32)
     labels = random.permutation(np.arange(100) % 2)
     folds = list(StratifiedKFold(5, shuffle=True, random_state=seed).split(features, labels))
-    tried = head2toe.settings({"fraction": "0.002/0.01", "C": "0.1"})
+    tried = head2toe.expand_grid({"fraction": "0.002/0.01", "C": "0.1"})
     for score in head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), tried, seed=0):
         assert abs(score.accuracy - 0.5) < 3 * 0.05  # three standard errors
 
@@ -128,7 +130,7 @@ def test_a_few_columns_that_tell_beat_all_columns_and_are_the_ones_kept() -> Non
     whole = TrainingData.from_arrays(features, labels, folds)
     tried = [{"penalty": 0.4, "fraction": 0.003, "C": 0.1}]
     (found,) = head2toe.cross_validate(whole, tried, seed=0)
-    on_all = max(score.accuracy for score in logreg.cross_validate(whole, logreg.settings({"C": "0.001/0.1"}), seed=0))
+    on_all = max(score.accuracy for score in logreg.cross_validate(whole, logreg.expand_grid({"C": "0.001/0.1"}), seed=0))
     assert found.accuracy > on_all + 0.1
     head = head2toe.fit(TrainingData.from_arrays(features, labels, []), tried[0], found.detail, ["a", "b", "c"], seed=0)
     kept = head.layers[0]
@@ -150,7 +152,7 @@ def test_a_fitted_head_answers_as_the_pipeline_on_raw_rows_and_survives_its_file
 
 def test_settings_do_not_depend_on_what_was_tried_beside_them() -> None:
     features, labels, folds = problem()
-    tried = head2toe.settings({"penalty": "0.1/0.3", "fraction": "0.02/0.2", "C": "0.01/0.1"})
+    tried = head2toe.expand_grid({"penalty": "0.1/0.3", "fraction": "0.02/0.2", "C": "0.01/0.1"})
     together = head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), tried[::-1], seed=0)[::-1]
     for setting, score in zip(tried, together, strict=True):
         (alone,) = head2toe.cross_validate(TrainingData.from_arrays(features, labels, folds), [setting], seed=0)
@@ -188,7 +190,7 @@ def test_on_several_taps_of_a_backbone_the_model_answers_as_the_head(finished: A
 
 
 def test_it_is_for_all_taps_side_by_side() -> None:
-    assert head2toe.over_all_taps
+    assert head2toe.uses_all_taps
 
 
 @pytest.mark.parametrize(
@@ -206,12 +208,12 @@ def test_it_is_for_all_taps_side_by_side() -> None:
 )
 def test_an_option_that_cannot_be_is_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadError, match=message) as caught:
-        head2toe.settings(options)
+        head2toe.expand_grid(options)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("head head2toe: expected ")
 
 
 def test_every_combination_is_tried() -> None:
-    tried = head2toe.settings({"fraction": "0.5/0.1", "C": "1/0.1"})
+    tried = head2toe.expand_grid({"fraction": "0.5/0.1", "C": "1/0.1"})
     assert [(each["fraction"], each["C"]) for each in tried] == [(0.1, 0.1), (0.1, 1.0), (0.5, 0.1), (0.5, 1.0)]
-    assert len(head2toe.settings({})) == 12
+    assert len(head2toe.expand_grid({})) == 12

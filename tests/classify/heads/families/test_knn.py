@@ -9,9 +9,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads.families import knn
+from humeris.classify.heads.families.knn import find_neighbors
 from humeris.classify.heads.linear.cv_fold import iter_folds
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+knn = get_head_family("knn")
 
 # Without those where rows are equally near: there scikit-learn takes any.
 KINDS = ("binary", "many classes", "unbalanced", "scaled", "constant", "separable")
@@ -26,7 +29,7 @@ def peer(count: int, weights: str, features: np.ndarray, labels: np.ndarray) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_votes_equal_scikit_learns_for_every_setting(kind: str, shape: tuple[int, int]) -> None:
     features, labels, pairs = make_problem(kind, shape)
-    some, tried = TrainingData.from_arrays(features, labels, pairs), knn.settings({})
+    some, tried = TrainingData.from_arrays(features, labels, pairs), knn.expand_grid({})
     for setting, score in zip(tried, knn.cross_validate(some, tried, 0), strict=True):
         count, answers = setting["n_neighbors"], []
         for fit, held in pairs:
@@ -52,10 +55,10 @@ def test_a_fitted_head_votes_as_the_pipeline_on_raw_rows(weights: str, shape: tu
 def test_blocks_of_stored_rows_do_not_change_the_neighbours(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels, pairs = make_problem("many classes", shape)
     (fold, *_) = iter_folds(TrainingData.from_arrays(features, labels, pairs))
-    similarity, nearest = knn.find_neighbors(fold, 7)
+    similarity, nearest = find_neighbors(fold, 7)
     blocks = list(fold.iter_fit_blocks(3))
     monkeypatch.setattr(type(fold), "iter_fit_blocks", lambda *_: iter(blocks))
-    again = knn.find_neighbors(fold, 7)
+    again = find_neighbors(fold, 7)
     assert len(blocks) == 27
     assert np.array_equal(again[1], nearest)
     assert np.abs(again[0] - similarity).max() < 1e-6
@@ -73,11 +76,11 @@ def test_where_there_are_fewer_rows_than_neighbours_all_of_them_vote() -> None:
 
 
 def test_settings_are_every_combination() -> None:
-    assert knn.settings({"n_neighbors": "5/1", "weights": "distance"}) == [
+    assert knn.expand_grid({"n_neighbors": "5/1", "weights": "distance"}) == [
         {"n_neighbors": 1, "weights": "distance"},
         {"n_neighbors": 5, "weights": "distance"},
     ]
-    assert knn.settings({"n_neighbors": [5, 1], "weights": ("distance",)}) == knn.settings(
+    assert knn.expand_grid({"n_neighbors": [5, 1], "weights": ("distance",)}) == knn.expand_grid(
         {"n_neighbors": "5/1", "weights": "distance"}
     )
-    assert len(knn.settings({})) == 6
+    assert len(knn.expand_grid({})) == 6

@@ -9,8 +9,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads.families import lda
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+lda = get_head_family("lda")
 
 SHAPES = ((120, 12), (120, 130), (90, 300))
 SHARES: tuple[float | str, ...] = (0.01, 0.5, 1.0, "auto")
@@ -87,5 +89,5 @@ def test_a_class_of_one_row_has_no_covariance_of_its_own(columns: int) -> None:
 
 
 def test_shares_come_in_order_and_auto_last() -> None:
-    tried = lda.settings({"shrinkage": "auto/0.5/0"})
+    tried = lda.expand_grid({"shrinkage": "auto/0.5/0"})
     assert [setting["shrinkage"] for setting in tried] == [0.0, 0.5, "auto"]

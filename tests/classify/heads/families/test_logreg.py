@@ -12,9 +12,11 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads.families import logreg
 from humeris.classify.heads.linear import regularization_path
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+logreg = get_head_family("logreg")
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 C = (1e-3, 1e-1)
@@ -133,6 +135,6 @@ def test_more_columns_than_rows_are_no_obstacle() -> None:
 
 
 def test_the_default_path_is_in_order_of_c() -> None:
-    tried = [setting["C"] for setting in logreg.settings({})]
+    tried = [setting["C"] for setting in logreg.expand_grid({})]
     assert tried == sorted(tried)
-    assert [setting["C"] for setting in logreg.settings({"C": "10/0.1/1"})] == [0.1, 1.0, 10.0]
+    assert [setting["C"] for setting in logreg.expand_grid({"C": "10/0.1/1"})] == [0.1, 1.0, 10.0]

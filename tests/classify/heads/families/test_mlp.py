@@ -13,13 +13,16 @@ from sklearn.model_selection import StratifiedKFold
 from humeris.cache.errors import HeadError
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.evaluate.trial import Score
-from humeris.classify.heads.families import mlp
+from humeris.classify.heads.neural import mlp_training
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.search import Search
 from humeris.classify.heads.training_data import TrainingData
 
+mlp = get_head_family("mlp")
+
 Arrays = tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]
 SMALL = {"hidden": 8, "dropout": 0.2, "learning_rate": 0.01, "batch_size": 16, "epochs": 6}
-(SETTING,) = mlp.settings(SMALL)
+(SETTING,) = mlp.expand_grid(SMALL)
 
 
 def arrays() -> Arrays:
@@ -77,7 +80,7 @@ def test_both_curves_are_taken_in_the_same_way() -> None:
     """Where the rows held out are those learnt from, the curves are equal, whatever was done to the batches."""
     features, labels, _ = arrays()
     rows = np.arange(len(labels))
-    (setting,) = mlp.settings({**SMALL, "dropout": 0.5, "mixup": 0.4, "label_smoothing": 0.2, "batch_norm": True})
+    (setting,) = mlp.expand_grid({**SMALL, "dropout": 0.5, "mixup": 0.4, "label_smoothing": 0.2, "batch_norm": True})
     curves = mlp.cross_validate(TrainingData.from_arrays(features, labels, [(rows, rows)]), [setting], seed=0)[0].detail[
         "curves"
     ]
@@ -140,7 +143,7 @@ def test_every_option_changes_what_is_learnt() -> None:
     """Settings that differ in one option from the first one; no two of them go the same way."""
     tried = [SETTING]
     for name, value in OTHERS.items():
-        tried += mlp.settings({**SMALL, "optimizer": "adam", name: value})
+        tried += mlp.expand_grid({**SMALL, "optimizer": "adam", name: value})
     found = mlp.cross_validate(problem(), tried, seed=0)
     curves = {tuple(score.detail["curves"]["val_loss"]) for score in found}
     assert len(curves) == len(tried)
@@ -148,7 +151,7 @@ def test_every_option_changes_what_is_learnt() -> None:
 
 
 def test_cutmix_is_for_whole_maps() -> None:
-    tried = mlp.settings({**SMALL, "cutmix": "0/1"})
+    tried = mlp.expand_grid({**SMALL, "cutmix": "0/1"})
     found = mlp.cross_validate(of_maps(), tried, seed=0)
     assert found[0].detail["curves"] != found[1].detail["curves"]
     with pytest.raises(HeadError, match=r"expected whole maps .* found rows of shape \(6,\)"):
@@ -163,14 +166,14 @@ def test_adam_with_weight_decay_is_adamw() -> None:
 def test_settings_score_the_same_alone_together_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together they are one model; with little memory, one for every two; and what has stopped is taken out at once."""
     rates = "0.001/0.01/0.03/0.1"
-    tried = mlp.settings({**SMALL, "learning_rate": rates, "dropout": "0/0.3", "epochs": 12, "patience": 2, "mixup": 0.2})
+    tried = mlp.expand_grid({**SMALL, "learning_rate": rates, "dropout": "0/0.3", "epochs": 12, "patience": 2, "mixup": 0.2})
     together = mlp.cross_validate(problem(), tried, seed=2)
     assert len({len(score.detail["curves"]["loss"]) for score in together}) > 1
     alone = [mlp.cross_validate(problem(), [each], seed=2)[0] for each in tried[::3]]
-    monkeypatch.setattr(mlp, "_MIN_REBUILD_WEIGHTS", 0)
+    monkeypatch.setattr(mlp_training, "_MIN_REBUILD_WEIGHTS", 0)
     narrowed = mlp.cross_validate(problem(), tried, seed=2)
-    monkeypatch.setattr(mlp, "_MAX_MEMORY_BYTES", 12_000)
-    assert len(mlp.groups(problem(), tried)) == 4
+    monkeypatch.setattr(mlp_training, "_MAX_MEMORY_BYTES", 12_000)
+    assert len(mlp.group(problem(), tried)) == 4
     parts = mlp.cross_validate(problem(), tried, seed=2)
     for found, expected in [(alone, together[::3]), (narrowed, together), (parts, together)]:
         for mine, theirs in zip(found, expected, strict=True):
@@ -235,7 +238,7 @@ def test_features_are_read_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
 def test_constant_columns_are_no_obstacle() -> None:
     features, labels, folds = arrays()
     features[:, 3] = 7
-    (setting,) = mlp.settings({**SMALL, "batch_norm": True, "epochs": 2})
+    (setting,) = mlp.expand_grid({**SMALL, "batch_norm": True, "epochs": 2})
     (found,) = mlp.cross_validate(TrainingData.from_arrays(features, labels, folds), [setting], seed=0)
     head = mlp.fit(TrainingData.from_arrays(features, labels, []), setting, {"epochs": 2}, ["a", "b"], seed=0)
     assert np.isfinite(found.log_loss)
@@ -253,14 +256,14 @@ def test_a_head_that_diverges_is_scored_as_knowing_nothing_and_spoils_no_other()
 
 
 def test_every_combination_of_options_is_tried() -> None:
-    found = mlp.settings({"hidden": "8/16x4", "dropout": [0, 0.5]})
+    found = mlp.expand_grid({"hidden": "8/16x4", "dropout": [0, 0.5]})
     assert [(each["hidden"], each["dropout"]) for each in found] == [(8, 0.0), (8, 0.5), ("16x4", 0.0), ("16x4", 0.5)]
     assert {each["epochs"] for each in found} == {40}
     assert json.loads(json.dumps(found)) == found
 
 
 def test_rates_and_decays_left_out_are_kerass_own() -> None:
-    found = {each["optimizer"]: each for each in mlp.settings({"optimizer": "sgd/adam/adamw/radam/ranger"})}
+    found = {each["optimizer"]: each for each in mlp.expand_grid({"optimizer": "sgd/adam/adamw/radam/ranger"})}
     assert {kind: each["learning_rate"] for kind, each in found.items()} == {
         "sgd": 0.01,
         "adam": 0.001,
@@ -273,13 +276,13 @@ def test_rates_and_decays_left_out_are_kerass_own() -> None:
 
 
 def test_a_search_draws_settings_that_are_settings() -> None:
-    found = Search("random", 12, 0).build_family("mlp", {}).hyperparameter_sets
+    found = Search("random", 12, 0).build_grid("mlp", {}).hyperparameter_sets
     assert len({json.dumps(each) for each in found}) == 12
-    assert all(len({each[name] for each in found}) > 1 for name in mlp.SPACE)
+    assert all(len({each[name] for each in found}) > 1 for name in mlp.search_space)
 
 
 def test_swish_is_silu() -> None:
-    assert [each["activation"] for each in mlp.settings({"activation": "swish/silu/relu"})] == ["silu", "relu"]
+    assert [each["activation"] for each in mlp.expand_grid({"activation": "swish/silu/relu"})] == ["silu", "relu"]
 
 
 @pytest.mark.parametrize(
@@ -306,10 +309,10 @@ def test_swish_is_silu() -> None:
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(option: str, value: str) -> None:
     with pytest.raises(HeadError, match=f"head mlp: expected {option} as .*found '{value}'") as caught:
-        mlp.settings({option: value})
+        mlp.expand_grid({option: value})
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(HeadError, match="found 'momentum'"):
-        mlp.settings({"momentum": "0.5"})
+        mlp.expand_grid({"momentum": "0.5"})

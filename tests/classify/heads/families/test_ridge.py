@@ -9,11 +9,14 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads.families import ridge
 from humeris.classify.heads.head import Dense
 from humeris.classify.heads.linear import cv_fold as fold_module
 from humeris.classify.heads.linear.cv_fold import iter_folds
+from humeris.classify.heads.linear.ridge_solution import RidgeSolution
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+ridge = get_head_family("ridge")
 
 ALPHAS = (1e-1, 1e2, 1e4)
 
@@ -29,7 +32,7 @@ def test_ridge_equals_scikit_learn_for_every_penalty(kind: str, shape: tuple[int
     features, labels, pairs = make_problem(kind, shape)
     some = TrainingData.from_arrays(features, labels, pairs)
     for fold in iter_folds(some):
-        solution = ridge.RidgeSolution.from_fold(fold)
+        solution = RidgeSolution.from_fold(fold)
         for alpha in ALPHAS:
             model = peer(alpha, features[fold.fit_rows], labels[fold.fit_rows])
             theirs = model.decision_function(features[fold.score_rows].astype(float))
@@ -61,7 +64,7 @@ def test_a_fitted_head_orders_raw_rows_as_the_pipeline_at_its_temperature(shape:
 def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
     features, labels, _ = make_problem("unbalanced", (120, 12))
     pairs = [(np.nonzero(labels != 2)[0], np.nonzero(labels == 2)[0]), (np.arange(0, 120, 2), np.arange(1, 120, 2))]
-    for score in ridge.cross_validate(TrainingData.from_arrays(features, labels, pairs), ridge.settings({}), 0):
+    for score in ridge.cross_validate(TrainingData.from_arrays(features, labels, pairs), ridge.expand_grid({}), 0):
         assert score.folds[0] == 0
         assert np.isfinite(score.log_loss)
 
@@ -71,11 +74,11 @@ def test_one_decomposition_serves_every_penalty(monkeypatch: pytest.MonkeyPatch)
     calls = []
     plain = fold_module.decompose_symmetric
     monkeypatch.setattr(fold_module, "decompose_symmetric", lambda matrix: calls.append(matrix.shape) or plain(matrix))
-    ridge.cross_validate(TrainingData.from_arrays(features, labels, pairs), ridge.settings({}), 0)
+    ridge.cross_validate(TrainingData.from_arrays(features, labels, pairs), ridge.expand_grid({}), 0)
     assert calls == [(12, 12)] * 3
 
 
 def test_the_path_is_in_order_of_alpha() -> None:
-    tried = [setting["alpha"] for setting in ridge.settings({})]
+    tried = [setting["alpha"] for setting in ridge.expand_grid({})]
     assert tried == sorted(tried)
-    assert ridge.settings({"alpha": "10/0.1"}) == [{"alpha": 0.1}, {"alpha": 10.0}]
+    assert ridge.expand_grid({"alpha": "10/0.1"}) == [{"alpha": 0.1}, {"alpha": 10.0}]

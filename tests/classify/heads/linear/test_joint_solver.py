@@ -13,10 +13,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
-from humeris.classify.heads.families import logreg, svm
 from humeris.classify.heads.linear import cv_fold, design_matrix, joint_solver, regularization_path
 from humeris.classify.heads.linear.losses import Logistic, Loss, Multinomial, SquaredHinge
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+
+logreg, svm = (get_head_family("logreg"), get_head_family("svm"))
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 PATH = (1e-3, 1e-1, 1e1)
@@ -305,7 +307,7 @@ def test_a_residual_is_the_derivative_of_the_loss(loss: Loss, outputs: int) -> N
     assert not residual[:, weights == 0].any()
 
 
-@pytest.mark.parametrize("make", [lambda: logreg.settings({}), lambda: svm.settings({})])
+@pytest.mark.parametrize("make", [lambda: logreg.expand_grid({}), lambda: svm.expand_grid({})])
 def test_the_settings_ascend_in_c(make: Callable[[], list[dict[str, float]]]) -> None:
     tried = [setting["C"] for setting in make()]
     assert tried == sorted(tried)

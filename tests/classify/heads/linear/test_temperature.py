@@ -8,6 +8,7 @@ from scipy.special import log_softmax
 
 from humeris.cache.errors import HeadError
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.heads.linear.temperature import (
     fit_factors,
     mask_absent_classes,
@@ -15,7 +16,6 @@ from humeris.classify.heads.linear.temperature import (
     softmax,
     split_halves,
 )
-from humeris.classify.heads.registry import parse
 from humeris.classify.heads.training_data import TrainingData
 
 
@@ -176,13 +176,13 @@ def test_a_class_without_rows_is_never_first() -> None:
 )
 def test_an_option_that_cannot_be_is_one_line(text: str, message: str) -> None:
     with pytest.raises(HeadError) as caught:
-        parse(text)
+        HeadGrid.parse(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["ridge", "lda", "knn", "centroid"])
 def test_linear_heads_and_neighbours_need_no_keras(name: str) -> None:
-    family = parse(name)
-    assert not family.uses_keras
-    assert len(family.hyperparameter_sets) == len({str(setting) for setting in family.hyperparameter_sets}) > 1
+    head_grid = HeadGrid.parse(name)
+    assert not head_grid.family.uses_keras
+    assert len(head_grid.hyperparameter_sets) == len({str(each) for each in head_grid.hyperparameter_sets}) > 1

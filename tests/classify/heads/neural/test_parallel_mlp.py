@@ -9,12 +9,14 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from humeris.classify.data.feature_matrix import FeatureMatrix
-from humeris.classify.heads.families import mlp
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.neural import mixup
 from humeris.classify.heads.neural.optimizers import RAdam, Ranger
 from humeris.classify.heads.neural.parallel_mlp import MLPTraining, ParallelMLP
+from humeris.classify.heads.registry import get_head_family
 from humeris.extract.backbones.keras_runtime import load_keras
+
+mlp = get_head_family("mlp")
 
 keras = load_keras()
 SEED, CLASSES, EPOCHS = 4, 3, 3
@@ -33,7 +35,7 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def stack_of(*options: dict[str, Any]) -> ParallelMLP:
     features, labels, _ = data()
-    settings = [mlp.settings({**SMALL, **each})[0] for each in options]
+    settings = [mlp.expand_grid({**SMALL, **each})[0] for each in options]
     return ParallelMLP(FeatureMatrix.from_array(features), labels, CLASSES, settings, SEED)
 
 

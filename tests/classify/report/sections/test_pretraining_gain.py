@@ -20,6 +20,7 @@ from humeris.classify.diagnose import learning_curve
 from humeris.classify.diagnose.learning_curve import Asymptote, Curve
 from humeris.classify.diagnose.random_baseline import is_quick
 from humeris.classify.evaluate.trial import Trial
+from humeris.classify.heads import registry
 from humeris.classify.report import winner_features as rows
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.charts import draw
@@ -97,7 +98,7 @@ def test_no_image_is_learnt_from_and_scored_and_groups_stay_whole(monkeypatch: p
 
         return Score(0.5, 1.0, (0.5,))
 
-    monkeypatch.setitem(learning_curve.FAMILIES, "spy", Spy)  # type: ignore[arg-type]
+    monkeypatch.setitem(registry._FAMILIES, "spy", Spy)  # type: ignore[arg-type]
     groups = np.random.default_rng(0).integers(0, 50, 200)
     labels = groups % 2
     learning_curve.compute_learning_curve(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,22 @@ from humeris.cache.errors import HeadError
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.evaluate.trial import Score
 from humeris.classify.export.stack_model import stack_model
-from humeris.classify.heads.families import supcon, triplet
+from humeris.classify.heads.families import metric_learning
 from humeris.classify.heads.head import Head
+from humeris.classify.heads.head_family import HeadFamily
 from humeris.classify.heads.layers import Dense, L2Normalize, NeighborVotes
-from humeris.classify.heads.neural import embedding, metric_learning
+from humeris.classify.heads.neural import embedding
 from humeris.classify.heads.neural.balanced_batches import BalancedBatches
+from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 
-FAMILIES: dict[str, ModuleType] = {"triplet": triplet, "supcon": supcon}
+supcon, triplet = (get_head_family("supcon"), get_head_family("triplet"))
+
+FAMILIES: dict[str, HeadFamily] = {"triplet": triplet, "supcon": supcon}
 QUICK: dict[str, Any] = {"embedding": 8, "epochs": 8, "batch_size": 32, "learning_rate": 0.01}
 VARIANTS = [("triplet", "knn", 0), ("triplet", "centroid", 12), ("supcon", "knn", 12), ("supcon", "centroid", 0)]
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -50,7 +53,7 @@ def problem(rows: int = 120, columns: int = 40, noise: float = 8.0) -> tuple[np.
 
 
 def setting(family: str, **changed: Any) -> dict[str, Any]:
-    (one,) = FAMILIES[family].settings({**QUICK, **changed})
+    (one,) = FAMILIES[family].expand_grid({**QUICK, **changed})
     return dict(one)
 
 
@@ -284,7 +287,7 @@ def test_batches_hold_several_rows_of_each_class_and_none_twice(counts: tuple[in
 )
 def test_an_option_that_cannot_be_is_one_line(family: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadError, match=message) as caught:
-        FAMILIES[family].settings(options)
+        FAMILIES[family].expand_grid(options)
     assert str(caught.value).startswith(f"head {family}: expected ")
     assert "\n" not in str(caught.value)
 
@@ -304,13 +307,13 @@ def test_no_option_is_accepted_and_ignored(family: str) -> None:
 
 
 def test_every_combination_of_options_is_tried() -> None:
-    found = triplet.settings({"margin": "0.1/0.5", "classifier": "centroid/knn"})
+    found = triplet.expand_grid({"margin": "0.1/0.5", "classifier": "centroid/knn"})
     assert len({(each["margin"], each["classifier"]) for each in found}) == len(found) == 4
-    assert {each["temperature"] for each in supcon.settings({})} == {0.1}
+    assert {each["temperature"] for each in supcon.expand_grid({})} == {0.1}
 
 
 def test_centroids_have_no_number_of_neighbours() -> None:
-    found = triplet.settings({"classifier": "centroid/knn", "n_neighbors": "1/5"})
+    found = triplet.expand_grid({"classifier": "centroid/knn", "n_neighbors": "1/5"})
     assert [(each["classifier"], each.get("n_neighbors")) for each in found] == [("centroid", None), ("knn", 1), ("knn", 5)]
     with pytest.raises(HeadError, match=r"^head supcon: n_neighbors needs classifier=knn, found .*; leave one of them out$"):
-        supcon.settings({"classifier": "centroid", "n_neighbors": "1/5"})
+        supcon.expand_grid({"classifier": "centroid", "n_neighbors": "1/5"})

@@ -1,0 +1,167 @@
+"""The door through which every kind of head comes: what a head family offers, with defaults for a small one."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ..evaluate.trial import Score
+from .head import Head
+from .options import Option, expand_combinations
+from .training_data import TrainingData
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """The option of a head family that says how strongly its heads are regularized.
+
+    Parameters
+    ----------
+    option
+        Its name, such as ``"C"``.
+    is_inverse
+        Whether a larger value regularizes less, as scikit-learn's ``C`` does.
+    """
+
+    option: str
+    is_inverse: bool = False
+
+
+class HeadFamily(ABC):
+    """A kind of head: its options, how it is cross-validated, and how it is fitted.
+
+    To add one, write a subclass in a file of ``families/`` and name it in ``registry.py``; from outside the package, pass
+    an instance to ``register_head_family``. A subclass needs ``name``, ``title`` and ``fit``; one that shares work between
+    folds or hyperparameters overrides ``cross_validate`` too. Instances hold no state of a training and can be pickled,
+    because worker processes receive them.
+
+    Attributes
+    ----------
+    name
+        What a user writes: ``--head NAME``. Also stored in runs.
+    title
+        The family in words, as within a sentence: ``"logistic regression"``.
+    options
+        What a user may write behind the name, with the values tried by default.
+    search_space
+        What a random search draws from where the user gives no range or list: option to ``"a/b"`` or ``"low..high"``.
+    uses_keras
+        Whether training imports Keras, which uses every core by itself: such heads are trained one after another in the main
+        process.
+    uses_all_taps
+        Whether a head takes the features of all taps side by side, in place of one tap.
+    regularization
+        The option for the strength of regularization, if there is one.
+    """
+
+    name: str
+    title: str
+    options: Mapping[str, Option] = MappingProxyType({})
+    search_space: Mapping[str, str] = MappingProxyType({})
+    uses_keras: bool = False
+    uses_all_taps: bool = False
+    regularization: Regularization | None = None
+
+    def expand_grid(self, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """List the hyperparameters to try.
+
+        Parameters
+        ----------
+        options
+            Option to a value, a list of values, or text such as ``"0.1/1"``. The others have their defaults.
+
+        Returns
+        -------
+        list of dict
+            Every combination once. The values are JSON values, as they are stored in runs.
+
+        Raises
+        ------
+        HeadError
+            If there is no such option, or a value is not allowed.
+        """
+        return expand_combinations(self.name, self.options, options)
+
+    def check(  # noqa: B027 - most families can be trained on any rows
+        self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Raise `HeadError` if some hyperparameters cannot be trained on these rows, before anything is trained."""
+
+    def group(
+        self,
+        data: TrainingData,  # noqa: ARG002 - for families that group by memory
+        hyperparameter_sets: Sequence[Mapping[str, Any]],
+    ) -> list[list[int]]:
+        """Divide hyperparameters into groups, each of which is trained and written down before the next starts.
+
+        Returns
+        -------
+        list of list of int
+            Indices into `hyperparameter_sets`, each in one group. By default all are in one, so that they can share work.
+        """
+        return [list(range(len(hyperparameter_sets)))]
+
+    def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
+        """Score hyperparameters on the rows that each fold holds out.
+
+        By default each fold is fitted by ``fit``, and its rows are copied into memory.
+
+        Parameters
+        ----------
+        data
+            Rows, labels and folds.
+        hyperparameter_sets
+            Sets of hyperparameters that ``expand_grid`` made.
+        seed
+            Of whatever is random.
+
+        Returns
+        -------
+        list of Score
+            One for each set, in that order. ``fit`` receives a score's ``detail`` as `fit_info`.
+        """
+        start_time = time.perf_counter()
+        class_names = [str(label) for label in range(data.n_classes)]
+        predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
+        for fit_rows, held_out in data.folds:
+            fit_data = data.select_rows(fit_rows)
+            for fold_predictions, hyperparameters in zip(predictions, hyperparameter_sets, strict=True):
+                head = self.fit(fit_data, hyperparameters, {}, class_names, seed)
+                fold_predictions.append(head.predict_proba(data.features[held_out]))
+        seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
+        return [data.score(fold_predictions, seconds) for fold_predictions in predictions]
+
+    @abstractmethod
+    def fit(
+        self,
+        data: TrainingData,
+        hyperparameters: Mapping[str, Any],
+        fit_info: Mapping[str, Any],
+        class_names: Sequence[str],
+        seed: int,
+    ) -> Head:
+        """Fit a head on all rows.
+
+        Parameters
+        ----------
+        data
+            Rows and labels; the folds play no part.
+        hyperparameters
+            One set that ``expand_grid`` made.
+        fit_info
+            What cross-validation found out: the ``detail`` of the score, such as the number of epochs.
+        class_names
+            The classes in the order of the label numbers.
+        seed
+            Of whatever is random.
+        """
+
+    def can_finetune(self, hyperparameters: Mapping[str, Any]) -> bool:  # noqa: ARG002 - for families with several kinds
+        """Whether such a head can be trained further by gradients: its last layer is a weighted sum."""
+        return True
