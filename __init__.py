@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "BackboneSpec": "extract.backbones.backbone_spec",
+    "HeadFamily": "classify.heads.head_family",
     "HumerisError": "cache.errors",
     "Predictor": "classify.export.predict",
     "Run": "classify.runs.run",
@@ -23,6 +24,7 @@ _MODULES = {
     "extract_features": "extract.engine.extract",
     "load_images": "extract.images.load",
     "rank": "classify.rank",
+    "register_head_family": "classify.heads.registry",
     "run": "classify.pipeline",
     "sweep": "classify.sweep.sweep",
 }
