@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from . import compression as compressions
-from . import row_reader as reading
+from . import row_reader
+from .compression import build_options, detect
 from .errors import CorruptFile as CorruptFile
 from .errors import UnreadableFile as UnreadableFile
 from .row_reader import Layout
@@ -47,7 +47,7 @@ def encode(
     """
     bfloat16 = features.dtype.name == "bfloat16"
     stored = np.ascontiguousarray(features.view(np.uint16) if bfloat16 else features)
-    options = compressions.build_options(compression, stored)
+    options = build_options(compression, stored)
     buffer = io.BytesIO()
     with _create_timeless_file(buffer) as file:
         dataset = file.create_dataset("features", data=stored, track_times=False, **options)
@@ -104,7 +104,7 @@ class Shard:
             return np.memmap(self.path, dtype=layout.dtype, mode="r", offset=layout.offset, shape=layout.shape)
         out = np.empty(layout.shape, layout.read_dtype)
         all_rows = np.arange(len(out))
-        reading.read(self.path, layout, all_rows, out, all_rows)
+        row_reader.read(self.path, layout, all_rows, out, all_rows)
         out.flags.writeable = False
         return out
 
@@ -181,7 +181,7 @@ def _read_layout(features: h5py.Dataset, size: int) -> Layout:
     is_numeric = features.dtype == np.uint16 if bfloat16 else features.dtype.kind == "f"
     if features.ndim < 2 or 0 in features.shape or not is_numeric:
         raise CorruptFile("features are not rows of floating-point numbers")
-    compression = compressions.detect(features)
+    compression = detect(features)
     if compression == "none":
         if not _is_inside(features, size):
             raise CorruptFile("features are not contiguous inside the file")

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import row_reader as reading
-from . import shard
+from . import row_reader, shard
 from .atomic_files import publish
 from .errors import CacheError, RowsMissing
 from .index import RowIndex
@@ -132,7 +131,7 @@ class TapFeatures:
         def fill(positions: np.ndarray) -> bool:
             item = shards[shard_numbers[positions[0]]]
             try:
-                reading.read(item.path, item.layout, rows[positions], out, positions, columns)
+                row_reader.read(item.path, item.layout, rows[positions], out, positions, columns)
             except FileNotFoundError:
                 return False
             except shard.CorruptFile as error:

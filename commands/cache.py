@@ -107,7 +107,7 @@ def cache_export(
 ) -> int:
     """Write the cached features of DATA as one portable HDF5 file, a dataset per tap."""
     from ..cache.store import Store
-    from ..extract.engine.export_hdf5 import export_hdf5 as export_portable
+    from ..extract.engine.export_hdf5 import export_hdf5
     from ..extract.images.load import load_images
     from .render import extract
 
@@ -116,5 +116,5 @@ def cache_export(
         raise typer.BadParameter("give one backbone: a file holds the features of one", param_hint="-b")
     with Store(cache) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
-        result = export_portable(images, backbone_specs[0], layer or [], store, out, pool or [])
+        result = export_hdf5(images, backbone_specs[0], layer or [], store, out, pool or [])
     return render({"data": images.summarize(), "exported": result.to_dict()}, as_json, quiet, extract.format_portable_export)

@@ -24,7 +24,7 @@ def demo(
     quiet: options.Quiet = False,
 ) -> int:
     """Do the main job offline: handwritten digits on nano, and on nano with random weights."""
-    from ..classify.demo import run_demo as run_demo
+    from ..classify.demo import run_demo
     from .render import classify
 
     with show_progress(as_json or quiet) as stage:

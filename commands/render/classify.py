@@ -14,8 +14,7 @@ from ...classify.evaluate.confidence_intervals import wilson_ci
 from ...classify.export.predict import Prediction
 from ...classify.runs.run import escape_formula
 from .cache import format_corrupt_files
-from .extract import format_extraction as extracted_text
-from .extract import format_images
+from .extract import format_extraction, format_images
 
 _BAR_WIDTH = 16
 _MAX_ROWS = 40  # of the table, which then holds the best
@@ -31,7 +30,7 @@ _MAX_OPTIONS_WIDTH = 40  # letters of a setting; leaderboard.csv has it whole
 
 def format_sweep(result: Mapping[str, Any]) -> str:
     """`humeris sweep`."""
-    data_text = extracted_text(result) if "extracted" in result else format_images(result["data"])
+    data_text = format_extraction(result) if "extracted" in result else format_images(result["data"])
     return join_paragraphs(
         data_text, _format_result(result), format_corrupt_files(result), format_advice(result.get("advice"))
     )
@@ -42,7 +41,7 @@ def format_run(result: Mapping[str, Any]) -> str:
     data = {"data": result["data"], "extracted": result["extracted"], "cache": result["cache"]}
     report_result = result["reported"]
     return join_paragraphs(
-        extracted_text(data), _format_result(result), format_corrupt_files(result), format_export(result),
+        format_extraction(data), _format_result(result), format_corrupt_files(result), format_export(result),
         f"report: {to_printable(report_result['path'])} ({format_size(report_result['bytes'])})",
         format_advice(result.get("advice")),
     )  # fmt: skip

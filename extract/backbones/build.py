@@ -16,8 +16,7 @@ import numpy as np
 from ...cache.errors import BackboneError, WeightsError
 from ...cache.spec import ExtractionSpec
 from ..pixels import decode
-from . import batch_norm_folding as folding
-from . import precision, weights
+from . import batch_norm_folding, precision, weights
 from .backbone_spec import BackboneSpec
 from .graph import Graph, collect_operations
 from .keras_runtime import load_keras, reset_layer_names, seed_initializers
@@ -71,7 +70,7 @@ def build(
         preprocessing=mode,
         pixels=decode.get_version(),
         precision=compute_precision,
-        forward=folding.VERSION,
+        forward=batch_norm_folding.VERSION,
     )
     return Backbone(spec, graph)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..pixels import read_file as source
+from ..pixels.read_file import read_bytes
 
 SPLITS = {
     "train": "train",
@@ -49,7 +49,7 @@ class Item:
 
     def read(self) -> bytes:
         """The encoded image, which its digest is of; raises `decode.ImageRejected`."""
-        return source.read_bytes(self.path) if self.byte_loader is None else self.byte_loader()
+        return read_bytes(self.path) if self.byte_loader is None else self.byte_loader()
 
 
 @dataclass(frozen=True)

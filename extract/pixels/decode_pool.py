@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from ...cache.errors import HumerisError
-from . import decode as pixels
+from .decode import ImageRejected
 from .decode_worker import CPU_SECONDS, READY, send
 
 WALL_SECONDS = 60
@@ -46,8 +46,8 @@ class DecoderPool:
     ) -> np.ndarray:
         """Views (n, height, width, 3) uint8 of an image file, or of the bytes of one, with the `digest` it should have.
 
-        View 0 is what `pixels.decode` gives, others are made from it by the augmentation `policy`. Raises
-        `decode.ImageRejected`: besides its codes `changed`; `crashed` when two decoders died of the image, `killed` when
+        View 0 is what `decode.decode` gives, others are made from it by the augmentation `policy`. Raises
+        `ImageRejected`: besides its codes `changed`; `crashed` when two decoders died of the image, `killed` when
         something ended them; `too_slow` after `CPU_SECONDS` of processor time, `stalled` after `WALL_SECONDS` with less.
         """
         path, data = ("", file) if isinstance(file, bytes) else (str(file), b"")
@@ -58,7 +58,7 @@ class DecoderPool:
     def decode_thumbnail(self, data: bytes, side: int) -> np.ndarray:
         """RGB uint8 (height, width, 3) of the bytes of an image, in its own proportions and at most `side` pixels long.
 
-        Raises `decode.ImageRejected`, as `decode` does.
+        Raises `ImageRejected`, as `decode` does.
         """
         header = {"path": "", "bytes": len(data), "digest": "", "size": [side, side], "within": side}
         request = json.dumps({**header, "views": [0], "policy": ""}).encode() + b"\n" + data
@@ -71,7 +71,7 @@ class DecoderPool:
         try:
             try:
                 return decoder.run_request(request, shape)
-            except pixels.ImageRejected as error:
+            except ImageRejected as error:
                 if error.reason not in {"crashed", "killed"}:
                     raise
             return decoder.run_request(request, shape)
@@ -97,7 +97,7 @@ class _DecoderProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run_request(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        """The pixels that answer `request`, of `shape` unless the answer names their size; raises `decode.ImageRejected`."""
+        """The pixels that answer `request`, of `shape` unless the answer names their size; raises `ImageRejected`."""
         process = self._process = self._process or _start_process()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -113,24 +113,22 @@ class _DecoderProcess:
         except TimeoutError:
             process.kill()
             self.stop()
-            raise pixels.ImageRejected(
-                "stalled", f"nothing came of it in {WALL_SECONDS} s; the decoder was stopped"
-            ) from None
+            raise ImageRejected("stalled", f"nothing came of it in {WALL_SECONDS} s; the decoder was stopped") from None
         except (OSError, EOFError):
             raise self._explain_exit() from None
         if "reason" in response:
-            raise pixels.ImageRejected(response["reason"], response["detail"])
+            raise ImageRejected(response["reason"], response["detail"])
         return result
 
-    def _explain_exit(self) -> pixels.ImageRejected:
+    def _explain_exit(self) -> ImageRejected:
         status = self.stop()
         if status == -signal.SIGXCPU:
-            return pixels.ImageRejected(
+            return ImageRejected(
                 "too_slow", f"it takes more than {CPU_SECONDS} s of work to decode; the decoder was stopped"
             )
         if -status in _CRASH_SIGNALS:
-            return pixels.ImageRejected("crashed", f"two decoders died of it ({signal.Signals(-status).name})")
-        return pixels.ImageRejected("killed", f"two decoders ended while they had it (exit status {status})")
+            return ImageRejected("crashed", f"two decoders died of it ({signal.Signals(-status).name})")
+        return ImageRejected("killed", f"two decoders ended while they had it (exit status {status})")
 
     def stop(self) -> int:
         """End the process, if there is one; its exit status."""
