@@ -15,8 +15,10 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "BackboneSpec": "extract.backbones.backbone_spec",
+    "Format": "classify.export.formats.format",
     "HeadFamily": "classify.heads.head_family",
     "HumerisError": "cache.errors",
+    "ModelMetadata": "classify.export.model_metadata",
     "Predictor": "classify.export.predict",
     "Run": "classify.runs.run",
     "Store": "cache.store",
@@ -24,6 +26,7 @@ _MODULES = {
     "extract_features": "extract.engine.extract",
     "load_images": "extract.images.load",
     "rank": "classify.rank",
+    "register_format": "classify.export.formats.registry",
     "register_head_family": "classify.heads.registry",
     "run": "classify.pipeline",
     "sweep": "classify.sweep.sweep",

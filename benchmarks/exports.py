@@ -30,6 +30,8 @@ from humeris.cache.errors import HumerisError
 from humeris.classify.export import parity
 from humeris.classify.export.formats.format import Format
 from humeris.classify.export.formats.registry import FORMATS
+from humeris.classify.export.formats.weight_precision import PRECISIONS
+from humeris.classify.export.model_metadata import ModelMetadata
 from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.layers import Dense, Standardize
@@ -132,11 +134,12 @@ def measure_file(
     test_images: np.ndarray,
 ) -> dict[str, Any]:
     """The figures of one file; raises `HumerisError` where it cannot be written or run."""
-    size = list(test_images.shape[1:3])
     start_time = time.perf_counter()
-    metadata = {"classes": list("abcde"), "image_size": size, "pixels": decode.get_version()}
-    file_format.write(model, path, metadata, precision, calibration_images if precision == "int8" else None)
+    weight_precision = PRECISIONS[precision]
+    metadata = ModelMetadata(tuple("abcde"), test_images.shape[1:3], decode.get_version(), precision)
+    file_format.write(model, path, metadata, precision, calibration_images if weight_precision.needs_calibration else None)
     seconds = time.perf_counter() - start_time
+    written_metadata = file_format.read_metadata(path)
     probabilities, milliseconds = parity.predict_in_subprocess(file_format, path, test_images)
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     figures = {
@@ -145,15 +148,13 @@ def measure_file(
         "bytes": sum(file.stat().st_size for file in files),
         "milliseconds": round(milliseconds, 2),
         "seconds_to_write": round(seconds, 1),
-        "activations": (file_format.describe(path) or {}).get("activations", "float32"),
+        "activations": (written_metadata.activations if written_metadata else "") or "float32",
     }
     try:
-        if precision == "int8":
+        if weight_precision.compares_classes:
             parity.compare_classes(expected, probabilities)
         else:
-            parity.compare(
-                expected, probabilities, parity.TOLERANCE_FLOAT16 if precision == "float16" else file_format.tolerance
-            )
+            parity.compare(expected, probabilities, max(file_format.tolerance, weight_precision.min_tolerance))
     except HumerisError:
         figures["refused"] = "refused"
     return figures

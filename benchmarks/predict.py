@@ -83,9 +83,7 @@ def main() -> None:
             images = load_images(arguments.data or root / "drawn", store)
             extract_result = extract_features(images, arguments.backbone, [tap], store, batch_size=BATCH)
             run = sweep(extract_result.images, store, ["logreg,C=0.001"], out=root / "run")
-            models = {
-                name: export(run, store, root / f"model{FORMATS[name].suffix}", format_name=name).path for name in names
-            }
+            models = {name: export(run, store, root / f"model{FORMATS[name].suffix}", format=name).path for name in names}
         predictors = {name: Predictor(path, cache=root / "cache") for name, path in models.items()}
         paths = [image.path for image in images.used][: arguments.images // BATCH * BATCH]
         prediction_rates: dict[str, list[float]] = {name: [] for name in names}

@@ -66,7 +66,7 @@ def export(
     backbone_specs = options.parse_backbones(backbone or [], None, None, 0)
     with Store(cache, write=True) as store:
         result = run_export(
-            Run.load(run_folder), store, out, format_name=form, precision=precision, trial=trial,
+            Run.load(run_folder), store, out, format=form, precision=precision, trial=trial,
             backbone_specs=backbone_specs, command=get_command_line(),
         )  # fmt: skip
     return render(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from humeris.classify.export.formats.format import Format
+from humeris.classify.export.model_metadata import ModelMetadata
 from humeris.classify.export.stack_model import apply_layers
 from humeris.classify.heads.layers import (
     ACTIVATIONS,
@@ -21,7 +24,7 @@ from humeris.classify.heads.layers import (
 from humeris.extract.backbones.keras_runtime import load_keras
 
 CLASSES = ["ant", "bee's", "“fly”", "gnat,\nbig", "µ"]
-METADATA = {"classes": CLASSES, "image_size": [16, 16], "pixels": "1", "precision": "as asked"}
+METADATA = ModelMetadata(tuple(CLASSES), (16, 16), "1", precision="as asked")
 SIDE, WIDTH = 16, 48
 
 
@@ -101,6 +104,14 @@ def predict_with_keras(head: str, inputs: np.ndarray) -> np.ndarray:
     probabilities = np.asarray(build_model(head)(inputs))
     assert len(inputs) < 8 or np.ptp(probabilities, axis=0).max() > 0.1
     return probabilities
+
+
+def write_in_precisions(model_format: Format, folder: Path) -> dict[str, Path]:
+    """The paths of the network, written in each precision that the format has."""
+    paths = {precision: folder / f"{precision}{model_format.suffix}" for precision in model_format.precisions}
+    for precision, path in paths.items():
+        model_format.write(build_model(), path, METADATA, precision, make_images(32, seed=1))
+    return paths
 
 
 @cache

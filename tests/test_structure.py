@@ -208,7 +208,6 @@ def test_no_file_is_longer_than_can_be_read_at_once() -> None:
 
 
 MANY_PARAMETERS = {  # a list that only shrinks
-    "classify/export/export.py:_check_parity",
     "classify/finetune/finalize.py:finalize",
     "classify/finetune/image_batches.py:__init__",
     "classify/finetune/map_batches.py:__init__",

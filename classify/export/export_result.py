@@ -1,4 +1,4 @@
-"""What an export left behind."""
+"""The result of an export."""
 
 from __future__ import annotations
 
@@ -13,11 +13,30 @@ from .parity import Parity
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An exported model: where it and its card are, and how it was checked.
+    """An exported model.
 
-    sha256: of the file, or of a folder's files as `provenance.digest` says. milliseconds: that one image takes, in the
-    process that checked it. activations: of a model in int8, what they are computed in. known: whether `humeris predict`
-    runs it with the same cache, without being told to trust it.
+    Parameters
+    ----------
+    path, card : Path
+        The model, and its model card.
+    format : Format
+        Of the model.
+    precision : str
+        Of its weights.
+    activations : str
+        What the activations of a model in ``int8`` are computed in; "" for other models.
+    trial : Trial
+        What was exported.
+    parity : Parity
+        How well it agrees with the cache.
+    milliseconds : float
+        That one image took in the process that checked it, median.
+    bytes : int
+        Size of the file, or of all files in the folder.
+    sha256 : str
+        See `provenance.compute_digest`.
+    trusted : bool
+        Whether `humeris predict` runs it with the same cache, without ``--trust``.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Under which licence the weights of a network were published, as their publishers say."""
+"""The licenses that the weights of networks were published under, as their publishers say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LICENSES = {
 
 
 def describe_license(spec: ExtractionSpec) -> str:
-    """A sentence on the licence of the weights of `spec`."""
+    """A sentence on the license of the weights that features were made with."""
     if spec.weights.startswith("random"):
         return "random numbers"
     if spec.file or spec.weights == "file":

@@ -1,7 +1,4 @@
-"""The model card: a page of Markdown beside an exported model, that says what it is and how far to trust it.
-
-Its parts are those of Mitchell et al., "Model Cards for Model Reporting" (2019, arXiv:1810.03993), as far as they are known.
-"""
+"""The model card, a page of Markdown beside an exported model."""
 
 from __future__ import annotations
 
@@ -45,7 +42,31 @@ def render_model_card(
     specs: Sequence[ExtractionSpec],
     command: str,
 ) -> str:
-    """The Markdown text about an exported model; everything in it is of the run or was measured at the export."""
+    """Write the text of a model card; everything in it is from the run or was measured at the export.
+
+    Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (2019, arXiv:1810.03993), as far as they
+    are known.
+
+    Parameters
+    ----------
+    result : ExportResult
+        The exported model.
+    run : Run
+        The run that it comes from.
+    score : Score
+        How its trial did on the images that it was selected on.
+    records : sequence of ImageRecord
+        The images of the run.
+    specs : sequence of ExtractionSpec
+        How the features of each of its extractions were made.
+    command : str
+        The command that makes the same model.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     from jinja2 import Environment
 
     environment = Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701  # Markdown, escaped by `md`

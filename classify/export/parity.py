@@ -1,4 +1,4 @@
-"""Does an exported model answer as the cache did? Asked in a fresh process that has the runtime and nothing of ours."""
+"""Predictions of an exported model in a process of its own, and their comparison with the cached ones."""
 
 from __future__ import annotations
 
@@ -14,34 +14,42 @@ import numpy as np
 from ...cache.errors import ParityError
 from .formats.format import Format
 
-TOLERANCE, TOLERANCE_HALF = 1e-4, 1e-3  # for features cached in float32, and in float16
-TOLERANCE_FLOAT16 = 1e-2  # for weights rounded to float16, which alone moves a probability by some 0.005
-TIE_MARGIN = 1e-4
-COSINE_TOLERANCE = 1e-2  # of the bound: how far the cosines of neighbours may lie from the cached ones
+TOLERANCE = 1e-4
+TIE_MARGIN = 1e-4  # classes whose cached probabilities are closer than this may change places
+COSINE_TOLERANCE = 1e-2  # of the tolerance: how far the cosines of neighbors may lie from the cached ones
 MIN_AGREEMENT = 0.98  # of the classes, for weights in eight bits
 _REMEDY = "nothing was written; export another trial of leaderboard.csv with --trial ID"
 _SCRIPT = """
 import sys, time, numpy
-{answer}
+{predict_code}
 images = numpy.load(sys.argv[2])
-answers = [numpy.asarray(answer(images[i:i + 16])) for i in range(0, len(images), 16)]
+predictions = [numpy.asarray(predict(images[i:i + 16])) for i in range(0, len(images), 16)]
 for _ in range(3):
-    answer(images[:1])
+    predict(images[:1])
 seconds, until = [], time.perf_counter() + 1
 while len(seconds) < 5 or (len(seconds) < 50 and time.perf_counter() < until):
     start = time.perf_counter()
-    numpy.asarray(answer(images[:1]))
+    numpy.asarray(predict(images[:1]))
     seconds.append(time.perf_counter() - start)
-numpy.savez(sys.argv[3], answers=numpy.concatenate(answers), milliseconds=1000 * numpy.median(seconds))
+numpy.savez(sys.argv[3], predictions=numpy.concatenate(predictions), milliseconds=1000 * numpy.median(seconds))
 """
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the model's probabilities lie from the cached ones, over so many images.
+    """How well a model agrees with the cache.
 
-    ties: how many of them answer otherwise, because neighbours of several classes are equally near to rounding, so that
-    either answer is right; they count neither in `top1_agree` nor in `max_difference`.
+    Parameters
+    ----------
+    images : int
+        How many images were compared.
+    top1_agree : int
+        On how many of them the most probable class is the same.
+    max_difference : float
+        The largest difference of a probability.
+    ties : int
+        On how many images the model differs because neighbors of several classes are equally near to rounding, so that
+        either answer is right. They count neither in `top1_agree` nor in `max_difference`.
     """
 
     images: int
@@ -55,14 +63,33 @@ class Parity:
 
 
 def predict_in_subprocess(model_format: Format, model: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Probabilities (n, classes) of images (n, height, width, 3) uint8, and the milliseconds that one image takes.
+    """Run a model in a new Python process that has the format's runtime and nothing of ours.
 
-    Computed from the file alone, in a fresh Python with the format's own runtime; the time is the median of repeated calls.
+    Parameters
+    ----------
+    model_format : Format
+        The format of the model.
+    model : Path
+        The model.
+    images : ndarray
+        (n, height, width, 3) uint8.
+
+    Returns
+    -------
+    probabilities : ndarray
+        (n, classes).
+    milliseconds : float
+        That one image takes: the median of repeated calls.
+
+    Raises
+    ------
+    ParityError
+        Where the runtime cannot load or run the model.
     """
     with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder, "images.npy"), Path(folder, "answers.npz")
+        inputs, outputs = Path(folder, "images.npy"), Path(folder, "predictions.npz")
         np.save(inputs, images, allow_pickle=False)
-        code = _SCRIPT.format(answer=model_format.predict_code)
+        code = _SCRIPT.format(predict_code=model_format.predict_code)
         command = [sys.executable, "-c", code, str(model.absolute()), str(inputs), str(outputs)]
         process = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=folder, check=False)
         if process.returncode:
@@ -72,13 +99,26 @@ def predict_in_subprocess(model_format: Format, model: Path, images: np.ndarray)
                 f"{_REMEDY}"
             )
         with np.load(outputs, allow_pickle=False) as arrays:
-            return np.asarray(arrays["answers"]), float(arrays["milliseconds"])
+            return np.asarray(arrays["predictions"]), float(arrays["milliseconds"])
 
 
 def compare_classes(cached: np.ndarray, exported: np.ndarray) -> Parity:
-    """How the answers (n, classes) of a model in eight bits agree; raises `ParityError` where too few classes are equal.
+    """Compare the most probable classes; probabilities may differ by any amount.
 
-    At least `AGREEMENT` of the classes must be, however close the first two are; probabilities may differ by any amount.
+    Parameters
+    ----------
+    cached, exported : ndarray
+        Probabilities (n, classes).
+
+    Returns
+    -------
+    Parity
+
+    Raises
+    ------
+    ParityError
+        Where fewer than `MIN_AGREEMENT` of the classes are equal, however close the first two are, or the probabilities of
+        the model are not finite or do not vary.
     """
     _check_predictions(cached, exported)
     equal = int((cached.argmax(axis=1) == exported.argmax(axis=1)).sum())
@@ -100,11 +140,26 @@ def _check_predictions(cached: np.ndarray, exported: np.ndarray) -> None:
 def compare(
     cached: np.ndarray, exported: np.ndarray, tolerance: float = TOLERANCE, ties: np.ndarray | None = None
 ) -> Parity:
-    """How two sets of probabilities (n, classes) agree; raises `ParityError` beyond `bound`.
+    """Compare probabilities and the most probable classes.
 
-    Answers that do not vary between images are refused as well: two broken models may agree on a constant. Where the cached
-    probabilities of two classes are closer than `TIE`, either may come first. Images of the mask `ties` (n,) may differ by
-    any amount and are then counted; where all of them do, nothing was compared, which is refused too.
+    Parameters
+    ----------
+    cached, exported : ndarray
+        Probabilities (n, classes). Where two cached ones are closer than `TIE_MARGIN`, either class may come first.
+    tolerance : float
+        How far a probability may lie from the cached one.
+    ties : ndarray, optional
+        Mask (n,) of the images that may differ by any amount; those that do are counted.
+
+    Returns
+    -------
+    Parity
+
+    Raises
+    ------
+    ParityError
+        Where they do not agree; where the probabilities are not finite or do not vary between images, since two broken
+        models may agree on a constant; and where all images are ties that differ, so that nothing was compared.
     """
     _check_predictions(cached, exported)
     cached_classes, exported_classes = cached.argmax(axis=1), exported.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Classes of new images, from an exported model."""
+"""Predict the classes of new images with an exported model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ from .formats.registry import detect_format
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, best first; or the reason why there is none."""
+    """The prediction for one image.
+
+    Parameters
+    ----------
+    path : str
+        The image, as it was given.
+    top : tuple of (str, float)
+        The most probable classes with their probabilities, best first.
+    rejection : str
+        Why there is no prediction, "" where there is one.
+    """
 
     path: str
     top: tuple[tuple[str, float], ...] = ()
@@ -42,34 +52,79 @@ class Prediction:
 
 
 class Predictor:
-    """A model that `humeris export` wrote, in any of its formats, in the format's own runtime.
+    """An exported model in its runtime.
 
-    Loading it runs no foreign code: Keras's safe mode stays on, and a model in a format that can hold code must be one that
-    was exported with `cache` (the user's by default), unless `trust` says that its maker is trusted. Raises `ModelError`.
+    Loading it runs no foreign code: Keras's safe mode stays on, and a model in a format that can hold code must have been
+    exported with the same cache, unless `trust` is set.
+
+    Parameters
+    ----------
+    path : Path or str
+        A model that `export` wrote, in any registered format.
+    cache : Path or str, optional
+        The cache that the model was exported with; the user's by default.
+    trust : bool
+        Whether to run a model of somebody else in a format that can hold code.
+
+    Attributes
+    ----------
+    classes : list of str
+        Class names, in the order of the columns of the probabilities.
+    image_size : tuple of int
+        (height, width) of the input, in pixels.
+    metadata : ModelMetadata
+        Everything that the model says about itself.
+
+    Raises
+    ------
+    ModelError
+        Where it is no model of ours, was made for other versions, is not trusted, or cannot be loaded.
+
+    Examples
+    --------
+    >>> predictor = Predictor("flowers.keras")  # doctest: +SKIP
+    >>> for prediction in predictor.predict(["rose.jpg"], top=3):  # doctest: +SKIP
+    ...     print(prediction.path, prediction.top)
     """
 
     def __init__(self, path: Path | str, *, cache: Path | str | None = None, trust: bool = False) -> None:
         self.path = Path(path)
         self.format = detect_format(self.path)
-        description = self.format.describe(self.path)
-        if description is None:
+        metadata = self.format.read_metadata(self.path)
+        if metadata is None:
             raise ModelError(
                 f"{path}: expected a {self.format.name} model that `humeris export` wrote, found another one; export it anew"
             )
-        self.classes, self.image_size = _parse_class_names(self.path, description), _parse_image_size(self.path, description)
-        if description["pixels"] != decode.get_version():
+        if metadata.pixels != decode.get_version():
             raise ModelError(
-                f"{path}: expected pixels version {decode.get_version()!r}, found {description['pixels']!r}; "
+                f"{path}: expected pixels version {decode.get_version()!r}, found {metadata.pixels!r}; "
                 "use the versions of humeris and Pillow it was exported with, or extract, sweep and export anew"
             )
         self.format.check_installed()
         if not trust:
             provenance.check(Store(cache), self.path, self.format)
+        self.metadata, self.classes, self.image_size = metadata, list(metadata.classes), metadata.image_size
         self._model = self.format.load(self.path)
-        self._has_seen_full_batch = False  # whether a whole batch was seen
+        self._has_seen_full_batch = False
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (n, classes) of images (n, height, width, 3) uint8 at the model's size."""
+        """Predict the probabilities of images.
+
+        Parameters
+        ----------
+        images : ndarray
+            (n, height, width, 3) uint8, at `image_size`.
+
+        Returns
+        -------
+        ndarray
+            (n, classes).
+
+        Raises
+        ------
+        ModelError
+            Where the model cannot be run on them.
+        """
         try:
             probabilities = self._model(images)
         except Exception as error:  # each runtime has a type of its own, for models that are not what they say
@@ -86,7 +141,24 @@ class Predictor:
     def predict(
         self, paths: Iterable[Path | str], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
     ) -> Iterator[Prediction]:
-        """A prediction for each path, in order, as they come; memory does not grow with their number."""
+        """Predict the classes of image files; memory does not grow with their number.
+
+        Parameters
+        ----------
+        paths : iterable of Path or str
+            The image files.
+        top : int
+            How many classes of each image.
+        batch_size : int
+            How many images the model is given at once.
+        jobs : int, optional
+            Processes that decode images; by default as many as there are cores.
+
+        Yields
+        ------
+        Prediction
+            One for each path, in order, as they come.
+        """
         if top < 1 or batch_size < 1:
             raise ValueError(f"expected top and batch_size of at least 1, found {top} and {batch_size}")
         jobs = jobs or read_file.count_cores()
@@ -128,9 +200,23 @@ class Predictor:
 
 
 def list_image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and every visible file below the folders named, sorted; raises `DataError`.
+    """List image files.
 
-    A folder that cannot be read stands for itself, and is refused where its images would be.
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+
+    Returns
+    -------
+    list of Path
+        The files, and every visible file below the folders, sorted. A folder that cannot be read is in the list itself, and
+        is rejected where its images would be.
+
+    Raises
+    ------
+    DataError
+        Where one of them does not exist, or there is no file.
     """
     files: list[Path] = []
     for path in paths:
@@ -151,25 +237,3 @@ def list_image_files(paths: Sequence[Path]) -> list[Path]:
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: expected images, found none")
     return files
-
-
-def _parse_class_names(path: Path, description: dict[str, Any]) -> list[str]:
-    """The names in a description, which anybody may have written; raises `ModelError`."""
-    class_names = description["classes"]
-    if not isinstance(class_names, list) or not class_names or not all(isinstance(name, str) for name in class_names):
-        raise ModelError(
-            f"{path}: expected the names of its classes inside, found {str(class_names)[:80]!r}; export it anew"
-        )
-    return class_names
-
-
-def _parse_image_size(path: Path, description: dict[str, Any]) -> tuple[int, int]:
-    image_size = description["image_size"]
-    is_valid = (
-        isinstance(image_size, list)
-        and len(image_size) == 2
-        and all(type(side) is int and 0 < side <= 1 << 14 for side in image_size)
-    )
-    if not is_valid:
-        raise ModelError(f"{path}: expected its image size inside, found {str(image_size)[:80]!r}; export it anew")
-    return image_size[0], image_size[1]

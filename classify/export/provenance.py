@@ -1,4 +1,4 @@
-"""Which model files were written here: some formats can do more than arithmetic when they are run."""
+"""Remember which models were exported with a cache, since models of some formats can run code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMESPACE = "exported"
 
 
 def compute_digest(path: Path) -> str:
-    """The SHA-256 of a file, or of the names and the digests of all files in a folder."""
+    """The SHA-256, in hexadecimal, of a file, or of the names and the digests of all files in a folder."""
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -24,12 +24,22 @@ def compute_digest(path: Path) -> str:
 
 
 def remember(store: Store, sha256: str) -> bool:
-    """Note the digest of a model that was just written; False where the cache cannot be written."""
+    """Store the digest of a model that was just written; False where the cache cannot be written."""
     return store.kv_store.put(_NAMESPACE, sha256, b"")
 
 
 def check(store: Store, path: Path, model_format: Format) -> None:
-    """Raise `ModelError` where a file may run code and was not written with this cache."""
+    """Raise `ModelError` where a model may run code and was not exported with this cache.
+
+    Parameters
+    ----------
+    store : Store
+        The cache.
+    path : Path
+        The model.
+    model_format : Format
+        Its format.
+    """
     if model_format.runs_code and store.kv_store.get(_NAMESPACE, compute_digest(path)) is None:
         raise ModelError(
             f"{path}: expected a {model_format.name} model that was exported with the cache {store.path}, found one that it "

@@ -1,4 +1,4 @@
-"""Where a model is written: its draft, its card, and how it takes an older one's place."""
+"""Publish a model file: in one step where the system can, and in the place of an older one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 _STALE_SECONDS = 24 * 3600
 
 
-def card_path(out: Path) -> Path:
-    """Where the card of the model at `out` lies."""
+def get_card_path(out: Path) -> Path:
+    """The path of the card of the model at `out`."""
     return out.with_name(f"{out.name}.md")
 
 
 def remove_stale_drafts(out: Path, suffix: str) -> None:
-    """Remove the drafts of this model that killed processes left more than a day ago."""
+    """Remove the unfinished files of the model at `out` that killed processes left more than a day ago."""
     for temp_path in out.absolute().parent.glob(f".{glob.escape(out.stem)}-????????{glob.escape(suffix)}"):
         with contextlib.suppress(OSError):
             if time.time() - temp_path.lstat().st_mtime > _STALE_SECONDS:
@@ -27,7 +27,7 @@ def remove_stale_drafts(out: Path, suffix: str) -> None:
 
 
 def move_into_place(temp_path: Path, out: Path) -> None:
-    """Give the model its name. A folder cannot take another's place in one step: the older one is set aside meanwhile."""
+    """Rename `temp_path` to `out`. A folder cannot replace another one in one step: the older one is set aside meanwhile."""
     if not temp_path.is_dir() or not out.exists():
         os.replace(temp_path, out)
         return

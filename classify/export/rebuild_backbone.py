@@ -1,4 +1,4 @@
-"""The network that features were made with, built again."""
+"""Build the backbone again that features were made with."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...extract.backbones.build import Backbone, build
 
 
 def is_same_backbone(backbone_spec: BackboneSpec, spec: ExtractionSpec) -> bool:
-    """Whether a request is for the network of a spec: for a file any file, as it may have been renamed."""
+    """Whether a backbone may be the one that features were made with; any file may be, as files are renamed."""
     return (backbone_spec.file is None) == (not spec.file) and (
         backbone_spec.file is not None or backbone_spec.name == spec.backbone
     )
 
 
 def find_backbone_specs(spec: ExtractionSpec, backbone_specs: Sequence[BackboneSpec] = ()) -> list[BackboneSpec]:
-    """The requests that may be for the network of a spec: those that say where it is now, else where it was."""
+    """The backbones that may be the one that features were made with: those given, else where it was at that time."""
     matches = [backbone_spec for backbone_spec in backbone_specs if is_same_backbone(backbone_spec, spec)] or [
         BackboneSpec.from_spec(spec)
     ]
@@ -39,10 +39,29 @@ def rebuild_backbone(
     fold_batch_norm: bool = True,
     precision: str | None = None,
 ) -> Backbone:
-    """The very network that features were made with; raises `ModelError` when it is another one by now.
+    """Build the very network that features were made with.
 
-    tuned: other weights for some of its layers, and `fold`, as in `backbone.build`. precision: to compute in, where it is to
-    be another than the features were computed in.
+    Parameters
+    ----------
+    spec : ExtractionSpec
+        How the features were made.
+    backbone_specs : sequence of BackboneSpec
+        Where backbones are now; by default where they were.
+    tuned_weights : mapping, optional
+        Other weights for some of its layers, by name, as `build` takes them.
+    fold_batch_norm : bool
+        As `build` takes it.
+    precision : str, optional
+        To compute in, where it is another one than the features were computed in.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    ModelError
+        Where the network there is another one by now.
     """
     for backbone_spec in find_backbone_specs(spec, backbone_specs):
         backbone = build(backbone_spec, finetuned_weights=tuned_weights, fold_batch_norm=fold_batch_norm)

@@ -1,4 +1,4 @@
-"""A head on its backbone, as one flat Keras model from RGB bytes to class probabilities."""
+"""Stack a head on its backbone, as one flat Keras model from RGB pixels to class probabilities."""
 
 from __future__ import annotations
 
@@ -19,10 +19,27 @@ OUTPUT = "probabilities"
 
 
 def stack_model(backbone: Backbone | Sequence[Backbone], selected_taps: Sequence[Tap], head: Head) -> Any:
-    """The Keras model: `image` uint8 (batch, height, width, 3) -> `probabilities` (batch, classes).
+    """Build one model of a head and its backbones; it shares the backbones' weights.
 
-    The network is cut above the deepest tap and its preprocessing is inside. With a backbone for each tap, all networks see
-    one image, which must have the same size in each (`ModelError`). The model shares the backbones' weights.
+    Parameters
+    ----------
+    backbone : Backbone or sequence of Backbone
+        One for all taps, or one for each tap.
+    selected_taps : sequence of Tap
+        What the head was trained on, in this order. Each network is cut above its deepest tap.
+    head : Head
+        The head.
+
+    Returns
+    -------
+    keras.Model
+        From ``image``, uint8 (batch, height, width, 3), to ``probabilities``, float32 (batch, classes), with the
+        preprocessing inside.
+
+    Raises
+    ------
+    ModelError
+        Where the backbones have several image sizes.
     """
     keras = load_keras()
     image, values = build_features(backbone, selected_taps)
@@ -30,7 +47,7 @@ def stack_model(backbone: Backbone | Sequence[Backbone], selected_taps: Sequence
 
 
 def build_features(backbone: Backbone | Sequence[Backbone], selected_taps: Sequence[Tap]) -> tuple[Any, Any]:
-    """The symbolic image, and the rows (batch, d) of the taps of it side by side, as `stack` has them."""
+    """The symbolic image, and the symbolic features (batch, d) of its taps side by side; see `stack_model`."""
     keras = load_keras()
     backbones = [backbone] * len(selected_taps) if isinstance(backbone, Backbone) else list(backbone)
     image, rows = _build_tap_outputs(backbones, selected_taps)
@@ -77,9 +94,19 @@ def _build_tap_outputs(backbones: Sequence[Backbone], selected_taps: Sequence[Ta
 
 
 def apply_layers(layers: Sequence[HeadLayer], values: Any) -> Any:
-    """Keras's tensor (batch, classes) of the layers on a tensor (batch, d), of Keras's own layers and operations alone.
+    """Apply the layers of a head, as Keras layers and operations.
 
-    The last Keras layer is called `probabilities`.
+    Parameters
+    ----------
+    layers : sequence of HeadLayer
+        The layers; the last Keras layer is called ``probabilities``.
+    values : KerasTensor
+        (batch, d).
+
+    Returns
+    -------
+    KerasTensor
+        (batch, classes).
     """
     for name, layer in zip(list_layer_names(layers), layers, strict=True):
         values = _build_keras_layer(layer, values, name)
@@ -87,7 +114,7 @@ def apply_layers(layers: Sequence[HeadLayer], values: Any) -> Any:
 
 
 def list_layer_names(layers: Sequence[HeadLayer]) -> list[str]:
-    """What `apply` calls the Keras layers of the layers."""
+    """The names that `apply_layers` gives to the Keras layers."""
     return [OUTPUT if index == len(layers) - 1 else f"humeris_{layer.kind}{index}" for index, layer in enumerate(layers)]
 
 

@@ -90,7 +90,9 @@ def format_export(result: Mapping[str, Any]) -> str:
 
 def _format_kind(export_result: Mapping[str, Any]) -> str:
     """What is unusual about a model."""
-    words = [export_result["format"]] if export_result["format"] != "keras" else []
+    from ...classify.export.formats.registry import DEFAULT_FORMAT
+
+    words = [export_result["format"]] if export_result["format"] != DEFAULT_FORMAT.name else []
     words += [export_result["precision"]] if export_result["precision"] != "float32" else []
     words += [f"activations in {export_result['activations']}"] if export_result["activations"] else []
     return "".join(f"{word}, " for word in words)

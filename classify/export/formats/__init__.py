@@ -1,4 +1,4 @@
-"""File formats of an exported model, a file each; to add one, write its `Format` here and a line in `registry`.
+"""The file formats of exported models, a file each; to add one, write its `Format` here and add a line to `registry`.
 
 May import what `classify.export` may.
 """

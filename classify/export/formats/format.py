@@ -2,68 +2,134 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ....cache.errors import ModelError
+from ....cache.errors import HumerisError, ModelError
+from ..model_metadata import ModelMetadata, decode_metadata
 
-DESCRIPTION_FILE = "humeris.json"  # what the description is called inside a file
-PRECISIONS = ("float32", "float16", "int8")
+METADATA_FILE = "humeris.json"  # name of the metadata inside a file
 LABELS_FILE = "labels.txt"
-_MAX_DESCRIPTION_BYTES = 1 << 24  # bytes of a description: names of many classes
+_MAX_METADATA_BYTES = 1 << 24  # the names of many classes
 PredictFn = Callable[[np.ndarray], np.ndarray]
 
 
-class WriteFn(Protocol):
-    """How a model is written."""
+class Format(ABC):
+    """A file format of exported models.
 
-    def __call__(
-        self, model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None
-    ) -> None:
-        """Write the Keras model (`image` uint8 (batch, height, width, 3) -> `probabilities`) with its description inside.
+    To add one, write a file with a subclass, and add a line to `registry`; a program that uses humeris calls
+    `register_format` instead. An instance holds no state.
 
-        calibration: images (n, height, width, 3) uint8 to learn the ranges of activations from, given where precision is
-        int8. Raises `ModelError` where the format cannot hold the model.
-        """
-
-
-@dataclass(frozen=True)
-class Format:
-    """A file format.
-
-    name: as `--format` has it. suffix: of its file names ("" for a folder). precisions: of weights, float32 first.
-    modules: what must be importable to run it, and writers what else to write it; extra: what is installed to have them.
-    describe: the description inside a file, or None where the file is none of ours; runs nothing of it.
-    load: a function from images (n, height, width, 3) uint8 to probabilities (n, classes), in the format's own runtime.
-    answer: Python that defines such a function, `answer`, for the file `sys.argv[1]`, with the runtime and nothing of ours.
-    runs_code: whether running a file can do anything but arithmetic. runtime: what it is called. bound: how far
-    probabilities in float32 may lie from the cached ones.
+    Attributes
+    ----------
+    name : str
+        What ``--format`` takes.
+    suffix : str
+        Of file names, in lower case; "" for a folder.
+    precisions : tuple of str
+        Of the weights, see `weight_precision.PRECISIONS`; ``float32`` first.
+    modules : tuple of str
+        What must be importable to run a model.
+    writer_modules : tuple of str
+        What else must be importable to write one.
+    extra : str
+        The extra of humeris that installs these; "" where they always are.
+    runtime : str
+        The name of the program that runs a model.
+    runs_code : bool
+        Whether running a model can do anything but arithmetic. Such a model is run only where it was exported.
+    computes_in_float32 : bool
+        Whether a model computes in float32 whatever its features were computed in.
+    tolerance : float
+        How far a probability of a model with float32 weights may lie from the cached one.
+    encoded_signature : str
+        The signature of a model that takes the bytes of image files; "" where there is none.
+    predict_code : str
+        Python code for a process of its own, which has the runtime and nothing of ours. It defines ``predict``, a function
+        from images (n, height, width, 3) uint8 to probabilities (n, classes), for the model at ``sys.argv[1]``.
     """
 
-    name: str
-    suffix: str
-    precisions: tuple[str, ...]
-    modules: tuple[str, ...]
-    extra: str
-    write: WriteFn
-    describe: Callable[[Path], dict[str, Any] | None]
-    load: Callable[[Path], PredictFn]
-    predict_code: str
-    runs_code: bool
-    runtime: str = ""
-    tolerance: float = 1e-3
-    writer_modules: tuple[str, ...] = ()
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    modules: ClassVar[tuple[str, ...]]
+    writer_modules: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    runtime: ClassVar[str]
+    runs_code: ClassVar[bool]
+    computes_in_float32: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 1e-3
+    encoded_signature: ClassVar[str] = ""
+    predict_code: ClassVar[str]
+
+    @abstractmethod
+    def write(self, model: Any, path: Path, metadata: ModelMetadata, precision: str, calibration: np.ndarray | None) -> None:
+        """Write a model with its metadata inside.
+
+        Parameters
+        ----------
+        model : keras.Model
+            From ``image``, uint8 (batch, height, width, 3), to ``probabilities``, float32 (batch, classes).
+        path : Path
+            Where nothing is yet.
+        metadata : ModelMetadata
+            What `read_metadata` returns; the format may fill in ``activations``.
+        precision : str
+            Of the weights, one of `precisions`.
+        calibration : ndarray or None
+            Images (n, height, width, 3) uint8 that ranges of activations are learned from; for ``int8`` only.
+
+        Raises
+        ------
+        ModelError
+            Where the format cannot hold the model. There is no file then.
+        """
+
+    @abstractmethod
+    def read_metadata(self, path: Path) -> ModelMetadata | None:
+        """The metadata inside a model, without running anything of it.
+
+        Returns
+        -------
+        ModelMetadata or None
+            None where there is no model, or none of ours.
+
+        Raises
+        ------
+        ModelError
+            Where the metadata are damaged or of another version.
+        """
+
+    @abstractmethod
+    def load(self, path: Path) -> PredictFn:
+        """Load a model into its runtime.
+
+        Returns
+        -------
+        callable
+            From images (n, height, width, 3) uint8 to probabilities (n, classes).
+
+        Raises
+        ------
+        ModelError
+            Where it cannot be loaded.
+        """
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether a model is a folder."""
+        return not self.suffix
 
     def check_installed(self, *, write: bool = False) -> None:
-        """Raise `ModelError` where a package is missing that running it needs, or writing it; imports nothing."""
+        """Raise `ModelError` where a package is missing that running a model needs, or writing one; imports nothing."""
         for module in self.modules + (self.writer_modules if write else ()):
             if importlib.util.find_spec(module) is None:
                 raise ModelError(
@@ -71,39 +137,52 @@ class Format:
                 )
 
 
-def read_zip_description(path: Path) -> dict[str, Any] | None:
-    """The description that is a member of the zip archive at `path`, or at its end; None where there is none to be read."""
+@contextlib.contextmanager
+def explain_load_errors(path: Path) -> Iterator[None]:
+    """Raise what a runtime raises on a damaged file, which is almost anything, as `ModelError`."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be loaded: {to_one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: Path, title: str) -> Iterator[None]:
+    """Raise what a converter raises, which is almost anything, as `ModelError`; `title` is what cannot be written."""
+    try:
+        yield
+    except HumerisError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be written as {title}: {to_one_line(error)}") from error
+
+
+def parse_metadata(path: Path, text: str | bytes) -> ModelMetadata | None:
+    """The metadata of a JSON text that was found inside a file, None where it is none of ours; raises `ModelError`."""
+    try:
+        return decode_metadata(text)
+    except ValueError as error:
+        raise ModelError(f"{path}: {to_one_line(error)}; export it anew") from error
+
+
+def read_zip_metadata(path: Path) -> ModelMetadata | None:
+    """The metadata that are a member of a zip archive, or of one at the end of a file, as `Format.read_metadata`."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return (
-                decode_description(archive.read(DESCRIPTION_FILE))
-                if archive.getinfo(DESCRIPTION_FILE).file_size <= _MAX_DESCRIPTION_BYTES
-                else None
-            )
+            if archive.getinfo(METADATA_FILE).file_size > _MAX_METADATA_BYTES:
+                return None
+            text = archive.read(METADATA_FILE)
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile):  # anybody's bytes
         return None
+    return parse_metadata(path, text)
 
 
-def format_labels(description: Mapping[str, Any]) -> bytes:
-    """The names of the classes, one a line, as other tools read them; what is no UTF-8 is a question mark."""
-    lines = [" ".join(name.splitlines()) for name in description["classes"]]
+def encode_labels(metadata: ModelMetadata) -> bytes:
+    """The class names, one a line, as other tools read them; what is not UTF-8 becomes a question mark."""
+    lines = [" ".join(name.splitlines()) for name in metadata.classes]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
-def encode_description(description: Mapping[str, Any]) -> str:
-    """The text of a description."""
-    return json.dumps(description, indent=2)
-
-
-def decode_description(text: str | bytes) -> dict[str, Any] | None:
-    """The description of a text, None where it is none."""
-    try:
-        description = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return description if isinstance(description, dict) and {"classes", "image_size", "pixels"} <= set(description) else None
-
-
 def to_one_line(text: object) -> str:
-    """A message of a library's as part of one of ours: on one line, and no longer than people read."""
+    """A message of another library as part of one of ours: on one line, and no longer than people read."""
     return " ".join(str(text).split())[:300]

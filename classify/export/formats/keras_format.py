@@ -1,43 +1,45 @@
-"""Keras's own `.keras` archive, with the description as a member that Keras passes over."""
+"""Keras's own `.keras` archive, with the metadata as one more member."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ....cache.errors import ModelError
 from ....extract.backbones.keras_runtime import load_keras
-from .format import DESCRIPTION_FILE, Format, PredictFn, encode_description, read_zip_description, to_one_line
+from ..model_metadata import ModelMetadata, encode_metadata
+from .format import METADATA_FILE, Format, PredictFn, explain_load_errors, read_zip_metadata
 
-_PREDICT_CODE = """
+
+class KerasFormat(Format):
+    """Keras's archive. Keras ignores the member that holds the metadata."""
+
+    name = "keras"
+    suffix = ".keras"
+    modules = ("keras",)
+    runtime = "Keras"
+    runs_code = False
+    tolerance = 1e-4
+    predict_code = """
 import keras
-model = keras.saving.load_model(sys.argv[1])
-answer = model.predict_on_batch
+predict = keras.saving.load_model(sys.argv[1]).predict_on_batch
 """
 
+    def write(self, model: Any, path: Path, metadata: ModelMetadata, precision: str, calibration: np.ndarray | None) -> None:
+        """See `Format.write`."""
+        model.save(path)
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(METADATA_FILE, encode_metadata(metadata))
 
-def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
-    """Write the model; see `format.Write`."""
-    model.save(path)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(DESCRIPTION_FILE, encode_description(description))
+    def read_metadata(self, path: Path) -> ModelMetadata | None:
+        """See `Format.read_metadata`."""
+        return read_zip_metadata(path)
 
-
-def load(path: Path) -> PredictFn:
-    """The model's function. Keras's safe mode stays on, so that no foreign code runs; raises `ModelError`."""
-    keras = load_keras()
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a file from anywhere: Keras raises almost anything on a damaged one
-        raise ModelError(f"{path}: cannot be loaded: {to_one_line(error)}") from error
-    return lambda images: np.asarray(model.predict_on_batch(images))
-
-
-FORMAT = Format(
-    "keras", ".keras", ("float32",), ("keras",), "", write, read_zip_description, load, _PREDICT_CODE, False, "Keras",
-    tolerance=1e-4,
-)  # fmt: skip
+    def load(self, path: Path) -> PredictFn:
+        """See `Format.load`. Keras's safe mode stays on, so that no foreign code runs."""
+        keras = load_keras()
+        with explain_load_errors(path):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        return lambda images: np.asarray(model.predict_on_batch(images))

@@ -4,126 +4,105 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ....cache.errors import ModelError
 from ....extract.pixels.read_file import count_cores
-from .bias_correction import correct_biases
-from .format import PRECISIONS, Format, PredictFn, decode_description, encode_description, to_one_line
-from .frozen_graph import compute_in_float32, freeze
-from .onnx_metadata import read_metadata
-from .onnx_weights import to_float16, to_int8_full, to_int8_weights
-from .quantization import MIN_KERNEL_SIZE, choose_quantization, count_head_kernels
-from .quiet_output import silence
+from ..model_metadata import ModelMetadata, encode_metadata
+from . import onnx_weights
+from .converted_format import ConvertedFormat
+from .format import PredictFn, parse_metadata
+from .onnx_metadata import read_metadata_props
 
 OPSET = 18
 INPUT, OUTPUT = "image", "probabilities"
-DESCRIPTION_KEY, CLASSES_KEY = "humeris", "classes"  # keys of the metadata
+METADATA_KEY, CLASSES_KEY = "humeris", "classes"  # of the properties of a file
 
-_PREDICT_CODE = """
+
+class OnnxFormat(ConvertedFormat):
+    """ONNX. The metadata and the class names are properties of the file."""
+
+    name = "onnx"
+    title = "ONNX"
+    suffix = ".onnx"
+    modules = ("onnxruntime",)
+    writer_modules = ("tf2onnx", "onnx")
+    extra = "onnx"
+    runtime = "ONNX Runtime"
+    runs_code = False
+    predict_code = """
 import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-def answer(images):
+def predict(images):
     return session.run(["probabilities"], {"image": images})[0]
 """
 
+    def read_metadata(self, path: Path) -> ModelMetadata | None:
+        """See `Format.read_metadata`."""
+        return parse_metadata(path, read_metadata_props(path).get(METADATA_KEY, ""))
 
-def write(model: Any, path: Path, description: Mapping[str, Any], precision: str, calibration: np.ndarray | None) -> None:
-    """Write the model; see `format.Write`. The description is in the metadata, as are the classes' names.
+    def convert(self, graph: Any) -> bytes:
+        """See `ConvertedFormat.convert`."""
+        return _serialize(_convert(graph))
 
-    float16: large constants are stored so, and computed with in float32: a processor is slower in float16, and the error is
-    many times as large where small constants are in it too. int8: see `fewer_bits.agreeing`; the description then says under
-    `activations` what they are computed in.
-    """
-    replace(FORMAT, modules=("tf2onnx", "onnx")).check_installed()
-    import onnx
+    def to_float16(self, data: bytes) -> bytes:
+        """See `ConvertedFormat.to_float16`."""
+        return _serialize(onnx_weights.to_float16(_parse(data)))
 
-    try:
-        with silence(), compute_in_float32(model):
-            proto, extra_description = _convert_to_precision(model, precision, calibration)
+    def to_int8_weights(self, data: bytes, n_exact_kernels: int) -> bytes:
+        """See `ConvertedFormat.to_int8_weights`."""
+        return _serialize(onnx_weights.to_int8_weights(_parse(data), n_exact_kernels))
+
+    def to_int8_full(self, graph: Any, images: np.ndarray, n_exact_kernels: int) -> bytes:
+        """See `ConvertedFormat.to_int8_full`."""
+        return _serialize(onnx_weights.to_int8_full(_convert(graph), images, n_exact_kernels))
+
+    def embed_metadata(self, data: bytes, metadata: ModelMetadata) -> bytes:
+        """See `ConvertedFormat.embed_metadata`; raises where the file is not valid ONNX."""
+        import onnx
+
+        proto = _parse(data)
         del proto.metadata_props[:]
-        properties = {
-            DESCRIPTION_KEY: encode_description({**description, **extra_description}),
-            CLASSES_KEY: json.dumps(list(description["classes"])),
-        }
+        properties = {METADATA_KEY: encode_metadata(metadata), CLASSES_KEY: json.dumps(list(metadata.classes))}
         onnx.helper.set_model_props(proto, properties)
         onnx.checker.check_model(proto)
-        model_bytes = proto.SerializeToString()
-    except Exception as error:  # tf2onnx raises anything
-        raise ModelError(f"{path}: cannot be written as ONNX in {precision}: {to_one_line(error)}") from error
-    path.write_bytes(model_bytes)
+        return _serialize(proto)
+
+    def build_predict_fn(self, source: Path | bytes) -> PredictFn:
+        """See `ConvertedFormat.build_predict_fn`; weights outside the file are not looked for."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = count_cores(), 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # images are decoded on the same cores
+        with tempfile.TemporaryDirectory() as empty:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
+            session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images})[0])
 
 
-def _convert_to_precision(model: Any, precision: str, images: np.ndarray | None) -> tuple[Any, dict[str, str]]:
-    """The model, and what is to be said of it."""
-    if precision == "float32":
-        return _convert(model), {}
-    if precision == "float16":
-        return to_float16(_convert(model)), {}
-    assert images is not None
-    return _convert_to_int8(model, images)
-
-
-def _convert_to_int8(model: Any, images: np.ndarray) -> tuple[Any, dict[str, str]]:
+def _parse(data: bytes) -> Any:
     import onnx
 
-    n_exact_kernels = count_head_kernels(model)
-
-    def quantize_all() -> bytes:
-        with correct_biases(model, images):
-            proto = _convert(model)
-        return bytes(to_int8_full(proto, images, n_exact_kernels).SerializeToString())
-
-    def quantize_weights() -> bytes:
-        with correct_biases(model, images, MIN_KERNEL_SIZE):
-            proto = _convert(model)
-        return bytes(to_int8_weights(proto, n_exact_kernels).SerializeToString())
-
-    model_bytes, activations = choose_quantization(model, images, quantize_all, quantize_weights, _build_predict_fn)
-    return onnx.load_model_from_string(model_bytes), {"activations": activations}
+    return onnx.load_model_from_string(data)
 
 
-def describe(path: Path) -> dict[str, Any] | None:
-    """The description inside."""
-    return decode_description(read_metadata(path).get(DESCRIPTION_KEY, ""))
+def _serialize(proto: Any) -> bytes:
+    return bytes(proto.SerializeToString())
 
 
-def load(path: Path) -> PredictFn:
-    """The model's function, on all cores; raises `ModelError`. Weights outside the file are not looked for."""
-    try:
-        return _build_predict_fn(path)
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be loaded: {to_one_line(error)}") from error
-
-
-def _build_predict_fn(file: Path | bytes) -> PredictFn:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = count_cores(), 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # images are decoded on the same cores
-    with tempfile.TemporaryDirectory() as empty:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images})[0])
-
-
-def _convert(model: Any) -> Any:
-    """The model in ONNX; operations that it has no equal for are left in, which `onnx.checker` finds."""
+def _convert(graph: Any) -> Any:
+    """The ONNX model of a frozen graph; operations that ONNX has no equal for are left in, which its checker finds."""
     import tf2onnx
 
-    function = freeze(model)
-    tensor_names = {function.inputs[0].name: INPUT, function.outputs[0].name: OUTPUT}
+    tensor_names = {graph.inputs[0].name: INPUT, graph.outputs[0].name: OUTPUT}
     proto, _ = tf2onnx.convert.from_graph_def(
-        function.graph.as_graph_def(),
+        graph.graph.as_graph_def(),
         name="humeris",
-        input_names=[function.inputs[0].name],
-        output_names=[function.outputs[0].name],
+        input_names=[graph.inputs[0].name],
+        output_names=[graph.outputs[0].name],
         opset=OPSET,
         custom_op_handlers={"Erfc": (_convert_erfc, [])},
         tensors_to_rename=tensor_names,
@@ -136,7 +115,7 @@ def _convert(model: Any) -> Any:
 
 
 def _convert_erfc(graph: Any, node: Any, _name: str, _arguments: Any) -> None:
-    """One minus the error function, which is what ONNX has."""
+    """Replace Erfc by 1 - Erf, which ONNX has."""
     from tf2onnx.utils import make_name
 
     input_name, (output_name,) = node.input[0], node.output
@@ -145,9 +124,3 @@ def _convert_erfc(graph: Any, node: Any, _name: str, _arguments: Any) -> None:
     one = graph.make_const(make_name("one"), np.ones((), np.float32)).output[0]
     error = graph.make_node("Erf", [input_name], shapes=shapes, dtypes=types).output[0]
     graph.make_node("Sub", [one, error], outputs=[output_name], shapes=shapes, dtypes=types, name=node.name)
-
-
-FORMAT = Format(
-    "onnx", ".onnx", PRECISIONS, ("onnxruntime",), "onnx", write, describe, load, _PREDICT_CODE, False, "ONNX Runtime",
-    writer_modules=("tf2onnx", "onnx"),
-)  # fmt: skip

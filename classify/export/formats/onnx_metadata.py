@@ -12,7 +12,7 @@ _MAX_FIELD_BYTES = 1 << 24  # bytes
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata_props(path: Path) -> dict[str, str]:
     """Values by their keys; none where the file is no ONNX.
 
     The weights, one field of the outermost message, are passed over. See https://protobuf.dev/programming-guides/encoding.

@@ -1,34 +1,82 @@
-"""The formats there are, and which one a file has."""
+"""The registered formats, and which one a path has."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ....cache.errors import ModelError
-from . import keras_format, litert_format, onnx_format, saved_model
 from .format import Format
+from .keras_format import KerasFormat
+from .litert_format import LiteRtFormat
+from .onnx_format import OnnxFormat
+from .saved_model import SavedModelFormat
+from .weight_precision import PRECISIONS
 
 FORMATS: dict[str, Format] = {
-    each.FORMAT.name: each.FORMAT for each in (keras_format, saved_model, onnx_format, litert_format)
+    model_format.name: model_format for model_format in (KerasFormat(), SavedModelFormat(), OnnxFormat(), LiteRtFormat())
 }
-_NAMES = "keras (NAME.keras), savedmodel (a folder), onnx (NAME.onnx), litert (NAME.tflite)"
+DEFAULT_FORMAT = FORMATS[KerasFormat.name]
+
+
+def register_format(model_format: Format) -> None:
+    """Add a format, which `export` and `Predictor` then know by its name and its suffix.
+
+    Parameters
+    ----------
+    model_format : Format
+        Its name and, unless models are folders, its suffix must be new. A second folder format is told from the first by
+        the metadata inside.
+
+    Raises
+    ------
+    ValueError
+        Where the name or the suffix is taken, or a precision is unknown.
+    """
+    if model_format.name in FORMATS:
+        raise ValueError(f"format {model_format.name!r}: the name is taken; give it another one")
+    same_suffix = _find_by_suffix(Path(f"model{model_format.suffix}"))
+    if same_suffix is not None:
+        raise ValueError(f"format {model_format.name!r}: the suffix {model_format.suffix} is taken by {same_suffix.name}")
+    unknown_precisions = set(model_format.precisions) - set(PRECISIONS)
+    if unknown_precisions or not model_format.precisions:
+        raise ValueError(
+            f"format {model_format.name!r}: expected precisions of {', '.join(PRECISIONS)}, found {model_format.precisions}"
+        )
+    FORMATS[model_format.name] = model_format
+
+
+def describe_formats() -> str:
+    """The formats for messages: names, and what the names of their files look like."""
+    return ", ".join(
+        f"{model_format.name} ({'a folder' if model_format.is_folder else f'NAME{model_format.suffix}'})"
+        for model_format in FORMATS.values()
+    )
 
 
 def choose_format(path: Path, name: str | None) -> Format:
-    """The format to write `path` in: the one called `name`, or what the path's suffix says; raises `ModelError`."""
-    suffix_format = next(
-        (candidate for candidate in FORMATS.values() if candidate.suffix and candidate.suffix == path.suffix.lower()), None
-    )
+    """The format to write a model in.
+
+    Parameters
+    ----------
+    path : Path
+        Where the model is to be written.
+    name : str or None
+        The format's name; by default the suffix of `path` says it.
+
+    Raises
+    ------
+    ModelError
+        Where there is no such format, or the two contradict each other.
+    """
+    suffix_format = _find_by_suffix(path)
     if name is None:
         if suffix_format is None:
-            raise ModelError(f"{path}: expected a name that says the format, or -f with one of {_NAMES}")
+            raise ModelError(f"{path}: expected a name that says the format, or -f with one of {describe_formats()}")
         return suffix_format
     if name not in FORMATS:
-        raise ModelError(f"format {name!r}: expected one of {_NAMES}")
+        raise ModelError(f"format {name!r}: expected one of {describe_formats()}")
     named_format = FORMATS[name]
-    if (named_format.suffix and named_format is not suffix_format) or (
-        not named_format.suffix and suffix_format is not None
-    ):
+    if suffix_format is not (None if named_format.is_folder else named_format):
         raise ModelError(
             f"{path}: expected a name that ends in {named_format.suffix or 'no suffix of a format'} for -f {name}"
         )
@@ -36,15 +84,32 @@ def choose_format(path: Path, name: str | None) -> Format:
 
 
 def detect_format(path: Path) -> Format:
-    """The format that a file or folder has by its name; raises `ModelError`."""
+    """The format of an exported model.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder, of which the suffix is looked at; in folders also the metadata, where several formats are folders.
+
+    Raises
+    ------
+    ModelError
+        Where nothing is there, or nothing of a registered format.
+    """
     if not path.exists():
         raise ModelError(f"{path}: expected a model that `humeris export` wrote, found no file there; check the path")
-    folder_format = next((candidate for candidate in FORMATS.values() if not candidate.suffix), None)
-    if path.is_dir() and folder_format is not None:
-        return folder_format
-    suffix_format = next(
-        (candidate for candidate in FORMATS.values() if candidate.suffix and candidate.suffix == path.suffix.lower()), None
-    )
+    folder_formats = [model_format for model_format in FORMATS.values() if model_format.is_folder]
+    if path.is_dir() and folder_formats:
+        *others, first = reversed(folder_formats)
+        return next((model_format for model_format in others if model_format.read_metadata(path) is not None), first)
+    suffix_format = _find_by_suffix(path)
     if suffix_format is None:
-        raise ModelError(f"{path}: expected a model that `humeris export` wrote ({_NAMES}), found something else")
+        raise ModelError(
+            f"{path}: expected a model that `humeris export` wrote ({describe_formats()}), found something else"
+        )
     return suffix_format
+
+
+def _find_by_suffix(path: Path) -> Format | None:
+    suffix = path.suffix.lower()
+    return next((model_format for model_format in FORMATS.values() if suffix and model_format.suffix == suffix), None)

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from humeris.cache.store import Store
 from humeris.classify.export import parity
 from humeris.classify.export.export import export
 from humeris.classify.export.export_result import ExportResult
-from humeris.classify.export.formats.format import DESCRIPTION_FILE
-from humeris.classify.export.formats.keras_format import FORMAT as KERAS
+from humeris.classify.export.formats.format import METADATA_FILE
+from humeris.classify.export.formats.keras_format import KerasFormat
+from humeris.classify.export.formats.weight_precision import FLOAT32, PRECISIONS
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
@@ -42,7 +44,7 @@ def copied(run: Run, folder: Path) -> Run:
 
 def test_the_exported_file_answers_as_the_run_on_every_test_image(finished: Any) -> None:
     cached = finished.run.load_probabilities()
-    answers = parity.predict_in_subprocess(KERAS, finished.model, pixels_of(finished.run, (64, 64)))[0]
+    answers = parity.predict_in_subprocess(KerasFormat(), finished.model, pixels_of(finished.run, (64, 64)))[0]
     assert cached.shape == answers.shape == (18, 3)
     assert np.ptp(cached, axis=0).max() > 0.3
     assert (cached.argmax(axis=1) == answers.argmax(axis=1)).all()
@@ -61,7 +63,7 @@ def test_the_check_is_reported(finished: Any) -> None:
 
 def test_classes_size_and_origin_are_inside_the_file(finished: Any) -> None:
     with zipfile.ZipFile(finished.model) as archive:
-        found = json.loads(archive.read(DESCRIPTION_FILE))
+        found = json.loads(archive.read(METADATA_FILE))
         assert archive.testzip() is None
     run = finished.run.metadata
     assert found["classes"] == ["blob", "noise", "stripes"]
@@ -117,7 +119,7 @@ def test_a_trial_that_did_not_win_is_exported_by_its_id(own: tuple[Run, Store, P
     assert head is not None
     with zipfile.ZipFile(not_the_winner.path) as archive:
         assert (
-            json.loads(archive.read(DESCRIPTION_FILE))["test"] is None
+            json.loads(archive.read(METADATA_FILE))["test"] is None
         )  # its test score is nobody's business: it was not chosen
 
 
@@ -163,7 +165,7 @@ def refused(run: Run, store: Store, out: Path, error: type[HumerisError], messag
 
 def test_a_model_that_disagrees_leaves_no_file(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stacked model is given other weights than the head that the cache answers with."""
-    from humeris.classify.export import export as module
+    from humeris.classify.export import export_source as module
     from humeris.classify.heads.head import Head
 
     build_stack = module.stack_model
@@ -278,15 +280,13 @@ def test_more_than_sixty_four_test_images_are_checked_evenly(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which rows are compared, when the check is allowed five: the first, the last, and three between."""
-    from humeris.classify.export import export as module
-
     seen: list[np.ndarray] = []
 
     def answers(_: Any, __: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
         seen.append(images)
         return finished.run.load_probabilities()[[0, 4, 8, 12, 17]], 1.0
 
-    monkeypatch.setattr(module, "N_PARITY_IMAGES", 5)
+    monkeypatch.setitem(PRECISIONS, "float32", replace(FLOAT32, n_parity_images=5))
     monkeypatch.setattr(parity, "predict_in_subprocess", answers)
     found = export(finished.run, Store(finished.cache), tmp_path / "m.keras")
     assert found.parity.images == 5

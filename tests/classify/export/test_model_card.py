@@ -12,7 +12,7 @@ import pytest
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.classify.export.export_result import ExportResult
-from humeris.classify.export.formats.keras_format import FORMAT
+from humeris.classify.export.formats.keras_format import KerasFormat
 from humeris.classify.export.licenses import describe_license
 from humeris.classify.export.model_card import render_model_card
 from humeris.classify.export.parity import Parity
@@ -62,7 +62,7 @@ def carded(run: Run, trial: str | None = None) -> str:
     chosen, score = run.find_trial(trial)
     parity = Parity(18, 18, 1e-7)
     done = ExportResult(
-        Path("m.keras"), Path("m.keras.md"), FORMAT, "float32", "", chosen, parity, 2.0, 1000, "f" * 64, True
+        Path("m.keras"), Path("m.keras.md"), KerasFormat(), "float32", "", chosen, parity, 2.0, 1000, "f" * 64, True
     )
     return render_model_card(
         done, run, score, run.load_image_records(), [run.get_spec(chosen.tap_refs[0])], "humeris export run -o m.keras"

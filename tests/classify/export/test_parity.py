@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import ParityError
-from humeris.classify.export.formats.keras_format import FORMAT as KERAS
+from humeris.classify.export.formats.keras_format import KerasFormat
 from humeris.classify.export.parity import MIN_AGREEMENT, TOLERANCE, compare, compare_classes
 from humeris.classify.export.parity import predict_in_subprocess as answers_of
 
@@ -129,7 +129,7 @@ def test_a_tampered_file_is_refused_by_the_process_that_loads_it(finished: Any, 
             data = source.read(name)
             target.writestr(name, data[: len(data) // 2] if name.endswith(".weights.h5") else data)
     with pytest.raises(ParityError, match=r"tampered.keras: expected a file that Keras loads and runs by itself, found: \S"):
-        answers_of(KERAS, path, np.zeros((2, 64, 64, 3), np.uint8))
+        answers_of(KerasFormat(), path, np.zeros((2, 64, 64, 3), np.uint8))
 
 
 def test_in_eight_bits_probabilities_may_differ_and_the_classes_may_not() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError, ModelError
-from humeris.classify.export.formats.format import DESCRIPTION_FILE
+from humeris.classify.export.formats.format import METADATA_FILE
 from humeris.classify.export.predict import Predictor, list_image_files
 from humeris.extract.pixels.decode import decode
 
@@ -212,7 +212,7 @@ def test_a_file_that_is_not_ours_is_refused(finished: Any, tmp_path: Path) -> No
 def test_a_model_whose_description_is_damaged_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "damaged.keras"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(DESCRIPTION_FILE, content)
+        archive.writestr(METADATA_FILE, content)
     with pytest.raises(ModelError, match=r"damaged.keras: expected"):
         Predictor(path)
 
@@ -222,7 +222,7 @@ def rewritten(model: Path, path: Path, **changes: Any) -> Path:
     with zipfile.ZipFile(model) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
             data = source.read(name)
-            if name == DESCRIPTION_FILE:
+            if name == METADATA_FILE:
                 data = json.dumps({**json.loads(data), **changes}).encode()
             target.writestr(name, data)
     return path
@@ -238,11 +238,11 @@ def test_a_model_that_says_another_image_size_is_refused(finished: Any, tmp_path
 def test_a_description_that_is_no_description_costs_no_memory(finished: Any, tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.keras"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(DESCRIPTION_FILE, b" " * (1 << 25))
+        archive.writestr(METADATA_FILE, b" " * (1 << 25))
     broken = tmp_path / "broken.keras"
     broken.write_bytes(finished.model.read_bytes().replace(b"humeris.json", b"humeris.json", 1))
     data = bytearray(rewritten(finished.model, broken).read_bytes())
-    central = data.rindex(DESCRIPTION_FILE.encode()) - 46
+    central = data.rindex(METADATA_FILE.encode()) - 46
     data[central + 8] |= 1  # encrypted, it says
     broken.write_bytes(data)
     for path in (bomb, broken):
@@ -263,7 +263,7 @@ def test_a_model_that_carries_code_is_refused(finished: Any, tmp_path: Path) -> 
     bomb = keras.layers.Lambda(lambda x: x * 2)(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(image)))
     keras.Model(image, bomb).save(tmp_path / "bomb.keras")
     with zipfile.ZipFile(finished.model) as source, zipfile.ZipFile(tmp_path / "bomb.keras", "a") as target:
-        target.writestr(DESCRIPTION_FILE, source.read(DESCRIPTION_FILE))
+        target.writestr(METADATA_FILE, source.read(METADATA_FILE))
     with pytest.raises(ModelError, match=r"bomb.keras: cannot be loaded: .*(lambda|Lambda|unsafe)") as caught:
         Predictor(tmp_path / "bomb.keras")
     assert "\n" not in str(caught.value)

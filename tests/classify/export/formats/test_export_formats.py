@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -13,11 +14,11 @@ import pytest
 
 from humeris.cache.errors import ModelError, ParityError
 from humeris.cache.store import Store
-from humeris.classify.export import export as exporting
-from humeris.classify.export import parity
+from humeris.classify.export import export_source, parity
 from humeris.classify.export.export import export
-from humeris.classify.export.formats.format import DESCRIPTION_FILE
+from humeris.classify.export.formats.format import METADATA_FILE
 from humeris.classify.export.formats.registry import FORMATS, choose_format, detect_format
+from humeris.classify.export.model_metadata import encode_metadata
 from humeris.classify.export.predict import Predictor
 from humeris.extract.pixels.decode import decode
 
@@ -73,9 +74,9 @@ def test_smaller_weights_are_checked_too(name: str, precision: str, finished: An
     assert small.bytes < {"float16": 0.7, "int8": 0.6}[precision] * whole.bytes
     assert small.parity.images == small.parity.top1_agree == 18
     assert small.parity.max_difference <= (1e-2 if precision == "float16" else 0.2)
-    described = FORMATS[name].describe(small.path)
-    assert described is not None
-    assert described["precision"] == precision
+    metadata = FORMATS[name].read_metadata(small.path)
+    assert metadata is not None
+    assert metadata.precision == precision
 
 
 def test_int8_learns_the_ranges_from_images_that_are_not_of_the_test_split(
@@ -99,9 +100,9 @@ def test_int8_learns_the_ranges_from_images_that_are_not_of_the_test_split(
 
 
 def _with(form: Any, **changes: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(form, **changes)
+    changed = copy.copy(form)
+    vars(changed).update(changes)
+    return changed
 
 
 @pytest.mark.parametrize("name", ["onnx", "litert"])
@@ -110,7 +111,7 @@ def test_a_model_that_disagrees_leaves_nothing_and_what_was_there_stays(
 ) -> None:
     monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities()[::-1], 1.0))
     with pytest.raises(ParityError, match="disagrees with the cached features"):
-        export(finished.run, Store(cache), out / NAMES[name], format_name=name)
+        export(finished.run, Store(cache), out / NAMES[name], format=name)
     assert list(out.iterdir()) == []
 
 
@@ -121,15 +122,15 @@ def test_a_file_that_its_runtime_cannot_load_is_refused(
     """The writer is made to write half a model: the other process finds that out."""
 
     def write(_: Any, path: Path, *__: Any) -> None:
-        if FORMATS[name].suffix:
+        if path.suffix:
             path.write_bytes(damage)
         else:
             path.mkdir()
             (path / "saved_model.pb").write_bytes(damage)
 
-    monkeypatch.setattr(exporting, "choose_format", lambda *_: _with(FORMATS[name], write=write))
+    monkeypatch.setitem(FORMATS, name, _with(FORMATS[name], write=write))
     with pytest.raises(ParityError, match="by itself, found: ") as caught:
-        export(finished.run, Store(cache), out / NAMES[name])
+        export(finished.run, Store(cache), out / NAMES[name], format=name)
     assert "\n" not in str(caught.value)
     assert list(out.iterdir()) == []
 
@@ -137,24 +138,24 @@ def test_a_file_that_its_runtime_cannot_load_is_refused(
 def test_a_savedmodel_takes_the_place_of_an_older_one_and_of_nothing_else(
     finished: Any, cache: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The writer is replaced by one that writes what `describe` reads, and a file that says which turn it was."""
+    """The writer is replaced by one that writes what `read_metadata` reads, and a file that says which turn it was."""
     turns = iter("12")
 
-    def write(_: Any, path: Path, description: Any, *__: Any) -> None:
+    def write(_: Any, path: Path, metadata: Any, *__: Any) -> None:
         (path / "assets.extra").mkdir(parents=True)
-        (path / "assets.extra" / DESCRIPTION_FILE).write_text(json.dumps(description))
+        (path / "assets.extra" / METADATA_FILE).write_text(encode_metadata(metadata))
         (path / next(turns)).touch()
 
-    monkeypatch.setattr(exporting, "choose_format", lambda *_: _with(FORMATS["savedmodel"], write=write))
+    monkeypatch.setitem(FORMATS, "savedmodel", _with(FORMATS["savedmodel"], write=write))
     monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities(), 1.0))
     for turn in "12":
-        done = export(finished.run, Store(cache), out / "model")
+        done = export(finished.run, Store(cache), out / "model", format="savedmodel")
         assert sorted(path.name for path in out.iterdir()) == ["model", "model.md"]
         assert sorted(path.name for path in done.path.iterdir()) == [turn, "assets.extra"]
     (out / "mine").mkdir()
     (out / "mine/thesis.txt").write_text("years")
     with pytest.raises(ModelError, match=r"mine: expected a place for the model, found a folder that is no exported model"):
-        export(finished.run, Store(cache), out / "mine")
+        export(finished.run, Store(cache), out / "mine", format="savedmodel")
     assert (out / "mine/thesis.txt").read_text() == "years"
     assert detect_format(done.path).name == "savedmodel"
 
@@ -181,7 +182,7 @@ def test_what_no_format_can_do_is_one_line_before_anything_is_computed(
     def reached(*_: object) -> None:
         raise AssertionError("the network was built")
 
-    monkeypatch.setattr(exporting, "rebuild_backbone", reached)
+    monkeypatch.setattr(export_source, "rebuild_backbone", reached)
     result = humeris("export", finished.path, *words, "--cache", cache, "--json")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert WRONG[words] in result.err
@@ -208,7 +209,7 @@ def test_what_is_no_model_and_no_card_of_ours_is_not_written_over(
 ) -> None:
     (out / taken).write_text("# My notes\n")
     with pytest.raises(ModelError, match=message):
-        export(finished.run, Store(cache), out / name, format_name="savedmodel" if name == "m" else None)
+        export(finished.run, Store(cache), out / name, format="savedmodel" if name == "m" else None)
     assert [path.name for path in out.iterdir()] == [taken]
     assert (out / taken).read_text() == "# My notes\n"
 

@@ -11,6 +11,7 @@ from format_models import CLASSES, draw_numbers, make_images
 
 from humeris.classify.export.formats import quantization
 from humeris.classify.export.formats.registry import FORMATS
+from humeris.classify.export.model_metadata import ModelMetadata
 from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.layers import Dense, Standardize
@@ -25,7 +26,7 @@ FAMILIES = [
     ("convnext_tiny", "convnext_tiny_stage_0_block_1_identity", {"LayerNormalization", "Normalization", "Conv2D"}),
     ("mobilenet_v3_small", "expanded_conv_3_project_bn", {"Rescaling", "ReLU", "Multiply"}),
 ]
-DESCRIPTION = {"classes": CLASSES, "image_size": [32, 32], "pixels": "1"}
+METADATA = ModelMetadata(tuple(CLASSES), (32, 32), "1")
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
@@ -58,7 +59,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("name", ["onnx", "litert"])
 def test_a_family_answers_as_in_keras(name: str, model: Any, tmp_path: Path) -> None:
     form, path, asked = FORMATS[name], tmp_path / f"model{FORMATS[name].suffix}", pictures(20, 2)
-    form.write(model, path, DESCRIPTION, "float32", None)
+    form.write(model, path, METADATA, "float32", None)
     expected = np.asarray(model(asked))
     assert np.ptp(expected, axis=0).max() > 0.2
     assert len(set(expected.argmax(axis=1))) > 1
@@ -71,7 +72,7 @@ def test_a_family_keeps_its_answers_with_weights_in_eight_bits(
 ) -> None:
     monkeypatch.setattr(quantization, "MIN_CLASS_AGREEMENT", 1.1)
     form, path, asked = FORMATS[name], tmp_path / f"model{FORMATS[name].suffix}", pictures(20, 2)
-    form.write(model, path, DESCRIPTION, "int8", pictures(8, 3))
+    form.write(model, path, METADATA, "int8", pictures(8, 3))
     assert np.abs(form.load(path)(asked) - np.asarray(model(asked))).max() <= 0.1
 
 
@@ -86,7 +87,7 @@ def test_a_network_that_computes_in_bfloat16_is_written_in_float32(name: str, tm
             layers=(Dense(draw_numbers(layer.shape[-1], 5), draw_numbers(5), "softmax"),), class_names=tuple(CLASSES)
         )
         made[precision] = stack_model(backbone, [Tap(layer.name, "avg")], head)
-    form.write(made["bfloat16"], path, DESCRIPTION, "float32", None)
+    form.write(made["bfloat16"], path, METADATA, "float32", None)
     expected, half = (np.asarray(made[precision](asked)) for precision in ("float32", "bfloat16"))
     assert np.abs(form.load(path)(asked) - expected).max() <= 2e-5
     assert np.abs(half - expected).max() > 1e-4

@@ -1,8 +1,7 @@
-"""Models in LiteRT, asked in its runtime: they answer as Keras does, say what they are, and leave nothing when broken."""
+"""What is LiteRT's own; what it shares with ONNX is in `test_converted_formats`."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -10,174 +9,64 @@ from typing import Any
 
 import numpy as np
 import pytest
-from format_models import CLASSES, HEADS, METADATA, build_model, build_unsupported_model, make_images, predict_with_keras
+from format_models import CLASSES, METADATA, build_model, make_images, write_in_precisions
 
-from humeris.cache.errors import ModelError
-from humeris.classify.export import parity
-from humeris.classify.export.formats import litert_format, quantization
-from humeris.classify.export.formats.litert_format import FORMAT
+from humeris.classify.export.formats import quantization
+from humeris.classify.export.formats.litert_format import LiteRtFormat
 
 interpreters = pytest.importorskip("ai_edge_litert.interpreter")
 
-PRECISIONS = ["float32", "float16", "int8"]
+FORMAT = LiteRtFormat()
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The small network in each precision."""
-    found = {name: tmp_path_factory.mktemp("litert") / f"{name}.tflite" for name in PRECISIONS}
-    for name, path in found.items():
-        FORMAT.write(build_model(), path, METADATA, name, make_images(32, seed=1))
-    return found
+    return write_in_precisions(FORMAT, tmp_path_factory.mktemp("litert"))
 
 
-def details(path: Path) -> tuple[list[dict[str, Any]], Any]:
+def read_tensors(path: Path) -> tuple[list[dict[str, Any]], Any]:
     """The tensors in a file, and its interpreter."""
     interpreter = interpreters.Interpreter(str(path))
     return interpreter.get_tensor_details(), interpreter
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_every_head_answers_as_in_keras(head: str, tmp_path: Path) -> None:
-    path, asked = tmp_path / "model.tflite", make_images(40)
-    FORMAT.write(build_model(head), path, METADATA, "float32", None)
-    assert np.abs(FORMAT.load(path)(asked) - predict_with_keras(head, asked)).max() <= 1e-5
-
-
-@pytest.mark.parametrize("count", [1, 7, 16])
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_any_number_of_images_is_answered(precision: str, count: int, files: dict[str, Path]) -> None:
-    bound = {"float32": 1e-5, "float16": 1e-3, "int8": 0.1}[precision]
-    found = FORMAT.load(files[precision])(make_images(count))
-    assert found.shape == (count, 5)
-    assert found.dtype == np.float32
-    assert np.abs(found - predict_with_keras("scale", make_images(count))).max() <= bound
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FORMAT.precisions)
 def test_bytes_go_in_and_probabilities_come_out(precision: str, files: dict[str, Path]) -> None:
-    _, interpreter = details(files[precision])
-    (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+    _, interpreter = read_tensors(files[precision])
+    (given,), (returned,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert (given["dtype"], given["shape_signature"].tolist()) == (np.uint8, [-1, 16, 16, 3])
-    assert (found["dtype"], found["shape_signature"].tolist()) == (np.float32, [-1, 5])
+    assert (returned["dtype"], returned["shape_signature"].tolist()) == (np.float32, [-1, 5])
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_description_and_the_classes_are_files_inside(precision: str, files: dict[str, Path]) -> None:
+@pytest.mark.parametrize("precision", FORMAT.precisions)
+def test_the_metadata_and_the_classes_are_files_inside(precision: str, files: dict[str, Path]) -> None:
     with zipfile.ZipFile(files[precision]) as archive:
         assert archive.namelist() == ["humeris.json", "labels.txt"]
-        kept, labels = json.loads(archive.read("humeris.json")), archive.read("labels.txt").decode()
+        written, labels = json.loads(archive.read("humeris.json")), archive.read("labels.txt").decode()
     assert labels == "ant\nbee's\n“fly”\ngnat, big\nµ\n"
-    assert kept["classes"] == CLASSES
-    assert FORMAT.describe(files[precision]) == kept
-    assert {name: kept[name] for name in METADATA} == METADATA
-    assert ("activations" in kept) == (precision == "int8")
-
-
-def test_a_fresh_process_with_the_runtime_alone_answers(files: dict[str, Path]) -> None:
-    asked = make_images(20)
-    found, milliseconds = parity.predict_in_subprocess(FORMAT, files["float32"], asked)
-    assert np.abs(found - predict_with_keras("scale", asked)).max() <= 1e-5
-    assert milliseconds > 0
-
-
-def test_weights_in_fewer_bits_make_the_file_smaller(files: dict[str, Path]) -> None:
-    sizes = {name: path.stat().st_size - len(json.dumps(METADATA)) for name, path in files.items()}
-    assert sizes["float16"] < 0.62 * sizes["float32"]
-    assert sizes["int8"] < 0.55 * sizes["float32"]
+    assert written["classes"] == CLASSES
+    metadata = FORMAT.read_metadata(files[precision])
+    assert metadata is not None
+    assert metadata.to_dict() == written
+    assert {name: written[name] for name in METADATA.to_dict()} == METADATA.to_dict()
+    assert ("activations" in written) == (precision == "int8")
 
 
 def test_float16_computes_in_float32(files: dict[str, Path]) -> None:
-    tensors, _ = details(files["float16"])
+    tensors, _ = read_tensors(files["float16"])
     assert sum(each["dtype"] == np.float16 for each in tensors) >= 3
     assert {each["dtype"] for each in tensors} <= {np.float16, np.float32, np.int32, np.uint8}
 
 
 @pytest.mark.parametrize(("enough", "activations"), [(0.0, "int8"), (1.1, "float32")])
-def test_activations_follow_the_weights_where_answers_stay(
+def test_maps_are_in_eight_bits_where_activations_follow(
     enough: float, activations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantization, "MIN_CLASS_AGREEMENT", enough)
     monkeypatch.setattr(quantization, "MAX_MEAN_DIFFERENCE", 1.0)
-    path, asked = tmp_path / "model.tflite", make_images(80)
+    path = tmp_path / "model.tflite"
     FORMAT.write(build_model(), path, METADATA, "int8", make_images(32, seed=1))
-    described = FORMAT.describe(path)
-    assert described is not None
-    assert described["activations"] == activations
-    maps = [each for each in details(path)[0] if each["dtype"] == np.int8 and each["shape_signature"].tolist()[:1] == [-1]]
+    tensors, _ = read_tensors(path)
+    maps = [each for each in tensors if each["dtype"] == np.int8 and each["shape_signature"].tolist()[:1] == [-1]]
     assert bool(maps) == (activations == "int8")
-    assert np.abs(FORMAT.load(path)(asked) - predict_with_keras("scale", asked)).mean() <= (
-        0.05 if activations == "int8" else 0.002
-    )
-
-
-def test_biases_take_back_what_rounding_shifts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantization, "MIN_CLASS_AGREEMENT", 1.1)
-    asked, learnt, off = make_images(80), make_images(32, seed=1), {}
-    for name in ("with", "without"):
-        if name == "without":
-            monkeypatch.setattr(litert_format, "correct_biases", lambda *_: contextlib.nullcontext())
-        FORMAT.write(build_model(), tmp_path / f"{name}.tflite", METADATA, "int8", learnt)
-        found = FORMAT.load(tmp_path / f"{name}.tflite")(asked)
-        off[name] = np.abs((found - predict_with_keras("scale", asked)).mean(axis=0)).sum()
-    assert off["with"] < 0.7 * off["without"]
-
-
-def test_the_model_is_as_it_was_before(files: dict[str, Path]) -> None:
-    """The biases are another's; `files` has been written by now."""
-    before = [np.array(value) for value in build_model().get_weights()]
-    FORMAT.write(build_model(), files["int8"].with_name("again.tflite"), METADATA, "int8", make_images(32, seed=2))
-    assert all((old == new).all() for old, new in zip(before, build_model().get_weights(), strict=True))
-    assert FORMAT.load(files["float32"])(make_images(3)) == pytest.approx(
-        predict_with_keras("scale", make_images(3)), abs=1e-5
-    )
-
-
-def test_an_operation_that_litert_has_not_is_told_and_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"model\.tflite: cannot be written as LiteRT in float32: .*Erfinv") as caught:
-        FORMAT.write(build_unsupported_model(), tmp_path / "model.tflite", METADATA, "float32", None)
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_converter_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise KeyError("anything")
-
-    monkeypatch.setattr(litert_format, "freeze", fail)
-    for precision in PRECISIONS:
-        with pytest.raises(ModelError, match="cannot be written"):
-            FORMAT.write(build_model(), tmp_path / "model.tflite", METADATA, precision, make_images(16))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for precision in PRECISIONS:
-        FORMAT.write(build_model("mish"), tmp_path / "model.tflite", METADATA, precision, make_images(20))
-        FORMAT.load(tmp_path / "model.tflite")(make_images(3))
-    with pytest.raises(ModelError):
-        FORMAT.write(build_unsupported_model(), tmp_path / "model.tflite", METADATA, "float32", None)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "zeros", "noise"])
-def test_another_file_has_no_description_and_is_not_loaded(damage: str, tmp_path: Path, files: dict[str, Path]) -> None:
-    whole = files["float32"].read_bytes()
-    path = tmp_path / "other.tflite"
-    path.write_bytes(
-        {
-            "empty": b"",
-            "text": b"no model at all",
-            "cut": whole[: len(whole) // 2],
-            "zeros": bytes(2000),
-            "noise": np.random.default_rng(0).bytes(5000),
-        }[damage]
-    )
-    assert FORMAT.describe(path) is None
-    with pytest.raises(ModelError, match=r"other\.tflite: cannot be loaded"):
-        FORMAT.load(path)
-
-
-def test_no_file_has_no_description(tmp_path: Path) -> None:
-    assert FORMAT.describe(tmp_path / "none.tflite") is None
-    assert FORMAT.describe(tmp_path) is None

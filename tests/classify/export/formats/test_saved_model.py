@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from humeris.cache.errors import ModelError
-from humeris.classify.export.formats import saved_model
 from humeris.classify.export.formats.registry import FORMATS
-from humeris.classify.export.formats.saved_model import describe, load, write
+from humeris.classify.export.formats.saved_model import SavedModelFormat
+from humeris.classify.export.model_metadata import ModelMetadata
 from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
@@ -32,7 +32,8 @@ logreg = get_head_family("logreg")
 
 CLASSES = ["ants", "<b>bees</b>", "Käfer,\nZeile zwei"]
 SIZE = (32, 32)
-DESCRIPTION = {"classes": CLASSES, "image_size": list(SIZE), "pixels": decode.get_version(), "test": None}
+METADATA = ModelMetadata(tuple(CLASSES), SIZE, decode.get_version())
+FORMAT = SavedModelFormat()
 BATCHES = [1, 5, 17, 2, 40]
 
 # What stands in for a user's own script, where there are neither Keras nor Pillow nor humeris.
@@ -104,7 +105,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         (folder / "files" / f"{number:03}").write_bytes(drawn(number))
     np.save(folder / "images.npy", images)
     path = folder / "model"
-    write(model, path, DESCRIPTION, "float32", None)
+    FORMAT.write(model, path, METADATA, "float32", None)
     command = [sys.executable, "-c", ASK, str(path), json.dumps(BATCHES)]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return Written(model, path, images, json.loads((folder / "found.json").read_text()))
@@ -153,40 +154,40 @@ def test_the_graph_calls_no_python(written: Written) -> None:
 
 
 def test_the_description_and_the_class_names_are_inside(written: Written) -> None:
-    assert describe(written.path) == DESCRIPTION
+    assert FORMAT.read_metadata(written.path) == METADATA
     labels = (written.path / "assets.extra" / "labels.txt").read_text(encoding="utf-8")
     assert labels == "ants\n<b>bees</b>\nKäfer, Zeile zwei\n"
 
 
 def test_a_description_is_read_without_tensorflow(written: Written) -> None:
     script = (
-        "import sys, pathlib\nfrom humeris.classify.export.formats import saved_model\n"
-        f"assert saved_model.describe(pathlib.Path({str(written.path)!r}))['image_size'] == [32, 32]\n"
+        "import sys, pathlib\nfrom humeris.classify.export.formats.saved_model import SavedModelFormat\n"
+        f"assert SavedModelFormat().read_metadata(pathlib.Path({str(written.path)!r})).image_size == (32, 32)\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_folder_that_is_none_of_ours_has_no_description(written: Written, tmp_path: Path) -> None:
-    assert describe(tmp_path) is None
-    assert describe(tmp_path / "missing") is None
+    assert FORMAT.read_metadata(tmp_path) is None
+    assert FORMAT.read_metadata(tmp_path / "missing") is None
     extra = tmp_path / "model" / "assets.extra"
     shutil.copytree(written.path, tmp_path / "model")
     for text in ("", "{", "[]", "{}", "\0", '{"classes": []}'):
         (extra / "humeris.json").write_text(text)
-        assert describe(tmp_path / "model") is None
+        assert FORMAT.read_metadata(tmp_path / "model") is None
     (extra / "humeris.json").write_bytes(b"\xff\xfe\xfa")
-    assert describe(tmp_path / "model") is None
+    assert FORMAT.read_metadata(tmp_path / "model") is None
 
 
 def test_it_is_one_of_the_formats() -> None:
     form = FORMATS["savedmodel"]
-    assert form is saved_model.FORMAT
+    assert type(form) is SavedModelFormat
     assert (form.suffix, form.runs_code, form.precisions) == ("", True, ("float32",))
 
 
 def test_a_loaded_model_answers_batches_of_any_size(written: Written) -> None:
-    answer = load(written.path)
+    answer = FORMAT.load(written.path)
     expected = written.model.predict_on_batch(written.images)
     for count in BATCHES:
         found = answer(written.images[:count])
@@ -196,8 +197,8 @@ def test_a_loaded_model_answers_batches_of_any_size(written: Written) -> None:
 
 def test_the_script_of_the_format_answers_with_tensorflow_alone(written: Written) -> None:
     images, answers = written.path.parent / "images.npy", written.path.parent / "answers.npy"
-    script = f"import sys, numpy\n{saved_model.FORMAT.predict_code}\n"
-    script += "numpy.save(sys.argv[3], answer(numpy.load(sys.argv[2])))\nassert 'humeris' not in sys.modules"
+    script = f"import sys, numpy\n{FORMAT.predict_code}\n"
+    script += "numpy.save(sys.argv[3], predict(numpy.load(sys.argv[2])))\nassert 'humeris' not in sys.modules"
     subprocess.run([sys.executable, "-c", script, written.path, images, answers], check=True, capture_output=True)
     assert np.abs(np.load(answers) - written.model.predict_on_batch(written.images)).max() <= 1e-6
 
@@ -229,7 +230,7 @@ def test_what_cannot_be_loaded_is_one_line(written: Written, tmp_path: Path, dam
     shutil.copytree(written.path, path)
     damage(path)
     with pytest.raises(ModelError) as caught:
-        load(path)
+        FORMAT.load(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: cannot be loaded: ")
     assert "\n" not in text
@@ -246,4 +247,4 @@ def test_signatures_that_do_not_agree_are_not_written(
     with pytest.raises(
         ModelError, match="expected the same answers from pixels and from encoded images, found a difference of"
     ):
-        write(written.model, tmp_path / "model", DESCRIPTION, "float32", None)
+        FORMAT.write(written.model, tmp_path / "model", METADATA, "float32", None)

@@ -1,0 +1,218 @@
+"""What is exported: a trial of a run, with its head, its backbones and its cached answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...cache.errors import ModelError
+from ...cache.shard import to_keys
+from ...cache.spec import ExtractionSpec
+from ...cache.store import Store
+from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.backbones.taps import Tap
+from ...extract.images.feature_file import FeatureFile
+from ...extract.pixels.read_file import count_cores
+from ..data import select_features
+from ..data.cached_taps import FeatureStore
+from ..data.views import Views
+from ..evaluate.trial import Score, Trial
+from ..heads.fit import build_training_data, train
+from ..heads.head import Head
+from ..runs.finetuned_weights import FinetunedWeights, is_finetuned
+from ..runs.run import ImageRecord, Run
+from . import sample_images
+from .model_metadata import ModelMetadata
+from .rebuild_backbone import is_same_backbone, rebuild_backbone
+from .stack_model import stack_model
+
+N_CALIBRATION_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class CachedPredictions:
+    """What a model must answer.
+
+    Parameters
+    ----------
+    records : list of ImageRecord
+        The images, n of them.
+    probabilities : ndarray
+        (n, classes), of the head on cached features, or of a fine-tuned network when it was scored.
+    features : Any
+        The cached features (n, d); None for a fine-tuned network.
+    """
+
+    records: list[ImageRecord]
+    probabilities: np.ndarray
+    features: Any = None
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """A trial of a run, with everything that a model is stacked from.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    trial : Trial
+        What is exported.
+    score : Score
+        How it did on the images that it was selected on.
+    records : list of ImageRecord
+        The run's images.
+    specs : mapping of str to ExtractionSpec
+        How the features of each of its extractions were made.
+    feature_store : FeatureStore
+        Where these are.
+    head : Head
+        Trained on everything but the test split.
+    finetuned_weights : mapping or None
+        By layer, of the layers of the backbone that were fine-tuned.
+    """
+
+    run: Run
+    trial: Trial
+    score: Score
+    records: list[ImageRecord]
+    specs: Mapping[str, ExtractionSpec]
+    feature_store: FeatureStore
+    head: Head
+    finetuned_weights: Mapping[str, Sequence[np.ndarray]] | None = None
+
+    @classmethod
+    def load(
+        cls, run: Run, store: Store, trial_id: str | None = None, backbone_specs: Sequence[BackboneSpec] = ()
+    ) -> ExportSource:
+        """The trial whose id begins with `trial_id`, by default the best one; its head is trained where it is not yet.
+
+        Parameters
+        ----------
+        run : Run
+            A finished run.
+        store : Store
+            The cache that the run was made with.
+        trial_id : str or None
+            The first digits of an id in ``leaderboard.csv``.
+        backbone_specs : sequence of BackboneSpec
+            Where its backbones are now; those that are not named are where they were.
+
+        Raises
+        ------
+        RunError
+            Where there is no such trial, or its features are gone.
+        ModelError
+            Where no model can be stacked of it, or `backbone_specs` are of other networks.
+        """
+        trial, score = run.find_trial(trial_id)
+        records = run.load_image_records()
+        specs = _load_specs(run, trial)
+        _check_backbone_specs(backbone_specs, specs)
+        data = run.metadata["data"]
+        feature_store = FeatureFile(data["root"]) if data["kind"] == "features" else store
+        if is_finetuned(trial):
+            finetuned = FinetunedWeights.load(run, trial)
+            return cls(run, trial, score, records, specs, feature_store, finetuned.head, finetuned.weights)
+        head = run.load_head(trial) or _train_head(run, feature_store, trial, score, records)
+        return cls(run, trial, score, records, specs, feature_store, head)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input, in pixels."""
+        return self.specs[self.trial.tap_refs[0].extraction].image_size
+
+    def build_model(self, backbone_specs: Sequence[BackboneSpec] = ()) -> Any:
+        """The Keras model: the head stacked on its backbones, see `stack_model`; raises `ModelError`."""
+        backbones = {
+            name: rebuild_backbone(spec, backbone_specs, tuned_weights=self.finetuned_weights)
+            for name, spec in self.specs.items()
+        }
+        taps = [Tap(tap_ref.layer, tap_ref.pool) for tap_ref in self.trial.tap_refs]
+        return stack_model([backbones[tap_ref.extraction] for tap_ref in self.trial.tap_refs], taps, self.head)
+
+    def build_metadata(self, precision: str) -> ModelMetadata:
+        """What is kept inside the model. Its test scores are of plain views, which is what the model sees."""
+        run_metadata = self.run.metadata
+        test_scores = run_metadata.get("test_plain") or run_metadata["test"]
+        is_best = self.trial.id == run_metadata["best"]["id"]
+        return ModelMetadata(
+            classes=tuple(self.head.class_names),
+            image_size=next(iter(self.specs.values())).image_size,
+            pixels=next(iter(self.specs.values())).pixels,
+            precision=precision,
+            specs=self.specs,
+            trial=self.trial,
+            test={name: test_scores[name] for name in ("images", "accuracy", "accuracy_95")} if is_best else None,
+        )
+
+    def load_calibration_images(self) -> np.ndarray:
+        """Up to 128 images (n, height, width, 3) uint8, none of the test split, to learn ranges of activations from."""
+        return self.load_pixels(sample_images.select_calibration_records(self.records, N_CALIBRATION_IMAGES))
+
+    def load_pixels(self, records: Sequence[ImageRecord]) -> np.ndarray:
+        """Images (n, height, width, 3) uint8; raises `DataError` where one is gone or has changed."""
+        return sample_images.load_pixels(self.run, records, self.image_size)
+
+    def load_cached_predictions(self, max_images: int) -> CachedPredictions:
+        """What the model must answer on up to `max_images` images, of the test split as far as it has enough."""
+        if self.finetuned_weights is not None:
+            test_records = [record for record in self.records if record.split == "test"]
+            records = sample_images.select_evenly(test_records, max_images)
+            index_by_digest = {record.digest: index for index, record in enumerate(test_records)}
+            rows = [index_by_digest[record.digest] for record in records]
+            return CachedPredictions(records, self.run.load_probabilities()[rows])
+        records = sample_images.select_parity_records(self.records, max_images)
+        keys = to_keys([record.digest for record in records])
+        features = select_features.load_matrix(self.feature_store, self.trial.tap_refs, keys)
+        return CachedPredictions(records, self.head.predict_proba(features), features)
+
+
+def _load_specs(run: Run, trial: Trial) -> dict[str, ExtractionSpec]:
+    specs = {tap_ref.extraction: run.get_spec(tap_ref) for tap_ref in trial.tap_refs}
+    if any(not spec.architecture for spec in specs.values()):
+        raise ModelError(
+            f"{run.path}: expected to know the network that made the features, found a file that does not say: there is "
+            "no backbone to stack the head on; extract with humeris, or use the head's arrays in heads/"
+        )
+    sizes = {spec.image_size: spec.title for spec in specs.values()}
+    if len(sizes) > 1:
+        size_list = ", ".join(f"{height} x {width} ({title})" for (height, width), title in sizes.items())
+        raise ModelError(
+            f"{run.path}: expected networks of one image size, as a model has one input, found {size_list}; "
+            "extract them with one --image-size, or export another trial of leaderboard.csv with --trial"
+        )
+    return specs
+
+
+def _check_backbone_specs(backbone_specs: Sequence[BackboneSpec], specs: Mapping[str, ExtractionSpec]) -> None:
+    if backbone_specs and not any(
+        is_same_backbone(backbone_spec, spec) for backbone_spec in backbone_specs for spec in specs.values()
+    ):
+        raise ModelError(
+            f"-b {backbone_specs[0].title}: expected to be told where {', '.join(spec.title for spec in specs.values())} is "
+            "now, found another network; leave -b out"
+        )
+
+
+def _train_head(run: Run, feature_store: FeatureStore, trial: Trial, score: Score, records: Sequence[ImageRecord]) -> Head:
+    """The head of a trial that did not win, trained as the winner was, on everything but the test split, and saved."""
+    train_records = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
+    classes = run.metadata["splits"]["classes"]
+    keys = to_keys([record.digest for record in train_records])
+    labels = np.array([classes.index(record.label) for record in train_records])
+    views = Views.from_dict(run.metadata["views"])
+    training_data = build_training_data(
+        select_features.open_readers(feature_store, trial.tap_refs, views),
+        keys,
+        labels,
+        len(classes),
+        views=views,
+        threads=count_cores(),
+    )
+    head = train(trial, score, training_data, classes, run.metadata["seed"])
+    run.save_head(trial, head)
+    return head

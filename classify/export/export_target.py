@@ -1,0 +1,86 @@
+"""Where a model is exported to, and as what."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...cache.errors import ModelError
+from . import publish
+from .formats.format import Format
+from .formats.registry import choose_format
+from .formats.weight_precision import PRECISIONS, WeightPrecision
+from .model_card import is_model_card
+
+ALTERNATIVE = "another place with -o"
+
+
+@dataclass(frozen=True)
+class ExportTarget:
+    """The path, the format and the precision of the weights of a model that is going to be written."""
+
+    path: Path
+    format: Format
+    precision: WeightPrecision
+
+    @classmethod
+    def create(cls, path: Path, format_name: str | None, precision: str) -> ExportTarget:
+        """Find out what is asked for.
+
+        Parameters
+        ----------
+        path : Path
+            A new file or folder, or an exported model, which will be replaced.
+        format_name : str or None
+            By default the suffix of `path` says it.
+        precision : str
+            Of the weights.
+
+        Raises
+        ------
+        ModelError
+            Where there is no such format or precision, a package is missing, or something else is at `path` or in the place
+            of the model card.
+        """
+        model_format = choose_format(path, format_name)
+        if precision not in PRECISIONS:
+            raise ModelError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if precision not in model_format.precisions:
+            raise ModelError(
+                f"format {model_format.name}: expected precision {' or '.join(model_format.precisions)}, found {precision}"
+            )
+        model_format.check_installed(write=True)
+        target = cls(path, model_format, PRECISIONS[precision])
+        target._check_place()
+        return target
+
+    @property
+    def card_path(self) -> Path:
+        """Where the model card is written."""
+        return publish.get_card_path(self.path)
+
+    def make_temp_path(self) -> Path:
+        """A new path beside `path`, for the model until it is checked."""
+        return self.path.with_name(f".{self.path.stem}-{secrets.token_hex(4)}{self.format.suffix}")
+
+    def _check_place(self) -> None:
+        path = self.path
+        if not path.name:
+            raise ModelError(f"{path}: expected the name of a model, found none; give {ALTERNATIVE}")
+        if path.is_dir() and not (self.format.is_folder and self._is_exported_model()):
+            raise ModelError(
+                f"{path}: expected a place for the model, found a folder that is no exported model; give {ALTERNATIVE}"
+            )
+        if path.exists() and not path.is_dir() and self.format.is_folder:
+            raise ModelError(f"{path}: expected a place for a folder, found a file; give {ALTERNATIVE}")
+        if self.card_path.exists() and not (self.card_path.is_file() and is_model_card(self.card_path.read_bytes())):
+            raise ModelError(
+                f"{self.card_path}: expected a place for the model card, found something else; give {ALTERNATIVE}"
+            )
+
+    def _is_exported_model(self) -> bool:
+        try:
+            return self.format.read_metadata(self.path) is not None
+        except ModelError:  # ours, but damaged or of another version
+            return True

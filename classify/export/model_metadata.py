@@ -1,0 +1,143 @@
+"""What an exported model says about itself, as JSON inside its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ... import __version__
+from ...cache.spec import ExtractionSpec
+from ..evaluate.trial import Trial
+
+FORMAT = 3
+MAX_IMAGE_SIDE = 1 << 14
+_REQUIRED_KEYS = {"classes", "image_size", "pixels"}
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything that is needed to use an exported model, and where it comes from.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        Class names, in the order of the columns of the probabilities.
+    image_size : tuple of int
+        (height, width) of the input, in pixels.
+    pixels : str
+        Version of the function from file bytes to pixels that the model was made for, see `extract.pixels.decode`.
+    precision : str
+        Of the weights: ``float32``, ``float16`` or ``int8``.
+    activations : str
+        What the activations of a model in ``int8`` are computed in, ``int8`` or ``float32``; "" for other models.
+    specs : mapping of str to ExtractionSpec
+        How the features that the head was trained on were made, by the name of the extraction.
+    trial : Trial or None
+        The head and its taps.
+    test : mapping or None
+        Scores on the test split, on plain views; None for a trial that was not selected.
+    humeris : str
+        Version of humeris that wrote the model.
+    """
+
+    classes: tuple[str, ...]
+    image_size: tuple[int, int]
+    pixels: str
+    precision: str = "float32"
+    activations: str = ""
+    specs: Mapping[str, ExtractionSpec] = field(default_factory=dict)
+    trial: Trial | None = None
+    test: Mapping[str, Any] | None = None
+    humeris: str = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {
+            "format": FORMAT,
+            "humeris": self.humeris,
+            "classes": list(self.classes),
+            "image_size": list(self.image_size),
+            "pixels": self.pixels,
+            "precision": self.precision,
+            "specs": {name: spec.to_dict() for name, spec in self.specs.items()},
+            "trial": self.trial.to_dict() if self.trial else None,
+            "test": dict(self.test) if self.test is not None else None,
+            **({"activations": self.activations} if self.activations else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> ModelMetadata:
+        """The metadata that `to_dict` wrote.
+
+        Parameters
+        ----------
+        value : mapping
+            JSON values; they may come from anybody.
+
+        Returns
+        -------
+        ModelMetadata
+
+        Raises
+        ------
+        ValueError
+            Where a value is not of the kind that `to_dict` writes.
+        """
+        classes, image_size = _check_classes(value["classes"]), _check_image_size(value["image_size"])
+        if value.get("format") != FORMAT:
+            raise ValueError(f"expected the metadata of a model in format {FORMAT}, found {str(value.get('format'))[:80]}")
+        try:
+            return cls(
+                classes=classes,
+                image_size=image_size,
+                pixels=str(value["pixels"]),
+                precision=str(value["precision"]),
+                activations=str(value.get("activations", "")),
+                specs={name: ExtractionSpec.from_dict(spec) for name, spec in value["specs"].items()},
+                trial=Trial.from_dict(value["trial"]) if value["trial"] is not None else None,
+                test=dict(value["test"]) if value["test"] is not None else None,
+                humeris=str(value["humeris"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"expected how it was made inside, found: {str(error)[:80]}") from error
+
+
+def encode_metadata(metadata: ModelMetadata) -> str:
+    """The JSON text of the metadata."""
+    return json.dumps(metadata.to_dict(), indent=2)
+
+
+def decode_metadata(text: str | bytes) -> ModelMetadata | None:
+    """The metadata of a JSON text, None where the text is none of ours.
+
+    Raises
+    ------
+    ValueError
+        Where it is ours but damaged or of another version, see `ModelMetadata.from_dict`.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not set(value) >= _REQUIRED_KEYS:
+        return None
+    return ModelMetadata.from_dict(value)
+
+
+def _check_classes(classes: Any) -> tuple[str, ...]:
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"expected the names of its classes inside, found {str(classes)[:80]!r}")
+    return tuple(classes)
+
+
+def _check_image_size(image_size: Any) -> tuple[int, int]:
+    is_valid = (
+        isinstance(image_size, list)
+        and len(image_size) == 2
+        and all(type(side) is int and 0 < side <= MAX_IMAGE_SIDE for side in image_size)
+    )
+    if not is_valid:
+        raise ValueError(f"expected its image size inside, found {str(image_size)[:80]!r}")
+    return image_size[0], image_size[1]
