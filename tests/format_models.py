@@ -11,16 +11,8 @@ import numpy as np
 from humeris.classify.export.formats.format import Format
 from humeris.classify.export.model_metadata import ModelMetadata
 from humeris.classify.export.stack_model import apply_layers
-from humeris.classify.heads.layers import (
-    ACTIVATIONS,
-    VOTE_WEIGHTS,
-    Dense,
-    HeadLayer,
-    L2Normalize,
-    NeighborVotes,
-    SelectColumns,
-    Standardize,
-)
+from humeris.classify.heads.layers import ACTIVATIONS, Dense, HeadLayer, L2Normalize, SelectColumns, Standardize
+from humeris.classify.heads.neighbor_votes import VOTE_WEIGHTS, NeighborVotes
 from humeris.extract.backbones.keras_runtime import load_keras
 
 CLASSES = ["ant", "bee's", "“fly”", "gnat,\nbig", "µ"]

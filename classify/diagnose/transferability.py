@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data.feature_matrix import FeatureMatrix
 from ..data.nearest_neighbors import find_neighbors
-from ..heads.layers import vote
+from ..heads.neighbor_votes import vote
 from ..heads.training_data import Folds
 
 N_NEIGHBORS = 5

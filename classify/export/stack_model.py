@@ -13,7 +13,8 @@ from ...extract.backbones.build import Backbone
 from ...extract.backbones.keras_runtime import load_keras
 from ...extract.backbones.taps import Tap
 from ..heads.head import Head
-from ..heads.layers import MIN_COSINE_DISTANCE, Dense, HeadLayer, L2Normalize, NeighborVotes, SelectColumns, Standardize
+from ..heads.layers import Dense, HeadLayer, L2Normalize, SelectColumns, Standardize
+from ..heads.neighbor_votes import MIN_COSINE_DISTANCE, NeighborVotes
 
 OUTPUT = "probabilities"
 

@@ -16,8 +16,8 @@ from ...extract.backbones.keras_runtime import load_keras
 from ...extract.backbones.taps import Tap
 from ...extract.pixels.read_file import map_in_order
 from ..export import stack_model
-from ..heads.head import Dense, Head
-from ..heads.layers import HeadLayer, Standardize, activate
+from ..heads.head import Head
+from ..heads.layers import Dense, HeadLayer, Standardize, activate
 from ..heads.neural.optimizers import build_optimizer
 from .finetune_config import FinetuneConfig
 

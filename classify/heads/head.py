@@ -13,19 +13,41 @@ import numpy as np
 
 from ...cache.errors import RunError
 from ..data.feature_matrix import FeatureMatrix
-from .layers import Dense as Dense
-from .layers import HeadLayer, NeighborVotes, describe_layer, restore_layer
+from .layers import Dense, HeadLayer, L2Normalize, SelectColumns, Standardize
+from .neighbor_votes import NeighborVotes
+
+_LAYER_KINDS: Mapping[str, Any] = {
+    kind.kind: kind for kind in (Dense, Standardize, L2Normalize, SelectColumns, NeighborVotes)
+}
 
 
 @dataclass(frozen=True)
 class Head:
-    """Layers; what comes out of the last one are the probabilities of `classes`."""
+    """A trained head.
+
+    Parameters
+    ----------
+    layers
+        What rows of features go through; the last one gives class probabilities.
+    class_names
+        The classes, in the order of the probabilities.
+    """
 
     layers: tuple[HeadLayer, ...]
     class_names: tuple[str, ...]
 
     def predict_proba(self, features: np.ndarray | FeatureMatrix) -> np.ndarray:
-        """Probabilities (n, classes) float32 of rows (n, ...), a block at a time; maps are flattened in row-major order."""
+        """Predict class probabilities, a block of rows at a time.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, ...) or FeatureMatrix
+            Rows, or maps, which are flattened in row-major order.
+
+        Returns
+        -------
+        ndarray of shape (n, classes), float32
+        """
         matrix = features if isinstance(features, FeatureMatrix) else FeatureMatrix.from_array(features)
         out = np.empty((len(matrix), len(self.class_names)), np.float32)
         for positions, values in matrix.iter_blocks():
@@ -35,7 +57,7 @@ class Head:
         return out
 
     def find_ties(self, features: np.ndarray | FeatureMatrix, rounding: float, tolerance: float) -> np.ndarray:
-        """Mask (n,) of rows whose answers rest on a tie among neighbours; see `Neighbours.ties`."""
+        """Mask (n,) of rows whose prediction rests on a tie among neighbours; see `NeighborVotes.find_ties`."""
         matrix = features if isinstance(features, FeatureMatrix) else FeatureMatrix.from_array(features)
         mask = np.zeros(len(matrix), bool)
         for positions, values in matrix.iter_blocks():
@@ -46,29 +68,22 @@ class Head:
         return mask
 
     def to_npz_bytes(self) -> bytes:
-        """The layers' arrays (`weights0`, `bias0`, `weights1` and so on) as the bytes of an `.npz` file, without pickle."""
+        """The layers' arrays (`weights0`, `bias0`, `weights1` …) as the bytes of an `.npz` file without pickle."""
         buffer = io.BytesIO()
         arrays = {f"{name}{i}": getattr(layer, name) for i, layer in enumerate(self.layers) for name in layer.array_fields}
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     def to_metadata(self) -> dict[str, Any]:
-        """What the arrays do not say, as JSON values."""
-        return {"classes": list(self.class_names), "layers": [describe_layer(layer) for layer in self.layers]}
+        """Everything but the arrays, as JSON values."""
+        return {"classes": list(self.class_names), "layers": [_describe_layer(layer) for layer in self.layers]}
 
     @classmethod
     def load(cls, arrays_path: Path, metadata: Mapping[str, Any]) -> Head:
-        """The head of an `.npz` file and its description; raises `RunError`.
-
-        A description of the first format has no layers but the activations of dense ones.
-        """
+        """Read an `.npz` file and what `to_metadata` gave; raises `RunError`."""
         try:
-            dense_layers = [{"kind": "dense", "activation": activation} for activation in metadata.get("activations", [])]
             with arrays_path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-                layers = tuple(
-                    restore_layer(layer_metadata, npz, i)
-                    for i, layer_metadata in enumerate(metadata.get("layers", dense_layers))
-                )
+                layers = tuple(_restore_layer(layer_metadata, npz, i) for i, layer_metadata in enumerate(metadata["layers"]))
             class_names, width = tuple(metadata["classes"]), None
             for layer in layers:
                 width = layer.compute_output_width(width)
@@ -77,3 +92,20 @@ class Head:
         except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{arrays_path}: expected a head written by `humeris sweep`, found: {error}") from error
         return cls(layers, class_names)
+
+
+def _describe_layer(layer: HeadLayer) -> dict[str, Any]:
+    """The fields of a layer that are no arrays, as JSON values."""
+    return {"kind": layer.kind, **{name: getattr(layer, name) for name in layer.json_fields}}
+
+
+def _restore_layer(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray], index: int) -> HeadLayer:
+    """Read layer number `index`; raises `KeyError` if an array is missing, `ValueError` if its kind is unknown."""
+    if metadata["kind"] not in _LAYER_KINDS:
+        raise ValueError(f"a layer of kind {metadata['kind']!r}, which this version does not know")
+    kind = _LAYER_KINDS[metadata["kind"]]
+    values = {name: arrays[f"{name}{index}"] for name in kind.array_fields} | {
+        name: metadata[name] for name in kind.json_fields
+    }
+    layer: HeadLayer = kind(**values)
+    return layer

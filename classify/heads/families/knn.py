@@ -13,8 +13,9 @@ from ...data.nearest_neighbors import find_neighbors_in_blocks
 from ...evaluate.trial import Score
 from ..head import Head
 from ..head_family import HeadFamily
-from ..layers import VOTE_WEIGHTS, L2Normalize, NeighborVotes, vote
+from ..layers import L2Normalize
 from ..linear.cv_fold import Fold, fit_all_rows, iter_folds
+from ..neighbor_votes import VOTE_WEIGHTS, NeighborVotes, vote
 from ..options import ChoiceOption, NumberOption, Option
 from ..training_data import TrainingData
 

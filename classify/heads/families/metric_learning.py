@@ -17,8 +17,9 @@ from ....cache.errors import HeadError
 from ...evaluate.trial import Score
 from ..head import Head
 from ..head_family import HeadFamily
-from ..layers import Dense, HeadLayer, NeighborVotes
+from ..layers import Dense, HeadLayer
 from ..linear.temperature import mask_absent_classes, score_decisions
+from ..neighbor_votes import NeighborVotes
 from ..neural.embedding import EmbeddingNetwork, LossFunction, embed
 from ..neural.metric_losses import SUPERVISED_CONTRASTIVE_LOSS, TRIPLET_LOSS, EmbeddingLoss
 from ..neural.training_memory import check_memory

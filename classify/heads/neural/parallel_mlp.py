@@ -15,7 +15,7 @@ import numpy as np
 
 from ....extract.backbones.keras_runtime import load_keras, reset_layer_names
 from ...data.feature_matrix import FeatureMatrix
-from ..head import Dense
+from ..layers import Dense
 from ..linear.standardize import standardize
 from . import mixup, schedules
 from .optimizers import build_per_head_optimizer

@@ -25,7 +25,8 @@ from humeris.classify.finetune import trainable_tail
 from humeris.classify.finetune.map_batches import MapBatches
 from humeris.classify.finetune.train_loop import Epoch
 from humeris.classify.heads.fit import build_training_data, train
-from humeris.classify.heads.head import Dense, Head
+from humeris.classify.heads.head import Head
+from humeris.classify.heads.layers import Dense
 from humeris.classify.runs.finetuned_weights import FinetunedWeights
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep

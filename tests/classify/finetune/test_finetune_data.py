@@ -20,7 +20,8 @@ from humeris.classify.finetune import finetune as finetuning
 from humeris.classify.finetune import trainable_tail
 from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.finetune.prepare import prepare
-from humeris.classify.heads.head import Dense, Head
+from humeris.classify.heads.head import Head
+from humeris.classify.heads.layers import Dense
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.backbones.backbone_spec import BackboneSpec

@@ -14,8 +14,9 @@ from humeris.cache.errors import HeadError
 from humeris.classify.finetune import trainable_tail as networks
 from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.finetune.trainable_tail import Network
-from humeris.classify.heads.head import Dense, Head
-from humeris.classify.heads.layers import HeadLayer, L2Normalize, NeighborVotes, SelectColumns, Standardize
+from humeris.classify.heads.head import Head
+from humeris.classify.heads.layers import Dense, HeadLayer, L2Normalize, SelectColumns, Standardize
+from humeris.classify.heads.neighbor_votes import NeighborVotes
 from humeris.classify.heads.neural.schedules import compute_factors
 from humeris.extract.backbones import precision
 from humeris.extract.backbones.backbone_spec import BackboneSpec

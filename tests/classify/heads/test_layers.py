@@ -17,16 +17,8 @@ from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.data.nearest_neighbors import top_k
 from humeris.classify.export.stack_model import apply_layers
 from humeris.classify.heads.head import Head
-from humeris.classify.heads.layers import (
-    ACTIVATIONS,
-    Dense,
-    HeadLayer,
-    L2Normalize,
-    NeighborVotes,
-    SelectColumns,
-    Standardize,
-    vote,
-)
+from humeris.classify.heads.layers import ACTIVATIONS, Dense, HeadLayer, L2Normalize, SelectColumns, Standardize
+from humeris.classify.heads.neighbor_votes import NeighborVotes, vote
 
 WIDTH, CLASSES = 12, 3
 ASK = """
@@ -102,16 +94,6 @@ def test_every_kind_of_layer_survives_its_files(name: str, tmp_path: Path) -> No
     again = Head.load(path, json.loads(json.dumps(head.to_metadata())))
     assert (again.predict_proba(some_rows()) == head.predict_proba(some_rows())).all()
     assert [type(layer) for layer in again.layers] == [type(layer) for layer in head.layers]
-
-
-def test_a_head_of_the_first_format_still_loads(tmp_path: Path) -> None:
-    head, path = heads()["relu"], tmp_path / "head.npz"
-    first, second = head.layers
-    assert isinstance(first, Dense)
-    assert isinstance(second, Dense)
-    np.savez(path, weights0=first.weights, bias0=first.bias, weights1=second.weights, bias1=second.bias)
-    again = Head.load(path, {"classes": ["a", "b", "c"], "activations": ["relu", "softmax"]})
-    assert (again.predict_proba(some_rows()) == head.predict_proba(some_rows())).all()
 
 
 @pytest.mark.parametrize(

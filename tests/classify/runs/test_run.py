@@ -12,7 +12,8 @@ import pytest
 from humeris.cache.errors import RunError
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial, rank_trials
-from humeris.classify.heads.head import Dense, Head
+from humeris.classify.heads.head import Head
+from humeris.classify.heads.layers import Dense
 from humeris.classify.runs.run import ImageRecord, Run
 
 SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")

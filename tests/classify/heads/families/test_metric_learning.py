@@ -22,7 +22,8 @@ from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.families import metric_learning
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.head_family import HeadFamily
-from humeris.classify.heads.layers import Dense, L2Normalize, NeighborVotes
+from humeris.classify.heads.layers import Dense, L2Normalize
+from humeris.classify.heads.neighbor_votes import NeighborVotes
 from humeris.classify.heads.neural import embedding
 from humeris.classify.heads.neural.balanced_batches import BalancedBatches
 from humeris.classify.heads.registry import get_head_family

@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from humeris.classify.heads.head import Dense
+from humeris.classify.heads.layers import Dense
 from humeris.classify.heads.linear import cv_fold as fold_module
 from humeris.classify.heads.linear.cv_fold import iter_folds
 from humeris.classify.heads.linear.ridge_solution import RidgeSolution
