@@ -37,7 +37,7 @@ def make_dataset(
     """Rows (rows, columns) float32 that vary as activations do, and labels (rows,) whose classes overlap.
 
     The standardised rows' covariance has the eigenvalues of MobileNetV2's `out_relu` on CIFAR-10, nearly: 92, 54, 31 … 0.03,
-    where the network's are 67, 49, 37 … 0.016. Labels are drawn from a multinomial model, `sharp` times its logits.
+    where the network's are 67, 49, 37 … 0.016. Labels are drawn from a multinomial model, `sharpness` times its logits.
     """
     random = np.random.default_rng(seed)
     directions = min(rows, columns, 2048)

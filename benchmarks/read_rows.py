@@ -1,4 +1,4 @@
-"""Reading cached rows: `Features.read` beside `np.load` of the same matrix, both from the page cache.
+"""Reading cached rows: `TapFeatures.read` beside `np.load` of the same matrix, both from the page cache.
 
     python benchmarks/read_rows.py --size-mb 1000 --shards 32
 
@@ -38,7 +38,7 @@ def time_call(call: Callable[[], object]) -> float:
 
 
 def open_features(folder: Path) -> TapFeatures:
-    """The tap that `fill` stored, from a cache opened anew."""
+    """The tap that `fill_cache` stored, from a cache opened anew."""
     return Store(folder).get_extraction(SPEC).get_features("layer", "avg")
 
 

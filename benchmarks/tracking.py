@@ -69,7 +69,7 @@ def log_by_hand(run: Run, count: int) -> None:
 
 
 def time_call(call: Callable[[], object]) -> dict[str, float]:
-    """Seconds of `work`."""
+    """Seconds of `call`."""
     start_time, start_processor = time.perf_counter(), time.process_time()
     call()
     return {

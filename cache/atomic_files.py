@@ -25,7 +25,7 @@ _ALTERNATIVE = "another folder with --cache"
 
 @contextmanager
 def translate_write_errors(path: Path, alternative: str = _ALTERNATIVE) -> Iterator[None]:
-    """Turn an `OSError` of a write under `path` into the cache error that says what to do, or what to give `instead`."""
+    """Turn an `OSError` of a write under `path` into the cache error that says what to do, or what to give `alternative`."""
     try:
         yield
     except CacheError:

@@ -47,7 +47,7 @@ class RowIndex:
         return np.where(is_hit, self._shard_numbers[positions], -1), np.where(is_hit, self._rows[positions], -1)
 
     def _find_first(self, prefixes: np.ndarray) -> np.ndarray:
-        """Where the first row lies whose head is not below each of `heads` (n,)."""
+        """Where the first row lies whose head is not below each of `prefixes` (n,)."""
         positions: np.ndarray = self._starts[prefixes >> self._shift]
         for _ in range(_STEPS):
             is_below = self._padded_prefixes[positions] < prefixes

@@ -122,7 +122,10 @@ def extract_taps(
     jobs: int | None = None,
     progress: ProgressFactory | None = None,
 ) -> list[ExtractResult]:
-    """Fill the cache with every tap that a sweep's `patterns` name, in the order of `orders`; raises as `extract_all`."""
+    """Fill the cache with every tap that a sweep's `patterns` name, as `group_backbones_by_taps` orders them.
+
+    Raises as `extract_all`.
+    """
     if images.feature_file is not None:
         raise DataError(f"{images.feature_file.path}: expected images to extract features of, found a file of features")
     views = views or Views()
@@ -160,7 +163,7 @@ def extract_taps_on_devices(
     jobs: int | None = None,
     progress: ProgressFactory,
 ) -> list[list[ExtractResult]]:
-    """What a worker on each of `devices` did of `extract_taps`, in its order; [] without devices. Raises as `extract_on`."""
+    """What a worker on each of `devices` did of `extract_taps`, in order; [] without any. Raises as `run_extract_job`."""
     if not devices:
         return []
     options: dict[str, Any] = {"pools": pools, "batch_size": batch_size}

@@ -119,7 +119,7 @@ def rank(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
-    """Score every tap asked for (see `sources.Wanted`) on the images that may be learnt from, without training.
+    """Score every tap asked for (see `FeatureQuery`) on the images that may be learnt from, without training.
 
     LogME and H-score are of all of those; nearest neighbours and centroids are scored on the folds of a sweep with the same
     `select` and `seed`. `run` is a finished run to compare with; without it the latest one under `runs` of the same images,

@@ -33,9 +33,10 @@ WIDTH = 110  # of what is printed
 class Row:
     """One experiment.
 
-    did, theirs: what its authors did, and their figure. commands: what is typed after `humeris`, with `{data}` and `{out}`
-    where the user's folders go; the last `-o` is the run that the row is about. compares: options of its heads, or `tap`,
-    whose values are set side by side; `case` tells the case that its data is judged to be in.
+    description, reported_result: what its authors did, and their figure. commands: what is typed after `humeris`, with
+    `{data}` and `{out}` where the user's folders go; the last `-o` is the run that the row is about. compared_options:
+    options of its heads, or `tap`, whose values are set side by side; `case` tells the case that its data is judged to be
+    in.
     """
 
     name: str
@@ -49,8 +50,8 @@ class Row:
 class Smoke:
     """How a table is run in little: on drawings, which `draw` writes into a folder and names, and with random weights.
 
-    arguments: what is added to a command for the first of these words that is in it. replace: as `--replace`. smaller: the
-    same for the rows named: networks for those of which a few steps of training would take minutes.
+    extra_arguments: what is added to a command for the first of these words that is in it. replacements: as `--replace`.
+    replacements_by_row: the same for the rows named: networks for those of which a few steps of training would take minutes.
     """
 
     draw: Callable[[Path], Path]
@@ -61,7 +62,7 @@ class Smoke:
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """What the user asked for; `arguments`, `replace` and `smaller` as `Smoke` has them."""
+    """What the user asked for; `extra_arguments`, `replacements` and `replacements_by_row` as `Smoke` has them."""
 
     data: str
     out: Path
@@ -85,7 +86,7 @@ class ExperimentPlan:
 def main(description: str, rows: Sequence[Row], smoke: Smoke, data: str = "") -> int:
     """Run the rows that the command line asks for, print the table; 1 when a command of theirs failed.
 
-    told: the script's docstring. data: DATA where none is given, if there is such a thing.
+    description: the script's docstring. data: DATA where none is given, if there is such a thing.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=data, metavar="DATA", help=data or "your folder of images")

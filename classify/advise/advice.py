@@ -32,9 +32,9 @@ from .scenario import ScenarioEvidence, Size
 def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store: FeatureStore, jobs: int) -> dict[str, Any]:
     """The advice that a run whose trials have ended is concluded with, as JSON values.
 
-    What `Figures.to_dict` says; next: commands, each with its reason; peaks, random: the figures of `Peak`, and of `Gap` or
-    None. It takes milliseconds, and where features of random weights are cached a few seconds for heads that are trained on
-    those. shelf: where the features are, the store or the user's file.
+    What `ScenarioEvidence.to_dict` says; next: commands, each with its reason; peaks, random: the figures of `Peak`, and of
+    `PretrainingGain` or None. It takes milliseconds, and where features of random weights are cached a few seconds for heads
+    that are trained on those. feature_store: where the features are, the store or the user's file.
     """
     scores = run.load_trials()
     ranked_trials = rank_trials(scores)

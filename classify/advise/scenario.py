@@ -39,8 +39,8 @@ _NEAR_END = 0.9  # of the forward cost
 class Size:
     """How large the data is.
 
-    images: that may be learnt from; groups: that they are in, None where each stands for itself; fewest: images of the
-    rarest class.
+    n_images: that may be learnt from; n_groups: that they are in, None where each stands for itself; min_per_class: images
+    of the rarest class.
 
     On a logarithmic scale from `SMALL`, 0, to `LARGE`, 1, since twice as many images bring about as much all along: the
     first third (to 15,900 images) is small, the last (from 126,000) large, and what lies between is neither. There it
@@ -163,7 +163,7 @@ class ScenarioEvidence:
 
 
 def format_scenario(advice: Mapping[str, Any]) -> str:
-    """What `Figures.to_dict` says, in a sentence without its full stop."""
+    """What `ScenarioEvidence.to_dict` says, in a sentence without its full stop."""
     size_text = "data between small and large" if advice["size"] == "between" else f"{advice['size']} data"
     if advice["similarity"] is None:
         return f"{size_text}; whether it is similar to what the network learnt from, these figures do not say"

@@ -37,7 +37,7 @@ class CachedTap:
         return round(costs[layer] / max(1, *costs.values()), 4) if layer in costs else None
 
     def matches_pattern(self, pattern: str, pools: Collection[str] = ()) -> bool:
-        """Whether `text`, `[BACKBONE/]LAYER[:POOL]`, names it: where no POOL is written, of `pools` if any."""
+        """Whether `pattern`, `[BACKBONE/]LAYER[:POOL]`, names it: where no POOL is written, of `pools` if any."""
         spec = self.extraction.spec
         sized_title = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
         prefixes = [f"{name}/" for name in (sized_title, spec.title) if pattern.startswith(f"{name}/")]
@@ -51,7 +51,7 @@ class CachedTap:
 def list_cached_taps(
     store: FeatureStore, backbone_specs: Sequence[BackboneSpec], only_taps: Collection[tuple[str, Tap]] | None = None
 ) -> list[CachedTap]:
-    """Every cached tap of the backbones asked for, or of `only` these, as (spec digest, tap); raises `DataError`."""
+    """Every cached tap of the backbones asked for, or of `only_taps` these, as (spec digest, tap); raises `DataError`."""
     extractions: list[Extraction | FeatureFile] = [each for each in store.iter_extractions() if each.spec.views == "plain"]
     if backbone_specs and isinstance(store, FeatureFile):
         raise DataError(f"{store.path}: its features are of one network, found -b {backbone_specs[0].title}; leave -b out")

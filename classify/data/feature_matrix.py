@@ -17,7 +17,7 @@ _PIECES = 4  # that a whole matrix is read in where what is stored is not what i
 
 
 class RowReader(Protocol):
-    """Where rows are: `Features` in the cache, or `FileRows` in a file of the user's."""
+    """Where rows are: `TapFeatures` in the cache, or `FileRowReader` in a file of the user's."""
 
     def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
         """Rows (n, ...) of `view`, or (n, columns) of the flattened rows."""
@@ -64,7 +64,7 @@ class FeatureMatrix:
 
     @classmethod
     def from_tap_columns(cls, tap_columns: Sequence[TapColumns]) -> FeatureMatrix:
-        """The rows of `parts` side by side; every part has as many rows, at least one."""
+        """The rows of `tap_columns` side by side; every part has as many rows, at least one."""
         shapes = [tap.read(np.zeros(1, np.intp)).shape[1:] for tap in tap_columns]
         return cls(tap_columns, shapes, len(tap_columns[0].keys))
 

@@ -38,7 +38,7 @@ def stratify(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """The number (n,) of the part, below `count`, that each row is in: of as equal size and classes as groups allow."""
+    """The number (n,) of the part, below `n_folds`, that each row is in: of as equal size and classes as groups allow."""
     order = stratify(labels, groups, seed)
     ordered_labels = labels[order]
     fold_ids, fold_of_group = np.zeros(len(labels), np.intp), np.full(int(groups.max(initial=0)) + 1, -1)
@@ -52,13 +52,13 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int
 
 
 def sample(labels: np.ndarray, groups: np.ndarray, max_rows: int, seed: int) -> np.ndarray:
-    """At most `most` rows (about), ascending, in which the classes are as in all of them and groups are whole."""
+    """At most `max_rows` rows (about), ascending, in which the classes are as in all of them and groups are whole."""
     if len(labels) <= max_rows:
         return np.arange(len(labels))
     return np.sort(take_prefix(stratify(labels, groups, seed), groups, max_rows))
 
 
 def take_prefix(order: np.ndarray, groups: np.ndarray, n_rows: int) -> np.ndarray:
-    """The first rows of `order`, as many as come nearest to `count` without a part of a group, and one group at least."""
+    """The first rows of `order`, as many as come nearest to `n_rows` without a part of a group, and one group at least."""
     ends = np.nonzero(np.append(np.diff(groups[order]) != 0, True))[0] + 1
     return order[: ends[np.abs(ends - n_rows).argmin()]]

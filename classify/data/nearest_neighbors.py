@@ -23,10 +23,10 @@ def find_neighbors(
     count: int,
     center: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` rows of `features` most similar to each row `asked` of `queries`: (similarities, places), best first.
+    """The `count` rows of `features` most similar to each row `query_rows` of `queries`: (similarities, places), best first.
 
-    Both are (len(asked), min(count, len(rows))); places count within `rows`. Similarity is the cosine of the angle seen from
-    `middle` (d,), or from zero; a row that lies there is similar to none. Blocks of both are in memory, never a whole.
+    Both are (len(query_rows), min(count, len(rows))); places count within `rows`. Similarity is the cosine of the angle seen
+    from `center` (d,), or from zero; a row that lies there is similar to none. Blocks of both are in memory, never a whole.
     """
     n_neighbors = min(count, len(rows))
     similarities, positions = (
@@ -45,7 +45,7 @@ def find_neighbors(
 def find_neighbors_in_blocks(
     query_values: np.ndarray, blocks: Iterable[tuple[slice, np.ndarray]], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows in `blocks` nearest to each of `ours` (n, d), all of length one: (cosines, positions), best first.
+    """The rows in `blocks` nearest to each of `query_values` (n, d), all of length one: (cosines, positions), best first.
 
     A block is (positions, rows). Both answers are (n, count), or of fewer columns where there are fewer rows; of equals the
     first come first.
@@ -81,7 +81,7 @@ def top_k(similarity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 def iter_unit_rows(
     features: FeatureMatrix, rows: np.ndarray, center: np.ndarray | None = None, size: int | None = None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """(positions, values): rows of length one seen from `middle`, those that lie there left at zero."""
+    """(positions, values): rows of length one seen from `center`, those that lie there left at zero."""
     for positions, values in features.iter_blocks(rows, size or _get_block_size(features.shape[1])):
         if center is not None:
             values -= center  # of an index array of rows, a block is a copy

@@ -38,7 +38,7 @@ class FeatureSelection:
     With views a source holds an image that has a row in every one of them, but for those that were not finite.
 
     inputs: what heads are trained on, each one or more of the sources side by side.
-    depth: share of the forward pass spent up to each source, where it is known.
+    depths: share of the forward pass spent up to each source, where it is known.
     not_finite: mask (n,) of images to be refused, because some source has no finite row of them.
     """
 
@@ -59,8 +59,8 @@ class FeatureQuery:
     """What a sweep is over; everything that is cached when nothing is said.
 
     patterns: taps as `LAYER[:POOL]`, or several side by side as `A+B`, each side one tap, with `BACKBONE/` before it where
-    it is in more than one. pools: those of taps that are written without one. only: exactly these, as (spec digest, tap).
-    concatenate: also all of them side by side.
+    it is in more than one. pools: those of taps that are written without one. only_taps: exactly these, as (spec digest,
+    tap). concatenate: also all of them side by side.
     """
 
     backbone_specs: Sequence[BackboneSpec] = ()

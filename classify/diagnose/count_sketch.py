@@ -10,7 +10,7 @@ _MAX_NUMBERS = 100_000_000  # that are read of the cache for one section, at mos
 
 
 def count_readable_rows(features: FeatureMatrix, max_rows: int) -> int:
-    """How many rows may be looked at, `most` or fewer where they are very wide, but always 200."""
+    """How many rows may be looked at, `max_rows` or fewer where they are very wide, but always 200."""
     return min(max_rows, max(200, _MAX_NUMBERS // max(1, features.shape[1])))
 
 

@@ -22,12 +22,12 @@ class Peak:
 
     depth: share of the forward cost up to it. taps: how many layers were tried, from `first` to `last` of the forward cost.
     level: the depths between which layers lie that are not told apart from the best one: their paired 95 % interval holds 0,
-    or they are less than a point behind. rival: how far the best layer on the other side of `BEFORE_THE_END` is behind, with
+    or they are less than a point behind. rival: how far the best layer on the other side of `LATE_DEPTH` is behind, with
     that interval; None where none was tried.
     place: `end` where the level layers all lie in the last quarter of the forward cost and some layer before it was tried,
     `early` where they all lie before it and some layer in it was tried, `unsure` where they lie on both sides, and
     `unknown` where layers were tried on one side only. As every paired comparison with the best of many it is a little
-    optimistic, see `paired.compare`.
+    optimistic, see `compare_with_runner_up`.
     """
 
     backbone: str
@@ -55,8 +55,8 @@ def find_peaks(
 ) -> dict[str, Peak]:
     """The peak of each network, by its extraction; without those of whose taps no depth is known.
 
-    depth: of each source. images: how many were scored for choosing; groups: as in `paired.compare`. Heads on several taps
-    side by side have no depth and do not count.
+    depth_by_tap: of each source. n_images: how many were scored for choosing; groups: as in `compare_with_runner_up`. Heads
+    on several taps side by side have no depth and do not count.
     """
     best_trials: dict[str, dict[str, Trial]] = {}
     for trial in rank_trials(scores):

@@ -22,9 +22,10 @@ _N_FOLDS = 5
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image whose given label is doubted. row: its place. given, likely: class numbers; shares: their probabilities.
+    """An image whose given label is doubted.
 
-    votes: how many of its `NEIGHBOURS` nearest other images have the given and the likely label, where that was counted.
+    row: its place. given_label, likely_label: class numbers; probabilities: their probabilities.
+    votes: how many of its `N_NEIGHBORS` nearest other images have the given and the likely label, where that was counted.
     """
 
     row: int

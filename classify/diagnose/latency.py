@@ -31,7 +31,7 @@ _TARGET_SECONDS, _MIN_CALLS, _MAX_CALLS = 0.5, 7, 200  # of repeated calls; how 
 
 @dataclass(frozen=True)
 class Latency:
-    """What one set of taps costs: seconds for one image and for a batch of `BATCH`, and parameters of the cut network.
+    """What one set of taps costs: seconds for one image and for a batch of `BATCH_SIZE`, and parameters of the cut network.
 
     taps: (extraction, layer, pool) of each, as in a trial.
     """
@@ -44,7 +44,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """Latencies by taps, and on what they were measured: device and processor threads. left_out: why some were not."""
+    """Latencies by taps, and on what they were measured: device and processor threads. omissions: why some were not."""
 
     device: str
     threads: int
@@ -53,7 +53,7 @@ class LatencyResult:
 
 
 def make_key(tap_refs: Sequence[TapRef]) -> tuple[tuple[str, str, str], ...]:
-    """What names the taps of a trial in `Measured.found`."""
+    """What names the taps of a trial in `LatencyResult.latencies`."""
     return tuple((tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in tap_refs)
 
 
@@ -132,7 +132,7 @@ def _build_backbone(run: Run, name: str) -> Backbone:
 
 
 def _cut_networks(backbones: Mapping[str, Backbone], tap_refs: Sequence[TapRef]) -> tuple[list[Any], int]:
-    """The networks that give the rows of `sources`, one for each backbone, and how many parameters they have."""
+    """The networks that give the rows of `tap_refs`, one for each backbone, and how many parameters they have."""
     keras = load_keras()
     models, parameters = [], 0
     for name in dict.fromkeys(tap_ref.extraction for tap_ref in tap_refs):

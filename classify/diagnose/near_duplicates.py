@@ -46,12 +46,12 @@ def find(test: FeatureMatrix, development: FeatureMatrix) -> NearDuplicates:
     same" everywhere. A copy is told by the gap behind it. Let d(1) <= d(2) <= ... be the distances of a test row to the
     nearest development rows. Where rows lie as if by chance in m dimensions, the ratios d(j) / d(j + 1) are independent, and
     below c with chance c^(m j) (Facco, d'Errico, Rodriguez, Laio, Scientific Reports 7 (2017) 12140). A test row whose
-    smallest ratio, of the first `COPIES`, is below c has its copies before that gap; c is where 0.05 such rows are expected
-    by chance in the whole test split. m is the one that puts the median of the development rows' smallest ratios, each row
-    against the others, where it is: that makes the rule careful where small tight groups are common, such as a few pictures
-    each of many faces, and blind where most images have copies, as in frames of films, which need groups. Then, and where
-    there are too few rows, it cannot tell, which does not say that there is none. Rows that equal each other are found in
-    any case, up to `COPIES` for a test row, unless all rows lie at one point.
+    smallest ratio, of the first `MAX_COPIES`, is below c has its copies before that gap; c is where 0.05 such rows are
+    expected by chance in the whole test split. m is the one that puts the median of the development rows' smallest ratios,
+    each row against the others, where it is: that makes the rule careful where small tight groups are common, such as a few
+    pictures each of many faces, and blind where most images have copies, as in frames of films, which need groups. Then, and
+    where there are too few rows, it cannot tell, which does not say that there is none. Rows that equal each other are found
+    in any case, up to `MAX_COPIES` for a test row, unless all rows lie at one point.
 
     Measured on 396 photographs of ants and bees, 100 of them copied; found of 100 (JPEG quality 50 / 20; half size; 160 px;
     cropped by up to 5 / 10 / 20 %; mirrored; brighter). MobileNetV2-0.35 out_relu:avg 100 / 98; 100; 79; 100 / 100 / 91;
@@ -102,7 +102,7 @@ def _calibrate_max_ratio(development: FeatureMatrix, center: np.ndarray, n_test:
 def _find_equal(
     test: FeatureMatrix, development: FeatureMatrix, similarities: np.ndarray, neighbor_rows: np.ndarray, center: np.ndarray
 ) -> np.ndarray:
-    """Mask (n, k) of the development rows `places` that equal their test row, and not in direction from the middle alone."""
+    """Mask (n, k) of the `neighbor_rows` that equal their test row, and not in direction from the middle alone."""
     mask = 2 - 2 * similarities.astype(np.float64) < _ROUNDING
     pairs = np.argwhere(mask)
     for start in range(0, len(pairs), _PAIRS_PER_BATCH):

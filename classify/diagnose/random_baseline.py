@@ -101,7 +101,7 @@ def is_quick(head: str) -> bool:
 def choose_quick_head(ranked_trials: Sequence[Trial], best: Trial) -> tuple[str, Mapping[str, Any]]:
     """The head to compare with and its setting: that of `best`, the first on its taps that `is_quick`, or a plain one.
 
-    tried: trials, best first.
+    ranked_trials: trials, best first.
     """
     if is_quick(best.head):
         return best.head, best.hyperparameters

@@ -26,8 +26,8 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 class Spectrum:
     """Squared singular values (r,) of features that are more than rounding, and where the classes lie in their space.
 
-    classes (r, k): the squared coordinates, along the left singular vectors, of the k columns that are 1 for the images of a
-    class and 0 elsewhere. vectors: those of the Gram matrix as columns, (n, r) or (d, r).
+    class_loadings (r, k): the squared coordinates, along the left singular vectors, of the k columns that are 1 for the
+    images of a class and 0 elsewhere. eigenvectors: those of the Gram matrix as columns, (n, r) or (d, r).
     """
 
     eigenvalues: np.ndarray
@@ -41,7 +41,8 @@ class Moments:
 
     gram: of the centred features, (n, n) where d >= n, else (d, d). norms (n,): squared lengths of the centred rows.
     indicators (n, k): 1 for the class of each row. sums (d, k), mean (d,): class sums of the centred features, and their
-    mean, where d < n. shift (n,), level: centred features times their mean, and its squared length, where d >= n.
+    mean, where d < n. shift (n,), squared_mean_norm: centred features times their mean, and its squared length, where d >=
+    n.
     """
 
     n_features: int
@@ -180,7 +181,7 @@ def h_score(moments: Moments, shrinkage: float | None = None) -> float:
 
 
 def _ledoit_wolf(moments: Moments, eigenvalues: np.ndarray) -> float:
-    """The share of the identity that makes the expected squared error of the covariance least; values (r,): its spectrum."""
+    """The share of the identity that makes the expected squared error of the covariance least; eigenvalues (r,)."""
     if moments.n_features == 1:  # a single variance is a multiple of the identity already
         return 0.0
     count, squares = len(moments.norms), float((eigenvalues**2).sum())

@@ -21,7 +21,7 @@ def compute_reliability_bins(labels: np.ndarray, probabilities: np.ndarray, effe
     lie in one bin, so that the order of images decides nothing. Bins of equal width would leave most of them all but empty,
     and the error of nearly empty bins is mostly noise (Nixon et al., Measuring calibration in deep learning, 2019,
     arXiv:1904.01685); for the same reason there are ten images to a bin where there are fewer than 150. The intervals are
-    those of as many fewer images as `effect` says, `intervals.design_effect`.
+    those of as many fewer images as `effect` says, `confidence_intervals.design_effect`.
     """
     confidence, correct = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
     rows = []

@@ -115,7 +115,7 @@ def grouped_difference_ci(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, f
 
     sums, sizes (groups,): images on which only the first was right less those on which only the second was; all images.
     The variance is that of the groups' sums, with Student's t. Half a group is added to each of four outcomes, of the size
-    that groups differ by; but for t this is `of_paired_difference` where each image is a group. With 6 x 20, 10 x 10,
+    that groups differ by; but for t this is `paired_difference_ci` where each image is a group. With 6 x 20, 10 x 10,
     40 x 10 and 100 x 3 images it held the true difference in 95 to 99 % of 1,000 trials, counting images in 40 to 81 %.
     """
     from scipy.stats import t

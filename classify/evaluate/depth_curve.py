@@ -13,9 +13,9 @@ from .trial import Score, Trial, rank_trials
 
 
 def compute_depth_curve(tap_entries: Sequence[Mapping[str, Any]], scores: Mapping[Trial, Score]) -> list[dict[str, Any]]:
-    """The best trial of each head on each source, in the order of `sources`, and then on several side by side.
+    """The best trial of each head on each source, in the order of `tap_entries`, and then on several side by side.
 
-    sources: as `run.json` has them, each with its depth. A value is JSON; `rank` is its place among all of them.
+    tap_entries: as `run.json` has them, each with its depth. A value is JSON; `rank` is its place among all of them.
     """
     depth_by_tap = {_parse_tap_ref(entry): entry["depth"] for entry in tap_entries}
     order = {tap_ref: number for number, tap_ref in enumerate(depth_by_tap)}

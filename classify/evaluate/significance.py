@@ -18,7 +18,7 @@ class Comparison:
 
     only_winner, only_runner_up: images that only the one, or only the other, answered rightly. difference: of the shares
     answered rightly, winner less runner-up, with its 95 % interval. groups: how many the images come from, None where each
-    stands for itself. p_value: of McNemar's exact test, or of `of_flipped_groups`, two-sided.
+    stands for itself. p_value: of McNemar's exact test, or of `sign_flip_test`, two-sided.
     """
 
     winner: str
@@ -57,11 +57,12 @@ def compare_with_runner_up(
     whose training images overlap, so they are less independent than the test takes them for: it is about these trained
     heads, not about the two ways of training them (Dietterich, Neural Computation 10 (1998)).
 
-    The difference is that of the two accuracies, so that the winner of scores as `Problem.score` gives them is never behind;
-    where it is, as for scores that weigh images otherwise, the runner-up did better on these images.
+    The difference is that of the two accuracies, so that the winner of scores as `TrainingData.score` gives them is never
+    behind; where it is, as for scores that weigh images otherwise, the runner-up did better on these images.
 
     McNemar, Psychometrika 12 (1947), in the exact binomial form, which errs on the side of no difference (Fagerland,
-    Lydersen, Laake, BMC Medical Research Methodology 13 (2013) 91); the interval is `intervals.of_paired_difference`.
+    Lydersen, Laake, BMC Medical Research Methodology 13 (2013) 91); the interval is
+    `confidence_intervals.paired_difference_ci`.
     """
     other = find_runner_up(scores)
     if other is None:
@@ -80,7 +81,10 @@ def compare_predictions(
     images: int,
     groups: np.ndarray | None = None,
 ) -> Comparison:
-    """Two trials, by their ids, of which masks (rows,) say which of the `images` they answered rightly; see `compare`."""
+    """Two trials, by their ids; masks (rows,) say which of the `images` they answered rightly.
+
+    See `compare_with_runner_up`.
+    """
     from scipy.stats import binomtest
 
     only_first, only_second = (

@@ -38,7 +38,7 @@ class Operations:
         As in `extract.augment`, the greatest rotation is 30 degrees, shear 0.3 (about the corner), shift 0.453 of the
         side, enhancement 1 ± 0.9, and posterizing leaves 4 bits; solarize at 10, as `invert`, inverts everything.
         Brightness is added by Keras, not multiplied: up to 0.45 of the range, the same for a mid-grey. What comes in
-        from outside is `GREY`.
+        from outside is `GRAY`.
         """
         if name == "identity":
             return images

@@ -175,7 +175,7 @@ def _convert_to_gray(images: Any, layers: AugmentationLayers, random: np.random.
 
 
 def _blur(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_deviation: int) -> Any:
-    """Each image by a standard deviation of its own, 0.1 pixels to `most`.
+    """Each image by a standard deviation of its own, 0.1 pixels to `max_deviation`.
 
     `RandomGaussianBlur` draws one for the whole batch and another for each axis, and takes all to be black outside:
     so it is told, image by image, and images are mirrored beyond their edges.
@@ -193,7 +193,7 @@ def _blur(images: Any, layers: AugmentationLayers, random: np.random.Generator, 
 
 
 def _cut_out(images: Any, layers: AugmentationLayers, random: np.random.Generator, side: int) -> Any:
-    """A rectangle of fixed sides, wholly inside, replaced by `GREY` (in arXiv 1708.04552 parts may lie outside)."""
+    """A rectangle of fixed sides, wholly inside, replaced by `GRAY` (in arXiv 1708.04552 parts may lie outside)."""
     area = (side / 1000) ** 2
     return layers.apply_random(images, random, "RandomErasing", factor=(1.0, 1.0), scale=(area, area), fill_value=GRAY)
 

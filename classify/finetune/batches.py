@@ -17,7 +17,7 @@ from .prepare import FinetuneSetup
 
 
 class Batches(Protocol):
-    """Batches (maps or images, soft labels), of which each `epoch` has others; `readers`: how many threads may ask ahead."""
+    """Batches (maps or images, soft labels), other ones in each `epoch`; `n_readers`: how many threads may ask ahead."""
 
     epoch: int
     n_readers: int

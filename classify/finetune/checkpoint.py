@@ -20,7 +20,7 @@ _FILE = "checkpoint.npz"
 
 @dataclass
 class Checkpoint:
-    """What is kept: `facts` are JSON values, `arrays` lists of arrays by name.
+    """What is kept: `metadata` are JSON values, `arrays` lists of arrays by name.
 
     The file is replaced as a whole after every epoch, so that there is always one of a whole epoch, or none.
     """

@@ -68,7 +68,7 @@ def finetune(
     The head begins as the frozen one, trained on the images that are not held out. The best epoch is found on the run's
     validation split, or on its first fold; then, unless the recipe says no, training is done once more for as many epochs
     on everything but the test split. A fine-tuning that was interrupted goes on after its last epoch; one that is complete
-    is exported and reported again. `told` hears of every epoch. Raises `DataError`, `RunError` and what extraction
+    is exported and reported again. `on_epoch` hears of every epoch. Raises `DataError`, `RunError` and what extraction
     raises.
     """
     config_hash = _compute_config_hash(setup)

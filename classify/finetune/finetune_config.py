@@ -19,11 +19,12 @@ class FinetuneConfig:
     """How to train.
 
     epochs: at most, after `head_epochs` of the head alone (None: 2, from scratch 0), at `head_learning_rate`. patience:
-    epochs without a lower validation loss after which it stops, 0 for never. learning_rate: of all, afterwards;
-    None takes `RATES`: lower for a pretrained network than for the layers at its end. weight_decay: decoupled; None is 0.004
-    for adamw, as in Keras, and 0 for the others. mixup, cutmix: alpha of the Beta distribution, 0 for none. augment: what is
-    done to images as they stream; train_batch_norm: whether batch normalisation learns and counts, too; precision: of the
-    arithmetic in training. refit: whether, once the best epoch is known, as many are trained on all but the test split.
+    epochs without a lower validation loss after which it stops, 0 for never. learning_rate: of all, afterwards; None takes
+    `DEFAULT_LEARNING_RATES`: lower for a pretrained network than for the layers at its end. weight_decay: decoupled; None is
+    0.004 for adamw, as in Keras, and 0 for the others. mixup, cutmix: alpha of the Beta distribution, 0 for none. augment:
+    what is done to images as they stream; train_batch_norm: whether batch normalisation learns and counts, too; precision:
+    of the arithmetic in training. refit: whether, once the best epoch is known, as many are trained on all but the test
+    split.
     """
 
     epochs: int = 10

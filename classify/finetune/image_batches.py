@@ -23,7 +23,7 @@ class ImageBatches:
     float32, whose rows sum to 1. In training each epoch has an order of its own; otherwise images keep theirs, and are
     neither augmented nor mixed. The last batch is short where the images do not fill it.
 
-    read: gives an image's bytes by its name, as `extract.detect.reader` makes it. names and digests (of their bytes) have
+    read: gives an image's bytes by its name, as `make_image_reader` makes it. names and digests (of their bytes) have
     a row for each of `labels` (n), class numbers. epoch is to be set before each epoch. jobs: threads that decode.
     At most three batches are held, and as many again are being decoded.
     """

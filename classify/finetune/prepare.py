@@ -37,8 +37,8 @@ from .finetune_config import FinetuneConfig
 class FinetuneSetup:
     """A fine-tuning that can begin.
 
-    trial, score: the frozen head that is started from. card, spec: of the network that is trained. request: for it, and
-    frozen_request for the one whose features the head was trained on; they differ where it is trained from scratch.
+    trial, score: the frozen head that is started from. backbone_metadata, spec: of the network that is trained. request: for
+    it, and frozen_request for the one whose features the head was trained on; they differ where it is trained from scratch.
     cut: the layer whose maps are trained on, None for images. views, policy: of the maps; the augmentation of images is the
     recipe's. images in the order of their digests, and their splits.
     """
@@ -147,7 +147,7 @@ def prepare(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> FinetuneSetup:
-    """Find out what `humeris finetune` is asked for; `start` is a layer or `input`, `trial` an id in the run.
+    """Find out what `humeris finetune` is asked for; `from_layer` is a layer or `input`, `trial` an id in the run.
 
     Builds the network where it was never built with this cache, and computes nothing. Raises `RunError`, `HeadError`,
     `LayerError`, `DataError`, `BackboneError`.

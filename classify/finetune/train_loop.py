@@ -24,7 +24,7 @@ METRIC_NAMES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that ended: `number` of at most `of`, of the stage `choose` or `refit`; figures as in the curves, if any.
+    """An epoch that ended: `number` of at most `total`, of the stage `choose` or `refit`; figures as in the curves, if any.
 
     part: what was trained, `head` or `all`; "" before anything was. seconds: of this epoch, its measurement and checkpoint
     left out.
@@ -134,7 +134,7 @@ def refit(
     on_epoch: Callable[[Epoch], None],
     progress: Progress | None,
 ) -> None:
-    """Train for as many epochs as were best, unwatched, after `choose`."""
+    """Train for as many epochs as were best, unwatched, after `find_best_epoch`."""
     epochs_done = checkpoint.metadata.get("done", 0)
     _resume(network, config, checkpoint, epochs_done)
     while epochs_done < epochs:
@@ -146,7 +146,7 @@ def refit(
 
 
 def _resume(network: Network, config: FinetuneConfig, checkpoint: Checkpoint, epochs_done: int) -> None:
-    """Put the network where it was after `done` epochs."""
+    """Put the network where it was after `epochs_done` epochs."""
     network.compile(config, head_only=max(0, epochs_done - 1) < config.n_head_epochs)
     if epochs_done:
         network.restore(checkpoint.arrays["state"])

@@ -12,9 +12,9 @@ from ...cache.errors import HeadError
 
 @dataclass(frozen=True)
 class NumberOption:
-    """Numbers of a kind (int or float), each within `least` and `most`, themselves allowed unless `open` says not.
+    """Numbers of a kind (int or float), each within `minimum` and `maximum`, themselves allowed unless `exclusive` says not.
 
-    default: what is tried where the option is not given. words: texts that are allowed as well.
+    default: what is tried where the option is not given. allowed_words: texts that are allowed as well.
     """
 
     default: tuple[Any, ...]
@@ -45,7 +45,7 @@ class NumberOption:
 
 @dataclass(frozen=True)
 class ChoiceOption:
-    """One or more of the words `allowed`."""
+    """One or more of the words `choices`."""
 
     default: tuple[str, ...]
     choices: tuple[str, ...]
@@ -62,7 +62,7 @@ class ChoiceOption:
 
 @dataclass(frozen=True)
 class ParsedOption:
-    """What `value` makes of a text; it raises `ValueError` or `KeyError` where that is not what is `expected`."""
+    """What `parse` makes of a text; it raises `ValueError` or `KeyError` where that is not what is `expected`."""
 
     default: tuple[Any, ...]
     parse: Callable[[str], Any]
@@ -78,7 +78,7 @@ Option: TypeAlias = NumberOption | ChoiceOption | ParsedOption
 def expand_combinations(head: str, declared: Mapping[str, Option], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every combination of the options' values, each once; raises `HeadError`.
 
-    Values are given as one, a list, or `a/b/c`. Those of `Numbers` and `Words` are sorted.
+    Values are given as one, a list, or `a/b/c`. Those of `NumberOption` and `ChoiceOption` are sorted.
     """
     if unknown := sorted(set(options) - set(declared)):
         if not declared:

@@ -19,10 +19,9 @@ Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
 class TrainingData:
     """Rows that may be learnt from; the test split never gets here.
 
-    features (rows, d); labels (rows,): class numbers; classes: how many; folds: (fit, score) row numbers, an image scored in
-    one of them at most; images (rows,): the number of the image that each row shows, the same for its views; threads:
-    processor threads to use.
-    memo: what one head family made of the rows and the next may use.
+    features (rows, d); labels (rows,): class numbers; n_classes: how many; folds: (fit, score) row numbers, an image scored
+    in one of them at most; images (rows,): the number of the image that each row shows, the same for its views; threads:
+    processor threads to use. cache: what one head family made of the rows and the next may use.
     """
 
     features: FeatureMatrix
@@ -58,7 +57,7 @@ class TrainingData:
         """The score of probabilities (rows to score, classes) for each fold, over all images held out, each counted once.
 
         The probabilities of one image's views are averaged; a row of them that is not finite counts as the same for all.
-        Folds may differ much in size, as groups do, so that no mean is taken over them: accuracy is the share of `right`,
+        Folds may differ much in size, as groups do, so that no mean is taken over them: accuracy is the share of `correct`,
         which is what intervals and paired tests count.
         """
         correct = np.zeros(int(self.images.max()) + 1, bool)

@@ -74,7 +74,7 @@ class Drawing:
 
 
 def draw(chart: Chart, id_prefix: str) -> Drawing:
-    """The chart as SVG; name: what the ids in it begin with, as ids in a page have to differ.
+    """The chart as SVG; id_prefix: what the ids in it begin with, as ids in a page have to differ.
 
     A part of a mark's label up to the first "; " is the key of its thumbnail, where the chart has thumbnails. Raises
     `ValueError` for a chart that Vega-Lite does not understand.

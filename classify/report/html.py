@@ -27,9 +27,9 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class RenderedPart:
-    """A part as HTML. what: the part in words, for a page that has no room for it.
+    """A part as HTML. summary: the part in words, for a page that has no room for it.
 
-    smaller: the same without the drawing for narrow screens, on which the other one then is small, or None.
+    compact_html: the same without the drawing for narrow screens, on which the other one then is small, or None.
     """
 
     html: str
@@ -43,7 +43,7 @@ class RenderedPart:
 
 
 def render_part(part: Part, id_prefix: str) -> RenderedPart:
-    """The part as HTML; name: what the ids in it begin with. Raises `ValueError` for a chart that cannot be drawn."""
+    """The part as HTML; id_prefix: what the ids in it begin with. Raises `ValueError` for a chart that cannot be drawn."""
     macros: Any = get_environment().get_template("parts.html").module
     if isinstance(part, Text):
         return RenderedPart(macros.text(part), part.text)
@@ -59,7 +59,7 @@ def render_part(part: Part, id_prefix: str) -> RenderedPart:
 def render_page(blocks: Sequence[Any], title: str, subtitle: str, omissions: Sequence[str], version: str) -> bytes:
     """The page of `blocks` in UTF-8, with its style and its script inside and a policy that allows nothing else.
 
-    title, about: what it is of, and a line below that; missing: what it lacks, a line each.
+    title, subtitle: what it is of, and a line below that; omissions: what it lacks, a line each.
     """
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     template = get_environment().get_template("page.html")

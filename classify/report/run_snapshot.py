@@ -33,7 +33,7 @@ _MAX_INTEGER = 10**300
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the winner said of a test image: name as in `Record`, true class, predicted class and its probability."""
+    """What the winner said of a test image: name as in `ImageRecord`, true class, predicted class and its probability."""
 
     name: str
     label: str
@@ -43,11 +43,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class RunSnapshot:
-    """What there is of a run; `missing` says in words what is not, a line each.
+    """What there is of a run; `omissions` says in words what is not, a line each.
 
-    description: run.json as it is, `{}` where it is torn; no key of it is sure to be there. scores: the trials that ended.
-    images: every used image, in order of name. answers: of the test images, in order of name. probabilities (n_test,
-    classes): row for row those of `answers`, or None. store: the cache, or None where the folder is something else.
+    metadata: run.json as it is, `{}` where it is torn; no key of it is sure to be there. scores: the trials that ended.
+    images: every used image, in order of name. predictions: of the test images, in order of name. probabilities (n_test,
+    classes): row for row those of `predictions`, or None. store: the cache, or None where the folder is something else.
     """
 
     path: Path
@@ -102,12 +102,12 @@ class RunSnapshot:
 
     @property
     def test(self) -> Mapping[str, Any]:
-        """The scores of the winner on the test split, as `metrics.report` gives them; `{}` before there are any."""
+        """The scores of the winner on the test split, as `classification_report` gives them; `{}` before there are any."""
         return _to_mapping(self.metadata.get("test"))
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """The data as `Images.summary` describes it; `{}` where the run does not say."""
+        """The data as `Images.summarize` describes it; `{}` where the run does not say."""
         return _to_mapping(self.metadata.get("data"))
 
     @cached_property
@@ -145,7 +145,7 @@ class RunSnapshot:
         return encoded if self._digests.get(name, b"") in {b"", compute_digest(encoded)} else None
 
     def open_features(self, tap_refs: tuple[TapRef, ...]) -> list[RowReader] | None:
-        """Where the rows of `taps` are read by the digests of images; None where the cache does not have them (any more)."""
+        """Where the rows of `tap_refs` are read by the digests of images; None where the cache does not have them."""
         try:
             is_feature_file = self.data.get("kind") == "features"
             feature_store = FeatureFile(str(self.data["root"])) if is_feature_file else self.store

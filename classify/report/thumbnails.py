@@ -31,7 +31,7 @@ _MAX_REASONS = 6  # that are told
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Pictures of images, in their order, None where there is none. gone: how many are lacking for which reason."""
+    """Pictures of images, in their order, None where there is none. failure_counts: how many are lacking, by reason."""
 
     pictures: tuple[bytes | None, ...]
     failure_counts: Mapping[str, int]
@@ -39,7 +39,7 @@ class Thumbnails:
     def describe_failures(self, data: Mapping[str, Any]) -> list[Text]:
         """A paragraph that says which pictures cannot be shown and what brings them back; [] where none is lacking.
 
-        data: what `Images.summary` said of the images.
+        data: what `Images.summarize` said of the images.
         """
         if not self.failure_counts:
             return []
@@ -65,7 +65,7 @@ class Thumbnails:
 def make_thumbnails(records: Sequence[ImageRecord], data: Mapping[str, Any], side: int, budget: int) -> Thumbnails:
     """Pictures of the images `records`, at most `side` pixels long, all together of at most `budget` bytes.
 
-    An image is read where `data` (see `Images.summary`) says it is, has to have the digest it had, and is decoded in a
+    An image is read where `data` (see `Images.summarize`) says it is, has to have the digest it had, and is decoded in a
     process of its own. To keep the budget they get worse and smaller, and at last only the first ones are made.
     Never raises for the sake of an image. Keras's own data sets are not shown: only Keras reads them.
     """

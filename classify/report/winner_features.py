@@ -33,7 +33,7 @@ class FeaturesUnavailable(Exception):
 def load_features(
     snapshot: RunSnapshot, records: Sequence[ImageRecord], tap_refs: tuple[TapRef, ...] | None = None
 ) -> FeatureMatrix:
-    """The rows of the images `records`, in their order, at the winner's taps side by side; raises `Lacking`."""
+    """The rows of the images `records`, in their order, at the winner's taps side by side; raises `FeaturesUnavailable`."""
     tap_refs = tap_refs or (snapshot.best.tap_refs if snapshot.best else ())
     if not tap_refs or not records:
         raise FeaturesUnavailable(
@@ -65,7 +65,7 @@ def load_features(
 
 
 def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], weights: str | None = None) -> str:
-    """The command that fills the cache with the rows of `taps`, or with those of other weights; "" where none can.
+    """The command that fills the cache with the rows of `tap_refs`, or with those of other weights; "" where none can.
 
     Of several networks it is several commands with && between them. None can where the taps are of a file of features, nor
     with random weights where a network is a file.

@@ -52,7 +52,7 @@ def format_tap(tap_ref: TapRef) -> str:
 
 
 def format_taps(tap_refs: Sequence[TapRef], include_backbone: bool = True) -> str:
-    """Where a head sits, in words: `mixed5:avg of inception_v3`, or several side by side; the backbone if `whole`."""
+    """Where a head sits, in words: `mixed5:avg of inception_v3`, or several; the backbone if `include_backbone`."""
     if not include_backbone:
         tap_names = " + ".join(format_tap(tap_ref) for tap_ref in tap_refs)
         return tap_names if len(tap_refs) <= _MAX_NAMED_TAPS else f"{len(tap_refs)} taps"
@@ -66,7 +66,7 @@ def format_taps(tap_refs: Sequence[TapRef], include_backbone: bool = True) -> st
 
 
 def format_hyperparameters(trial: Trial, varied_options: Sequence[str] = ()) -> str:
-    """The options of a trial: those in `varied`, else all of them; "" where there are none."""
+    """The options of a trial: those in `varied_options`, else all of them; "" where there are none."""
     return ", ".join(
         f"{name}={value}" for name, value in trial.hyperparameters.items() if not varied_options or name in varied_options
     )

@@ -54,7 +54,7 @@ class ImageRecord:
 
 
 class Run:
-    """A run folder. `description` is the content of `run.json`, `{}` before it is written; or what is given, unchecked."""
+    """A run folder. `metadata` is the content of `run.json`, `{}` before it is written; or what is given, unchecked."""
 
     def __init__(self, path: Path | str, metadata: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
@@ -110,7 +110,7 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Keep other processes from working on the run meanwhile; raises `RunError` where one does.
 
-        A claim is void once its process is gone (see `cache.claims`).
+        A claim is void once its process is gone (see `cache.leases`).
         """
         temp_folder = self.path / _TEMP_FOLDER
         make_folder(temp_folder.absolute(), _REMEDY)
@@ -159,7 +159,7 @@ class Run:
         return path.read_bytes().splitlines() if path.exists() else []
 
     def append(self, scores: Mapping[Trial, Score], elapsed: float = 0.0) -> None:
-        """Add ended trials, one line each, on the disk when this returns; spent: seconds worked on the run until now."""
+        """Add ended trials, one line each, on the disk when this returns; elapsed: seconds worked on the run until now."""
         lines = [
             json.dumps({"id": trial.id, "trial": trial.to_dict(), "score": score.to_dict(), "spent": round(elapsed, 3)})
             for trial, score in scores.items()
@@ -174,7 +174,7 @@ class Run:
         self._lease.renew()
 
     def find_trial(self, id_prefix: str | None = None) -> tuple[Trial, Score]:
-        """The trial whose id begins with `name`, or the best one; raises `RunError`."""
+        """The trial whose id begins with `id_prefix`, or the best one; raises `RunError`."""
         scores = self.load_trials()
         if id_prefix is None:
             best_id = (self.metadata.get("best") or {}).get("id")
@@ -215,7 +215,7 @@ class Run:
         }
 
     def get_spec(self, tap_ref: TapRef) -> ExtractionSpec:
-        """How the features of `source` were made; raises `RunError`."""
+        """How the features of `tap_ref` were made; raises `RunError`."""
         try:
             return ExtractionSpec.from_dict(self.metadata["specs"][tap_ref.extraction])
         except (KeyError, TypeError, ValueError) as error:
@@ -237,7 +237,7 @@ class Run:
         self.write_json(f"heads/{trial.id}.json", {**head.to_metadata(), "trial": trial.to_dict()})
 
     def load_image_records(self) -> list[ImageRecord]:
-        """The used images as they were, in order of name, as the tables and `probabilities` are; raises `RunError`."""
+        """The used images as they were, in order of name, as the tables and `load_probabilities` are; raises `RunError`."""
         path = self.path / "images.csv"
         try:
             with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -281,5 +281,5 @@ def escape_formula(value: Any) -> Any:
 
 
 def unescape_formula(cell: str) -> str:
-    """The cell that `guarded` guarded."""
+    """The cell that `escape_formula` guarded."""
     return cell[1:] if cell[:1] == "'" else cell

@@ -121,7 +121,7 @@ def _note_missing_views(row_readers: Sequence[RowReader], keys: np.ndarray, coun
 
 
 def list_notes(splits: Splits, winner: Trial, score: Score, selection_rows: np.ndarray | None = None) -> list[str]:
-    """What makes the figures less sure than they look; chosen_by: rows, where they are others than a sweep chooses by."""
+    """What makes the figures less sure than they look; selection_rows: rows, if others than a sweep chooses by."""
     notes = []
     if score.detail.get("converged") is False:
         notes.append(

@@ -27,7 +27,7 @@ class Task:
 
     @property
     def n_trials(self) -> int:
-        """How many trials there are, as many as `next` gives one after another."""
+        """How many trials there are, as many as `get_next_trials` gives one after another."""
         unique_trials: set[Trial] = set()
         n_halving_trials = 0
         for head_grid in self.head_grids:
@@ -73,7 +73,7 @@ def check_hyperparameters(tasks: Sequence[Task], make_data: DataFactory) -> None
 def run_task(
     task: Task, training_data: TrainingData, seed: int, scores: Mapping[Trial, Score]
 ) -> Iterator[dict[Trial, Score]]:
-    """The scores of the trials that are not `known`, family after family, as soon as they are there."""
+    """The scores of the trials that are not in `scores`, family after family, as soon as they are there."""
     scores = dict(scores)
     while (step := task.get_next_trials(scores)) is not None:
         for family, trials in _iter_trial_groups(training_data, *step):
@@ -119,7 +119,7 @@ def _run_step(
 def run_tasks(
     tasks: Sequence[Task], make_data: DataFactory, seed: int, scores: Mapping[Trial, Score], jobs: int
 ) -> Iterator[dict[Trial, Score]]:
-    """Scores as they come, of every trial that is not `known`.
+    """Scores as they come, of every trial that is not in `scores`.
 
     Matrices of which `jobs` fit into memory are worked on in processes; the others, and what trains with Keras, come one
     after another in this process, which then uses every thread.

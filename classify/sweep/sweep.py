@@ -53,7 +53,7 @@ def sweep(
 ) -> Run:
     """Train every head on every tap asked for, cached or in DATA; the run, whose winner was scored once on the test split.
 
-    What is swept over is as `sources.Wanted` says. The winner is the first of `ranked` by its scores on the folds (or the
+    What is swept over is as `FeatureQuery` says. The winner is the first of `rank_trials` by its scores on the folds (or the
     validation split), is trained again on everything but the test split, and only then meets the test split. A run that was
     interrupted goes on where it stopped; one that is complete is returned as it is, but for advice to which features of
     random weights, cached since, add. `progress` counts trials. Raises `DataError`, `LayerError`, `HeadError`, `RunError`.
@@ -190,7 +190,7 @@ def _run_trials(
     progress: Progress | None,
     started_at: float,
 ) -> None:
-    """Try every trial that has no score yet; `began` is when the run did, were it one session."""
+    """Try every trial that has no score yet; `started_at` is when the run did, were it one session."""
     previous_scores = run.load_trials()
     total, n_finished = sum(task.n_trials for task in pending_tasks), len(previous_scores)
     if progress is not None and n_finished:

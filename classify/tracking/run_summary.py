@@ -78,7 +78,7 @@ def collect_curves(score: Score) -> dict[str, dict[str, list[float]]]:
 
 
 def estimate_epoch_times(end_time: float, score: Score, n_epochs: int) -> list[float]:
-    """When each of `count` epochs of a trial was over, had the trial ended at `end` and each taken as long."""
+    """When each of `n_epochs` epochs of a trial was over, had the trial ended at `end_time` and each taken as long."""
     return [end_time - score.seconds * (n_epochs - 1 - epoch) / n_epochs for epoch in range(n_epochs)]
 
 

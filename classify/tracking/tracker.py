@@ -39,8 +39,8 @@ class TrackingResult:
 class Tracker:
     """Something that runs are logged to.
 
-    name: as `--track` has it, and what is installed to have it. modules: what must be importable; a function, since it may
-    depend on the environment. log: log a complete run, once however often it is called; raises `TrackingError`.
+    name: as `--track` has it, and what is installed to have it. list_modules: what must be importable; a function, since it
+    may depend on the environment. log: log a complete run, once however often it is called; raises `TrackingError`.
     """
 
     name: str

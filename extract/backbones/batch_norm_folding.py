@@ -17,7 +17,7 @@ VERSION = "1, normalisations folded"
 
 
 def can_fold(convolution: Any, normalization: Any) -> bool:
-    """Whether `normalisation` can be done by `convolution`, whose output it takes."""
+    """Whether `normalization` can be done by `convolution`, whose output it takes."""
     layers = load_keras().layers
     return (
         type(convolution) in {layers.Conv2D, layers.DepthwiseConv2D}
@@ -29,7 +29,7 @@ def can_fold(convolution: Any, normalization: Any) -> bool:
 
 
 def build_folded_convolution(convolution: Any, normalization: Any, tensor: Any) -> Any:
-    """What `normalisation` gives for what `convolution` gives for the symbolic `tensor`, by one new convolution."""
+    """What `normalization` gives for what `convolution` gives for the symbolic `tensor`, by one new convolution."""
     config = {**convolution.get_config(), "use_bias": True, "name": f"humeris_{convolution.name}", "trainable": False}
     folded_convolution = type(convolution).from_config(config)
     result = folded_convolution(tensor)

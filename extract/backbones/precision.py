@@ -13,7 +13,7 @@ _SCALING = {"Rescaling", "Normalization", "Resizing"}  # on pixels, where bfloat
 
 
 def choose(precision: str) -> str:
-    """`asked`, or for `auto` what the device is good at.
+    """`precision`, or for `auto` what the device is good at.
 
     A GPU computes in bfloat16 from compute capability 8.0 on, in float16 from 7.0 on; a processor in bfloat16 if it has
     instructions for it.

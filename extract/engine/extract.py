@@ -118,8 +118,8 @@ def extract_all(
 
     Without patterns a backbone's default taps are taken. With `views`, so many augmentations of each image by `policy` are
     cached beside the plain one. `compression` is that of whole maps (`none`, `gzip`, `blosc2`). `jobs` decoder processes
-    work ahead. `sharers` extractors do the same work at once, and share it. Images that cannot be decoded are refused and
-    the rest is done. On `KeyboardInterrupt` what was computed is stored before the interrupt goes on. Raises
+    work ahead. `num_extractors` extractors do the same work at once, and share it. Images that cannot be decoded are refused
+    and the rest is done. On `KeyboardInterrupt` what was computed is stored before the interrupt goes on. Raises
     `BackboneError`, `LayerError`, `CacheReadOnly`, `CacheFull`, and `CacheError` for a compression that cannot be used.
     """
     compressing.check(compression)

@@ -86,7 +86,7 @@ class RowWriter:
 
 
 def _split_by_width(rows: np.ndarray, to_float16: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rows, where) pairs: float32 as float16 if `narrow`, the rows that would overflow it kept as they are."""
+    """(rows, where) pairs: float32 as float16 if `to_float16`, the rows that would overflow it kept as they are."""
     positions = np.arange(len(rows))
     if not to_float16 or rows.dtype != np.float32:
         return [(rows, positions)]

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class SerialExecutor:
-    """Calls run one after another in a thread of their own; giving one waits while `ahead` others are not done.
+    """Calls run one after another in a thread of their own; giving one waits while `max_pending` others are not done.
 
     What a call raises is raised to whoever gives the next one, or by `drain`.
     """

@@ -83,7 +83,10 @@ class AugmentOp:
 
 
 def parse_operations(text: str, available_ops: Mapping[str, AugmentOp]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """The operations that `text` names and their strengths in thousandths, in the order of `kinds`; raises `DataError`."""
+    """The operations that `text` names, in the order of `available_ops`, and their strengths in thousandths.
+
+    Raises `DataError`.
+    """
     strengths: dict[str, tuple[int, ...]] = {}
     for part in text.lower().split(","):
         name, equals, strength = (piece.strip() for piece in part.partition("="))

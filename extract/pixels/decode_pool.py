@@ -169,7 +169,7 @@ def _popen(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _read_exactly(pipe: IO[bytes], buffer: Any, deadline: float) -> Any:
-    """Fill `into` from the pipe; raises `TimeoutError` or `EOFError`."""
+    """Fill `buffer` from the pipe; raises `TimeoutError` or `EOFError`."""
     remaining = memoryview(buffer)
     poll = select.poll()
     poll.register(pipe, select.POLLIN)

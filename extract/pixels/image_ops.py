@@ -95,7 +95,7 @@ def _transform_affine(pixels: np.ndarray, xx: int, xy: int, yx: int, yy: int) ->
 
 
 def _interpolate(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Lane by lane, the mean of two that has `share` 256ths of the second."""
+    """Lane by lane, the mean of two that has `weight` 256ths of the second."""
     blended = first * (np.uint64(256) - weight) + second * weight + _LANE_ROUNDING
     lanes: np.ndarray = blended >> np.uint64(8) & _LANE_MASK
     return lanes
@@ -225,7 +225,7 @@ def blur(pixels: np.ndarray, sigma: int) -> np.ndarray:
 
 
 def erase(pixels: np.ndarray, center: tuple[int, int], side: int) -> np.ndarray:
-    """A square about `centre` (x, y) replaced by `FILL`; what would lie beyond the edge is cut off."""
+    """A square about `center` (x, y) replaced by `FILL`; what would lie beyond the edge is cut off."""
     left, top = center[0] - side // 2, center[1] - side // 2
     result = pixels.copy()
     result[max(0, top) : top + side, max(0, left) : left + side] = FILL

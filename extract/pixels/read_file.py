@@ -48,7 +48,7 @@ def count_cores() -> int:
 
 
 def map_in_order(function: Callable[[_In], _Out], values: Iterable[_In], jobs: int, max_pending: int) -> Generator[_Out]:
-    """`map` over `jobs` threads, results in order, never more than `ahead` values in flight."""
+    """`map` over `jobs` threads, results in order, never more than `max_pending` values in flight."""
     remaining = iter(values)
     with ThreadPoolExecutor(jobs) as pool:
         pending = deque(pool.submit(function, value) for value in islice(remaining, max_pending))

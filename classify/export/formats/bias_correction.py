@@ -18,7 +18,7 @@ BATCH_SIZE = 16
 def correct_biases(model: Any, images: np.ndarray, min_kernel_size: int = 0) -> Iterator[None]:
     """Meanwhile, the biases of the network's convolutions allow for kernels that are going to be rounded to eight bits.
 
-    Those are all, or with `least` the ones of at least so many weights, and no depthwise ones.
+    Those are all, or with `min_kernel_size` the ones of at least so many weights, and no depthwise ones.
 
     On average over `images` (n, height, width, 3) uint8 and over positions, a convolution with the rounded kernel then gives
     what the exact one does (Nagel et al. 2019, arXiv 1906.04721, section 4.2, with data). As a convolution is linear, the

@@ -48,7 +48,7 @@ def _freeze_variables(function: Any, *, inline: bool = False) -> Any:
 
 
 def _inline_calls(definition: Any, frozen_function: Any) -> Any:
-    """The function of a graph, whose calls are replaced by what they call; `frozen` says what goes in and comes out."""
+    """The function of a graph with its calls replaced by what they call; `frozen_function` says what comes in and out."""
     import tensorflow
 
     names = {

@@ -27,7 +27,7 @@ def to_float16(flatbuffer: bytes) -> bytes:
 
 
 def to_int8_weights(flatbuffer: bytes, n_exact_kernels: int) -> bytes:
-    """The model with its large kernels, but for the last `spared`, in eight bits; depthwise ones stay as they are."""
+    """The model with its large kernels, all but the last `n_exact_kernels`, in eight bits; depthwise ones stay."""
 
     def compact_to_int8(values: np.ndarray, axis: int | None, _min_size: int) -> CompactTensor | None:
         if axis is None or values.size < MIN_KERNEL_SIZE:
@@ -41,9 +41,9 @@ def to_int8_weights(flatbuffer: bytes, n_exact_kernels: int) -> bytes:
 def _store_compact(
     flatbuffer: bytes, compact: Callable[[np.ndarray, int | None, int], CompactTensor | None], n_exact_kernels: int
 ) -> bytes:
-    """The model with constants as `small` has them.
+    """The model with constants as `compact` has them.
 
-    `small` is given their values, for kernels the axis of the channels, and how many values are worth halving.
+    `compact` is given their values, for kernels the axis of the channels, and how many values are worth halving.
     """
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils

@@ -32,7 +32,7 @@ def to_float16(proto: Any) -> Any:
 
 
 def to_int8_weights(proto: Any, n_exact_kernels: int) -> Any:
-    """The model with its large kernels, but for the last `spared`, in eight bits; it computes in float32 as before.
+    """The model with its large kernels, but for the last `n_exact_kernels`, in eight bits; it computes in float32 as before.
 
     Depthwise kernels, which are small and matter much, stay as they are.
     """

@@ -34,8 +34,8 @@ class Moments:
 class Fold:
     """Rows to fit on and rows to score, standardised by the fit rows as scikit-learn's `StandardScaler` does it.
 
-    fit_rows (m,), score_rows (s,): row numbers in the problem. mean, scale (d,): float64. turn: how rows were turned into
-    the span of the fit rows; None where there are no more columns than rows in the problem.
+    fit_rows (m,), score_rows (s,): row numbers in the problem. mean, scale (d,): float64. row_space: how rows were turned
+    into the span of the fit rows; None where there are no more columns than rows in the problem.
     """
 
     data: TrainingData
@@ -161,7 +161,7 @@ class Fold:
 def iter_folds(data: TrainingData, project: bool | None = None) -> Iterator[Fold]:
     """The folds of a problem, in order. Those that are small beside the features are kept for the next head.
 
-    turned: whether rows are turned into the span of those fitted on; where there are more columns than rows unless given.
+    project: whether rows are turned into the span of those fitted on; where there are more columns than rows unless given.
     """
     count, width = data.features.shape
     project = width > count if project is None else project
@@ -184,7 +184,7 @@ def iter_folds(data: TrainingData, project: bool | None = None) -> Iterator[Fold
 
 
 def fit_all_rows(data: TrainingData, project: bool | None = None) -> Fold:
-    """All rows to fit on, and none to score; `turned` as in `folds`."""
+    """All rows to fit on, and none to score; `project` as in `iter_folds`."""
     count, width = data.features.shape
     project = width > count if project is None else project
     (fold,) = _build_folds(data, [np.arange(len(data.labels))], [np.arange(0)], project)

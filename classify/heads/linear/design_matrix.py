@@ -26,8 +26,8 @@ _BLOCK = 1 << 24  # bytes of rows read or standardised at once
 class Basis:
     """Directions in which rows vary, to precondition with: an eigendecomposition of their covariance.
 
-    values (folds or 1, q): variances along `vectors` (r, q), or along the axes where that is None. rest: the mean variance
-    along everything else.
+    values (folds or 1, q): variances along `vectors` (r, q), or along the axes where that is None. residual_variance: the
+    mean variance along everything else.
     """
 
     values: np.ndarray
@@ -60,7 +60,7 @@ class SharedDesign:
         self._inverse_scales = np.stack([1 / fold.scale for fold in folds])
 
     def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """Logits (folds, k, n) of weights (folds, k, d) for standardised rows; `which`: the numbers of those folds."""
+        """Logits (folds, k, n) of weights (folds, k, d) for standardised rows; `fold_ids`: the numbers of those folds."""
         scaled = weights * self._inverse_scales[fold_ids, None, :].astype(np.float32)
         shift = (scaled @ self._means[fold_ids, :, None].astype(np.float32))[..., 0]
         columns = np.ascontiguousarray(scaled.reshape(-1, self.width).T)
@@ -86,7 +86,7 @@ class SharedDesign:
     def _map_blocks(self, work: Callable[[slice, np.ndarray], Any]) -> list[Any]:
         """What `work` gives for (positions, rows) of every part of the rows.
 
-        Each thread multiplies rows of its own, on one thread of BLAS's (see `linear`).
+        Each thread multiplies rows of its own, on one thread of BLAS's (see `regularization_path`).
         """
         if self._rows is None:
             blocks = self._features.iter_blocks(size=max(1, _BLOCK // (4 * self.width)))
@@ -144,13 +144,13 @@ class ProjectedDesign:
             self._values[index, :rank] = row_space.values / len(fold.fit_rows)
 
     def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """As `Shared.forward`, of weights (folds, k, r)."""
+        """As `SharedDesign.forward`, of weights (folds, k, r)."""
         return np.stack(
             list(self._pool.map(lambda fold_weights, fold: fold_weights @ self._rows[fold].T, weights, fold_ids))
         )
 
     def backward(self, residuals: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """As `Shared.backward`."""
+        """As `SharedDesign.backward`."""
         return np.stack(
             list(self._pool.map(lambda fold_residuals, fold: fold_residuals @ self._rows[fold], residuals, fold_ids))
         )

@@ -29,7 +29,7 @@ class Ranking:
 
     order (d,): the columns by the length of their row of weights; those that dropped out follow, by the length of their
     gradient, which says how near they came. norms (d,): the lengths, 0 for a column that dropped out. penalty: as it entered
-    the objective. mean, deviation (d,): of the rows that were learnt from, as scikit-learn's StandardScaler has them.
+    the objective. mean, scale (d,): of the rows that were learnt from, as scikit-learn's StandardScaler has them.
     """
 
     order: np.ndarray
@@ -48,7 +48,7 @@ def rank(
     penalty_share: float,
     tolerance: float = TOLERANCE,
 ) -> list[Ranking]:
-    """The ranking of the columns of features (n, d) learnt from each of the sets of rows `fits` alone.
+    """The ranking of the columns of features (n, d) learnt from each of the sets of rows `fit_rows_per_fold` alone.
 
     The problem is solved on the columns most at odds with the penalty, more of which are taken in until none is left
     outside: a few passes over the features, a block of columns at a time, in which all sets of rows take part. In memory

@@ -34,7 +34,7 @@ _CHUNK = 1 << 16  # logits worked on at once: they stay in a core's cache
 
 
 class Design(Protocol):
-    """Rows of several folds: `Shared` or `Turned`."""
+    """Rows of several folds: `SharedDesign` or `ProjectedDesign`."""
 
     count: int
     width: int

@@ -101,8 +101,8 @@ def _sum_fourth_powers(squares: np.ndarray) -> float:
 def _compute_shrinkage(products: np.ndarray, fourth_powers: float, count: int, width: int) -> tuple[float, float]:
     """The share of shrinkage and the mean variance, of `count` centred rows of `width` columns.
 
-    products: of rows with rows or of columns with columns, whichever are fewer; fourths: the sum of the fourth powers of the
-    rows' lengths.
+    products: of rows with rows or of columns with columns, whichever are fewer; fourth_powers: the sum of the fourth powers
+    of the rows' lengths.
     """
     trace = float(products.trace()) / count
     mean_variance = trace / width

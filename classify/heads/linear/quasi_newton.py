@@ -16,8 +16,9 @@ CurvaturePair = tuple[np.ndarray, np.ndarray]  # a step, and the turn of the gra
 class QuadraticModel:
     """The inverse of `C n A (x) cov + 1`: mean curvature over classes times the rows' covariance, and the penalty.
 
-    along (folds, k, q): the inverse along each pair of a class combination and a direction of the rows. rest (folds, k): for
-    what the basis leaves out. bias (folds, k): for the intercept. mixing (folds, k, k): class combinations, as columns.
+    inverse_along (folds, k, q): the inverse along each pair of a class combination and a direction of the rows.
+    inverse_outside (folds, k): for what the basis leaves out. bias (folds, k): for the intercept. mixing (folds, k, k):
+    class combinations, as columns.
     """
 
     basis: Basis
@@ -38,7 +39,7 @@ class QuadraticModel:
         return cls(basis, inverse_along, inverse_outside, bias, mixing.astype(np.float32))
 
     def apply(self, vectors: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """The inverse times vectors (folds, k, r + 1), which end in the intercept's, of the folds numbered `which`."""
+        """The inverse times vectors (folds, k, r + 1), which end in the intercept's, of the folds numbered `fold_ids`."""
         weights, projected, bias = self._to_basis(vectors, fold_ids)
         projected *= self._compute_factors(fold_ids)
         out = np.empty_like(vectors)

@@ -18,8 +18,8 @@ from .gram import Gram
 class RowSpace:
     """From rows to their span: `values` (r,) and `vectors` (m, r), eigenvalues (descending) and eigenvectors of their Gram.
 
-    fit (m, r), score (s, r): the rows in the span, float32. score_norms (s,): squared lengths of those to score,
-    what lies outside the span included.
+    fit_projection (m, r), score_projection (s, r): the rows in the span, float32. score_norms (s,): squared lengths of those
+    to score, what lies outside the span included.
     """
 
     values: np.ndarray

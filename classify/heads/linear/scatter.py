@@ -55,7 +55,7 @@ class ScatterMatrices:
     def compute_moments(
         self, part_mask: np.ndarray, mean: np.ndarray, scale: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scatter, class sums and class counts of the parts of `member`, standardised by `mean` and `scale`."""
+        """Scatter, class sums and class counts of the parts of `part_mask`, standardised by `mean` and `scale`."""
         scatters, sums, counts = self._part_moments
         mean_shifts, ratio = (self._statistics.means - mean) / scale, self._scale / scale
         scatter, class_sums = np.zeros((len(mean), len(mean))), np.zeros_like(sums[0])

@@ -14,7 +14,7 @@ _EPSILON = np.finfo(np.float64).eps
 class RowPartition:
     """Rows divided so that what each fold fits on is some of the parts, whole.
 
-    rows: the row numbers of each part, ascending; member (folds, parts): which parts a fold fits on.
+    rows: the row numbers of each part, ascending; membership (folds, parts): which parts a fold fits on.
     """
 
     rows: tuple[np.ndarray, ...]
@@ -63,9 +63,9 @@ class Statistics:
     def compute_scaler(
         self, part_mask: np.ndarray, constant_scale: np.ndarray | float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (d,) over the parts of `member` (parts,), a mask.
+        """Mean and scale (d,) over the parts of `part_mask` (parts,), a mask.
 
-        A column that varies by no more than rounding has the scale `otherwise` (scikit-learn: `_is_constant_feature`).
+        A column that varies by no more than rounding has the scale `constant_scale` (scikit-learn: `_is_constant_feature`).
         """
         counts, means = self.counts[part_mask], self.means[part_mask]
         total = counts.sum()

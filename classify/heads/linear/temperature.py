@@ -14,7 +14,7 @@ _N_POINTS = 401  # between them; a slope is taken to be straight from one to the
 
 
 def softmax(decisions: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes); NaN where a decision is NaN or infinite, which `Problem.score` takes to know nothing."""
+    """Probabilities (n, classes); NaN where a decision is not finite, which `TrainingData.score` takes for no answer."""
     with np.errstate(invalid="ignore"):
         powers = np.exp(decisions - decisions.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
@@ -57,8 +57,8 @@ def split_halves(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
 def fit_factors(decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray) -> tuple[float, np.ndarray]:
     """The factor (one over the temperature) that decisions (n, classes) are multiplied by before a softmax.
 
-    labels (n,); parts (n,): from 0 on. It is that of all rows, and for each part (parts,) that of the rows of all others, or
-    of its own where there are no others. It changes no order.
+    labels (n,); part_ids (n,): from 0 on. It is that of all rows, and for each part (parts,) that of the rows of all others,
+    or of its own where there are no others. It changes no order.
 
     It has the least mean cross-entropy on rows that the decisions were not fitted to, which is convex in it (Guo, Pleiss,
     Sun, Weinberger: On calibration of modern neural networks, ICML 2017, arXiv:1706.04599). Rows that are all right would

@@ -12,8 +12,9 @@ MIN_ROWS_PER_CLASS = 4  # rows of a class in a batch, at least, where it has as 
 class BalancedBatches:
     """Row numbers of P classes with K rows each (P x K no more than `size`), both dealt from shuffled decks.
 
-    P is as large as K of at least `EACH` lets it be. A class with fewer than K rows gives each of them once; no batch has a
-    row twice. Views of one image are rows like any other, and so positives of each other where a batch has several.
+    P is as large as K of at least `MIN_ROWS_PER_CLASS` lets it be. A class with fewer than K rows gives each of them once;
+    no batch has a row twice. Views of one image are rows like any other, and so positives of each other where a batch has
+    several.
     """
 
     def __init__(self, labels: np.ndarray, size: int, rng: np.random.Generator) -> None:

@@ -15,7 +15,7 @@ from ..training_data import TrainingData
 class EarlyStopping:
     """How the training of one setting went: its curves, and what it answered for each fold after its best epoch.
 
-    least: epochs that are done in any case, from which on `patience` counts.
+    min_epochs: epochs that are done in any case, from which on `patience` counts.
     """
 
     epochs: int

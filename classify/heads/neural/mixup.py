@@ -13,8 +13,8 @@ import numpy as np
 class Mix:
     """How one batch is mixed for each head with the same batch in reverse order; rows come shuffled, so pairs are random.
 
-    rows (heads,): the share of the row itself (mixup, Zhang et al., 2018, arXiv:1710.09412). labels (heads,): that of its
-    label. box: (top, bottom, left, right) of the region that comes from the other row (CutMix, Yun et al., 2019,
+    row_shares (heads,): the share of the row itself (mixup, Zhang et al., 2018, arXiv:1710.09412). label_shares (heads,):
+    that of its label. box: (top, bottom, left, right) of the region that comes from the other row (CutMix, Yun et al., 2019,
     arXiv:1905.04899), or None; it is the same for all heads.
     """
 
@@ -62,7 +62,7 @@ def draw_mixes(
 
 
 def _build_box(share: float, center: np.ndarray, shape: tuple[int, ...]) -> tuple[float, tuple[int, int, int, int]]:
-    """A box around `centre` with 1 - share of the area, clipped at the edges, and the share that is left then."""
+    """A box around `center` with 1 - share of the area, clipped at the edges, and the share that is left then."""
     height, width = shape[:2]
     sides = np.sqrt(1 - share) * np.array([height, width])
     low = np.clip(np.rint(center * (height, width) - sides / 2), 0, (height, width)).astype(int)

@@ -109,8 +109,8 @@ class Ranger(RAdam):
         return {**super().get_config(), "k": self.k, "alpha": self.alpha}
 
 
-# What `optimizer` means: Keras's own but for the two above, with Keras's defaults. Decay is added by `per_head`, so that
-# Adam with it is AdamW.
+# What `optimizer` means: Keras's own but for the two above, with Keras's defaults. Decay is added by
+# `build_per_head_optimizer`, so that Adam with it is AdamW.
 _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
     "adam": (keras.optimizers.Adam, {}),
@@ -121,13 +121,13 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def build_optimizer(kind: str, learning_rate: float, weight_decay: float) -> Any:
-    """A Keras optimizer of `kind` for one model; the decay is decoupled and of every weight, as `per_head` has it."""
+    """A Keras optimizer of `kind` for one model; the decay is as in `build_per_head_optimizer`, of every weight."""
     base, options = _KINDS[kind]
     return base(learning_rate=learning_rate, weight_decay=weight_decay or None, name=kind, **options)
 
 
 def build_per_head_optimizer(kind: str, n_rates: int, decays: np.ndarray, axes: Sequence[int]) -> Any:
-    """An optimizer of `kind` whose variable `rates` holds a learning rate for each head, or one for all (`rates` is 1).
+    """An optimizer of `kind` whose variable `rates` holds a learning rate for each head, or one for all (`n_rates` is 1).
 
     decays (heads,): the weight decay of each, decoupled and of every weight, as Keras's `weight_decay` is.
     axes: for each variable it will be built on, the axis that counts the heads.

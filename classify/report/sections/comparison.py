@@ -144,7 +144,7 @@ def _compare_pair(
 
 
 def _compute_significance(correct: np.ndarray, groups: np.ndarray | None) -> tuple[tuple[float, float], float]:
-    """The 95 % interval of the difference and its p-value, as `paired.compare` has them; right (n, 2), groups (n,)."""
+    """The 95 % interval of the difference and its p-value, as in `compare_with_runner_up`; right (n, 2), groups (n,)."""
     from scipy.stats import binomtest
 
     differences = correct[:, 0].astype(np.int64) - correct[:, 1]

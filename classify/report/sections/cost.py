@@ -33,9 +33,10 @@ _MARK_STYLES = {
 class Cost:
     """One set of taps with its best trial; what is not known is None.
 
-    accuracy: in choosing. depth: share of the forward pass, of a single tap. bytes: of the rows of one image as they are
-    stored. multiply_adds, parameters: of the network cut there, of the deepest tap of each backbone. seconds: of training
-    all heads there. one, batch: seconds of the cut network for one image and for `latency.BATCH`.
+    accuracy: in choosing. depth: share of the forward pass, of a single tap. bytes_per_image: of the rows of one image as
+    they are stored. multiply_adds, parameters: of the network cut there, of the deepest tap of each backbone.
+    training_seconds: of training all heads there. seconds_per_image, seconds_per_batch: seconds of the cut network for one
+    image and for `latency.BATCH_SIZE`.
     """
 
     tap_refs: tuple[TapRef, ...]

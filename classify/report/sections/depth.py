@@ -25,7 +25,7 @@ def build_section(snapshot: RunSnapshot) -> Section:
 
 
 def collect_points(snapshot: RunSnapshot) -> list[dict[str, Any]]:
-    """The best trial of each head on each tap, as `depth_curve` has them, with `low` and `high` of its 95 % interval."""
+    """The best trial of each head on each tap, as in `compute_depth_curve`, with `low` and `high` of its 95 % interval."""
     tap_rows = [{**vars(tap_ref), "depth": depth} for tap_ref, depth in snapshot.tap_depths.items()]
     intervals = snapshot.metadata.get("accuracy_95") or {}
     n_images = count_selection_images(snapshot)
@@ -45,7 +45,7 @@ def count_selection_images(snapshot: RunSnapshot) -> int:
 
 
 def build_depth_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | None) -> dict[str, Any]:
-    """Vega-Lite: accuracy against the forward cost, a line for each value of `line`, the trial `chosen` marked."""
+    """Vega-Lite: accuracy against the forward cost, a line for each value of `line`, the trial `chosen_id` marked."""
     lines = list(dict.fromkeys(point["line"] for point in curve_points))
     axis = wording.build_share_axis(point[name] for point in curve_points for name in ("low", "high"))
     y = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}

@@ -116,7 +116,7 @@ def _describe_map(n_drawn: int, n_total: int, n_classes: int, colored_classes: S
 
 
 def _sample_rows(records: Sequence[ImageRecord], class_indices: dict[str, int], max_rows: int) -> np.ndarray:
-    """The rows that are drawn: test images up to `TESTED`, or 2 of 5, and others, each by class."""
+    """The rows that are drawn: test images up to `MAX_TEST_POINTS`, or 2 of 5, and others, each by class."""
     test_mask = np.array([record.split == "test" for record in records])
     labels = np.array([class_indices[record.label] for record in records])
     samples, n_remaining = [], max_rows

@@ -96,7 +96,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
 
 
 def _load_own_features(snapshot: RunSnapshot) -> tuple[_CurveImages, Any]:
-    """The images of the curves and their features at the winner's taps; raises `Lacking`."""
+    """The images of the curves and their features at the winner's taps; raises `FeaturesUnavailable`."""
     class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
     development_records = tuple(
         record for record in snapshot.images if record.split != "test" and record.label in class_indices

@@ -121,7 +121,7 @@ def test_an_epoch_on_cached_maps_is_one_of_plain_keras_through_the_whole_network
 
     keras = load_keras()
     images, splits = learnt(made)
-    rows = splits.development if refit else next(splits.folds(0))[0]
+    rows = splits.development if refit else next(splits.iter_folds(0))[0]
     head, features = frozen(made, images, splits, rows)
     start = head.layers[0]
     assert isinstance(start, Dense)
@@ -172,7 +172,7 @@ def test_before_anything_is_trained_the_network_answers_as_the_frozen_head_on_it
     made: SweepRun, tuned: Made
 ) -> None:
     images, splits = learnt(made)
-    fit, held = next(splits.folds(0))
+    fit, held = next(splits.iter_folds(0))
     head, features = frozen(made, images, splits, fit)
     before, *after = tuned.told
     assert (before.number, before.part, before.seconds) == (0, "", 0.0)
@@ -332,7 +332,7 @@ def test_without_refit_the_network_is_as_after_its_best_epoch(made: SweepRun, tm
     told: list[Epoch] = []
     run = tune(made, tmp_path / "new", epochs=3, head_epochs=1, learning_rate=3e-3, refit=False, on_epoch=told.append)
     images, splits = learnt(made)
-    _, held = next(splits.folds(0))
+    _, held = next(splits.iter_folds(0))
     answers = answered(run, held, images)
     score = run.find_trial()[1]
     losses = [each.metrics["val_loss"] for each in told[1:]]

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 
 def read_uint(data: tf.Tensor, offset: tf.Tensor | int, count: int, little_endian: tf.Tensor | bool = False) -> tf.Tensor:
-    """The unsigned number, int64, in `count` bytes of a string from `at` on; bytes beyond its end count as 0.
+    """The unsigned number, int64, in `count` bytes of a string from `offset` on; bytes beyond its end count as 0.
 
-    little: whether the least byte comes first.
+    little_endian: whether the least byte comes first.
     """
     offset = tf.minimum(tf.cast(offset, tf.int64), tf.cast(tf.strings.length(data), tf.int64))
     padded = tf.strings.join([tf.strings.substr(data, offset, tf.constant(count, tf.int64)), b"\0" * count])
@@ -18,12 +18,12 @@ def read_uint(data: tf.Tensor, offset: tf.Tensor | int, count: int, little_endia
 
 
 def has_bytes_at(data: tf.Tensor, expected: bytes, offset: tf.Tensor | int = 0) -> tf.Tensor:
-    """Whether `mark` stands at `at` in a string."""
+    """Whether `expected` stands at `offset` in a string."""
     offset = tf.minimum(tf.cast(offset, tf.int64), tf.cast(tf.strings.length(data), tf.int64))
     return tf.equal(tf.strings.substr(data, offset, tf.constant(len(expected), tf.int64)), expected)
 
 
 def slice_bytes(data: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """`count` bytes of a string from `at` on, fewer at its end."""
+    """`count` bytes of a string from `offset` on, fewer at its end."""
     size = tf.cast(tf.strings.length(data), tf.int64)
     return tf.strings.substr(data, tf.minimum(offset, size), tf.maximum(count, 0))

@@ -62,7 +62,7 @@ def _decode_any(data: tf.Tensor, name: tf.Tensor, min_samples: int) -> DecodedIm
 
 
 def _decode_jpeg(data: tf.Tensor, name: tf.Tensor, min_samples: int) -> DecodedImage:
-    """`longer`: as many samples must be left along each axis, by the choice that Pillow's `draft` makes."""
+    """`min_samples`: as many samples must be left along each axis, by the choice that Pillow's `draft` makes."""
     shape = tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)
     metadata = containers.parse_jpeg(data)
     orientation = read_orientation(metadata.exif, metadata.xmp)

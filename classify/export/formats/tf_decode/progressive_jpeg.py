@@ -49,5 +49,5 @@ def is_unfinished(data: tf.Tensor, frame: tf.Tensor, scan: tf.Tensor) -> tf.Tens
 
 
 def _read_strided(data: tf.Tensor, offset: tf.Tensor, count: tf.Tensor, step: int) -> tf.Tensor:
-    """The bytes at `at`, `at` + `step` and so on, `count` of them, int64."""
+    """The bytes at `offset`, `offset` + `step` and so on, `count` of them, int64."""
     return tf.cast(tf.io.decode_raw(slice_bytes(data, offset, count * step), tf.uint8)[::step], tf.int64)

@@ -70,7 +70,7 @@ def _compute_windows(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor
 
 
 def _compute_weight(step: tf.Tensor, first: tf.Tensor, count: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
-    """The triangle at sample `tap` of each window, (size,) float64; 0 beyond the window."""
+    """The triangle at sample `step` of each window, (size,) float64; 0 beyond the window."""
     centers, support = _compute_centers(length, size)
     distance = tf.abs((tf.cast(step + first, tf.float64) - centers + 0.5) * (1 / support))
     return tf.where((distance < 1) & (step < count), 1 - distance, 0)
