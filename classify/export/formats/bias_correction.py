@@ -1,4 +1,4 @@
-"""Weights in eight bits shift what a layer gives on average; the biases take the shift back."""
+"""Correct biases for the shift of a layer's mean output that weights in eight bits cause."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ BATCH_SIZE = 16
 
 @contextlib.contextmanager
 def correct_biases(model: Any, images: np.ndarray, min_kernel_size: int = 0) -> Iterator[None]:
-    """Meanwhile, the biases of the network's convolutions allow for kernels that are going to be rounded to eight bits.
+    """Correct the biases of a network's convolutions while the context lasts, for kernels that will be in eight bits.
 
-    Those are all, or with `min_kernel_size` the ones of at least so many weights, and no depthwise ones.
+    On average over images and positions, a convolution with the rounded kernel then gives what the exact one does (Nagel et
+    al. 2019, arXiv:1906.04721, section 4.2, with data). As a convolution is linear, the mean of its input suffices to know
+    the shift. The head, and layers without a bias, stay as they are.
 
-    On average over `images` (n, height, width, 3) uint8 and over positions, a convolution with the rounded kernel then gives
-    what the exact one does (Nagel et al. 2019, arXiv 1906.04721, section 4.2, with data). As a convolution is linear, the
-    mean of its input is enough to know by how much. The head, and layers without a bias, stay as they are.
+    Parameters
+    ----------
+    model : keras.Model
+        The model; its biases are as before afterwards.
+    images : ndarray
+        (n, height, width, 3) uint8.
+    min_kernel_size : int
+        How many weights a kernel has at least that will be in eight bits; 0 for all kernels, depthwise ones included.
     """
     keras = load_keras()
     layer_types = [keras.layers.Conv2D, keras.layers.Dense, *([] if min_kernel_size else [keras.layers.DepthwiseConv2D])]
@@ -44,7 +51,7 @@ def correct_biases(model: Any, images: np.ndarray, min_kernel_size: int = 0) -> 
 
 
 def _compute_mean_inputs(model: Any, layers: dict[int, Any], images: np.ndarray) -> dict[int, np.ndarray]:
-    """The mean input (1, height, width, channels) of each of the layers that is used once, on maps."""
+    """The mean input (1, height, width, channels) of each layer that is used once, on maps."""
     sums: dict[int, np.ndarray] = {}
     calls: dict[int, int] = {}
     batch_starts = range(0, len(images), BATCH_SIZE)
@@ -63,7 +70,7 @@ def _compute_mean_inputs(model: Any, layers: dict[int, Any], images: np.ndarray)
 
 
 def _compute_shift(layer: Any, mean: np.ndarray) -> np.ndarray:
-    """By how much (channels,) the layer's output before its activation rises with the rounded kernel."""
+    """By how much (channels,) the mean output before the activation rises with the rounded kernel."""
     keras = load_keras()
     kernel, activation = np.array(layer.kernel), layer.activation
     shared_axes = (0, 1) if type(layer) is keras.layers.DepthwiseConv2D else tuple(range(kernel.ndim - 1))

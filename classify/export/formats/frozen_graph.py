@@ -1,4 +1,4 @@
-"""A Keras model as one TensorFlow function that converters can read: constants inside, and no call in it."""
+"""Freeze a Keras model into one TensorFlow function that converters can read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ _XLA_ATTRIBUTE = "_XlaMustCompile"
 
 
 def freeze(model: Any) -> Any:
-    """The concrete function `image` -> probabilities of a Keras model, in inference, its weights as constants.
+    """Trace a Keras model in inference mode, with its weights as constants and without function calls.
 
-    Keras has XLA compile its grouped convolutions, which TensorFlow then keeps as calls of functions of their own: no
-    converter knows what to do with these. The mark is taken off in the frozen graph, and the calls are inlined.
+    Keras has XLA compile its grouped convolutions, which TensorFlow then keeps as calls of functions of their own, and no
+    converter knows these. The attribute that says so is removed from the frozen graph, and the calls are inlined.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With one input and one output.
+
+    Returns
+    -------
+    tensorflow.types.experimental.ConcreteFunction
+        From ``image`` to the probabilities.
     """
     import tensorflow
 
@@ -26,9 +36,9 @@ def freeze(model: Any) -> Any:
 
 @contextlib.contextmanager
 def compute_in_float32(model: Any) -> Iterator[None]:
-    """Meanwhile, every layer of the model computes in float32, whatever the features were made in.
+    """Let every layer of a model compute in float32 while the context lasts.
 
-    Neither ONNX Runtime nor LiteRT convolves in bfloat16 on a processor.
+    Neither ONNX Runtime nor LiteRT convolves in bfloat16 on a CPU.
     """
     layers = [layer for layer in model.layers if layer.compute_dtype != "float32"]
     policies = [layer.dtype_policy for layer in layers]
@@ -48,7 +58,7 @@ def _freeze_variables(function: Any, *, inline: bool = False) -> Any:
 
 
 def _inline_calls(definition: Any, frozen_function: Any) -> Any:
-    """The function of a graph with its calls replaced by what they call; `frozen_function` says what comes in and out."""
+    """The function of a graph with its calls inlined; input and output are those of `frozen_function`."""
     import tensorflow
 
     names = {
@@ -56,9 +66,8 @@ def _inline_calls(definition: Any, frozen_function: Any) -> Any:
     }
     nodes = [*definition.node, *(node for function_def in definition.library.function for node in function_def.node_def)]
     for function_def in definition.library.function:
-        function_def.signature.name = names[
-            function_def.signature.name
-        ]  # TensorFlow knows the old name, for another function
+        # TensorFlow knows the old name, for another function
+        function_def.signature.name = names[function_def.signature.name]
     for holder in [*nodes, *definition.library.function]:
         holder.attr.pop(_XLA_ATTRIBUTE, None)
         for value in holder.attr.values():

@@ -1,4 +1,4 @@
-"""The constants of a LiteRT model in fewer bits; the runtime makes them float32 again when it loads them."""
+"""Store the constants of a LiteRT model in fewer bits; the runtime converts them to float32 when it loads them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import numpy as np
 
 from .quantization import MIN_KERNEL_SIZE, compute_float16_threshold, quantize
 
-CompactTensor = tuple[
-    np.ndarray, np.ndarray | None
-]  # what is stored, and the factors (channels,) it is to be multiplied with
-_OUTPUT_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0}  # of the channels that come out
+CompactTensor = tuple[np.ndarray, np.ndarray | None]  # what is stored, and the scales (channels,) to multiply it by
+_OUTPUT_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0}  # of the output channels in a kernel
 
 
 def to_float16(flatbuffer: bytes) -> bytes:
-    """The model with its large constants in float16."""
+    """The model with its large constants in float16, see `quantization.compute_float16_threshold`."""
 
     def compact_to_float16(values: np.ndarray, _axis: int | None, min_size: int) -> CompactTensor | None:
         if values.size < min_size or np.abs(values).max() > np.finfo(np.float16).max:
@@ -27,7 +25,7 @@ def to_float16(flatbuffer: bytes) -> bytes:
 
 
 def to_int8_weights(flatbuffer: bytes, n_exact_kernels: int) -> bytes:
-    """The model with its large kernels, all but the last `n_exact_kernels`, in eight bits; depthwise ones stay."""
+    """The model with its large kernels, except the last `n_exact_kernels` and depthwise ones, in eight bits."""
 
     def compact_to_int8(values: np.ndarray, axis: int | None, _min_size: int) -> CompactTensor | None:
         if axis is None or values.size < MIN_KERNEL_SIZE:
@@ -41,9 +39,21 @@ def to_int8_weights(flatbuffer: bytes, n_exact_kernels: int) -> bytes:
 def _store_compact(
     flatbuffer: bytes, compact: Callable[[np.ndarray, int | None, int], CompactTensor | None], n_exact_kernels: int
 ) -> bytes:
-    """The model with constants as `compact` has them.
+    """Store constants in fewer bits.
 
-    `compact` is given their values, for kernels the axis of the channels, and how many values are worth halving.
+    Parameters
+    ----------
+    flatbuffer : bytes
+        The model in float32.
+    compact : callable
+        From the values of a constant, the axis of the output channels if it is a kernel, and the threshold for float16, to
+        what is stored in its place; None to keep it.
+    n_exact_kernels : int
+        How many kernels, the last ones of the model, are kept.
+
+    Returns
+    -------
+    bytes
     """
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
@@ -82,7 +92,7 @@ def _store_compact(
 
 
 def _build_stored_tensor(tensor: Any, buffer: int, scales: np.ndarray | None, axis: int | None, schema: Any) -> Any:
-    """The tensor that is stored for another one."""
+    """The tensor that is stored in the place of another one."""
     stored_tensor = schema.TensorT()
     stored_tensor.name, stored_tensor.shape, stored_tensor.buffer = bytes(tensor.name) + b"_stored", tensor.shape, buffer
     stored_tensor.type = schema.TensorType.FLOAT16 if scales is None else schema.TensorType.INT8
@@ -94,7 +104,7 @@ def _build_stored_tensor(tensor: Any, buffer: int, scales: np.ndarray | None, ax
 
 
 def _find_kernel_axes(model: Any, graph: Any, schema: Any) -> dict[int, int]:
-    """The axis of the output channels, by the number of the tensor, in the order of computation."""
+    """The axis of the output channels of each kernel, by tensor number, in the order of computation."""
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if name in _OUTPUT_AXES}
     codes = [max(operator_code.builtinCode, operator_code.deprecatedBuiltinCode) for operator_code in model.operatorCodes]
     return {
@@ -105,9 +115,9 @@ def _find_kernel_axes(model: Any, graph: Any, schema: Any) -> dict[int, int]:
 
 
 def _add_dequantize(model: Any, schema: Any) -> int:
-    """The number of the operation that makes float32 of fewer bits."""
+    """Add the operator that converts to float32; returns its number."""
     operator_code = schema.OperatorCodeT()
     operator_code.builtinCode = operator_code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    operator_code.version = 3  # knows float16 and channels with factors of their own
+    operator_code.version = 3  # the first with float16 and a scale for each channel
     model.operatorCodes.append(operator_code)
     return len(model.operatorCodes) - 1

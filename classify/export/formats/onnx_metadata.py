@@ -1,4 +1,4 @@
-"""The metadata of an ONNX file, found without reading the rest of it."""
+"""Read the metadata of an ONNX file without reading the rest of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
 def read_metadata_props(path: Path) -> dict[str, str]:
-    """Values by their keys; none where the file is no ONNX.
+    """Read the properties of an ONNX file; there are none where the file is no ONNX.
 
-    The weights, one field of the outermost message, are passed over. See https://protobuf.dev/programming-guides/encoding.
+    The weights, one field of the outermost message, are skipped. See https://protobuf.dev/programming-guides/encoding.
     """
     properties = {}
     try:
@@ -31,7 +31,7 @@ def read_metadata_props(path: Path) -> dict[str, str]:
 
 
 def _read_fields(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Numbers and contents of a message's strings and messages, but for large ones; raises `ValueError` where it is none."""
+    """The numbers and contents of the string and message fields of a message, except large ones; raises `ValueError`."""
     while file.tell() < size:
         tag = _read_varint(file)
         field_number, wire_type = tag >> 3, tag & 7

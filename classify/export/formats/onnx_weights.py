@@ -1,4 +1,4 @@
-"""The constants of an ONNX model in fewer bits, and the model in integers altogether."""
+"""Store the constants of an ONNX model in fewer bits, or let all of it compute in eight bits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def to_float16(proto: Any) -> Any:
 
 
 def to_int8_weights(proto: Any, n_exact_kernels: int) -> Any:
-    """The model with its large kernels, but for the last `n_exact_kernels`, in eight bits; it computes in float32 as before.
+    """The model with its large kernels, except the last `n_exact_kernels`, in eight bits; it computes in float32.
 
     Depthwise kernels, which are small and matter much, stay as they are.
     """
@@ -58,16 +58,29 @@ def to_int8_weights(proto: Any, n_exact_kernels: int) -> Any:
 
 
 def to_int8_full(proto: Any, images: np.ndarray, n_exact_kernels: int) -> Any:
-    """The model that computes in eight bits, with ranges learnt from images (n, height, width, 3) uint8; the head does not.
+    """The model with everything but the head in eight bits.
 
-    The ranges are means of those of single images, so that one odd image does not make them coarse.
+    The ranges of activations are means over single images, so that one odd image does not make them coarse.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model in float32.
+    images : ndarray
+        (n, height, width, 3) uint8, to learn the ranges from.
+    n_exact_kernels : int
+        How many kernels the head has.
+
+    Returns
+    -------
+    onnx.ModelProto
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class ImageReader(CalibrationDataReader):  # type: ignore[misc]
-        """One image after the other."""
+        """The images, one at a time."""
 
         def __init__(self) -> None:
             self.remaining = iter(images)
@@ -78,7 +91,7 @@ def to_int8_full(proto: Any, images: np.ndarray, n_exact_kernels: int) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         float_path, prepared_path, quantized_path = (
-            Path(folder, name) for name in ("plain.onnx", "ready.onnx", "done.onnx")
+            Path(folder, name) for name in ("float.onnx", "prepared.onnx", "quantized.onnx")
         )
         onnx.save_model(proto, float_path)
         quant_pre_process(float_path, prepared_path, skip_symbolic_shape=True)
@@ -97,7 +110,7 @@ def to_int8_full(proto: Any, images: np.ndarray, n_exact_kernels: int) -> Any:
 
 
 def _list_nodes_after_network(proto: Any, n_exact_kernels: int) -> list[str]:
-    """The names of the nodes after the last kernel of the network, except activations that become one with it."""
+    """The names of the nodes after the last kernel of the network, except activations that are fused with it."""
     kernels = _find_kernels(proto)
     names = [node.name for node in proto.graph.node]
     last_index = names.index(kernels[len(kernels) - n_exact_kernels - 1].name) if len(kernels) > n_exact_kernels else -1
@@ -105,7 +118,7 @@ def _list_nodes_after_network(proto: Any, n_exact_kernels: int) -> list[str]:
 
 
 def _find_kernels(proto: Any) -> list[Any]:
-    """The nodes that multiply with a constant kernel, in the order of computation."""
+    """The nodes that multiply by a constant kernel, in the order of computation."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     return [node for node in proto.graph.node if node.op_type in _KERNELS and node.input[1] in constants]
 
@@ -115,7 +128,7 @@ def _is_transposed(node: Any) -> bool:
 
 
 def _prepend_nodes(proto: Any, nodes: list[Any]) -> Any:
-    """The model with these nodes before the others."""
+    """Insert nodes before all others."""
     other_nodes = list(proto.graph.node)
     del proto.graph.node[:]
     proto.graph.node.extend([*nodes, *other_nodes])

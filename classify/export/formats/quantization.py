@@ -1,4 +1,4 @@
-"""Constants in fewer bits: which of them, how they are rounded, and whether activations may follow them."""
+"""Quantize weights to eight bits, and decide whether activations may follow them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ from .format import PredictFn
 
 MAX_FLOAT16_THRESHOLD, FLOAT16_THRESHOLD_DIVISOR = 1 << 14, 64
 MAX_LEVEL = 127  # on either side of zero
-MIN_KERNEL_SIZE = 4096  # weights of a kernel that are worth it
-MIN_CLASS_AGREEMENT, MAX_MEAN_DIFFERENCE = (
-    0.99,
-    0.01,
-)  # of the images have the classes of float32, and so far are probabilities on average, at most
+MIN_KERNEL_SIZE = 4096  # smaller kernels stay in float32 where activations do
+MIN_CLASS_AGREEMENT = 0.99  # on so many of the images the class is that of float32
+MAX_MEAN_DIFFERENCE = 0.01  # of a probability
 BATCH_SIZE = 16
 _HEAD = re.compile(r"humeris_(dense|neighbours)\d+(_near)?|probabilities(_near)?")
 
 
 def quantize(weights: np.ndarray, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The weights in eight bits and the factors (the same shape but 1 along `axes`) they are to be multiplied with.
+    """Round weights to eight bits, symmetrically, so that 0 stays 0.
 
-    Symmetric, with a factor for each channel, so that 0 stays 0; all that share a factor lie along `axes`.
+    Parameters
+    ----------
+    weights : ndarray
+        The weights.
+    axes : sequence of int
+        The axes along which weights share a scale: all but that of the channels.
+
+    Returns
+    -------
+    levels : ndarray
+        int8, of the shape of `weights`.
+    scales : ndarray
+        float32, with 1 along `axes`; `levels * scales` is close to `weights`.
     """
     largest = np.abs(weights).max(axis=tuple(axes), keepdims=True)
     scales = np.where(largest > 0, largest / MAX_LEVEL, 1).astype(np.float32)
@@ -33,15 +43,20 @@ def quantize(weights: np.ndarray, axes: Sequence[int]) -> tuple[np.ndarray, np.n
 
 
 def compute_float16_threshold(sizes: Iterable[int]) -> int:
-    """How many values a constant has at least that is kept in float16, of a model whose constants have so many.
+    """How many values a constant must have to be stored in float16.
 
     Small constants matter more than they weigh: with all of them in float16, probabilities moved ten times as far.
+
+    Parameters
+    ----------
+    sizes : iterable of int
+        How many values each constant of the model has.
     """
     return min(MAX_FLOAT16_THRESHOLD, sum(sizes) // FLOAT16_THRESHOLD_DIVISOR)
 
 
 def count_head_kernels(model: Any) -> int:
-    """How many matrices the head multiplies with: the last ones of the model. They are small and stay exact."""
+    """How many matrices the head multiplies by: the last ones of the model. They are small and stay exact."""
     dense = load_keras().layers.Dense
     return sum(type(layer) is dense and _HEAD.fullmatch(layer.name) is not None for layer in model.layers)
 
@@ -53,17 +68,34 @@ def choose_quantization(
     quantize_weights: Callable[[], bytes],
     load: Callable[[bytes], PredictFn],
 ) -> tuple[bytes, str]:
-    """The file that computes in eight bits if it answers as the model does, else the one whose weights alone have eight.
+    """Quantize a model with its activations if it still answers as before, else its weights alone.
 
-    images: (n, height, width, 3) uint8 that ranges were learnt from. Also returned is what the activations are computed in:
-    `int8` or `float32`. A network of many thin layers, as MobileNetV2, often cannot do with 256 values of an activation.
+    A network of many thin layers, such as MobileNetV2, often cannot do with 256 values of an activation.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model in float32.
+    images : ndarray
+        (n, height, width, 3) uint8 that the answers are compared on.
+    quantize_all, quantize_weights : callable
+        Return the bytes of the model with weights and activations in eight bits, and with the weights alone.
+    load : callable
+        From the bytes of a model to its function.
+
+    Returns
+    -------
+    data : bytes
+        The model that was chosen.
+    activations : str
+        What its activations are computed in, ``int8`` or ``float32``.
     """
     expected = np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in _split_batches(images)])
     try:
         model_bytes = quantize_all()
         predict_fn = load(model_bytes)
         predictions = np.concatenate([predict_fn(batch) for batch in _split_batches(images)])
-    except Exception:  # the quantisers know some graphs only; what follows needs none
+    except Exception:  # quantizers know some graphs only; quantizing weights alone needs none
         return quantize_weights(), "float32"
     agreement, mean_difference = (
         (predictions.argmax(axis=1) == expected.argmax(axis=1)).mean(),

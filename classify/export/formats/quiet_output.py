@@ -1,4 +1,4 @@
-"""Converters write to the terminal from Python and from C++: here nothing of it gets there."""
+"""Suppress what converters write to the terminal, from Python and from C++."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LOGGERS = ("", "absl", "tensorflow", "tf2onnx")
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep from the user what is written to standard output and standard error, warned and logged meanwhile.
+    """Suppress standard output, standard error, warnings and log messages while the context lasts.
 
-    Exceptions pass. The file descriptors belong to the process: what other threads write meanwhile is lost as well.
-    Python's `sys.stderr` stays, since TensorFlow's logger keeps for good the one that it finds at its first message.
+    The file descriptors belong to the process: what other threads write is lost as well. Python's `sys.stderr` is not
+    replaced, since TensorFlow's logger keeps for good the one that it finds at its first message.
     """
     loggers = {name: logging.getLogger(name) for name in _LOGGERS}
     levels = {name: logger.level for name, logger in loggers.items()}

@@ -1,4 +1,4 @@
-"""Numbers and marks in the bytes of a string tensor; imported only where a SavedModel is written."""
+"""TensorFlow operations on the bytes of a string tensor."""
 
 from __future__ import annotations
 
@@ -6,9 +6,23 @@ import tensorflow as tf
 
 
 def read_uint(data: tf.Tensor, offset: tf.Tensor | int, count: int, little_endian: tf.Tensor | bool = False) -> tf.Tensor:
-    """The unsigned number, int64, in `count` bytes of a string from `offset` on; bytes beyond its end count as 0.
+    """Read an unsigned integer from the bytes of a string.
 
-    little_endian: whether the least byte comes first.
+    Parameters
+    ----------
+    data : tf.Tensor
+        A string; bytes beyond its end count as 0.
+    offset : tf.Tensor or int
+        Of the first byte.
+    count : int
+        How many bytes.
+    little_endian : tf.Tensor or bool
+        Whether the least significant byte comes first.
+
+    Returns
+    -------
+    tf.Tensor
+        int64.
     """
     offset = tf.minimum(tf.cast(offset, tf.int64), tf.cast(tf.strings.length(data), tf.int64))
     padded = tf.strings.join([tf.strings.substr(data, offset, tf.constant(count, tf.int64)), b"\0" * count])
@@ -18,7 +32,7 @@ def read_uint(data: tf.Tensor, offset: tf.Tensor | int, count: int, little_endia
 
 
 def has_bytes_at(data: tf.Tensor, expected: bytes, offset: tf.Tensor | int = 0) -> tf.Tensor:
-    """Whether `expected` stands at `offset` in a string."""
+    """Whether a string has the bytes `expected` at `offset`."""
     offset = tf.minimum(tf.cast(offset, tf.int64), tf.cast(tf.strings.length(data), tf.int64))
     return tf.equal(tf.strings.substr(data, offset, tf.constant(len(expected), tf.int64)), expected)
 

@@ -1,7 +1,7 @@
-"""What a file says of an image beside its pixels, as TensorFlow operations; imported only where a SavedModel is written.
+"""Read the metadata of image files as TensorFlow operations, in the way that Pillow's plugins do.
 
-Each function walks through a file as Pillow's plugin for its format does. `trouble` says why Pillow might see something else
-in it than the walk, "" where nothing does.
+In each of the tuples, `offset` is where reading goes on, and `trouble` says why Pillow might read something else, "" where
+nothing does.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _METADATA_TEXT = r"(?:Raw profile type exif|XML:com\.adobe\.xmp|xmp|exif|transpa
 
 
 class JpegMetadata(NamedTuple):
-    """The segments before the pixels. offset: where the next one is; at the end, and is_done, the first scan of pixels.
+    """The segments of a JPEG file before its pixels.
 
-    frame: where the header of a progressive frame is, 0 where there is none.
+    `offset` ends at the first scan of pixels. `frame` is the offset of the header of a progressive frame, 0 where there
+    is none.
     """
 
     offset: tf.Tensor
@@ -33,7 +34,7 @@ class JpegMetadata(NamedTuple):
 
 
 class PngMetadata(NamedTuple):
-    """The chunks. transparent: whether a chunk says so, pixels: whether they have come."""
+    """The chunks of a PNG file; `pixels` says whether the chunk with the pixels was passed."""
 
     offset: tf.Tensor
     exif: tf.Tensor
@@ -45,7 +46,7 @@ class PngMetadata(NamedTuple):
 
 
 class WebpMetadata(NamedTuple):
-    """The chunks. opaque: whether the header says so."""
+    """The chunks of a WebP file; `opaque` is what the header says."""
 
     offset: tf.Tensor
     exif: tf.Tensor
@@ -55,10 +56,7 @@ class WebpMetadata(NamedTuple):
 
 
 class GifMetadata(NamedTuple):
-    """The blocks up to the end of the first frame.
-
-    in_sub_blocks: whether sub-blocks come, image: whether they are of pixels.
-    """
+    """The blocks of a GIF file up to the end of its first frame; `image` says whether sub-blocks hold pixels."""
 
     offset: tf.Tensor
     trouble: tf.Tensor
@@ -68,7 +66,7 @@ class GifMetadata(NamedTuple):
 
 
 def parse_jpeg(data: tf.Tensor) -> JpegMetadata:
-    """The metadata of a JPEG file."""
+    """Read the metadata of a JPEG file."""
     size = _count_bytes(data)
 
     def read_segment(state: JpegMetadata) -> tuple[JpegMetadata]:
@@ -96,7 +94,7 @@ def parse_jpeg(data: tf.Tensor) -> JpegMetadata:
 
 
 def parse_png(data: tf.Tensor) -> PngMetadata:
-    """The metadata of a PNG file."""
+    """Read the metadata of a PNG file."""
     size = _count_bytes(data)
 
     def read_chunk(state: PngMetadata) -> tuple[PngMetadata]:
@@ -130,7 +128,7 @@ def parse_png(data: tf.Tensor) -> PngMetadata:
 
 
 def parse_webp(data: tf.Tensor) -> WebpMetadata:
-    """The metadata of a WebP file, of which the decoder takes only what the flags of its header promise."""
+    """Read the metadata of a WebP file; like the decoder, only what the flags of its header announce."""
     size = read_uint(data, 4, 4, little_endian=True) + 8
     limit = tf.minimum(size, _count_bytes(data))
     extended, flags = has_bytes_at(data, b"VP8X", 12), read_uint(data, 20, 1)
@@ -165,7 +163,7 @@ def parse_webp(data: tf.Tensor) -> WebpMetadata:
 
 
 def parse_gif(data: tf.Tensor) -> GifMetadata:
-    """What there is of a GIF file up to the end of its first frame."""
+    """Read the metadata of a GIF file up to the end of its first frame."""
     size, screen = _count_bytes(data), slice_bytes(data, _to_int64(6), _to_int64(4))
 
     def read_sub_block(state: GifMetadata) -> GifMetadata:
@@ -204,7 +202,7 @@ def parse_gif(data: tf.Tensor) -> GifMetadata:
 
 
 def _count_palette_bytes(flags: tf.Tensor) -> tf.Tensor:
-    """Bytes of the palette that the flags of a GIF announce."""
+    """The size in bytes of the palette that the flags of a GIF announce."""
     return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(_to_int64(2), flags % 8), 0)
 
 

@@ -1,8 +1,8 @@
-"""Encoded images to pixels as TensorFlow operations: `extract.pixels.decode` to the last bit, or a refusal.
+"""Decode images as TensorFlow operations, equal to `extract.pixels.decode` to the last bit, or not at all.
 
-TensorFlow's own decoders give the very samples that Pillow's do, given the right options; what lies around them (the scale a
-JPEG is decoded at, orientation, transparency, resizing) is done here as Pillow does it. Imported only where a SavedModel
-is written.
+With the right options TensorFlow's own decoders give the very samples that Pillow's do; the rest (the scale that a JPEG is
+decoded at, orientation, transparency, resizing) is done here as Pillow does it. This package is imported only where a
+SavedModel is written.
 """
 
 from __future__ import annotations
@@ -25,12 +25,28 @@ DecodedImage = tuple[tf.Tensor, tf.Tensor]  # samples (h, w, 3) uint8, orientati
 
 
 def decode(encoded: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Pixels (n, height, width, 3) uint8 of encoded images, strings (n,), at `size` = (height, width).
+    """Decode image files.
 
-    Raises TensorFlow's `InvalidArgumentError`, with the number of the image, for what would not come out as it does of
-    `extract.pixels.decode`: a TIFF, CMYK, a progressive JPEG without its last scans, an animated WebP, a GIF with a
-    transparent colour or a small first frame, a BMP of other than 24 bits, and rare sorts of metadata and transparency.
-    Of damaged files it may answer some that Pillow gives up on: GIFs and WebPs with broken codes, PNGs with wrong checksums.
+    Some damaged files are decoded that Pillow gives up on: GIFs and WebPs with broken codes, PNGs with wrong checksums.
+
+    Parameters
+    ----------
+    encoded : tf.Tensor
+        Strings (n,), the bytes of image files.
+    size : tuple of int
+        (height, width) in pixels.
+
+    Returns
+    -------
+    tf.Tensor
+        (n, height, width, 3) uint8.
+
+    Raises
+    ------
+    tf.errors.InvalidArgumentError
+        With the number of the image, for one that would not come out as `extract.pixels.decode` has it: a TIFF, CMYK, a
+        progressive JPEG without its last scans, an animated WebP, a GIF with a transparent color or a small first frame, a
+        BMP of other than 24 bits, and rare sorts of metadata and transparency.
     """
 
     def decode_one(numbered_image: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -62,7 +78,7 @@ def _decode_any(data: tf.Tensor, name: tf.Tensor, min_samples: int) -> DecodedIm
 
 
 def _decode_jpeg(data: tf.Tensor, name: tf.Tensor, min_samples: int) -> DecodedImage:
-    """`min_samples`: as many samples must be left along each axis, by the choice that Pillow's `draft` makes."""
+    """Decode a JPEG at the smallest scale that leaves `min_samples` along each axis, as Pillow's `draft` chooses it."""
     shape = tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)
     metadata = containers.parse_jpeg(data)
     orientation = read_orientation(metadata.exif, metadata.xmp)
@@ -115,7 +131,7 @@ def _decode_png(data: tf.Tensor, name: tf.Tensor) -> DecodedImage:
 
 
 def _decode_gif(data: tf.Tensor, name: tf.Tensor) -> DecodedImage:
-    """Only the first frame is decoded: what comes after it is cut off, and an end put there."""
+    """Decode the first frame of a GIF; what comes after it is cut off and an end put there."""
     metadata = containers.parse_gif(data)
     width, height = read_uint(data, 6, 2, little_endian=True), read_uint(data, 8, 2, little_endian=True)
     data = _assert_no_trouble(data, name, metadata.trouble, _describe_oversize(width, height))
@@ -153,7 +169,7 @@ def _reject_other(data: tf.Tensor, name: tf.Tensor) -> DecodedImage:
 
 
 def _assert_no_trouble(value: tf.Tensor, name: tf.Tensor, *troubles: tf.Tensor) -> tf.Tensor:
-    """The value, where there is no trouble; raises what the first of them says."""
+    """The value, unchanged; raises what the first of the troubles says, where there is one."""
     first_trouble = tf.constant("")
     for trouble in troubles:
         first_trouble = tf.where(first_trouble == "", trouble, first_trouble)
@@ -169,7 +185,7 @@ def _describe_oversize(height: tf.Tensor, width: tf.Tensor, limit: int = MAX_PIX
 
 
 def _blend_on_white(samples: tf.Tensor) -> tf.Tensor:
-    """Samples (h, w, 4) laid on white, as Pillow's `alpha_composite` does it (AlphaComposite.c), which fits in 16 bits."""
+    """Blend samples (h, w, 4) on white in 16 bits, as Pillow's `alpha_composite` does (AlphaComposite.c)."""
     color, opacity = tf.cast(samples[..., :3], tf.uint16), tf.cast(samples[..., 3:], tf.uint16)
     blended = color * opacity + (255 - opacity) * 255 + 128
     return tf.cast(tf.bitwise.right_shift(blended + tf.bitwise.right_shift(blended, 8), 8), tf.uint8)

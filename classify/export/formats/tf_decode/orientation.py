@@ -1,7 +1,4 @@
-"""Which way up an image is, from its EXIF or XMP, as TensorFlow operations; imported only where a SavedModel is written.
-
-Everything is read as Pillow's `Image.getexif` reads it, down to where it stops in a directory that is damaged.
-"""
+"""Read the orientation in EXIF or XMP as TensorFlow operations, as Pillow's `Image.getexif` does, damaged files included."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ NO_TROUBLE = ""
 
 
 class ExifOrientation(NamedTuple):
-    """An orientation as EXIF numbers it, int64 (0 and beyond 8: none); and why it cannot be told, "" where it can."""
+    """An orientation as EXIF numbers it, int64 (0 and beyond 8: none); and why it cannot be read, "" where it can."""
 
     value: tf.Tensor
     trouble: tf.Tensor
@@ -33,7 +30,7 @@ class _DirectoryState(NamedTuple):
 
 
 def read_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> ExifOrientation:
-    """The turn that EXIF data and an XMP packet ask for; both are strings, "" where there is none."""
+    """Read the orientation from EXIF data and an XMP packet; both are strings, "" where there is none."""
     exif = tf.strings.regex_replace(exif, r"\A(?:Exif\x00\x00){1,2}", "")
     header = tf.strings.substr(exif, 0, 4)
     little_endian = tf.equal(header, b"II*\0")
@@ -50,7 +47,7 @@ def read_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> ExifOrientation:
 
 
 def apply_orientation(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """The image (h, w, 3) turned as an orientation asks for."""
+    """Rotate and flip an image (h, w, 3) as an orientation says."""
 
     def flip(axes: list[int], transpose: bool) -> tf.Tensor:
         return tf.reverse(tf.transpose(image, (1, 0, 2)) if transpose else image, axes)
@@ -68,7 +65,7 @@ def _make_empty_state() -> tuple[tf.Tensor, ...]:
 
 
 def _read_directory(exif: tf.Tensor, little_endian: tf.Tensor) -> _DirectoryState:
-    """The entry for the orientation in the first directory."""
+    """Find the entry for the orientation in the first directory."""
     size = tf.cast(tf.strings.length(exif), tf.int64)
     start = read_uint(exif, 4, 4, little_endian)
     entries = tf.where(start + 2 <= size, read_uint(exif, tf.minimum(start, size), 2, little_endian), 0)

@@ -1,4 +1,4 @@
-"""Whether a progressive JPEG comes to its end, as TensorFlow operations; imported only where a SavedModel is written."""
+"""Find out whether a progressive JPEG is complete, as TensorFlow operations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ class _Scans(NamedTuple):
 
 
 def is_unfinished(data: tf.Tensor, frame: tf.Tensor, scan: tf.Tensor) -> tf.Tensor:
-    """Whether bits of a coefficient are never sent; libjpeg then smooths the blocks, in each version in another way.
+    """Whether bits of a coefficient are missing; libjpeg then smooths the blocks, in each version in another way.
 
-    frame, scan: where the frame's header and the first scan's are in the file. Source: libjpeg's jdphuff.c, `coef_bits`.
+    This is what libjpeg's jdphuff.c counts in `coef_bits`.
+
+    Parameters
+    ----------
+    data : tf.Tensor
+        The file, a string.
+    frame, scan : tf.Tensor
+        Offsets of the headers of the frame and of the first scan.
     """
     byte_values = tf.io.decode_raw(data, tf.uint8)
     next_bytes = byte_values[1:]
@@ -49,5 +56,5 @@ def is_unfinished(data: tf.Tensor, frame: tf.Tensor, scan: tf.Tensor) -> tf.Tens
 
 
 def _read_strided(data: tf.Tensor, offset: tf.Tensor, count: tf.Tensor, step: int) -> tf.Tensor:
-    """The bytes at `offset`, `offset` + `step` and so on, `count` of them, int64."""
+    """The `count` bytes at `offset`, `offset + step` and so on, int64."""
     return tf.cast(tf.io.decode_raw(slice_bytes(data, offset, count * step), tf.uint8)[::step], tf.int64)

@@ -1,4 +1,4 @@
-"""Pillow's bilinear resize as TensorFlow operations, to the last bit; imported only where a SavedModel is written."""
+"""Pillow's bilinear resize as TensorFlow operations, equal to the last bit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ _HALF = 1 << (_FRACTION_BITS - 1)
 
 
 def resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """The image (h, w, 3) uint8 squeezed to `size` = (height, width), as `Image.resize(..., BILINEAR)` does it.
+    """Resize an image as Pillow's ``Image.resize(..., BILINEAR)`` does.
 
-    One axis after the other, rounded to uint8 between; the columns first, unless the rows lose more than twice as many
-    (since Pillow 13). Source: Pillow's Resample.c, whose sums are of integers: a triangle as wide as the reduction, its
-    weights to 22 bits, half added.
+    One axis after the other is resized, with uint8 between: the columns first, unless the rows lose more than twice as many
+    (since Pillow 13). The sums are of integers, as in Pillow's Resample.c: a triangle as wide as the reduction, its weights
+    to 22 bits, half added.
+
+    Parameters
+    ----------
+    image : tf.Tensor
+        (h, w, 3) uint8.
+    size : tuple of int
+        (height, width).
+
+    Returns
+    -------
+    tf.Tensor
+        (height, width, 3) uint8.
     """
     height, width = size
     shape = tf.shape(image)
@@ -28,7 +40,7 @@ def resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def _resize_axis(image: tf.Tensor, axis: int, size: int) -> tf.Tensor:
-    """The image with `size` samples along the axis. One tap of the triangle after the other, so that memory stays small."""
+    """Resize one axis, one term of the sums after the other, so that memory stays small."""
     shape = tf.shape(image)
     first, count, max_count = _compute_windows(shape[axis], size)
     total = _sum_terms(
@@ -48,7 +60,7 @@ def _resize_axis(image: tf.Tensor, axis: int, size: int) -> tf.Tensor:
 
 
 def _sum_terms(n_terms: tf.Tensor, start: tf.Tensor, term: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """The sum start + term(0) + ... + term(times - 1), in this order, which sums of floats depend on."""
+    """The sum start + term(0) + ... + term(n_terms - 1), in this order, on which sums of floats depend."""
     _, total = tf.while_loop(
         lambda step, _: step < n_terms, lambda step, total: (step + 1, total + term(step)), (0, start), parallel_iterations=1
     )
@@ -56,13 +68,13 @@ def _sum_terms(n_terms: tf.Tensor, start: tf.Tensor, term: Callable[[tf.Tensor],
 
 
 def _compute_centers(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each of `size` samples lies among `length`, (size,) float64; and how wide a sample is, at least 1."""
+    """The centers (size,) float64 of the new samples, in units of old ones; and the width of a new one, at least 1."""
     scale = tf.cast(length, tf.float64) / size
     return (tf.range(size, dtype=tf.float64) + 0.5) * scale, tf.maximum(scale, 1)
 
 
 def _compute_windows(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The first sample that each of `size` new ones is made of, and how many, (size,) int32; and the most of them."""
+    """The first old sample of each new one and how many it has, (size,) int32; and the largest of these counts."""
     centers, support = _compute_centers(length, size)
     first = tf.maximum(tf.cast(centers - support + 0.5, tf.int32), 0)
     count = tf.minimum(tf.cast(centers + support + 0.5, tf.int32), length) - first
@@ -70,7 +82,7 @@ def _compute_windows(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor
 
 
 def _compute_weight(step: tf.Tensor, first: tf.Tensor, count: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
-    """The triangle at sample `step` of each window, (size,) float64; 0 beyond the window."""
+    """The weights (size,) float64 of the old sample `step` of each window; 0 beyond the window."""
     centers, support = _compute_centers(length, size)
     distance = tf.abs((tf.cast(step + first, tf.float64) - centers + 0.5) * (1 / support))
     return tf.where((distance < 1) & (step < count), 1 - distance, 0)
