@@ -1,4 +1,4 @@
-"""What a user writes behind a head's name, as values: `a/b/c` lists of numbers or words, within bounds."""
+"""The options of head families, and the values that a user may give them: numbers or words, one or `a/b/c`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,20 @@ from ...cache.errors import HeadError
 
 @dataclass(frozen=True)
 class NumberOption:
-    """Numbers of a kind (int or float), each within `minimum` and `maximum`, themselves allowed unless `exclusive` says not.
+    """An option whose values are numbers.
 
-    default: what is tried where the option is not given. allowed_words: texts that are allowed as well.
+    Parameters
+    ----------
+    default
+        The values that are tried if the option is not given.
+    kind
+        ``int`` or ``float``.
+    minimum, maximum
+        The bounds.
+    exclusive
+        Whether the bounds themselves are not allowed.
+    allowed_words
+        Texts that are allowed besides numbers.
     """
 
     default: tuple[Any, ...]
@@ -25,7 +36,7 @@ class NumberOption:
     allowed_words: tuple[str, ...] = ()
 
     def parse(self, text: str) -> Any:
-        """The value that a text says; raises `ValueError`."""
+        """Read a value; raises `ValueError`."""
         if text in self.allowed_words:
             return text
         number = self.kind(text)
@@ -45,13 +56,13 @@ class NumberOption:
 
 @dataclass(frozen=True)
 class ChoiceOption:
-    """One or more of the words `choices`."""
+    """An option whose values are some words, `choices`."""
 
     default: tuple[str, ...]
     choices: tuple[str, ...]
 
     def parse(self, text: str) -> str:
-        """The word; raises `ValueError`."""
+        """Read a word; raises `ValueError`."""
         if text not in self.choices:
             raise ValueError(text)
         return text
@@ -62,7 +73,7 @@ class ChoiceOption:
 
 @dataclass(frozen=True)
 class ParsedOption:
-    """What `parse` makes of a text; it raises `ValueError` or `KeyError` where that is not what is `expected`."""
+    """An option read by a function, which raises `ValueError` or `KeyError`; `expected` says in words what it accepts."""
 
     default: tuple[Any, ...]
     parse: Callable[[str], Any]
@@ -76,9 +87,22 @@ Option: TypeAlias = NumberOption | ChoiceOption | ParsedOption
 
 
 def expand_combinations(head: str, declared: Mapping[str, Option], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination of the options' values, each once; raises `HeadError`.
+    """List every combination of the options' values once.
 
-    Values are given as one, a list, or `a/b/c`. Those of `NumberOption` and `ChoiceOption` are sorted.
+    Parameters
+    ----------
+    head
+        The family's name, for messages.
+    declared
+        The options there are.
+    options
+        Option to a value, a list of values, or text such as ``"a/b/c"``. Values of `NumberOption` and `ChoiceOption` are
+        sorted.
+
+    Raises
+    ------
+    HeadError
+        If there is no such option, or a value is not allowed.
     """
     if unknown := sorted(set(options) - set(declared)):
         if not declared:

@@ -1,4 +1,4 @@
-"""What heads are trained on and compared by: rows with labels, and folds."""
+"""What heads are trained on and scored by: rows with labels, and folds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,24 @@ Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows that may be learnt from; the test split never gets here.
+    """Rows that heads may be trained on; they never include the test split.
 
-    features (rows, d); labels (rows,): class numbers; n_classes: how many; folds: (fit, score) row numbers, an image scored
-    in one of them at most; images (rows,): the number of the image that each row shows, the same for its views; threads:
-    processor threads to use. cache: what one head family made of the rows and the next may use.
+    Parameters
+    ----------
+    features
+        Rows (n, d).
+    labels : ndarray of shape (n,)
+        Class numbers.
+    n_classes
+        How many there are, those without a row included.
+    folds
+        (fit, score) row numbers; an image is scored in one fold at most.
+    images : ndarray of shape (n,)
+        The number of the image that each row shows, the same for its views.
+    threads
+        Processor threads to use.
+    cache
+        What one head family computed from the rows and the next may use.
     """
 
     features: FeatureMatrix
@@ -36,7 +49,7 @@ class TrainingData:
     def from_arrays(
         cls, features: np.ndarray, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> TrainingData:
-        """The problem of arrays: features (n, ...), labels (n,), a row an image."""
+        """Training data of arrays: features (n, ...), labels (n,) and folds, with one row for each image."""
         return cls(FeatureMatrix.from_array(features), labels, int(labels.max()) + 1, tuple(folds), np.arange(len(labels)))
 
     def select_rows(self, rows: np.ndarray) -> TrainingData:
@@ -54,11 +67,19 @@ class TrainingData:
     def score(
         self, predictions: Sequence[np.ndarray], seconds: float = 0.0, fit_info: Mapping[str, Any] | None = None
     ) -> Score:
-        """The score of probabilities (rows to score, classes) for each fold, over all images held out, each counted once.
+        """Score predictions over all images that folds hold out, each counted once.
 
-        The probabilities of one image's views are averaged; a row of them that is not finite counts as the same for all.
-        Folds may differ much in size, as groups do, so that no mean is taken over them: accuracy is the share of `correct`,
-        which is what intervals and paired tests count.
+        The probabilities of an image's views are averaged; a row that is not finite counts as the same probability for every
+        class. Accuracy is the share of all images, not a mean over folds, which may differ much in size, as groups do.
+
+        Parameters
+        ----------
+        predictions
+            For each fold the probabilities (rows to score, classes).
+        seconds
+            How long training took.
+        fit_info
+            What ``HeadFamily.fit`` needs to know, as JSON values.
         """
         correct = np.zeros(int(self.images.max()) + 1, bool)
         accuracy, loss, counts = [], [], []

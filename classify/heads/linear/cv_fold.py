@@ -1,4 +1,4 @@
-"""A fold as linear heads see it: standardised by its own fit rows and, of more columns than rows, turned into their span."""
+"""A cross-validation fold as linear heads see it: standardised, and projected if there are more columns than rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ from .scatter import ScatterMatrices
 from .standardize import RowPartition, Statistics, standardize
 
 _BLOCK = 1 << 24  # bytes of float32 in a block of rows
-_CACHE_BYTES = 1 << 27  # bytes of folds that are kept for the next head, or a quarter of the features'
-_GRAM_BYTES = 1 << 26  # bytes of Gram matrices made in one pass, or a quarter of the features'
+_CACHE_BYTES = 1 << 27  # of folds that are kept for the next head; or a quarter of the features'
+_GRAM_BYTES = 1 << 26  # of Gram matrices made in one pass; or a quarter of the features'
 
 
 @dataclass(frozen=True)
 class Moments:
-    """scatter (r, r): products of a fold's centred, standardised fit rows. sums (classes, r); counts (classes,). float64."""
+    """Second and first moments of a fold's standardised fit rows, in float64.
+
+    Parameters
+    ----------
+    scatter : ndarray of shape (r, r)
+        Products of columns.
+    sums : ndarray of shape (classes, r)
+        The sum of each class's rows.
+    counts : ndarray of shape (classes,)
+        The number of each class's rows.
+    """
 
     scatter: np.ndarray
     sums: np.ndarray
@@ -32,10 +42,20 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Rows to fit on and rows to score, standardised by the fit rows as scikit-learn's `StandardScaler` does it.
+    """Rows to fit on and rows to score, standardised by the fit rows as scikit-learn's `StandardScaler` does.
 
-    fit_rows (m,), score_rows (s,): row numbers in the problem. mean, scale (d,): float64. row_space: how rows were turned
-    into the span of the fit rows; None where there are no more columns than rows in the problem.
+    Parameters
+    ----------
+    data
+        The rows that the fold is part of.
+    fit_rows : ndarray of shape (m,)
+        Row numbers.
+    score_rows : ndarray of shape (s,)
+        Row numbers.
+    mean, scale : ndarray of shape (d,), float64
+        The scaler.
+    row_space
+        The projection of the rows; None if they are used as they are.
     """
 
     data: TrainingData
@@ -59,12 +79,12 @@ class Fold:
 
     @property
     def n_columns(self) -> int:
-        """Columns of a row as it is cached, d."""
+        """Columns of a raw row, d."""
         return self.data.features.shape[1]
 
     @property
     def width(self) -> int:
-        """Columns of a row as heads see it: d, or the rank of the fit rows."""
+        """Columns of a row as heads see it: d, or the rank of the fit rows if they are projected."""
         return self.n_columns if self.row_space is None else len(self.row_space.values)
 
     def iter_fit_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
@@ -87,7 +107,7 @@ class Fold:
                 yield slice(start, min(start + size, len(rows))), projected_rows[start : start + size]
 
     def compute_score_norms(self) -> np.ndarray:
-        """Squared lengths (s,) of the rows to score, what lies outside the span of the fit rows included."""
+        """Squared lengths (s,) of the rows to score, including what lies outside the row space."""
         if self.row_space is not None:
             return self.row_space.score_norms
         out = np.empty(len(self.score_rows))
@@ -96,7 +116,7 @@ class Fold:
         return out
 
     def compute_class_sums(self) -> tuple[np.ndarray, np.ndarray]:
-        """Class sums (classes, width) of the fit rows, and their counts (classes,), without a scatter matrix."""
+        """Class sums (classes, width) and counts (classes,) of the fit rows, without a scatter matrix."""
         sums, counts = np.zeros((self.n_classes, self.width)), np.bincount(self.labels, minlength=self.n_classes)
         for positions, rows in self.iter_fit_blocks():
             sums += np.eye(self.n_classes, dtype=np.float32)[self.labels[positions]].T @ rows
@@ -117,7 +137,7 @@ class Fold:
 
     @cached_property
     def eigendecomposition(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Eigenvalues (width,) of the scatter matrix, and its eigenvectors as columns: None where they are the axes."""
+        """Eigenvalues (width,) of the scatter matrix, and its eigenvectors as columns; None if they are the axes."""
         if self.row_space is not None:
             return self.row_space.values, None
         values, vectors = decompose_symmetric(self.compute_moments().scatter)
@@ -132,9 +152,9 @@ class Fold:
         return decisions
 
     def to_dense_layer(self, weights: np.ndarray, bias: np.ndarray, activation: str = "softmax") -> Dense:
-        """The layer for raw rows (n, d) that answers as weights (width, k) and bias (k,) do for rows as heads see them.
+        """Build the layer for raw rows (n, d) of weights (width, k) and bias (k,) for rows as heads see them.
 
-        The scaler is folded in, and the weights are turned back a block of columns at a time.
+        The scaler is folded in, and weights of projected rows become weights of columns, a block of columns at a time.
         """
         out = np.empty((self.n_columns, len(bias)), np.float32)
         shift = bias.astype(np.float64)
@@ -144,7 +164,7 @@ class Fold:
         return Dense(out, shift.astype(np.float32), activation)
 
     def iter_column_weights(self, weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """(columns, weights (columns, k) float64) for standardised rows in all columns, of weights (width, k)."""
+        """(columns, weights (columns, k) float64) for standardised rows that are not projected, of weights (width, k)."""
         if self.row_space is None:
             yield slice(0, self.n_columns), np.asarray(weights, np.float64)
             return
@@ -159,13 +179,19 @@ class Fold:
 
 
 def iter_folds(data: TrainingData, project: bool | None = None) -> Iterator[Fold]:
-    """The folds of a problem, in order. Those that are small beside the features are kept for the next head.
+    """Build the folds of training data, in order; small ones stay in ``data.cache`` for the next head.
 
-    project: whether rows are turned into the span of those fitted on; where there are more columns than rows unless given.
+    Parameters
+    ----------
+    data
+        Rows, labels and folds.
+    project
+        Whether rows are projected onto the row space of those that are fitted on; by default if there are more columns than
+        rows.
     """
     count, width = data.features.shape
     project = width > count if project is None else project
-    cache_key = "turned folds" if project else "folds"
+    cache_key = "projected folds" if project else "folds"
     cached_folds: tuple[Fold, ...] | None = data.cache.get(cache_key)
     if cached_folds is not None:
         yield from cached_folds
@@ -184,7 +210,7 @@ def iter_folds(data: TrainingData, project: bool | None = None) -> Iterator[Fold
 
 
 def fit_all_rows(data: TrainingData, project: bool | None = None) -> Fold:
-    """All rows to fit on, and none to score; `project` as in `iter_folds`."""
+    """Build the fold of all rows to fit on, and none to score; `project` as in `iter_folds`."""
     count, width = data.features.shape
     project = width > count if project is None else project
     (fold,) = _build_folds(data, [np.arange(len(data.labels))], [np.arange(0)], project)

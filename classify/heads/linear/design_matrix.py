@@ -1,4 +1,4 @@
-"""The rows of several folds as the joint solver multiplies them: shared by all folds, or each fold's own turned rows."""
+"""The rows of several folds as the joint solver multiplies them: shared by all, or projected onto each fold's row space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .eigen import decompose_symmetric
 from .standardize import standardize
 
 _MAX_OFFSET = 50.0  # deviations: products of raw rows whose means lie farther from zero than this lose too many digits
-_ROWS_PER_COLUMN = 4  # rows for each column that the covariance is taken from: it only has to be near
+_ROWS_PER_COLUMN = 4  # rows for each column that the covariance is estimated from: it is a preconditioner
 _MAX_FULL_EIGEN = 3000  # columns up to which all eigenvectors are computed
 _N_LEADING = 512
 _BLOCK = 1 << 24  # bytes of rows read or standardised at once
@@ -24,10 +24,16 @@ _BLOCK = 1 << 24  # bytes of rows read or standardised at once
 
 @dataclass(frozen=True)
 class Basis:
-    """Directions in which rows vary, to precondition with: an eigendecomposition of their covariance.
+    """An eigendecomposition of the rows' covariance, to precondition with.
 
-    values (folds or 1, q): variances along `vectors` (r, q), or along the axes where that is None. residual_variance: the
-    mean variance along everything else.
+    Parameters
+    ----------
+    values : ndarray of shape (folds or 1, q)
+        Variances along `vectors`.
+    vectors : ndarray of shape (r, q) or None
+        Eigenvectors as columns; None for the axes.
+    residual_variance
+        The mean variance along all other directions.
     """
 
     values: np.ndarray
@@ -36,12 +42,12 @@ class Basis:
 
 
 class SharedDesign:
-    """Rows (n, d) that every fold multiplies at once.
+    """Rows (n, d) that are multiplied with the weights of all folds at once.
 
-    Each fold standardises by its own rows (an affine map of columns), which is moved from the rows to the weights: with
+    Each fold standardises by its own rows, which is an affine map of columns and moves from the rows to the weights: with
     scales s and means m, `((x - m) / s) w + b = x (w / s) + (b - m (w / s))`. So one product serves the weights of all folds
-    and all classes, and no standardised copy is made. Only where some column's mean lies many deviations from zero are rows
-    centred first: a copy, or block by block where they are not held in memory.
+    and all classes, and no standardised copy is made. Only if some column's mean lies many deviations from zero are rows
+    centred first: as a copy, or block by block if they are not held in memory.
     """
 
     def __init__(self, features: FeatureMatrix, folds: Sequence[Fold], threads: int = 1) -> None:
@@ -60,7 +66,7 @@ class SharedDesign:
         self._inverse_scales = np.stack([1 / fold.scale for fold in folds])
 
     def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """Logits (folds, k, n) of weights (folds, k, d) for standardised rows; `fold_ids`: the numbers of those folds."""
+        """Logits (folds, k, n) of weights (folds, k, d) for standardised rows of the folds numbered `fold_ids`."""
         scaled = weights * self._inverse_scales[fold_ids, None, :].astype(np.float32)
         shift = (scaled @ self._means[fold_ids, :, None].astype(np.float32))[..., 0]
         columns = np.ascontiguousarray(scaled.reshape(-1, self.width).T)
@@ -84,10 +90,7 @@ class SharedDesign:
         return np.asarray(gradient)
 
     def _map_blocks(self, work: Callable[[slice, np.ndarray], Any]) -> list[Any]:
-        """What `work` gives for (positions, rows) of every part of the rows.
-
-        Each thread multiplies rows of its own, on one thread of BLAS's (see `regularization_path`).
-        """
+        """Call `work` with (positions, rows) of every block; each thread has rows of its own, and one thread of BLAS."""
         if self._rows is None:
             blocks = self._features.iter_blocks(size=max(1, _BLOCK // (4 * self.width)))
             return [work(positions, self._center_rows(rows)) for positions, rows in blocks]
@@ -99,7 +102,7 @@ class SharedDesign:
         return list(self._pool.map(lambda row_slice: work(row_slice, rows[row_slice]), slices))
 
     def compute_basis(self) -> Basis:
-        """From a sample of the rows that the first fold fits on."""
+        """The basis of a sample of the rows that the first fold fits on."""
         sample_size = _ROWS_PER_COLUMN * self.width if self.width <= _MAX_FULL_EIGEN else 4 * _N_LEADING
         sample_rows = self._first_fold.fit_rows[:: max(1, len(self._first_fold.fit_rows) // sample_size)]
         blocks = (
@@ -129,7 +132,7 @@ class SharedDesign:
 
 
 class ProjectedDesign:
-    """Rows that each fold has turned into the span of those it fits on, side by side: (folds, n, r), short ones padded."""
+    """Rows (folds, n, r) projected onto the row space of each fold, padded with zeros to the highest rank r."""
 
     def __init__(self, count: int, folds: Sequence[Fold], threads: int = 1) -> None:
         self._pool = ThreadPoolExecutor(threads)
@@ -144,17 +147,17 @@ class ProjectedDesign:
             self._values[index, :rank] = row_space.values / len(fold.fit_rows)
 
     def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """As `SharedDesign.forward`, of weights (folds, k, r)."""
+        """Logits (folds, k, n) of weights (folds, k, r) of the folds numbered `fold_ids`."""
         return np.stack(
             list(self._pool.map(lambda fold_weights, fold: fold_weights @ self._rows[fold].T, weights, fold_ids))
         )
 
     def backward(self, residuals: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """As `SharedDesign.backward`."""
+        """Products (folds, k, r) of residuals (folds, k, n) with the rows."""
         return np.stack(
             list(self._pool.map(lambda fold_residuals, fold: fold_residuals @ self._rows[fold], residuals, fold_ids))
         )
 
     def compute_basis(self) -> Basis:
-        """The axes."""
+        """The axes, which are the eigenvectors already."""
         return Basis(self._values.astype(np.float32), None)

@@ -14,16 +14,21 @@ from .standardize import RowPartition, Statistics
 
 _READ = 1 << 24  # bytes of float32 that a thread reads at once
 _COLUMNS = 2048  # in one product: short float32 sums
-_FLOAT64_RATIO = (
-    4  # times as many columns as rows, below which products are in float64: the least eigenvalues may matter there
-)
+_FLOAT64_RATIO = 4  # columns per row below which products are in float64: there the smallest eigenvalues may matter
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Products (n, n) float64 of all rows, standardised by a fold's mean and scale (d,), but not yet centred.
+    """Inner products of all rows, standardised by a fold's scaler.
 
-    noise: what rounding may add to a product, relative to the largest.
+    Parameters
+    ----------
+    products : ndarray of shape (n, n), float64
+        Not yet exactly centred: the mean was rounded to float32.
+    mean, scale : ndarray of shape (d,)
+        The scaler.
+    noise
+        What rounding may add to a product, relative to the largest.
     """
 
     products: np.ndarray
@@ -33,9 +38,9 @@ class Gram:
 
 
 def compute_grams(features: FeatureMatrix, fit_rows_per_fold: Sequence[np.ndarray], threads: int) -> list[Gram]:
-    """The Gram matrix for the rows that each fold fits on; never more of the features in memory than a block per worker.
+    """Compute each fold's Gram matrix, with no more of the features in memory than a block for each worker.
 
-    Each worker has a product of its own: there are so few that these take no more than an eighth of the features.
+    Each worker also holds a product; there are so few workers that these take no more than an eighth of the features.
     """
     from threadpoolctl import threadpool_limits
 

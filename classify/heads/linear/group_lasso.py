@@ -1,4 +1,4 @@
-"""Columns of features ranked by a group lasso: a linear layer of which whole columns of the features drop out.
+"""Rank columns of features by a group lasso: a linear layer that whole columns of the features drop out of.
 
 The layer W (d, k) minimises `|Y - X W|² / 2n + penalty * sum over columns j of |W[j]|`, where X are the rows standardised
 and Y their classes, one column each, 1 or 0, less its mean. The penalty is given as a share of the smallest one that drops
@@ -17,19 +17,29 @@ import numpy as np
 from ...data.feature_matrix import FeatureMatrix
 
 TOLERANCE = 1e-4  # scikit-learn's `tol`: the duality gap, relative to |Y|² / n
-_SLACK = 1e-2  # how far over the penalty, relative to it, the gradient of a column that was never taken in may be
-_INITIAL_COLUMNS = 256  # columns that are tried to begin with
+_SLACK = 1e-2  # by which share of the penalty the gradient of an inactive column may exceed it
+_INITIAL_COLUMNS = 256  # active at first
 _BLOCK = 1 << 25  # bytes of float32 in a block of columns
 _MAX_ITER = 10_000
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Columns by strength, strongest first, and how the group lasso ended.
+    """Columns by strength, and the state in which the group lasso ended.
 
-    order (d,): the columns by the length of their row of weights; those that dropped out follow, by the length of their
-    gradient, which says how near they came. norms (d,): the lengths, 0 for a column that dropped out. penalty: as it entered
-    the objective. mean, scale (d,): of the rows that were learnt from, as scikit-learn's StandardScaler has them.
+    Parameters
+    ----------
+    order : ndarray of shape (d,)
+        Column numbers by the length of their row of weights, longest first; those that dropped out follow, by the length of
+        their gradient.
+    norms : ndarray of shape (d,)
+        The lengths, 0 for a column that dropped out.
+    penalty
+        As it enters the objective.
+    mean, scale : ndarray of shape (d,)
+        Of the fit rows, as in scikit-learn's `StandardScaler`.
+    converged
+        Whether the tolerance was reached.
     """
 
     order: np.ndarray
@@ -48,11 +58,26 @@ def rank(
     penalty_share: float,
     tolerance: float = TOLERANCE,
 ) -> list[Ranking]:
-    """The ranking of the columns of features (n, d) learnt from each of the sets of rows `fit_rows_per_fold` alone.
+    """Rank the columns separately for each fold.
 
-    The problem is solved on the columns most at odds with the penalty, more of which are taken in until none is left
-    outside: a few passes over the features, a block of columns at a time, in which all sets of rows take part. In memory
-    are, for every set, the columns taken in, (rows, about twice the columns that do not drop out).
+    An active-set method: the problem is solved on the columns that violate the optimality conditions most, and more are
+    added until none outside violates them. That takes a few passes over the features, a block of columns at a time, which
+    all folds share. In memory are, for every fold, its active columns: about twice those that do not drop out.
+
+    Parameters
+    ----------
+    features
+        Rows (n, d).
+    labels : ndarray of shape (n,)
+        Class numbers.
+    n_classes
+        How many there are.
+    fit_rows_per_fold
+        The row numbers that each fold fits on.
+    penalty_share
+        The penalty, as a share of the smallest one that drops every column.
+    tolerance
+        Of the duality gap, relative to `|Y|² / n`.
     """
     tasks = [_Task(features.shape[1], labels[rows], n_classes, rows, tolerance) for rows in fit_rows_per_fold]
     _update_gradients(features, tasks, is_first_pass=True)
@@ -67,7 +92,7 @@ def rank(
 
 
 def gather(features: FeatureMatrix, columns: np.ndarray) -> np.ndarray:
-    """The columns (n, len(columns)) of every row, in the order given."""
+    """Read some columns of every row, (n, len(columns)), in the given order."""
     if features.fits_in_memory:
         return features.to_array()[:, columns]
     out = np.empty((features.shape[0], len(columns)), np.float32)
@@ -78,7 +103,7 @@ def gather(features: FeatureMatrix, columns: np.ndarray) -> np.ndarray:
 
 
 class _Task:
-    """The group lasso of one set of rows, as far as it is solved."""
+    """The group lasso of one fold, as far as it is solved."""
 
     def __init__(self, width: int, labels: np.ndarray, n_classes: int, rows: np.ndarray, tolerance: float) -> None:
         self.rows, self._tolerance = rows, tolerance
@@ -97,21 +122,21 @@ class _Task:
         self.penalty = penalty_share * float(self.gradient.max())
 
     def find_violations(self) -> np.ndarray:
-        """Columns outside that are at odds with the penalty, the worst first, at most as many as are inside already."""
+        """Inactive columns that violate the optimality conditions, the worst first; at most as many as are active."""
         outside = self.gradient.copy()
         outside[self._active] = 0
         worst = np.argsort(-outside, kind="stable")[: max(_INITIAL_COLUMNS, len(self._active))]
         return worst[outside[worst] > self.penalty * (1 + _SLACK)]
 
     def add_columns(self, columns: np.ndarray, values: np.ndarray) -> None:
-        """Take in `columns` with their raw values (rows, columns)."""
+        """Activate `columns`, with their raw values (rows, columns)."""
         standardized = (values - self.mean[columns]) / self.scale[columns]
         self._active = np.concatenate([self._active, columns])
         self._values = np.asfortranarray(np.hstack([self._values, standardized.astype(np.float32)]))
         self._weights = np.vstack([self._weights, np.zeros((len(columns), self._weights.shape[1]), np.float32)])
 
     def solve(self) -> None:
-        """Solve on the columns inside, from the weights so far."""
+        """Solve on the active columns, from the weights so far."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import MultiTaskLasso
 
@@ -134,7 +159,7 @@ class _Task:
 
 
 def _update_gradients(features: FeatureMatrix, tasks: Sequence[_Task], is_first_pass: bool = False) -> None:
-    """The gradient's lengths for every column; on the first pass mean and deviation as well."""
+    """Compute the length of the gradient for every column; in the first pass mean and scale as well."""
     from sklearn.preprocessing import StandardScaler
 
     for block, values in features.iter_column_blocks(_compute_block_width(features)):
@@ -149,7 +174,7 @@ def _update_gradients(features: FeatureMatrix, tasks: Sequence[_Task], is_first_
 
 
 def _add_violating_columns(features: FeatureMatrix, tasks: Sequence[_Task]) -> None:
-    """Let every task take in the columns that it wants, in one pass over those wanted by any."""
+    """Activate each task's violating columns, in one pass over the union of them."""
     violations = [task.find_violations() for task in tasks]
     union = np.unique(np.concatenate(violations))
     values = gather(features, union)

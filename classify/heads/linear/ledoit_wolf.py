@@ -1,7 +1,7 @@
-"""Covariance within classes where each class is shrunk by itself, as `LinearDiscriminantAnalysis(shrinkage="auto")` does.
+"""Covariance within classes with Ledoit-Wolf shrinkage, as in `LinearDiscriminantAnalysis(shrinkage="auto")`.
 
 scikit-learn standardises the rows of each class, takes their Ledoit-Wolf covariance, and undoes the scale, so that a class
-is shrunk towards a diagonal matrix of its own variances. The classes' covariances are then averaged by their priors.
+is shrunk towards the diagonal matrix of its own variances. The covariances are then averaged over classes by their priors.
 
 Ledoit, Wolf: A well-conditioned estimator for large-dimensional covariance matrices, Journal of Multivariate Analysis 88
 (2004).
@@ -22,7 +22,7 @@ _BLOCK = 1 << 24  # bytes of float32 in a block
 
 
 def compute_covariance(fold: Fold) -> np.ndarray:
-    """The covariance (d, d) float64 of standardised rows; for a fold that is not turned."""
+    """The covariance (d, d) float64 of standardised rows; for a fold that is not projected."""
     features, width = fold.data.features, fold.n_columns
     covariance, size = np.zeros((width, width)), max(256, _BLOCK // (4 * width))
     for rows in _list_class_rows(fold):
@@ -47,10 +47,16 @@ def compute_covariance(fold: Fold) -> np.ndarray:
 
 
 def rescale_to_identity_target(fold: Fold) -> tuple[Fold, np.ndarray]:
-    """The fold in columns scaled so that all classes' targets add up to the identity, and what each class keeps: (classes,).
+    """Scale columns so that the shrinkage targets of all classes add up to the identity.
 
-    That is one less the class's share of shrinkage. The features are read twice. Where no class is shrunk is no target,
-    and the column is left out.
+    The features are read twice. A column in which no class is shrunk has no target, and gets the scale infinity.
+
+    Returns
+    -------
+    fold : Fold
+        Projected onto the row space of the scaled rows.
+    unshrunk_shares : ndarray of shape (classes,)
+        One minus the shrinkage of each class.
     """
     features, class_rows = fold.data.features, _list_class_rows(fold)
     size = max(1, _BLOCK // (4 * len(fold.data.labels)))
@@ -99,10 +105,16 @@ def _sum_fourth_powers(squares: np.ndarray) -> float:
 
 
 def _compute_shrinkage(products: np.ndarray, fourth_powers: float, count: int, width: int) -> tuple[float, float]:
-    """The share of shrinkage and the mean variance, of `count` centred rows of `width` columns.
+    """Compute shrinkage and mean variance of `count` centred rows with `width` columns.
 
-    products: of rows with rows or of columns with columns, whichever are fewer; fourth_powers: the sum of the fourth powers
-    of the rows' lengths.
+    Parameters
+    ----------
+    products : ndarray of shape (count, count) or (width, width)
+        Of rows with rows, or of columns with columns.
+    fourth_powers
+        The sum of the fourth powers of the rows' lengths.
+    count, width
+        Rows and columns.
     """
     trace = float(products.trace()) / count
     mean_variance = trace / width

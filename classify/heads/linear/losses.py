@@ -1,7 +1,7 @@
-"""Losses of linear heads as the joint solver sees them: value, residual and curvature of one fold's logits.
+"""Losses of linear heads: value, residual and curvature for the logits of one fold.
 
-Logits and residuals are (k, n): a row of numbers for each class, so that reductions over classes run along memory; k is 1
-for two classes. A residual is the loss's derivative by the logit; rows that the fold does not fit on have the weight 0.
+Logits and residuals have the shape (k, n), a row for each class, so that reductions over classes run along memory; k is 1
+for two classes. A residual is the derivative of the loss by the logit. Rows that the fold does not fit on have weight 0.
 """
 
 from __future__ import annotations
@@ -19,22 +19,39 @@ class Loss(Protocol):
         """k, how many logits a row has."""
 
     def evaluate(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """The loss and the residual (k, n) of logits (k, n), which may be overwritten."""
+        """Compute the loss and the residual.
+
+        Parameters
+        ----------
+        logits : ndarray of shape (k, n), float32
+            May be overwritten.
+        labels : ndarray of shape (n,)
+            Class numbers.
+        weights : ndarray of shape (n,), float32
+            1 for rows that the fold fits on, otherwise 0.
+
+        Returns
+        -------
+        loss : float
+            The sum over rows.
+        residual : ndarray of shape (k, n), float32
+            Its derivative by the logits.
+        """
 
     def compute_curvature(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The mean of the rows' second derivatives by their logits, (k, k) float64."""
+        """The mean over rows of the second derivative by the logits, (k, k) float64."""
 
 
 @dataclass(frozen=True)
 class Multinomial:
-    """`log(sum(exp(z))) - z[label]`, over all classes; a logit far below the others is a class that is not there."""
+    """`log(sum(exp(z))) - z[label]`, over all classes; a class that is absent has a logit far below the others."""
 
     def count_outputs(self, n_classes: int) -> int:
         """One for each class."""
         return n_classes
 
     def evaluate(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """See `Loss`."""
+        """As `Loss` says."""
         positions = np.arange(logits.shape[1])
         highest = logits.max(axis=0)
         label_logits = logits[labels, positions] - highest
@@ -52,7 +69,7 @@ class Multinomial:
         return loss, powers
 
     def compute_curvature(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """See `Loss`."""
+        """As `Loss` says."""
         _, residual = self.evaluate(logits.copy(), labels, weights)
         residual[labels, np.arange(len(labels))] += weights  # p, the probabilities
         mean = residual.sum(axis=1, dtype=np.float64) / weights.sum()
@@ -68,7 +85,7 @@ class Logistic:
         return 1
 
     def evaluate(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """See `Loss`."""
+        """As `Loss` says."""
         targets = _to_signed_targets(labels, 1)
         margins = targets * logits
         powers = np.exp(-np.abs(logits))
@@ -79,7 +96,7 @@ class Logistic:
         )
 
     def compute_curvature(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """See `Loss`."""
+        """As `Loss` says."""
         powers = np.exp(-np.abs(logits.astype(np.float64)))
         return np.asarray([[(powers / (1 + powers) ** 2 * weights).sum() / weights.sum()]])
 
@@ -93,14 +110,14 @@ class SquaredHinge:
         return 1 if n_classes == 2 else n_classes
 
     def evaluate(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """See `Loss`."""
+        """As `Loss` says."""
         targets = _to_signed_targets(labels, len(logits))
         violations = np.maximum(1 - targets * logits, 0)
         violations *= weights
         return float(np.vdot(violations, violations)), -2 * targets * violations
 
     def compute_curvature(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """See `Loss`."""
+        """As `Loss` says."""
         violating_weights = (_to_signed_targets(labels, len(logits)) * logits < 1) * weights
         return np.diag(2 * violating_weights.sum(axis=1, dtype=np.float64) / weights.sum())
 

@@ -9,16 +9,25 @@ import numpy as np
 
 from .design_matrix import Basis
 
-CurvaturePair = tuple[np.ndarray, np.ndarray]  # a step, and the turn of the gradient that it made; 0 where a fold had none
+CurvaturePair = tuple[np.ndarray, np.ndarray]  # a step and the change of the gradient along it; 0 where a fold had none
 
 
 @dataclass(frozen=True)
 class QuadraticModel:
-    """The inverse of `C n A (x) cov + 1`: mean curvature over classes times the rows' covariance, and the penalty.
+    """The inverse of `C n A (x) cov + 1`: mean curvature A over classes, the rows' covariance, and the penalty.
 
-    inverse_along (folds, k, q): the inverse along each pair of a class combination and a direction of the rows.
-    inverse_outside (folds, k): for what the basis leaves out. bias (folds, k): for the intercept. mixing (folds, k, k):
-    class combinations, as columns.
+    Parameters
+    ----------
+    basis
+        Eigenvectors of the covariance.
+    inverse_along : ndarray of shape (folds, k, q)
+        The inverse along each pair of a class combination and a direction of the basis.
+    inverse_outside : ndarray of shape (folds, k)
+        The inverse for what is outside the basis.
+    bias : ndarray of shape (folds, k)
+        The inverse for the intercept.
+    mixing : ndarray of shape (folds, k, k)
+        Class combinations, the eigenvectors of A, as columns.
     """
 
     basis: Basis
@@ -29,7 +38,7 @@ class QuadraticModel:
 
     @classmethod
     def from_curvatures(cls, basis: Basis, curvatures: Sequence[np.ndarray], strengths: np.ndarray) -> QuadraticModel:
-        """For the mean curvature (k, k) of each fold's rows, and C times their number (folds,)."""
+        """Build the model from each fold's mean curvature (k, k), and C times its number of rows (folds,)."""
         values, mixing = np.linalg.eigh(np.stack(curvatures))
         strength = (strengths[:, None] * np.maximum(values, 0)).astype(np.float32)
         inverse_along = 1 / (strength[..., None] * basis.values[:, None, :] + 1)
@@ -39,7 +48,7 @@ class QuadraticModel:
         return cls(basis, inverse_along, inverse_outside, bias, mixing.astype(np.float32))
 
     def apply(self, vectors: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """The inverse times vectors (folds, k, r + 1), which end in the intercept's, of the folds numbered `fold_ids`."""
+        """The inverse times vectors (folds, k, r + 1), with the intercept last, of the folds numbered `fold_ids`."""
         weights, projected, bias = self._to_basis(vectors, fold_ids)
         projected *= self._compute_factors(fold_ids)
         out = np.empty_like(vectors)
@@ -54,7 +63,7 @@ class QuadraticModel:
         return np.asarray(self.mixing[fold_ids] @ out)
 
     def compute_quadratic_form(self, vectors: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """The inner products (folds,) of vectors with the inverse times themselves."""
+        """The inner products (folds,) of vectors with the inverse times the vectors."""
         weights, projected, bias = self._to_basis(vectors, fold_ids)
         out = dot(projected, projected * self._compute_factors(fold_ids)) + dot(bias, bias * self.bias[fold_ids])
         if projected.shape[2] < weights.shape[2]:
@@ -70,13 +79,13 @@ class QuadraticModel:
         return weights, (weights.reshape(-1, weights.shape[2]) @ axes).reshape(*weights.shape[:2], -1), combined[..., -1]
 
     def _compute_factors(self, fold_ids: np.ndarray) -> np.ndarray:
-        """What multiplies each pair of a class combination and a direction of the basis."""
+        """The factor of each pair of a class combination and a direction of the basis."""
         axes, inverse_along = self.basis.vectors, self.inverse_along[fold_ids]
         is_complete = axes is None or axes.shape[1] == axes.shape[0]
         return np.asarray(inverse_along if is_complete else inverse_along - self.inverse_outside[fold_ids][..., None])
 
     def compute_direction(self, gradient: np.ndarray, pairs: Sequence[CurvaturePair], fold_ids: np.ndarray) -> np.ndarray:
-        """Minus the inverse Hessian times the gradient, by the two loops of L-BFGS (Nocedal 1980) about this model."""
+        """Minus the inverse Hessian times the gradient, by the two loops of L-BFGS (Nocedal 1980) around this model."""
         remainder, applied_pairs = gradient.copy(), []
         for step, gradient_change in reversed(pairs):
             product = dot(step, gradient_change)
@@ -85,7 +94,7 @@ class QuadraticModel:
             remainder -= scale_vectors(share, gradient_change)
             applied_pairs.append((step, gradient_change, share, inverse))
         out = self.apply(remainder, fold_ids)
-        if applied_pairs:  # the model's scale is that of the last turn
+        if applied_pairs:  # the model is scaled by the last pair
             step, gradient_change, _, inverse = applied_pairs[0]
             model_curvature = inverse * self.compute_quadratic_form(gradient_change, fold_ids)
             out = scale_vectors(np.divide(1, model_curvature, out=np.ones_like(inverse), where=model_curvature > 0), out)
@@ -95,18 +104,18 @@ class QuadraticModel:
 
 
 def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products (folds,) float64 of what each fold has."""
+    """Inner products (folds,) float64 of arrays (folds, ...)."""
     count = len(left)
     return np.asarray(np.vecdot(left.reshape(count, -1), right.reshape(count, -1)), np.float64)
 
 
 def scale_vectors(factors: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Each fold's vectors times its factor (folds,)."""
+    """Multiply arrays (folds, ...) by factors (folds,)."""
     return np.asarray(vectors * factors.astype(np.float32).reshape(-1, *[1] * (vectors.ndim - 1)))
 
 
 def rescale_gradient_change(gradient_change: np.ndarray, step: np.ndarray, factor: float) -> np.ndarray:
-    """The turn of the gradient that a step makes once C is so many times as large: only the penalty's part stays."""
+    """The change of the gradient along a step if C is `factor` times as large: only the part of the penalty stays."""
     out = np.float32(factor) * gradient_change
     out[..., :-1] -= np.float32(factor - 1) * step[..., :-1]
     return np.asarray(out)

@@ -1,4 +1,4 @@
-"""Linear heads of a problem through the joint solver: all folds along a path of C, and one head on all rows."""
+"""Linear heads along a path of C by the joint solver: in all folds, and one head on all rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ from .design_matrix import ProjectedDesign, SharedDesign
 from .joint_solver import MAX_ITER, TOLERANCE, Solution, Solver
 from .losses import Loss
 
-_MAX_PROJECTED_ROWS = (
-    3000  # rows up to which rows of more columns are turned: it costs their cube, the products their square
-)
-_MAX_C_RATIO = 30.0  # times as large as the last may C be
-_BATCH_BYTES = 1 << 28  # bytes of turned rows held at once
+_MAX_PROJECTED_ROWS = 3000  # up to which wide rows are projected: it costs their cube, the products their square
+_MAX_C_RATIO = 30.0  # of a C and the previous one
+_BATCH_BYTES = 1 << 28  # of projected rows held at once
 
 
 @dataclass
 class FoldLogits:
-    """Of one C: the logits (s, k) of each fold's rows to score, whether all folds converged, and the seconds it took."""
+    """The results of all folds for one C.
+
+    Parameters
+    ----------
+    logits
+        The logits (s, k) of each fold's rows to score.
+    converged
+        Whether all folds did.
+    seconds
+        How long it took.
+    """
 
     logits: list[np.ndarray]
     converged: bool = True
@@ -33,7 +41,22 @@ class FoldLogits:
 
 
 def cross_validate(data: TrainingData, loss: Loss, path: Sequence[float]) -> list[FoldLogits]:
-    """What the heads of each C of `path`, which ascends, answer for the rows that each fold scores."""
+    """Compute the logits of the rows that each fold holds out.
+
+    Parameters
+    ----------
+    data
+        Rows, labels and folds.
+    loss
+        Of one row.
+    path
+        Values of C, ascending.
+
+    Returns
+    -------
+    list of FoldLogits
+        One for each C.
+    """
     results = [FoldLogits([]) for _ in path]
     with threadpool_limits(data.threads, "blas"):
         for batch_folds in _iter_batches(data):
@@ -49,7 +72,15 @@ def cross_validate(data: TrainingData, loss: Loss, path: Sequence[float]) -> lis
 
 
 def fit(data: TrainingData, loss: Loss, penalty: float) -> tuple[Fold, np.ndarray, np.ndarray]:
-    """The head on all rows, to more digits: the fold that takes its weights (width, k) and bias (k,) back to raw rows."""
+    """Fit on all rows, with a lower tolerance than in cross-validation.
+
+    Returns
+    -------
+    fold : Fold
+        Whose ``to_dense_layer`` makes a layer of the weights.
+    weights : ndarray of shape (width, k)
+    bias : ndarray of shape (k,)
+    """
     with threadpool_limits(data.threads, "blas"):
         fold = fit_all_rows(data, _should_project(data))
         *_, solution = _solve_path(data, [fold], loss, [penalty / 100, penalty / 10, penalty], TOLERANCE / 300)
@@ -83,7 +114,7 @@ def _solve_path(
 
 
 def _bridge_gaps(path: Sequence[float]) -> list[float]:
-    """The path with steps between values of C that are far apart, and from 1 to the first: each is near the last."""
+    """Add steps between values of C that are far apart, and from 1 to the first, so that each start is near its solution."""
     steps: list[float] = []
     previous = min(1.0, path[0])
     for penalty in path:
@@ -95,7 +126,7 @@ def _bridge_gaps(path: Sequence[float]) -> list[float]:
 
 
 def _iter_batches(data: TrainingData) -> Iterator[list[Fold]]:
-    """The folds that are solved at once: all where they share rows, else as many as memory holds."""
+    """The folds that are solved at once: all if they share rows, else as many as fit into memory."""
     project = _should_project(data)
     size = max(1, _BATCH_BYTES // (4 * len(data.labels) ** 2)) if project else len(data.folds)
     batch: list[Fold] = []

@@ -1,7 +1,7 @@
-"""Rows turned into the span of those that are fitted on.
+"""Project rows onto the row space of the training rows.
 
-Heads that depend on rows only through inner products, as every one with an L2 penalty does, have the same answers in the
-span of the rows they are fitted on as in all columns: n rows have rank n - 1 at most once they are centred.
+A head that depends on rows through inner products only, as every one with an L2 penalty does, predicts the same from the
+projections: n centred rows have rank n - 1 at most, however many columns there are.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from .gram import Gram
 
 @dataclass(frozen=True)
 class RowSpace:
-    """From rows to their span: `values` (r,) and `vectors` (m, r), eigenvalues (descending) and eigenvectors of their Gram.
+    """The row space of a fold's fit rows, and the rows projected onto it.
 
-    fit_projection (m, r), score_projection (s, r): the rows in the span, float32. score_norms (s,): squared lengths of those
-    to score, what lies outside the span included.
+    Parameters
+    ----------
+    values : ndarray of shape (r,)
+        Eigenvalues of the centred fit rows' Gram matrix, descending.
+    vectors : ndarray of shape (m, r)
+        Its eigenvectors as columns.
+    fit_projection : ndarray of shape (m, r), float32
+        The fit rows.
+    score_projection : ndarray of shape (s, r), float32
+        The rows to score.
+    score_norms : ndarray of shape (s,)
+        Squared lengths of the rows to score, including what lies outside the row space.
     """
 
     values: np.ndarray
@@ -30,9 +40,19 @@ class RowSpace:
 
     @classmethod
     def from_gram(cls, gram: Gram, fit_rows: np.ndarray, score_rows: np.ndarray) -> RowSpace:
-        """Of the products of a fold's rows; directions that are no more than rounding are left out.
+        """Decompose a fold's Gram matrix, without the directions that are no more than rounding.
 
-        A Gram matrix that nothing else holds is let go before the decomposition.
+        The reference to the matrix is dropped before the decomposition, so that memory holds one of them if the caller keeps
+        none.
+
+        Parameters
+        ----------
+        gram
+            Products of all rows, standardised by the fold's scaler.
+        fit_rows : ndarray of shape (m,)
+            Row numbers.
+        score_rows : ndarray of shape (s,)
+            Row numbers.
         """
         products = gram.products[np.ix_(fit_rows, fit_rows)]
         mean, mean_product = products.mean(axis=0), float(products.mean())

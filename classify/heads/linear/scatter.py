@@ -1,4 +1,4 @@
-"""Scatter matrices of rows with more rows than columns, for all folds from one pass."""
+"""Scatter matrices of features with more rows than columns, for all folds from one pass."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _STRIP = 256  # rows in a strip of half a scatter matrix
 
 
 class ScatterMatrices:
-    """Scatter matrices of a problem's folds with fewer columns than rows, from one pass over the rows that they share.
+    """Scatter matrices of the standardised fit rows of every fold.
 
-    Each part's scatter is around its own mean, and those of a fold's parts are added up, so that no digits cancel, however
-    far rows that are held out lie from the others.
+    The scatter of each part of the rows is around its own mean, and a fold adds up those of its parts, so that no digits
+    cancel, however far rows that are held out lie from the others.
     """
 
     def __init__(
@@ -28,9 +28,10 @@ class ScatterMatrices:
 
     @cached_property
     def _part_moments(self) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
-        """Scatters of parts and class sums (parts, classes, d) around each part's mean over `_scale`, class counts.
+        """Scatters of the parts, class sums (parts, classes, d) and class counts (parts, classes).
 
-        A scatter matrix is symmetric: kept are strips of its rows, each from the diagonal on.
+        Rows have their part's mean subtracted and are divided by `_scale`. A scatter matrix is symmetric: only strips of
+        its rows are kept, each from the diagonal on.
         """
         n_parts, width = len(self._partition.rows), self._features.shape[1]
         heights = [(start, min(_STRIP, width - start)) for start in range(0, width, _STRIP)]
@@ -49,13 +50,30 @@ class ScatterMatrices:
 
     @cached_property
     def _scale(self) -> np.ndarray:
-        """A scale (d,) for float32 products, of the size of every part's."""
+        """The scale (d,) over all parts, so that float32 products are of moderate size."""
         return self._statistics.compute_scaler(np.ones(len(self._partition.rows), bool))[1]
 
     def compute_moments(
         self, part_mask: np.ndarray, mean: np.ndarray, scale: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scatter, class sums and class counts of the parts of `part_mask`, standardised by `mean` and `scale`."""
+        """Add up the parts of a fold.
+
+        Parameters
+        ----------
+        part_mask : ndarray of shape (parts,), bool
+            The parts that the fold fits on.
+        mean, scale : ndarray of shape (d,)
+            The fold's scaler.
+
+        Returns
+        -------
+        scatter : ndarray of shape (d, d)
+            Of the standardised rows.
+        class_sums : ndarray of shape (classes, d)
+            Of the standardised rows.
+        class_counts : ndarray of shape (classes,)
+            Rows of each class.
+        """
         scatters, sums, counts = self._part_moments
         mean_shifts, ratio = (self._statistics.means - mean) / scale, self._scale / scale
         scatter, class_sums = np.zeros((len(mean), len(mean))), np.zeros_like(sums[0])

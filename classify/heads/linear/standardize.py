@@ -1,4 +1,4 @@
-"""Means and scales of columns over the rows that each fold fits on, as scikit-learn's `StandardScaler` has them."""
+"""Means and scales of columns over the fit rows of each fold, as in scikit-learn's `StandardScaler`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ _EPSILON = np.finfo(np.float64).eps
 
 @dataclass(frozen=True)
 class RowPartition:
-    """Rows divided so that what each fold fits on is some of the parts, whole.
+    """Rows divided into parts, so that each fold fits on some of the parts.
 
-    rows: the row numbers of each part, ascending; membership (folds, parts): which parts a fold fits on.
+    Parameters
+    ----------
+    rows
+        The row numbers of each part, ascending.
+    membership : ndarray of shape (folds, parts), bool
+        Which parts a fold fits on.
     """
 
     rows: tuple[np.ndarray, ...]
@@ -22,7 +27,7 @@ class RowPartition:
 
     @classmethod
     def from_folds(cls, count: int, fit_rows_per_fold: Sequence[np.ndarray]) -> RowPartition:
-        """The parts of `count` rows for the row numbers that each fold fits on; rows that no fold fits on are in none."""
+        """Divide `count` rows by the row numbers that each fold fits on; rows that no fold fits on are in no part."""
         is_used = np.zeros((count, len(fit_rows_per_fold)), bool)
         for fold_index, rows in enumerate(fit_rows_per_fold):
             is_used[rows, fold_index] = True
@@ -33,7 +38,17 @@ class RowPartition:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of each part's columns: counts (parts,), means and summed squares of what is left (parts, d), float64."""
+    """Counts, means and sums of squares of the columns of each part.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (parts,), float64
+        Rows.
+    means : ndarray of shape (parts, d), float64
+        Column means.
+    squares : ndarray of shape (parts, d), float64
+        Sums of squared deviations from the mean.
+    """
 
     counts: np.ndarray
     means: np.ndarray
@@ -41,7 +56,7 @@ class Statistics:
 
     @classmethod
     def from_blocks(cls, blocks: Sequence[np.ndarray]) -> Statistics:
-        """Of the rows (m, d) of each part; exact for columns that do not vary within it."""
+        """Measure the rows (m, d) of each part; exact for columns that are constant within it."""
         counts, width = np.array([len(block) for block in blocks], float), blocks[0].shape[1]
         means, squares = np.empty((len(blocks), width)), np.empty((len(blocks), width))
         for part, block in enumerate(blocks):
@@ -53,7 +68,7 @@ class Statistics:
         return cls(counts, means, np.maximum(squares, 0))
 
     def merge(self, other: Statistics) -> Statistics:
-        """With other rows of the same parts."""
+        """Combine with the statistics of other rows of the same parts."""
         counts = self.counts + other.counts
         shares = np.divide(other.counts, counts, out=np.zeros_like(counts), where=counts > 0)[:, None]
         mean_shift = np.where(self.counts[:, None] > 0, other.means - self.means, 0)
@@ -63,9 +78,14 @@ class Statistics:
     def compute_scaler(
         self, part_mask: np.ndarray, constant_scale: np.ndarray | float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (d,) over the parts of `part_mask` (parts,), a mask.
+        """Compute mean and scale (d,) over some parts.
 
-        A column that varies by no more than rounding has the scale `constant_scale` (scikit-learn: `_is_constant_feature`).
+        Parameters
+        ----------
+        part_mask : ndarray of shape (parts,), bool
+            The parts.
+        constant_scale
+            The scale of a column that varies by no more than rounding (scikit-learn's `_is_constant_feature`).
         """
         counts, means = self.counts[part_mask], self.means[part_mask]
         total = counts.sum()
@@ -76,9 +96,9 @@ class Statistics:
 
 
 def standardize(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """`(values - mean) / scale` in float32, where mean and scale are float64: a mean far from zero costs no digits.
+    """Compute `(values - mean) / scale` in float32, for float64 mean and scale; a mean far from zero costs no digits.
 
-    What float32 leaves of the mean is taken away after the values are near zero.
+    What float32 cannot hold of the mean is subtracted after the values are near zero.
     """
     rounded_mean = mean.astype(np.float32)
     out = values - rounded_mean

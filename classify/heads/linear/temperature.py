@@ -1,4 +1,4 @@
-"""Probabilities for decisions that are none: one temperature, by the log-loss of decisions on rows held out."""
+"""Probabilities from decisions: a softmax at the temperature with the lowest log-loss on rows held out."""
 
 from __future__ import annotations
 
@@ -10,22 +10,36 @@ from ...evaluate.trial import Score
 from ..training_data import TrainingData
 
 _LOG_MIN, _LOG_MAX = np.log(1e-4), np.log(1e4)  # of the factor, where decisions spread by 1 on average
-_N_POINTS = 401  # between them; a slope is taken to be straight from one to the next, 5 % on
+_N_POINTS = 401  # between them, 5 % apart; the derivative is interpolated linearly
 
 
 def softmax(decisions: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes); NaN where a decision is not finite, which `TrainingData.score` takes for no answer."""
+    """Probabilities (n, classes); NaN in rows with a decision that is not finite, as `TrainingData.score` accepts."""
     with np.errstate(invalid="ignore"):
         powers = np.exp(decisions - decisions.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def score_decisions(data: TrainingData, decisions: Sequence[np.ndarray], seconds: float) -> Score:
-    """The score of decisions (rows to score, classes) for each fold.
+    """Score the decisions of every fold as probabilities.
 
-    Those of a fold are divided by the temperature that fits the other folds, so that no row is scored with one fitted on it;
-    of a single fold, each half of its images by that of the other. `detail` keeps the temperature that fits all of them, for
-    the head that is fitted on all rows. Decisions that are not finite are taken to tell nothing.
+    The decisions of a fold are divided by the temperature that fits the other folds, so that no row is scored with one
+    fitted on it; with a single fold, each half of its images has the temperature of the other. Rows with decisions that
+    are not finite get the same probability for every class.
+
+    Parameters
+    ----------
+    data
+        Labels and folds.
+    decisions
+        For each fold an array (rows to score, classes).
+    seconds
+        How long training took.
+
+    Returns
+    -------
+    Score
+        ``detail["temperature"]`` fits all folds, and is for the head that is fitted on all rows.
     """
     all_decisions = np.concatenate(decisions).astype(np.float64)
     all_decisions[~np.isfinite(all_decisions).all(axis=1)] = 0
@@ -41,13 +55,13 @@ def score_decisions(data: TrainingData, decisions: Sequence[np.ndarray], seconds
 
 
 def mask_absent_classes(decisions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The decisions (n, classes), where a class without rows to fit on is no better than the worst of the others."""
+    """Give classes without fit rows the lowest decision of the others; decisions (n, classes), counts (classes,)."""
     minimum = decisions[:, counts > 0].min(axis=1, keepdims=True)
     return np.asarray(np.where(counts > 0, decisions, minimum))
 
 
 def split_halves(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The half, 0 or 1, of each row (n,): images of a class take turns, in their order, and views stay with their image."""
+    """Divide rows into halves 0 and 1: the images of a class alternate in their order, and views stay with their image."""
     _, first, inverse = np.unique(images, return_index=True, return_inverse=True)
     half_ids = np.empty(len(first), np.intp)
     half_ids[np.argsort(labels[first], kind="stable")] = np.arange(len(first)) % 2
@@ -55,18 +69,31 @@ def split_halves(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def fit_factors(decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray) -> tuple[float, np.ndarray]:
-    """The factor (one over the temperature) that decisions (n, classes) are multiplied by before a softmax.
+    """Fit the factor (one over the temperature) by which decisions are multiplied before a softmax.
 
-    labels (n,); part_ids (n,): from 0 on. It is that of all rows, and for each part (parts,) that of the rows of all others,
-    or of its own where there are no others. It changes no order.
+    It minimises the mean cross-entropy on rows that the decisions were not fitted to, which is convex in it (Guo, Pleiss,
+    Sun, Weinberger: On calibration of modern neural networks, ICML 2017, arXiv:1706.04599). If all rows are classified
+    correctly it would be infinite, so that labels are smoothed as Platt smooths those of two classes (Probabilistic outputs
+    for support vector machines, 1999): a row's own class has the target (n + 1) / (n + 2), where n rows are of that class.
+    With k classes the remainder is 2 / k of that for two, because all classes share one factor: about two rows in all count
+    as errors. The remainder is the target of the highest of the other decisions, so that classes far below have no effect.
+    If no factor above 0 is better than another, as for uninformative decisions, it is almost 0.
 
-    It has the least mean cross-entropy on rows that the decisions were not fitted to, which is convex in it (Guo, Pleiss,
-    Sun, Weinberger: On calibration of modern neural networks, ICML 2017, arXiv:1706.04599). Rows that are all right would
-    have it without bound, so that labels are smoothed as Platt smooths those of two classes (Probabilistic outputs for
-    support vector machines, 1999): a row's own class has the target (n + 1) / (n + 2), where n rows are of that class, and
-    the other has the rest. Among k classes the rest is 2 / k of that, since they share one factor: about two rows in all
-    count as lost, as for two. The rest goes to the greatest of the other decisions, so that far classes ask for nothing.
-    Where no factor above 0 is better than any other, as for decisions that tell nothing, it is next to 0.
+    Parameters
+    ----------
+    decisions : ndarray of shape (n, classes)
+        Of rows held out.
+    labels : ndarray of shape (n,)
+        Class numbers.
+    part_ids : ndarray of shape (n,)
+        The part of each row, from 0 on.
+
+    Returns
+    -------
+    overall_factor : float
+        Of all rows.
+    other_factors : ndarray of shape (parts,)
+        For each part that of the rows of all other parts, or of its own if there is one part.
     """
     sums = _SlopeSums(decisions.astype(np.float64), labels, part_ids)
     all_parts = np.ones(sums.n_parts, bool)
@@ -77,7 +104,7 @@ def fit_factors(decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray)
 
 
 class _SlopeSums:
-    """What the slope of the loss is made of, for each part of the rows, so that parts put together need no rows again."""
+    """The terms of the derivative of the loss for each part of the rows, so that a union of parts is their sum."""
 
     def __init__(self, decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray) -> None:
         self.n_parts = int(part_ids.max()) + 1
@@ -97,7 +124,7 @@ class _SlopeSums:
         self._slopes: dict[int, np.ndarray] = {}
 
     def find_factor(self, part_mask: np.ndarray) -> float:
-        """Where the slope of the loss of the chosen parts is 0."""
+        """The factor at which the derivative of the loss over the chosen parts is 0."""
         row_counts = self._row_counts[part_mask].sum(axis=0)
         weights = 2 / len(row_counts) / (row_counts + 2)
         target = float((self._label_sums[part_mask].sum(axis=0) + weights * self._gap_sums[part_mask].sum(axis=0)).sum())
@@ -116,7 +143,7 @@ class _SlopeSums:
         return self._to_factor(low + slope(low) / (slope(low) - slope(high)))
 
     def _compute_means(self, point: int) -> np.ndarray:
-        """Of each part, the sum of its decisions' means under the softmax at a factor."""
+        """For each part, the sum over rows of the mean decision under the softmax at a factor."""
         if point not in self._slopes:
             powers = np.exp(self._to_factor(point) * self._centered)
             means = np.einsum("ij,ij->i", powers, self._centered) / powers.sum(axis=1)

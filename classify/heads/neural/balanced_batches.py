@@ -1,4 +1,4 @@
-"""Batches in which classes are balanced, so that every row has positives and negatives to be compared with."""
+"""Batches with balanced classes, so that every row has positives and negatives."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-MIN_ROWS_PER_CLASS = 4  # rows of a class in a batch, at least, where it has as many
+MIN_ROWS_PER_CLASS = 4  # in a batch, if the class has as many
 
 
 class BalancedBatches:
-    """Row numbers of P classes with K rows each (P x K no more than `size`), both dealt from shuffled decks.
+    """Batches of P classes with K rows each, both drawn without replacement until few are left.
 
-    P is as large as K of at least `MIN_ROWS_PER_CLASS` lets it be. A class with fewer than K rows gives each of them once;
-    no batch has a row twice. Views of one image are rows like any other, and so positives of each other where a batch has
-    several.
+    P is as large as possible with K of at least `MIN_ROWS_PER_CLASS`. A class with fewer than K rows gives each of them
+    once; no batch has a row twice. Views of one image are rows like any other, and so are positives of each other.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Class numbers.
+    size
+        Rows in a batch, at most.
+    rng
+        Draws classes and rows.
     """
 
     def __init__(self, labels: np.ndarray, size: int, rng: np.random.Generator) -> None:
@@ -28,13 +36,13 @@ class BalancedBatches:
         ]
 
     def iterate_epoch(self) -> Iterator[np.ndarray]:
-        """As many batches as would hold all rows once."""
+        """Yield row numbers of as many batches as would hold all rows once."""
         for _ in range(-(-self._n_rows // self._batch_size)):
             yield np.concatenate([self._row_decks[index].deal() for index in self._class_deck.deal()])
 
 
 class _Deck:
-    """Numbers dealt `count` at a time; what is too few for a whole hand is shuffled in again."""
+    """Numbers drawn `count` at a time without replacement; if fewer are left, all are shuffled again."""
 
     def __init__(self, numbers: np.ndarray, count: int, rng: np.random.Generator) -> None:
         self._numbers, self._count, self._rng = numbers, min(count, len(numbers)), rng

@@ -1,4 +1,4 @@
-"""How the training of heads went, epoch by epoch, on images held out and on as many that were learnt from."""
+"""Learning curves and early stopping."""
 
 from __future__ import annotations
 
@@ -13,9 +13,22 @@ from ..training_data import TrainingData
 
 @dataclass
 class EarlyStopping:
-    """How the training of one setting went: its curves, and what it answered for each fold after its best epoch.
+    """The learning curves of one training, and the predictions after its best epoch.
 
-    min_epochs: epochs that are done in any case, from which on `patience` counts.
+    Parameters
+    ----------
+    epochs
+        How many at most.
+    patience
+        After so many epochs without a lower ``val_loss`` training stops; 0 for never.
+    curves
+        Metric to its values after each epoch; ``val_loss`` is among them.
+    predictions
+        After the best epoch, for each fold.
+    best_epoch
+        The index of the epoch with the lowest ``val_loss``.
+    min_epochs
+        Epochs that are trained in any case; `patience` counts from there.
     """
 
     epochs: int
@@ -26,7 +39,7 @@ class EarlyStopping:
     min_epochs: int = 0
 
     def add_epoch(self, epoch_metrics: Mapping[str, float], predictions: Sequence[np.ndarray]) -> None:
-        """Go on by an epoch: what was measured after it, and the answers for each fold, kept if it was the best."""
+        """Record the metrics after an epoch, and its predictions for each fold if it is the best so far."""
         if not self.predictions or epoch_metrics["val_loss"] < self.curves["val_loss"][self.best_epoch]:
             self.predictions = [prediction.copy() for prediction in predictions]
             self.best_epoch = len(self.curves["val_loss"])
@@ -40,7 +53,7 @@ class EarlyStopping:
         return n_epochs == self.epochs or 0 < self.patience < n_epochs - max(self.best_epoch, self.min_epochs - 1)
 
     def to_fit_info(self) -> dict[str, Any]:
-        """The epochs up to the best, and the curves, as JSON values."""
+        """The number of epochs up to the best, and the curves, as JSON values."""
         return {
             "epochs": self.best_epoch + 1,
             "curves": {name: [round(value, 5) for value in curve] for name, curve in self.curves.items()},
@@ -48,7 +61,19 @@ class EarlyStopping:
 
 
 def train_subsample(data: TrainingData, rows: np.ndarray, held_out: np.ndarray, seed: int) -> np.ndarray:
-    """The rows, views and all, of as many images in `rows` as are held out."""
+    """Draw as many of the training images as are held out; returns all rows of them.
+
+    Parameters
+    ----------
+    data
+        Whose ``images`` say which image a row shows.
+    rows : ndarray of shape (m,)
+        Row numbers that are trained on.
+    held_out : ndarray of shape (s,)
+        Row numbers that are held out.
+    seed
+        Of the draw.
+    """
     images = np.unique(data.images[rows])
     count = min(len(images), len(np.unique(data.images[held_out])))
     image_sample = np.random.default_rng([seed, count]).choice(images, count, replace=False)
@@ -56,7 +81,21 @@ def train_subsample(data: TrainingData, rows: np.ndarray, held_out: np.ndarray, 
 
 
 def measure(data: TrainingData, rows: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-loss and accuracy of each head, (heads,) each; answers (rows, heads, classes) of an image's views are averaged."""
+    """Measure log-loss and accuracy of several heads, with predictions averaged over each image's views.
+
+    Parameters
+    ----------
+    data
+        Labels.
+    rows : ndarray of shape (m,)
+        Row numbers.
+    predictions : ndarray of shape (m, heads, classes)
+        Probabilities.
+
+    Returns
+    -------
+    log_loss, accuracy : ndarray of shape (heads,)
+    """
     images, first, inverse = np.unique(data.images[rows], return_index=True, return_inverse=True)
     mean = predictions[first]
     if len(images) < len(rows):

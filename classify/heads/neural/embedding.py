@@ -1,4 +1,4 @@
-"""A projection of standardised rows onto the unit sphere, trained in Keras with a loss over pairs of a batch's rows."""
+"""A network that embeds standardised rows on the unit sphere, trained in Keras with a loss over pairs of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ LossFunction = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings
 
 @dataclass
 class EmbeddingTraining:
-    """One training among those that take turns in a network: its scaler, its batches, and the state it was left in."""
+    """One training (of a fold, say) in a network that several share.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (m,)
+        Row numbers that it trains on.
+    mean, scale : ndarray of shape (d,)
+        Its scaler.
+    batches
+        Its batches.
+    state
+        The values of the network's and the optimizer's variables.
+    """
 
     rows: np.ndarray
     mean: np.ndarray
@@ -29,9 +41,22 @@ class EmbeddingTraining:
 
 
 class EmbeddingNetwork:
-    """One linear layer, or a hidden layer (ReLU) and a linear one; trainings of several folds take turns in it.
+    """A linear layer, or a hidden layer (ReLU) and a linear one; trainings of several folds share the compiled model.
 
     Rows are standardised a batch at a time: no standardised copy of the features is made.
+
+    Parameters
+    ----------
+    features
+        Rows (n, d).
+    labels : ndarray of shape (n,)
+        Class numbers.
+    hyperparameters
+        ``hidden``, ``embedding``, ``learning_rate`` and ``batch_size`` are used.
+    loss
+        Of class numbers and embeddings of a batch.
+    seed
+        Of the initial weights and the batches.
     """
 
     def __init__(
@@ -54,7 +79,7 @@ class EmbeddingNetwork:
         self._variable_swap = VariableSwap([*self._network.variables, *optimizer.variables])
 
     def start_training(self, rows: np.ndarray) -> EmbeddingTraining:
-        """A training on some rows of the features, before its first step."""
+        """Begin a training on some rows (m,) of the features."""
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
@@ -64,7 +89,7 @@ class EmbeddingNetwork:
         return EmbeddingTraining(rows, scaler.mean_, scaler.scale_, batches, self._variable_swap.initial_state)
 
     def train_epoch(self, training: EmbeddingTraining) -> float:
-        """Train on as many batches as hold the rows of `training` once; the mean loss."""
+        """Train on as many batches as would hold all rows once; returns the mean loss."""
         self._variable_swap.swap_in(training)
         mean, scale = training.mean.astype(np.float32), training.scale.astype(np.float32)
         losses = []
@@ -76,7 +101,7 @@ class EmbeddingNetwork:
         return float(np.mean(losses))
 
     def build_layers(self, training: EmbeddingTraining) -> tuple[HeadLayer, ...]:
-        """The projection as layers that take raw rows, as `training` has left it; the scaler is folded in."""
+        """The trained embedding as layers for raw rows; the scaler is folded in."""
         self._variable_swap.swap_in(training)
         dense_layers = []
         for layer in self._dense_layers:
@@ -86,7 +111,7 @@ class EmbeddingNetwork:
 
 
 def embed(layers: tuple[HeadLayer, ...], features: FeatureMatrix, rows: np.ndarray) -> np.ndarray:
-    """The embeddings (len(rows), e) of some rows."""
+    """Compute the embeddings (m, e) of some rows (m,) of the features."""
     embedded_blocks = []
     for _, block in features.iter_blocks(rows):
         values = block

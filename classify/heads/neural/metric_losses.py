@@ -1,7 +1,6 @@
-"""Losses that draw the embeddings of a class together and push those of different classes apart, in Keras.
+"""Metric-learning losses in Keras, for the class numbers (n,) and the embeddings (n, e) of a batch, each of length 1.
 
-Both take the class numbers (n,) and the embeddings (n, e) of a batch, each of length 1, and return one number. Rows that are
-views of one image have one class, and so count as each other's positives.
+Views of one image have one class, and so count as each other's positives.
 """
 
 from __future__ import annotations
@@ -44,11 +43,12 @@ class EmbeddingLoss:
 
 
 def triplet_loss(labels: Any, embeddings: Any, margin: float) -> Any:
-    """Mean of `max(0, |a - p|² - |a - n|² + margin)` over every ordered pair (a, p) of a class; 0 where there is none.
+    """Compute the triplet loss with semi-hard negatives, mined within the batch.
 
-    n is semi-hard, mined within the batch: of the rows of other classes that are farther from a than p is, the nearest,
-    which costs nothing where it is farther by the margin or more. Where no such row is farther, n is the farthest. A pair
-    without any row of another class costs nothing. Schroff, Kalenichenko and Philbin, "FaceNet" (2015), equation 4.
+    The mean of `max(0, |a - p|² - |a - n|² + margin)` over all ordered pairs (a, p) of a class, or 0 if there are none. The
+    negative n is the nearest row of another class that is farther from a than p is, or the farthest row of another class if
+    none is. A pair costs nothing if there is no other class. Schroff, Kalenichenko and Philbin, "FaceNet" (2015), equation
+    4.
     """
     ops = load_keras().ops
     same_class, embeddings = _match_labels(labels, embeddings)
@@ -67,10 +67,11 @@ def triplet_loss(labels: Any, embeddings: Any, margin: float) -> Any:
 
 
 def supervised_contrastive_loss(labels: Any, embeddings: Any, temperature: float) -> Any:
-    """Mean over the rows with a positive of `-mean over p of log(exp(z·z_p / t) / sum over a of exp(z·z_a / t))`, or 0.
+    """Compute the supervised contrastive loss, with the sum over positives outside the logarithm.
 
-    p runs over the other rows of the class, a over all other rows. Khosla et al., "Supervised Contrastive Learning" (2020),
-    equation 2, the sum over positives outside the logarithm.
+    The mean over rows z that have a positive of `-mean over p of log(exp(z·z_p / t) / sum over a of exp(z·z_a / t))`, or 0
+    if there are none; p runs over the other rows of the class, a over all other rows. Khosla et al., "Supervised Contrastive
+    Learning" (2020), equation 2.
     """
     ops = load_keras().ops
     same_class, embeddings = _match_labels(labels, embeddings)
@@ -84,7 +85,7 @@ def supervised_contrastive_loss(labels: Any, embeddings: Any, temperature: float
 
 
 def _match_labels(labels: Any, embeddings: Any) -> tuple[Any, Any]:
-    """Whether two rows are of one class (n, n), and the embeddings (n, e), which Keras flattens where e is 1."""
+    """Mask (n, n) of rows of the same class, and the embeddings (n, e), which Keras flattens if e is 1."""
     ops = load_keras().ops
     labels = ops.reshape(labels, (-1,))
     if len(embeddings.shape) == 1:

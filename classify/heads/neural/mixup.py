@@ -11,11 +11,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mix:
-    """How one batch is mixed for each head with the same batch in reverse order; rows come shuffled, so pairs are random.
+    """How one batch is mixed, for each head, with the same batch in reverse order.
 
-    row_shares (heads,): the share of the row itself (mixup, Zhang et al., 2018, arXiv:1710.09412). label_shares (heads,):
-    that of its label. box: (top, bottom, left, right) of the region that comes from the other row (CutMix, Yun et al., 2019,
-    arXiv:1905.04899), or None; it is the same for all heads.
+    Rows come shuffled, so that pairs are random. Mixup: Zhang et al., 2018, arXiv:1710.09412. CutMix: Yun et al., 2019,
+    arXiv:1905.04899.
+
+    Parameters
+    ----------
+    row_shares : ndarray of shape (heads,)
+        The share of the row itself, in mixup.
+    label_shares : ndarray of shape (heads,)
+        The share of its label.
+    box
+        In CutMix (top, bottom, left, right) of the region that comes from the other row, the same for all heads; else None.
     """
 
     row_shares: np.ndarray
@@ -23,7 +31,7 @@ class Mix:
     box: tuple[int, int, int, int] | None = None
 
     def apply_cutmix(self, batch: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The batch (n, d) with the box replaced, where there is one; shape (height, width, channels) of a row."""
+        """Replace the box, if there is one, in a batch (n, d) of maps with the shape (height, width, channels)."""
         if self.box is None:
             return batch
         top, bottom, left, right = self.box
@@ -36,10 +44,21 @@ class Mix:
 def draw_mixes(
     hyperparameter_sets: Sequence[Mapping[str, Any]], shape: tuple[int, ...], steps: int, seed: Sequence[int]
 ) -> list[Mix]:
-    """The mixes of `steps` batches for heads with these settings, which agree on `cutmix` and on whether `mixup` is 0.
+    """Draw the mixes of an epoch, with shares from Beta(alpha, alpha).
 
-    The shares are drawn from Beta(alpha, alpha). A head draws the same whatever heads are beside it. Where mixup and CutMix
-    are both asked for, each batch takes one of them, with even chances.
+    A head draws the same whatever other heads are trained with it. With both mixup and CutMix, each batch uses one of them,
+    with equal probability.
+
+    Parameters
+    ----------
+    hyperparameter_sets
+        Of each head; they agree on ``cutmix``, and on whether ``mixup`` is 0.
+    shape
+        (height, width, channels) of a row, for CutMix.
+    steps
+        Batches in the epoch.
+    seed
+        Of the draws.
     """
     alphas = [hyperparameters["mixup"] for hyperparameters in hyperparameter_sets]
     shares_by_step = np.ones((steps, len(alphas)))
@@ -62,7 +81,7 @@ def draw_mixes(
 
 
 def _build_box(share: float, center: np.ndarray, shape: tuple[int, ...]) -> tuple[float, tuple[int, int, int, int]]:
-    """A box around `center` with 1 - share of the area, clipped at the edges, and the share that is left then."""
+    """A box around `center` with 1 - share of the area, clipped at the edges, and the share that remains outside."""
     height, width = shape[:2]
     sides = np.sqrt(1 - share) * np.array([height, width])
     low = np.clip(np.rint(center * (height, width) - sides / 2), 0, (height, width)).astype(int)

@@ -1,4 +1,4 @@
-"""RAdam and Ranger as Keras optimizers, and optimizers with a rate for each of several heads. Importing this loads Keras."""
+"""RAdam and Ranger as Keras optimizers, and optimizers with one rate per head. Importing this loads Keras."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ops = keras.ops
 class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
     """Rectified Adam (Liu et al., ICLR 2020, arXiv:1908.03265, algorithm 2).
 
-    As long as the variance of the adaptive step cannot be told (rho_t <= 4: the first four steps at beta_2 = 0.999) a step
-    is the bias-corrected momentum times the rate; from then on it is Adam's, times the rectification r_t. `epsilon`, which
-    the paper leaves out, is added to the root of the second moment before its bias is corrected, as in Keras's Adam.
+    As long as the variance of the adaptive step cannot be estimated (rho_t <= 4: the first four steps at beta_2 = 0.999),
+    a step is the bias-corrected momentum times the rate; from then on it is Adam's times the rectification r_t. `epsilon`,
+    which the paper leaves out, is added to the root of the second moment before its bias is corrected, as in Keras's Adam.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Make the two moments of each variable."""
+        """Create the two moments of each variable."""
         if not self.built:
             super().build(variables)
             self._momentums, self._velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One step of one variable; `learning_rate` may be a tensor that broadcasts against it."""
+        """Update one variable; `learning_rate` may be a tensor that broadcasts against it."""
         gradient, rate = ops.cast(gradient, variable.dtype), ops.cast(learning_rate, variable.dtype)
         index = self._get_variable_index(variable)
         m, v = self._momentums[index], self._velocities[index]
@@ -73,7 +73,7 @@ class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
         return -ops.expm1(step * math.log(self.beta_1)), -ops.expm1(-a), is_rectified, factor
 
     def get_config(self) -> dict[str, Any]:
-        """What makes the same optimizer again."""
+        """The arguments that build the same optimizer."""
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
 
@@ -81,7 +81,7 @@ class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
 class Ranger(RAdam):
     """RAdam inside Lookahead (Zhang et al., NeurIPS 2019, arXiv:1907.08610, algorithm 1).
 
-    After every `k` steps the slow weights move by `alpha` of the way to the fast ones, which start from there again.
+    After every `k` steps the slow weights move by the share `alpha` towards the fast ones, which continue from there.
     """
 
     def __init__(self, *args: Any, k: int = 6, alpha: float = 0.5, **kwargs: Any) -> None:
@@ -89,13 +89,13 @@ class Ranger(RAdam):
         self.k, self.alpha = k, alpha
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Make the moments and the slow weights of each variable."""
+        """Create the moments and the slow weights of each variable."""
         if not self.built:
             super().build(variables)
             self._slow = self.add_optimizer_variables(variables, "slow")
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One step of one variable, and at every k-th the slow one; slow weights start where the first step starts."""
+        """Update one variable, and in every k-th step its slow weights, which start where the first step starts."""
         slow = self._slow[self._get_variable_index(variable)]
         start = ops.where(ops.equal(self.iterations, 0), variable, slow)
         super().update_step(gradient, variable, learning_rate)
@@ -105,12 +105,12 @@ class Ranger(RAdam):
         self.assign(variable, ops.where(synchronize, updated, variable))
 
     def get_config(self) -> dict[str, Any]:
-        """What makes the same optimizer again."""
+        """The arguments that build the same optimizer."""
         return {**super().get_config(), "k": self.k, "alpha": self.alpha}
 
 
-# What `optimizer` means: Keras's own but for the two above, with Keras's defaults. Decay is added by
-# `build_per_head_optimizer`, so that Adam with it is AdamW.
+# The values of the option `optimizer`, with Keras's defaults. Adam with the decoupled weight decay that the functions below
+# add is AdamW.
 _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
     "adam": (keras.optimizers.Adam, {}),
@@ -121,16 +121,24 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def build_optimizer(kind: str, learning_rate: float, weight_decay: float) -> Any:
-    """A Keras optimizer of `kind` for one model; the decay is as in `build_per_head_optimizer`, of every weight."""
+    """Build a Keras optimizer for one model, with decoupled weight decay of every weight."""
     base, options = _KINDS[kind]
     return base(learning_rate=learning_rate, weight_decay=weight_decay or None, name=kind, **options)
 
 
 def build_per_head_optimizer(kind: str, n_rates: int, decays: np.ndarray, axes: Sequence[int]) -> Any:
-    """An optimizer of `kind` whose variable `rates` holds a learning rate for each head, or one for all (`n_rates` is 1).
+    """Build an optimizer whose variable ``rates`` has a learning rate for each head, or one for all.
 
-    decays (heads,): the weight decay of each, decoupled and of every weight, as Keras's `weight_decay` is.
-    axes: for each variable it will be built on, the axis that counts the heads.
+    Parameters
+    ----------
+    kind
+        sgd, adam, adamw, radam or ranger.
+    n_rates
+        The number of heads, or 1.
+    decays : ndarray of shape (heads,)
+        Weight decay of each head, decoupled and of every weight, as Keras's ``weight_decay``.
+    axes
+        For each variable that it will be built on, the axis of the heads.
     """
     base, options = _KINDS[kind]
 

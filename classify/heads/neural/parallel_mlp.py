@@ -1,8 +1,8 @@
 """Several MLP heads of one shape trained at once, as one Keras model. Importing this loads Keras.
 
-The heads see the same batches, so that their first layers are one wide product; inner layers are products per head.
-They also start from the same weights and share the noise of dropout, and nothing of one head enters another's gradient:
-a head beside others is the head that it would be alone.
+The heads see the same batches, so that their first layers are one wide product; inner layers are one product per head. They
+start from the same weights and share the noise of dropout, and no head enters another's gradient: a head trained with others
+is the head that it would be alone.
 """
 
 from __future__ import annotations
@@ -25,18 +25,30 @@ from .variable_swap import VariableSwap
 
 ops = load_keras().ops
 
-_SCALER_BLOCK_VALUES = 1 << 21  # values of the features in a block whose mean and scale are measured
-_PREDICT_ROWS = 256  # rows in one forward pass; blocks are filled up, so that it is traced once
-_MIN_XLA_WORK = 5e9  # weights x steps from which compiling with XLA, some 2 s on a CPU, is regained by fused updates
+_SCALER_BLOCK_VALUES = 1 << 21  # values of the features in a block that the scaler is fitted on
+_PREDICT_ROWS = 256  # rows in one forward pass; blocks are padded, so that it is traced once
+_MIN_XLA_WORK = 5e9  # weights x steps from which fused updates save more than the 2 s that compiling with XLA takes
 _STREAMS = {"order": 0, "noise": 1, "mix": 2}
 
 
 @dataclass
 class MLPTraining:
-    """One training of all heads of a stack: on which rows, how far it is, and everything that changes on the way.
+    """One training (of a fold, say) of all heads, and its state.
 
-    rows (n,): what is learnt from; mean, scale (d,): what they are standardised by (float64); rates (steps, heads or 1): the
-    learning rates.
+    Parameters
+    ----------
+    rows : ndarray of shape (m,)
+        Row numbers that it trains on.
+    mean, scale : ndarray of shape (d,), float64
+        Its scaler.
+    rates : ndarray of shape (steps, heads or 1)
+        Learning rates.
+    generators
+        Of random numbers, for the order of rows, dropout and mixing.
+    state
+        The values of the model's and the optimizer's variables.
+    step
+        How many steps are done.
     """
 
     rows: np.ndarray
@@ -49,10 +61,21 @@ class MLPTraining:
 
 
 class ParallelMLP:
-    """Heads whose settings differ in nothing that decides the shape of the work.
+    """Heads of one shape, trained at once; the trainings of several folds share the compiled model.
 
-    settings agree on hidden, activation, batch_norm, batch_size, optimizer, cutmix, and (under CutMix) on whether there is
-    mixup. Several trainings, one for each fold, take turns in one compiled model.
+    Parameters
+    ----------
+    features
+        Rows (n, d).
+    labels : ndarray of shape (n,)
+        Class numbers.
+    n_classes
+        How many there are.
+    hyperparameter_sets
+        Of each head; they agree on ``hidden``, ``activation``, ``batch_norm``, ``batch_size``, ``optimizer``, ``cutmix``,
+        and with CutMix on whether there is mixup.
+    seed
+        Of the initial weights, the order of rows, dropout and mixing.
     """
 
     def __init__(
@@ -87,7 +110,7 @@ class ParallelMLP:
         self._current_rates = np.zeros(0)
 
     def start_training(self, rows: np.ndarray) -> MLPTraining:
-        """A training on some rows of the features, before its first step."""
+        """Begin a training on some rows (m,) of the features."""
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
@@ -99,7 +122,7 @@ class ParallelMLP:
         )
 
     def train_epoch(self, training: MLPTraining) -> None:
-        """Go through the rows of `training` once, in a new order."""
+        """Train on all rows of `training` once, in a new order."""
         self._variable_swap.swap_in(training)
         size, row_shape = self.hyperparameter_sets[0]["batch_size"], self._features.row_shape
         order = training.rows[training.generators["order"].permutation(len(training.rows))]
@@ -126,7 +149,7 @@ class ParallelMLP:
             training.step += 1
 
     def predict(self, training: MLPTraining, rows: np.ndarray) -> np.ndarray:
-        """Probabilities (rows, heads, classes) of rows of the features, as `training` has left the heads."""
+        """Predict probabilities (m, heads, classes) of some rows (m,) of the features."""
         self._variable_swap.swap_in(training)
         predictions = []
         for start in range(0, len(rows), _PREDICT_ROWS):
@@ -138,7 +161,7 @@ class ParallelMLP:
         return np.concatenate(predictions)
 
     def build_layers(self, training: MLPTraining, head: int) -> tuple[Dense, ...]:
-        """One head as layers that take raw rows: scaler and batch normalisation are folded into the first."""
+        """One trained head as layers for raw rows; scaler and batch normalisation are folded into the first."""
         self._variable_swap.swap_in(training)
         network, activation = self._network, self.hyperparameter_sets[head]["activation"]
         kernels = [np.array(ops.convert_to_numpy(variable)) for variable in network.kernels]
@@ -159,7 +182,7 @@ class ParallelMLP:
         return (layers[0].absorb_scaler(mean, scale), *layers[1:])
 
     def select_heads(self, heads: Sequence[int], trainings: Sequence[MLPTraining]) -> ParallelMLP:
-        """A stack of some of the heads, which goes on with `trainings` (changed in place) where this one stopped."""
+        """Continue with some of the heads: a smaller model, for which `trainings` are changed in place."""
         self._variable_swap.store()
         subset = ParallelMLP(
             self._features, self._labels, self._n_classes, [self.hyperparameter_sets[head] for head in heads], self._seed
@@ -176,7 +199,7 @@ class ParallelMLP:
         return standardize(self._features[rows], training.mean, training.scale)
 
     def _compute_rates(self, n_rows: int) -> np.ndarray:
-        """The learning rate of each head at each step: (steps, heads), or (steps, 1) where all have the same."""
+        """The learning rate of each head at each step (steps, heads), or (steps, 1) if all have the same."""
         steps = -(-n_rows // self.hyperparameter_sets[0]["batch_size"])
         rated_sets = self.hyperparameter_sets[:1] if self._has_one_rate else self.hyperparameter_sets
         rates = np.zeros(
@@ -187,7 +210,7 @@ class ParallelMLP:
             head_rates = hyperparameters["learning_rate"] * schedules.compute_factors(
                 hyperparameters["schedule"], hyperparameters["epochs"] * steps
             )
-            rates[: len(head_rates), index] = head_rates  # and 0 once the head's own epochs are over
+            rates[: len(head_rates), index] = head_rates  # 0 after the head's last epoch
         return rates
 
     def _set_rates(self, rates: np.ndarray) -> None:

@@ -16,7 +16,17 @@ ops = keras.ops
 
 
 class ParallelMLPModel(keras.Model):  # type: ignore[misc, name-defined]
-    """Rows (n, d) -> probabilities (n, heads, classes); in training, logits of mixed and thinned rows."""
+    """A Keras model from rows (n, d) to probabilities (n, heads, classes); in training, to logits.
+
+    Parameters
+    ----------
+    n_columns, n_classes
+        Inputs and outputs of each head.
+    hyperparameter_sets
+        Of each head; all have the same shape.
+    seed
+        Of the initial weights.
+    """
 
     def __init__(self, n_columns: int, n_classes: int, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> None:
         super().__init__(name="heads")
@@ -49,7 +59,7 @@ class ParallelMLPModel(keras.Model):  # type: ignore[misc, name-defined]
         self.built = True
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
-        """Keras's own method."""
+        """Compute probabilities of ``inputs["rows"]``, or logits in training."""
         values = inputs["rows"]
         if self.norm is not None:
             values = self.norm(values, training=training)
@@ -69,7 +79,7 @@ class ParallelMLPModel(keras.Model):  # type: ignore[misc, name-defined]
         return values if training else ops.softmax(values)
 
     def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True) -> Any:  # noqa: ARG002
-        """Cross-entropy of each head, mean over the batch, summed over heads, which leaves each its own gradient."""
+        """The cross-entropy as the mean over the batch and the sum over heads, which keeps the gradients of heads apart."""
         negative_log_probabilities = -ops.log_softmax(y_pred)
         one_hot = ops.one_hot(y, negative_log_probabilities.shape[-1])[:, None]
         loss = ops.sum(one_hot * negative_log_probabilities, axis=-1)
@@ -87,7 +97,7 @@ def _collect_values(hyperparameter_sets: Sequence[Mapping[str, Any]], name: str)
 
 
 def find_head_axis(variable: Any) -> int | None:
-    """The axis of a variable, the model's or the optimizer's, that counts the heads."""
+    """The axis of the heads in a variable of the model or the optimizer; None if it has none."""
     if "heads_kernel0" in variable.path:
         return 1
     return 0 if "heads_" in variable.path else None

@@ -1,4 +1,4 @@
-"""How the learning rate goes from the first step to the last."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ SCHEDULES = ("constant", "cosine", "one_cycle")
 
 
 def compute_factors(schedule: str, steps: int) -> np.ndarray:
-    """What the learning rate is multiplied by at each step, (steps,) float64; at most 1.
+    """Compute the factor of the learning rate at each step.
 
-    cosine: half a period from 1 to 0 (Loshchilov and Hutter, 2017, without restarts), Keras's `CosineDecay`.
-    one_cycle: from 1/10 straight up to 1 over 45 % of the steps, straight back over the next 45 %, and on down to 1/1000
-    over the rest (Smith, 2018, arXiv:1803.09820 and arXiv:1708.07120). Momentum stays as it is.
+    Parameters
+    ----------
+    schedule
+        ``constant``; ``cosine``: half a period from 1 to 0, Keras's `CosineDecay` (Loshchilov and Hutter, 2017, without
+        restarts); or ``one_cycle``: linearly from 1/10 to 1 over 45 % of the steps, back over the next 45 %, and down to
+        1/1000 over the rest, with constant momentum (Smith, 2018, arXiv:1803.09820 and arXiv:1708.07120).
+    steps
+        How many there are.
+
+    Returns
+    -------
+    ndarray of shape (steps,), float64
+        At most 1.
     """
     progress = np.arange(steps) / steps
     if schedule == "cosine":

@@ -1,4 +1,4 @@
-"""The widths of a network of dense layers, and the memory that training it takes."""
+"""The memory that training a network of dense layers takes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ....extract import memory
 
 
 def parse_widths(hidden: int | str) -> list[int]:
-    """The widths of hidden layers: `128` or `256x128`."""
+    """Read the widths of hidden layers: `128` or `256x128`."""
     return [int(width) for width in str(hidden).split("x")]
 
 
 def estimate_training_bytes(widths: Sequence[int], n_folds: int) -> int:
-    """Bytes for dense layers from the first of `widths` to the last, trained on so many folds in step.
+    """Estimate the bytes for training dense layers of these widths, inputs first, on several folds in step.
 
-    Of weights, two moments and slow weights there are each fold's, and the work on them.
+    Counted are weights, two moments and slow weights, for each fold and for the work on them.
     """
     weights = sum((n_inputs + 1) * n_outputs for n_inputs, n_outputs in itertools.pairwise(widths))
     return 4 * weights * 4 * (n_folds + 3)
 
 
 def check_memory(location: str, widths: Sequence[int], n_folds: int) -> None:
-    """Raise `HeadError` where the layers need more memory than there is."""
+    """Raise `HeadError` if the layers need more memory than is free; `location` is the head, for the message."""
     required, available = estimate_training_bytes(widths, n_folds), memory.get_available_bytes()
     if required > available:
         raise HeadError(

@@ -1,4 +1,4 @@
-"""Trainings, one for each fold, that take turns in one compiled model."""
+"""Swap the weights of several trainings, one for each fold, through one compiled model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from ....extract.backbones.keras_runtime import load_keras
 
 
 class StatefulTraining(Protocol):
-    """What takes turns; state: the values of the model's variables, and of its optimizer's, as it left them."""
+    """A training; `state` has the values of the model's and the optimizer's variables, as `VariableSwap` orders them."""
 
     state: list[Any]
 
 
 class VariableSwap:
-    """The variables of a model and its optimizer. start: their values before the first step of any training."""
+    """The variables of a model and its optimizer, which hold the state of one training at a time.
+
+    Attributes
+    ----------
+    variables
+        As given.
+    initial_state
+        Their values before the first step of any training.
+    """
 
     def __init__(self, variables: Sequence[Any]) -> None:
         self.variables = list(variables)
@@ -23,7 +31,7 @@ class VariableSwap:
         self._current: StatefulTraining | None = None
 
     def swap_in(self, training: StatefulTraining) -> None:
-        """Give the variables the state of `training`, and the one they had to the training that left it there."""
+        """Store the state of the training that is swapped in, and load that of `training`."""
         if self._current is not training:
             self.store()
             for variable, value in zip(self.variables, training.state, strict=True):
@@ -31,7 +39,7 @@ class VariableSwap:
             self._current = training
 
     def store(self) -> None:
-        """Give the training that is at work the state that the variables have."""
+        """Store the values of the variables in the training that is swapped in."""
         if self._current is not None:
             self._current.state = self._copy_values()
 

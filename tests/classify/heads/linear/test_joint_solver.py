@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
-from humeris.classify.heads.linear import cv_fold, design_matrix, joint_solver, regularization_path
+from humeris.classify.heads.linear import cv_fold, design_matrix, fold_objective, joint_solver, regularization_path
 from humeris.classify.heads.linear.losses import Logistic, Loss, Multinomial, SquaredHinge
 from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
@@ -260,7 +260,7 @@ def test_features_larger_than_memory_are_solved_block_by_block(kind: str, monkey
 
 
 def test_several_threads_give_the_answers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint_solver, "_CHUNK", 512)
+    monkeypatch.setattr(fold_objective, "_CHUNK", 512)
     given, _ = problem("many classes")
     several = TrainingData(given.features, given.labels, given.n_classes, given.folds, given.images, threads=3)
     for one, other in zip(
