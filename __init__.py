@@ -14,6 +14,8 @@ Names are loaded when first used, so that importing the package costs nothing.
 __version__ = "0.1.0"
 
 _MODULES = {
+    "BackboneInfo": "extract.backbones.backbone_source",
+    "BackboneSource": "extract.backbones.backbone_source",
     "BackboneSpec": "extract.backbones.backbone_spec",
     "Format": "classify.export.formats.format",
     "HeadFamily": "classify.heads.head_family",
@@ -26,6 +28,7 @@ _MODULES = {
     "extract_features": "extract.engine.extract",
     "load_images": "extract.images.load",
     "rank": "classify.rank",
+    "register_backbone_source": "extract.backbones.registry",
     "register_format": "classify.export.formats.registry",
     "register_head_family": "classify.heads.registry",
     "run": "classify.pipeline",

@@ -20,6 +20,11 @@ def quote_argument(value: object) -> str:
     return shlex.quote(to_printable(value))
 
 
+def format_error(error: BaseException, max_length: int = 300) -> str:
+    """What an exception says, on one line of at most so many characters."""
+    return " ".join(str(error).split())[:max_length]
+
+
 def format_size(count: float) -> str:
     """A number of bytes with a unit: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):

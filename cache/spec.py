@@ -54,12 +54,22 @@ class ExtractionSpec:
         return f"{name}-{self.image_size[0]}-{self.digest[:16]}"
 
     @property
+    def address(self) -> str:
+        """What the backbone is found by where it comes from: its name, or the path of its file."""
+        return self.file or self.backbone
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the weights are random ones, never trained."""
+        return self.weights.startswith("random")
+
+    @property
     def title(self) -> str:
         """The backbone's name for people, with its arguments."""
         parts = [self.backbone, *(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())]
         if self.precision not in {"float32", ""}:
             parts.append(f"precision={self.precision}")
-        if self.weights.startswith("random"):
+        if self.has_random_weights:
             parts.append("weights=random")
         return ",".join(parts)
 

@@ -191,7 +191,7 @@ def group_backbones_by_taps(
         for side in sides:
             named_specs = _find_named_backbones(side, backbone_specs)
             if not named_specs or backbone_spec in named_specs:
-                own_sides.append(side.removeprefix(f"{_get_title(backbone_spec)}/") if named_specs else side)
+                own_sides.append(side.removeprefix(f"{backbone_spec.label}/") if named_specs else side)
         if sides and not own_sides:
             raise LayerError(
                 f"-b {backbone_spec.title}: expected a layer of it with -l, found none among {', '.join(patterns)}"
@@ -200,14 +200,9 @@ def group_backbones_by_taps(
     return [(backbone_group, list(taps)) for taps, backbone_group in specs_by_taps.items()]
 
 
-def _get_title(backbone_spec: BackboneSpec) -> str:
-    """What a sweep calls the backbone: a file by its stem."""
-    return backbone_spec.name if backbone_spec.file is not None else backbone_spec.title
-
-
 def _find_named_backbones(side: str, backbone_specs: Sequence[BackboneSpec]) -> list[BackboneSpec]:
     """The backbones that a side names, [] where it names none and is of all."""
-    return [backbone_spec for backbone_spec in backbone_specs if side.startswith(f"{_get_title(backbone_spec)}/")]
+    return [backbone_spec for backbone_spec in backbone_specs if side.startswith(f"{backbone_spec.label}/")]
 
 
 def _check_one_size(
@@ -217,7 +212,7 @@ def _check_one_size(
 
     The size of a file's input is found out later; the export then says the same.
     """
-    sizes = {each.image_size or (each.application and (each.application.size,) * 2) for each in backbone_specs} - {None}
+    sizes = {each.image_size or each.info.image_size for each in backbone_specs} - {None}
     if len(sizes) < 2:
         return
     options = ["--concatenate"] if concatenate else []

@@ -91,10 +91,10 @@ def extract(
 @handle_errors
 def backbones(as_json: options.Json = False) -> int:
     """List the backbones that come by name."""
-    from ..extract.backbones.keras_applications import APPLICATIONS
+    from ..extract.backbones.registry import list_backbones
     from .render import extract as text
 
-    return render({"backbones": [vars(item) for item in APPLICATIONS]}, as_json, False, text.format_backbones)
+    return render({"backbones": [info.to_dict() for info in list_backbones()]}, as_json, False, text.format_backbones)
 
 
 @handle_errors

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from drawings import CLASSES, LABELS, draw_set
 
-from humeris.extract.backbones.nano import build_nano
+from humeris.extract.backbones.nano_network import build_nano
 
 if TYPE_CHECKING:
     import keras

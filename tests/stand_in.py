@@ -59,12 +59,12 @@ class Forward:
 def build(request: Any) -> Any:
     """In the place of `humeris.extract.backbones.build.build`."""
     from humeris.cache.spec import ExtractionSpec
-    from humeris.extract.backbones.build import Backbone, get_descriptive_fields
+    from humeris.extract.backbones.build import Backbone
     from humeris.extract.backbones.graph import Layer
     from humeris.extract.pixels import decode as pixels
 
     spec = ExtractionSpec(
-        **get_descriptive_fields(request),
+        **request.to_descriptive_fields(),
         architecture="stand-in",
         weights_sha256="0" * 64,
         image_size=request.image_size,

@@ -11,6 +11,7 @@ import numpy as np
 from ...cache.spec import ExtractionSpec
 from ...cache.store import Store, get_default_folder
 from ...extract.backbones.graph import Layer
+from ...extract.backbones.registry import allows_random_weights
 from ...extract.images.load import Images
 from ..data import select_features
 from ..data.cached_taps import FeatureStore
@@ -165,11 +166,11 @@ def _compute_gain(
     """The gap, or None and why: `random`, `file`, `cached` or `few`."""
     best_trial = ranked_trials[0]
     own_specs = [specs[tap_ref.extraction] for tap_ref in best_trial.tap_refs]
-    if all(spec.weights.startswith("random") for spec in own_specs):
+    if all(spec.has_random_weights for spec in own_specs):
         return None, "random"
     random_readers = _open_twin_rows(images, splits, store, specs, best_trial)
     if random_readers is None:
-        return None, "file" if any(spec.file for spec in own_specs) else "cached"
+        return None, "cached" if all(map(allows_random_weights, own_specs)) else "file"
     rows = splits.development
     groups = np.arange(len(rows)) if splits.groups is None else np.unique(splits.groups[rows], return_inverse=True)[1]
     head, hyperparameters = random_baseline.choose_quick_head(ranked_trials, best_trial)

@@ -137,13 +137,11 @@ class AdviceContext:
 def to_backbone_spec(spec: ExtractionSpec) -> BackboneSpec:
     """The request for the network of a spec, as short as can be; raises `HumerisError` where its file is gone."""
     full_spec = BackboneSpec.from_spec(spec)
-    application = full_spec.application
-    if application is None:
-        return full_spec
+    info = full_spec.info
     return replace(
         full_spec,
-        image_size=None if full_spec.image_size == (application.size, application.size) else full_spec.image_size,
-        preprocessing=None if full_spec.preprocessing == application.preprocessing else full_spec.preprocessing,
+        image_size=None if full_spec.image_size == info.image_size else full_spec.image_size,
+        preprocessing=None if full_spec.preprocessing == info.preprocessing else full_spec.preprocessing,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from ...cache.formatting import format_size
 from ...extract.backbones.graph import Layer
+from ...extract.backbones.registry import allows_random_weights
 from ..heads.registry import find_head_family
 from .context import AdviceContext, repeat_option
 
@@ -123,15 +124,15 @@ def _finetune_all(context: AdviceContext) -> Iterator[Step]:
 
 def _train_from_scratch(context: AdviceContext) -> Iterator[Step]:
     start_trial = context.start_trial
-    if start_trial is not None and not context.specs[start_trial.tap_refs[0].extraction].file:
+    if start_trial is not None and allows_random_weights(context.specs[start_trial.tap_refs[0].extraction]):
         yield from _finetune(context, "trains the same architecture from scratch", "input", "--weights", "random")
 
 
 def _try_pretrained(context: AdviceContext) -> Iterator[Step]:
     """The same network with the weights that it comes with, where all there is are random ones."""
     backbone_spec = context.backbone_spec
-    if context.figures.gap_lacks == "random" and backbone_spec is not None and backbone_spec.application is not None:
-        name = replace(backbone_spec, weights=backbone_spec.application.pretrained, seed=0).title
+    if context.figures.gap_lacks == "random" and backbone_spec is not None:
+        name = replace(backbone_spec, weights=backbone_spec.info.pretrained_weights, seed=0).title
         yield Step(context.build_repeat_command("run", "-b", name), "the same network with its pretrained weights")
 
 
@@ -167,7 +168,7 @@ def _try_other_heads(context: AdviceContext) -> Iterator[Step]:
 def _extract_random_weights(context: AdviceContext) -> Iterator[Step]:
     """Features of the same network with random weights, where none are cached and they would tell something."""
     backbone_spec = context.backbone_spec
-    if context.figures.gap_lacks == "cached" and backbone_spec is not None and backbone_spec.file is None:
+    if context.figures.gap_lacks == "cached" and backbone_spec is not None and backbone_spec.source.allows_random_weights:
         reason = "random weights, to compare with: type the command of this run again afterwards"
         name = replace(backbone_spec, weights="random").title
         yield Step(context.build_repeat_command("extract", "-b", name, *_build_layer_options(context)), reason)

@@ -69,7 +69,7 @@ def find_random_init_twin(store: Store, spec: ExtractionSpec) -> str | None:
     spec_fields = {name: value for name, value in spec.to_dict().items() if name not in ignored_fields}
     for extraction in store.iter_extractions():
         other_fields = {name: value for name, value in extraction.spec.to_dict().items() if name not in ignored_fields}
-        if extraction.spec.weights.startswith("random") and other_fields == spec_fields:
+        if extraction.spec.has_random_weights and other_fields == spec_fields:
             return extraction.name
     return None
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ...cache.formatting import format_size, to_printable
 from ...cache.spec import ExtractionSpec
+from ...extract.backbones.registry import describe_license
 from ..evaluate.trial import Score
 from ..runs.finetuned_weights import is_finetuned
 from ..runs.run import ImageRecord, Run
-from . import licenses
 from .export_result import ExportResult
 
 _PACKAGES = ("humeris", "keras", "tensorflow", "scikit-learn", "numpy", "pillow")
@@ -90,7 +90,7 @@ def render_model_card(
         shown=_REPORTED_SCORES,
         notes=metadata.get("notes", []) if is_best else [],
         preprocessing=[_PREPROCESSING[mode] for mode in dict.fromkeys(spec.preprocessing for spec in specs)],
-        licence=licenses.describe_license,
+        licence=describe_license,
         machine=f"{platform.machine()}, {os.cpu_count()} processor cores",
         made=to_printable(metadata.get("command") or "humeris sweep"),
         command=to_printable(command),

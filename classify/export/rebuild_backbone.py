@@ -8,16 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from ...cache.errors import ModelError
-from ...cache.spec import ExtractionSpec
+from ...cache.spec import DESCRIPTIVE_FIELDS, ExtractionSpec
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone, build
 
 
 def is_same_backbone(backbone_spec: BackboneSpec, spec: ExtractionSpec) -> bool:
-    """Whether a backbone may be the one that features were made with; any file may be, as files are renamed."""
-    return (backbone_spec.file is None) == (not spec.file) and (
-        backbone_spec.file is not None or backbone_spec.name == spec.backbone
-    )
+    """Whether a backbone may be the one that features were made with, as its source has it."""
+    return backbone_spec.source.is_same(backbone_spec, spec)
 
 
 def find_backbone_specs(spec: ExtractionSpec, backbone_specs: Sequence[BackboneSpec] = ()) -> list[BackboneSpec]:
@@ -79,7 +77,7 @@ def rebuild_backbone(
     current, expected = backbone.spec.to_dict(), spec.to_dict()
     compared_fields = [
         "weights_sha256",
-        *(name for name in expected if name not in {"backbone", "arguments", "weights", "file"}),
+        *(name for name in expected if name not in DESCRIPTIVE_FIELDS),
     ]
     changed_field = next(name for name in compared_fields if current[name] != expected[name])
     raise ModelError(

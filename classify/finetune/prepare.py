@@ -174,10 +174,10 @@ def prepare(
     request = frozen_request
     if mode == "random":
         request = replace(frozen_request, weights="random", seed=int(run.metadata["seed"]))
-        if frozen_request.file is not None:
+        if not frozen_request.source.allows_random_weights:
             raise DataError(
-                f"--weights random: expected a backbone that comes by name, found the file {frozen_request.file}; leave it "
-                "out"
+                "--weights random: expected a backbone that comes by name, found the file "
+                f"{frozen_request.info.address}; leave it out"
             )
         backbone_metadata, _ = get_or_build(request, store.kv_store)
     if from_input:

@@ -78,7 +78,7 @@ def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], we
             backbone_spec = BackboneSpec.from_spec(ExtractionSpec.from_dict(snapshot.metadata["specs"][name]))
         except (HumerisError, KeyError, TypeError, ValueError):
             return ""
-        if weights is not None and backbone_spec.file is not None:
+        if weights is not None and not backbone_spec.source.allows_random_weights:
             return ""
         data_path = data.get("source") if data.get("kind") in {"keras", "manifest"} else data["root"]
         parts = [

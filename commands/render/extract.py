@@ -85,9 +85,9 @@ def format_backbones(result: Mapping[str, Any]) -> str:
             backbone["name"],
             backbone["constructor"],
             backbone["size"],
-            backbone["minimum"],
+            backbone["min_size"],
             backbone["preprocessing"],
-            backbone["pretrained"],
+            backbone["pretrained_weights"],
         ]
         for backbone in result["backbones"]
     ]

@@ -11,26 +11,37 @@ from typing import Any
 
 from ...cache.errors import BackboneError
 from ...cache.spec import ExtractionSpec
-from .keras_applications import Application, find_application
+from .backbone_source import BackboneInfo, BackboneSource
 from .precision import PRECISIONS
 from .preprocessing import MODES
-
-_RESERVED = {"input_tensor", "input_shape", "pooling", "classes", "name", "classifier_activation"}
+from .registry import find_source
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """A backbone as asked for; what is None is decided by the backbone itself.
 
-    application or file: one of the two; a file is called by its stem. arguments: further arguments of the Keras constructor.
-    weights: imagenet, synthetic (nano), file (a .keras file's own), random, or the path of a weights file.
-    image_size: (height, width). seed: of random weights. precision: one of `PRECISIONS`.
+    Attributes
+    ----------
+    source, info
+        Where it comes from, and what is known of it there.
+    weights
+        What its own are called (imagenet, synthetic, file), random, or the path of a weights file.
+    arguments
+        Further arguments, of the Keras constructor.
+    image_size
+        (height, width) in pixels.
+    preprocessing
+        A mode of `preprocessing.apply`.
+    seed
+        Of random weights.
+    precision
+        One of `PRECISIONS`.
     """
 
-    name: str
+    source: BackboneSource
+    info: BackboneInfo
     weights: str
-    application: Application | None = None
-    file: Path | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     image_size: tuple[int, int] | None = None
     preprocessing: str | None = None
@@ -47,10 +58,25 @@ class BackboneSpec:
         seed: int = 0,
         precision: str = "float32",
     ) -> BackboneSpec:
-        """The request written `NAME[,key=value…]`; keywords are what `text` does not say itself.
+        """The request written `NAME[,key=value…]`.
 
-        Keys are `weights`, `image_size`, `preprocessing`, `seed`, `precision`, and any argument of the Keras constructor,
-        with JSON values. Raises `BackboneError`.
+        Parameters
+        ----------
+        text
+            A name or the path of a file, and options: `weights`, `image_size`, `preprocessing`, `seed`, `precision`, and any
+            argument of the Keras constructor, with JSON values.
+        weights, image_size, seed, precision
+            What holds where `text` does not say it.
+
+        Raises
+        ------
+        BackboneError, WeightsError
+            Where there is no such backbone, or it cannot have what is asked for.
+
+        Examples
+        --------
+        >>> BackboneSpec.parse("MobileNetV2, alpha=0.35", image_size=96).title
+        'mobilenet_v2,alpha=0.35,image_size=96x96'
         """
         name, *pairs = [part.strip() for part in text.split(",")]
         options: dict[str, str] = {}
@@ -68,46 +94,77 @@ class BackboneSpec:
         precision = options.pop("precision", precision)
         if precision not in PRECISIONS:
             raise BackboneError(f"backbone {name}: expected precision {', '.join(PRECISIONS)}, found {precision!r}")
-        arguments = {key: _parse_value(value) for key, value in sorted(options.items())}
-        if reserved_names := _RESERVED & set(arguments):
-            raise BackboneError(f"backbone {name}: {sorted(reserved_names)[0]} is set by humeris and cannot be given")
-        file = Path(name) if name.endswith((".keras", ".h5")) else None
-        if file is None:
-            application = find_application(name)
-            default_weights, name = application.pretrained, application.name
-        else:
-            application, default_weights, name = None, "file", file.stem
-            _check_file(file, preprocessing, arguments)
+        source = find_source(name)
+        info = source.describe(name)
         return cls(
-            name=name,
-            weights=weights if weights not in {None, "pretrained"} else default_weights,
-            application=application,
-            file=file,
-            arguments=arguments,
+            source=source,
+            info=info,
+            weights=info.pretrained_weights if weights is None or weights == "pretrained" else weights,
+            arguments={key: _parse_value(value) for key, value in sorted(options.items())},
             image_size=None if size is None else parse_size(size),
             preprocessing=preprocessing,
             seed=seed,
             precision=precision,
-        )
+        ).check()
 
     @classmethod
     def from_spec(cls, spec: ExtractionSpec) -> BackboneSpec:
-        """The request that builds the backbone of `spec` again; raises `BackboneError` when its file is gone."""
+        """The request that builds the backbone of `spec` again.
+
+        Raises
+        ------
+        BackboneError
+            Where its file is gone, or its source is not registered in this process.
+        """
+        source = find_source(spec.address)
         weights, _, seed = spec.weights.partition(", seed ")
-        file = Path(spec.file) if spec.file else None
-        if file is not None:
-            _check_file(file, spec.preprocessing, {})
         return cls(
-            name=spec.backbone,
+            source=source,
+            info=source.describe(spec.address),
             weights=weights,
-            application=None if file else find_application(spec.backbone),
-            file=file,
             arguments=dict(spec.arguments),
             image_size=spec.image_size,
             preprocessing=spec.preprocessing,
             seed=int(seed or 0),
             precision=spec.precision,
-        )
+        ).check()
+
+    def check(self) -> BackboneSpec:
+        """Itself; raises `BackboneError` or `WeightsError` where its source cannot build what it asks for."""
+        self.source.check(self)
+        if not (self.preprocessing or self.info.preprocessing):
+            address = self.info.address
+            raise BackboneError(
+                f"backbone {address}: how were its inputs scaled? Nothing in the file says so; "
+                f"write {address},preprocessing=MODE with MODE one of {_format_modes()}"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the backbone is called; a file by its stem."""
+        return self.info.name
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether it is to have random weights."""
+        return self.weights == "random"
+
+    @property
+    def has_pretrained_weights(self) -> bool:
+        """Whether it is to have the weights that it comes with."""
+        return self.weights == self.info.pretrained_weights
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The user's file of weights, whether it is there or not; None where others are asked for."""
+        return None if self.has_random_weights or self.has_pretrained_weights else Path(self.weights)
+
+    @property
+    def input_shape(self) -> tuple[int | None, int | None, int]:
+        """(height, width, 3) of its images, as asked for or by default; None where the built network alone says."""
+        height, width = self.image_size or self.info.image_size or (None, None)
+        return height, width, 3
 
     @property
     def title(self) -> str:
@@ -119,12 +176,35 @@ class BackboneSpec:
             options["image_size"] = "x".join(map(str, self.image_size))
         if self.precision != "float32":
             options["precision"] = self.precision
-        if self.weights == "random" and self.seed:
+        if self.has_random_weights and self.seed:
             options["seed"] = self.seed
-        if self.weights not in {self.application.pretrained if self.application else "file"}:
+        if not self.has_pretrained_weights:
             options["weights"] = self.weights
         pairs = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items()]
-        return ",".join([str(self.file or self.name), *pairs])
+        return ",".join([self.info.address, *pairs])
+
+    @property
+    def label(self) -> str:
+        """What a sweep calls it: as a user would write it, but a file by its name alone."""
+        return self.title if self.info.address == self.name else self.name
+
+    def list_files(self) -> list[Path]:
+        """The user's files that the backbone is made of."""
+        return [path for path in (self.info.file, self.weights_file) if path is not None and path.is_file()]
+
+    def to_descriptive_fields(self) -> dict[str, Any]:
+        """The `DESCRIPTIVE_FIELDS` of an `ExtractionSpec`, which only name things, as this request names them."""
+        if self.has_random_weights:
+            weights = f"random, seed {self.seed}"
+        else:
+            is_file = self.weights_file is not None and self.weights_file.is_file()
+            weights = str(Path(self.weights).absolute()) if is_file else self.weights
+        return {
+            "backbone": self.name,
+            "arguments": dict(self.arguments),
+            "weights": weights,
+            "file": str(self.info.file.absolute()) if self.info.file else "",
+        }
 
 
 def parse_size(text: str | int) -> tuple[int, int]:
@@ -133,25 +213,6 @@ def parse_size(text: str | int) -> tuple[int, int]:
     if not match or not 8 <= int(match[1]) <= 4096 or not 8 <= int(match[2] or match[1]) <= 4096:
         raise BackboneError(f"image size {text!r}: expected pixels from 8 to 4096 as SIDE or HEIGHTxWIDTH")
     return int(match[1]), int(match[2] or match[1])
-
-
-def _check_file(file: Path, preprocessing: str | None, arguments: Mapping[str, Any]) -> None:
-    if not file.is_file():
-        raise BackboneError(f"backbone {file}: expected a .keras file, found no file there; check the path")
-    if file.suffix == ".h5":
-        raise BackboneError(
-            f"backbone {file}: expected the .keras format, found .h5; load it in Keras and save it as .keras"
-        )
-    if arguments:
-        raise BackboneError(
-            f"backbone {file}: a file has no constructor arguments, found {', '.join(arguments)}; "
-            "it takes preprocessing, image_size and weights"
-        )
-    if preprocessing is None:
-        raise BackboneError(
-            f"backbone {file}: how were its inputs scaled? Nothing in the file says so; "
-            f"write {file},preprocessing=MODE with MODE one of {_format_modes()}"
-        )
 
 
 def _format_modes() -> str:

@@ -1,77 +1,118 @@
-"""The backbones that come by name: all of `keras.applications`, and nano. A table, so that listing them imports nothing."""
+"""The networks of `keras.applications`: a table, so that listing them imports nothing, and how Keras builds them."""
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from ...cache.errors import BackboneError
+from ...cache.errors import BackboneError, WeightsError
+from ...cache.formatting import format_error
+from ...cache.spec import ExtractionSpec
+from . import weights
+from .backbone_source import BackboneInfo, BackboneSource
+from .keras_runtime import load_keras
 
+if TYPE_CHECKING:
+    from .backbone_spec import BackboneSpec
 
-@dataclass(frozen=True)
-class Application:
-    """A named backbone.
-
-    constructor: name in `keras.applications`, or "nano"
-    size, minimum: default and least image side, in pixels
-    preprocessing: mode of `preprocessing.apply`
-    pretrained: what its own weights are called
-    """
-
-    name: str
-    constructor: str
-    size: int
-    preprocessing: str
-    minimum: int = 32
-    pretrained: str = "imagenet"
-
-
-def _list_variants(prefix: str, constructor: str, sizes: dict[str, int], preprocessing: str) -> list[Application]:
-    return [
-        Application(prefix + suffix.lower(), constructor + suffix, size, preprocessing) for suffix, size in sizes.items()
-    ]
-
-
+# Arguments of every constructor that the caller of `build` decides.
+_RESERVED = {"input_tensor", "input_shape", "pooling", "classes", "name", "classifier_activation"}
 _EFFICIENTNET_SIZES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "B4": 380, "B5": 456, "B6": 528, "B7": 600}
 _EFFICIENTNET_V2_SIZES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
 _CONVNEXT_SIZES = {"Tiny": 224, "Small": 224, "Base": 224, "Large": 224, "XLarge": 224}
+# By constructor, as Keras's documentation of each application has it, and for the later ones the repositories of the papers.
+_LICENSES = {
+    r"VGG": "Creative Commons Attribution, by the Visual Geometry Group at Oxford",
+    r"ResNet\d+$": "MIT, by Kaiming He",
+    r"DenseNet": "BSD 3-clause, by its authors",
+    r"Xception": "MIT, by its author",
+    r"ConvNeXt": "MIT, by its authors",
+    r"(Inception|MobileNet|NASNet|EfficientNet)": "Apache-2.0, by their authors",
+}
+
+
+def _list_variants(prefix: str, constructor: str, sizes: dict[str, int], preprocessing: str) -> list[BackboneInfo]:
+    return [
+        BackboneInfo(prefix + suffix.lower(), constructor + suffix, size, preprocessing) for suffix, size in sizes.items()
+    ]
+
 
 APPLICATIONS = (
-    Application("nano", "nano", 64, "tf", 32, "synthetic"),
     *_list_variants("convnext_", "ConvNeXt", _CONVNEXT_SIZES, "none"),
     *_list_variants("densenet", "DenseNet", {"121": 224, "169": 224, "201": 224}, "torch"),
     *_list_variants("efficientnet_", "EfficientNet", _EFFICIENTNET_SIZES, "none"),
     *_list_variants("efficientnet_v2_", "EfficientNetV2", _EFFICIENTNET_V2_SIZES, "none"),
-    Application("inception_resnet_v2", "InceptionResNetV2", 299, "tf", 75),
-    Application("inception_v3", "InceptionV3", 299, "tf", 75),
-    Application("mobilenet", "MobileNet", 224, "tf"),
-    Application("mobilenet_v2", "MobileNetV2", 224, "tf"),
+    BackboneInfo("inception_resnet_v2", "InceptionResNetV2", 299, "tf", 75),
+    BackboneInfo("inception_v3", "InceptionV3", 299, "tf", 75),
+    BackboneInfo("mobilenet", "MobileNet", 224, "tf"),
+    BackboneInfo("mobilenet_v2", "MobileNetV2", 224, "tf"),
     *_list_variants("mobilenet_v3_", "MobileNetV3", {"Large": 224, "Small": 224}, "none"),
     *_list_variants("nasnet_", "NASNet", {"Large": 331, "Mobile": 224}, "tf"),
     *_list_variants("resnet", "ResNet", {"50": 224, "101": 224, "152": 224}, "caffe"),
-    Application("resnet50_v2", "ResNet50V2", 224, "tf"),
-    Application("resnet101_v2", "ResNet101V2", 224, "tf"),
-    Application("resnet152_v2", "ResNet152V2", 224, "tf"),
+    BackboneInfo("resnet50_v2", "ResNet50V2", 224, "tf"),
+    BackboneInfo("resnet101_v2", "ResNet101V2", 224, "tf"),
+    BackboneInfo("resnet152_v2", "ResNet152V2", 224, "tf"),
     *_list_variants("vgg", "VGG", {"16": 224, "19": 224}, "caffe"),
-    Application("xception", "Xception", 299, "tf", 71),
+    BackboneInfo("xception", "Xception", 299, "tf", 71),
 )
 
 
-def normalize_name(name: str) -> str:
-    """`name` as it is compared: lower case, without separators, so that `mixed_5` finds `mixed5`."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+class KerasApplications(BackboneSource):
+    """Networks by their names, with the arguments of Keras's constructors: `mobilenet_v2,alpha=0.35`."""
+
+    name = "keras.applications"
+
+    def list_backbones(self) -> Sequence[BackboneInfo]:
+        """The table."""
+        return APPLICATIONS
+
+    def check(self, spec: BackboneSpec) -> None:
+        """Raise `BackboneError` for an argument that is not the user's to give; Keras alone knows the others."""
+        if reserved_names := _RESERVED & set(spec.arguments):
+            raise BackboneError(f"backbone {spec.name}: {sorted(reserved_names)[0]} is set by humeris and cannot be given")
+
+    def build(self, spec: BackboneSpec) -> Any:
+        """The network without its classifier; its weights are downloaded where `KERAS_HOME` does not have them."""
+        constructor = getattr(load_keras().applications, spec.info.constructor)
+        _check_arguments(spec, constructor)
+        pretrained = "imagenet" if spec.has_pretrained_weights else None
+        arguments = {"include_top": False, **spec.arguments}
+        try:
+            with weights.explain_download_errors(spec.name):
+                return constructor(weights=pretrained, input_shape=spec.input_shape, **arguments)
+        except WeightsError:
+            raise
+        except (ValueError, TypeError) as error:
+            height, width, _ = spec.input_shape
+            raise BackboneError(f"backbone {spec.title} at {height}x{width} pixels: {format_error(error)}") from error
+
+    def get_license(self, spec: ExtractionSpec) -> str:
+        """That of the network's authors, as they say it."""
+        constructor = self.describe(spec.backbone).constructor
+        text = next((text for pattern, text in _LICENSES.items() if re.match(pattern, constructor)), "not known here")
+        return (
+            f"{text}, through keras.applications (Apache-2.0); they learnt from ImageNet, whose images are for "
+            "non-commercial research: have this checked before you sell what rests on them"
+        )
+
+    def list_key_parts(self, spec: BackboneSpec) -> list[Any]:
+        """Its name, and what Keras has downloaded, which a changed file would change."""
+        return [self.name, spec.name, weights.list_downloads() if spec.has_pretrained_weights else []]
 
 
-def find_application(name: str) -> Application:
-    """The backbone called `name`, in any common spelling (`ResNet50`, `resnet_50`); raises `BackboneError`."""
-    by_name = {normalize_name(item.name): item for item in APPLICATIONS} | {
-        normalize_name(item.constructor): item for item in APPLICATIONS
-    }
-    if (application := by_name.get(normalize_name(name))) is not None:
-        return application
-    close_names = difflib.get_close_matches(normalize_name(name), by_name, n=4, cutoff=0.5)
-    names = ", ".join(dict.fromkeys(by_name[item].name for item in close_names)) or "(none is close)"
-    raise BackboneError(
-        f"backbone {name!r}: expected a name in `humeris backbones` or a .keras file, found neither; closest: {names}"
-    )
+def _check_arguments(spec: BackboneSpec, constructor: Any) -> None:
+    """Raise `BackboneError` for an argument that the constructor does not have, or one that leaves the scaling open."""
+    accepted = inspect.signature(constructor).parameters
+    for name in spec.arguments:
+        if name not in accepted:
+            raise BackboneError(
+                f"backbone {spec.name}: expected an argument of keras.applications.{spec.info.constructor} "
+                f"({', '.join(accepted)}), found {name!r}"
+            )
+    if spec.arguments.get("include_preprocessing") is False and spec.preprocessing is None:
+        raise BackboneError(
+            f"backbone {spec.name}: with include_preprocessing=false its pixels must be scaled outside; "
+            f"write {spec.name},include_preprocessing=false,preprocessing=MODE"
+        )

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ...cache.key_value_store import KeyValueStore
@@ -14,13 +13,23 @@ from ...cache.spec import ExtractionSpec
 from ..pixels import decode
 from . import precision, weights
 from .backbone_spec import BackboneSpec
-from .build import Backbone, build, get_descriptive_fields
+from .build import Backbone, build
 from .graph import Layer, choose_default_layers
 
 
 @dataclass(frozen=True)
 class BackboneMetadata:
-    """A backbone's spec, its layers in the order of computation, and the layers tapped by default."""
+    """What is known of a built backbone.
+
+    Attributes
+    ----------
+    spec
+        The key of its features.
+    layers
+        In the order of computation.
+    default_layers
+        Names of the layers that are tapped by default.
+    """
 
     spec: ExtractionSpec
     layers: tuple[Layer, ...]
@@ -28,7 +37,7 @@ class BackboneMetadata:
 
     @classmethod
     def from_backbone(cls, backbone: Backbone) -> BackboneMetadata:
-        """The card of a built backbone."""
+        """The metadata of a built backbone."""
         return cls(backbone.spec, tuple(backbone.graph.layers), tuple(choose_default_layers(backbone.graph.layers)))
 
     @property
@@ -37,7 +46,7 @@ class BackboneMetadata:
         return {layer.name: layer.shape for layer in self.layers}
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as JSON values."""
+        """The metadata as JSON values."""
         return {
             "spec": self.spec.to_dict(),
             "layers": [layer.to_dict() for layer in self.layers],
@@ -46,24 +55,34 @@ class BackboneMetadata:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> BackboneMetadata:
-        """The card that `to_dict` wrote."""
+        """The metadata that `to_dict` wrote."""
         layers = tuple(map(Layer.from_dict, value["layers"]))
         return cls(ExtractionSpec.from_dict(value["spec"]), layers, tuple(value["default_layers"]))
 
 
 def get_or_build(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> tuple[BackboneMetadata, Backbone | None]:
-    """The card of a backbone, and the backbone itself if it had to be built (which imports Keras).
+    """The metadata of a backbone, built for it unless the cache has them.
 
-    The memory holds for the same request, versions and weights files: a file given by path is compared by digest,
-    Keras's own downloads by name, size and mtime.
+    They hold for as long as the options, the versions of the packages and the weights stay as they are: files of the user's
+    are compared by digest, Keras's own downloads by name, size and mtime.
+
+    Returns
+    -------
+    metadata : BackboneMetadata
+    backbone : Backbone or None
+        The backbone itself if it had to be built, which imports Keras.
+
+    Raises
+    ------
+    BackboneError, WeightsError
+        As `build` does.
     """
     if (metadata := get_cached(backbone_spec, kv_store)) is not None:
         return metadata, None
     backbone = build(backbone_spec)
     metadata = BackboneMetadata.from_backbone(backbone)
-    kv_store.put_json(
-        "backbone", _compute_key(backbone_spec), metadata.to_dict()
-    )  # the key anew: building may have downloaded the weights
+    # The key anew: building may have downloaded the weights.
+    kv_store.put_json("backbone", _compute_key(backbone_spec), metadata.to_dict())
     return metadata, backbone
 
 
@@ -72,17 +91,14 @@ def get_cached(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> Backbone
     if (cached := kv_store.get_json("backbone", _compute_key(backbone_spec))) is None:
         return None
     metadata = BackboneMetadata.from_dict(cached)
-    return replace(metadata, spec=replace(metadata.spec, **get_descriptive_fields(backbone_spec)))
+    return replace(metadata, spec=replace(metadata.spec, **backbone_spec.to_descriptive_fields()))
 
 
 def _compute_key(backbone_spec: BackboneSpec) -> str:
-    weight_files = [
-        path for path in (backbone_spec.file, Path(backbone_spec.weights)) if path is not None and path.is_file()
-    ]
     key_fields = {
-        "request": [
-            backbone_spec.application.name if backbone_spec.application else "",
-            backbone_spec.weights if backbone_spec.weights in {"imagenet", "synthetic", "file", "random"} else "path",
+        "source": backbone_spec.source.list_key_parts(backbone_spec),
+        "options": [
+            "path" if backbone_spec.weights_file is not None else backbone_spec.weights,
             dict(backbone_spec.arguments),
             backbone_spec.image_size,
             backbone_spec.preprocessing,
@@ -91,7 +107,6 @@ def _compute_key(backbone_spec: BackboneSpec) -> str:
         ],
         "versions": [importlib.metadata.version(name) for name in ("humeris", "keras", "tensorflow")],
         "pixels": decode.get_version(),
-        "files": [weights.compute_file_digest(path) for path in weight_files],
-        "downloaded": weights.list_downloads() if backbone_spec.weights == "imagenet" else [],
+        "files": [weights.compute_file_digest(path) for path in backbone_spec.list_files()],
     }
     return json.dumps(key_fields, sort_keys=True)

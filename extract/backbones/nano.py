@@ -1,70 +1,41 @@
-"""The small backbone that ships with the package, and where its weights lie.
-
-nano is a convolutional network of about 110 thousand parameters, trained on drawings made by
-examples/train_nano.py and on nothing else. It is meant for 64x64 images but runs at any size.
-Importing this module imports no deep learning framework; calling :func:`build_nano` imports Keras.
-"""
+"""The source of nano, the small backbone that ships with the package."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...cache.spec import ExtractionSpec
+from . import weights
+from .backbone_source import BackboneInfo, BackboneSource
+from .nano_network import WEIGHTS, build_nano
+
 if TYPE_CHECKING:
-    import keras
+    from .backbone_spec import BackboneSpec
 
-WEIGHTS = Path(__file__).with_name("nano.weights.h5")
-
-STEM = 24
-PLAIN = ((24, 1, 1), (40, 2, 1))  # (channels, stride, residual layers) of blocks 1 and 2
-SEPARABLE = ((80, 2, 2), (112, 2, 1), (144, 1, 1))  # the same of blocks 3, 4 and 5
+_NANO = BackboneInfo("nano", "nano", 64, "tf", pretrained_weights="synthetic")
 
 
-def build_nano(input_shape: tuple[int, int, int] = (64, 64, 3)) -> keras.Model:
-    """The nano body with random weights: pixels in [-1, 1] in, the map ``block5_out`` out.
+class Nano(BackboneSource):
+    """One network, which needs no download: `nano_network.build_nano`."""
 
-    The outputs of its five blocks are named ``block1_out`` to ``block5_out``; for an input of
-    64x64 they are 32, 16, 8, 4 and 4 wide, with 24, 40, 80, 112 and 144 channels. Nothing inside
-    scales the pixels: give it ``x / 127.5 - 1``. Load the trained weights with
-    ``build_nano().load_weights(WEIGHTS)``; they fit every input size.
-    """
-    import keras
+    name = "nano"
 
-    image = keras.Input(input_shape, name="image")
-    x = _convolve(image, STEM, 2, "stem", separable=False)
-    x = keras.layers.ReLU(name="stem_out")(x)
-    for number, (channels, stride, residuals) in enumerate(PLAIN + SEPARABLE, start=1):
-        x = _add_block(x, channels, stride, residuals, f"block{number}", separable=number > len(PLAIN))
-    return keras.Model(image, x, name="nano")
+    def list_backbones(self) -> Sequence[BackboneInfo]:
+        """Nano alone."""
+        return [_NANO]
 
+    def build(self, spec: BackboneSpec) -> Any:
+        """Nano at the size asked for, with the weights that ship or random ones."""
+        model = build_nano(spec.input_shape)
+        if spec.has_pretrained_weights:
+            weights.load(model, WEIGHTS)
+        return model
 
-def _add_block(x: Any, channels: int, stride: int, residuals: int, name: str, *, separable: bool) -> Any:
-    """The map after one block: a layer that changes the shape, if needed, then residual layers."""
-    import keras
+    def get_license(self, spec: ExtractionSpec) -> str:  # noqa: ARG002  # one network, one licence
+        """That of this package."""
+        return "Apache-2.0, with humeris"
 
-    if stride != 1 or x.shape[-1] != channels:
-        x = _convolve(x, channels, stride, f"{name}_down", separable=separable)
-        x = keras.layers.ReLU(name=f"{name}_down_relu")(x)
-    for index in range(1, residuals + 1):
-        y = _convolve(x, channels, 1, f"{name}_res{index}", separable=separable)
-        x = keras.layers.Add(name=f"{name}_add{index}")([x, y])
-        last = index == residuals
-        x = keras.layers.ReLU(name=f"{name}_out" if last else f"{name}_relu{index}")(x)
-    return x
-
-
-def _convolve(x: Any, channels: int, stride: int, name: str, *, separable: bool) -> Any:
-    """A 3x3 convolution of x and its batch normalisation, without a nonlinearity."""
-    import keras
-
-    if separable:
-        convolution = keras.layers.SeparableConv2D(
-            channels, 3, strides=stride, padding="same", use_bias=False,
-            depthwise_initializer="he_normal", pointwise_initializer="he_normal", name=f"{name}_conv",
-        )  # fmt: skip
-    else:
-        convolution = keras.layers.Conv2D(
-            channels, 3, strides=stride, padding="same", use_bias=False,
-            kernel_initializer="he_normal", name=f"{name}_conv",
-        )  # fmt: skip
-    return keras.layers.BatchNormalization(momentum=0.98, name=f"{name}_bn")(convolution(x))
+    def compute_architecture(self, spec: BackboneSpec) -> str:  # noqa: ARG002
+        """One text: its layers are fixed, and its weights have a digest."""
+        return "humeris.nano()"

@@ -12,8 +12,8 @@ from typing import Any
 
 from ...cache.errors import LayerError
 from .graph import Layer
-from .keras_applications import normalize_name
 from .keras_runtime import load_keras
+from .spelling import normalize_name
 
 POOLS = "avg, max, gridN, map, cls"
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import WeightsError
+from ...cache.formatting import format_error
 
 
 def get_keras_home() -> Path:
@@ -68,8 +69,9 @@ def load(model: Any, path: Path) -> None:
         with forbid_skipped_layers():
             model.load_weights(path)
     except Exception as error:  # a file of the user's: Keras raises almost anything on a damaged or foreign one
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"weights {path}: expected weights of {model.name}, found other ones: {reason}") from error
+        raise WeightsError(
+            f"weights {path}: expected weights of {model.name}, found other ones: {format_error(error, 200)}"
+        ) from error
 
 
 def compute_digest(model: Any) -> str:

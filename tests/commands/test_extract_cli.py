@@ -156,7 +156,9 @@ def test_layers_shows_the_pools_asked_for(humeris: Run) -> None:
 def test_backbones_lists_all_of_them(humeris: Run) -> None:
     found = humeris("backbones", "--json")
     assert len(found.json["backbones"]) == 41
-    assert {"name", "constructor", "size", "minimum", "preprocessing", "pretrained"} == set(found.json["backbones"][0])
+    assert {"name", "constructor", "size", "min_size", "preprocessing", "pretrained_weights"} == set(
+        found.json["backbones"][0]
+    )
     assert "mobilenet_v2" in humeris("backbones").out
 
 

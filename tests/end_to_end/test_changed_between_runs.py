@@ -105,7 +105,7 @@ def test_a_backbone_file_that_was_moved_is_found_where_it_is_named_now(humeris: 
 
 
 def test_weights_at_a_path_with_commas_and_spaces_are_exported(humeris: Run, photos: Path, tmp_path: Path) -> None:
-    from humeris.extract.backbones.nano import WEIGHTS
+    from humeris.extract.backbones.nano_network import WEIGHTS
 
     path = tmp_path / "we,ights of mine" / "n.weights.h5"
     path.parent.mkdir()

@@ -88,6 +88,7 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
     from humeris.classify.finetune.augmentation import Augmentation
     from humeris.classify.heads.head_grid import HeadGrid
     from humeris.extract.backbones.backbone_spec import BackboneSpec
+    from humeris.extract.backbones.registry import list_backbones
     from humeris.extract.pixels.augment import Policy
 
     for row in script(name).ROWS:
@@ -97,7 +98,7 @@ def test_the_heads_and_augmentations_of_every_row_are_ones_that_there_are(
                 if option == "--head":
                     assert HeadGrid.parse(value).hyperparameter_sets
                 elif option == "-b":
-                    assert BackboneSpec.parse(value).application is not None
+                    assert BackboneSpec.parse(value).info in list_backbones()
                 elif option == "--augment":
                     assert Augmentation.parse(value) if words[0] == "finetune" else Policy.parse(value)
 

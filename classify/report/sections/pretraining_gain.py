@@ -138,7 +138,7 @@ def _find_random_init_taps(
             specs[tap_ref.extraction] = ExtractionSpec.from_dict(snapshot.metadata["specs"][tap_ref.extraction])
         except (KeyError, TypeError, ValueError):
             return None, [Text("How the features were made is not known: nothing to compare them with.", "missing")]
-    if all(spec.weights.startswith("random") for spec in specs.values()):
+    if all(spec.has_random_weights for spec in specs.values()):
         return None, [Text("The winner's own backbone has random weights: there is nothing to compare it with.")]
     random_init_twins = {name: _find_random_init_twin(snapshot, spec) for name, spec in specs.items()}
     tap_refs = tuple(replace(tap_ref, extraction=random_init_twins[tap_ref.extraction] or "") for tap_ref in best.tap_refs)

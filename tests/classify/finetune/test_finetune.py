@@ -32,7 +32,7 @@ from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.commands.render import finetune
 from humeris.extract.backbones.keras_runtime import load_keras
-from humeris.extract.backbones.nano import WEIGHTS, build_nano
+from humeris.extract.backbones.nano_network import WEIGHTS, build_nano
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.images.load import Images, load_images
 from humeris.extract.pixels import decode

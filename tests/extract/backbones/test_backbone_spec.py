@@ -77,7 +77,7 @@ def test_a_file_needs_its_preprocessing(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"preprocessing=MODE with MODE one of tf.*caffe"):
         BackboneSpec.parse(str(path))
     request = BackboneSpec.parse(f"{path},preprocessing=caffe")
-    assert (request.name, request.file, request.weights, request.preprocessing) == ("net", path, "file", "caffe")
+    assert (request.name, request.info.file, request.weights, request.preprocessing) == ("net", path, "file", "caffe")
 
 
 def test_a_file_takes_no_constructor_arguments_and_no_old_format(tmp_path: Path) -> None:

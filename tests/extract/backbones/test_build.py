@@ -19,7 +19,7 @@ from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import Backbone, build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.metadata import BackboneMetadata, get_or_build
-from humeris.extract.backbones.nano import WEIGHTS, build_nano
+from humeris.extract.backbones.nano_network import WEIGHTS, build_nano
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
 

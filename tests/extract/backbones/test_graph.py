@@ -257,7 +257,7 @@ def test_a_network_without_a_proper_layer_is_tapped_at_its_end() -> None:
 
 
 def test_nano_is_tapped_at_its_blocks() -> None:
-    from humeris.extract.backbones.nano import build_nano
+    from humeris.extract.backbones.nano_network import build_nano
 
     graph = Graph(build_nano((64, 64, 3)), (64, 64), "tf")
     chosen = choose_default_layers(graph.layers)

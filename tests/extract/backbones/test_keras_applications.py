@@ -1,4 +1,4 @@
-"""The backbones that come by name: all of Keras's, found in any common spelling."""
+"""The networks of keras.applications: all of them, found in any common spelling."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import inspect
 
 import pytest
 
-from humeris.cache.errors import BackboneError
-from humeris.extract.backbones.keras_applications import APPLICATIONS, find_application
+from humeris.extract.backbones.keras_applications import APPLICATIONS, KerasApplications
 from humeris.extract.backbones.preprocessing import MODES
 
 
-def test_there_are_forty_of_keras_and_nano() -> None:
-    assert len(APPLICATIONS) == 41
-    assert len({item.name for item in APPLICATIONS}) == 41
-    assert APPLICATIONS[0].name == "nano"
+def test_there_are_forty_of_keras() -> None:
+    assert len(APPLICATIONS) == 40
+    assert len({item.name for item in APPLICATIONS}) == 40
 
 
 def test_the_constructors_are_those_that_keras_has() -> None:
@@ -22,14 +20,13 @@ def test_the_constructors_are_those_that_keras_has() -> None:
 
     applications = load_keras().applications
     there = {name for name in dir(applications) if name[0].isupper() and inspect.isfunction(getattr(applications, name))}
-    assert {item.constructor for item in APPLICATIONS} - {"nano"} == there
+    assert {item.constructor for item in APPLICATIONS} == there
 
 
 def test_the_default_sizes_are_those_of_the_papers() -> None:
     sizes = {item.constructor: item.size for item in APPLICATIONS}
     odd = {name: size for name, size in sizes.items() if size != 224}
     assert odd == {
-        "nano": 64,
         "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300, "EfficientNetB4": 380,
         "EfficientNetB5": 456, "EfficientNetB6": 528, "EfficientNetB7": 600,
         "EfficientNetV2B1": 240, "EfficientNetV2B2": 260, "EfficientNetV2B3": 300,
@@ -72,7 +69,7 @@ def test_the_preprocessing_is_the_one_of_its_keras_module(module: str, mode: str
     image = keras.Input((4, 4, 3))
     found = keras.Model(image, preprocessing.apply(image, mode))(picture)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, rtol=1e-5, atol=2e-5)
-    assert {find_application(member).preprocessing for member in members.split()} == {mode}
+    assert {KerasApplications().describe(member).preprocessing for member in members.split()} == {mode}
 
 
 def test_every_preprocessing_is_a_known_mode() -> None:
@@ -83,26 +80,10 @@ def test_every_preprocessing_is_a_known_mode() -> None:
     "name", ["mobilenet_v2", "MobileNetV2", "mobilenetv2", "MOBILENET-V2", "mobile_net_v2", "mobilenet v2"]
 )
 def test_a_name_is_found_in_any_common_spelling(name: str) -> None:
-    assert find_application(name).constructor == "MobileNetV2"
+    assert KerasApplications().describe(name).constructor == "MobileNetV2"
 
 
 def test_every_backbone_is_found_by_its_name_and_by_its_constructor() -> None:
     for item in APPLICATIONS:
-        assert find_application(item.name) is item
-        assert find_application(item.constructor) is item
-
-
-@pytest.mark.parametrize(
-    ("name", "close"), [("resnet_51", "resnet50"), ("efficientnet", "efficientnet_b"), ("nanoo", "nano")]
-)
-def test_an_unknown_name_lists_the_closest(name: str, close: str) -> None:
-    with pytest.raises(BackboneError, match=close) as caught:
-        find_application(name)
-    assert "\n" not in str(caught.value)
-    assert "humeris backbones" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["", "qqqqqq", "!", "../x"])
-def test_a_name_like_no_other_is_one_line(name: str) -> None:
-    with pytest.raises(BackboneError, match="none is close"):
-        find_application(name)
+        assert KerasApplications().describe(item.name) is item
+        assert KerasApplications().describe(item.constructor) is item

@@ -101,7 +101,7 @@ POOLS = ("avg", "max", "map", "grid2")
 
 
 def test_features_of_nano_are_those_of_keras(data: Path) -> None:
-    from humeris.extract.backbones.nano import WEIGHTS, build_nano
+    from humeris.extract.backbones.nano_network import WEIGHTS, build_nano
 
     done = extract(data, "block2_out", "block5_out", pools=POOLS)
     model = build_nano((64, 64, 3))
