@@ -10,6 +10,7 @@ import numpy as np
 from ...cache.errors import DataError
 from ...extract.images.detect import make_image_reader
 from ...extract.pixels import decode, read_file
+from ...extract.pixels.decode_pool import DecoderPool
 from ..runs.run import ImageRecord, Run
 
 MIN_IMAGES = 16
@@ -61,15 +62,16 @@ def load_pixels(run: Run, records: Sequence[ImageRecord], size: tuple[int, int])
     data = run.metadata["data"]
     read_image, root = make_image_reader(data), Path((data.get("images") or data)["root"])
     images = np.empty((len(records), *size, 3), np.uint8)
-    for row, record in enumerate(records):
-        try:
-            encoded = read_image(record.name)
-            if read_file.compute_digest(encoded) != record.digest:
-                raise decode.ImageRejected("changed", "the file is not the one the run was made from")
-            images[row] = decode.decode(encoded, size)
-        except decode.ImageRejected as error:
-            raise DataError(
-                f"{root / record.name}: expected the image that the export is checked on, found: {error}; put it back, "
-                "or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
-            ) from error
+    with DecoderPool(1) as decoders:
+        for row, record in enumerate(records):
+            try:
+                encoded = read_image(record.name)
+                if read_file.compute_digest(encoded) != record.digest:
+                    raise decode.ImageRejected("changed", "the file is not the one the run was made from")
+                images[row] = decoders.decode(encoded, size)[0]
+            except decode.ImageRejected as error:
+                raise DataError(
+                    f"{root / record.name}: expected the image that the export is checked on, found: {error}; put it back, "
+                    "or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
+                ) from error
     return images
