@@ -40,7 +40,8 @@ from humeris.extract.backbones.forward import ForwardPass
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 from humeris.extract.pixels import decode as pixels
 from humeris.extract.pixels import read_file
 
@@ -96,7 +97,7 @@ class ExtractionBenchmark:
 
     def time_decoding(self, count: int) -> float:
         """Seconds of reading and decoding alone, on all cores."""
-        paths = [image.path for image in self.images.used[:count]]
+        paths = [Path(image.item.location) for image in self.images.used[:count]]
         parts = [paths[start : start + 16] for start in range(0, len(paths), 16)]
         list(self.pool.map(decode_all, parts[:4], [self.backbone.spec.image_size] * 4))
         start_time = time.perf_counter()
@@ -108,7 +109,7 @@ class ExtractionBenchmark:
         """Seconds of extracting `count` images into an empty cache."""
         names = {image.name for image in self.images.used[:count]}
         subset = self.images.reject({image.name: None for image in self.images.used if image.name not in names})  # type: ignore[misc]
-        subset = type(subset)(subset.dataset, subset.used, (), (), subset.file_index)
+        subset = type(subset)(subset.dataset, subset.used, (), ())
         cache = self.folder / "cache"
         with Store(cache, write=True) as store:
             result = extract_features(

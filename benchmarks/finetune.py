@@ -34,6 +34,7 @@ from humeris.classify.sweep.sweep import sweep
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine.extract import extract_features
 from humeris.extract.images.load import load_images
+from humeris.extract.pixels.decode_pool import DecoderPool
 from humeris.extract.pixels.read_file import count_cores
 
 STEPS = 7  # of which the first two are left out
@@ -55,7 +56,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All figures; seconds, unless they are ratios."""
-    with Store(folder / "cache", write=True) as store:
+    with Store(folder / "cache", write=True) as store, DecoderPool(count_cores()) as decoders:
         request = BackboneSpec.parse(arguments.backbone, weights="random")
         images = load_images(arguments.images, store, limit=arguments.limit)
         extract_features(images, request, [f"{arguments.tap}:avg"], store)
@@ -68,8 +69,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         fill_seconds = time.perf_counter() - start_time
         rows = from_maps.splits.development
         tail, whole = build_networks(from_maps, config, store)
-        train_batches = {"maps": feed.make_batches(from_maps, store, rows, True, count_cores())}
-        train_batches["images"] = feed.make_batches(from_images, store, rows, True, count_cores())
+        train_batches = {"maps": feed.make_batches(from_maps, store, rows, True, decoders)}
+        train_batches["images"] = feed.make_batches(from_images, store, rows, True, decoders)
         steps = {"maps": time_step(tail, train_batches["maps"]), "images": time_step(whole, train_batches["images"])}
         tail, whole = build_networks(from_maps, config, store)
         for network, name in ((tail, "maps"), (whole, "images")):  # the first steps are traced and compiled
@@ -85,10 +86,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 network.train_epoch(train_batches[name])
                 epochs[name].append(time.perf_counter() - start_time)
         losses = {
-            "maps": compute_loss(tail, feed.make_batches(from_maps, store, rows, False, count_cores()), from_maps, rows),
-            "images": compute_loss(
-                whole, feed.make_batches(from_images, store, rows, False, count_cores()), from_images, rows
-            ),
+            "maps": compute_loss(tail, feed.make_batches(from_maps, store, rows, False, decoders), from_maps, rows),
+            "images": compute_loss(whole, feed.make_batches(from_images, store, rows, False, decoders), from_images, rows),
         }
     bound = steps["images"] / steps["maps"]
     medians = {name: statistics.median(epoch_seconds) for name, epoch_seconds in epochs.items()}

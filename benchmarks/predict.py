@@ -31,7 +31,8 @@ from humeris.classify.export.formats.registry import FORMATS
 from humeris.classify.export.predict import Predictor
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.engine.extract import extract_features
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 from humeris.extract.pixels import read_file
 
 BATCH = 32
@@ -39,7 +40,7 @@ BATCH = 32
 
 def time_extraction(images: Images, backbone: str, tap: str, count: int, folder: Path) -> float:
     """Seconds of extracting the first `count` images into an empty cache."""
-    subset = Images(images.dataset, images.used[:count], (), (), images.file_index)
+    subset = Images(images.dataset, images.used[:count], (), ())
     with Store(folder, write=True) as store:
         result = extract_features(subset, backbone, [tap], store, batch_size=BATCH)
     assert result.computed == count
@@ -85,7 +86,7 @@ def main() -> None:
             run = sweep(extract_result.images, store, ["logreg,C=0.001"], out=root / "run")
             models = {name: export(run, store, root / f"model{FORMATS[name].suffix}", format=name).path for name in names}
         predictors = {name: Predictor(path, cache=root / "cache") for name, path in models.items()}
-        paths = [image.path for image in images.used][: arguments.images // BATCH * BATCH]
+        paths = [image.item.location for image in images.used][: arguments.images // BATCH * BATCH]
         prediction_rates: dict[str, list[float]] = {name: [] for name in names}
         extraction_rates: list[float] = []
         for _ in range(arguments.turns):

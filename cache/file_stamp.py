@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,10 @@ class FileStamp:
         """The stamp of the file at `path`; raises `OSError`."""
         status = os.stat(path)
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def to_bytes(self) -> bytes:
+        """The four numbers, 8 bytes each."""
+        return struct.pack("=4q", self.inode, self.size, self.mtime_ns, self.ctime_ns)
 
     def is_stable(self, now_ns: int) -> bool:
         """Whether a change after `now_ns` must show in the stamp; ctime tells, which no program can set."""

@@ -13,7 +13,8 @@ from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.backbones.taps import Tap
 from ..extract.engine.extract import ExtractResult, extract_all
 from ..extract.engine.multi_device import ExtractJob, extract_on_devices
-from ..extract.images.load import Images, Progress
+from ..extract.images.images import Images
+from ..extract.images.load import Progress
 from ..extract.pixels.augment import Policy
 from .data.select_features import split_pattern
 from .data.splits import split

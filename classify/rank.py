@@ -13,7 +13,8 @@ import numpy as np
 from ..cache.errors import RunError
 from ..cache.store import Store
 from ..extract.backbones.backbone_spec import BackboneSpec
-from ..extract.images.load import Images, Progress
+from ..extract.images.images import Images
+from ..extract.images.load import Progress
 from ..extract.pixels.read_file import count_cores
 from .data import select_features as sources
 from .data.feature_matrix import FeatureMatrix

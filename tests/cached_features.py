@@ -9,7 +9,7 @@ import numpy as np
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
-from humeris.extract.images.load import Images
+from humeris.extract.images.images import Images
 
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image: the first bytes say PNG, the rest says which one
 

@@ -12,7 +12,7 @@ from ...cache.spec import ExtractionSpec
 from ...cache.store import Store, get_default_folder
 from ...extract.backbones.graph import Layer
 from ...extract.backbones.registry import allows_random_weights
-from ...extract.images.load import Images
+from ...extract.images.images import Images
 from ..data import select_features
 from ..data.cached_taps import FeatureStore
 from ..data.feature_matrix import RowReader
@@ -74,7 +74,7 @@ def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store
     context = AdviceContext(
         figures=evidence,
         run=run.path,
-        data=str(images.dataset.source),
+        data=images.source.data,
         typed=run.metadata.get("command") or "",
         cache=() if is_default_store else ("--cache", str(store.path)),
         images=len(splits.development),

@@ -15,9 +15,9 @@ from ...cache.tap_features import TapFeatures
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.non_finite import NonFiniteImages, find_faulty_images
 from ...extract.backbones.taps import Tap
-from ...extract.images.dataset import Rejection
 from ...extract.images.feature_file import FeatureFile, FileRowReader
-from ...extract.images.load import Images
+from ...extract.images.images import Images
+from ...extract.images.item import Rejection
 from .cached_taps import (
     CachedTap,
     FeatureStore,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import DataError
-from ...extract.images.load import Image, Images
+from ...extract.images.images import Image, Images
 
 TEST_FRACTION = 0.2
 FOLDS = 5
@@ -34,7 +34,7 @@ class Splits:
     test: np.ndarray
     select: str
     note: str
-    root: Path
+    root: Path | str
 
     @property
     def development(self) -> np.ndarray:
@@ -150,15 +150,15 @@ def split(images: Images, select: str | None = None) -> Splits:
 
 
 def _list_classes(images: Images) -> tuple[str, ...]:
-    root, kind = images.dataset.root, images.dataset.kind
-    if kind == "flat":
+    root = images.dataset.root
+    if not images.dataset.has_labels:
         raise DataError(
             f"{root}: expected class folders (root/cat/1.jpg), found images without labels; "
             "put them in a folder per class, or list them in a CSV with the columns path,label"
         )
     classes = tuple(sorted(set(images.labels)))
     if len(classes) < 2:
-        is_feature_file = kind == "features"
+        is_feature_file = images.source.holds_features
         finding = f"one class, {classes[0]!r}" if classes else f"no usable {'row' if is_feature_file else 'image'}"
         remedy = (
             "put rows of another class, with finite features, into the file"

@@ -14,7 +14,7 @@ from ...cache.spec import ExtractionSpec
 from ...cache.store import Store
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.taps import Tap
-from ...extract.images.feature_file import FeatureFile
+from ...extract.images.registry import reopen_source
 from ...extract.pixels.read_file import count_cores
 from ..data import select_features
 from ..data.cached_taps import FeatureStore
@@ -112,8 +112,7 @@ class ExportSource:
         records = run.load_image_records()
         specs = _load_specs(run, trial)
         _check_backbone_specs(backbone_specs, specs)
-        data = run.metadata["data"]
-        feature_store = FeatureFile(data["root"]) if data["kind"] == "features" else store
+        feature_store = reopen_source(run.metadata["data"]).feature_file or store
         if is_finetuned(trial):
             finetuned = FinetunedWeights.load(run, trial)
             return cls(run, trial, score, records, specs, feature_store, finetuned.head, finetuned.weights)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ...cache.errors import DataError
-from ...extract.images.detect import make_image_reader
-from ...extract.pixels import decode, read_file
+from ...extract.images.registry import reopen_source
+from ...extract.pixels import read_file
+from ...extract.pixels.decode import ImageRejected
 from ...extract.pixels.decode_pool import DecoderPool
 from ..runs.run import ImageRecord, Run
 
@@ -38,7 +38,7 @@ def select_evenly(records: Sequence[ImageRecord], count: int) -> list[ImageRecor
 
 
 def load_pixels(run: Run, records: Sequence[ImageRecord], size: tuple[int, int]) -> np.ndarray:
-    """Read and decode images of a run.
+    """Read images of a run and decode them in processes of their own.
 
     Parameters
     ----------
@@ -57,21 +57,23 @@ def load_pixels(run: Run, records: Sequence[ImageRecord], size: tuple[int, int])
     Raises
     ------
     DataError
-        Where an image is gone or has changed.
+        Where an image is gone, has changed, or ends its decoder.
     """
-    data = run.metadata["data"]
-    read_image, root = make_image_reader(data), Path((data.get("images") or data)["root"])
-    images = np.empty((len(records), *size, 3), np.uint8)
-    with DecoderPool(1) as decoders:
-        for row, record in enumerate(records):
+    source = reopen_source(run.metadata["data"]).images
+    images, jobs = np.empty((len(records), *size, 3), np.uint8), min(4, read_file.count_cores())
+    with DecoderPool(jobs) as decoders:
+
+        def decode_row(row: int) -> None:
+            record = records[row]
             try:
-                encoded = read_image(record.name)
-                if read_file.compute_digest(encoded) != record.digest:
-                    raise decode.ImageRejected("changed", "the file is not the one the run was made from")
-                images[row] = decoders.decode(encoded, size)[0]
-            except decode.ImageRejected as error:
+                images[row] = decoders.decode(source.fetch(source.get_item(record.name)), size, record.digest)[0]
+            except ImageRejected as error:
+                reason = "the file is not the one the run was made from" if error.reason == "changed" else error
                 raise DataError(
-                    f"{root / record.name}: expected the image that the export is checked on, found: {error}; put it back, "
-                    "or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
+                    f"{source.root}/{record.name}: expected the image that the export is checked on, found: {reason}; put "
+                    "it back, or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
                 ) from error
+
+        for _ in read_file.map_in_order(decode_row, range(len(records)), jobs, 2 * jobs):
+            pass
     return images

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from ...cache.store import Store
-from ...extract.images.detect import make_image_reader
+from ...extract.pixels.decode_pool import DecoderPool
 from ..data import select_features
 from ..data.views import Views
 from .augmentation import Augmentation
@@ -27,10 +27,10 @@ class Batches(Protocol):
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training: bool, jobs: int) -> Batches:
+def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training: bool, decoders: DecoderPool) -> Batches:
     """Batches of the images numbered `rows`, in training as the recipe says: of maps at the cut, else of pixels."""
     if setup.map_tap is None:
-        return make_image_batches(setup, rows, training, jobs)
+        return make_image_batches(setup, rows, training, decoders)
     config, splits = setup.config, setup.splits
     views = Views.from_policy(setup.views, setup.policy) or Views()
     (map_reader,) = select_features.open_readers(store, [setup.map_tap], views)
@@ -48,22 +48,20 @@ def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training:
     )
 
 
-def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, jobs: int) -> ImageBatches:
+def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, decoders: DecoderPool) -> ImageBatches:
     """Batches of the pixels of the images numbered `rows`."""
     config, splits = setup.config, setup.splits
-    images = [setup.images.used[row] for row in rows]
     return ImageBatches(
-        make_image_reader(setup.run.metadata["data"]),
-        [image.name for image in images],
-        [image.digest for image in images],
+        setup.images.source,
+        [setup.images.used[row] for row in rows],
         splits.labels[rows],
         len(splits.classes),
         setup.spec.image_size,
+        decoders,
         batch_size=config.batch_size,
         seed=setup.seed,
         training=training,
         augmentation=Augmentation.parse(config.augment) if config.augment and training else None,
         mixup=config.mixup if training else 0.0,
         cutmix=config.cutmix if training else 0.0,
-        jobs=jobs,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from ...cache.errors import ParityError
 from ...cache.store import Store
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.engine.extract import ExtractResult
+from ...extract.pixels.decode_pool import DecoderPool
 from ..data import select_features
 from ..evaluate import metrics, significance
 from ..evaluate.confidence_intervals import proportion_ci
@@ -108,11 +110,8 @@ def _predict_from_pixels(
     from .trainable_tail import predict
 
     model = stack_model(rebuild_backbone(setup.spec, requests, tuned_weights=tuned.weights), setup.taps, tuned.head)
-    image_batches = feed.make_image_batches(setup, rows, False, jobs)
-    try:
+    with DecoderPool(jobs) as decoders, closing(feed.make_image_batches(setup, rows, False, decoders)) as image_batches:
         return predict(model, image_batches)
-    finally:
-        image_batches.close()
 
 
 def _check_parity(setup: FinetuneSetup, map_predictions: MapPredictions, pixel_probabilities: np.ndarray) -> float:

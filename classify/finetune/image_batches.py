@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from ...cache.errors import DataError
-from ...extract.pixels import decode, read_file
+from ...extract.images.image_source import ImageSource
+from ...extract.images.images import Image
+from ...extract.pixels.decode import ImageRejected
+from ...extract.pixels.decode_pool import DecoderPool
 from .augmentation import Augmentation, AugmentationLayers, BatchMixer
 
 _PREFETCH = 2  # batches that are being made while another is trained on
@@ -23,21 +26,43 @@ class ImageBatches:
     float32, whose rows sum to 1. In training each epoch has an order of its own; otherwise images keep theirs, and are
     neither augmented nor mixed. The last batch is short where the images do not fill it.
 
-    read: gives an image's bytes by its name, as `make_image_reader` makes it. names and digests (of their bytes) have
-    a row for each of `labels` (n), class numbers. epoch is to be set before each epoch. jobs: threads that decode.
-    At most three batches are held, and as many again are being decoded.
+    `epoch` is to be set before each epoch. At most three batches are held, and as many again are being decoded. An image
+    that is gone, has changed or ends its decoder costs its own batch, for which `DataError` names it.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Reads the images.
+    images : sequence of Image
+        n images.
+    labels : ndarray of int, (n,)
+        Their class numbers.
+    n_classes : int
+        The width of a label.
+    image_size : tuple of int
+        Height and width in pixels.
+    decoders : DecoderPool
+        Decodes them, in as many threads as it has processes, and is closed by its owner; others may use it too.
+    batch_size, seed : int
+        Images in a batch, and what the order and the augmentation of an epoch follow from.
+    training : bool
+        Whether to shuffle, augment and mix.
+    augmentation : Augmentation or None
+        What is done to each image.
+    mixup, cutmix : float
+        The parameters of the beta distributions, 0 for neither.
     """
 
     n_readers = 1  # threads that ask for batches: what is ahead is made here
 
     def __init__(
         self,
-        read: Callable[[str], bytes],
-        names: Sequence[str],
-        digests: Sequence[bytes],
+        source: ImageSource,
+        images: Sequence[Image],
         labels: np.ndarray,
         n_classes: int,
         image_size: tuple[int, int],
+        decoders: DecoderPool,
         *,
         batch_size: int,
         seed: int,
@@ -45,28 +70,25 @@ class ImageBatches:
         augmentation: Augmentation | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
-        jobs: int,
     ) -> None:
-        if not len(names) == len(digests) == len(labels):
-            raise ValueError(
-                f"expected as many names, digests and labels, found {len(names)}, {len(digests)}, {len(labels)}"
-            )
-        self._read, self._names, self._digests = read, names, digests
+        if len(images) != len(labels):
+            raise ValueError(f"expected as many images and labels, found {len(images)}, {len(labels)}")
+        self._source, self._images, self._decoders = source, images, decoders
         self._labels = np.asarray(labels, np.int64)
         self._n_classes, self._image_size, self._batch_size, self._seed = n_classes, image_size, batch_size, seed
         self._training, self._mixer = training, BatchMixer(mixup, cutmix)
         self._augmentation = augmentation
-        self._decoders = ThreadPoolExecutor(jobs, "decode")
+        self._decoder_threads = ThreadPoolExecutor(decoders.jobs, "decode")
         self._assembler = ThreadPoolExecutor(1, "assemble")
         self._futures: dict[tuple[int, int], Future[Batch]] = {}
         self._lock = threading.Lock()
-        self._order, self._order_epoch = np.arange(len(names)), -1  # and the epoch whose order it is
+        self._order, self._order_epoch = np.arange(len(images)), -1  # and the epoch whose order it is
         self._layers: AugmentationLayers | None = None
         self.epoch = 0
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self._names) // self._batch_size)
+        return -(-len(self._images) // self._batch_size)
 
     def __getitem__(self, number: int) -> Batch:
         """Batch `number` of the epoch, made by now if the one before was asked for; raises `DataError`."""
@@ -81,30 +103,29 @@ class ImageBatches:
 
     def close(self) -> None:
         """End the threads."""
-        for pool in (self._assembler, self._decoders):
+        for pool in (self._assembler, self._decoder_threads):
             pool.shutdown(cancel_futures=True)
 
     def _get_rows(self, epoch: int, number: int) -> np.ndarray:
         if self._training and self._order_epoch != epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._names))
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._images))
             self._order_epoch = epoch
         return self._order[number * self._batch_size : (number + 1) * self._batch_size]
 
     def _submit(self, epoch: int, number: int) -> Future[Batch]:
         rows = self._get_rows(epoch, number)
-        images = [self._decoders.submit(self._load_image, int(row)) for row in rows]
+        images = [self._decoder_threads.submit(self._load_image, int(row)) for row in rows]
         return self._assembler.submit(self._assemble, images, rows, epoch, number)
 
     def _load_image(self, row: int) -> np.ndarray:
-        name = self._names[row]
+        image = self._images[row]
         try:
-            data = self._read(name)
-            if read_file.compute_digest(data) != self._digests[row]:
-                raise decode.ImageRejected("changed", "the file is not the one the run was made from")
-            return decode.decode(data, self._image_size)
-        except decode.ImageRejected as error:
+            pixels: np.ndarray = self._decoders.decode(self._source.fetch(image.item), self._image_size, image.digest)[0]
+            return pixels
+        except ImageRejected as error:
+            reason = "the file is not the one the run was made from" if error.reason == "changed" else error
             raise DataError(
-                f"{name}: expected the image that the run was made from, found: {error}; put it back, "
+                f"{image.name}: expected the image that the run was made from, found: {reason}; put it back, "
                 "or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
             ) from error
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,8 +17,10 @@ from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.metadata import BackboneMetadata, get_or_build
 from ...extract.backbones.taps import Tap
 from ...extract.engine.estimate import ExtractEstimate, estimate_extraction
-from ...extract.images.dataset import Rejection
-from ...extract.images.load import Images, Progress, load_images
+from ...extract.images.images import Images
+from ...extract.images.item import Rejection
+from ...extract.images.load import Progress, load_source
+from ...extract.images.registry import reopen_source
 from ...extract.pixels.augment import Policy
 from ..data.splits import Splits, split
 from ..data.tap_ref import TapRef
@@ -265,12 +265,10 @@ def _load_run_images(
     run: Run, records: Mapping[bytes, ImageRecord], store: Store, jobs: int | None, progress: Progress | None
 ) -> Images:
     """The very images of the run, in the order of their digests; raises `DataError` where some are gone."""
-    data: dict[str, Any] = run.metadata["data"]
-    root = Path(data["source"] if data["kind"] == "keras" else data["root"])
-    if data["kind"] == "features":
-        raise DataError(f"{root}: expected images to fine-tune on, found a file of features; sweep over images")
-    list_path = root / Path(data["source"]).name  # the names in a list of images are relative to its folder
-    images = load_images(list_path if list_path.is_file() else root, store, jobs=jobs, progress=progress)
+    source = reopen_source(run.metadata["data"], store.kv_store)
+    if source.holds_features:
+        raise DataError(f"{source.location}: expected images to fine-tune on, found a file of features; sweep over images")
+    images = load_source(source, store, jobs=jobs, progress=progress)
     rejections = {
         image.name: Rejection(image.name, "not_in_run", "") for image in images.used if image.digest not in records
     }
@@ -279,8 +277,8 @@ def _load_run_images(
     if len(run_images.used) != len(records) or relabeled:
         n_missing = len(records) - len(run_images.used) + len(relabeled)
         raise DataError(
-            f"{root}: expected the {len(records)} images that {run.path} was made from, found {n_missing} of them gone or "
-            "with another label; put them back, or run `humeris sweep` again and fine-tune the new run"
+            f"{source.location}: expected the {len(records)} images that {run.path} was made from, found {n_missing} of "
+            "them gone or with another label; put them back, or run `humeris sweep` again and fine-tune the new run"
         )
     return replace(run_images, rejections=images.rejections).sort_by_digest()
 

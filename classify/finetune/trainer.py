@@ -11,6 +11,7 @@ from ...cache.store import Store
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone
 from ...extract.images.load import Progress
+from ...extract.pixels.decode_pool import DecoderPool
 from ..data import select_features
 from ..data.feature_matrix import FeatureMatrix
 from ..evaluate.trial import Score
@@ -58,11 +59,13 @@ class Trainer:
         )
         self._network: Any = None
         self._open_batches: list[Any] = []
+        self._decoders = DecoderPool(jobs)  # one for all batches: training and scoring take turns
 
     def close(self) -> None:
-        """End the threads that make batches."""
+        """End the threads that make batches, and the processes that decode for them."""
         for image_batches in self._open_batches:
             image_batches.close()
+        self._decoders.close()
 
     def find_best_epoch(self) -> tuple[EarlyStopping, dict[str, float]]:
         """Find the best epoch."""
@@ -116,7 +119,7 @@ class Trainer:
         return MapPredictions(rows, self._network.predict_proba(self._make_batches(rows, False)))
 
     def _make_batches(self, rows: np.ndarray, is_training: bool) -> Batches:
-        new_batches = feed.make_batches(self._setup, self._store, rows, is_training, self.jobs)
+        new_batches = feed.make_batches(self._setup, self._store, rows, is_training, self._decoders)
         self._open_batches += [new_batches] if isinstance(new_batches, ImageBatches) else []
         return new_batches
 

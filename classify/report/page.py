@@ -125,7 +125,7 @@ def _build_block(
 def _describe_data(snapshot: RunSnapshot) -> str:
     """What images the run is about, in a few words; "" where that is not known."""
     n_used, source = snapshot.data.get("used"), str(snapshot.data.get("source", "")).rstrip("/")
-    unit = "rows" if snapshot.data.get("kind") == "features" else "images"
+    unit = "rows" if snapshot.holds_features else "images"
     return (
         f"{n_used} {unit} of {source.rpartition('/')[2]} in {len(snapshot.class_names)} classes" if n_used and source else ""
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,8 @@ import numpy as np
 from ...cache.atomic_files import read_json
 from ...cache.errors import CacheError, HumerisError, RunError
 from ...cache.store import Store
-from ...extract.images.detect import make_image_reader
-from ...extract.images.feature_file import FeatureFile
+from ...extract.images.image_source import ImageSource
+from ...extract.images.registry import try_reopen_source
 from ...extract.pixels.decode import ImageRejected
 from ...extract.pixels.read_file import compute_digest
 from ..data import select_features
@@ -111,6 +110,16 @@ class RunSnapshot:
         return _to_mapping(self.metadata.get("data"))
 
     @cached_property
+    def source(self) -> ImageSource | None:
+        """Where the images, or features of them, come from; None where the run does not say."""
+        return try_reopen_source(self.data)
+
+    @property
+    def holds_features(self) -> bool:
+        """Whether the data is a file of features, of which no images need be known."""
+        return self.source is not None and self.source.holds_features
+
+    @cached_property
     def ranked_trials(self) -> list[Trial]:
         """The trials that ended, best first."""
         return rank_trials(self.scores)
@@ -139,31 +148,27 @@ class RunSnapshot:
     def read_image(self, name: str) -> bytes | None:
         """The encoded image `name`; None where it is gone, or is no longer the one that the run saw."""
         try:
-            encoded = self._reader(name)
-        except (HumerisError, ImageRejected, OSError, ValueError):
+            if self.source is None:
+                return None
+            images = self.source.images
+            encoded = images.read(images.get_item(name))
+        except (HumerisError, ImageRejected, OSError, ValueError, KeyError, TypeError):
             return None
         return encoded if self._digests.get(name, b"") in {b"", compute_digest(encoded)} else None
 
     def open_features(self, tap_refs: tuple[TapRef, ...]) -> list[RowReader] | None:
         """Where the rows of `tap_refs` are read by the digests of images; None where the cache does not have them."""
         try:
-            is_feature_file = self.data.get("kind") == "features"
-            feature_store = FeatureFile(str(self.data["root"])) if is_feature_file else self.store
+            feature_store = (None if self.source is None else self.source.feature_file) or self.store
             return None if feature_store is None else select_features.open_readers(feature_store, tap_refs)
         except (HumerisError, KeyError, OSError):
             return None
 
     @cached_property
-    def _reader(self) -> Callable[[str], bytes]:
-        try:
-            return make_image_reader(self.data)
-        except KeyError as error:
-            raise RunError(f"{self.path}: expected where the images are, found no {error} in run.json") from error
-
-    @cached_property
     def _digests(self) -> dict[str, bytes]:
-        is_feature_file = self.data.get("kind") == "features"  # of rows, not of images
-        return {} if is_feature_file else {image.name: image.digest for image in self.images}
+        if self.holds_features:  # theirs are of rows, not of images
+            return {}
+        return {image.name: image.digest for image in self.images}
 
 
 def _to_mapping(value: Any) -> Mapping[str, Any]:
@@ -273,17 +278,18 @@ def _read_predictions(
 
 def _check_images(metadata: Mapping[str, Any], images: tuple[ImageRecord, ...], omissions: list[str]) -> None:
     """Say where the images are gone as a whole, or some of them."""
-    data = _to_mapping(metadata.get("data"))
-    location = _to_mapping(data.get("images")) or data
-    root = location.get("root")
-    if location.get("kind") in ("features", "keras", None) or not isinstance(root, str):
+    source = try_reopen_source(_to_mapping(metadata.get("data")))
+    try:
+        image_source = None if source is None else source.images
+    except (HumerisError, KeyError, TypeError, ValueError, AttributeError):
         return
-    if not os.path.exists(root):
+    if image_source is None:
+        return
+    root = image_source.root
+    if not image_source.is_reachable:
         omissions.append(f"the images are not at {root} any more: no picture can be shown; put them back or link them there")
-    elif location["kind"] != "arrays":
-        n_gone = sum(not os.path.isfile(os.path.join(root, image.name)) for image in images)
-        if n_gone:
-            omissions.append(f"{n_gone} of the {len(images)} images are not under {root} any more: their pictures")
+    elif n_gone := sum(not image_source.exists(image.name) for image in images):
+        omissions.append(f"{n_gone} of the {len(images)} images are not under {root} any more: their pictures")
 
 
 def _open_store(cache: Path | None, omissions: list[str]) -> Store | None:

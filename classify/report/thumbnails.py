@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...cache.errors import DataError, HumerisError
-from ...extract.images.detect import make_image_reader
+from ...cache.errors import HumerisError
+from ...extract.images.image_source import ImageSource
+from ...extract.images.registry import reopen_source
 from ...extract.pixels import decode, read_file
 from ...extract.pixels.decode_pool import DecoderPool
 from ..runs.run import ImageRecord
@@ -27,6 +28,7 @@ _QUALITY_STEPS = (
 )  # share of the side, and quality, tried until the budget is kept
 _N_PREFETCH = 8  # images on their way
 _MAX_REASONS = 6  # that are told
+_SOURCE_ERRORS = (HumerisError, KeyError, TypeError, AttributeError, OSError, ValueError)  # of a torn description
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,16 @@ class Thumbnails:
         reasons = sorted(self.failure_counts.items(), key=lambda item: -item[1])
         reason_list = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
         reason_list += "; and others" if len(reasons) > _MAX_REASONS else ""
-        origin = _get_origin(data)
+        try:
+            source = reopen_source(data).images
+        except _SOURCE_ERRORS:
+            source = None
+        root = data.get("root", "no folder that the run names") if source is None else source.root
         remedy = (
-            f"They are looked for in {origin.get('root', 'no folder that the run names')}: put them back there, or run "
-            "`humeris sweep` where they are now (it trains nothing again), and then `humeris report` anew."
+            f"They are looked for in {root}: put them back there, or run `humeris sweep` where they are now (it trains "
+            "nothing again), and then `humeris report` anew."
         )
-        if origin.get("kind") == "keras":
+        if source is not None and source.imports_keras:
             remedy = "Save the images as files, or as arrays in an .npz file, and run `humeris run` on those to see them."
         return [
             Text(
@@ -72,17 +78,18 @@ def make_thumbnails(records: Sequence[ImageRecord], data: Mapping[str, Any], sid
     if not records:
         return Thumbnails((), {})
     try:
-        if _get_origin(data).get("kind") == "keras":
-            raise DataError(f"the images of {data.get('source')} are read by Keras, which no report starts")
-        read_image = make_image_reader(data)
-    except (HumerisError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
+        source = reopen_source(data).images
+    except _SOURCE_ERRORS as error:
         return Thumbnails((None,) * len(records), {_format_error(error): len(records)})
+    if source.imports_keras:
+        reason = f"the images of {data.get('source')} are read by Keras, which no report starts"
+        return Thumbnails((None,) * len(records), {reason: len(records)})
     failure_counts: Counter[str] = Counter()
     images: list[np.ndarray | None] = []
     with DecoderPool(min(2, read_file.count_cores())) as decoders:
 
         def decode_record(record: ImageRecord) -> np.ndarray | str:
-            return _decode_thumbnail(decoders, read_image, record, side)
+            return _decode_thumbnail(decoders, source, record, side)
 
         for result in read_file.map_in_order(decode_record, records, min(2, read_file.count_cores()), _N_PREFETCH):
             if isinstance(result, str):
@@ -91,18 +98,10 @@ def make_thumbnails(records: Sequence[ImageRecord], data: Mapping[str, Any], sid
     return Thumbnails(tuple(_encode_within_budget(images, budget)), failure_counts)
 
 
-def _get_origin(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is said of the images themselves, where `data` is a file of features that says where they are."""
-    images = data.get("images")
-    return images if isinstance(images, Mapping) else data
-
-
-def _decode_thumbnail(
-    decoders: DecoderPool, read_image: Callable[[str], bytes], record: ImageRecord, side: int
-) -> np.ndarray | str:
+def _decode_thumbnail(decoders: DecoderPool, source: ImageSource, record: ImageRecord, side: int) -> np.ndarray | str:
     """The small image, or why there is none."""
     try:
-        data = read_image(record.name)
+        data = source.read(source.get_item(record.name))
         if read_file.compute_digest(data) != record.digest:
             return "the file is not the one that the run was made from"
         return decoders.decode_thumbnail(data, side)

@@ -70,8 +70,8 @@ def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], we
     Of several networks it is several commands with && between them. None can where the taps are of a file of features, nor
     with random weights where a network is a file.
     """
-    data, lines = snapshot.data, []
-    if data.get("kind") == "features" or not data.get("root"):
+    source, lines = snapshot.source, []
+    if source is None or source.holds_features:
         return ""
     for name in dict.fromkeys(tap.extraction for tap in tap_refs):
         try:
@@ -80,11 +80,10 @@ def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], we
             return ""
         if weights is not None and not backbone_spec.source.allows_random_weights:
             return ""
-        data_path = data.get("source") if data.get("kind") in {"keras", "manifest"} else data["root"]
         parts = [
             "humeris",
             "extract",
-            str(data_path),
+            source.location,
             "-b",
             (replace(backbone_spec, weights=weights) if weights else backbone_spec).title,
         ]
@@ -102,6 +101,6 @@ def _format_taps(tap_refs: Sequence[TapRef]) -> str:
 def _describe_remedy(snapshot: RunSnapshot, command_line: str) -> str:
     if command_line:
         return " This brings them:"
-    if snapshot.data.get("kind") == "features":
+    if snapshot.holds_features:
         return " Put the file of features back where it was."
     return " Put the file of the network, or of how it was asked for in run.json, back where it was, and extract again."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...extract.images.load import Images
+from ...extract.images.images import Images
 from ..data.splits import Splits
 from ..evaluate.trial import Score, Trial, rank_trials
 from .run import Run

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...extract.images.load import Images
+from ...extract.images.images import Images
 from ..data.feature_matrix import RowReader
 from ..data.splits import Splits
 from ..data.views import ViewRows, Views

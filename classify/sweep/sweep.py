@@ -15,7 +15,8 @@ from ... import __version__
 from ...cache.store import Store
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.taps import Tap
-from ...extract.images.load import Images, Progress
+from ...extract.images.images import Images
+from ...extract.images.load import Progress
 from ...extract.pixels.read_file import count_cores
 from ..advise import advice
 from ..data import select_features

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...cache.formatting import to_printable
+from ...extract.images.registry import try_reopen_source
 from ..evaluate.trial import Score, Trial
 from ..runs.run import Run
 
@@ -18,8 +19,9 @@ _VALIDATION_PREFIX = "val_"  # what Keras calls a curve of images held out
 def get_data_name(run: Run) -> str:
     """What the data of a run is called, on one line: its folder, or the data set of Keras's."""
     data = run.metadata.get("data") or {}
-    location = data.get("source") if data.get("kind") == "keras" else data.get("root")
-    return to_printable(Path(str(location or "")).name) or "humeris"
+    source = try_reopen_source(data)
+    name = Path(str(data.get("root") or "")).name if source is None else source.title
+    return to_printable(name) or "humeris"
 
 
 def get_end_time(run: Run) -> float:

@@ -15,7 +15,7 @@ from ...cache.store import Store
 from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.metadata import BackboneMetadata, get_or_build
 from ..backbones.taps import Tap, resolve_taps
-from ..images.load import Images
+from ..images.images import Images
 from ..pixels.augment import Policy
 from ..pixels.read_file import count_cores
 from .tap_rows import TapRows

@@ -21,7 +21,7 @@ from ...cache.store import Store
 from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.metadata import get_or_build
 from ..backbones.taps import resolve_taps
-from ..images.load import Images
+from ..images.images import Images
 
 _BLOCK = 256
 
@@ -100,8 +100,7 @@ def _write(target: SafeHdf5Writer, images: Images, named_features: list[tuple[st
         for name, value in spec.items():
             file.attrs[name] = str(value) if isinstance(value, dict | list) else value
         file.attrs["spec"] = json.dumps(spec)
-        summary = images.summarize()
-        file.attrs["data"] = json.dumps({name: summary[name] for name in ("kind", "root", "source")})
+        file.attrs["data"] = json.dumps(images.source.describe())
         for name, features in named_features:
             first_row = features.read(images.keys[:1])
             dataset = file.create_dataset(name.replace("/", "|"), (len(images.used), *first_row.shape[1:]), first_row.dtype)

@@ -19,8 +19,9 @@ from ..backbones.build import Backbone, build
 from ..backbones.metadata import BackboneMetadata, get_or_build
 from ..backbones.non_finite import find_faulty_images
 from ..backbones.taps import Tap, resolve_taps
-from ..images.dataset import Rejection
-from ..images.load import Images, Progress
+from ..images.images import Images
+from ..images.item import Rejection
+from ..images.load import Progress, remember_rejections
 from ..pixels import read_file
 from ..pixels.augment import Policy
 from .backbone_batcher import BackboneBatcher
@@ -142,12 +143,12 @@ def extract_all(
             "num_extractors": num_extractors,
         }
         refusals |= _run_pass(same_size_tasks, images, image_size, store, compression, report_progress, **pipeline_options)
+    remember_rejections(images, refusals.values(), store.kv_store)
     images = images.reject(refusals)
     for task in tasks:
         images = images.reject(_find_non_finite(task, images))
     for task in tasks:
         task.result.images = images
-    images.file_index.save()
     store.flush()
     return [task.result for task in tasks]
 

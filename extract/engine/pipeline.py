@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...cache.leases import Leases
-from ..images.dataset import Rejection
-from ..images.load import Images, Progress
+from ..images.images import Images
+from ..images.item import Rejection
+from ..images.load import Progress
 from ..pixels import decode, read_file
 from ..pixels.decode_pool import DecoderPool
 from .backbone_batcher import BackboneBatcher
@@ -120,8 +121,8 @@ class ExtractionPipeline:
             return step, None
         try:
             image = self._images.used[step.index]
-            file = image.path if image.item.has_own_file else image.item.read()
-            return step, decoders.decode(file, self._size, image.digest, step.views, str(self._policy or ""))
+            data = self._images.source.fetch(image.item)
+            return step, decoders.decode(data, self._size, image.digest, step.views, str(self._policy or ""))
         except decode.ImageRejected as rejection:
             return step, rejection
 
@@ -132,8 +133,6 @@ class ExtractionPipeline:
 
     def _refuse(self, step: _DecodeStep, rejection: decode.ImageRejected) -> dict[str, Rejection]:
         name = self._images.used[step.index].name
-        if rejection.reason in decode.PERMANENT_REASONS:
-            self._images.file_index.mark_rejected(name, rejection.reason, str(rejection))
         return {name: Rejection(name, rejection.reason, str(rejection))}
 
     def _finish_work_item(self, work_item: WorkItem) -> None:

@@ -3,42 +3,96 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from .dataset import SPLITS, Dataset, Item, Rejection
+from .image_files import ImageFiles
+from .image_source import Listing
+from .item import SPLITS, Item, Rejection
 
 _IGNORED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
-def find(root: Path) -> Dataset:
-    """The images below the folder `root`; each entry that is not one is refused or passed over as litter."""
-    rejections: list[Rejection] = []
-    root_path = str(root)
-    folders, files = list_folder(root_path, "", rejections)
-    splits = {folder: SPLITS.get(folder.lower()) for folder in folders}
-    if any(list_folder(f"{root_path}/{folder}", "", [])[0] for folder, split in splits.items() if split):
-        items, kind = [], "splits"
-        for folder, split in splits.items():
-            if split is None:
-                rejections.append(Rejection(folder, "not_a_split", "a folder beside split folders"))
-                continue
-            split_path = f"{root_path}/{folder}"
-            class_names, stray_files = list_folder(split_path, f"{folder}/", rejections)
-            rejections += [Rejection(f"{folder}/{name}", "no_label", "a file beside class folders") for name in stray_files]
-            items += [
-                item for name in class_names for item in _iter_class_items(split_path, f"{folder}/", name, split, rejections)
-            ]
-        rejections += [Rejection(name, "no_label", "a file beside split folders") for name in files]
-    elif folders:
-        items, kind = (
-            [item for name in folders for item in _iter_class_items(root_path, "", name, None, rejections)],
-            "folders",
-        )
-        rejections += [Rejection(name, "no_label", "a file beside class folders") for name in files]
-    else:
-        items, kind = [Item(name, f"{root_path}/{name}") for name in files], "flat"
-    return Dataset(root, root, kind, tuple(items), tuple(rejections))
+class ClassFolders(ImageFiles):
+    """The images below a folder; each entry that is not one is refused or passed over as litter.
+
+    Parameters
+    ----------
+    data : str or Path
+        DATA as it was given.
+    root : Path, optional
+        The folder, where that is not `data`.
+    layout : str, optional
+        ``folders`` (a folder a class), ``splits`` (split folders of class folders) or ``flat`` (images without labels);
+        by default what the folders there are called decides.
+    """
+
+    kinds = ("folders", "splits", "flat")
+
+    def __init__(self, data: str | Path, root: Path | None = None, layout: str | None = None) -> None:
+        self.data, self.root = str(Path(data)), root or Path(data)
+        if layout is not None:
+            self.layout = layout
+
+    @classmethod
+    def matches(cls, data: str) -> bool:
+        """Whether DATA is a folder."""
+        return os.path.isdir(data)
+
+    @classmethod
+    def open(cls, data: str) -> ClassFolders:
+        """The folder at the path `data`."""
+        return cls(data)
+
+    def describe(self) -> dict[str, Any]:
+        """Where the folder is, and its layout."""
+        return {"source": self.data, "root": os.path.abspath(self.root), "kind": self.layout}
+
+    @classmethod
+    def reopen(cls, description: Mapping[str, Any]) -> ClassFolders:
+        """The folder described."""
+        return cls(description["source"], Path(description["root"]), description["kind"])
+
+    @cached_property
+    def layout(self) -> str:
+        """One of `kinds`."""
+        folders, _ = list_folder(str(self.root), "", [])
+        split_folders = [folder for folder in folders if folder.lower() in SPLITS]
+        if any(list_folder(f"{self.root}/{folder}", "", [])[0] for folder in split_folders):
+            return "splits"
+        return "folders" if folders else "flat"
+
+    def list_items(self) -> Listing:
+        """The files, walked in the order of their names' bytes."""
+        rejections: list[Rejection] = []
+        root = str(self.root)
+        folders, files = list_folder(root, "", rejections)
+        if self.layout == "flat":
+            return Listing(tuple(Item(name, f"{root}/{name}") for name in files), tuple(rejections))
+        items: list[Item] = []
+        if self.layout == "folders":
+            for name in folders:
+                items += _iter_class_items(root, "", name, None, rejections)
+        else:
+            for name in folders:
+                items += _iter_split_items(root, name, rejections)
+        folder_kind = "class" if self.layout == "folders" else "split"
+        rejections += [Rejection(name, "no_label", f"a file beside {folder_kind} folders") for name in files]
+        return Listing(tuple(items), tuple(rejections))
+
+
+def _iter_split_items(root: str, folder: str, rejections: list[Rejection]) -> Iterator[Item]:
+    """The images of the class folders in a split folder."""
+    split = SPLITS.get(folder.lower())
+    if split is None:
+        rejections.append(Rejection(folder, "not_a_split", "a folder beside split folders"))
+        return
+    class_names, stray_files = list_folder(f"{root}/{folder}", f"{folder}/", rejections)
+    rejections += [Rejection(f"{folder}/{name}", "no_label", "a file beside class folders") for name in stray_files]
+    for name in class_names:
+        yield from _iter_class_items(f"{root}/{folder}", f"{folder}/", name, split, rejections)
 
 
 def _iter_class_items(

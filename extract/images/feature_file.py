@@ -1,13 +1,10 @@
-"""An HDF5 file of features as DATA: one that `humeris cache export` wrote, or anyone's with `features` and `labels`."""
+"""An HDF5 file of features: one that `humeris cache export` wrote, or anyone's with `features` and `labels`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,23 +16,11 @@ from ...cache.errors import DataError, RowsMissing
 from ...cache.key_value_store import KeyValueStore
 from ...cache.shard import to_keys
 from ...cache.spec import ExtractionSpec
-from .. import memory
-from ..backbones.non_finite import find_faulty_images
-from ..pixels.decode import ImageRejected
-from .dataset import SPLITS, Dataset, Item, Rejection
-from .npz import parse_class_names, to_label_names, to_text
+from .label_names import parse_class_names, to_label_names, to_text
+from .safe_hdf5_reader import get_dataset, get_numeric_dataset, iter_blocks, open_file, read_column, scan_rows
 
-_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 _METADATA_NAMES = {"labels", "split", "classes", "groups", "keys", "paths"}
-_ALLOWED_FILTERS = {1, 2, 3, 4, 5, 6, 32000}  # those built into HDF5, and LZF, which h5py brings: none is loaded from a file
 _MAX_MEMBERS = 10_000
-_BLOCK_BYTES = 1 << 26  # bytes
-_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, RecursionError)
-
-
-def is_feature_file(path: Path) -> bool:
-    """Whether the name says that the file is HDF5."""
-    return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
 class FeatureFile:
@@ -53,20 +38,19 @@ class FeatureFile:
         self.path = Path(path)
         self.kv_store = KeyValueStore(self.path, self.path, None)  # remembers nothing
         self.layers: list[dict[str, Any]] = []
-        self.row_by_name: dict[str, int] = {}
-        with self._open() as file:
+        with open_file(self.path) as file:
             self._metadata = _read_metadata(file)
             names = [name for name in file if name not in _METADATA_NAMES] if self._metadata else ["features"]
             if len(file) > _MAX_MEMBERS or "labels" not in file or not names:
                 raise ValueError(f"expected features and labels, found {', '.join(list(file)[:20]) or 'nothing'}")
-            datasets = {name: _get_numeric_dataset(file, name) for name in names}
+            datasets = {name: get_numeric_dataset(file, name) for name in names}
             lengths = {len(dataset) for dataset in datasets.values()}
             if len(lengths) > 1:
                 raise ValueError(f"expected as many rows in each data set, found {', '.join(map(str, sorted(lengths)))}")
             self._names, self._count = names, lengths.pop()
-            self._labels, self._columns = self._read_labels(file)
+            self.labels, self.columns = self._read_labels(file)
             self.keys = _compute_keys(file, datasets, self._count)
-            scans = {name: _scan_rows(dataset) for name, dataset in datasets.items()}
+            scans = {name: scan_rows(dataset) for name, dataset in datasets.items()}
             self.non_finite = {name: mask for name, (_, mask) in scans.items()}
             content = [self._metadata.get("spec"), {name: digest for name, (digest, _) in scans.items()}]
             self._digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -78,7 +62,7 @@ class FeatureFile:
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """Where the images are that the features were made from, as `Images.summarize` says it; None if not known."""
+        """Where the images are that the features were made from, as a source describes it; None if not known."""
         origin = self._metadata.get("data")
         return origin if isinstance(origin, dict) and {"kind", "root", "source"} <= set(origin) else None
 
@@ -91,35 +75,6 @@ class FeatureFile:
             return ExtractionSpec.from_dict(self._metadata["spec"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.path}: expected how its features were made, found: {error}") from error
-
-    def to_dataset(self) -> Dataset:
-        """The rows as items, those without a label or a finite row refused."""
-        items, rejections = [], []
-        count = len(self.keys)
-        is_non_finite = find_faulty_images(self.non_finite.values())
-        names = self._columns["paths"]
-        if len(set(names)) < count:
-            names = [f"features/{row:0{max(5, len(str(count - 1)))}}" for row in range(count)]
-        for row, (name, label) in enumerate(zip(names, self._labels, strict=True)):
-            split, group = self._columns["split"][row], self._columns["groups"][row]
-            if is_non_finite[row]:
-                rejections.append(
-                    Rejection(name, "not_finite", f"row {row} holds NaN, infinity or what float32 cannot hold")
-                )
-            elif not label:
-                rejections.append(Rejection(name, "no_label", f"row {row} has no label, or one without a name"))
-            elif split and split.lower() not in SPLITS:
-                rejections.append(
-                    Rejection(name, "unknown_split", f"row {row}: expected train, val or test, found {split[:80]!r}")
-                )
-            else:
-                items.append(Item(name, self.path, label, SPLITS.get(split.lower()), group or None, _raise_no_image))
-        if not items:
-            raise DataError(
-                f"{self.path}: expected rows with labels, found none among {count} ({_format_reasons(rejections)})"
-            )
-        self.row_by_name = {name: row for row, name in enumerate(names)}
-        return Dataset(self.path, self.path, "features", tuple(items), tuple(rejections))
 
     def iter_extractions(self) -> Iterator[FeatureFile]:
         """The one extraction: this."""
@@ -144,11 +99,11 @@ class FeatureFile:
 
     def read(self, name: str, rows: np.ndarray, columns: slice | None = None) -> np.ndarray:
         """The rows numbered `rows` (n,) of one data set, or `columns` of them flattened, (n, columns)."""
-        with self._open() as file:
-            dataset = _get_numeric_dataset(file, name)
+        with open_file(self.path) as file:
+            dataset = get_numeric_dataset(file, name)
             shape = dataset.shape[1:] if columns is None else (columns.stop - columns.start,)
             out = np.empty((len(rows), *shape), dataset.dtype)
-            for start, block in _iter_blocks(dataset):
+            for start, block in iter_blocks(dataset):
                 indices = np.nonzero((rows >= start) & (rows < start + len(block)))[0]
                 values = block if columns is None else block.reshape(len(block), -1)[:, columns]
                 out[indices] = values[rows[indices] - start]
@@ -156,38 +111,23 @@ class FeatureFile:
 
     def _read_labels(self, file: h5py.File) -> tuple[list[str], dict[str, list[str]]]:
         """The label of each row, and its `split`, `groups` and `paths`, "" where the file does not say."""
-        classes = _read_column(file, "classes") if "classes" in file else None
+        classes = read_column(file, "classes") if "classes" in file else None
         class_list = (
             [to_text(name) for name in classes] if isinstance(classes, list) else parse_class_names(classes, self.path)
         )
-        labels = _read_column(file, "labels")
+        labels = read_column(file, "labels")
         context = f"{self.path}: labels"
         label_names = (
             [to_text(label) for label in labels] if isinstance(labels, list) else to_label_names(labels, class_list, context)
         )
         columns = {}
         for name in ("split", "groups", "paths"):
-            values = _read_column(file, name) if name in file else [""] * self._count
+            values = read_column(file, name) if name in file else [""] * self._count
             columns[name] = [to_text(value) for value in (values if isinstance(values, list) else values.tolist())]
         for name, column in {"labels": label_names, **columns}.items():
             if len(column) != self._count:
                 raise ValueError(f"expected {self._count} {name}, found {len(column)}")
         return label_names, columns
-
-    @contextmanager
-    def _open(self) -> Iterator[h5py.File]:
-        try:
-            with memory.limit_memory():
-                file = h5py.File(self.path, "r", locking=False)
-            with file:
-                yield file
-        except DataError:
-            raise
-        except MemoryError as error:
-            raise DataError(f"{self.path}: not enough memory to read it") from error
-        except _READ_ERRORS as error:
-            reason = " ".join(str(error).strip("'\"").split())[:200]
-            raise DataError(f"{self.path}: cannot be used as features (n, d) and labels (n,): {reason}") from error
 
 
 class FileRowReader:
@@ -219,85 +159,14 @@ def _read_metadata(file: h5py.File) -> dict[str, Any]:
     return metadata if "humeris" in file.attrs and "spec" in metadata else {}
 
 
-def _get_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A data set that lies wholly in the file; raises `ValueError`."""
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-        raise ValueError(f"{name} is missing, a link or no data set")
-    dataset = file[name]
-    properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
-    if dataset.is_virtual or dataset.external or filters - _ALLOWED_FILTERS:
-        raise ValueError(f"{name} is virtual or external, or stored by a filter that is not HDF5's own")
-    if dataset.shape is None or not dataset.ndim:
-        raise ValueError(f"{name} is a single value")
-    if dataset.nbytes > (available_bytes := memory.get_available_bytes()):
-        raise ValueError(f"{name} needs {dataset.nbytes:,} bytes of memory, found {available_bytes:,}")
-    if dataset.chunks is None:
-        is_complete = dataset.id.get_storage_size() >= dataset.nbytes
-    else:
-        n_chunks = [math.ceil(length / chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
-        is_complete = dataset.id.get_num_chunks() == math.prod(n_chunks)
-    if not is_complete:  # HDF5 would fill the gaps with zeros
-        raise ValueError(f"{name} was never written whole")
-    return dataset
-
-
-def _get_numeric_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    dataset = _get_dataset(file, name)
-    if dataset.dtype.kind not in "fiu" or dataset.ndim < 2 or 0 in dataset.shape:
-        raise ValueError(
-            f"expected {name} as numbers (n, d) or (n, height, width, channels), found {dataset.dtype} {dataset.shape}"
-        )
-    return dataset
-
-
-def _read_column(file: h5py.File, name: str) -> np.ndarray | list[bytes]:
-    """Numbers (n, ...), or text (n,) as bytes."""
-    dataset = _get_dataset(file, name)
-    if h5py.check_string_dtype(dataset.dtype) is None:
-        if dataset.dtype.kind not in "biuf":
-            raise ValueError(f"expected {name} as numbers or text, found {dataset.dtype}")
-        return np.asarray(dataset[:])
-    if dataset.ndim != 1:
-        raise ValueError(f"expected {name} (n,), found {dataset.shape}")
-    return [bytes(value) for value in dataset[:]]
-
-
-def _iter_blocks(dataset: h5py.Dataset) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) until all were read."""
-    step = max(1, _BLOCK_BYTES // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
-    for start in range(0, len(dataset), step):
-        yield start, dataset[start : start + step]
-
-
 def _compute_keys(file: h5py.File, datasets: dict[str, h5py.Dataset], count: int) -> np.ndarray:
     """What identifies each row (n,) S32: the digest of its image where the file has it, else that of its own bytes."""
     if "keys" in file and "features" not in datasets:
-        keys = _get_dataset(file, "keys")
+        keys = get_dataset(file, "keys")
         if keys.shape != (count, 32) or keys.dtype != np.uint8:
             raise ValueError(f"expected keys ({count}, 32) uint8, found {keys.dtype} {keys.shape}")
         return to_keys([keys[:].tobytes()])
     digests = [
-        hashlib.sha256(row.tobytes()).digest() for _, block in _iter_blocks(next(iter(datasets.values()))) for row in block
+        hashlib.sha256(row.tobytes()).digest() for _, block in iter_blocks(next(iter(datasets.values()))) for row in block
     ]
     return to_keys(digests)
-
-
-def _scan_rows(dataset: h5py.Dataset) -> tuple[str, np.ndarray]:
-    """(digest of type, shape and numbers; mask (n,) of the rows that hold NaN or infinity, once they are float32)."""
-    digest, non_finite = hashlib.sha256(f"{dataset.dtype.str} {dataset.shape}".encode()), np.zeros(len(dataset), bool)
-    for start, block in _iter_blocks(dataset):
-        digest.update(block.tobytes())
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(block.astype(np.float32, copy=False))
-        non_finite[start : start + len(block)] = ~finite.reshape(len(block), -1).all(axis=1)
-    return digest.hexdigest(), non_finite
-
-
-def _format_reasons(rejections: Sequence[Rejection]) -> str:
-    counts = Counter(rejection.reason for rejection in rejections)
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
-
-
-def _raise_no_image() -> bytes:
-    raise ImageRejected("not_an_image", "a row of features, not an image")

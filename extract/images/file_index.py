@@ -1,4 +1,4 @@
-"""What was learnt about files: path, size, mtime and ctime -> digest, format, and why it was refused if it was."""
+"""What is known of the images of a source: name and stamp -> digest, format, and why it was rejected if it was."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from ...cache.file_stamp import FileStamp as FileStamp
 from ...cache.key_value_store import KeyValueStore
 from ..pixels import decode
-from .dataset import Item
-
-_NO_STAMP = (-1, -1, -1, -1)
+from .image_source import ImageSource, Stamp
+from .item import Item
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What one file holds: its digest (32 bytes), its format, and the reason and detail of a refusal ("" if none)."""
+    """What one image is: its digest (32 bytes), its format, and the reason and detail of a rejection ("" if none)."""
 
     digest: bytes
     format: str
@@ -31,9 +28,9 @@ class FileRecord:
 
 @dataclass
 class FileRecords:
-    """Facts about n files, by column.
+    """What is known of n images, by column.
 
-    has_record: mask (n,) of those there is a record of. digests: (n, 32) uint8. formats: n names.
+    has_record: mask (n,) of those of which anything is known. digests: (n, 32) uint8. formats: n names.
     rejections: number -> (reason, detail) of those that cannot be used.
     """
 
@@ -44,11 +41,11 @@ class FileRecords:
 
     @classmethod
     def create_empty(cls, count: int) -> FileRecords:
-        """No fact about any of `count` files."""
+        """Nothing known of any of `count` images."""
         return cls(np.zeros(count, bool), np.zeros((count, 32), np.uint8), [""] * count, {})
 
     def put(self, number: int, record: FileRecord) -> None:
-        """Add what is known of one file."""
+        """Add what is known of one image."""
         self.has_record[number] = True
         self.digests[number] = np.frombuffer(record.digest, np.uint8)
         self.formats[number] = record.format
@@ -56,33 +53,41 @@ class FileRecords:
             self.rejections[number] = (record.reason, record.detail)
 
     def get(self, number: int) -> FileRecord:
-        """What is known of one file."""
+        """What is known of one image."""
         return FileRecord(self.digests[number].tobytes(), self.formats[number], *self.rejections.get(number, ()))
 
 
 class FileIndex:
-    """Facts about the files under one root, kept in the cache's key-value store from one run to the next.
+    """What is known of the images of one source, kept in the cache from one run to the next.
 
-    Refusals are remembered for the present pixels version only.
+    Rejections are remembered for the present pixels version only.
+
+    Parameters
+    ----------
+    kv_store : KeyValueStore
+        Where it is kept.
+    source : ImageSource
+        The source, which says whether an image still is the one that was seen.
     """
 
-    def __init__(self, kv_store: KeyValueStore, root: Path) -> None:
-        self._kv_store, self._root, self._key = kv_store, root, f"{root.resolve()}\n{decode.get_version()}"
+    def __init__(self, kv_store: KeyValueStore, source: ImageSource) -> None:
+        self._kv_store, self._source, self._key = kv_store, source, f"{source.index_key}\n{decode.get_version()}"
         self._rows: dict[str, int] = {}
         self._stamps, self._records = np.zeros((0, 4), np.int64), FileRecords.create_empty(0)
-        self._updates: dict[str, tuple[FileStamp, FileRecord]] = {}
+        self._updates: dict[str, tuple[np.ndarray, FileRecord]] = {}
         if (packed := kv_store.get("files", self._key)) is not None:
             self._rows, self._stamps, self._records = _unpack(packed)
 
     def look_up(self, items: Sequence[Item]) -> FileRecords:
-        """The facts about those of `items` whose file is the very one that was seen."""
+        """What is known of those of `items` whose stamp is the one that was seen."""
         records = FileRecords.create_empty(len(items))
         rows = np.fromiter((self._rows.get(item.name, -1) for item in items), np.int64, len(items))
         indices = np.nonzero(rows >= 0)[0]
         if not len(indices):
             return records
         rows = rows[indices]
-        is_unchanged = (_read_stamps([items[number] for number in indices.tolist()]) == self._stamps[rows]).all(axis=1)
+        stamps = self._source.read_stamps([items[number] for number in indices.tolist()])
+        is_unchanged = (stamps == self._stamps[rows]).all(axis=1)
         indices, rows = indices[is_unchanged], rows[is_unchanged]
         records.has_record[indices] = True
         records.digests[indices] = self._records.digests[rows]
@@ -96,33 +101,31 @@ class FileIndex:
             }
         return records
 
-    def put(self, name: str, stamp: FileStamp, record: FileRecord, stamped_at_ns: int) -> None:
-        """Remember `record`, unless the file was so young when `stamp` was taken that a later change might not show."""
+    def put(self, name: str, stamp: Stamp, record: FileRecord, stamped_at_ns: int) -> None:
+        """Remember `record`, unless a change after `stamped_at_ns`, when the stamp was taken, might not show in it."""
         if stamp.is_stable(stamped_at_ns):
-            self._updates[name] = (stamp, record)
+            self._updates[name] = (np.frombuffer(stamp.to_bytes(), np.int64), record)
 
     def mark_rejected(self, name: str, reason: str, detail: str) -> None:
-        """Add to what is known of a file that it cannot be used; its stamp stays the one it was identified with."""
+        """Add to what is known of an image that it cannot be used; its stamp stays the one it was identified with."""
         if name in self._updates:
             stamp, record = self._updates[name]
         elif (row := self._rows.get(name)) is not None:
-            stamp, record = FileStamp(*self._stamps[row].tolist()), self._records.get(row)
+            stamp, record = self._stamps[row], self._records.get(row)
         else:
             return
         self._updates[name] = (stamp, replace(record, reason=reason, detail=detail))
 
     def save(self) -> None:
-        """Write down what is known; files that are gone are forgotten."""
+        """Write down what is known; images that are gone are forgotten."""
         if not self._updates:
             return
-        is_single_file = self._root.is_file()  # whose rows are the images
         names = [*self._rows, *(name for name in self._updates if name not in self._rows)]
-        existing_names = [name for name in names if is_single_file or os.path.lexists(self._root / name)]
+        existing_names = [name for name in names if self._source.exists(name)]
         stamps, records = np.zeros((len(existing_names), 4), np.int64), FileRecords.create_empty(len(existing_names))
         for number, name in enumerate(existing_names):
             if name in self._updates:
-                stamp, record = self._updates[name]
-                stamps[number] = (stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns)
+                stamps[number], record = self._updates[name]
                 records.put(number, record)
             else:
                 row = self._rows[name]
@@ -133,28 +136,8 @@ class FileIndex:
             self._updates = {}
 
 
-def _read_stamps(items: Sequence[Item]) -> np.ndarray:
-    """Stamps (n, 4) of the items' files; one that is not there has none."""
-    stamp_by_location: dict[Path | str, tuple[int, ...]] = {}  # rows of one array share a file
-    stamps = []
-    for item in items:
-        location = item.location
-        if item.byte_loader is not None and location in stamp_by_location:
-            stamps.append(stamp_by_location[location])
-            continue
-        try:
-            status = os.stat(location)
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        except (OSError, ValueError):
-            stamp = _NO_STAMP
-        stamps.append(stamp)
-        if item.byte_loader is not None:
-            stamp_by_location[location] = stamp
-    return np.array(stamps, np.int64).reshape(-1, 4)
-
-
 def _pack(names: Sequence[str], stamps: np.ndarray, records: FileRecords) -> bytes:
-    """The facts as an uncompressed `.npz`: names are joined by NUL, which no path contains."""
+    """The records as an uncompressed `.npz`: names are joined by NUL, which no path contains."""
     formats = sorted(set(records.formats))
     format_ids = {name: index for index, name in enumerate(formats)}
     metadata = {

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import DataError
-from ...cache.key_value_store import KeyValueStore
 from ..backbones.keras_runtime import load_keras
 from ..backbones.weights import get_keras_home
-from .dataset import Dataset
-from .npz import LabeledArray, LazyImageArray, build_dataset, check_image_array
+from .image_arrays import ImageArrays, LabeledArray, LazyImageArray, check_image_array
 
 _PREFIX = "keras.datasets."
 
@@ -59,41 +57,84 @@ _DATASETS = {
 }
 
 
-def is_keras_dataset_name(data: Path) -> bool:
-    """Whether DATA is written as one of Keras's data sets."""
-    return str(data).startswith(_PREFIX)
+class KerasDatasets(ImageArrays):
+    """The images of `keras.datasets.NAME`, which Keras downloads unless they are there.
 
+    Shapes and labels are remembered for as long as the files stay as they are, so that Keras is not imported for images
+    that are not read.
 
-def find(data: Path, kv_store: KeyValueStore | None = None) -> Dataset:
-    """The images of `keras.datasets.NAME`, which Keras downloads unless they are there; raises `DataError`.
+    Parameters
+    ----------
+    data : str
+        DATA as it was given.
 
-    Shapes and labels are remembered in `kv_store` for as long as the files stay as they are, so that Keras is not imported
-    for images that are not read.
+    Raises
+    ------
+    DataError
+        For a name that Keras does not have.
     """
-    name = str(data).removeprefix(_PREFIX)
-    if name not in _DATASETS:
-        raise DataError(f"{data}: expected {_PREFIX}{' or '.join(_DATASETS)}, found another name")
-    load_arrays = functools.cache(lambda: _load_arrays(name))
-    cache_key = _build_cache_key(name)
-    listing = kv_store.get_json("keras", cache_key) if kv_store is not None and cache_key else None
-    if listing is None:
-        listing = {part: [list(images.shape), labels.ravel().tolist()] for part, (images, labels) in load_arrays().items()}
-        if kv_store is not None:
-            kv_store.put_json("keras", _build_cache_key(name), listing)
-    labeled_arrays = [
-        LabeledArray(part, tuple(shape), np.array(labels), part.removeprefix("x_"))
-        for part, (shape, labels) in listing.items()
-    ]
-    image_arrays = [LazyImageArray(_make_loader(load_arrays, part.name), part.shape) for part in labeled_arrays]
-    classes = _DATASETS[name].classes
-    keras_dataset = build_dataset(
-        _get_datasets_folder() / _DATASETS[name].files[0],
-        "keras",
-        labeled_arrays,
-        image_arrays,
-        classes.split(",") if classes else None,
-    )
-    return Dataset(data, keras_dataset.root, keras_dataset.kind, keras_dataset.items, keras_dataset.rejections)
+
+    kinds = ("keras",)
+    imports_keras = True
+
+    def __init__(self, data: str) -> None:
+        self._name = data.removeprefix(_PREFIX)
+        if self._name not in _DATASETS:
+            raise DataError(f"{data}: expected {_PREFIX}{' or '.join(_DATASETS)}, found another name")
+        super().__init__(data, _get_datasets_folder() / _DATASETS[self._name].files[0])
+
+    @classmethod
+    def matches(cls, data: str) -> bool:
+        """Whether DATA is written as one of Keras's data sets."""
+        return data.startswith(_PREFIX) and not Path(data).exists()
+
+    @classmethod
+    def open(cls, data: str) -> KerasDatasets:
+        """The data set of that name."""
+        return cls(data)
+
+    def describe(self) -> dict[str, Any]:
+        """Its name, and where Keras keeps it."""
+        return {"source": self.data, "root": os.path.abspath(self.root), "kind": "keras"}
+
+    @classmethod
+    def reopen(cls, description: Mapping[str, Any]) -> KerasDatasets:
+        """The data set of that name, wherever Keras keeps it now."""
+        return cls(description["source"])
+
+    @property
+    def title(self) -> str:
+        """Its name."""
+        return self.data
+
+    @property
+    def location(self) -> str:
+        """Its name."""
+        return self.data
+
+    def load_arrays(self) -> Sequence[LabeledArray]:
+        """`x_train` and `x_test`; raises `DataError`."""
+        name, kv_store = self._name, self.kv_store
+        load_arrays = functools.cache(lambda: _load_arrays(name))
+        cache_key = _build_cache_key(name)
+        listing = kv_store.get_json("keras", cache_key) if kv_store is not None and cache_key else None
+        if listing is None:
+            listing = {
+                part: [list(images.shape), labels.ravel().tolist()] for part, (images, labels) in load_arrays().items()
+            }
+            if kv_store is not None:
+                kv_store.put_json("keras", _build_cache_key(name), listing)
+        classes = _DATASETS[name].classes.split(",") if _DATASETS[name].classes else None
+        return [
+            LabeledArray(
+                part,
+                LazyImageArray(_make_loader(load_arrays, part), tuple(shape)),
+                np.array(labels),
+                part.removeprefix("x_"),
+                classes,
+            )
+            for part, (shape, labels) in listing.items()
+        ]
 
 
 def _make_loader(

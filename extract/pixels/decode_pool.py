@@ -31,6 +31,7 @@ class DecoderPool:
     """Up to `jobs` decoder processes, started when needed; `decode` may be called from as many threads."""
 
     def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
         self._decoders = [_DecoderProcess() for _ in range(jobs)]
         self._free: queue.LifoQueue[_DecoderProcess] = queue.LifoQueue()
         for decoder in self._decoders:

@@ -26,7 +26,8 @@ from humeris.classify.rank import MEASURES, Ranking, TapScores, rank
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.commands.render import classify
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 
 
 def cached(finished: Any) -> tuple[Images, Store]:
@@ -197,7 +198,7 @@ def test_the_latest_run_of_the_same_images_is_found(finished: Any, tmp_path: Pat
 
 
 def images_refusal(images: Images) -> Any:
-    from humeris.extract.images.dataset import Rejection
+    from humeris.extract.images.item import Rejection
 
     return Rejection(images.used[0].name, "left_out", "")
 

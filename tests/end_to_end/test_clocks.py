@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from humeris.cache.store import Store
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 
 DAY = 86_400 * 10**9
 _opened: list[str] | None = None
@@ -71,7 +72,7 @@ def identified(data: Path, cache: Path) -> Images:
 
 def stale(images: Images) -> int:
     """How many images have another digest than their bytes."""
-    return sum(image.digest != sha256(image.path.read_bytes()).digest() for image in images.used)
+    return sum(image.digest != sha256(Path(image.item.location).read_bytes()).digest() for image in images.used)
 
 
 # Ways to change a file of the same size; each takes the path, the new bytes and the path's times before.

@@ -26,7 +26,8 @@ from humeris.classify.heads.search import Search
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 
 PNG = b"\x89PNG\r\n\x1a\n"
 COLUMNS, VIEWS, MEMBERS = 200, 2, 4

@@ -226,7 +226,7 @@ def _build_timing_hint(snapshot: RunSnapshot, tap_costs: Sequence[Cost]) -> list
 
 
 def _build_unknown_costs(snapshot: RunSnapshot) -> list[Part]:
-    if snapshot.data.get("kind") == "features":
+    if snapshot.holds_features:
         has_architecture = any(spec.get("architecture") for spec in _get_specs(snapshot).values())
         reason = "A file of features does not say what its network costs"
         measure_parts: list[Part] = [Text(f"{reason}. This measures it:"), Command(_format_latency_command(snapshot))]

@@ -34,7 +34,8 @@ from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.cli import app
 from humeris.extract.backbones.graph import Layer
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 
 IMAGES = 1000  # that heads are chosen by
 SPEC = ExtractionSpec("mobilenet_v2", "a", "imagenet", "0" * 64, (224, 224), "tf", "1", arguments={"alpha": 0.35})

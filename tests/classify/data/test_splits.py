@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError
-from humeris.cache.key_value_store import KeyValueStore
 from humeris.classify.data.splits import FOLDS, Splits, split
-from humeris.extract.images.dataset import Dataset, Item
-from humeris.extract.images.file_index import FileIndex
-from humeris.extract.images.load import Image, Images
+from humeris.extract.images.class_folders import ClassFolders
+from humeris.extract.images.dataset import Dataset
+from humeris.extract.images.images import Image, Images
+from humeris.extract.images.item import Item
 
 Row = tuple[str, str, str | None, str | None]  # content, label, split, group
 
 
-def images_of(rows: Sequence[Row], kind: str = "folders", prefix: str = "") -> Images:
+def images_of(rows: Sequence[Row], prefix: str = "") -> Images:
     """Images whose bytes are the contents; `prefix` changes the names alone."""
     root = Path("photos")
     used = []
     for content, label, role, group in rows:
         name = f"{prefix}{label}/{content}.png"
-        item = Item(name, root / name, label, role, group)
+        item = Item(name, root / name, label or None, role, group)
         used.append(Image(item, hashlib.sha256(content.encode()).digest(), "PNG"))
-    dataset = Dataset(root, root, kind, tuple(image.item for image in used), ())
-    return Images(dataset, tuple(used), (), (), FileIndex(KeyValueStore(root, root, None), root))
+    dataset = Dataset(ClassFolders(root), tuple(image.item for image in used))
+    return Images(dataset, tuple(used), (), ())
 
 
 def unsplit(count: int, classes: Sequence[str] = ("cat", "dog", "owl"), start: int = 0) -> list[Row]:
@@ -156,7 +156,7 @@ def grouped(count: int = 60, size: int = 4) -> list[Row]:
 
 
 def test_a_group_never_straddles_train_and_test() -> None:
-    images = images_of(grouped(), kind="manifest")
+    images = images_of(grouped())
     splits = split(images)
     assert splits.groups is not None
     assert len(splits.test)
@@ -164,7 +164,7 @@ def test_a_group_never_straddles_train_and_test() -> None:
 
 
 def test_a_group_never_straddles_folds() -> None:
-    splits = split(images_of(grouped(), kind="manifest"))
+    splits = split(images_of(grouped()))
     assert splits.groups is not None
     for fit, score in splits.iter_folds(0):
         assert len(score)
@@ -173,7 +173,7 @@ def test_a_group_never_straddles_folds() -> None:
 
 def test_images_without_a_group_are_not_one_group_together() -> None:
     rows = [*grouped(20), *[(f"lone{label}{i}", label, None, None) for label in "ab" for i in range(40)]]
-    images = images_of(rows, kind="manifest")
+    images = images_of(rows)
     splits = split(images)
     lone = np.array([image.item.group is None for image in images.used])
     assert lone[splits.test].any()
@@ -202,7 +202,7 @@ def test_one_class_only_is_refused_with_its_name() -> None:
 def test_images_without_labels_are_refused_with_the_layout_that_is_expected() -> None:
     rows: list[Row] = [(f"{i}", "", None, None) for i in range(10)]
     with pytest.raises(DataError, match=r"expected class folders .*, found images without labels"):
-        split(images_of(rows, kind="flat"))
+        split(images_of(rows))
 
 
 def test_a_class_with_one_image_is_refused_with_its_name_and_file() -> None:
@@ -246,4 +246,4 @@ def test_classes_that_all_lie_in_one_group_are_an_error_and_no_traceback() -> No
     rows: list[Row] = [(f"{label}{i}", label, "train", f"group-{label}") for label in "ab" for i in range(6)]
     rows += [(f"t{label}{i}", label, "test", f"test-{label}") for label in "ab" for i in range(2)]
     with pytest.raises(DataError, match="group"):
-        list(split(images_of(rows, kind="manifest")).iter_folds(0))
+        list(split(images_of(rows)).iter_folds(0))

@@ -34,7 +34,7 @@ def test_views_are_the_network_on_the_augmented_pixels(photos: Path) -> None:
         for image in images.used[::9]:
             number = images.used.index(image)
             key = images.keys[number : number + 1]
-            whole = pixels.decode(image.path.read_bytes(), (64, 64))
+            whole = pixels.decode(Path(image.item.location).read_bytes(), (64, 64))
             shown = [whole, *(POLICY.make_view(whole, image.digest, view) for view in (1, 2, 3))]
             (expected,) = forward(shown)
             assert np.allclose(plain.read(key)[0], expected[0], rtol=1e-5, atol=1e-6)

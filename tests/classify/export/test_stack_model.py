@@ -22,7 +22,8 @@ from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 from humeris.extract.pixels.decode import decode
 
 POOLS = ["avg", "max", "grid2", "map"]
@@ -141,7 +142,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, draw_image: Callable[..., P
                 )
                 stack_model(backbone, [Tap(TAPPED[name], pool)], head).save(folder / f"{key}.keras")
                 cached[key] = head.predict_proba(features[held_out])
-    pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in test])
+    pixels = np.stack([decode(Path(image.item.location).read_bytes(), (32, 32)) for image in test])
     np.save(folder / "images.npy", pixels)
     (folder / "models.json").write_text(json.dumps(list(cached)))
     subprocess.run([sys.executable, "-c", ASK], cwd=folder, check=True, capture_output=True)
@@ -203,5 +204,5 @@ def test_several_taps_are_set_side_by_side_in_the_order_of_the_sources(finished:
         TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, images.dataset.classes, 0
     )
     model = stack_model(build(BackboneSpec.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
-    pixels = np.stack([decode(image.path.read_bytes(), (64, 64)) for image in images.used])
+    pixels = np.stack([decode(Path(image.item.location).read_bytes(), (64, 64)) for image in images.used])
     assert np.abs(model.predict_on_batch(pixels) - head.predict_proba(features)).max() <= 1e-4

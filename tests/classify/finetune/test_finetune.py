@@ -34,7 +34,8 @@ from humeris.commands.render import finetune
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.nano_network import WEIGHTS, build_nano
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 from humeris.extract.pixels import decode
 
 Humeris = Callable[..., Any]
@@ -83,7 +84,7 @@ def learnt(made: SweepRun) -> tuple[Images, Any]:
 
 
 def pixels_of(images: Images, rows: np.ndarray) -> np.ndarray:
-    return np.stack([decode.decode(images.used[row].path.read_bytes(), (64, 64)) for row in rows])
+    return np.stack([decode.decode(Path(images.used[row].item.location).read_bytes(), (64, 64)) for row in rows])
 
 
 def frozen(

@@ -23,7 +23,8 @@ from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.extract.backbones.backbone_spec import BackboneSpec
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 
 logreg = LogisticRegression()
 

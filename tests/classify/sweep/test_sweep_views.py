@@ -26,7 +26,8 @@ from humeris.classify.sweep.sweep import sweep
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.non_finite import NonFiniteImages
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 
 logreg = LogisticRegression()
 

@@ -75,7 +75,7 @@ def oracle(model: Any, layer: str, done: ExtractResult, mode: str) -> np.ndarray
     from keras.src.applications.imagenet_utils import preprocess_input
 
     pictures = np.stack(
-        [decode.decode(image.path.read_bytes(), done.metadata.spec.image_size) for image in done.images.used]
+        [decode.decode(Path(image.item.location).read_bytes(), done.metadata.spec.image_size) for image in done.images.used]
     )
     return np.asarray(
         keras.Model(model.inputs, model.get_layer(layer).output).predict(
@@ -287,7 +287,7 @@ def test_an_image_that_cannot_be_decoded_is_refused_and_the_rest_is_done(data: P
 def test_a_refusal_is_remembered_and_no_network_is_built_for_it(
     data: Path, built: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from humeris.extract.images.file_index import FileStamp
+    from humeris.cache.file_stamp import FileStamp
 
     monkeypatch.setattr(FileStamp, "is_stable", lambda *_: True)
     (data / "a" / "bad.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
@@ -318,7 +318,7 @@ def meddled(data: Path, meddle: Callable[[], object]) -> ExtractResult:
 def test_a_file_that_changed_since_it_was_identified_is_refused_this_time_and_taken_the_next(
     data: Path, monkeypatch: pytest.MonkeyPatch, draw_image: Draw
 ) -> None:
-    from humeris.extract.images.file_index import FileStamp
+    from humeris.cache.file_stamp import FileStamp
 
     monkeypatch.setattr(FileStamp, "is_stable", lambda *_: True)
     done = meddled(data, lambda: draw_image(data / "a" / "0.png", 0, 1234))
@@ -363,7 +363,9 @@ def test_maps_that_overflow_float16_are_kept_in_float32(data: Path, tmp_path: Pa
     )
     assert set(dtypes) == {"float16", "float32"}
     found = rows(done, "wide", "map")
-    expected = np.stack([decode.decode(image.path.read_bytes(), (16, 16)) for image in done.images.used]) * np.float32(300)
+    expected = np.stack(
+        [decode.decode(Path(image.item.location).read_bytes(), (16, 16)) for image in done.images.used]
+    ) * np.float32(300)
     assert np.isfinite(found).all()
     assert expected.max() > 65504
     np.testing.assert_allclose(found, expected, rtol=1e-3)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from humeris.cache.errors import DataError
-from humeris.extract.images.dataset import SPLITS
-from humeris.extract.images.detect import detect
+from humeris.extract.images.item import SPLITS
+from humeris.extract.images.registry import detect
 
 
 def touch(root: Path, *names: str) -> None:
@@ -30,7 +30,7 @@ def refusals(root: Path) -> dict[str, str]:
 def test_class_folders(tmp_path: Path) -> None:
     touch(tmp_path, "cat/2.jpg", "cat/1.jpg", "dog/1.png")
     dataset = detect(tmp_path)
-    assert dataset.kind == "folders"
+    assert dataset.source.describe()["kind"] == "folders"
     assert dataset.classes == ["cat", "dog"]
     assert listed(tmp_path) == [("cat/1.jpg", "cat", None), ("cat/2.jpg", "cat", None), ("dog/1.png", "dog", None)]
 
@@ -45,7 +45,7 @@ def test_split_folders_under_every_name(name: str, tmp_path: Path) -> None:
     other = "train" if SPLITS[name.lower()] != "train" else "test"
     touch(tmp_path, f"{name}/cat/1.jpg", f"{other}/dog/1.jpg")
     dataset = detect(tmp_path)
-    assert dataset.kind == "splits"
+    assert dataset.source.describe()["kind"] == "splits"
     assert {item.name: item.split for item in dataset.items} == {
         f"{name}/cat/1.jpg": SPLITS[name.lower()],
         f"{other}/dog/1.jpg": other,
@@ -70,7 +70,7 @@ def test_a_file_beside_class_folders_is_refused(tmp_path: Path) -> None:
 
 def test_a_flat_folder_has_images_without_labels(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "a.jpg")
-    assert detect(tmp_path).kind == "flat"
+    assert detect(tmp_path).source.describe()["kind"] == "flat"
     assert listed(tmp_path) == [("a.jpg", None, None), ("b.jpg", None, None)]
 
 
@@ -100,7 +100,7 @@ def test_odd_names_are_names(name: str, tmp_path: Path) -> None:
     touch(root, f"cat/{name}")
     (item,) = detect(root).items
     assert item.name == f"cat/{name}"
-    assert item.path.read_bytes() == b""
+    assert Path(item.location).read_bytes() == b""
 
 
 def test_an_odd_class_name_is_a_class(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from humeris.classify.data.select_features import load_matrix as load_sources
 from humeris.classify.runs.run import Run
 from humeris.extract import memory
 from humeris.extract.images.feature_file import FeatureFile
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.feature_rows import FeatureRows
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 
 ROWS = 90
 
@@ -81,7 +83,7 @@ def test_a_row_is_identified_by_its_own_bytes(tmp_path: Path) -> None:
         values = file["features"][:]
     assert {image.digest for image in images.used} == {hashlib.sha256(row.tobytes()).digest() for row in values}
     (rows,) = images.feature_file.list_taps()
-    order = [images.feature_file.row_by_name[image.name] for image in images.used]
+    order = [image.item.location for image in images.used]
     assert np.array_equal(rows.read(images.keys), values[order])
     assert not rows.find_missing(images.keys).any()
     assert rows.find_missing(np.array([b"x" * 32], "S32")).all()
@@ -243,8 +245,9 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
             del changed[random.integers(len(good)) :]
         (tmp_path / "a.h5").write_bytes(changed)
         try:
-            given = FeatureFile(tmp_path / "a.h5")
-            given.to_dataset()
+            source = FeatureRows(tmp_path / "a.h5")
+            given = source.feature_file
+            source.list_items()
             assert given.list_taps()[0].read(given.keys).shape[0] == ROWS
             read += 1
         except DataError as error:

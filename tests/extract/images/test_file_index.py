@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from humeris.cache.file_stamp import FileStamp
 from humeris.cache.key_value_store import KeyValueStore
-from humeris.extract.images.dataset import Item
-from humeris.extract.images.file_index import FileIndex, FileRecord, FileStamp
+from humeris.extract.images.class_folders import ClassFolders
+from humeris.extract.images.file_index import FileIndex, FileRecord
+from humeris.extract.images.item import Item
 from humeris.extract.pixels import decode
 
 FACT = FileRecord(bytes(range(32)), "PNG")
@@ -38,7 +40,7 @@ def settle(path: Path) -> None:
 
 
 def known(memo: KeyValueStore, file: Path) -> FileIndex:
-    return FileIndex(memo, file.parent)
+    return FileIndex(memo, ClassFolders(file.parent))
 
 
 def get(known: FileIndex, name: str, path: Path) -> FileRecord | None:
@@ -151,10 +153,10 @@ def test_facts_of_another_pixels_version_are_not_used(
 
 def test_facts_belong_to_their_root(memo: KeyValueStore, file: Path, tmp_path: Path) -> None:
     remembered(memo, file)
-    assert get(FileIndex(memo, tmp_path), "a.png", file) is None
+    assert get(FileIndex(memo, ClassFolders(tmp_path)), "a.png", file) is None
     link = tmp_path / "link"
     link.symlink_to(file.parent)
-    assert get(FileIndex(memo, link), "a.png", file) == FACT
+    assert get(FileIndex(memo, ClassFolders(link)), "a.png", file) == FACT
 
 
 def test_damaged_facts_are_forgotten_and_found_out_again(memo: KeyValueStore, file: Path, tmp_path: Path) -> None:

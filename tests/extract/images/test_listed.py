@@ -14,7 +14,7 @@ import pytest
 
 from humeris.cache.errors import DataError
 from humeris.extract.images.dataset import Dataset
-from humeris.extract.images.detect import detect
+from humeris.extract.images.registry import detect
 
 Cell = object
 
@@ -63,7 +63,7 @@ def test_json_lines_name_images_as_a_csv_does(name: str, root: Path) -> None:
         ("a.jpg", "cat", "val", "7"),
         ("images/c.jpg", "dog", None, None),
     ]
-    assert (found.kind, found.root) == ("manifest", root)
+    assert (found.source.describe()["kind"], found.root) == ("manifest", root)
     assert found.rejections == ()
 
 
@@ -235,7 +235,7 @@ def test_a_metadata_file_beside_images_labels_them(form: str, root: Path) -> Non
     else:
         parquet(root, "metadata.parquet", file_name=["a.jpg", "images/c.jpg"], label=["cat", "dog"])
     found = detect(root)
-    assert (found.kind, found.source, found.root) == ("manifest", root, root)
+    assert (found.source.describe()["kind"], found.source.data, found.root) == ("manifest", str(root), root)
     assert {item.name: item.label for item in found.items} == {"a.jpg": "cat", "images/c.jpg": "dog"}
     assert outcomes(found) == {"a.jpg": "used", "images/c.jpg": "used"} | dict.fromkeys(
         ["b.jpg", "d.jpg", "caf\udce9.jpg"], "not_listed"
@@ -257,14 +257,14 @@ def test_metadata_in_split_folders_gives_the_split_and_paths_relative_to_it(tmp_
         "test/1.jpg": "not_listed",
         "loose.jpg": "not_listed",
     }
-    assert all(item.path.is_file() for item in found.items)
+    assert all(Path(item.location).is_file() for item in found.items)
 
 
 def test_metadata_without_labels_leaves_class_folders_as_they_are(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "metadata.csv").write_text("file_name,text\ncat/1.jpg,a cat\n")
     found = detect(tmp_path)
-    assert found.kind == "folders"
+    assert found.source.describe()["kind"] == "folders"
     assert outcomes(found) == {"cat/1.jpg": "used", "dog/1.jpg": "used", "metadata.csv": "no_label"}
 
 

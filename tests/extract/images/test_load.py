@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from humeris.cache.file_stamp import FileStamp
 from humeris.cache.store import Store
 from humeris.commands.render.extract import format_images as describe
-from humeris.extract.images.file_index import FileStamp
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
 from humeris.extract.pixels import read_file
 
 Draw = Callable[..., Path]
@@ -71,9 +72,9 @@ def test_used_images_carry_their_digest_format_and_label(photos: Path) -> None:
     assert len(images.used) == 36
     assert [image.name for image in images.used] == sorted(image.name for image in images.used)
     for image, label in zip(images.used, images.labels, strict=True):
-        assert image.digest == read_file.compute_digest(image.path.read_bytes())
+        assert image.digest == read_file.compute_digest(Path(image.item.location).read_bytes())
         assert image.format == "PNG"
-        assert label == image.path.parent.name
+        assert label == Path(image.item.location).parent.name
     assert images.keys.tobytes() == b"".join(image.digest for image in images.used)
 
 
@@ -258,14 +259,14 @@ def test_renaming_and_relabelling_keep_the_digest(photos: Path) -> None:
 def test_a_file_that_vanishes_while_listing_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from humeris.extract.images import load as module
 
-    real = module.detect
+    real = module.list_images
 
-    def detect(*arguments: Any) -> Any:
+    def list_images(*arguments: Any) -> Any:
         found = real(*arguments)
         (photos / "blob" / "03.png").unlink()
         return found
 
-    monkeypatch.setattr(module, "detect", detect)
+    monkeypatch.setattr(module, "list_images", list_images)
     images = load(photos)
     assert outcomes(images)["blob/03.png"] == "unreadable"
     assert len(images.used) == 35
@@ -308,7 +309,7 @@ def test_no_two_used_images_share_their_bytes_whatever_the_data(tmp_path: Path, 
         assert len(outcomes(images)) == 40
         assert len({image.digest for image in images.used}) == len(images.used)
         for image in images.used:
-            same = [path for path in data.rglob("*.png") if path.read_bytes() == image.path.read_bytes()]
+            same = [path for path in data.rglob("*.png") if path.read_bytes() == Path(image.item.location).read_bytes()]
             order = ["test", "val", "train"]
             best = min(same, key=lambda path: order.index(path.parent.parent.name)).parent.parent.name
             assert image.item.split == best

@@ -11,7 +11,7 @@ import pytest
 
 from humeris.cache.errors import DataError
 from humeris.extract.images.dataset import Dataset
-from humeris.extract.images.detect import detect
+from humeris.extract.images.registry import detect
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def outcomes(dataset: Dataset) -> dict[str, str]:
 def test_every_usual_name_for_the_path(column: str, root: Path) -> None:
     (item,) = manifest(root, f"{column},label\na.jpg,cat\n").items
     assert (item.name, item.label, item.split, item.group) == ("a.jpg", "cat", None, None)
-    assert item.path == root / "a.jpg"
+    assert item.location == str(root / "a.jpg")
 
 
 @pytest.mark.parametrize("column", ["label", "class", "target", "category", "LABEL"])
@@ -131,7 +131,7 @@ def test_a_link_that_is_a_loop_is_refused(root: Path) -> None:
 def test_names_that_are_not_utf_8_are_found(root: Path) -> None:
     (item,) = manifest(root, "path,label\ncaf\udce9.jpg,k\udce4se\n").items
     assert (item.name, item.label) == ("caf\udce9.jpg", "k\udce4se")
-    assert item.path.exists()
+    assert Path(item.location).exists()
 
 
 @pytest.mark.parametrize(
@@ -178,4 +178,4 @@ def test_a_list_in_the_working_directory(root: Path, monkeypatch: pytest.MonkeyP
     (root / "list.csv").write_text("path,label\na.jpg,cat\n")
     monkeypatch.chdir(root)
     (item,) = detect("list.csv").items
-    assert os.path.samefile(item.path, root / "a.jpg")
+    assert os.path.samefile(item.location, root / "a.jpg")

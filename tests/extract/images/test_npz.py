@@ -21,8 +21,9 @@ from humeris.cache.errors import DataError
 from humeris.cache.store import Store
 from humeris.extract import memory
 from humeris.extract.backbones.keras_runtime import load_keras
-from humeris.extract.images.detect import detect, make_image_reader
-from humeris.extract.images.load import Images, load_images
+from humeris.extract.images.images import Images
+from humeris.extract.images.load import load_images
+from humeris.extract.images.registry import detect, reopen_source
 from humeris.extract.pixels import decode, read_file, tiff
 
 SIDE = 12
@@ -56,7 +57,7 @@ def load(path: Path | str, **options: Any) -> Images:
 def test_arrays_under_every_usual_name(names: tuple[str, str], split: str | None, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", **{names[0]: drawn(2), names[1]: np.array([1, 0]), "other": np.zeros(3)})
     dataset = detect(tmp_path / "d.npz")
-    assert (dataset.kind, dataset.title) == ("arrays", "d.npz")
+    assert (dataset.source.describe()["kind"], dataset.title) == ("arrays", "d.npz")
     assert listed(tmp_path / "d.npz") == [(f"{names[0]}/00000", "1", split), (f"{names[0]}/00001", "0", split)]
 
 
@@ -65,12 +66,14 @@ def test_arrays_under_every_usual_name(names: tuple[str, str], split: str | None
 def test_a_row_is_an_image_with_exactly_its_samples(shape: tuple[int, ...], compressed: bool, tmp_path: Path) -> None:
     images = drawn(3, shape=shape)
     (np.savez_compressed if compressed else np.savez)(tmp_path / "d.npz", x=images, y=np.arange(3))
-    for row, item in enumerate(detect(tmp_path / "d.npz").items):
-        assert not item.has_own_file
-        assert item.path == tmp_path / "d.npz"
-        with Image.open(io.BytesIO(item.read())) as image:
+    dataset = detect(tmp_path / "d.npz")
+    source = dataset.source
+    for row, item in enumerate(dataset.items):
+        assert source.fetch(item) == source.read(item)
+        assert source.root == tmp_path / "d.npz"
+        with Image.open(io.BytesIO(source.read(item))) as image:
             assert np.array_equal(np.asarray(image), images[row].squeeze())
-        decoded = decode.decode(item.read(), (5, 7))
+        decoded = decode.decode(source.read(item), (5, 7))
         flat = images[row].reshape(5, 7, -1)
         assert decoded.shape == (5, 7, 3)
         if flat.shape[2] < 4:
@@ -171,9 +174,9 @@ def test_an_array_that_says_it_is_larger_than_it_is_is_not_believed(tmp_path: Pa
 def test_arrays_that_need_more_memory_than_there_is_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "d.npz", x=drawn(2), y=np.arange(2))
     monkeypatch.setattr(memory, "get_available_bytes", lambda: 100)
-    (item, *_) = detect(tmp_path / "d.npz").items
+    dataset = detect(tmp_path / "d.npz")
     with pytest.raises(decode.ImageRejected, match=r"needs 864 bytes of memory, found 100"):
-        item.read()
+        dataset.source.read(dataset.items[0])
 
 
 def test_a_damaged_file_is_one_line_or_refuses_its_rows(tmp_path: Path) -> None:
@@ -188,8 +191,8 @@ def test_a_damaged_file_is_one_line_or_refuses_its_rows(tmp_path: Path) -> None:
             del changed[random.integers(len(good)) :]
         (tmp_path / "d.npz").write_bytes(changed)
         try:
-            items = detect(tmp_path / "d.npz").items
-            read = [item.read() for item in items]
+            dataset = detect(tmp_path / "d.npz")
+            read = [dataset.source.read(item) for item in dataset.items]
         except (DataError, decode.ImageRejected) as error:
             read, said = [], str(error)
             assert "\n" not in said
@@ -218,12 +221,12 @@ def test_equal_rows_are_duplicates_and_never_straddle_splits(tmp_path: Path) -> 
     assert len({image.digest for image in images.used}) == len(images.used) == 5
     assert images.summarize()["formats"] == {"array": 5}
     for image in images.used:
-        assert read_file.compute_digest(image.item.read()) == image.digest
+        assert read_file.compute_digest(images.source.read(image.item)) == image.digest
 
 
 def test_rows_whose_file_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from humeris.extract.images.file_index import FileStamp
-    from humeris.extract.images.npz import LazyImageArray
+    from humeris.cache.file_stamp import FileStamp
+    from humeris.extract.images.image_arrays import LazyImageArray
 
     monkeypatch.setattr(FileStamp, "is_stable", lambda *_: True)
     np.savez(tmp_path / "d.npz", x=drawn(6), y=np.arange(6) % 2)
@@ -251,11 +254,11 @@ def test_an_image_is_found_again_from_what_a_run_wrote_down(tmp_path: Path, phot
     np.savez(tmp_path / "d.npz", x=drawn(3), y=np.arange(3))
     for data in (tmp_path / "d.npz", photos):
         images = load(data)
-        read = make_image_reader(images.summarize())
+        source = reopen_source(images.summarize())
         for image in images.used:
-            assert read_file.compute_digest(read(image.name)) == image.digest
+            assert read_file.compute_digest(source.read(source.get_item(image.name))) == image.digest
         with pytest.raises(decode.ImageRejected):
-            read("x/99999")
+            source.read(source.get_item("x/99999"))
 
 
 def separable(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -320,17 +323,17 @@ def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_data_set_of_keras_is_read_by_keras_itself(keras_home: Path) -> None:
     images, labels = write_fashion(keras_home)
     dataset = detect("keras.datasets.fashion_mnist")
-    assert (dataset.kind, dataset.title) == ("keras", "keras.datasets.fashion_mnist")
+    assert (dataset.source.describe()["kind"], dataset.title) == ("keras", "keras.datasets.fashion_mnist")
     assert [item.split for item in dataset.items] == ["train"] * 33 + ["test"] * 12
     names = ["T-shirt/top", "Trouser", "Pullover"]
     assert [item.label for item in dataset.items] == [names[label] for label in labels]
     assert dataset.items[33].name == "x_test/00000"
     for row in (0, 32, 33, 44):
-        assert np.array_equal(decode.decode(dataset.items[row].read(), (28, 28))[..., 0], images[row])
+        assert np.array_equal(decode.decode(dataset.source.read(dataset.items[row]), (28, 28))[..., 0], images[row])
 
 
 def test_a_data_set_of_keras_is_found_again_without_keras(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from humeris.extract.images.file_index import FileStamp
+    from humeris.cache.file_stamp import FileStamp
 
     write_fashion(keras_home)
     with monkeypatch.context() as patch:

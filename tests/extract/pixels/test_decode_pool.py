@@ -16,8 +16,8 @@ import pytest
 from PIL import Image as Picture
 
 from humeris.cache.errors import HumerisError
-from humeris.extract.images.dataset import Item
-from humeris.extract.images.load import Image
+from humeris.extract.images.images import Image
+from humeris.extract.images.item import Item
 from humeris.extract.pixels import decode as pixels
 from humeris.extract.pixels import decode_pool, read_file
 from humeris.extract.pixels.augment import Policy
@@ -33,7 +33,7 @@ def picture(path: Path, seed: int = 0) -> Image:
 
 
 def decode(pool: DecoderPool, image: Image, size: tuple[int, int] = SIZE) -> np.ndarray:
-    return pool.decode(image.path if image.item.has_own_file else image.item.read(), size, image.digest)
+    return pool.decode(image.item.location, size, image.digest)
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -72,15 +72,15 @@ def test_pixels_are_those_of_the_one_definition(tmp_path: Path) -> None:
         decoded = list(read_file.map_in_order(lambda image: decode(pool, image, SIZE), images, 2, 8))
     for image, got in zip(images, decoded, strict=True):
         assert got.shape == (1, *SIZE, 3)
-        assert np.array_equal(got[0], pixels.decode(image.path.read_bytes(), SIZE))
+        assert np.array_equal(got[0], pixels.decode(image.item.location.read_bytes(), SIZE))
 
 
 def test_views_are_those_of_the_policy(tmp_path: Path) -> None:
     image, policy = picture(tmp_path / "a.png"), Policy.parse("flip,crop,color")
-    plain = pixels.decode(image.path.read_bytes(), SIZE)
+    plain = pixels.decode(image.item.location.read_bytes(), SIZE)
     with DecoderPool(1) as pool:
-        got = pool.decode(image.path, SIZE, image.digest, (0, 1, 3), str(policy))
-        later = pool.decode(image.path, SIZE, image.digest, (3,), str(policy))
+        got = pool.decode(image.item.location, SIZE, image.digest, (0, 1, 3), str(policy))
+        later = pool.decode(image.item.location, SIZE, image.digest, (3,), str(policy))
     assert np.array_equal(got[0], plain)
     assert np.array_equal(got[1], policy.make_view(plain, image.digest, 1))
     assert np.array_equal(got[2], policy.make_view(plain, image.digest, 3))
@@ -92,7 +92,7 @@ def test_an_image_without_a_file_is_decoded_from_its_bytes() -> None:
     buffer = io.BytesIO()
     Picture.fromarray(drawn).save(buffer, "BMP")
     data = buffer.getvalue()
-    image = Image(Item("x_train/0", "none.npz", byte_loader=lambda: data), read_file.compute_digest(data), "BMP")
+    image = Image(Item("x_train/0", data), read_file.compute_digest(data), "BMP")
     with DecoderPool(1) as pool:
         assert np.array_equal(decode(pool, image, SIZE)[0], drawn)
 
@@ -102,7 +102,7 @@ def test_a_large_request_and_a_large_answer_pass_the_pipes(tmp_path: Path) -> No
     buffer = io.BytesIO()
     Picture.fromarray(drawn).save(buffer, "BMP")
     data = buffer.getvalue()
-    image = Image(Item("x", "none.npz", byte_loader=lambda: data), read_file.compute_digest(data), "BMP")
+    image = Image(Item("x", data), read_file.compute_digest(data), "BMP")
     with DecoderPool(1) as pool:
         assert np.array_equal(decode(pool, image, (1500, 1400))[0], drawn)
 
@@ -189,7 +189,7 @@ def test_decoders_end_with_their_parent(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from humeris.extract.pixels.decode_pool import DecoderPool\n"
         "pool = DecoderPool(1)\n"
-        f"pool.decode(Path({str(image.path)!r}), {SIZE})\n"
+        f"pool.decode(Path({str(image.item.location)!r}), {SIZE})\n"
         "print(pool._decoders[0]._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

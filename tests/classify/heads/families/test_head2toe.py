@@ -183,7 +183,7 @@ def test_on_several_taps_of_a_backbone_the_model_answers_as_the_head(finished: A
     assert isinstance(kept, SelectColumns)
     assert 0 < (kept.indices < width).sum() < len(kept.indices)  # some of each tap
     model = stack_model(build(BackboneSpec.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
-    pixels = np.stack([decode(image.path.read_bytes(), (64, 64)) for image in images.used])
+    pixels = np.stack([decode(Path(image.item.location).read_bytes(), (64, 64)) for image in images.used])
     answers = model.predict_on_batch(pixels)
     assert np.ptp(answers, axis=0).max() > 0.05
     assert np.abs(answers - head.predict_proba(features)).max() <= 1e-4

@@ -1,4 +1,4 @@
-"""Images that a file lists: a manifest, or a metadata file that lies beside them."""
+"""The images that rows of a list name, with one outcome for each path."""
 
 from __future__ import annotations
 
@@ -6,64 +6,17 @@ import os
 import stat
 from pathlib import Path
 
-from ...cache.errors import DataError
-from . import class_folders
-from .dataset import SPLITS, Dataset, Item, Rejection
-from .manifest import read_rows
-
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+from .image_source import Listing
+from .item import SPLITS, Item, Rejection
+from .manifest_rows import read_rows
 
 
-def is_image_list(path: Path) -> bool:
-    """Whether the name says that the file lists images."""
-    return path.suffix.lower() in _SUFFIXES
-
-
-def find(path: Path) -> Dataset:
-    """The images that the file at `path` lists, by paths relative to its folder that stay inside it."""
-    collector = _ItemCollector(path.parent)
-    collector.read(path, "", None)
-    return Dataset(path, path.parent, "manifest", *collector.get_result())
-
-
-def find_metadata(root: Path) -> Dataset | None:
-    """The images below `root` that metadata files list, in the layout of Hugging Face's ImageFolder; None without any.
-
-    A `metadata.csv`, `.jsonl` or `.parquet` lies in `root` or in its split folders, and its paths are relative to its own
-    folder. Files that it does not list are refused. Raises `DataError`.
-    """
-    root_metadata, rejections = _find_metadata_file(root), list[Rejection]()
-    metadata_files: dict[Path, tuple[str, str | None]] = {root_metadata: ("", None)} if root_metadata else {}
-    for name in [] if root_metadata else class_folders.list_folder(str(root), "", [])[0]:
-        if name.lower() in SPLITS and (metadata_path := _find_metadata_file(root / name)) is not None:
-            metadata_files[metadata_path] = (f"{name}/", SPLITS[name.lower()])
-    if not metadata_files:
-        return None
-    collector = _ItemCollector(root)
-    for path, (prefix, split) in metadata_files.items():
-        collector.read(path, prefix, split)
-    metadata_names = {f"{prefix}{path.name}" for path, (prefix, _) in metadata_files.items()}
-    for name, _ in class_folders.walk_files(str(root), "", rejections):
-        if name not in collector.listed_names and name not in metadata_names:
-            rejections.append(Rejection(name, "not_listed", "no metadata file lists it"))
-    items, list_rejections = collector.get_result()
-    return Dataset(root, root, "manifest", items, (*list_rejections, *rejections))
-
-
-def _find_metadata_file(folder: Path) -> Path | None:
-    paths = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
-    if len(paths) > 1:
-        raise DataError(f"{folder}: expected one metadata file, found {paths[0].name} and {paths[1].name}; keep one")
-    return paths[0] if paths else None
-
-
-class _ItemCollector:
+class ItemCollector:
     """Items of lists under one root, each path with one outcome."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self) -> None:
         self.listed_names: set[str] = set()
-        self._root, self._items = root, dict[str, Item]()
+        self._items: dict[str, Item] = {}
         self._rejections: list[Rejection] = []
         self._conflicts: set[str] = set()
 
@@ -112,12 +65,12 @@ class _ItemCollector:
         else:
             self._conflicts.add(item.name)
 
-    def get_result(self) -> tuple[tuple[Item, ...], tuple[Rejection, ...]]:
+    def get_listing(self) -> Listing:
         """What is used, in the order of the lists, and what is not."""
         for name in sorted(self._conflicts):
             del self._items[name]
             self._rejections.append(Rejection(name, "conflicting_rows", "listed with different labels, splits or groups"))
-        return tuple(self._items.values()), tuple(self._rejections)
+        return Listing(tuple(self._items.values()), tuple(self._rejections))
 
 
 class _PathResolver:
