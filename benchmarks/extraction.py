@@ -40,6 +40,7 @@ from humeris.extract.backbones.forward import ForwardPass
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels import decode as pixels
@@ -113,8 +114,10 @@ class ExtractionBenchmark:
         cache = self.folder / "cache"
         with Store(cache, write=True) as store:
             result = extract_features(
-                subset, self.request, [f"{name}:avg" for name in self.layers], store, batch_size=self.batch_size
-            )
+                subset,
+                store,
+                ExtractConfig(self.request, layers=[f"{name}:avg" for name in self.layers], batch_size=self.batch_size),
+            )[0]
         assert result.computed == count, result.to_dict()
         shutil.rmtree(cache)
         return result.seconds

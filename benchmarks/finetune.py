@@ -31,8 +31,10 @@ from humeris.classify.finetune.finetune import fill_cache
 from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.finetune.prepare import FinetuneSetup, prepare
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels.decode_pool import DecoderPool
 from humeris.extract.pixels.read_file import count_cores
@@ -59,8 +61,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with Store(folder / "cache", write=True) as store, DecoderPool(count_cores()) as decoders:
         request = BackboneSpec.parse(arguments.backbone, weights="random")
         images = load_images(arguments.images, store, limit=arguments.limit)
-        extract_features(images, request, [f"{arguments.tap}:avg"], store)
-        run = sweep(images, store, ["logreg,C=0.01"], out=folder / "run")
+        extract_features(images, store, ExtractConfig(request, layers=[f"{arguments.tap}:avg"]))[0]
+        run = sweep(images, store, SweepConfig(["logreg,C=0.01"], out=folder / "run"))
         config = FinetuneConfig(learning_rate=1e-5, head_epochs=0)
         from_maps = prepare(run, store, arguments.start, config)
         from_images = prepare(run, store, "input", config)

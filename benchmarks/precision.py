@@ -27,6 +27,7 @@ import numpy as np
 
 from humeris.cache.store import Store
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones import device, precision
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
@@ -35,6 +36,7 @@ from humeris.extract.backbones.graph import choose_default_layers
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 
@@ -93,9 +95,9 @@ def measure_accuracy(backbone: str, precisions: Sequence[str], data: Path, layer
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "cache", write=True) as store:
         for name in precisions:
             request = BackboneSpec.parse(backbone, precision=name)
-            extract_result = extract_features(load_images(data, store), request, layers, store)
+            extract_result = extract_features(load_images(data, store), store, ExtractConfig(request, layers=layers))[0]
             only = {(extract_result.metadata.spec.digest, tap) for tap in extract_result.taps}
-            run = sweep(extract_result.images, store, ["logreg"], only_taps=only, out=Path(folder) / name)
+            run = sweep(extract_result.images, store, SweepConfig(["logreg"], out=Path(folder) / name), only_taps=only)
             metadata = run.metadata
             results[name] = {
                 "taps": {f"{point['layer']}:{point['pool']}": point["accuracy"] for point in run.compute_depth_curve()},

@@ -30,7 +30,9 @@ from humeris.classify.export.export import export
 from humeris.classify.export.formats.registry import FORMATS
 from humeris.classify.export.predict import Predictor
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels import read_file
@@ -42,7 +44,7 @@ def time_extraction(images: Images, backbone: str, tap: str, count: int, folder:
     """Seconds of extracting the first `count` images into an empty cache."""
     subset = Images(images.dataset, images.used[:count], (), ())
     with Store(folder, write=True) as store:
-        result = extract_features(subset, backbone, [tap], store, batch_size=BATCH)
+        result = extract_features(subset, store, ExtractConfig(backbone, layers=[tap], batch_size=BATCH))[0]
     assert result.computed == count
     shutil.rmtree(folder)
     return result.seconds
@@ -82,8 +84,10 @@ def main() -> None:
                 path.rename(root / "drawn" / "other" / path.name)
         with Store(root / "cache", write=True) as store:
             images = load_images(arguments.data or root / "drawn", store)
-            extract_result = extract_features(images, arguments.backbone, [tap], store, batch_size=BATCH)
-            run = sweep(extract_result.images, store, ["logreg,C=0.001"], out=root / "run")
+            extract_result = extract_features(
+                images, store, ExtractConfig(arguments.backbone, layers=[tap], batch_size=BATCH)
+            )[0]
+            run = sweep(extract_result.images, store, SweepConfig(["logreg,C=0.001"], out=root / "run"))
             models = {name: export(run, store, root / f"model{FORMATS[name].suffix}", format=name).path for name in names}
         predictors = {name: Predictor(path, cache=root / "cache") for name, path in models.items()}
         paths = [image.item.location for image in images.used][: arguments.images // BATCH * BATCH]

@@ -22,6 +22,8 @@ from linear_heads import run_grid_search
 import humeris
 from humeris.classify.data import select_features
 from humeris.classify.data.splits import split
+from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.pixels.read_file import count_cores
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     images = humeris.load_images(options.data, store)
     with tempfile.TemporaryDirectory() as folder:
         start_time = time.perf_counter()
-        run = humeris.sweep(images, store, [options.head], patterns=options.layer, out=Path(folder, "run"))
+        run = sweep(images, store, SweepConfig([options.head], layers=options.layer, out=Path(folder, "run")))
         seconds = time.perf_counter() - start_time
         scores = run.load_trials()
     images = images.sort_by_digest()

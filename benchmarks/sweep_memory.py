@@ -73,6 +73,7 @@ def measure_sweep(folder: Path, family: str, jobs: int, streamed: bool) -> int:
     from humeris.cache.store import Store
     from humeris.classify.data import feature_matrix as matrix
     from humeris.classify.sweep.sweep import sweep
+    from humeris.classify.sweep.sweep_config import SweepConfig
     from humeris.extract.images.load import load_images
 
     if streamed:
@@ -80,10 +81,10 @@ def measure_sweep(folder: Path, family: str, jobs: int, streamed: bool) -> int:
     store = Store(folder / "cache")
     images = load_images(folder / "images", store, jobs=1)
     with tempfile.TemporaryDirectory(dir=folder) as runs:
-        sweep(images, store, [family], patterns=["tiny"], out=Path(runs, "tiny"), jobs=jobs)
+        sweep(images, store, SweepConfig([family], layers=["tiny"], out=Path(runs, "tiny"), jobs=jobs))
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
         resident_before = read_status("VmRSS")
-        sweep(images, store, [family], patterns=["large"], out=Path(runs, "large"), jobs=jobs)
+        sweep(images, store, SweepConfig([family], layers=["large"], out=Path(runs, "large"), jobs=jobs))
     return read_status("VmHWM") - resident_before
 
 

@@ -6,6 +6,7 @@
     │   ├── CacheReadOnly                      a write was needed and is not allowed
     │   ├── CacheFull                          no space left for a write
     │   └── RowsMissing   (LookupError)        rows were asked for that are not stored
+    ├── ConfigError       (ValueError)         a setting, or a file of settings
     ├── DataError         (ValueError)         the images and their labels
     ├── BackboneError     (ValueError)         a network that cannot be built as asked
     │   ├── LayerError    (LookupError)        a layer or pool that the network does not have
@@ -49,6 +50,10 @@ class CacheFull(CacheError):
 
 class RowsMissing(CacheError, LookupError):
     """Rows were asked for that no valid shard holds."""
+
+
+class ConfigError(HumerisError, ValueError):
+    """A setting is unknown or out of range, or a file of settings cannot be read."""
 
 
 class DataError(HumerisError, ValueError):

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..cache.atomic_files import make_folder, translate_write_errors
 from ..cache.store import Store
-from ..extract.backbones.backbone_spec import BackboneSpec
+from ..extract.engine.extract_config import ExtractConfig
 from ..extract.images.load import Progress, load_images
-from .heads.head_grid import HeadGrid
 from .pipeline import PipelineResult, run
+from .sweep.sweep_config import SweepConfig
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,9 @@ def run_demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str],
             arguments = ["-b", "nano", "--weights", weights, "-l", "block*_out", "--cache", folder / "cache", "-o", out]
             outcomes[weights] = run(
                 images,
-                [BackboneSpec.parse("nano", weights=weights)],
-                ["block*_out"],
-                [HeadGrid.parse("logreg")],
                 store,
-                out=out,
-                jobs=jobs,
+                ExtractConfig("nano", weights=weights, layers="block*_out", jobs=jobs),
+                SweepConfig("logreg", layers="block*_out", out=out, jobs=jobs),
                 command=shlex.join(map(str, ["humeris", "run", data, *arguments])),
                 progress=progress,
             )

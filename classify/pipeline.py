@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,20 @@ from ..cache.errors import DataError, LayerError, ModelError
 from ..cache.store import Store
 from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.backbones.taps import Tap
-from ..extract.engine.extract import ExtractResult, extract_all
-from ..extract.engine.multi_device import ExtractJob, extract_on_devices
+from ..extract.config import to_tuple
+from ..extract.engine.extract import ExtractResult
+from ..extract.engine.extract_config import ExtractConfig
+from ..extract.engine.multi_device import extract_on_devices
 from ..extract.images.images import Images
 from ..extract.images.load import Progress
-from ..extract.pixels.augment import Policy
 from .data.select_features import split_pattern
 from .data.splits import split
-from .data.views import Views
 from .export.export import export
 from .export.export_result import ExportResult
-from .heads.head_grid import HeadGrid
 from .report.page import ReportResult, write_report
 from .runs.run import Run
 from .sweep.sweep import sweep
+from .sweep.sweep_config import SweepConfig
 
 ProgressFactory = Callable[[str], Progress]
 
@@ -52,129 +52,81 @@ class PipelineResult:
 
 def run(
     images: Images,
-    backbone_specs: Sequence[BackboneSpec],
-    patterns: Sequence[str],
-    head_grids: Sequence[HeadGrid],
     store: Store,
+    extract_config: ExtractConfig,
+    sweep_config: SweepConfig,
     *,
-    pools: Sequence[str] = (),
-    batch_size: int = 32,
-    concatenate: bool = False,
-    views: Views | None = None,
-    select: str | None = None,
-    out: Path | None = None,
     model: Path | None = None,
-    seed: int = 0,
-    jobs: int | None = None,
     command: str = "",
     progress: ProgressFactory | None = None,
 ) -> PipelineResult:
     """Extract the taps of every backbone, sweep the heads over them, export the winner, and write the report.
 
-    `progress` gives the callback of a named stage. The labels are checked before anything is computed. The model is
-    written into the run's folder unless `model` says where. Raises what the three stages raise.
+    The model is written into the run's folder unless `model` says where. Raises what the four raise, and `ModelError` where
+    heads over several image sizes are asked for.
     """
-    split(images, select)
-    _check_one_size(backbone_specs, patterns, head_grids, concatenate)
-    extract_results = extract_taps(
-        images,
-        backbone_specs,
-        patterns,
-        store,
-        pools=pools,
-        batch_size=batch_size,
-        views=views,
-        jobs=jobs,
-        progress=progress,
+    _check_one_size(extract_config.backbone_specs, sweep_config)
+    extract_results, finished_run = extract_and_sweep(
+        images, store, extract_config, sweep_config, command=command, progress=progress
     )
-    images = extract_results[-1].images
+    export_result = export(
+        finished_run,
+        store,
+        model or finished_run.path / "model.keras",
+        backbone_specs=extract_config.backbone_specs,
+        command=command,
+    )
+    report_result = write_report([finished_run.path], cache=store.path)
+    return PipelineResult(extract_results[-1].images, extract_results, finished_run, export_result, report_result)
+
+
+def extract_and_sweep(
+    images: Images,
+    store: Store,
+    extract_config: ExtractConfig | None,
+    sweep_config: SweepConfig,
+    *,
+    command: str = "",
+    progress: ProgressFactory | None = None,
+) -> tuple[list[ExtractResult], Run]:
+    """Extract what the cache lacks, then sweep over exactly that; without `extract_config`, over what is cached.
+
+    The taps are those of `extract_config`, where it names none those of the sweep. `progress` gives the callback of a named
+    stage. The labels are checked before anything is computed. Raises what the two stages raise.
+    """
+    extract_results: list[ExtractResult] = []
+    if extract_config is not None:
+        split(images, sweep_config.select)
+        patterns = to_tuple(extract_config.layers) or to_tuple(sweep_config.layers)
+        extract_results = extract_taps(images, store, replace(extract_config, layers=patterns), progress)
+        images = extract_results[-1].images
     finished_run = sweep(
         images,
         store,
-        head_grids,
-        patterns=patterns,
-        only_taps=collect_taps(extract_results),
-        concatenate=concatenate,
-        views=views,
-        select=select,
-        out=out,
-        seed=seed,
-        jobs=jobs,
+        sweep_config,
+        only_taps=None if extract_config is None else collect_taps(extract_results),
         command=command,
         progress=progress("heads") if progress else None,
     )
-    export_result = export(
-        finished_run, store, model or finished_run.path / "model.keras", backbone_specs=backbone_specs, command=command
-    )
-    return PipelineResult(
-        images, extract_results, finished_run, export_result, write_report([finished_run.path], cache=store.path)
-    )
+    return extract_results, finished_run
 
 
 def extract_taps(
-    images: Images,
-    backbone_specs: Sequence[BackboneSpec],
-    patterns: Sequence[str],
-    store: Store,
-    *,
-    pools: Sequence[str] = (),
-    batch_size: int = 32,
-    views: Views | None = None,
-    jobs: int | None = None,
-    progress: ProgressFactory | None = None,
+    images: Images, store: Store, config: ExtractConfig, progress: ProgressFactory | None = None
 ) -> list[ExtractResult]:
-    """Fill the cache with every tap that a sweep's `patterns` name, as `group_backbones_by_taps` orders them.
+    """Fill the cache with every tap that a sweep over the config's layers takes, which may also be several side by side.
 
-    Raises as `extract_all`.
+    The results are in the order of the backbones, those of the same taps together. Raises as `extract_on_devices`.
     """
     if images.feature_file is not None:
         raise DataError(f"{images.feature_file.path}: expected images to extract features of, found a file of features")
-    views = views or Views()
     results: list[ExtractResult] = []
-    for backbone_group, taps in group_backbones_by_taps(backbone_specs, patterns):
-        results += extract_all(
-            images,
-            backbone_group,
-            taps,
-            store,
-            pools=pools,
-            views=views.count,
-            policy=views.parsed_policy,
-            batch_size=batch_size,
-            jobs=jobs,
-            progress=progress,
-        )
+    for backbone_group, taps in group_backbones_by_taps(config.backbone_specs, to_tuple(config.layers)):
+        results += extract_on_devices(images, store, replace(config, backbones=backbone_group, layers=taps), progress)
         images = results[-1].images
     for result in results:
         result.images = images
     return results
-
-
-def extract_taps_on_devices(
-    devices: Sequence[str],
-    data: Path,
-    limit: int | None,
-    backbone_specs: Sequence[BackboneSpec],
-    patterns: Sequence[str],
-    cache: Path,
-    *,
-    pools: Sequence[str] = (),
-    batch_size: int = 32,
-    views: Views | None = None,
-    jobs: int | None = None,
-    progress: ProgressFactory,
-) -> list[list[ExtractResult]]:
-    """What a worker on each of `devices` did of `extract_taps`, in order; [] without any. Raises as `run_extract_job`."""
-    if not devices:
-        return []
-    options: dict[str, Any] = {"pools": pools, "batch_size": batch_size}
-    if views is not None:
-        options |= {"views": views.count, "policy": Policy.parse(views.policy)}
-    extract_jobs = [
-        ExtractJob(data, limit, backbone_group, taps, cache, options)
-        for backbone_group, taps in group_backbones_by_taps(backbone_specs, patterns)
-    ]
-    return extract_on_devices(devices, extract_jobs, jobs, progress)
 
 
 def group_backbones_by_taps(
@@ -206,9 +158,7 @@ def _find_named_backbones(side: str, backbone_specs: Sequence[BackboneSpec]) -> 
     return [backbone_spec for backbone_spec in backbone_specs if side.startswith(f"{backbone_spec.label}/")]
 
 
-def _check_one_size(
-    backbone_specs: Sequence[BackboneSpec], patterns: Sequence[str], head_grids: Sequence[HeadGrid], concatenate: bool
-) -> None:
+def _check_one_size(backbone_specs: Sequence[BackboneSpec], config: SweepConfig) -> None:
     """Raise `ModelError` where heads over networks of several image sizes are asked for, before anything is computed.
 
     The size of a file's input is found out later; the export then says the same.
@@ -216,9 +166,9 @@ def _check_one_size(
     sizes = {each.image_size or each.info.image_size for each in backbone_specs} - {None}
     if len(sizes) < 2:
         return
-    options = ["--concatenate"] if concatenate else []
-    options += [f"--head {head_grid.family.name}" for head_grid in head_grids if head_grid.family.uses_all_taps]
-    for pattern in patterns:
+    options = ["--concatenate"] if config.concatenate else []
+    options += [f"--head {head_grid.family.name}" for head_grid in config.head_grids if head_grid.family.uses_all_taps]
+    for pattern in to_tuple(config.layers):
         titles = {
             backbone_spec.title
             for side in split_pattern(pattern)

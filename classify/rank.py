@@ -12,7 +12,6 @@ import numpy as np
 
 from ..cache.errors import RunError
 from ..cache.store import Store
-from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.images.images import Images
 from ..extract.images.load import Progress
 from ..extract.pixels.read_file import count_cores
@@ -110,28 +109,26 @@ class Ranking:
 def rank(
     images: Images,
     store: Store,
+    query: sources.FeatureQuery | None = None,
     *,
-    backbone_specs: Sequence[BackboneSpec] = (),
-    patterns: Sequence[str] = (),
-    pools: Sequence[str] = (),
     select: str | None = None,
     run: Path | str | None = None,
     seed: int = 0,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
-    """Score every tap asked for (see `FeatureQuery`) on the images that may be learnt from, without training.
+    """Score every tap of `query`, without one every tap that is cached, on the images that may be learnt from.
 
-    LogME and H-score are of all of those; nearest neighbours and centroids are scored on the folds of a sweep with the same
-    `select` and `seed`. `run` is a finished run to compare with; without it the latest one under `runs` of the same images,
-    split the same way, that holds every tap ranked. `jobs`: threads of the products, every core unless given. Raises
-    `DataError`, `LayerError`, `RunError`.
+    Nothing is trained. LogME and H-score are of all of those images; nearest neighbours and centroids are scored on the
+    folds of a sweep with the same `select` and `seed`. `run` is a finished run to compare with; without it the latest one
+    under `runs` of the same images, split the same way, that holds every tap ranked. `jobs`: threads of the products, every
+    core unless given. Raises `DataError`, `LayerError`, `RunError`.
     """
     from threadpoolctl import threadpool_limits
 
     split(images, select)  # labels that cannot be used are found out first
     feature_store = images.feature_file or store
-    selection = sources.find_features(feature_store, images.keys, sources.FeatureQuery(backbone_specs, patterns, pools))
+    selection = sources.find_features(feature_store, images.keys, query or sources.FeatureQuery())
     images = selection.drop_non_finite(images).sort_by_digest()
     splits = split(images, select)
     training_rows = splits.development

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,38 +67,30 @@ def run(
 ) -> int:
     """Extract, sweep and export: one command, one model."""
     from ..cache.store import Store
-    from ..classify.data.splits import split
-    from ..classify.data.views import Views
-    from ..classify.heads.search import Search
-    from ..classify.heads.search_file import load_head_grids
-    from ..classify.pipeline import extract_taps_on_devices
     from ..classify.pipeline import run as run_all
+    from ..classify.sweep.sweep_config import SweepConfig
     from ..classify.tracking import registry as trackers
     from ..extract.backbones import device as devices
-    from ..extract.engine.multi_device import add_worker_results
+    from ..extract.engine.extract_config import ExtractConfig
     from ..extract.images.load import load_images
-    from ..extract.pixels.augment import parse_policy
     from .render import classify
 
     trackers.get_trackers(track or [])
-    backbone_specs = options.parse_backbones(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
-    workers = devices.choose(device or [])
-    head_grids = load_head_grids(head or [], grid, Search.parse(search, trials, seed))
-    view_config = Views.from_policy(views, parse_policy(views, augment), average_views)
+    extract_config = ExtractConfig(
+        backbone or options.DEFAULT_BACKBONE, layers=layer or (), pools=pool or (), weights=weights, image_size=image_size,
+        precision=precision, seed=seed, views=views, augment=augment, limit=limit, batch_size=batch_size,
+        devices=device or (), jobs=jobs,
+    )  # fmt: skip
+    devices.choose(device or [])
+    sweep_config = SweepConfig(
+        head or (), grid=grid, search=search, trials=trials, layers=layer or (), pools=pool or (), concatenate=concatenate,
+        views=views, augment=augment, average_views=average_views, select=select, seed=seed, limit=limit, jobs=jobs, out=out,
+    )  # fmt: skip
     with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
-        if workers:
-            split(images, select)  # which `run_all` does first, but here the devices compute before it
-        device_results = extract_taps_on_devices(
-            workers, data, limit, backbone_specs, layer or [], store.path, pools=pool or [], batch_size=batch_size,
-            views=view_config, jobs=jobs, progress=stage,
-        )  # fmt: skip
         result = run_all(
-            images, backbone_specs, layer or [], head_grids, store, pools=pool or [], batch_size=batch_size,
-            concatenate=concatenate, views=view_config, select=select, out=out, model=model, seed=seed, jobs=jobs,
-            command=get_command_line(), progress=stage,
-        )  # fmt: skip
-        add_worker_results(result.extract_results, device_results)
+            images, store, extract_config, sweep_config, model=model, command=get_command_line(), progress=stage
+        )
         tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
         output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
     return render(output, as_json, quiet, classify.format_run, ["predict", result.export_result.path, "IMAGES"])
@@ -139,17 +131,11 @@ def sweep(
 ) -> int:
     """Train heads over what is cached, choose one honestly, score it once; leaves a run."""
     from ..cache.store import Store
-    from ..classify.data.splits import split
-    from ..classify.data.views import Views
-    from ..classify.heads.search import Search
-    from ..classify.heads.search_file import load_head_grids
-    from ..classify.pipeline import collect_taps, extract_taps, extract_taps_on_devices
-    from ..classify.sweep.sweep import sweep as run_sweep
+    from ..classify.pipeline import extract_and_sweep
+    from ..classify.sweep.sweep_config import SweepConfig
     from ..classify.tracking import registry as trackers
-    from ..extract.backbones import device as devices
-    from ..extract.engine.multi_device import add_worker_results
+    from ..extract.engine.extract_config import ExtractConfig
     from ..extract.images.load import load_images
-    from ..extract.pixels.augment import parse_policy
     from .render import classify
 
     trackers.get_trackers(track or [])
@@ -158,31 +144,23 @@ def sweep(
         reject_options(context, _BACKBONE_OPTIONS, "-b", "without one, everything cached is swept as it was extracted")
     if not fill:
         reject_options(context, ("device", "batch_size"), "--extract", "without it, nothing is computed but the heads")
-    backbone_specs = options.parse_backbones(backbone_names, weights, image_size, seed, precision)
-    head_grids = load_head_grids(head or [], grid, Search.parse(search, trials, seed))
-    view_config = Views.from_policy(views, parse_policy(views, augment), average_views)
-    patterns, output = layer or [], {}
+    sweep_config = SweepConfig(
+        head or (), grid=grid, search=search, trials=trials, backbones=backbone_names, weights=weights,
+        image_size=image_size, precision=precision, layers=layer or (), pools=pool or (), concatenate=concatenate,
+        views=views, augment=augment, average_views=average_views, select=select, seed=seed, limit=limit, jobs=jobs, out=out,
+    )  # fmt: skip
+    extract_config = ExtractConfig(
+        sweep_config.backbone_specs, layers=layer or (), pools=pool or (), views=views, augment=augment, limit=limit,
+        batch_size=batch_size, devices=device or (), jobs=jobs,
+    )  # fmt: skip
+    output: dict[str, Any] = {}
     with Store(cache, write=fill) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, features=True, progress=stage("reading"))
-        selected_taps = None
+        extract_results, finished_run = extract_and_sweep(
+            images, store, extract_config if fill else None, sweep_config, command=get_command_line(), progress=stage
+        )
         if fill:
-            split(images, select)
-            device_results = extract_taps_on_devices(
-                devices.choose(device or []), data, limit, backbone_specs, patterns, store.path, pools=pool or [],
-                batch_size=batch_size, views=view_config, jobs=jobs, progress=stage,
-            )  # fmt: skip
-            extract_results = extract_taps(
-                images, backbone_specs, patterns, store, pools=pool or [], batch_size=batch_size, views=view_config,
-                jobs=jobs, progress=stage,
-            )  # fmt: skip
-            add_worker_results(extract_results, device_results)
-            images, selected_taps = extract_results[-1].images, collect_taps(extract_results)
             output = {"extracted": [each.to_dict() for each in extract_results], "cache": str(store.path)}
-        finished_run = run_sweep(
-            images, store, head_grids, backbone_specs=[] if fill else backbone_specs, patterns=patterns, pools=pool or [],
-            only_taps=selected_taps, concatenate=concatenate, views=view_config, select=select, out=out, seed=seed,
-            jobs=jobs, command=get_command_line(), progress=stage("heads"),
-        )  # fmt: skip
         tracking_results = [each.to_dict() for each in trackers.track(finished_run, track or [], stage)]
         output = {
             "data": finished_run.metadata["data"],
@@ -226,6 +204,7 @@ def rank(
 ) -> int:
     """Score every cached tap without training (LogME, H-score, kNN, centroid), and say whether training agrees."""
     from ..cache.store import Store
+    from ..classify.data.select_features import FeatureQuery
     from ..classify.rank import rank as rank_taps
     from ..extract.images.load import load_images
     from .render import classify
@@ -233,12 +212,10 @@ def rank(
     if not backbone:
         reject_options(context, _BACKBONE_OPTIONS, "-b", "without one, everything cached is ranked as it was extracted")
     backbone_specs = options.parse_backbones(backbone or [], weights, image_size, seed, precision)
+    query = FeatureQuery(backbone_specs, layer or [], pool or [])
     with Store(cache) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, features=True, progress=stage("reading"))
-        ranking = rank_taps(
-            images, store, backbone_specs=backbone_specs, patterns=layer or [], pools=pool or [], select=select, run=run,
-            seed=seed, jobs=jobs, progress=stage("taps"),
-        )  # fmt: skip
+        ranking = rank_taps(images, store, query, select=select, run=run, seed=seed, jobs=jobs, progress=stage("taps"))
         output = {**ranking.to_dict(), **describe_corrupt_files(store)}
     limit_arguments = ["--limit", limit] if limit else []
     return render(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,35 +40,23 @@ def extract(
     from ..cache.store import Store
     from ..extract.backbones import device as devices
     from ..extract.engine.estimate import estimate_extraction
-    from ..extract.engine.extract import extract_all
-    from ..extract.engine.multi_device import ExtractJob, add_worker_results, extract_on_devices
+    from ..extract.engine.extract_config import ExtractConfig
+    from ..extract.engine.multi_device import extract_on_devices
     from ..extract.images.load import load_images
-    from ..extract.pixels.augment import parse_policy
     from .render import extract as text
 
-    backbone_specs = options.parse_backbones(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
-    policy = parse_policy(views, augment)
-    workers = devices.choose(device or [])
+    config = ExtractConfig(
+        backbone or options.DEFAULT_BACKBONE, layers=layer or (), pools=pool or (), weights=weights, image_size=image_size,
+        precision=precision, seed=seed, views=views, augment=augment, compression=compress, limit=limit,
+        batch_size=batch_size, devices=device or (), jobs=jobs,
+    )  # fmt: skip
+    devices.choose(device or [])
     with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
-        patterns, pools = layer or [], pool or []
         if dry_run:
-            plans = [
-                estimate_extraction(images, each, patterns, store, pools, views, policy, compress) for each in backbone_specs
-            ]
-            summaries = [each.to_dict() for each in plans]
+            summaries = [each.to_dict() for each in estimate_extraction(images, store, config)]
         else:
-            job_options: dict[str, Any] = {
-                "pools": pools,
-                "batch_size": batch_size,
-                "views": views,
-                "policy": policy,
-                "compression": compress,
-            }
-            job = ExtractJob(data, limit, backbone_specs, patterns, store.path, job_options)
-            device_results = extract_on_devices(workers, [job], jobs, stage)
-            results = extract_all(images, backbone_specs, patterns, store, jobs=jobs, progress=stage, **job_options)
-            add_worker_results(results, device_results)
+            results = extract_on_devices(images, store, config, stage)
             images = results[-1].images
             summaries = [result.to_dict() for result in results]
         key = "planned" if dry_run else "extracted"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
+from humeris.classify.data.views import Views
 from humeris.extract.images.images import Images
 
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image: the first bytes say PNG, the rest says which one
@@ -41,3 +43,8 @@ def fill(store: Store, images: Images, layers: dict[str, float], columns: int = 
         means = np.eye(columns)[numbers(images)] * strength
         rows = (random.normal(size=(len(images.used), columns)) + means).astype(np.float32)
         store.get_extraction(some_spec(backbone)).add(layer, "avg", images.keys, rows)
+
+
+def view_options(views: Views | None) -> dict[str, Any]:
+    """The settings of a `SweepConfig` that ask for these views."""
+    return {} if views is None else {"views": views.count, "augment": views.policy, "average_views": views.average}

@@ -104,8 +104,8 @@ class FinishedRun:
     def __init__(self, folder: Path) -> None:
         from humeris.cache.store import Store
         from humeris.classify import pipeline
-        from humeris.classify.heads.head_grid import HeadGrid
-        from humeris.extract.backbones.backbone_spec import BackboneSpec
+        from humeris.classify.sweep.sweep_config import SweepConfig
+        from humeris.extract.engine.extract_config import ExtractConfig
         from humeris.extract.images.load import load_images
 
         self.photos, self.cache, self.path = folder / "photos", folder / "cache", folder / "run"
@@ -115,12 +115,9 @@ class FinishedRun:
         with Store(self.cache, write=True) as store:
             self.outcome = pipeline.run(
                 load_images(self.photos, store, jobs=1),
-                [BackboneSpec.parse("nano")],
-                ["block4_out", "block5_out"],
-                [HeadGrid.parse("logreg,C=0.1/1")],
                 store,
-                out=self.path,
-                jobs=1,
+                ExtractConfig("nano", layers=["block4_out", "block5_out"], jobs=1),
+                SweepConfig("logreg,C=0.1/1", out=self.path, jobs=1),
                 command=f"humeris run {self.photos}",
             )
         self.run, self.model = self.outcome.run, self.outcome.export_result.path

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 
 from humeris.cache.store import Store
-from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.images.load import load_images
 
 HOSTILE = [
@@ -44,10 +44,8 @@ def make_varied_run(finished: Any, base: Path) -> Path:
     def make(folder: Path) -> None:
         store = Store(finished.cache)
         heads = ["logreg,C=0.001/0.1/10", "knn,n_neighbors=1/3/5", "mlp,hidden=16,epochs=6"]
-        sweep(
-            load_images(finished.photos, store, jobs=1), store, [HeadGrid.parse(head) for head in heads], out=folder, jobs=1,
-            command=f"humeris sweep {finished.photos}",
-        )  # fmt: skip
+        images = load_images(finished.photos, store, jobs=1)
+        sweep(images, store, SweepConfig(heads, out=folder, jobs=1), command=f"humeris sweep {finished.photos}")
 
     return _make_once(base / "varied", make)
 
@@ -71,9 +69,7 @@ def make_wide_run(base: Path) -> Path:
         sweep(
             images,
             store,
-            [HeadGrid.parse("logreg,C=0.01/1"), HeadGrid.parse("knn,n_neighbors=3")],
-            out=folder,
-            jobs=1,
+            SweepConfig(["logreg,C=0.01/1", "knn,n_neighbors=3"], out=folder, jobs=1),
             command="humeris sweep",
         )
 

@@ -16,8 +16,10 @@ from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.finetune.prepare import FinetuneSetup, prepare
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
-from humeris.extract.engine.extract import extract_all
+from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 HEADS = ["logreg,C=1", "mlp,hidden=8,epochs=3,patience=0"]
@@ -82,8 +84,13 @@ def make_sweep_run(base: Path) -> SweepRun:
             )
     with Store(sweep_run.cache, write=True) as store:
         images = load_images(sweep_run.photos, store, jobs=1)
-        extract_all(images, [BackboneSpec.parse("nano")], TAPS, store, jobs=1)
-        sweep(images, store, HEADS, patterns=TAPS, out=sweep_run.path, jobs=1, command=f"humeris sweep {sweep_run.photos}")
+        extract_features(images, store, ExtractConfig([BackboneSpec.parse("nano")], layers=TAPS, jobs=1))
+        sweep(
+            images,
+            store,
+            SweepConfig(HEADS, layers=TAPS, out=sweep_run.path, jobs=1),
+            command=f"humeris sweep {sweep_run.photos}",
+        )
     return sweep_run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,37 +19,34 @@ class Views:
 
     All of them are cached, for taps that lack some are not swept over; only those that gave NaN or infinity are not there.
 
-    version: the policy as features are keyed by it. average: whether an image is scored on the mean of the probabilities of
-    all its views; else on its plain view.
+    average: whether an image is scored on the mean of the probabilities of all its views; else on its plain view.
+    version: the policy as the features of these views are keyed by it; of today unless given.
     """
 
     count: int = 0
-    policy: str = ""
-    version: str = ""
+    policy: Policy | None = None
     average: bool = False
+    version: str = ""
 
-    @classmethod
-    def from_policy(cls, count: int, policy: Policy | None, average: bool = False) -> Views | None:
-        """So many views by `policy`, None without one; raises `DataError` where there are none to average."""
-        if policy is not None:
-            return cls(count, str(policy), policy.version, average)
-        if average:
+    def __post_init__(self) -> None:
+        if self.average and self.policy is None:
             raise DataError("--average-views: there are no views to average; give --views and --augment")
-        return None
-
-    @property
-    def parsed_policy(self) -> Policy | None:
-        """The policy that they are made by; None without views."""
-        return Policy.parse(self.policy) if self.count else None
+        if self.policy is not None and not self.version:
+            object.__setattr__(self, "version", self.policy.version)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return asdict(self)
+        return {
+            "count": self.count,
+            "policy": str(self.policy or ""),
+            "version": self.version,
+            "average": self.average,
+        }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Views:
         """The views that `to_dict` wrote."""
-        return cls(**value)
+        return cls(**{**value, "policy": Policy.parse(value["policy"]) if value["policy"] else None})
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training:
     if setup.map_tap is None:
         return make_image_batches(setup, rows, training, decoders)
     config, splits = setup.config, setup.splits
-    views = Views.from_policy(setup.views, setup.policy) or Views()
+    views = Views(setup.views, setup.policy)
     (map_reader,) = select_features.open_readers(store, [setup.map_tap], views)
     return MapBatches(
         map_reader,

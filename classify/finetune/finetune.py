@@ -13,7 +13,7 @@ from typing import Any
 from ... import __version__
 from ...cache.store import Store
 from ...extract.backbones.backbone_spec import BackboneSpec
-from ...extract.engine.extract import ExtractResult, extract_all
+from ...extract.engine.extract import ExtractResult, extract_features
 from ...extract.images.load import Progress
 from ...extract.pixels.read_file import count_cores
 from ..export.export import export
@@ -200,14 +200,7 @@ def fill_cache(
     setup: FinetuneSetup, store: Store, jobs: int | None, stage: Callable[[str], Progress] | None
 ) -> list[ExtractResult]:
     """Compute what the cache lacks: the run's own taps, were they pruned, and the maps."""
-    taps, views = [str(tap) for tap in setup.taps], setup.frozen_views
-    results = extract_all(
-        setup.images, [setup.frozen_request], taps, store, views=views.count,
-        policy=views.parsed_policy, jobs=jobs, progress=stage,
-    )  # fmt: skip
-    if setup.cut is not None:
-        results += extract_all(
-            setup.development_images, [setup.frozen_request], [f"{setup.cut}:map"], store, views=setup.views,
-            policy=setup.policy, compression=setup.compression, jobs=jobs, progress=stage,
-        )  # fmt: skip
+    results: list[ExtractResult] = []
+    for images, config in setup.list_extractions(jobs):
+        results += extract_features(images, store, config, progress=stage)
     return results

@@ -17,6 +17,7 @@ from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.metadata import BackboneMetadata, get_or_build
 from ...extract.backbones.taps import Tap
 from ...extract.engine.estimate import ExtractEstimate, estimate_extraction
+from ...extract.engine.extract_config import ExtractConfig
 from ...extract.images.images import Images
 from ...extract.images.item import Rejection
 from ...extract.images.load import Progress, load_source
@@ -114,22 +115,28 @@ class FinetuneSetup:
         """The images whose maps are read: all but the test split, which is answered from pixels."""
         return replace(self.images, used=tuple(self.images.used[row] for row in self.splits.development))
 
-    def plan_extraction(self, store: Store) -> list[ExtractEstimate]:
-        """What is to be computed first: the run's own taps where they were pruned, and the maps."""
-        frozen_views, taps = self.frozen_views, [str(tap) for tap in self.taps]
-        plans = [
-            estimate_extraction(
-                self.images, self.frozen_request, taps, store, (), frozen_views.count, frozen_views.parsed_policy
+    def list_extractions(self, jobs: int | None = None) -> list[tuple[Images, ExtractConfig]]:
+        """What is to be in the cache before training: the run's own taps, and the maps."""
+        views, taps = self.frozen_views, [str(tap) for tap in self.taps]
+        extractions = [
+            (
+                self.images,
+                ExtractConfig(self.frozen_request, layers=taps, views=views.count, augment=views.policy, jobs=jobs),
             )
         ]
         if self.cut is not None:
-            views = (self.views, self.policy)
-            plans.append(
-                estimate_extraction(
-                    self.development_images, self.frozen_request, [f"{self.cut}:map"], store, (), *views, self.compression
-                )
-            )
-        return plans
+            map_config = ExtractConfig(
+                self.frozen_request, layers=f"{self.cut}:map", views=self.views, augment=self.policy,
+                compression=self.compression, jobs=jobs,
+            )  # fmt: skip
+            extractions.append((self.development_images, map_config))
+        return extractions
+
+    def plan_extraction(self, store: Store) -> list[ExtractEstimate]:
+        """What is to be computed first: the run's own taps where they were pruned, and the maps."""
+        return [
+            estimate for images, config in self.list_extractions() for estimate in estimate_extraction(images, store, config)
+        ]
 
 
 def prepare(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ... import __version__
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.taps import Tap
+from ...extract.config import compute_hash
 from ...extract.images.images import Images
 from ...extract.images.load import Progress
 from ...extract.pixels.read_file import count_cores
@@ -32,49 +30,60 @@ from ..runs.run import Run
 from . import scheduler
 from .finalize import finalize_sweep
 from .scheduler import Task
+from .sweep_config import SweepConfig
 
 
 def sweep(
     images: Images,
     store: Store,
-    heads: Sequence[HeadGrid | str],
+    config: SweepConfig,
     *,
-    backbone_specs: Sequence[BackboneSpec] = (),
-    patterns: Sequence[str] = (),
-    pools: Sequence[str] = (),
     only_taps: Collection[tuple[str, Tap]] | None = None,
-    concatenate: bool = False,
-    views: Views | None = None,
-    select: str | None = None,
-    out: Path | None = None,
-    seed: int = 0,
-    jobs: int | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Run:
-    """Train every head on every tap asked for, cached or in DATA; the run, whose winner was scored once on the test split.
+    """Train every head on every tap asked for, cached or in DATA, choose one, and score it once on the test split.
 
-    What is swept over is as `FeatureQuery` says. The winner is the first of `rank_trials` by its scores on the folds (or the
-    validation split), is trained again on everything but the test split, and only then meets the test split. A run that was
-    interrupted goes on where it stopped; one that is complete is returned as it is, but for advice to which features of
-    random weights, cached since, add. `progress` counts trials. Raises `DataError`, `LayerError`, `HeadError`, `RunError`.
+    The winner is the first of `rank_trials` by its scores on the folds (or the validation split), is trained again on
+    everything but the test split, and only then meets the test split. A run that was interrupted goes on where it stopped;
+    one that is complete is returned as it is, but for advice to which features of random weights, cached since, add.
+
+    Parameters
+    ----------
+    images : Images
+        What `load_images` gives, with labels.
+    store : Store
+        The cache; it is only read, but for what advice remembers.
+    config : SweepConfig
+        What to sweep over.
+    only_taps : collection of (str, Tap), optional
+        Exactly these, by the digest of the extraction's spec; the config's layers still say which go side by side.
+    command : str
+        How to do it again, for the run to say.
+    progress : callable, optional
+        Is told how many trials of how many ended.
+
+    Returns
+    -------
+    Run
+        The finished run, in the folder `config.out`.
+
+    Raises
+    ------
+    DataError, LayerError, HeadError, RunError
+        For labels, taps, heads or a folder that cannot be used.
     """
-    head_grids = [HeadGrid.parse(head) if isinstance(head, str) else head for head in heads]
-    views = views or Views()
-    split(images, select)  # labels that cannot be used are found out first
+    split(images, config.select)  # labels that cannot be used are found out first
     feature_store = images.feature_file or store
-    selection = select_features.find_features(
-        feature_store,
-        images.keys,
-        select_features.FeatureQuery(backbone_specs, patterns, pools, only_taps, concatenate, views),
-    )
+    query = config.query if only_taps is None else replace(config.query, backbone_specs=(), only_taps=only_taps)
+    selection = select_features.find_features(feature_store, images.keys, query)
     images = selection.drop_non_finite(images).sort_by_digest()
-    splits = split(images, select)
-    pending_tasks = _build_tasks(selection, head_grids)
+    splits, views, seed = split(images, config.select), config.view_set, config.seed
+    pending_tasks = _build_tasks(selection, config.head_grids)
     make_data = _build_data_factory(images, splits, selection.row_readers, views, seed)
     scheduler.check_hyperparameters(pending_tasks, make_data)
-    config_hash = _compute_config_hash(images, splits, pending_tasks, views, seed)
-    run = Run(out or Path("runs") / f"{images.dataset.title}-{config_hash[:8]}")
+    config_hash = compute_config_hash(images, splits, pending_tasks, config)
+    run = Run(config.out or Path("runs") / f"{images.dataset.title}-{config_hash[:8]}")
     extraction_names = {tap_ref.extraction for tap_ref in selection.row_readers}
     run.begin(
         {
@@ -98,16 +107,17 @@ def sweep(
                     if head_grid.halving_rounds
                     else {}
                 )
-                for head_grid in head_grids
+                for head_grid in config.head_grids
             ],
             "views": views.to_dict(),
             "seed": seed,
         }
     )
-    data = {**images.summarize(), "listing": _hash_json([(image.name, image.digest.hex()) for image in images.used])}
+    jobs = config.jobs or count_cores()
+    data = {**images.summarize(), "listing": compute_hash([(image.name, image.digest.hex()) for image in images.used])}
     if not run.complete or run.metadata.get("data") != data:  # the same images may have been moved or renamed since
         with run.lock():
-            started_at, jobs = time.monotonic() - run.get_elapsed(), jobs or count_cores()  # of all sessions together
+            started_at = time.monotonic() - run.get_elapsed()  # of all sessions together
             _run_trials(run, pending_tasks, make_data, seed, jobs, progress, started_at)
             row_readers = [selection.row_readers[tap_ref] for tap_ref in rank_trials(run.load_trials())[0].tap_refs]
             advice_result = advice.advise(run, images, splits, store, feature_store, jobs)
@@ -115,17 +125,17 @@ def sweep(
             finalize_sweep(run, images, splits, row_readers, views, seed, jobs, metadata)
     elif advice.is_outdated(run, images, splits, store):
         with run.lock():
-            run.finish({"advice": advice.advise(run, images, splits, store, feature_store, jobs or count_cores())})
+            run.finish({"advice": advice.advise(run, images, splits, store, feature_store, jobs)})
     return run
 
 
-def _hash_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence[Task], config: SweepConfig) -> str:
+    """Digest of everything that decides the result, so that the same question finds its own run again.
 
-
-def _compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence[Task], views: Views, seed: int) -> str:
-    """Digest of everything that decides the result, so that the same question finds its own run again."""
-    return _hash_json(
+    Of settings that are resolved, it is of what they come to: the images, the way of choosing, the taps, and the heads with
+    the settings to try. The others are in as they are, whichever there are.
+    """
+    return compute_hash(
         [
             [(image.digest.hex(), image.item.label, image.item.split, image.item.group) for image in images.used],
             splits.select,
@@ -139,8 +149,8 @@ def _compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence
                 ]
                 for task in pending_tasks
             ],
-            views.to_dict(),
-            seed,
+            config.view_set.version,
+            config.get_result_settings(),
         ]
     )
 

@@ -206,6 +206,9 @@ class BackboneSpec:
             "file": str(self.info.file.absolute()) if self.info.file else "",
         }
 
+    def __str__(self) -> str:
+        return self.title
+
 
 def parse_size(text: str | int) -> tuple[int, int]:
     """(height, width) of `224` or `224x320`; raises `BackboneError`."""

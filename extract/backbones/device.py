@@ -15,6 +15,7 @@ from ...cache.errors import DeviceError
 
 _PROC = Path("/proc/driver/nvidia/gpus")
 _requested = "auto"
+_visible_gpu = ("", "")  # what was asked for last, and what CUDA_VISIBLE_DEVICES is since
 
 
 def parse(texts: list[str]) -> list[str]:
@@ -38,9 +39,9 @@ def choose(texts: Sequence[str]) -> list[str]:
 
 def use(name: str) -> None:
     """Let Keras see one device only, `cpu`, `gpu` or `gpu:N`; with `auto` it decides itself. Raises `DeviceError`."""
-    global _requested
+    global _requested, _visible_gpu
     _requested = name
-    if name == "auto":
+    if name == "auto" or _visible_gpu == (name, os.environ.get("CUDA_VISIBLE_DEVICES")):  # numbers are counted anew then
         return
     if "keras" in sys.modules:
         check(sys.modules["keras"])
@@ -55,6 +56,7 @@ def use(name: str) -> None:
                 "found no such; `humeris doctor` lists what there is"
             )
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index]
+        _visible_gpu = (name, gpus[index])
 
 
 def check(keras: Any) -> None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...cache import compression as compressing
 from ...cache.atomic_files import get_free_bytes
 from ...cache.store import Store
 from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.metadata import BackboneMetadata, get_or_build
 from ..backbones.taps import Tap, resolve_taps
+from ..config import to_tuple
 from ..images.images import Images
-from ..pixels.augment import Policy
 from ..pixels.read_file import count_cores
+from .extract_config import ExtractConfig
 from .tap_rows import TapRows
 
 # A forward pass takes its multiply-adds at the speed of a matrix product, and this long per value it writes. On two cores
@@ -63,24 +62,18 @@ class ExtractEstimate:
         }
 
 
-def estimate_extraction(
-    images: Images,
-    backbone_spec: BackboneSpec,
-    patterns: Sequence[str],
-    store: Store,
-    pools: Sequence[str] = (),
-    views: int = 0,
-    policy: Policy | None = None,
-    compression: str = "none",
-) -> ExtractEstimate:
-    """What `extract_features` with the same arguments would do; runs no forward pass and stores no row.
+def estimate_extraction(images: Images, store: Store, config: ExtractConfig) -> list[ExtractEstimate]:
+    """What `extract_features` with the same arguments would do of each backbone; runs no forward pass and stores no row.
 
     A backbone that was never built here is built once to learn its shapes. The seconds are of this processor.
     """
-    compressing.check(compression)
+    return [_estimate_backbone(images, backbone_spec, store, config) for backbone_spec in config.backbone_specs]
+
+
+def _estimate_backbone(images: Images, backbone_spec: BackboneSpec, store: Store, config: ExtractConfig) -> ExtractEstimate:
     metadata, _ = get_or_build(backbone_spec, store.kv_store)
-    taps = resolve_taps(patterns, metadata.layers, metadata.default_layers, pools)
-    tap_rows = TapRows(store, metadata, taps, views, policy)
+    taps = resolve_taps(to_tuple(config.layers), metadata.layers, metadata.default_layers, to_tuple(config.pools))
+    tap_rows = TapRows(store, metadata, taps, config.views, config.policy)
     masks = tap_rows.find_missing(images.keys)
     rows = {tap: int(masks[tap].sum()) if tap in masks else 0 for tap in taps}
     pending = int(np.logical_or.reduce(list(masks.values())).sum()) if masks else 0
@@ -95,8 +88,8 @@ def estimate_extraction(
         rows={str(tap): count for tap, count in rows.items()},
         bytes=tap_rows.count_bytes(masks),
         bytes_free=get_free_bytes(store.path),
-        views=views,
-        compression=compression,
+        views=config.views,
+        compression=config.compression,
         seconds=pending * (forward_seconds + _DECODE_SECONDS / count_cores()),
     )
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ...cache import compression as compressing
 from ...cache.atomic_files import get_free_bytes
 from ...cache.errors import BackboneError, CacheFull
 from ...cache.spec import DESCRIPTIVE_FIELDS
@@ -19,12 +18,12 @@ from ..backbones.build import Backbone, build
 from ..backbones.metadata import BackboneMetadata, get_or_build
 from ..backbones.non_finite import find_faulty_images
 from ..backbones.taps import Tap, resolve_taps
+from ..config import to_tuple
 from ..images.images import Images
 from ..images.item import Rejection
 from ..images.load import Progress, remember_rejections
-from ..pixels import read_file
-from ..pixels.augment import Policy
 from .backbone_batcher import BackboneBatcher
+from .extract_config import ExtractConfig
 from .pipeline import ExtractionPipeline
 from .serial_executor import SerialExecutor
 from .tap_rows import TapRows
@@ -84,48 +83,41 @@ class _BackboneTask:
 
 def extract_features(
     images: Images,
-    backbone_spec: BackboneSpec | str,
-    patterns: Sequence[str],
     store: Store,
+    config: ExtractConfig,
     *,
-    progress: Progress | None = None,
-    **options: Any,
-) -> ExtractResult:
-    """Fill the cache with the taps of one backbone that `patterns` name, for `images`; only what is missing is computed.
-
-    `backbone_spec` is a backbone (`mobilenet_v2,alpha=0.35`). `options` and errors are those of `extract_all`.
-    """
-    backbone_spec = BackboneSpec.parse(backbone_spec) if isinstance(backbone_spec, str) else backbone_spec
-    make_progress = None if progress is None else lambda _: progress
-    return extract_all(images, [backbone_spec], patterns, store, progress=make_progress, **options)[0]
-
-
-def extract_all(
-    images: Images,
-    backbone_specs: Sequence[BackboneSpec],
-    patterns: Sequence[str],
-    store: Store,
-    *,
-    pools: Sequence[str] = (),
-    views: int = 0,
-    policy: Policy | None = None,
-    compression: str = "none",
-    batch_size: int = 32,
-    jobs: int | None = None,
     num_extractors: int = 1,
     progress: Callable[[str], Progress] | None = None,
 ) -> list[ExtractResult]:
-    """Fill the cache with the taps that `patterns` name, of each backbone; backbones of one image size share the decoding.
+    """Fill the cache with the taps of every backbone; only what is missing is computed.
 
-    Without patterns a backbone's default taps are taken. With `views`, so many augmentations of each image by `policy` are
-    cached beside the plain one. `compression` is that of whole maps (`none`, `gzip`, `blosc2`). `jobs` decoder processes
-    work ahead. `num_extractors` extractors do the same work at once, and share it. Images that cannot be decoded are refused
-    and the rest is done. On `KeyboardInterrupt` what was computed is stored before the interrupt goes on. Raises
-    `BackboneError`, `LayerError`, `CacheReadOnly`, `CacheFull`, and `CacheError` for a compression that cannot be used.
+    Parameters
+    ----------
+    images : Images
+        What `load_images` gives. Those that cannot be decoded are refused, and the rest is done.
+    store : Store
+        The cache, open for writing.
+    config : ExtractConfig
+        What to extract. Its `devices` are for `extract_on_devices`, which starts workers; here this process computes.
+    num_extractors : int
+        How many processes do the same work at once, and share it.
+    progress : callable, optional
+        Gives the callback (done, total) of a named stage.
+
+    Returns
+    -------
+    list of ExtractResult
+        One for each backbone, in order.
+
+    Raises
+    ------
+    BackboneError, LayerError
+        For a network that cannot be built, or a tap that it has not.
+    CacheReadOnly, CacheFull
+        Where the rows cannot be stored. On `KeyboardInterrupt` what was computed is stored before the interrupt goes on.
     """
-    compressing.check(compression)
-    tasks = [_prepare_task(images, backbone_spec, patterns, store, pools, views, policy) for backbone_spec in backbone_specs]
-    if compression == "none":
+    tasks = [_prepare_task(images, backbone_spec, store, config) for backbone_spec in config.backbone_specs]
+    if config.compression == "none":
         _check_disk_space(tasks, store)
     for task in tasks:
         if task.missing_masks or not task.tap_rows.is_created:
@@ -135,14 +127,9 @@ def extract_all(
         if task.missing_masks:
             tasks_by_size.setdefault(task.result.metadata.spec.image_size, []).append(task)
     refusals: dict[str, Rejection] = {}
-    for image_size, same_size_tasks in tasks_by_size.items():
+    for same_size_tasks in tasks_by_size.values():
         report_progress = progress(" + ".join(task.backbone_spec.title for task in same_size_tasks)) if progress else None
-        pipeline_options = {
-            "batch_size": batch_size,
-            "jobs": jobs or read_file.count_cores(),
-            "num_extractors": num_extractors,
-        }
-        refusals |= _run_pass(same_size_tasks, images, image_size, store, compression, report_progress, **pipeline_options)
+        refusals |= _run_pass(same_size_tasks, images, store, config, num_extractors, report_progress)
     remember_rejections(images, refusals.values(), store.kv_store)
     images = images.reject(refusals)
     for task in tasks:
@@ -153,21 +140,12 @@ def extract_all(
     return [task.result for task in tasks]
 
 
-def _prepare_task(
-    images: Images,
-    backbone_spec: BackboneSpec,
-    patterns: Sequence[str],
-    store: Store,
-    pools: Sequence[str],
-    views: int,
-    policy: Policy | None,
-) -> _BackboneTask:
+def _prepare_task(images: Images, backbone_spec: BackboneSpec, store: Store, config: ExtractConfig) -> _BackboneTask:
     metadata, backbone = get_or_build(backbone_spec, store.kv_store)
-    taps = resolve_taps(patterns, metadata.layers, metadata.default_layers, pools)
-    tap_rows = TapRows(store, metadata, taps, views, policy)
-    return _BackboneTask(
-        backbone_spec, tap_rows, backbone, tap_rows.find_missing(images.keys), ExtractResult(metadata, taps, images, views)
-    )
+    taps = resolve_taps(to_tuple(config.layers), metadata.layers, metadata.default_layers, to_tuple(config.pools))
+    tap_rows = TapRows(store, metadata, taps, config.views, config.policy)
+    result = ExtractResult(metadata, taps, images, config.views)
+    return _BackboneTask(backbone_spec, tap_rows, backbone, tap_rows.find_missing(images.keys), result)
 
 
 def _check_disk_space(tasks: Sequence[_BackboneTask], store: Store) -> None:
@@ -187,14 +165,14 @@ def _check_disk_space(tasks: Sequence[_BackboneTask], store: Store) -> None:
 def _run_pass(
     tasks: Sequence[_BackboneTask],
     images: Images,
-    size: tuple[int, int],
     store: Store,
-    compression: str,
+    config: ExtractConfig,
+    num_extractors: int,
     progress: Progress | None,
-    **options: int,
 ) -> dict[str, Rejection]:
     """Compute what is missing of backbones of one image size; the images that turned out to be unusable, by name."""
     start_time = time.monotonic()
+    size = tasks[0].result.metadata.spec.image_size
     compute_executor, store_executor = SerialExecutor("compute", 2), SerialExecutor("store", 1)
     batchers = [
         BackboneBatcher(
@@ -202,17 +180,17 @@ def _run_pass(
             _get_backbone(task, store).graph,
             task.missing_masks,
             images.keys,
-            options["batch_size"],
+            config.batch_size,
             compute_executor,
             store_executor,
-            compression,
+            config.compression,
         )
         for task in tasks
     ]
     try:
-        return ExtractionPipeline(images, size, batchers, compute_executor, store_executor, store.leases, **options).run(
-            progress
-        )
+        return ExtractionPipeline(
+            images, size, batchers, compute_executor, store_executor, store.leases, config, num_extractors
+        ).run(progress)
     finally:
         for task, batcher in zip(tasks, batchers, strict=True):
             result, writer = task.result, batcher.writer

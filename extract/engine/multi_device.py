@@ -1,4 +1,4 @@
-"""More than one device: a worker process on each. They share the work in blocks, and the cache merges the results."""
+"""More than one device: a worker process on each. They share the work by its slices, and the cache merges the results."""
 
 from __future__ import annotations
 
@@ -10,50 +10,46 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...cache.errors import DeviceError
 from ...cache.store import Store
 from ..backbones import device
-from ..backbones.backbone_spec import BackboneSpec
+from ..config import to_tuple
+from ..images.images import Images
 from ..images.load import Progress, load_images
 from ..pixels import read_file
-from .extract import ExtractResult, extract_all
+from .extract import ExtractResult, extract_features
+from .extract_config import ExtractConfig
 
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """What every worker is to extract; `options` are those of `extract_all`."""
+    """What every worker is to extract: the images at `data`, into the cache at `cache`."""
 
-    data: Path
-    limit: int | None
-    backbone_specs: Sequence[BackboneSpec]
-    patterns: Sequence[str]
+    data: Path | str
     cache: Path
-    options: dict[str, Any]
+    config: ExtractConfig
 
 
-def run_extract_job(
-    devices: Sequence[str], extract_job: ExtractJob, jobs: int | None, progress: Progress | None
-) -> list[list[ExtractResult]]:
+def run_extract_job(devices: Sequence[str], extract_job: ExtractJob, progress: Progress | None) -> list[list[ExtractResult]]:
     """What each worker did, in the order of `devices`; the rows are in the cache.
 
-    A worker is `extract_all` in a fresh process that sees one device. Raises what it raises, and `DeviceError` when a
+    A worker is `extract_features` in a fresh process that sees one device. Raises what it raises, and `DeviceError` when a
     worker dies; what was stored until then is kept.
     """
     context = multiprocessing.get_context("spawn")
     progress_queue = context.SimpleQueue()
     listener = threading.Thread(target=_listen, args=(progress_queue, progress), daemon=True)
     listener.start()
-    jobs_per_worker = max(1, (jobs or read_file.count_cores()) // len(devices))
+    config = extract_job.config
+    jobs = max(1, (config.jobs or read_file.count_cores()) // len(devices))
+    worker_job = replace(extract_job, config=replace(config, jobs=jobs))
     try:
         with ProcessPoolExecutor(len(devices), context, _initialize_worker, (progress_queue,)) as pool:
-            futures = [
-                pool.submit(_run_worker, index, name, len(devices), extract_job, jobs_per_worker)
-                for index, name in enumerate(devices)
-            ]
+            futures = [pool.submit(_run_worker, index, name, len(devices), worker_job) for index, name in enumerate(devices)]
             finished_futures, unfinished_futures = wait(futures, return_when=FIRST_EXCEPTION)
             if unfinished_futures and any(future.exception() for future in finished_futures):
                 for child in multiprocessing.active_children():  # they store what they have
@@ -72,25 +68,23 @@ def run_extract_job(
 
 
 def extract_on_devices(
-    devices: Sequence[str], extract_jobs: Sequence[ExtractJob], jobs: int | None, progress: Callable[[str], Progress]
-) -> list[list[ExtractResult]]:
-    """What each worker did of all `extract_jobs`, one after the other; [] without devices. Raises as `run_extract_job`."""
-    if not devices:
-        return []
-    results_by_job = [
-        run_extract_job(devices, extract_job, jobs, progress(" + ".join(devices))) for extract_job in extract_jobs
-    ]
-    return [
-        [result for job_results in worker_parts for result in job_results]
-        for worker_parts in zip(*results_by_job, strict=True)
-    ]
+    images: Images, store: Store, config: ExtractConfig, progress: Callable[[str], Progress] | None = None
+) -> list[ExtractResult]:
+    """`extract_features`, where the config names several devices by a worker on each of them.
 
-
-def add_worker_results(totals: Sequence[ExtractResult], worker_results: Sequence[Sequence[ExtractResult]]) -> None:
-    """Count in `totals` what workers did, each of which did the same requests in the same order."""
+    What the workers did counts as done here. The images are read again by each worker, from where they lie. Raises what
+    `extract_features` raises, and `DeviceError`.
+    """
+    devices = device.choose(to_tuple(config.devices))
+    worker_results: list[list[ExtractResult]] = []
+    if devices:
+        extract_job = ExtractJob(images.source.data, store.path, config)
+        worker_results = run_extract_job(devices, extract_job, progress(" + ".join(devices)) if progress else None)
+    results = extract_features(images, store, config, progress=progress)  # what the workers left: nothing
     for parts in worker_results:
-        for total, part in zip(totals, parts, strict=True):
-            add_result(total, part)
+        for result, part in zip(results, parts, strict=True):
+            add_result(result, part)
+    return results
 
 
 def add_result(total: ExtractResult, part: ExtractResult) -> None:
@@ -125,30 +119,20 @@ def _exit_after_parent(parent_pid: int) -> None:
     os._exit(1)
 
 
-def _run_worker(
-    index: int, device_name: str, num_extractors: int, extract_job: ExtractJob, jobs: int
-) -> list[ExtractResult]:
+def _run_worker(index: int, device_name: str, num_extractors: int, extract_job: ExtractJob) -> list[ExtractResult]:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config = extract_job.config
     try:
         device.use(device_name)
         with Store(extract_job.cache, write=True) as store:
-            images = load_images(extract_job.data, store, limit=extract_job.limit, jobs=jobs)
+            images = load_images(extract_job.data, store, limit=config.limit, jobs=config.jobs)
 
             def start_progress(_: str) -> Progress:
-                return lambda count, total: (
-                    _progress_queue.put((index, count, total)) if count % 16 == 0 or count == total else None
+                return lambda n_done, total: (
+                    _progress_queue.put((index, n_done, total)) if n_done % 16 == 0 or n_done == total else None
                 )
 
-            return extract_all(
-                images,
-                extract_job.backbone_specs,
-                extract_job.patterns,
-                store,
-                jobs=jobs,
-                num_extractors=num_extractors,
-                progress=start_progress,
-                **extract_job.options,
-            )
+            return extract_features(images, store, config, num_extractors=num_extractors, progress=start_progress)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to store, and a traceback would tell nobody anything
 

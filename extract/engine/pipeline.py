@@ -17,6 +17,7 @@ from ..images.load import Progress
 from ..pixels import decode, read_file
 from ..pixels.decode_pool import DecoderPool
 from .backbone_batcher import BackboneBatcher
+from .extract_config import ExtractConfig
 from .serial_executor import SerialExecutor
 from .shared_work_queue import SharedWorkQueue, Wait, WorkItem
 
@@ -38,8 +39,8 @@ _Step = _DecodeStep | WorkItem | Wait
 class ExtractionPipeline:
     """Images of one `size` through the networks of several batchers, which all have the same views.
 
-    `jobs` decoders work ahead in processes of their own, this thread hands their images out, `compute_executor` computes and
-    `store_executor` stores, each in a thread of its own. The work is shared with other extractors by `leases`.
+    The config's `jobs` decoders work ahead in processes of their own, this thread hands their images out, `compute_executor`
+    computes and `store_executor` stores, each in a thread of its own. The work is shared with other extractors by `leases`.
     """
 
     def __init__(
@@ -50,16 +51,15 @@ class ExtractionPipeline:
         compute_executor: SerialExecutor,
         store_executor: SerialExecutor,
         leases: Leases,
-        *,
-        batch_size: int,
-        jobs: int,
+        config: ExtractConfig,
         num_extractors: int,
     ) -> None:
         self._images, self._size, self._batchers = images, size, batchers
         self._compute_executor, self._store_executor = compute_executor, store_executor
         self._policy = batchers[0].tap_rows.policy
         views_per_step = min(1 + batchers[0].tap_rows.views, _MAX_VIEWS_PER_STEP)
-        self._jobs, self._max_in_flight = jobs, 2 * batch_size // views_per_step + 2 * jobs
+        self._jobs = config.jobs or read_file.count_cores()
+        self._max_in_flight = 2 * config.batch_size // views_per_step + 2 * self._jobs
         pending = np.logical_or.reduce([batcher.pending for batcher in batchers])
         work_key = " ".join(batcher.tap_rows.work_key for batcher in batchers)
         self._work_queue = SharedWorkQueue(pending, images.keys, work_key, leases, self._find_missing, num_extractors)
@@ -122,7 +122,7 @@ class ExtractionPipeline:
         try:
             image = self._images.used[step.index]
             data = self._images.source.fetch(image.item)
-            return step, decoders.decode(data, self._size, image.digest, step.views, str(self._policy or ""))
+            return step, decoders.decode(data, self._size, image.digest, step.views, self._policy)
         except decode.ImageRejected as rejection:
             return step, rejection
 

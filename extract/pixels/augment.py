@@ -111,11 +111,11 @@ def format_operations(operations: Sequence[tuple[str, tuple[int, ...]]]) -> list
     ]
 
 
-def parse_policy(views: int, text: str | None) -> Policy | None:
+def parse_policy(views: int, policy: Policy | str | None) -> Policy | None:
     """How so many views are made, None without any; raises `DataError` for the one without the other."""
-    if (views > 0) != (text is not None):
+    if (views > 0) != (policy is not None):
         raise DataError("--augment: give both --views and --augment, or neither")
-    return None if text is None else Policy.parse(text)
+    return Policy.parse(policy) if isinstance(policy, str) else policy
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from ...cache.errors import HumerisError
+from .augment import Policy
 from .decode import ImageRejected
 from .decode_worker import CPU_SECONDS, READY, send
 
@@ -43,7 +44,7 @@ class DecoderPool:
         size: tuple[int, int],
         digest: bytes | None = None,
         views: Sequence[int] = (0,),
-        policy: str = "",
+        policy: Policy | None = None,
     ) -> np.ndarray:
         """Views (n, height, width, 3) uint8 of an image file, or of the bytes of one, with the `digest` it should have.
 
@@ -53,7 +54,8 @@ class DecoderPool:
         """
         path, data = ("", file) if isinstance(file, bytes) else (str(file), b"")
         header = {"path": path, "bytes": len(data), "digest": digest.hex() if digest else "", "size": size}
-        request = json.dumps({**header, "views": list(views), "policy": policy}).encode() + b"\n" + data
+        operations = policy.operations if policy else ()
+        request = json.dumps({**header, "views": list(views), "policy": operations}).encode() + b"\n" + data
         return self._run_request(request, (len(views), *size, 3))
 
     def decode_thumbnail(self, data: bytes, side: int) -> np.ndarray:
@@ -62,7 +64,7 @@ class DecoderPool:
         Raises `ImageRejected`, as `decode` does.
         """
         header = {"path": "", "bytes": len(data), "digest": "", "size": [side, side], "within": side}
-        request = json.dumps({**header, "views": [0], "policy": ""}).encode() + b"\n" + data
+        request = json.dumps({**header, "views": [0], "policy": ()}).encode() + b"\n" + data
         thumbnail: np.ndarray = self._run_request(request, (1, side, side, 3))[0]
         return thumbnail
 

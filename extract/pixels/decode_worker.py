@@ -65,7 +65,7 @@ def _decode_views(request: dict[str, Any], data: bytes) -> list[np.ndarray]:
         return [plain_view]
     from .augment import Policy
 
-    policy = Policy.parse(request["policy"])
+    policy = Policy(tuple((name, tuple(strength)) for name, strength in request["policy"]))
     views = []
     for view in request["views"]:
         _extend_cpu_limit()

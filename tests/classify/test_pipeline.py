@@ -15,8 +15,9 @@ from humeris.cache.errors import DataError
 from humeris.cache.store import Store
 from humeris.classify import pipeline
 from humeris.classify.export import parity
-from humeris.classify.heads.head_grid import HeadGrid
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 
@@ -57,12 +58,14 @@ def no_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward.ForwardPass, "__call__", reached)
 
 
+EXTRACT = ExtractConfig("nano", layers=["block4_out", "block5_out"], jobs=1)
+
+
 def run_again(finished: Any, photos: Path, cache: Path, out: Path) -> pipeline.PipelineResult:
     with Store(cache, write=True) as store:
         return pipeline.run(
-            load_images(photos, store, jobs=1), [BackboneSpec.parse("nano")], ["block4_out", "block5_out"],
-            [HeadGrid.parse("logreg,C=0.1/1")], store, out=out, jobs=1,
-        )  # fmt: skip
+            load_images(photos, store, jobs=1), store, EXTRACT, SweepConfig("logreg,C=0.1/1", out=out, jobs=1)
+        )
 
 
 @pytest.mark.usefixtures("no_forward")
@@ -97,14 +100,12 @@ def test_labels_are_checked_before_anything_is_computed(
     def reached(*_: object, **__: object) -> None:
         raise AssertionError("extraction was reached")
 
-    monkeypatch.setattr(pipeline, "extract_all", reached)
+    monkeypatch.setattr(pipeline, "extract_on_devices", reached)
     for seed in range(4):
         draw_image(tmp_path / "photos/only" / f"{seed}.png", 0, seed)
     store = Store(tmp_path / "cache", write=True)
     with pytest.raises(DataError, match="expected at least two classes"):
-        pipeline.run(
-            load_images(tmp_path / "photos", store), [BackboneSpec.parse("nano")], [], [HeadGrid.parse("logreg")], store
-        )
+        pipeline.run(load_images(tmp_path / "photos", store), store, ExtractConfig("nano"), SweepConfig("logreg"))
 
 
 def test_an_image_that_cannot_be_decoded_costs_that_image_alone(
@@ -146,9 +147,11 @@ def test_two_backbones_are_extracted_and_compared_in_one_run(
     requests = [BackboneSpec.parse("nano"), BackboneSpec.parse("nano", weights="random")]
     with Store(tmp_path / "cache2", write=True) as store:
         outcome = pipeline.run(
-            load_images(finished.photos, store, jobs=1), requests, ["block5_out"], [HeadGrid.parse("logreg,C=0.1")], store,
-            out=tmp_path / "run", jobs=1,
-        )  # fmt: skip
+            load_images(finished.photos, store, jobs=1),
+            store,
+            ExtractConfig(requests, layers="block5_out", jobs=1),
+            SweepConfig("logreg,C=0.1", out=tmp_path / "run", jobs=1),
+        )
     assert [each.computed for each in outcome.extract_results] == [0, 42]
     assert {trial.tap_refs[0].backbone for trial in outcome.run.load_trials()} == {"nano", "nano,weights=random"}
     assert built == ["nano"]
@@ -163,8 +166,6 @@ def test_the_progress_of_each_stage_is_reported(finished: Any, tmp_path: Path, m
         return lambda done, total: seen.setdefault(name, []).append((done, total))
 
     with Store(tmp_path / "cache2", write=True) as store:
-        pipeline.run(
-            load_images(finished.photos, store, jobs=1), [BackboneSpec.parse("nano")], ["block4_out", "block5_out"],
-            [HeadGrid.parse("logreg,C=0.1/1")], store, out=tmp_path / "run", jobs=1, progress=stage,
-        )  # fmt: skip
+        sweep_config = SweepConfig("logreg,C=0.1/1", out=tmp_path / "run", jobs=1)
+        pipeline.run(load_images(finished.photos, store, jobs=1), store, EXTRACT, sweep_config, progress=stage)
     assert seen == {"heads": [(2, 4), (4, 4)]}

@@ -18,6 +18,7 @@ from humeris.cache.errors import DataError, LayerError, RunError
 from humeris.cache.store import Store
 from humeris.classify import rank as ranking
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.data.select_features import FeatureQuery
 from humeris.classify.data.splits import split
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose.transferability import Moments, h_score, log_me
@@ -25,6 +26,7 @@ from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.rank import MEASURES, Ranking, TapScores, rank
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.commands.render import classify
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
@@ -37,7 +39,7 @@ def cached(finished: Any) -> tuple[Images, Store]:
 
 def test_scores_are_of_the_development_images_on_the_folds_of_the_sweep(finished: Any) -> None:
     images, store = cached(finished)
-    found = rank(images, store, patterns=["block5_out"])
+    found = rank(images, store, FeatureQuery(patterns=["block5_out"]))
     images = images.sort_by_digest()
     splits = split(images)
     (extraction,) = (each for each in store.iter_extractions() if each.spec.views == "plain")
@@ -163,9 +165,9 @@ def test_a_run_that_chose_otherwise_is_another_run(finished: Any) -> None:
     images, store = cached(finished)
     used = [replace(image, item=replace(image.item, split="val")) if "7" in image.name else image for image in images.used]
     images = replace(images, used=tuple(used))
-    sweep(images, store, ["logreg,C=1"], patterns=["block5_out"], select="cv", jobs=1)
-    assert rank(images, store, patterns=["block5_out"], select="cv").run is not None
-    assert rank(images, store, patterns=["block5_out"]).run is None
+    sweep(images, store, SweepConfig(["logreg,C=1"], layers=["block5_out"], select="cv", jobs=1))
+    assert rank(images, store, FeatureQuery(patterns=["block5_out"]), select="cv").run is not None
+    assert rank(images, store, FeatureQuery(patterns=["block5_out"])).run is None
 
 
 def test_a_file_of_features_is_ranked_and_wide_rows_are_too(tmp_path: Path, humeris: Callable[..., Any]) -> None:
@@ -205,14 +207,14 @@ def images_refusal(images: Images) -> Any:
 
 def test_a_run_that_lacks_a_tap_is_taken_only_when_it_is_named(finished: Any, tmp_path: Path) -> None:
     images, store = cached(finished)
-    sweep(images, store, ["logreg,C=1"], patterns=["block5_out"], jobs=1)
+    sweep(images, store, SweepConfig(["logreg,C=1"], layers=["block5_out"], jobs=1))
     (part,) = (tmp_path / "runs").iterdir()
     assert rank(images, store).run is None
-    assert rank(images, store, patterns=["block5_out"]).run is not None
+    assert rank(images, store, FeatureQuery(patterns=["block5_out"])).run is not None
     named = rank(images, store, run=part)
     assert sorted(row.trained is None for row in named.rows) == [False, True]
     with pytest.raises(RunError, match="expected a run of the taps that are ranked, found one of 1 others"):
-        rank(images, store, patterns=["block4_out"], run=part)
+        rank(images, store, FeatureQuery(patterns=["block4_out"]), run=part)
 
 
 def test_errors_say_what_was_expected(finished: Any, tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ def test_errors_say_what_was_expected(finished: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected a run of these 41 images with the same splits, found one of other images"):
         rank(others, store, run=finished.path)
     with pytest.raises(LayerError, match="closest"):
-        rank(images, store, patterns=["blok5"])
+        rank(images, store, FeatureQuery(patterns=["blok5"]))
     with pytest.raises(DataError, match="run `humeris extract`"):
         rank(images, Store(tmp_path / "empty"))
 
@@ -240,7 +242,7 @@ def test_relabelled_images_are_other_images(finished: Any) -> None:
 def test_taps_side_by_side_are_ranked_as_one(finished: Any) -> None:
     images, store = cached(finished)
     alone = {row.sources[0].layer: row.columns for row in rank(images, store).rows}
-    (both,) = rank(images, store, patterns=["block4_out+block5_out"]).rows
+    (both,) = rank(images, store, FeatureQuery(patterns=["block4_out+block5_out"])).rows
     assert [source.layer for source in both.sources] == ["block4_out", "block5_out"]
     assert both.columns == alone["block4_out"] + alone["block5_out"]
     assert both.depth is None

@@ -22,6 +22,7 @@ from humeris.extract.backbones.forward import ForwardPass
 from humeris.extract.engine import extract as extraction
 from humeris.extract.engine import row_writer
 from humeris.extract.engine.extract import ExtractResult, extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 TAPS = ("-l", "block2_out:avg", "-l", "block4_out:map")
@@ -64,7 +65,9 @@ def driven(data: Path, where: str, count: int, number: int) -> subprocess.Comple
 def extract(data: Path) -> ExtractResult:
     with Store(write=True) as store:
         images = load_images(data, store, jobs=1)
-        return extract_features(images, "nano,image_size=32", [TAPS[1], TAPS[3]], store, batch_size=4, jobs=1)
+        return extract_features(
+            images, store, ExtractConfig("nano,image_size=32", layers=[TAPS[1], TAPS[3]], batch_size=4, jobs=1)
+        )[0]
 
 
 def contents(done: ExtractResult) -> dict[str, bytes]:

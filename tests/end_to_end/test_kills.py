@@ -29,6 +29,7 @@ from extractors import (
 
 from humeris.cache.store import Store
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes by descriptor, as Linux has")
@@ -192,8 +193,10 @@ def with_keras(data: Path, cache: Path) -> tuple[int, Reference]:
     with Store(cache, write=True) as store:
         images = load_images(data, store, jobs=1)
         done = extract_features(
-            images, "nano,image_size=32", ["block2_out:avg", "block4_out:map"], store, batch_size=4, jobs=1
-        )
+            images,
+            store,
+            ExtractConfig("nano,image_size=32", layers=["block2_out:avg", "block4_out:map"], batch_size=4, jobs=1),
+        )[0]
     reference: Reference = {str(tap): dict.fromkeys((image.digest for image in images.used), b"") for tap in done.taps}
     return done.computed, read_served(cache, reference)
 

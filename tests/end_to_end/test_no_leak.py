@@ -14,27 +14,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cached_features import view_options
 from scipy.stats import binomtest
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.data.views import ViewReader, ViewRows, Views
 from humeris.classify.heads import fit
-from humeris.classify.heads.head_grid import HeadGrid, parse_options
 from humeris.classify.heads.registry import list_head_families
-from humeris.classify.heads.search import Search
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
+from humeris.extract.pixels.augment import Policy
 
 PNG = b"\x89PNG\r\n\x1a\n"
 COLUMNS, VIEWS, MEMBERS = 200, 2, 4
 COUNTS = {"train": 96, "val": 48, "test": 240}
 RARE = 1e-3  # how unlikely an outcome may be by chance: some hundred are looked at
 SPEC = ExtractionSpec("made_up", "test", "none", "0" * 64, (8, 8), "none", "1")
-AUGMENTED = Views(VIEWS, "flip=0.5", "1: flip=0.5")
+AUGMENTED = Views(VIEWS, Policy.parse("flip=0.5"))
 # Enough to learn two hundred columns by heart, and little enough to be quick.
 QUICK = {
     "mlp": "mlp,hidden=16,epochs=6,learning_rate=0.01,batch_size=16,dropout=0",
@@ -98,21 +99,24 @@ def _fill(store: Store, images: Images, layer: str, seed: int, places: list[tupl
         store.get_extraction(replace(SPEC, views=AUGMENTED.version)).add(layer, "avg", images.keys, near, views=numbers)
 
 
-def grid_of(name: str, mode: str) -> HeadGrid:
+def head_options(name: str, mode: str) -> dict[str, Any]:
+    """The settings of a `SweepConfig` that try this head."""
     if mode in {"random search", "halving"}:
-        kind = "halving" if mode == "halving" else "random"
-        return Search(kind, 3).build_grid(*parse_options(SEARCHED.get(name, QUICK.get(name, name))))
-    return Search().build_grid(*parse_options(QUICK.get(name, name)))
+        search = "halving" if mode == "halving" else "random"
+        return {"heads": SEARCHED.get(name, QUICK.get(name, name)), "search": search, "trials": 3}
+    return {"heads": QUICK.get(name, name)}
 
 
 def swept(data: Data, out: Path, name: str, mode: str) -> Run:
     images = data.grouped if mode == "groups" else data.alone
     kind = "grouped" if mode == "groups" else "alone"
     views = {"views": AUGMENTED, "averaged views": replace(AUGMENTED, average=True)}.get(mode)
-    every = kind + ("0" if grid_of(name, mode).family.uses_keras else "*")
+    heads = head_options(name, mode)
+    every = kind + ("0" if SweepConfig(**heads).head_grids[0].family.uses_keras else "*")
     taps = {"cv": every, "concatenation": f"{kind}0+{kind}1"}.get(mode, f"{kind}0")
     select = "val" if mode in ON_VAL else "cv"
-    return sweep(images, data.store, [grid_of(name, mode)], patterns=[taps], views=views, select=select, out=out, jobs=1)
+    config = SweepConfig(**heads, layers=taps, **view_options(views), select=select, out=out, jobs=1)
+    return sweep(images, data.store, config)
 
 
 def by_chance(right: int, count: int, alternative: str = "two-sided") -> float:

@@ -28,6 +28,7 @@ from extractors import (
 
 from humeris.cache.store import Store
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes by descriptor, as Linux has")
@@ -127,7 +128,7 @@ def complete(data: Path, cache: Path) -> tuple[int, Reference]:
     taps = ["block2_out:avg", "block4_out:map"]
     with Store(cache, write=True) as store:
         images = load_images(data, store, jobs=1)
-        done = extract_features(images, "nano,image_size=32", taps, store, batch_size=8, jobs=1)
+        done = extract_features(images, store, ExtractConfig("nano,image_size=32", layers=taps, batch_size=8, jobs=1))[0]
     reference: Reference = {str(tap): dict.fromkeys((image.digest for image in images.used), b"") for tap in done.taps}
     return done.computed, read_served(cache, reference)
 

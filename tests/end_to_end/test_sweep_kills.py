@@ -17,6 +17,7 @@ from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.images.load import load_images
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -27,6 +28,7 @@ import sys
 from pathlib import Path
 from humeris.cache.store import Store
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.images.load import load_images
 
 def told(done, total):
@@ -34,7 +36,8 @@ def told(done, total):
 
 store = Store(sys.argv[1])
 images = load_images(sys.argv[2], store, jobs=1)
-sweep(images, store, sys.argv[5:], concatenate=True, out=Path(sys.argv[3]), jobs=int(sys.argv[4]), progress=told)
+config = SweepConfig(sys.argv[5:], concatenate=True, out=sys.argv[3], jobs=int(sys.argv[4]))
+sweep(images, store, config, progress=told)
 """
 
 
@@ -72,7 +75,7 @@ def ids(run: Path) -> list[str]:
 def test_kills_at_any_moment_lose_no_trial_and_repeat_none(cached: Path, jobs: int) -> None:
     store = Store(cached / "cache")
     images = load_images(cached / "photos", store, jobs=1)
-    whole = sweep(images, store, HEADS, concatenate=True, out=cached / "whole", jobs=1)
+    whole = sweep(images, store, SweepConfig(HEADS, concatenate=True, out=cached / "whole", jobs=1))
 
     chance, out = random.Random(jobs), cached / "run"
     command = [sys.executable, "-c", SWEEP, str(store.path), str(cached / "photos"), str(out), str(jobs), *HEADS]
@@ -130,7 +133,7 @@ def test_each_matrix_is_loaded_once_for_all_its_heads(
 
     monkeypatch.setattr(FeatureMatrix, "_read_rows", counted)
     store = Store(cached / "cache")
-    sweep(load_images(cached / "photos", store, jobs=1), store, HEADS, out=tmp_path / "run2", jobs=1)
+    sweep(load_images(cached / "photos", store, jobs=1), store, SweepConfig(HEADS, out=tmp_path / "run2", jobs=1))
     assert read.count((40, 30)) == TAPS + 2  # and once for the winner's last training, and for its near-duplicates
     assert not capfd.readouterr().out
 
@@ -143,7 +146,7 @@ def test_features_larger_than_memory_are_never_held_whole(
 
     store = Store(cached / "cache")
     images = load_images(cached / "photos", store, jobs=1)
-    whole = sweep(images, store, [head], patterns=["layer3"], out=tmp_path / "held", jobs=1)
+    whole = sweep(images, store, SweepConfig([head], layers=["layer3"], out=tmp_path / "held", jobs=1))
 
     def refuse(self: feature_matrix.FeatureMatrix) -> np.ndarray:
         if self._array is None:
@@ -153,7 +156,7 @@ def test_features_larger_than_memory_are_never_held_whole(
     monkeypatch.setattr(feature_matrix, "_get_total_memory", lambda: 4000)  # bytes; the rows to learn from take 4,800
     monkeypatch.setattr(feature_matrix, "_BLOCK", 1200)
     monkeypatch.setattr(feature_matrix.FeatureMatrix, "to_array", refuse)
-    streamed = sweep(images, store, [head], patterns=["layer3"], out=tmp_path / "streamed", jobs=1)
+    streamed = sweep(images, store, SweepConfig([head], layers=["layer3"], out=tmp_path / "streamed", jobs=1))
     assert {trial.id: score.accuracy for trial, score in streamed.load_trials().items()} == {
         trial.id: score.accuracy for trial, score in whole.load_trials().items()
     }
@@ -169,12 +172,12 @@ def test_two_sweeps_never_work_on_one_run(cached: Path) -> None:
     def meanwhile(done: int, total: int) -> None:
         if not refused and done:
             with pytest.raises(RunError, match="expected nobody at work on this run, found another process; wait") as caught:
-                sweep(images, store, HEADS, out=cached / "run", jobs=1)
+                sweep(images, store, SweepConfig(HEADS, out=cached / "run", jobs=1))
             refused.append(caught.value)
 
-    first = sweep(images, store, HEADS, out=cached / "run", jobs=1, progress=meanwhile)
+    first = sweep(images, store, SweepConfig(HEADS, out=cached / "run", jobs=1), progress=meanwhile)
     assert len(refused) == 1
     lines = ids(cached / "run")
     assert len(lines) == len(set(lines)) == 5 * TAPS
-    assert sweep(images, store, HEADS, out=cached / "run", jobs=1).metadata == first.metadata
+    assert sweep(images, store, SweepConfig(HEADS, out=cached / "run", jobs=1)).metadata == first.metadata
     assert sorted(path.name for path in (cached / "run").iterdir() if path.name.startswith(".")) == []

@@ -32,6 +32,7 @@ from humeris.classify.evaluate.significance import compare_with_runner_up
 from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.cli import app
 from humeris.extract.backbones.graph import Layer
 from humeris.extract.images.images import Images
@@ -614,7 +615,7 @@ def test_a_sweep_without_layers_or_depths_still_ends_with_advice(
 ) -> None:
     images = some_photos(store, {"train": 40, "test": 10})
     fill(store, images, {"one": 0.0, "two": 0.0})
-    run = sweep(images, store, ["centroid"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["centroid"], out=tmp_path / "run", jobs=1))
     found = run.metadata["advice"]
     assert (found["case"], found["size"], found["peaks"], found["random"]) == (None, "small", [], None)
     assert any("no depth" in line for line in found["thin"])
@@ -634,7 +635,7 @@ def test_random_weights_are_compared_with_where_they_are_cached_of_every_image(
     twin = replace(own.spec, weights="random, seed 0", weights_sha256="1" * 64)
     store.get_extraction(twin).add("layer", "avg", images.keys[learnt], rows[learnt])
     wanted = ["made_up/layer"]
-    found = sweep(images, store, ["logreg"], patterns=wanted, out=tmp_path / "run", jobs=1).metadata["advice"]
+    found = sweep(images, store, SweepConfig(["logreg"], layers=wanted, out=tmp_path / "run", jobs=1)).metadata["advice"]
     assert (found["random"] is None) == bool(lacking)
     assert any("random weights are cached" in line for line in found["thin"]) == bool(lacking)
     if not lacking:
@@ -650,7 +651,7 @@ def test_the_best_of_many_has_to_beat_chance_by_more_than_one_of_them(
 
     images = some_photos(store, {"train": count, "test": 10})
     fill(store, images, {f"layer{number}": strength for number in range(6)})
-    run = sweep(images, store, ["centroid"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["centroid"], out=tmp_path / "run", jobs=1))
     right = round(2 * count * run.load_trials()[rank_trials(run.load_trials())[0]].accuracy)
     by_chance = 6 * binomtest(right, 2 * count, 0.5, alternative="greater").pvalue > 0.05
     assert any("nothing may have been learnt" in line for line in run.metadata["advice"]["thin"]) == by_chance
@@ -666,7 +667,7 @@ def test_a_run_of_an_older_version_loads_reports_and_gets_its_advice_when_asked_
 
     images = some_photos(store, {"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
-    run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     told = run.metadata["advice"]
     older = {name: value for name, value in run.metadata.items() if name != "advice"}
     (run.path / "run.json").write_text(json.dumps(older))
@@ -675,7 +676,7 @@ def test_a_run_of_an_older_version_loads_reports_and_gets_its_advice_when_asked_
     assert "advice" not in classify.format_sweep(loaded.summarize() | {"data": loaded.metadata["data"]})
     page = write_report([run.path], cache=store.path).path
     assert "What next?" not in page.read_text()
-    assert sweep(images, store, ["logreg"], out=run.path, jobs=1).summarize()["advice"] == told
+    assert sweep(images, store, SweepConfig(["logreg"], out=run.path, jobs=1)).summarize()["advice"] == told
     assert Run.load(run.path).metadata["advice"] == told
     page = write_report([run.path], cache=store.path).path
     assert "What next?" in page.read_text()
@@ -741,6 +742,6 @@ def test_advice_takes_no_network(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     assert run.metadata["advice"]
     assert not advice.is_outdated(run, images, split(images, None), store)

@@ -14,7 +14,8 @@ from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.forward import ForwardPass
 from humeris.extract.backbones.taps import Tap
-from humeris.extract.engine.extract import extract_all, extract_features
+from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels import decode as pixels
 from humeris.extract.pixels.augment import Policy
@@ -27,7 +28,9 @@ NANO = BackboneSpec.parse("nano")
 def test_views_are_the_network_on_the_augmented_pixels(photos: Path) -> None:
     with Store(write=True) as store:
         images = load_images(photos, store)
-        done = extract_features(images, NANO, ["block4_out"], store, views=3, policy=POLICY, batch_size=16)
+        done = extract_features(
+            images, store, ExtractConfig(NANO, layers=["block4_out"], views=3, augment=POLICY, batch_size=16)
+        )[0]
         augmented = store.get_extraction(replace(done.metadata.spec, views=POLICY.version)).get_features("block4_out", "avg")
         plain = store.get_extraction(done.metadata.spec).get_features("block4_out", "avg")
         forward = ForwardPass(build(NANO).graph, [Tap("block4_out", "avg")], 16)
@@ -51,7 +54,7 @@ def test_more_views_cost_only_what_is_missing_and_another_policy_shares_the_plai
         count = len(images.used)
 
         def computed(**options: object) -> int:
-            return extract_features(images, NANO, ["block4_out"], store, **options).computed
+            return extract_features(images, store, ExtractConfig(NANO, layers=["block4_out"], **options))[0].computed
 
         assert computed() == count
         assert computed(views=1, policy=POLICY) == count
@@ -75,12 +78,12 @@ def test_backbones_of_one_image_size_share_the_decoding(photos: Path, monkeypatc
     requests = [NANO, BackboneSpec.parse("nano,weights=random"), BackboneSpec.parse("nano,image_size=48")]
     with Store(write=True) as store:
         images = load_images(photos, store)
-        done = extract_all(images, requests, ["block4_out"], store)
+        done = extract_features(images, store, ExtractConfig(requests, layers=["block4_out"]))
         assert len(decoded) == 2 * len(images.used)
         assert [each.computed for each in done] == [len(images.used)] * 3
         alone = Store(store.path.parent / "alone", write=True)
         for request, each in zip(requests, done, strict=True):
-            extract_features(images, request, ["block4_out"], alone)
+            extract_features(images, alone, ExtractConfig(request, layers=["block4_out"]))[0]
             together = store.get_extraction(each.metadata.spec).get_features("block4_out", "avg").read(images.keys)
             assert np.array_equal(
                 alone.get_extraction(each.metadata.spec).get_features("block4_out", "avg").read(images.keys), together
@@ -123,13 +126,13 @@ def test_an_image_that_cannot_be_decoded_is_refused_in_the_passes_of_every_size(
     bad.write_bytes(bad.read_bytes()[:-60])
     requests = [NANO, BackboneSpec.parse("nano,image_size=48"), BackboneSpec.parse("nano,image_size=40")]
     with Store(write=True) as store:
-        done = extract_all(load_images(photos, store), requests, ["block4_out"], store)
+        done = extract_features(load_images(photos, store), store, ExtractConfig(requests, layers=["block4_out"]))
         for each in done:
             assert each.computed == len(each.images.used) == 35
             assert [refusal.name for refusal in each.images.rejections] == ["blob/05.png"]
             rows = store.get_extraction(each.metadata.spec).get_features("block4_out", "avg")
             assert not rows.find_missing(each.images.keys).any()
-        again = extract_all(load_images(photos, store), requests, ["block4_out"], store)
+        again = extract_features(load_images(photos, store), store, ExtractConfig(requests, layers=["block4_out"]))
     assert [each.passes for each in again] == [0, 0, 0]
 
 
@@ -137,8 +140,13 @@ def test_many_views_come_in_groups_and_are_all_there(photos: Path) -> None:
     policy = Policy.parse("flip,crop")
     with Store(write=True) as store:
         images = load_images(photos, store, limit=1)
-        done = extract_features(images, NANO, ["block4_out"], store, views=19, policy=policy, batch_size=16)
+        done = extract_features(
+            images, store, ExtractConfig(NANO, layers=["block4_out"], views=19, augment=policy, batch_size=16)
+        )[0]
         assert (done.computed, done.rows) == (60, {"block4_out:avg": 60})
         augmented = store.get_extraction(replace(done.metadata.spec, views=policy.version)).get_features("block4_out", "avg")
         assert not any(augmented.find_missing(images.keys, view).any() for view in range(1, 20))
-        assert extract_features(images, NANO, ["block4_out"], store, views=19, policy=policy).passes == 0
+        assert (
+            extract_features(images, store, ExtractConfig(NANO, layers=["block4_out"], views=19, augment=policy))[0].passes
+            == 0
+        )

@@ -17,6 +17,7 @@ from humeris.classify.diagnose import near_duplicates
 from humeris.classify.diagnose.near_duplicates import NearDuplicates, Pair, find, summarize
 from humeris.classify.evaluate.confidence_intervals import proportion_ci, wilson_ci
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 
@@ -231,7 +232,7 @@ def rows_by_name(folder: Path, cache: Path) -> dict[str, np.ndarray]:
     """nano's rows of the images in a folder, by name."""
     with Store(cache, write=True) as store:
         images = load_images(folder, store, jobs=1)
-        extract_features(images, "nano", ["block5_out"], store)
+        extract_features(images, store, ExtractConfig("nano", layers=["block5_out"]))[0]
         (extraction,) = store.iter_extractions()
         rows = extraction.get_features("block5_out", "avg").read(images.keys)
     return {image.name: row for image, row in zip(images.used, rows, strict=True)}

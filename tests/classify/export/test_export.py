@@ -24,7 +24,9 @@ from humeris.classify.export.formats.weight_precision import FLOAT32, PRECISIONS
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels.decode import decode
 
@@ -97,9 +99,11 @@ def own(tmp_path_factory: pytest.TempPathFactory, finished: Any) -> tuple[Run, S
     keras.Model(image, layers.Dense(4, name="top")(layers.Flatten()(body(stem(image))))).save(folder / "mine.keras")
     store = Store(folder / "cache", write=True)
     images = load_images(finished.photos, store, jobs=1)
-    extract_features(images, f"{folder / 'mine.keras'},preprocessing=tf", ["body/squeeze:grid2"], store, jobs=1)
+    extract_features(
+        images, store, ExtractConfig(f"{folder / 'mine.keras'},preprocessing=tf", layers=["body/squeeze:grid2"], jobs=1)
+    )[0]
     heads = ["logreg,C=0.1/1", "mlp,hidden=8,epochs=6,batch_size=8"]
-    return sweep(images, store, heads, out=folder / "run", jobs=1), store, folder / "mine.keras"
+    return sweep(images, store, SweepConfig(heads, out=folder / "run", jobs=1)), store, folder / "mine.keras"
 
 
 @pytest.fixture(scope="module")

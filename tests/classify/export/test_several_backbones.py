@@ -12,9 +12,10 @@ from humeris.cache.errors import ModelError
 from humeris.cache.store import Store
 from humeris.classify import pipeline
 from humeris.classify.export.predict import Predictor
-from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.runs.run import Run
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels.decode import decode
 
@@ -29,11 +30,13 @@ def outcome(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> pipeline
     folder = tmp_path_factory.mktemp("both")
     shutil.copytree(finished.cache, folder / "cache")
     with Store(folder / "cache", write=True) as store:
+        taps = "nano,weights=random/block4_out:avg+nano/block5_out:max+nano/block4_out:avg"
         return pipeline.run(
-            load_images(finished.photos, store, jobs=1), [NANO, RANDOM],
-            ["nano,weights=random/block4_out:avg+nano/block5_out:max+nano/block4_out:avg"],
-            [HeadGrid.parse("logreg,C=0.1")], store, out=folder / "run", jobs=1,
-        )  # fmt: skip
+            load_images(finished.photos, store, jobs=1),
+            store,
+            ExtractConfig([NANO, RANDOM], layers=taps, jobs=1),
+            SweepConfig("logreg,C=0.1", layers=taps, out=folder / "run", jobs=1),
+        )
 
 
 def photographs(finished: Any, run: Run) -> np.ndarray:
@@ -74,10 +77,10 @@ def test_networks_of_two_image_sizes_are_refused_before_anything_is_computed(fin
     requests = [NANO, BackboneSpec.parse("nano", weights="random", image_size=32)]
     with Store(tmp_path / "cache", write=True) as store:
         images = load_images(finished.photos, store, jobs=1)
-        for asked in ({"concatenate": True}, {}):
-            heads = [HeadGrid.parse("logreg,C=1" if asked else "head2toe")]
+        config = ExtractConfig(requests, layers="block5_out", jobs=1)
+        for asked in (SweepConfig("logreg,C=1", concatenate=True, jobs=1), SweepConfig("head2toe", jobs=1)):
             with pytest.raises(ModelError, match=r"with backbones of several image sizes: expected one, .* --image-size"):
-                pipeline.run(images, requests, ["block5_out"], heads, store, jobs=1, **asked)  # type: ignore[arg-type]
+                pipeline.run(images, store, config, asked)
         assert list(store.iter_extractions()) == []
 
 
@@ -89,8 +92,8 @@ def test_a_run_on_two_image_sizes_names_them_at_the_export(finished: Any, tmp_pa
     with Store(tmp_path / "cache", write=True) as store:
         images = load_images(finished.photos, store, jobs=1)
         for size in (64, 32):
-            extract_features(images, f"nano,image_size={size}", ["block5_out"], store, jobs=1)
-        run = sweep(images, store, ["logreg,C=1"], concatenate=True, out=tmp_path / "run", jobs=1)
+            extract_features(images, store, ExtractConfig(f"nano,image_size={size}", layers=["block5_out"], jobs=1))[0]
+        run = sweep(images, store, SweepConfig(["logreg,C=1"], concatenate=True, out=tmp_path / "run", jobs=1))
         both = next(trial for trial in run.load_trials() if len(trial.tap_refs) == 2)
         with pytest.raises(ModelError, match=r"expected networks of one image size, .* found (32|64) x (32|64) \(nano\)"):
             export(run, store, tmp_path / "model.keras", trial=both.id)

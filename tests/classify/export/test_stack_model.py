@@ -22,6 +22,7 @@ from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels.decode import decode
@@ -124,7 +125,9 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, draw_image: Callable[..., P
     test = [image for image in images.used if image.item.split == "test"]
     cached = {}
     for name, request in write_backbones(folder).items():
-        done = extract_features(images, request, [f"{TAPPED[name]}:{pool}" for pool in POOLS], store, jobs=1)
+        done = extract_features(
+            images, store, ExtractConfig(request, layers=[f"{TAPPED[name]}:{pool}" for pool in POOLS], jobs=1)
+        )[0]
         backbone = build(request)
         for key in KEYS:
             of, pool, family = key.split("-")

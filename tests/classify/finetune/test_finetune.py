@@ -30,6 +30,7 @@ from humeris.classify.heads.layers import Dense
 from humeris.classify.runs.finetuned_weights import FinetunedWeights
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.commands.render import finetune
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.nano_network import WEIGHTS, build_nano
@@ -425,7 +426,7 @@ def test_the_families_that_are_named_can_be_trained_further_and_neighbours_canno
     heads = ["logreg,C=1", "svm,C=1", "ridge,alpha=1", "lda", "centroid", "knn,n_neighbors=3", "head2toe,fraction=0.1,C=1"]
     images, splits = learnt(made)
     store = Store(made.cache)
-    run = sweep(images, store, [*heads, "mlp,hidden=4,epochs=1"], patterns=TAPS, out=tmp_path / "all", jobs=1)
+    run = sweep(images, store, SweepConfig([*heads, "mlp,hidden=4,epochs=1"], layers=TAPS, out=tmp_path / "all", jobs=1))
     rows = splits.development
     able = {}
     for trial, score in run.load_trials().items():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cached_features import view_options
 from tuning import TAPS, SweepRun, draw_picture, make_sweep_run, tune
 
 from humeris.cache import leases
@@ -24,10 +25,12 @@ from humeris.classify.heads.head import Head
 from humeris.classify.heads.layers import Dense
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.build import build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 
@@ -64,7 +67,7 @@ def test_the_splits_and_groups_of_a_list_are_those_of_the_run(made: SweepRun, tm
     mine = made.copy(tmp_path / "mine")
     with Store(mine.cache, write=True) as store:
         images = load_images(listed(made, tmp_path / "lists"), store, jobs=1)
-        frozen = sweep(images, store, ["logreg,C=1"], patterns=["block5_out"], out=tmp_path / "listed", jobs=1)
+        frozen = sweep(images, store, SweepConfig(["logreg,C=1"], layers=["block5_out"], out=tmp_path / "listed", jobs=1))
     assert {role for _, role, _ in roles(frozen).values()} == {"train", "val", "test"}
     mine.path = frozen.path
     tuned = tune(mine, tmp_path / "tuned")
@@ -85,10 +88,10 @@ def test_a_complete_run_is_written_again_for_images_that_were_moved(made: SweepR
     def swept_there(photos: Path) -> None:
         with Store(mine.cache, write=True) as store:
             images = load_images(photos, store, jobs=1)
-            from humeris.extract.engine.extract import extract_all
+            from humeris.extract.engine.extract import extract_features
 
-            extract_all(images, [BackboneSpec.parse("nano")], TAPS, store, jobs=1)
-            sweep(images, store, ["logreg,C=1"], patterns=["block5_out"], out=tmp_path / "frozen", jobs=1)
+            extract_features(images, store, ExtractConfig([BackboneSpec.parse("nano")], layers=TAPS, jobs=1))
+            sweep(images, store, SweepConfig(["logreg,C=1"], layers=["block5_out"], out=tmp_path / "frozen", jobs=1))
 
     swept_there(mine.photos)
     mine.path = tmp_path / "frozen"
@@ -132,7 +135,7 @@ def test_a_vote_of_neighbours_is_refused_before_anything_is_cached(made: SweepRu
     mine = made.copy(tmp_path / "mine")
     with Store(mine.cache, write=True) as store:
         images = load_images(made.photos, store, jobs=1)
-        run = sweep(images, store, [head, "ridge,alpha=1"], patterns=["block5_out"], out=tmp_path / "run", jobs=1)
+        run = sweep(images, store, SweepConfig([head, "ridge,alpha=1"], layers=["block5_out"], out=tmp_path / "run", jobs=1))
         near = next(trial for trial in run.load_trials() if trial.head == head.split(",")[0])
         with pytest.raises(HeadError, match="lets neighbours vote; give another, such as --trial") as refusal:
             prepare(run, store, "block4_out", FinetuneConfig(), trial=near.id, jobs=1)
@@ -160,21 +163,23 @@ def test_answers_averaged_over_views_are_not_compared_with_plain_ones(
     made: SweepRun, tmp_path: Path, unexported: None
 ) -> None:
     from humeris.classify.data.views import Views
-    from humeris.extract.engine.extract import extract_all
+    from humeris.extract.engine.extract import extract_features
     from humeris.extract.pixels.augment import Policy
 
     mine, policy = made.copy(tmp_path / "mine"), Policy.parse("flip")
     with Store(mine.cache, write=True) as store:
         images = load_images(made.photos, store, jobs=1)
-        extract_all(images, [BackboneSpec.parse("nano")], ["block5_out"], store, views=1, policy=policy, jobs=1)
+        extract_features(
+            images,
+            store,
+            ExtractConfig([BackboneSpec.parse("nano")], layers=["block5_out"], views=1, augment=policy, jobs=1),
+        )
         frozen = sweep(
             images,
             store,
-            ["logreg,C=1"],
-            patterns=["block5_out"],
-            views=Views.from_policy(1, policy, True),
-            out=tmp_path / "run",
-            jobs=1,
+            SweepConfig(
+                ["logreg,C=1"], layers=["block5_out"], **view_options(Views(1, policy, True)), out=tmp_path / "run", jobs=1
+            ),
         )
     mine.path = frozen.path
     tuned = tune(mine, tmp_path / "new")

@@ -18,9 +18,11 @@ from humeris.classify.finetune import finetune as finetuning
 from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine import estimate, extract
-from humeris.extract.engine.extract import extract_all
+from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 Humeris = Callable[..., Any]
@@ -165,8 +167,10 @@ def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead
 ) -> None:
     with Store(made.cache, write=True) as store:
         images = load_images(made.photos, store, jobs=1)
-        run = sweep(images, store, ["knn,n_neighbors=3", "logreg,C=1"], patterns=TAPS, out=tmp_path / "near", jobs=1)
-        alone = sweep(images, store, ["knn,n_neighbors=3"], patterns=TAPS, out=tmp_path / "alone", jobs=1)
+        run = sweep(
+            images, store, SweepConfig(["knn,n_neighbors=3", "logreg,C=1"], layers=TAPS, out=tmp_path / "near", jobs=1)
+        )
+        alone = sweep(images, store, SweepConfig(["knn,n_neighbors=3"], layers=TAPS, out=tmp_path / "alone", jobs=1))
     best = run.find_trial()[0]
     assert best.head == "knn"
     done = finetune("--from", "block3_out", "--dry-run", run=run.path)
@@ -186,11 +190,11 @@ def test_a_head_on_two_networks(made: SweepRun, finetune: Finetune, tmp_path: Pa
     requests = [BackboneSpec.parse("nano"), BackboneSpec.parse("nano,weights=random")]
     with Store(tmp_path / "cache2", write=True) as store:
         images = load_images(made.photos, store, jobs=1)
-        extract_all(images, requests[1:], ["block5_out"], store, jobs=1)
-        run = sweep(
-            images, store, ["ridge"], backbone_specs=requests, patterns=["block5_out"], concatenate=True,
-            out=tmp_path / "two", jobs=1,
-        )  # fmt: skip
+        extract_features(images, store, ExtractConfig(requests[1:], layers=["block5_out"], jobs=1))
+        config = SweepConfig(
+            "ridge", backbones=requests, layers="block5_out", concatenate=True, out=tmp_path / "two", jobs=1
+        )
+        run = sweep(images, store, config)
     both = next(trial.id for trial in run.load_trials() if len(trial.tap_refs) == 2)
     done = finetune("--trial", both, run=run.path, cache=tmp_path / "cache2")
     refused(done, f"expected a head on one network, found trial {both} on 2; give another trial of leaderboard.csv")
@@ -206,7 +210,7 @@ def test_a_run_of_a_file_of_features(finetune: Finetune, tmp_path: Path) -> None
         file["features"], file["labels"] = rows, ["a", "b"] * 30
     with Store(tmp_path / "other", write=True) as store:
         images = load_images(tmp_path / "rows.h5", store, jobs=1, features=True)
-        run = sweep(images, store, ["ridge"], out=tmp_path / "rows", jobs=1)
+        run = sweep(images, store, SweepConfig(["ridge"], out=tmp_path / "rows", jobs=1))
     refused(finetune(run=run.path), "found a file that does not say: there is nothing to fine-tune; sweep over images")
 
 
@@ -215,7 +219,7 @@ def test_images_that_are_not_as_they_were(made: SweepRun, finetune: Finetune, tm
     shutil.copytree(made.photos, tmp_path / "photos")
     with Store(made.cache, write=True) as store:
         images = load_images(tmp_path / "photos", store, jobs=1)
-        run = sweep(images, store, ["ridge"], patterns=TAPS, out=tmp_path / "run", jobs=1)
+        run = sweep(images, store, SweepConfig(["ridge"], layers=TAPS, out=tmp_path / "run", jobs=1))
     before = read_files(run.path)
     image = tmp_path / "photos" / "train" / "blob" / "001.png"
     if change == "all gone":
@@ -239,7 +243,7 @@ def test_images_that_came_later_are_left_out(made: SweepRun, finetune: Finetune,
     shutil.copytree(made.photos, tmp_path / "photos")
     with Store(made.cache, write=True) as store:
         images = load_images(tmp_path / "photos", store, jobs=1)
-        run = sweep(images, store, ["ridge"], patterns=TAPS, out=tmp_path / "run", jobs=1)
+        run = sweep(images, store, SweepConfig(["ridge"], layers=TAPS, out=tmp_path / "run", jobs=1))
     draw_picture(tmp_path / "photos" / "train" / "blob" / "later.png", 0, 99)
     done = finetune("--from", "block4_out", "--trial", ridge_at(run, "block5_out"), "--dry-run", "--json", run=run.path)
     assert done.code == 0, done.err

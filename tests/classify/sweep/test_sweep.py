@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from humeris.classify.heads.families.logreg import LogisticRegression
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
@@ -56,7 +58,7 @@ def test_the_informative_layer_wins_and_scores_on_the_test_split(
 ) -> None:
     images = photos_of({"train": 30, "test": 20})
     fill(store, images, {"noise": 0, "good": 4})
-    run = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1))
     best = run.metadata["best"]
     assert best["sources"][0]["layer"] == "good"
     assert run.metadata["test"]["accuracy"] > 0.9
@@ -67,7 +69,7 @@ def test_the_informative_layer_wins_and_scores_on_the_test_split(
 def test_labels_at_random_score_at_chance(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
     images = photos_of({"train": 100, "test": 150})
     fill(store, images, {f"layer{number}": 0 for number in range(6)}, columns=20)
-    run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     low, high = run.metadata["test"]["accuracy_95"]
     assert low <= 0.5 <= high
     assert high - low < 0.12
@@ -81,7 +83,7 @@ def test_three_classes_at_random_score_at_chance_when_chosen_on_val(
 ) -> None:
     images = photos_of({"train": 60, "val": 20, "test": 100}, ("a", "b", "c"))
     fill(store, images, {f"layer{number}": 0 for number in range(6)}, columns=10)
-    run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     low, high = run.metadata["test"]["accuracy_95"]
     assert run.metadata["splits"]["select"] == "val"
     assert low <= 1 / 3 <= high
@@ -101,7 +103,7 @@ def test_the_labels_of_test_images_change_neither_the_leaderboard_nor_the_choice
         images = load_images(root / f"{name}.csv", store, jobs=1)
         if not swap:
             fill(store, images, {"weak": 1.2, "good": 2.5, "noise": 0})
-        runs.append(sweep(images, store, ["logreg"], out=tmp_path / name, jobs=1))
+        runs.append(sweep(images, store, SweepConfig(["logreg"], out=tmp_path / name, jobs=1)))
     true, swapped = runs
     assert without_seconds(true) == without_seconds(swapped)
     assert true.metadata["best"]["id"] == swapped.metadata["best"]["id"]
@@ -120,7 +122,7 @@ def test_features_of_test_images_change_neither_the_leaderboard_nor_the_head(
         test = np.array([image.item.split == "test" for image in images.used])
         rows[test] += number * 1e4
         store.get_extraction(some_spec()).add("layer", "avg", images.keys, rows.astype(np.float32))
-        runs.append(sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / f"run{number}", jobs=1))
+        runs.append(sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=tmp_path / f"run{number}", jobs=1)))
     assert without_seconds(runs[0]) == without_seconds(runs[1])
     heads = [run.load_head(run.find_trial()[0]) for run in runs]
     assert heads[0] is not None
@@ -133,7 +135,7 @@ def test_the_winner_is_trained_again_on_train_and_val(
 ) -> None:
     images = photos_of({"train": 20, "val": 20, "test": 10}).sort_by_digest()
     fill(store, images, {"layer": 1.5})
-    run = sweep(images, store, ["logreg,C=0.1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=0.1"], out=tmp_path / "run", jobs=1))
     rows = store.get_extraction(some_spec()).get_features("layer", "avg").read(images.keys)
     learnt = np.array([image.item.split != "test" for image in images.used])
     expected = logreg.fit(
@@ -151,7 +153,7 @@ def test_the_leaderboard_has_every_trial_the_best_setting_of_the_best_source_fir
 ) -> None:
     images = photos_of({"train": 30, "test": 10})
     fill(store, images, {"noise": 0, "weak": 1, "good": 4})
-    run = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     rows = rows_of(run, "leaderboard.csv")
     assert [int(row["rank"]) for row in rows] == list(range(1, 19))
     assert {(row["layer"], row["setting"]) for row in rows} == {
@@ -173,7 +175,7 @@ def test_the_table_of_images_has_every_path_once_with_its_outcome(store: Store, 
     (root / "train/dog/=cmd().png").write_bytes(PNG + b"a formula")
     images = load_images(root, store, jobs=1)
     fill(store, images, {"layer": 3})
-    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     outcomes = {row["path"]: row["outcome"] for row in rows_of(run, "images.csv")}
     assert len(outcomes) == len(rows_of(run, "images.csv"))
     assert set(outcomes) == {str(path.relative_to(root)) for path in root.rglob("*.*")}
@@ -190,7 +192,7 @@ def test_predictions_are_those_of_the_probabilities_row_for_row(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
-    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     rows, probabilities = rows_of(run, "predictions.csv"), run.load_probabilities()
     assert [row["path"] for row in rows] == [record.name for record in run.load_image_records() if record.split == "test"]
     assert [row["predicted"] for row in rows] == [["cat", "dog"][number] for number in probabilities.argmax(axis=1)]
@@ -202,7 +204,9 @@ def test_predictions_are_those_of_the_probabilities_row_for_row(
 def test_a_run_describes_everything_that_repeats_it(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
-    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1, seed=5, command="humeris sweep photos")
+    run = sweep(
+        images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1, seed=5), command="humeris sweep photos"
+    )
     found = json.loads((run.path / "run.json").read_text())
     assert found["command"] == "humeris sweep photos"
     assert found["seed"] == 5
@@ -231,10 +235,10 @@ def test_a_complete_run_is_returned_without_training(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
-    first = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    first = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     before = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
     solved = count_solved(monkeypatch)
-    again = sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+    again = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     assert solved == []
     assert again.summarize() == first.summarize()
     assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
@@ -245,6 +249,7 @@ import sys
 from pathlib import Path
 from humeris.cache.store import Store
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.images.load import load_images
 
 def wait(done, total):
@@ -252,7 +257,8 @@ def wait(done, total):
     sys.stdin.readline()
 
 store = Store(sys.argv[1])
-sweep(load_images(sys.argv[2], store, jobs=1), store, ["logreg,C=0.1/1"], out=Path(sys.argv[3]), jobs=1, progress=wait)
+config = SweepConfig("logreg,C=0.1/1", out=sys.argv[3], jobs=1)
+sweep(load_images(sys.argv[2], store, jobs=1), store, config, progress=wait)
 """
 
 
@@ -261,7 +267,7 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {f"layer{number}": number for number in range(5)})
-    undisturbed = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "undisturbed", jobs=1)
+    undisturbed = sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=tmp_path / "undisturbed", jobs=1))
 
     out = tmp_path / "run"
     command = [sys.executable, "-c", INTERRUPTED, str(store.path), str(tmp_path / "photos"), str(out)]
@@ -278,7 +284,7 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(
         Run.load(out)
 
     solved = count_solved(monkeypatch)
-    resumed = sweep(images, store, ["logreg,C=0.1/1"], out=out, jobs=1)
+    resumed = sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=out, jobs=1))
     assert solved == [2, 2, 2]
     lines = [json.loads(line)["id"] for line in (out / "trials.jsonl").read_text().splitlines()]
     assert len(lines) == len(set(lines)) == 10
@@ -291,14 +297,14 @@ def test_a_sweep_whose_last_line_is_torn_repeats_that_trial_alone(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"one": 1, "two": 2})
-    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     whole = without_seconds(run)
     description = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps({**description, "complete": False}))
     lines = (run.path / "trials.jsonl").read_bytes()
     (run.path / "trials.jsonl").write_bytes(lines[:-30])
     solved = count_solved(monkeypatch)
-    assert without_seconds(sweep(images, store, ["logreg,C=1"], out=run.path, jobs=1)) == whole
+    assert without_seconds(sweep(images, store, SweepConfig(["logreg,C=1"], out=run.path, jobs=1))) == whole
     assert solved == [1]
 
 
@@ -307,13 +313,13 @@ def test_the_seconds_of_a_run_are_those_of_all_its_sessions(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"one": 1, "two": 2})
-    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     description, path = json.loads((run.path / "run.json").read_text()), run.path / "run.json"
     path.write_text(json.dumps({**description, "seconds": 40.0}))
     photos_of({"train": 12, "test": 6}, name="elsewhere")  # the same images: swept again, without training
     (tmp_path / "elsewhere/train/cat/000.png").rename(tmp_path / "elsewhere/train/cat/renamed.png")
     moved = load_images(tmp_path / "elsewhere", store, jobs=1)
-    again = sweep(moved, store, ["logreg,C=1"], out=run.path, jobs=1)
+    again = sweep(moved, store, SweepConfig(["logreg,C=1"], out=run.path, jobs=1))
     assert again.metadata["data"]["listing"] != description["data"]["listing"]
     assert 40 <= again.metadata["seconds"] < 400
 
@@ -321,7 +327,7 @@ def test_the_seconds_of_a_run_are_those_of_all_its_sessions(
     assert 0 < lines[0]["spent"] <= lines[1]["spent"] <= description["seconds"]
     (run.path / "trials.jsonl").write_text(json.dumps({**lines[0], "spent": 70.0}) + "\n")  # killed after one trial
     path.write_text(json.dumps({**{name: again.metadata[name] for name in description}, "complete": False, "seconds": 0}))
-    resumed = sweep(moved, store, ["logreg,C=1"], out=run.path, jobs=1)
+    resumed = sweep(moved, store, SweepConfig(["logreg,C=1"], out=run.path, jobs=1))
     assert 70 < resumed.metadata["seconds"] < 700
     assert 70 < json.loads((run.path / "trials.jsonl").read_text().splitlines()[-1])["spent"] < 700
 
@@ -332,7 +338,7 @@ def test_another_question_does_not_go_on_in_the_same_folder(
 ) -> None:
     images = photos_of({"train": 12, "val": 6, "test": 6})
     fill(store, images, {"one": 1, "two": 2})
-    sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     options: dict[str, Any] = {"out": tmp_path / "run", "jobs": 1}
     heads = ["logreg,C=1"]
     if change == "seed":
@@ -340,14 +346,14 @@ def test_another_question_does_not_go_on_in_the_same_folder(
     elif change == "heads":
         heads = ["logreg,C=2"]
     elif change == "features":
-        options["patterns"] = ["one"]
+        options["layers"] = ["one"]
     elif change == "select":
         options["select"] = "cv"
     else:
         (tmp_path / "photos/train/cat/000.png").unlink()
         images = load_images(tmp_path / "photos", store, jobs=1)
     with pytest.raises(RunError, match=r"found another one there; give another folder with -o"):
-        sweep(images, store, heads, **options)
+        sweep(images, store, SweepConfig(heads, **options))
 
 
 def test_without_a_folder_the_same_question_finds_its_own_run_and_another_one_another(
@@ -355,18 +361,18 @@ def test_without_a_folder_the_same_question_finds_its_own_run_and_another_one_an
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
-    first = sweep(images, store, ["logreg,C=1"], jobs=1)
+    first = sweep(images, store, SweepConfig(["logreg,C=1"], jobs=1))
     assert first.path.parent == Path("runs")
     assert first.path.name.startswith("photos-")
-    assert sweep(images, store, ["logreg,C=1"], jobs=1).path == first.path
-    assert sweep(images, store, ["logreg,C=2"], jobs=1).path != first.path
+    assert sweep(images, store, SweepConfig(["logreg,C=1"], jobs=1)).path == first.path
+    assert sweep(images, store, SweepConfig(["logreg,C=2"], jobs=1)).path != first.path
 
 
 def test_two_processes_give_the_same_run_as_one(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"one": 1, "two": 2, "three": 0})
-    alone = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "alone", jobs=1)
-    together = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "together", jobs=2)
+    alone = sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=tmp_path / "alone", jobs=1))
+    together = sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=tmp_path / "together", jobs=2))
     assert [row["trial"] for row in rows_of(alone, "leaderboard.csv")] == [
         row["trial"] for row in rows_of(together, "leaderboard.csv")
     ]
@@ -417,7 +423,7 @@ def test_features_of_other_images_are_not_mentioned(store: Store, photos_of: Cal
     fill(store, others, {"theirs": 1})
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"ours": 2})
-    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     assert run.metadata["left_out"] == []
     assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"ours"}
 
@@ -427,7 +433,7 @@ def test_with_nothing_cached_the_next_command_is_named(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     with pytest.raises(DataError, match=r"expected cached features of these 36 images, found none; run `humeris extract`"):
-        sweep(images, store, ["logreg"], out=tmp_path / "run", jobs=1)
+        sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -439,14 +445,14 @@ def test_layers_pools_and_backbones_choose_what_is_swept(
     store.get_extraction(some_spec()).add("mixed5", "max", images.keys, np.ones((36, 2), np.float32))
 
     def swept(name: str, **options: Any) -> set[str]:
-        run = sweep(images, store, ["logreg,C=1"], out=tmp_path / name, jobs=1, **options)
+        run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / name, jobs=1, **options))
         return {str(trial.tap_refs[0]).partition("/")[2] for trial in run.load_trials()}
 
-    assert swept("a", patterns=["mixed_5"]) == {"mixed5:avg", "mixed5:max"}
-    assert swept("b", patterns=["mixed*:avg"]) == {"mixed4:avg", "mixed5:avg"}
+    assert swept("a", layers=["mixed_5"]) == {"mixed5:avg", "mixed5:max"}
+    assert swept("b", layers=["mixed*:avg"]) == {"mixed4:avg", "mixed5:avg"}
     assert swept("c", pools=["max"]) == {"mixed5:max"}
     with pytest.raises(DataError, match=r"expected cached features of -b nano, found none"):
-        swept("d", backbone_specs=[BackboneSpec.parse("nano")], patterns=["mixed5"])
+        swept("d", backbones=[BackboneSpec.parse("nano")], layers=["mixed5"])
 
 
 def test_backbones_compete_in_one_sweep(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
@@ -455,7 +461,7 @@ def test_backbones_compete_in_one_sweep(store: Store, photos_of: Callable[..., I
     spec = ExtractionSpec("rich", "other", "none", "1" * 64, (8, 8), "none", "1")
     rows = np.random.default_rng(9).normal(size=(80, 4)) + 5 * np.eye(4)[numbers(images)]
     store.get_extraction(spec).add("layer", "avg", images.keys, rows.astype(np.float32))
-    run = sweep(images, store, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     assert len(run.load_trials()) == 2
     assert run.metadata["best"]["sources"][0]["backbone"] == "rich"
     assert set(run.metadata["specs"]) == {spec.folder_name, some_spec("poor").folder_name}
@@ -467,7 +473,7 @@ def test_a_wrong_head_is_refused_before_anything_is_written(
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
     with pytest.raises(HeadError, match="expected one of logreg, "):
-        sweep(images, store, ["logreg", "forest"], out=tmp_path / "run", jobs=1)
+        sweep(images, store, SweepConfig(["logreg", "forest"], out=tmp_path / "run", jobs=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -478,7 +484,7 @@ def test_a_damaged_shard_is_a_miss_that_is_listed(store: Store, photos_of: Calla
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     reader = Store(store.path)
-    run = sweep(images, reader, ["logreg,C=1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, reader, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"sound"}
     assert [damage.path for damage in reader.corrupt_files] == [path]
 
@@ -487,7 +493,7 @@ def test_mlp_and_linear_heads_compete_in_one_sweep(store: Store, photos_of: Call
     images = photos_of({"train": 20, "val": 10, "test": 6})
     fill(store, images, {"layer": 3})
     heads = ["logreg,C=1", "mlp,hidden=4,epochs=3,batch_size=8"]
-    run = sweep(images, store, heads, out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(heads, out=tmp_path / "run", jobs=1))
     assert sorted(trial.head for trial in run.load_trials()) == ["logreg", "mlp"]
     curve = run.compute_depth_curve()
     assert {each["head"] for each in curve} == {"logreg", "mlp"}
@@ -573,3 +579,21 @@ def test_copies_of_training_images_in_the_test_split_are_counted_and_named(
     assert (found["test_images"], found["cannot_tell"]) == (2, False)
     assert "near-duplicates: test images nearly the same as others that were learnt from: 2; accuracy without" in result.out
     assert "test/cat/003.png ~ train/cat/011.png" in result.out
+
+
+def test_no_option_can_be_forgotten_in_the_digest_of_a_run(
+    store: Store, photos_of: Callable[..., Images], tmp_path: Path
+) -> None:
+    @dataclass(frozen=True)
+    class Wider(SweepConfig):
+        threshold: float = 0.5
+
+    images = photos_of({"train": 12, "test": 6})
+    fill(store, images, {"layer": 2})
+
+    def digest(config: SweepConfig, name: str) -> str:
+        return str(sweep(images, store, replace(config, out=tmp_path / name)).metadata["plan"])
+
+    first = digest(Wider("logreg,C=1", jobs=1), "first")
+    assert digest(Wider("logreg,C=1", threshold=0.7, jobs=1), "other") != first
+    assert digest(Wider(["logreg,C=1"], layers=["lay*"], jobs=2, cache="elsewhere"), "same") == first

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cached_features import view_options
 
 from humeris.cache.errors import DataError, LayerError
 from humeris.cache.spec import ExtractionSpec
@@ -23,16 +24,18 @@ from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.finalize import finalize_sweep  # noqa: F401 - the module is under test through `sweep`
 from humeris.classify.sweep.sweep import sweep
+from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.non_finite import NonFiniteImages
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
+from humeris.extract.pixels.augment import Policy
 
 logreg = LogisticRegression()
 
 PNG = b"\x89PNG\r\n\x1a\n"  # a sweep opens no image: the first bytes say PNG, the rest says which one
-FLIP = Views(3, "flip=0.5", "1: flip=0.5")
+FLIP = Views(3, Policy.parse("flip=0.5"))
 
 
 def some_spec(backbone: str = "made_up", views: str = "plain") -> ExtractionSpec:
@@ -119,7 +122,7 @@ def test_heads_learn_from_every_view_and_are_scored_on_the_plain_one_or_the_mean
             }
         )
     views = replace(FLIP, average=average)
-    run = sweep(images, store, ["logreg,C=0.1"], views=views, out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(views), out=tmp_path / "run", jobs=1))
     problem, ordered = learnt_by_hand(images, average)
     (expected,) = logreg.cross_validate(problem, [{"C": 0.1}], 0)
     ((_, score),) = run.load_trials().items()
@@ -148,7 +151,11 @@ def test_the_plain_scores_beside_the_averaged_ones_are_those_of_the_plain_views(
 ) -> None:
     fill(store, images, "layer")
     plain_rows = rows_of(images, 0)
-    run = sweep(images, store, ["logreg,C=0.1"], views=replace(FLIP, average=True), out=tmp_path / "run", jobs=1)
+    run = sweep(
+        images,
+        store,
+        SweepConfig(["logreg,C=0.1"], **view_options(replace(FLIP, average=True)), out=tmp_path / "run", jobs=1),
+    )
     head = run.load_head(run.find_trial()[0])
     assert head is not None
     test = np.array([image.item.split == "test" for image in images.used])
@@ -196,7 +203,9 @@ def refused_views(run: Run) -> list[tuple[str, str]]:
 def test_taps_side_by_side_have_the_views_that_all_of_them_have(store: Store, images: Images, tmp_path: Path) -> None:
     fill(store, images, "one", 0)
     fill(store, images, "two", 1)
-    run = sweep(images, store, ["logreg,C=0.1"], views=FLIP, patterns=["one+two"], out=tmp_path / "run", jobs=1)
+    run = sweep(
+        images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), layers=["one+two"], out=tmp_path / "run", jobs=1)
+    )
     ((trial, _),) = run.load_trials().items()
     assert [source.layer for source in trial.tap_refs] == ["one", "two"]
     assert run.complete
@@ -210,9 +219,11 @@ def test_views_that_were_refused_are_counted(
 ) -> None:
     fill(store, images, "layer")
     views = replace(FLIP, average=average)
-    run = sweep(images, store, ["logreg,C=0.1"], views=views, out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(views), out=tmp_path / "run", jobs=1))
     assert refused_views(run) == [(str(count), str(of))]
-    run = sweep(images, store, ["logreg,C=0.1"], views=replace(views, count=2), out=tmp_path / "two", jobs=1)
+    run = sweep(
+        images, store, SweepConfig(["logreg,C=0.1"], **view_options(replace(views, count=2)), out=tmp_path / "two", jobs=1)
+    )
     assert refused_views(run) == []
 
 
@@ -254,7 +265,7 @@ def test_a_tap_whose_views_are_mostly_not_finite_is_left_out(store: Store, image
     most = [image.digest for image in images.used[:30]]
     NonFiniteImages(store.kv_store, some_spec(views=FLIP.version)).add(Tap("layer", "avg"), most)
     with pytest.raises(DataError, match=r"layer:avg lacks 12; "):
-        sweep(images, store, ["logreg,C=0.1"], views=FLIP, out=tmp_path / "run", jobs=1)
+        sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), out=tmp_path / "run", jobs=1))
 
 
 def test_a_tap_without_any_view_is_left_out_and_with_none_the_command_is_named(
@@ -264,9 +275,9 @@ def test_a_tap_without_any_view_is_left_out_and_with_none_the_command_is_named(
     with pytest.raises(
         DataError, match=r"for --views 3 --augment flip=0.5, found .*plain:avg lacks 46; .* with the same views"
     ):
-        sweep(images, store, ["logreg,C=0.1"], views=FLIP, out=tmp_path / "run", jobs=1)
+        sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), out=tmp_path / "run", jobs=1))
     fill(store, images, "layer")
-    run = sweep(images, store, ["logreg,C=0.1"], views=FLIP, out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), out=tmp_path / "run", jobs=1))
     assert [(each["layer"], each["images_missing"]) for each in run.metadata["left_out"]] == [("plain", 46)]
     assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"layer"}
 
@@ -274,7 +285,8 @@ def test_a_tap_without_any_view_is_left_out_and_with_none_the_command_is_named(
 def test_a_sweep_over_views_is_another_question(store: Store, images: Images) -> None:
     fill(store, images, "layer")
     paths = [
-        sweep(images, store, ["logreg,C=1"], views=views, jobs=1).path for views in (None, FLIP, replace(FLIP, count=2))
+        sweep(images, store, SweepConfig(["logreg,C=1"], **view_options(views), jobs=1)).path
+        for views in (None, FLIP, replace(FLIP, count=2))
     ]
     assert len(set(paths)) == 3
 
@@ -287,7 +299,7 @@ def three_taps(store: Store, images: Images) -> None:
 
 
 def swept(store: Store, images: Images, out: Path, *patterns: str, **options: Any) -> set[str]:
-    run = sweep(images, store, ["logreg,C=1"], patterns=patterns, out=out, jobs=1, **options)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], layers=patterns, out=out, jobs=1, **options))
     return {" + ".join(map(str, trial.tap_refs)) for trial in run.load_trials()}
 
 
@@ -306,7 +318,7 @@ def test_taps_are_put_side_by_side_as_asked(store: Store, images: Images, tmp_pa
 
 def test_the_columns_side_by_side_are_those_of_the_taps_in_their_order(store: Store, images: Images, tmp_path: Path) -> None:
     three_taps(store, images)
-    run = sweep(images, store, ["logreg,C=1"], patterns=["three+one:avg"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=1"], layers=["three+one:avg"], out=tmp_path / "run", jobs=1))
     learnt = images.sort_by_digest()
     split_rows = split(learnt)
     order = [images.used.index(image) for image in learnt.used]
@@ -374,7 +386,7 @@ def test_families_that_use_all_taps_get_them_side_by_side_once(
 ) -> None:
     three_taps(store, images)
     monkeypatch.setattr(LogisticRegression, "uses_all_taps", True)
-    run = sweep(images, store, ["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1)
+    run = sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1))
     assert {len(trial.tap_refs) for trial in run.load_trials()} == {5}
     assert len(run.load_trials()) == 2
 

@@ -19,6 +19,7 @@ from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.metadata import get_cached
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 Run = Callable[..., object]
@@ -47,7 +48,9 @@ def test_features_in_half_precision_are_those_of_keras_and_near_those_in_float32
 def test_whole_maps_computed_in_bfloat16_are_stored_so_and_read_with_one_line_of_h5py(photos: Path) -> None:
     with Store(write=True) as store:
         images = load_images(photos, store)
-        done = extract_features(images, BackboneSpec.parse("nano", precision="bfloat16"), ["block5_out:map"], store)
+        done = extract_features(
+            images, store, ExtractConfig(BackboneSpec.parse("nano", precision="bfloat16"), layers=["block5_out:map"])
+        )[0]
         features = store.get_extraction(done.metadata.spec).get_features("block5_out", "map")
         served = features.read(images.keys)
         (path,) = features.path.glob("*.h5")
@@ -75,7 +78,7 @@ def test_what_auto_chose_is_remembered_for_this_processor_only(photos: Path, mon
     monkeypatch.setattr(precision, "has_bfloat16_instructions", lambda: True)
     auto = BackboneSpec.parse("nano", precision="auto")
     with Store(write=True) as store:
-        extract_features(load_images(photos, store), auto, ["block5_out"], store)
+        extract_features(load_images(photos, store), store, ExtractConfig(auto, layers=["block5_out"]))[0]
         card = get_cached(auto, store.kv_store)
         assert card is not None
         assert card.spec.precision == "bfloat16"

@@ -19,6 +19,7 @@ from humeris.cache.store import Store
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.engine import export_hdf5
 from humeris.extract.engine.extract import ExtractResult, extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 
 NANO = "nano,image_size=32"
@@ -30,7 +31,9 @@ def done(tmp_path: Path, draw_image: Callable[..., Path]) -> ExtractResult:
         draw_image(tmp_path / "data" / ("train", "test")[number % 2] / "ab"[number % 3 % 2] / f"{number}.png", 2, number)
     with Store(write=True) as store:
         images = load_images(tmp_path / "data", store, jobs=1)
-        return extract_features(images, NANO, ["block3_out", "block5_out:map"], store, batch_size=4, jobs=1)
+        return extract_features(
+            images, store, ExtractConfig(NANO, layers=["block3_out", "block5_out:map"], batch_size=4, jobs=1)
+        )[0]
 
 
 def export(done: ExtractResult, out: Path, *patterns: str) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def test_names_that_are_not_utf_8_are_written_with_escapes(tmp_path: Path, draw_
         draw_image(tmp_path / "data" / "b" / f"{number}.png", 1, number)
     with Store(write=True) as store:
         images = load_images(tmp_path / "data", store, jobs=1)
-        done = extract_features(images, NANO, ["block5_out"], store, batch_size=6, jobs=1)
+        done = extract_features(images, store, ExtractConfig(NANO, layers=["block5_out"], batch_size=6, jobs=1))[0]
     export(done, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         assert set(file["classes"].asstr()[:]) == {"b", "k\\udce4se"}
@@ -111,7 +114,9 @@ def test_names_that_are_not_utf_8_are_written_with_escapes(tmp_path: Path, draw_
 def test_images_without_labels_have_label_minus_one(tmp_path: Path, draw_image: Callable[..., Path]) -> None:
     draw_image(tmp_path / "flat" / "1.png", 0, 1)
     with Store(write=True) as store:
-        done = extract_features(load_images(tmp_path / "flat", store, jobs=1), NANO, ["block5_out"], store, batch_size=4)
+        done = extract_features(
+            load_images(tmp_path / "flat", store, jobs=1), store, ExtractConfig(NANO, layers=["block5_out"], batch_size=4)
+        )[0]
     export(done, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["labels"][:].tolist() == [-1]

@@ -22,6 +22,7 @@ from humeris.extract.backbones.build import build
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.backbones.taps import Tap
 from humeris.extract.engine.extract import ExtractResult, extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels import decode
 
@@ -41,7 +42,9 @@ def extract(
 ) -> ExtractResult:
     with Store(write=True) as store:
         images = load_images(data, store, jobs=2)
-        return extract_features(images, backbone, patterns, store, pools=pools, batch_size=batch, jobs=2)
+        return extract_features(
+            images, store, ExtractConfig(backbone, layers=patterns, pools=pools, batch_size=batch, jobs=2)
+        )[0]
 
 
 def rows(done: ExtractResult, layer: str, pool: str) -> np.ndarray:
@@ -312,7 +315,7 @@ def meddled(data: Path, meddle: Callable[[], object]) -> ExtractResult:
     with Store(write=True) as store:
         images = load_images(data, store, jobs=2)
         meddle()
-        return extract_features(images, "nano", ["block5_out"], store, batch_size=4, jobs=2)
+        return extract_features(images, store, ExtractConfig("nano", layers=["block5_out"], batch_size=4, jobs=2))[0]
 
 
 def test_a_file_that_changed_since_it_was_identified_is_refused_this_time_and_taken_the_next(

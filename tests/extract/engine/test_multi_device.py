@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +13,35 @@ import pytest
 
 from humeris.cache.errors import DeviceError
 from humeris.cache.store import Store
-from humeris.extract.backbones.backbone_spec import BackboneSpec
+from humeris.classify.pipeline import extract_taps
 from humeris.extract.engine import multi_device
-from humeris.extract.engine.extract import extract_all
+from humeris.extract.engine.extract import ExtractResult, extract_features
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.engine.multi_device import ExtractJob, run_extract_job
+from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
 
 Run = Callable[..., object]
-OPTIONS = {"pools": (), "batch_size": 4}
+CONFIG = ExtractConfig("nano", layers="block4_out", batch_size=4)
 
 
 def test_two_workers_share_the_work_and_the_cache_merges_it(photos: Path, tmp_path: Path) -> None:
-    request, seen = BackboneSpec.parse("nano"), []
-    order = ExtractJob(photos, None, [request], ["block4_out"], tmp_path / "cache", OPTIONS)
-    apart = run_extract_job(["cpu", "cpu"], order, None, lambda done, total: seen.append((done, total)))
+    seen: list[tuple[int, int]] = []
+    apart = run_extract_job(
+        ["cpu", "cpu"], ExtractJob(photos, tmp_path / "cache", CONFIG), lambda done, total: seen.append((done, total))
+    )
     computed = [done.computed for (done,) in apart]
     assert sum(computed) == 36, computed
     assert seen
     assert max(done for done, _ in seen) <= 36
     with Store(tmp_path / "cache", write=True) as store, Store(tmp_path / "alone", write=True) as alone:
         images = load_images(photos, store)
-        (total,) = extract_all(images, [request], ["block4_out"], store)
+        (total,) = extract_features(images, store, replace(CONFIG, batch_size=32))
         assert total.computed == 0
         for (part,) in apart:
             multi_device.add_result(total, part)
         assert (total.computed, total.rows) == (36, {"block4_out:avg": 36})
-        (one,) = extract_all(images, [request], ["block4_out"], alone, batch_size=4)
+        (one,) = extract_features(images, alone, CONFIG)
         rows = [
             each.get_extraction(one.metadata.spec).get_features("block4_out", "avg").read(images.keys)
             for each in (store, alone)
@@ -60,21 +64,39 @@ def test_a_sweep_adds_up_what_its_workers_did(photos: Path, humeris: Run) -> Non
     assert (done["computed"], done["rows"]) == (36, {"block4_out:avg": 36})
 
 
-def test_what_a_worker_did_of_several_orders_is_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(devices: list[str], order: ExtractJob, *_: object) -> list[list[str]]:
-        return [[f"{device} {pattern}" for pattern in order.patterns] for device in devices]
+def test_what_workers_did_of_several_groups_of_backbones_is_counted_with_each(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], list[str], int | None]] = []
+
+    def answer(devices: list[str], order: ExtractJob, *_: object) -> list[list[ExtractResult]]:
+        specs = order.config.backbone_specs
+        asked.append((devices, [f"{spec} {order.config.layers[0]}" for spec in specs], order.config.limit))
+        parts = [ExtractResult(None, [], None, computed=len(device), rows={"tap": 1}) for device in devices]  # type: ignore[arg-type]
+        return [[part] * len(specs) for part in parts]
+
+    def extract_nothing(images: Images, _: object, config: ExtractConfig, **__: object) -> list[ExtractResult]:
+        return [ExtractResult(None, [], images, computed=0) for _ in config.backbone_specs]  # type: ignore[arg-type]
 
     monkeypatch.setattr(multi_device, "run_extract_job", answer)
-    orders = [ExtractJob(Path(), None, [], patterns, Path(), {}) for patterns in (["x", "y"], ["z"])]
-    done = multi_device.extract_on_devices(["cpu", "gpu"], orders, None, lambda _: lambda *_: None)
-    assert done == [["cpu x", "cpu y", "cpu z"], ["gpu x", "gpu y", "gpu z"]]
-    assert multi_device.extract_on_devices([], orders, None, lambda _: lambda *_: None) == []
+    monkeypatch.setattr(multi_device, "extract_features", extract_nothing)
+    config = ExtractConfig(["nano", "nano,weights=random"], layers=["nano/x", "nano,weights=random/y"], limit=9)
+    with Store(tmp_path / "cache", write=True) as store:
+        images = load_images(photos, store)
+        done = extract_taps(images, store, replace(config, devices=["cpu,gpu:1"]))
+        assert [(part.computed, part.rows) for part in done] == [(8, {"tap": 2}), (8, {"tap": 2})]
+        assert asked == [
+            (["cpu", "gpu:1"], ["nano x"], 9),
+            (["cpu", "gpu:1"], ["nano,weights=random y"], 9),
+        ]
+        assert [part.computed for part in extract_taps(images, store, config)] == [0, 0]
+        assert len(asked) == 2
 
 
 def test_an_error_in_a_worker_is_the_commands_own(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    order = ExtractJob(photos, None, [BackboneSpec.parse("nano")], ["nowhere"], tmp_path / "cache", OPTIONS)
+    order = ExtractJob(photos, tmp_path / "cache", replace(CONFIG, layers="nowhere", jobs=1))
     with pytest.raises(LookupError, match="layer 'nowhere'"):
-        run_extract_job(["cpu", "cpu"], order, 1, None)
+        run_extract_job(["cpu", "cpu"], order, None)
     assert "Traceback" not in capfd.readouterr().err  # of the worker that is told to end
 
 
@@ -84,6 +106,6 @@ def _die(*_: object) -> None:
 
 def test_a_worker_that_is_killed_is_told_of(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_device, "_run_worker", _die)
-    order = ExtractJob(photos, None, [BackboneSpec.parse("nano")], ["block4_out"], tmp_path / "cache", OPTIONS)
+    order = ExtractJob(photos, tmp_path / "cache", replace(CONFIG, jobs=1))
     with pytest.raises(DeviceError, match="found one that was killed; what was stored is kept"):
-        run_extract_job(["cpu", "cpu"], order, 1, None)
+        run_extract_job(["cpu", "cpu"], order, None)

@@ -79,8 +79,8 @@ def test_views_are_those_of_the_policy(tmp_path: Path) -> None:
     image, policy = picture(tmp_path / "a.png"), Policy.parse("flip,crop,color")
     plain = pixels.decode(image.item.location.read_bytes(), SIZE)
     with DecoderPool(1) as pool:
-        got = pool.decode(image.item.location, SIZE, image.digest, (0, 1, 3), str(policy))
-        later = pool.decode(image.item.location, SIZE, image.digest, (3,), str(policy))
+        got = pool.decode(image.item.location, SIZE, image.digest, (0, 1, 3), policy)
+        later = pool.decode(image.item.location, SIZE, image.digest, (3,), policy)
     assert np.array_equal(got[0], plain)
     assert np.array_equal(got[1], policy.make_view(plain, image.digest, 1))
     assert np.array_equal(got[2], policy.make_view(plain, image.digest, 3))

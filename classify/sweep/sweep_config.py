@@ -1,0 +1,128 @@
+"""What is swept over, and how: heads, taps, views, how the winner is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.config import NO_EFFECT, RESOLVED, Config, to_tuple
+from ...extract.engine.extract_config import narrow_backbones, parse_backbones
+from ...extract.pixels.augment import Policy, parse_policy
+from ..data.select_features import FeatureQuery
+from ..data.views import Views
+from ..heads.head_grid import HeadGrid
+from ..heads.search import Search
+from ..heads.search_file import load_head_grids
+
+
+@dataclass(frozen=True)
+class SweepConfig(Config):
+    """What to sweep over; `humeris sweep` has an option for each setting.
+
+    Parameters
+    ----------
+    heads : sequence of str
+        Head families, as `logreg,C=0.1/1`; logistic regression where neither they nor `grid` name any.
+    grid : Path or str, optional
+        A TOML file of [[head]] tables.
+    search, trials : str, int
+        `grid` tries every combination of a head's options, `random` and `halving` so many `trials` (30) of each head.
+    backbones : sequence of BackboneSpec or str
+        The networks whose features are taken; without any every one that is cached.
+    weights, image_size, precision : str, str or int, str
+        What a backbone's text leaves open, as in `ExtractConfig`; taken up by `backbones`.
+    layers : sequence of str
+        Taps, `LAYER[:POOL]`, or several side by side, `A+B`, with `BACKBONE/` before what is of one backbone only; LAYER
+        may be a glob. Without any, every tap that is cached.
+    pools : sequence of str
+        Those of layers that are given without one.
+    concatenate : bool
+        Try all taps side by side as well.
+    views : int
+        How many augmented views of each image are learnt from beside the plain one.
+    augment : Policy or str, optional
+        How views are made, as `flip,crop=0.5`; given with `views`, or not at all.
+    average_views : bool
+        Score an image on the mean over its views, not on the plain one.
+    select : {"val", "cv"}, optional
+        Choose on the validation split, or by cross-validation; by default on the split where there is one.
+    seed : int
+        Of the folds, the searches, the networks that are trained, and random weights.
+    limit : int, optional
+        Use the first so many images of each class and split.
+    jobs : int, optional
+        Processes and threads; every core unless given.
+    out : Path or str, optional
+        The run's folder; `runs/DATA-…` unless given.
+    cache : Path or str, optional
+        The cache folder to open; not looked at where a `Store` is handed over.
+
+    Raises
+    ------
+    HumerisError
+        `ConfigError`, `BackboneError`, `DataError` or `HeadError`, for a setting that cannot be.
+    """
+
+    heads: Sequence[str] | str = field(default=(), metadata=RESOLVED)
+    _: KW_ONLY
+    grid: Path | str | None = field(default=None, metadata=RESOLVED)
+    search: str = field(default="grid", metadata=RESOLVED)
+    trials: int | None = field(default=None, metadata=RESOLVED)
+    backbones: Sequence[BackboneSpec | str] | BackboneSpec | str = field(default=(), metadata=RESOLVED)
+    weights: InitVar[str | None] = None
+    image_size: InitVar[str | int | None] = None
+    precision: InitVar[str] = "float32"
+    layers: Sequence[str] | str = field(default=(), metadata=RESOLVED)
+    pools: Sequence[str] | str = field(default=(), metadata=RESOLVED)
+    concatenate: bool = field(default=False, metadata=RESOLVED)
+    views: int = 0
+    augment: Policy | str | None = None
+    average_views: bool = False
+    select: str | None = field(default=None, metadata=RESOLVED)
+    seed: int = 0
+    limit: int | None = field(default=None, metadata=RESOLVED)
+    jobs: int | None = field(default=None, metadata=NO_EFFECT)
+    out: Path | str | None = field(default=None, metadata=NO_EFFECT)
+    cache: Path | str | None = field(default=None, metadata=NO_EFFECT)
+
+    def __post_init__(self, weights: str | None, image_size: str | int | None, precision: str) -> None:
+        self._set_tuples("heads", "backbones", "layers", "pools")
+        self._check_numbers(int, 0, "views", "seed")
+        self._check_numbers(int, 1, "limit", "jobs")
+        self._set("backbones", parse_backbones(self.backbones, weights, image_size, precision, self.seed))
+        self._set("augment", parse_policy(self.views, self.augment))
+        for name in ("grid", "out", "cache"):
+            value = getattr(self, name)
+            self._set(name, None if value is None else Path(value))
+        _ = self.view_set, self.head_grids
+
+    @property
+    def backbone_specs(self) -> tuple[BackboneSpec, ...]:
+        """The backbones, parsed."""
+        return narrow_backbones(self.backbones)
+
+    @property
+    def view_set(self) -> Views:
+        """The views that are learnt from, and whether they are averaged."""
+        return Views(self.views, self.augment if isinstance(self.augment, Policy) else None, self.average_views)
+
+    @cached_property
+    def head_grids(self) -> tuple[HeadGrid, ...]:
+        """The head families with the settings to try; those of a `grid` as its file says when first asked."""
+        search = Search.parse(self.search, self.trials, self.seed)
+        file = None if self.grid is None else Path(self.grid)
+        return tuple(load_head_grids(to_tuple(self.heads), file, search))
+
+    @property
+    def query(self) -> FeatureQuery:
+        """What is taken of the features that are cached."""
+        return FeatureQuery(
+            self.backbone_specs,
+            to_tuple(self.layers),
+            to_tuple(self.pools),
+            concatenate=self.concatenate,
+            views=self.view_set,
+        )

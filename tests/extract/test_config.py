@@ -1,0 +1,122 @@
+"""Configs: what they take, their plain form and back, and what of them decides a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from humeris.cache.errors import BackboneError, CacheError, ConfigError, DataError, HeadError
+from humeris.classify.sweep.sweep_config import SweepConfig
+from humeris.extract.backbones.backbone_spec import BackboneSpec
+from humeris.extract.config import NO_EFFECT, RESOLVED, Config
+from humeris.extract.engine.extract_config import ExtractConfig
+from humeris.extract.pixels.augment import Policy
+
+NANO = BackboneSpec.parse("nano", weights="random", seed=3, precision="bfloat16")
+FULL: Mapping[type[Config], dict[str, Any]] = {
+    ExtractConfig: {
+        "backbones": [NANO, "mobilenet_v2,alpha=0.35"], "layers": ["block*_out", "stem:max"], "pools": ["avg", "grid2"],
+        "weights": "random", "image_size": "96x64", "precision": "bfloat16", "seed": 7, "views": 3, "augment": "crop,flip",
+        "compression": "gzip", "limit": 5, "batch_size": 8, "devices": ["cpu"], "jobs": 2, "cache": "features",
+    },
+    SweepConfig: {
+        "heads": ["logreg,C=0.1/1", "mlp"], "search": "random", "trials": 4, "backbones": [NANO, "nano"],
+        "weights": "random", "image_size": 32, "layers": ["nano/a", "b+c:max"], "pools": "max", "concatenate": True,
+        "views": 2, "augment": "flip", "average_views": True, "select": "cv", "seed": 9, "limit": 5, "jobs": 1,
+        "out": "runs/a", "cache": Path("features"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FULL, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("full", [True, False])
+def test_a_config_and_its_plain_form_undo_each_other(kind: type[Config], full: bool) -> None:
+    config = kind(**(FULL[kind] if full else {}))
+    plain = config.to_dict()
+    assert kind.from_dict(plain) == config
+    assert kind.from_dict(plain).to_dict() == plain
+    assert all(isinstance(value, str | int | list | None) for value in plain.values())
+    assert replace(config) == config
+    if full:
+        assert not [
+            each.name for each in fields(kind) if plain[each.name] == kind().to_dict()[each.name] and each.name != "grid"
+        ]
+
+
+def test_texts_and_objects_ask_for_the_same() -> None:
+    by_text = ExtractConfig("nano", weights="random", image_size=32, layers="a", views=1, augment="flip")
+    spec = BackboneSpec.parse("nano,weights=random,image_size=32")
+    assert by_text == ExtractConfig([spec], layers=("a",), views=1, augment=Policy.parse("flip=0.5"))
+    assert by_text.backbone_specs == (spec,)
+    assert by_text.to_dict()["augment"] == "flip=0.5"
+    assert SweepConfig("ridge").head_grids == SweepConfig(["ridge"]).head_grids
+
+
+def test_what_a_backbone_says_itself_stands_against_the_other_settings() -> None:
+    config = ExtractConfig(["nano,weights=random", "nano", NANO], weights="synthetic", precision="float16")
+    assert [(spec.weights, spec.precision) for spec in config.backbone_specs] == [
+        ("random", "float16"), ("synthetic", "float16"), ("random", "bfloat16"),
+    ]  # fmt: skip
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        ExtractConfig().batch_size = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "error", "message"),
+    [
+        (ExtractConfig, {"batch_size": 0}, ConfigError, "--batch-size 0: expected a whole number of at least 1"),
+        (ExtractConfig, {"jobs": 1.5}, ConfigError, "--jobs 1.5: expected a whole number of at least 1"),
+        (ExtractConfig, {"limit": True}, ConfigError, "--limit True: expected a whole number of at least 1"),
+        (ExtractConfig, {"views": 2}, DataError, "give both --views and --augment, or neither"),
+        (ExtractConfig, {"backbones": "nanoo"}, BackboneError, "nano"),
+        (ExtractConfig, {"precision": "half"}, BackboneError, "expected precision auto, float32"),
+        (ExtractConfig, {"compression": "zip"}, CacheError, "zip"),
+        (SweepConfig, {"heads": "forest"}, HeadError, "head 'forest': expected one of logreg"),
+        (SweepConfig, {"trials": 3}, HeadError, "--trials: a grid is tried whole"),
+        (SweepConfig, {"average_views": True}, DataError, "--average-views: there are no views to average"),
+        (SweepConfig, {"seed": -1}, ConfigError, "--seed -1: expected a whole number of at least 0"),
+        (SweepConfig, {"grid": "none.toml"}, HeadError, "none.toml: expected a TOML file"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line(
+    kind: type[Config], settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        kind(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_setting_is_refused_with_the_closest() -> None:
+    with pytest.raises(
+        ConfigError, match="ExtractConfig: expected its settings, found 'batchsize'; the closest is batch_size"
+    ):
+        ExtractConfig.from_dict({"batchsize": 3})
+
+
+def test_a_field_that_nobody_thought_of_decides_the_result() -> None:
+    @dataclass(frozen=True)
+    class Wider(SweepConfig):
+        threshold: float = 0.5
+        color: str = field(default="blue", metadata=NO_EFFECT)
+        query_text: str = field(default="", metadata=RESOLVED)
+
+    settings = Wider().get_result_settings()
+    assert set(settings) == {*SweepConfig().get_result_settings(), "threshold"}
+    assert Wider(threshold=0.7).get_result_settings() != settings
+    assert Wider(color="red", query_text="x", jobs=1, out="a").get_result_settings() == settings
+
+
+def test_only_what_changes_no_figure_is_marked_so() -> None:
+    marked = {
+        kind.__name__: {each.name for each in fields(kind) if not each.metadata.get("affects_results", True)}
+        for kind in FULL
+    }
+    assert marked == {"ExtractConfig": {"devices", "jobs", "cache"}, "SweepConfig": {"jobs", "out", "cache"}}
+    assert set(SweepConfig().get_result_settings()) == {"views", "augment", "average_views", "seed"}
