@@ -12,7 +12,8 @@ from ...cache.store import Store
 from ...cache.tap_features import TapFeatures
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.metadata import get_cached
-from ...extract.backbones.taps import Tap, find_closest, is_match
+from ...extract.backbones.tap_patterns import find_closest, is_match
+from ...extract.backbones.taps import Tap
 from ...extract.images.feature_file import FeatureFile, FileRowReader
 
 FeatureStore = Store | FeatureFile  # where features are

@@ -34,19 +34,19 @@ class BackboneInfo:
 
     Attributes
     ----------
-    name
+    name : str
         What it is called, in commands, tables and runs.
-    constructor
+    constructor : str
         What it is called where it comes from: its second spelling.
-    size
+    size : int or None
         Default side of its images, in pixels; None where the built network alone says.
-    preprocessing
+    preprocessing : str
         Mode of `preprocessing.apply`; "" where nothing says, so that the user must.
-    min_size
+    min_size : int
         Least side of its images, in pixels.
-    pretrained_weights
+    pretrained_weights : str
         What its own weights are called.
-    file
+    file : pathlib.Path or None
         The user's file that it lies in; None where it comes by name.
     """
 
@@ -78,9 +78,9 @@ class BackboneSource(ABC):
 
     Attributes
     ----------
-    name
+    name : str
         What the source is called: `keras.applications`. No two sources share one.
-    allows_random_weights
+    allows_random_weights : bool
         Whether its networks can be built without their own weights.
     """
 
@@ -103,7 +103,7 @@ class BackboneSource(ABC):
 
         Parameters
         ----------
-        spec
+        spec : BackboneSpec
             What is asked for; `spec.input_shape` has the size of the images, where one is given or the backbone has one.
 
         Returns

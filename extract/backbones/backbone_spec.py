@@ -23,19 +23,19 @@ class BackboneSpec:
 
     Attributes
     ----------
-    source, info
+    source, info : BackboneSource, BackboneInfo
         Where it comes from, and what is known of it there.
-    weights
+    weights : str
         What its own are called (imagenet, synthetic, file), random, or the path of a weights file.
-    arguments
+    arguments : mapping
         Further arguments, of the Keras constructor.
-    image_size
+    image_size : tuple of int or None
         (height, width) in pixels.
-    preprocessing
+    preprocessing : str or None
         A mode of `preprocessing.apply`.
-    seed
+    seed : int
         Of random weights.
-    precision
+    precision : str
         One of `PRECISIONS`.
     """
 
@@ -62,10 +62,10 @@ class BackboneSpec:
 
         Parameters
         ----------
-        text
+        text : str
             A name or the path of a file, and options: `weights`, `image_size`, `preprocessing`, `seed`, `precision`, and any
             argument of the Keras constructor, with JSON values.
-        weights, image_size, seed, precision
+        weights, image_size, seed, precision : optional
             What holds where `text` does not say it.
 
         Raises

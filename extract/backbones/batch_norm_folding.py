@@ -17,7 +17,17 @@ VERSION = "1, normalisations folded"
 
 
 def can_fold(convolution: Any, normalization: Any) -> bool:
-    """Whether `normalization` can be done by `convolution`, whose output it takes."""
+    """Whether a convolution can do the batch normalization that takes its output.
+
+    Parameters
+    ----------
+    convolution, normalization : keras.layers.Layer
+        Two layers of a built network; only plain ones, channels last, without an activation between them, can be folded.
+
+    Returns
+    -------
+    bool
+    """
     layers = load_keras().layers
     return (
         type(convolution) in {layers.Conv2D, layers.DepthwiseConv2D}
@@ -29,7 +39,20 @@ def can_fold(convolution: Any, normalization: Any) -> bool:
 
 
 def build_folded_convolution(convolution: Any, normalization: Any, tensor: Any) -> Any:
-    """What `normalization` gives for what `convolution` gives for the symbolic `tensor`, by one new convolution."""
+    """Apply a convolution and the batch normalization after it as one new convolution.
+
+    Parameters
+    ----------
+    convolution, normalization : keras.layers.Layer
+        Layers for which `can_fold` is true.
+    tensor : keras.KerasTensor
+        The input of the convolution (batch, height, width, channels).
+
+    Returns
+    -------
+    keras.KerasTensor
+        What the normalization gives, to about one part in 10^5.
+    """
     config = {**convolution.get_config(), "use_bias": True, "name": f"humeris_{convolution.name}", "trainable": False}
     folded_convolution = type(convolution).from_config(config)
     result = folded_convolution(tensor)

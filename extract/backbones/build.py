@@ -25,9 +25,9 @@ class Backbone:
 
     Attributes
     ----------
-    spec
+    spec : ExtractionSpec
         The key of its features.
-    graph
+    graph : Graph
         Its layers, which share the weights of the loaded model.
     """
 
@@ -45,11 +45,11 @@ def build(
 
     Parameters
     ----------
-    backbone_spec
+    backbone_spec : BackboneSpec
         What is asked for.
-    fold_batch_norm
+    fold_batch_norm : bool
         Whether convolutions do the normalisations that follow them; False leaves these as they are, to be trained.
-    finetuned_weights
+    finetuned_weights : mapping or None
         Other weights for some of the layers, by name, as their `get_weights` gave them. The result's `spec` is of the
         network without them.
 

@@ -5,22 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...cache.errors import LayerError
-from . import taps
 from .graph import Layer
+from .tap_patterns import resolve_taps
 from .taps import Tap
 
 INPUT = "input"
 
 
 def find_cut(text: str, layers: Sequence[Layer], head_taps: Sequence[Tap]) -> Layer | None:
-    """The layer whose output the layers above are trained on, written in any common spelling; None for the whole network.
+    """The layer at which a network is cut, so that what lies above it is trained.
 
-    layers: of the network, in the order of computation. head_taps: the taps that the head takes. Raises `LayerError` for
-    a layer at or above one of them, one that skip connections pass by, and one with nothing to train above it.
+    Parameters
+    ----------
+    text : str
+        Its name in any common spelling, or `INPUT` for the whole network.
+    layers : sequence of Layer
+        Of the network, in the order of computation.
+    head_taps : sequence of Tap
+        The taps that the head takes.
+
+    Returns
+    -------
+    Layer or None
+        None for the whole network.
+
+    Raises
+    ------
+    LayerError
+        For a layer at or above one of the taps, one that skip connections pass by, and one with nothing to train above it.
     """
     if text == INPUT:
         return None
-    tap, *other_taps = taps.resolve_taps([text], layers, [], ["map"])
+    tap, *other_taps = resolve_taps([text], layers, [], ["map"])
     if other_taps:
         raise LayerError(
             f"--from {text}: expected one layer, found {len(other_taps) + 1}; name one of "
@@ -51,7 +67,20 @@ def find_cut(text: str, layers: Sequence[Layer], head_taps: Sequence[Tap]) -> La
 
 
 def list_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap]) -> list[Layer]:
-    """The layers at which the network can be cut below every one of the taps, with something to train above them."""
+    """The layers at which a network can be cut below every one of the taps, with something to train above them.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Of the network, in the order of computation.
+    head_taps : sequence of Tap
+        The taps that the head takes.
+
+    Returns
+    -------
+    list of Layer
+        In the order of computation.
+    """
     order = {layer.name: number for number, layer in enumerate(layers)}
     lowest_index = min(order[tap.layer] for tap in head_taps)
     return [

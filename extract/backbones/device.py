@@ -19,7 +19,28 @@ _visible_gpu = ("", "")  # what was asked for last, and what CUDA_VISIBLE_DEVICE
 
 
 def parse(texts: list[str]) -> list[str]:
-    """The devices written `cpu`, `gpu:1`, `gpu:0,gpu:1` or `gpu` (every GPU there is); raises `DeviceError`."""
+    """The devices that texts name.
+
+    Parameters
+    ----------
+    texts : list of str
+        `auto`, `cpu`, `gpu` (every GPU there is), `gpu:1`, or several with commas between them.
+
+    Returns
+    -------
+    list of str
+        Single devices, `["auto"]` for no text.
+
+    Raises
+    ------
+    DeviceError
+        For any other text.
+
+    Examples
+    --------
+    >>> parse(["gpu:0,gpu:1", "cpu"])
+    ['gpu:0', 'gpu:1', 'cpu']
+    """
     names = [name.strip().lower() for text in texts for name in text.split(",")]
     for name in names:
         if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", name):
@@ -60,7 +81,7 @@ def use(name: str) -> None:
 
 
 def check(keras: Any) -> None:
-    """Raise `DeviceError` unless what `use` was asked for is what Keras, now imported, computes on."""
+    """Raise `DeviceError` unless Keras, now imported, computes on the device that `use` named."""
     gpus = list_gpus(keras)
     if _requested.startswith("gpu") and not gpus:
         raise DeviceError(
@@ -72,7 +93,7 @@ def check(keras: Any) -> None:
 
 
 def list_gpus(keras: Any) -> list[str]:
-    """The GPUs that Keras, imported, computes on; asked for by kind, some back ends raise where there is none."""
+    """Names of the GPUs that the imported `keras` computes on; asked for by kind, some back ends raise without one."""
     return [name for name in keras.distribution.list_devices() if name.startswith(("gpu", "cuda"))]
 
 
@@ -82,7 +103,7 @@ def format_visible_gpus() -> str:
 
 
 def get_compute_capability() -> float:
-    """Of the first GPU this process may use; 0 where it cannot be found out."""
+    """CUDA compute capability of the first GPU that this process may use, such as 8.0; 0 where it cannot be read."""
     program = shutil.which("nvidia-smi") or "nvidia-smi"
     command = [program, "--query-gpu=compute_cap", "--format=csv,noheader", f"--id={(_list_visible_gpus() or ['0'])[0]}"]
     try:

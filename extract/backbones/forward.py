@@ -21,6 +21,20 @@ class ForwardPass:
 
     The batch always has `batch_size` images: a last, smaller one is padded, so that nothing is compiled twice and a
     row does not depend on where in the data its image stands.
+
+    Parameters
+    ----------
+    graph : Graph
+        The network; what lies above the taps is not computed.
+    requested_taps : sequence of Tap
+        Taps of layers of the network.
+    batch_size : int
+        Images in a batch.
+
+    Attributes
+    ----------
+    passes : int
+        Batches computed so far.
     """
 
     def __init__(self, graph: Graph, requested_taps: Sequence[Tap], batch_size: int) -> None:
@@ -32,9 +46,22 @@ class ForwardPass:
         self._batch = np.zeros((batch_size, *graph.image.shape[1:]), np.uint8)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Rows (n, ...) of each tap, for n <= batch_size images, uint8 (height, width, 3) each.
+        """Compute the rows of a batch.
 
-        Maps come in the precision of the computation, everything else in float32.
+        Parameters
+        ----------
+        images : sequence of numpy.ndarray
+            At most `batch_size` images, uint8 (height, width, 3) each.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Rows (n, ...) of each tap: maps in the precision of the computation, everything else in float32.
+
+        Raises
+        ------
+        DeviceError
+            Where the device has too little memory for the batch.
         """
         for index, image in enumerate(images):
             self._batch[index] = image

@@ -22,15 +22,15 @@ class Layer:
 
     Attributes
     ----------
-    name, kind
+    name, kind : str
         The layer's name in the network, and its Keras class.
-    shape
+    shape : tuple of int
         Of the output, without the batch axis.
-    cost, elements, parameters
+    cost, elements, parameters : int
         Multiply-adds, values written, and weights, of the layer and of everything below it that it needs.
-    is_cut_point
+    is_cut_point : bool
         Whether the layers above need nothing from below this one, except through it.
-    is_block_end
+    is_block_end : bool
         Whether a block of the network ends here, after its normalisation, activation or addition.
     """
 
@@ -58,12 +58,30 @@ class Layer:
 
 
 class Graph:
-    """The flat network.
+    """A network laid flat, with the preprocessing below it.
 
-    image: symbolic input, uint8 (None, height, width, 3). outputs: symbolic output of each layer, by name. operations: what
-    computes each, as `collect_operations` calls them.
-    layers: what is known of each, in the order of computation. With `fold_batch_norm`, a convolution does the normalisation
-    that alone follows it; the convolution's own output is still there.
+    Parameters
+    ----------
+    model : keras.Model
+        With one input (batch, height, width, 3); its weights are shared.
+    image_size : tuple of int
+        (height, width) in pixels.
+    mode : str
+        How pixels are scaled: a mode of `preprocessing.apply`.
+    fold_batch_norm : bool
+        Whether a convolution does the batch normalization that alone follows it; the convolution's own output is still
+        there.
+
+    Attributes
+    ----------
+    image : keras.KerasTensor
+        Symbolic input, uint8 (None, height, width, 3).
+    outputs : dict
+        Symbolic output of each layer, by name.
+    operations : dict
+        What computes each, by the names that `collect_operations` gives them.
+    layers : list of Layer
+        What is known of each, in the order of computation.
     """
 
     def __init__(self, model: Any, image_size: tuple[int, int], mode: str, *, fold_batch_norm: bool = True) -> None:
@@ -164,7 +182,18 @@ class Graph:
 
 
 def collect_operations(model: Any) -> dict[str, Any]:
-    """The operations of a model, nested ones flat, by the names that `Graph` gives them; before a graph is made of it."""
+    """The operations of a model by the names that a `Graph` of it gives them.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A model of which no `Graph` was made yet.
+
+    Returns
+    -------
+    dict
+        Operations by name; those of nested models are flat, as `model/operation`.
+    """
     operations: dict[str, Any] = {}
     for operation in _to_functional(model).operations:
         if _is_nested(operation) and len(operation.inputs) == 1:
@@ -213,9 +242,21 @@ def _is_block_end(operation: Any) -> bool:
 
 
 def choose_default_layers(layers: list[Layer], max_layers: int = 8) -> list[str]:
-    """Layers worth a tap, by depth: the last one at each resolution, and others where the cost between two is greatest.
+    """Layers worth a tap: the last one at each resolution, and others where the cost between two is greatest.
 
     Only layers that nothing bypasses are taken, so that the network can be cut there and trained on from there.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        Of one network, in the order of computation.
+    max_layers : int
+        At most so many are chosen.
+
+    Returns
+    -------
+    list of str
+        Their names, by depth.
     """
     candidates = [layer for layer in layers if layer.is_cut_point and layer.is_block_end and len(layer.shape) in {2, 3}]
     if not candidates:

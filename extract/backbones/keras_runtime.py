@@ -13,7 +13,20 @@ from . import device
 
 
 def load_keras() -> Any:
-    """The `keras` module. The first call takes seconds and hundreds of megabytes; `--help` and linear sweeps avoid it."""
+    """Import Keras, without its start-up chatter, and check the device.
+
+    The first call takes seconds and hundreds of megabytes; `--help` and sweeps of linear heads avoid it.
+
+    Returns
+    -------
+    module
+        `keras`.
+
+    Raises
+    ------
+    DeviceError
+        Where Keras does not compute on the device that `device.use` named.
+    """
     if "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         with _silence_descriptor(2):  # TensorFlow's C++ prints on import and when it first looks for devices
@@ -72,7 +85,15 @@ def reset_layer_names() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seed_initializers(seed: int) -> Iterator[None]:
-    """Make Keras's initializers repeatable; they draw their seeds from Python's own generator, which is put back."""
+    """Make Keras's initializers repeatable inside the context.
+
+    They draw their seeds from Python's own generator, whose state is put back.
+
+    Parameters
+    ----------
+    seed : int
+        Of Python's generator.
+    """
     saved_state = random.getstate()
     random.seed(seed)
     try:

@@ -12,9 +12,22 @@ from .taps import Tap, choose_default_pool, compute_row_bytes, compute_row_shape
 
 
 def describe_layers(backbone_spec: BackboneSpec, store: Store, pools: Sequence[str] = ()) -> dict[str, Any]:
-    """Each layer's kind, output shape, row bytes per pool, and share of the forward cost up to it, as JSON values.
+    """What `humeris layers` lists.
 
-    The pools are `avg`, `grid2` and `map` unless others are asked for; a layer lists those that it has.
+    Parameters
+    ----------
+    backbone_spec : BackboneSpec
+        The backbone, which is built unless the cache has its metadata.
+    store : Store
+        The cache.
+    pools : sequence of str
+        `avg`, `grid2` and `map` unless others are given; a layer lists those that it has.
+
+    Returns
+    -------
+    dict
+        JSON values: of the backbone, and for each layer its kind, output shape, bytes per image at each pool, and share of
+        the forward cost up to it.
     """
     metadata, _ = get_or_build(backbone_spec, store.kv_store)
     total = max((layer.cost for layer in metadata.layers), default=0) or 1

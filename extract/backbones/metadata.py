@@ -23,11 +23,11 @@ class BackboneMetadata:
 
     Attributes
     ----------
-    spec
+    spec : ExtractionSpec
         The key of its features.
-    layers
+    layers : tuple of Layer
         In the order of computation.
-    default_layers
+    default_layers : tuple of str
         Names of the layers that are tapped by default.
     """
 

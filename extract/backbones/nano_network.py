@@ -24,7 +24,7 @@ def build_nano(input_shape: tuple[int | None, int | None, int] = (64, 64, 3)) ->
 
     Parameters
     ----------
-    input_shape
+    input_shape : tuple of int
         (height, width, 3) of its images. Nothing inside scales the pixels: they are expected in [-1, 1].
 
     Returns

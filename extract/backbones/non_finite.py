@@ -9,17 +9,25 @@ import numpy as np
 from ...cache.key_value_store import KeyValueStore
 from ...cache.shard import to_keys
 from ...cache.spec import ExtractionSpec
-from ..backbones.taps import Tap
+from .taps import Tap
 
 
 class NonFiniteImages:
-    """The digests (32 bytes each) that gave no finite row, for each tap of one extraction."""
+    """The images that gave no finite row, for each tap of one extraction.
+
+    Parameters
+    ----------
+    kv_store : KeyValueStore
+        Where they are remembered.
+    spec : ExtractionSpec
+        The key of the extraction.
+    """
 
     def __init__(self, kv_store: KeyValueStore, spec: ExtractionSpec) -> None:
         self._kv_store, self._extraction_digest = kv_store, spec.digest
 
     def get(self, tap: Tap) -> set[bytes]:
-        """The digests known to be bad at `tap`."""
+        """The digests (32 bytes each) of the images known to be bad at `tap`."""
         return {bytes.fromhex(text) for text in self._kv_store.get_json("not_finite", self._format_key(tap)) or []}
 
     def get_mask(self, tap: Tap, keys: np.ndarray) -> np.ndarray:
@@ -36,9 +44,19 @@ class NonFiniteImages:
 
 
 def find_faulty_images(masks: Iterable[np.ndarray]) -> np.ndarray:
-    """Mask (n,) of the images to refuse, of masks (n,) of the bad ones at each of several taps.
+    """The images to refuse.
 
     A tap that is bad for most images is at fault itself (a network that overflows there); its images are not.
+
+    Parameters
+    ----------
+    masks : iterable of numpy.ndarray
+        For each tap, the images (n,) without a finite row there.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mask (n,).
     """
     masks = list(masks)
     return np.asarray(

@@ -13,10 +13,18 @@ _SCALING = {"Rescaling", "Normalization", "Resizing"}  # on pixels, where bfloat
 
 
 def choose(precision: str) -> str:
-    """`precision`, or for `auto` what the device is good at.
+    """The precision to compute in.
 
-    A GPU computes in bfloat16 from compute capability 8.0 on, in float16 from 7.0 on; a processor in bfloat16 if it has
-    instructions for it.
+    Parameters
+    ----------
+    precision : str
+        One of `PRECISIONS`. For `auto`, a GPU computes in bfloat16 from compute capability 8.0 on and in float16 from 7.0
+        on, a processor in bfloat16 if it has instructions for it.
+
+    Returns
+    -------
+    str
+        `float32`, `bfloat16` or `float16`.
     """
     if precision != "auto":
         return precision
@@ -37,7 +45,7 @@ def apply(model: Any, precision: str) -> None:
 
 
 def list_key_parts(precision: str) -> list[str]:
-    """What decides `choose`, found out without Keras."""
+    """What decides the answer of `choose`, found out without Keras: part of the key of a backbone's metadata."""
     if precision != "auto":
         return [precision]
     gpus = device.format_visible_gpus()

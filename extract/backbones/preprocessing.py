@@ -19,7 +19,20 @@ _BGR_MEAN = (103.939, 116.779, 123.68)
 
 
 def apply(image: Any, mode: str) -> Any:
-    """Keras tensor (..., 3) float, scaled as `mode` says, of an RGB tensor (..., 3) with values 0..255."""
+    """Scale pixels for a network.
+
+    Parameters
+    ----------
+    image : keras.KerasTensor
+        RGB (..., 3), values 0 to 255.
+    mode : str
+        A key of `MODES`.
+
+    Returns
+    -------
+    keras.KerasTensor
+        Float (..., 3).
+    """
     rescaling = load_keras().layers.Rescaling
     if mode == "tf":
         return rescaling(1 / 127.5, offset=-1.0, name="humeris_preprocessing")(image)

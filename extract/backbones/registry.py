@@ -24,7 +24,7 @@ def register_backbone_source(source: BackboneSource) -> None:
 
     Parameters
     ----------
-    source
+    source : BackboneSource
         An instance of a class that can be imported by its name.
 
     Raises
@@ -57,7 +57,7 @@ def find_source(text: str) -> BackboneSource:
 
     Parameters
     ----------
-    text
+    text : str
         A name in any common spelling (`ResNet50`, `resnet_50`), or the path of a file.
 
     Raises

@@ -1,26 +1,30 @@
-"""Taps: a layer and a pool, written `mixed_5:avg`; patterns of them; and what one row of a tap is."""
+"""Taps: a layer and a pool, written `mixed_5:avg`, and what one row of a tap is."""
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...cache.errors import LayerError
-from .graph import Layer
 from .keras_runtime import load_keras
-from .spelling import normalize_name
 
 POOLS = "avg, max, gridN, map, cls"
 
 
 @dataclass(frozen=True, order=True)
 class Tap:
-    """One layer and how its output becomes a row."""
+    """One layer, and how its output becomes a row, written `mixed_5:avg`.
+
+    Attributes
+    ----------
+    layer : str
+        Name of a layer.
+    pool : str
+        `avg`, `max`, `gridN`, `map` or `cls`.
+    """
 
     layer: str
     pool: str
@@ -35,7 +39,29 @@ def choose_default_pool(shape: Sequence[int]) -> str:
 
 
 def compute_row_shape(tap: Tap, shape: Sequence[int]) -> tuple[int, ...]:
-    """Shape of one stored row, for a layer of output `shape` (H, W, C), (tokens, C) or (C,); raises `LayerError`."""
+    """Shape of one stored row.
+
+    Parameters
+    ----------
+    tap : Tap
+        A layer and a pool.
+    shape : sequence of int
+        The layer's output: (height, width, channels), (tokens, channels) or (channels,).
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    LayerError
+        Where an output of such a shape has no such pool.
+
+    Examples
+    --------
+    >>> compute_row_shape(Tap("mixed5", "grid2"), (17, 17, 768))
+    (3072,)
+    """
     grid = _parse_grid(tap.pool)
     if tap.pool == "map":
         return tuple(shape)
@@ -58,7 +84,20 @@ def compute_row_bytes(tap: Tap, shape: Sequence[int]) -> int:
 
 
 def apply(tensor: Any, tap: Tap) -> Any:
-    """Keras tensor of rows (batch, *row_shape) from a layer's output; pooling is done in float32 whatever comes in."""
+    """Pool a layer's output, in float32 whatever comes in.
+
+    Parameters
+    ----------
+    tensor : keras.KerasTensor
+        The layer's output (batch, *shape).
+    tap : Tap
+        Its layer and pool.
+
+    Returns
+    -------
+    keras.KerasTensor
+        Rows (batch, *row_shape).
+    """
     layers = load_keras().layers
     shape = tuple(tensor.shape[1:])
     compute_row_shape(tap, shape)
@@ -78,73 +117,8 @@ def apply(tensor: Any, tap: Tap) -> Any:
     return pool(name=name, dtype="float32")(tensor)
 
 
-def resolve_taps(
-    patterns: Iterable[str], layers: Sequence[Layer], default_layers: Sequence[str], pools: Sequence[str]
-) -> list[Tap]:
-    """The taps that `patterns` (`LAYER`, `LAYER:POOL`, globs) name among `layers`, by depth.
-
-    Without patterns the `default_layers` are taken. A pattern without a pool takes each of `pools`, or the layer's default
-    one. A layer is found whichever way it is commonly written; raises `LayerError` with the closest names.
-    """
-    taps: dict[Tap, None] = {}
-    by_name = {layer.name: layer for layer in layers}
-    for pattern in list(patterns) or list(default_layers):
-        name, colon, pool = pattern.rpartition(":")
-        if not colon:
-            name, pool = pattern, ""
-        elif not _is_pool(pool):
-            raise LayerError(f"tap {pattern!r}: expected a pool {POOLS}, found {pool!r}")
-        for layer_name in _match_names(name, list(by_name)):
-            shape = by_name[layer_name].shape
-            for chosen_pool in [pool] if pool else pools or [choose_default_pool(shape)]:
-                if not _is_pool(chosen_pool):
-                    raise LayerError(f"expected a pool {POOLS}, found {chosen_pool!r}")
-                tap = Tap(layer_name, chosen_pool)
-                compute_row_shape(tap, shape)
-                taps[tap] = None
-    depths = {layer.name: index for index, layer in enumerate(layers)}
-    return sorted(taps, key=lambda tap: (depths[tap.layer], tap.pool))
-
-
-def is_match(pattern: str, tap: Tap) -> bool:
-    """Whether a pattern (`mixed*`, `mixed_5:avg`) names this tap."""
-    name, colon, pool = pattern.rpartition(":")
-    if not colon:
-        name, pool = pattern, ""
-    return pool in {"", tap.pool} and bool(_find_names(name, [tap.layer]))
-
-
-def find_closest(name: str, names: Sequence[str]) -> list[str]:
-    """Up to five of `names` that resemble `name`, else the last three."""
-    close_names = difflib.get_close_matches(normalize_name(name), [normalize_name(item) for item in names], n=5, cutoff=0.4)
-    return [item for item in names if normalize_name(item) in close_names][:5] or list(names[-3:])
-
-
-def _find_names(name: str, names: Sequence[str]) -> list[str]:
-    if name in names:
-        return [name]
-    if any(wildcard in name for wildcard in "*?["):
-        exact_matches = [item for item in names if fnmatch.fnmatchcase(item, name)]
-        loose_pattern = "".join(part if part in "*?" else normalize_name(part) for part in re.split(r"([*?])", name))
-        return exact_matches or [item for item in names if fnmatch.fnmatchcase(normalize_name(item), loose_pattern)]
-    return [item for item in names if normalize_name(item) == normalize_name(name)]
-
-
-def _match_names(name: str, names: Sequence[str]) -> list[str]:
-    matched_names = _find_names(name, names)
-    if len(matched_names) > 1 and not any(wildcard in name for wildcard in "*?["):
-        raise LayerError(
-            f"layer {name!r}: expected one layer, found {', '.join(matched_names)}; write it as it stands there"
-        )
-    if not matched_names:
-        raise LayerError(
-            f"layer {name!r}: expected one of the network's {len(names)} layers, found none; "
-            f"closest: {', '.join(find_closest(name, names))}; `humeris layers` lists them all"
-        )
-    return matched_names
-
-
-def _is_pool(pool: str) -> bool:
+def is_pool(pool: str) -> bool:
+    """Whether a text is the name of a pool."""
     return pool in {"avg", "max", "map", "cls"} or bool(_parse_grid(pool))
 
 

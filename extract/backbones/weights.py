@@ -38,7 +38,20 @@ def list_downloads() -> list[tuple[str, int, int]]:
 
 @contextlib.contextmanager
 def explain_download_errors(backbone: str) -> Iterator[None]:
-    """Say which file is missing and where to put it when Keras cannot download it; its progress goes to a terminal only."""
+    """Say which weights file is missing, and where to put it, when Keras cannot download it.
+
+    Keras's progress bar goes to a terminal only.
+
+    Parameters
+    ----------
+    backbone : str
+        Its name, for the message.
+
+    Raises
+    ------
+    WeightsError
+        In place of the exception that Keras raises for a failed download.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
             yield
@@ -62,7 +75,20 @@ def forbid_skipped_layers() -> Iterator[None]:
 
 
 def load(model: Any, path: Path) -> None:
-    """Load a weights file (`.weights.h5`, or `.h5` in Keras's older layout) into `model`; raises `WeightsError`."""
+    """Load a weights file into a model.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Changed in place.
+    path : pathlib.Path
+        A `.weights.h5` file, or `.h5` in Keras's older layout.
+
+    Raises
+    ------
+    WeightsError
+        Where there is no such file, it is damaged, or it is of another network.
+    """
     if not path.is_file():
         raise WeightsError(f"weights {path}: expected imagenet, random or a weights file, found no file there")
     try:
@@ -75,7 +101,7 @@ def load(model: Any, path: Path) -> None:
 
 
 def compute_digest(model: Any) -> str:
-    """Sha-256, in hexadecimal, of the shapes, dtypes and values of the model's weights, in their order."""
+    """SHA-256, in hexadecimal, of the shapes, dtypes and values of a Keras model's weights, in their order."""
     hasher = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(weight.numpy() if hasattr(weight, "numpy") else np.asarray(weight))
@@ -85,6 +111,6 @@ def compute_digest(model: Any) -> str:
 
 
 def compute_file_digest(path: Path) -> str:
-    """Sha-256, in hexadecimal, of a file."""
+    """SHA-256, in hexadecimal, of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,8 @@ from ...cache.atomic_files import get_free_bytes
 from ...cache.store import Store
 from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.metadata import BackboneMetadata, get_or_build
-from ..backbones.taps import Tap, resolve_taps
+from ..backbones.tap_patterns import resolve_taps
+from ..backbones.taps import Tap
 from ..config import to_tuple
 from ..images.images import Images
 from ..pixels.read_file import count_cores

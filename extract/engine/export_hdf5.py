@@ -20,7 +20,7 @@ from ...cache.safe_hdf5_writer import SafeHdf5Writer
 from ...cache.store import Store
 from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.metadata import get_or_build
-from ..backbones.taps import resolve_taps
+from ..backbones.tap_patterns import resolve_taps
 from ..images.images import Images
 
 _BLOCK = 256

@@ -17,7 +17,8 @@ from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.build import Backbone, build
 from ..backbones.metadata import BackboneMetadata, get_or_build
 from ..backbones.non_finite import find_faulty_images
-from ..backbones.taps import Tap, resolve_taps
+from ..backbones.tap_patterns import resolve_taps
+from ..backbones.taps import Tap
 from ..config import to_tuple
 from ..images.images import Images
 from ..images.item import Rejection

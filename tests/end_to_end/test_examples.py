@@ -111,7 +111,7 @@ def test_the_layers_of_every_row_are_the_networks_own_and_it_can_be_cut_there(
     from humeris.extract.backbones import cut_points
     from humeris.extract.backbones.backbone_spec import BackboneSpec
     from humeris.extract.backbones.metadata import get_or_build
-    from humeris.extract.backbones.taps import resolve_taps
+    from humeris.extract.backbones.tap_patterns import resolve_taps
 
     memo = Store(tmp_path_factory.getbasetemp() / "networks", write=True).kv_store
     cards: dict[tuple[str, str | None], Any] = {}
