@@ -215,9 +215,7 @@ def test_a_measurement_of_another_kind_is_as_none(evidence: RunSnapshot, change:
     assert latency.read(Run(evidence.path)) is None
 
 
-def test_what_an_older_humeris_wrote_has_no_parameters_and_is_read_all_the_same(
-    evidence: RunSnapshot, tmp_path: Path
-) -> None:
+def test_layers_whose_parameters_were_not_counted_are_costed_without(evidence: RunSnapshot, tmp_path: Path) -> None:
     (path,) = (tmp_path / "own").glob("features/*/layers.json")
     layers = [
         {name: value for name, value in each.items() if name != "parameters"} for each in json.loads(path.read_bytes())
@@ -235,9 +233,9 @@ def test_what_an_older_humeris_wrote_has_no_parameters_and_is_read_all_the_same(
     }
     assert [each.parameters for each in cost.compute_costs(evidence, latency.LatencyResult("cpu", 1, timed))] == [5, 5]
     card = BackboneMetadata.from_backbone(nano())
-    older = card.to_dict() | {"layers": layers}
-    assert [layer.parameters for layer in BackboneMetadata.from_dict(older).layers] == [None] * len(card.layers)
-    assert [layer.cost for layer in BackboneMetadata.from_dict(older).layers] == [layer.cost for layer in card.layers]
+    uncounted = card.to_dict() | {"layers": layers}
+    with pytest.raises(TypeError, match="parameters"):
+        BackboneMetadata.from_dict(uncounted)
 
 
 @pytest.mark.parametrize("store", [None, "empty"])
