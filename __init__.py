@@ -20,6 +20,7 @@ _MODULES = {
     "Format": "classify.export.formats.format",
     "HeadFamily": "classify.heads.head_family",
     "HumerisError": "cache.errors",
+    "ImageSource": "extract.images.image_source",
     "ModelMetadata": "classify.export.model_metadata",
     "Predictor": "classify.export.predict",
     "Run": "classify.runs.run",
@@ -31,6 +32,7 @@ _MODULES = {
     "register_backbone_source": "extract.backbones.registry",
     "register_format": "classify.export.formats.registry",
     "register_head_family": "classify.heads.registry",
+    "register_image_source": "extract.images.registry",
     "run": "classify.pipeline",
     "sweep": "classify.sweep.sweep",
 }

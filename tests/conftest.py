@@ -73,6 +73,30 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def bad_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let decoder processes run `code` for images whose file is called bad.png, by a sitecustomize of their own."""
+
+    def install(code: str) -> None:
+        folder = tmp_path / "site"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(
+            "import sys\n"
+            "if 'humeris.extract.pixels.decode_worker' in sys.orig_argv:\n"
+            "    import ctypes, os, signal, time\n"
+            "    from humeris.extract.pixels import read_file as source\n"
+            "    read = source.read_bytes\n"
+            "    def bad(path):\n"
+            "        if path.name == 'bad.png':\n"
+            f"            {code}\n"
+            "        return read(path)\n"
+            "    source.read_bytes = bad\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+
+    return install
+
+
 class Result:
     """What a command did: exit code, standard output and standard error."""
 

@@ -56,6 +56,11 @@ def register_image_source(source_class: type[ImageSource]) -> type[ImageSource]:
     return source_class
 
 
+def list_image_sources() -> list[type[ImageSource]]:
+    """The sources, in the order in which they are asked."""
+    return list(_SOURCES)
+
+
 def open_source(data: Path | str, kv_store: KeyValueStore | None = None) -> ImageSource:
     """The source of DATA, found out from what lies there, no image opened yet.
 

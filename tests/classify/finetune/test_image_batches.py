@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random as python_random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,20 @@ def test_an_image_that_is_not_what_it_was_is_named_when_its_batch_is_asked_for(i
     assert str(refusal.value).startswith(f"{images.names[9]}: expected the image that the run was made from")
     assert "\n" not in str(refusal.value)
     assert len(batches[2][0]) == 8
+
+
+def test_an_image_that_kills_its_decoder_costs_its_own_batch_alone(
+    images: Images, bad_decoder: Callable[[str], None]
+) -> None:
+    bad_decoder("os.kill(os.getpid(), signal.SIGSEGV)")
+    bad = Path(images.names[9]).with_name("bad.png")
+    (images.root / images.names[9]).rename(images.root / bad)
+    images.names[9] = str(bad)
+    batches = images.batches(False)
+    assert np.array_equal(batches[0][0], images.decoded(range(8)))
+    with pytest.raises(DataError, match=r"bad.png: expected the image .*two decoders died of it \(SIGSEGV\)"):
+        batches[1]
+    assert np.array_equal(batches[2][0], images.decoded(range(16, 24)))
 
 
 def test_a_batch_beyond_the_last_is_an_error_of_the_program(images: Images) -> None:

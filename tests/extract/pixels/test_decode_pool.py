@@ -42,30 +42,6 @@ def refusal(call: Callable[[], object]) -> str:
     return caught.value.reason
 
 
-@pytest.fixture
-def bad_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let decoder processes run `code` for images whose file is called bad.png, by a sitecustomize of their own."""
-
-    def install(code: str) -> None:
-        folder = tmp_path / "site"
-        folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(
-            "import sys\n"
-            "if 'humeris.extract.pixels.decode_worker' in sys.orig_argv:\n"
-            "    import ctypes, os, signal, time\n"
-            "    from humeris.extract.pixels import read_file as source\n"
-            "    read = source.read_bytes\n"
-            "    def bad(path):\n"
-            "        if path.name == 'bad.png':\n"
-            f"            {code}\n"
-            "        return read(path)\n"
-            "    source.read_bytes = bad\n"
-        )
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-
-    return install
-
-
 def test_pixels_are_those_of_the_one_definition(tmp_path: Path) -> None:
     images = [picture(tmp_path / f"{number}.png", number) for number in range(20)]
     with DecoderPool(2) as pool:
