@@ -174,7 +174,7 @@ def main() -> None:
                 "seconds": seconds,
                 "accuracy": list(accuracy.values()),
                 "log_loss": [score.log_loss for score in scores],
-                "converged": [score.detail["converged"] for score in scores],
+                "converged": [score.fit_info["converged"] for score in scores],
                 "memory_above_the_matrix": (memory_after - memory_before) / features.nbytes,
                 "peers": {
                     name: {

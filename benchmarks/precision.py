@@ -98,10 +98,9 @@ def measure_accuracy(backbone: str, precisions: Sequence[str], data: Path, layer
             extract_result = extract_features(load_images(data, store), store, ExtractConfig(request, layers=layers))[0]
             only = {(extract_result.metadata.spec.digest, tap) for tap in extract_result.taps}
             run = sweep(extract_result.images, store, SweepConfig(["logreg"], out=Path(folder) / name), only_taps=only)
-            metadata = run.metadata
             results[name] = {
-                "taps": {f"{point['layer']}:{point['pool']}": point["accuracy"] for point in run.compute_depth_curve()},
-                "test": metadata["test"]["accuracy"],
+                "taps": {f"{point.layer}:{point.pool}": point.accuracy for point in run.compute_depth_curve()},
+                "test": run.result.test.accuracy,
             }
     return results
 

@@ -22,8 +22,16 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from humeris.classify.data.splits import SplitsSummary
 from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.data.views import Views
+from humeris.classify.evaluate.metrics import classification_report
 from humeris.classify.evaluate.trial import Score, Trial
+from humeris.classify.runs.data_summary import DataSummary
+from humeris.classify.runs.metadata import RunMetadata
+from humeris.classify.runs.result import BestTrial, NearDuplicateSummary, RunResult
 from humeris.classify.runs.run import Run
 from humeris.classify.tracking import run_summary
 from humeris.classify.tracking.registry import track
@@ -34,17 +42,47 @@ NANO = TapRef("nano", "nano-64-0123456789abcdef", "block5_out", "avg")
 def make_run(path: Path, count: int, epochs: int) -> Run:
     """A complete run of `count` trials."""
     run = Run(path)
-    run.begin({"plan": "0" * 64, "seed": 0, "command": "", "humeris": "", "splits": {}, "data": {"root": "/made"}})
+    run.begin(
+        RunMetadata(
+            config_hash="0" * 64,
+            command="",
+            humeris="",
+            data=DataSummary(
+                {"kind": "folders", "source": "made", "root": "/made"}, 2, (), (), {"PNG": 2}, (), listing="0" * 64
+            ),
+            splits=SplitsSummary(("a", "b"), 1, 0, 1, "cv", ""),
+            taps=(),
+            left_out=(),
+            specs={},
+            heads=(),
+            views=Views(),
+            seed=0,
+        )
+    )
     scores = {}
     for number in range(count):
         curve = [1 / (1 + epoch) for epoch in range(epochs)]
         fit_info = {"epochs": epochs, "curves": dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), curve)}
         scores[Trial((NANO,), "mlp", {"learning_rate": number + 1.0})] = Score(
-            0.5, 0.5, (0.4, 0.6), 1.0, detail=fit_info if epochs else {}
+            0.5, 0.5, (0.4, 0.6), 1.0, fit_info=fit_info if epochs else {}
         )
     run.append(scores)
     run.write_csv("leaderboard.csv", ["rank"], [])
-    run.finish({"best": {"id": next(iter(scores)).id}, "test": {"accuracy": 0.5}})
+    best, score = next(iter(scores.items()))
+    run.finish(
+        RunResult(
+            best=BestTrial.from_trial(best, score),
+            runner_up=None,
+            test=classification_report(np.array([0, 1]), np.array([[0.75, 0.25], [0.75, 0.25]]), ("a", "b")),
+            test_plain=None,
+            groups=None,
+            accuracy_95={},
+            near_duplicates=NearDuplicateSummary((), True, 0, None, None),
+            notes=(),
+            advice=None,
+            seconds=1.0,
+        )
+    )
     return run
 
 
@@ -59,7 +97,7 @@ def log_by_hand(run: Run, count: int) -> None:
                 mlflow.log_params(run_summary.collect_hyperparameters(trial))
                 mlflow.log_metrics(run_summary.collect_scores(score))
                 curves_by_side = run_summary.collect_curves(score)
-                for epoch in range(score.detail.get("epochs", 0)):
+                for epoch in range(score.fit_info.get("epochs", 0)):
                     values = {
                         f"{side}_{name}": curve[epoch]
                         for side in curves_by_side

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..cache.errors import DataError, LayerError, ModelError
 from ..cache.store import Store
+from ..cache.typed_json import to_json
 from ..extract.backbones.backbone_spec import BackboneSpec
 from ..extract.backbones.taps import Tap
 from ..extract.config import to_tuple
@@ -44,7 +45,7 @@ class PipelineResult:
         return {
             "data": self.images.summarize(),
             "extracted": [result.to_dict() for result in self.extract_results],
-            **self.run.summarize(),
+            **to_json(self.run.summarize()),
             "exported": self.export_result.to_dict(),
             "reported": self.report_result.to_dict(),
         }

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..cache.errors import RunError
 from ..cache.store import Store
+from ..cache.typed_json import to_json
 from ..extract.images.images import Images
 from ..extract.images.load import Progress
 from ..extract.pixels.read_file import count_cores
@@ -20,7 +21,6 @@ from .data.feature_matrix import FeatureMatrix
 from .data.splits import Splits, split
 from .data.tap_ref import TapRef
 from .diagnose.transferability import Moments, centroid_accuracy, h_score, knn_accuracy, log_me
-from .evaluate.trial import rank_trials
 from .heads.training_data import Folds
 from .runs.run import Run
 
@@ -95,7 +95,7 @@ class Ranking:
         ranks = {measure: self.compute_ranks(measure) for measure in MEASURES}
         return {
             "data": self.images.summarize(),
-            "splits": self.splits.summarize(),
+            "splits": to_json(self.splits.summarize()),
             "ranking": [
                 {**row.to_dict(), "places": {measure: ranks[measure][index] for measure in MEASURES}}
                 for index, row in enumerate(self.rows)
@@ -191,7 +191,7 @@ def _get_trained_accuracies(run: Run) -> dict[_TapKeys, float]:
     """The cross-validated accuracy of the best head on each input of a run."""
     scores = run.load_trials()
     accuracies: dict[_TapKeys, float] = {}
-    for trial in rank_trials(scores):
+    for trial in scores.ranked:
         accuracies.setdefault(_get_tap_keys(trial.tap_refs), scores[trial].accuracy)
     return accuracies
 
@@ -201,7 +201,7 @@ def _is_same_data(run: Run, images: Images, splits: Splits) -> bool:
     role_of_row = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
     data_images = {(image.digest, image.item.label or "", role_of_row[row]) for row, image in enumerate(images.used)}
     run_images = {(record.digest, record.label, record.split) for record in run.load_image_records()}
-    return data_images == run_images and run.metadata["splits"]["select"] == splits.select
+    return data_images == run_images and run.metadata.splits.select == splits.select
 
 
 def _load_matching_run(path: Path | str, images: Images, splits: Splits) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,8 @@ def demo(
     with show_progress(as_json or quiet) as stage:
         result = run_demo(out, jobs=jobs, progress=stage)
     model, sevens = result.trained.export_result.path, out / "digits" / "7"
-    return render(result.to_dict(), as_json, quiet, classify.format_demo, ["predict", model, sevens, "--top", 2])
+    show = partial(classify.format_demo, trained=result.trained.run.summarize(), random=result.random.run.summarize())
+    return render(result.to_dict(), as_json, quiet, show, ["predict", model, sevens, "--top", 2])
 
 
 @handle_errors
@@ -93,7 +95,8 @@ def run(
         )
         tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
         output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
-    return render(output, as_json, quiet, classify.format_run, ["predict", result.export_result.path, "IMAGES"])
+    show = partial(classify.format_run, summary=result.run.summarize())
+    return render(output, as_json, quiet, show, ["predict", result.export_result.path, "IMAGES"])
 
 
 @handle_errors
@@ -131,6 +134,7 @@ def sweep(
 ) -> int:
     """Train heads over what is cached, choose one honestly, score it once; leaves a run."""
     from ..cache.store import Store
+    from ..cache.typed_json import to_json
     from ..classify.pipeline import extract_and_sweep
     from ..classify.sweep.sweep_config import SweepConfig
     from ..classify.tracking import registry as trackers
@@ -162,10 +166,11 @@ def sweep(
         if fill:
             output = {"extracted": [each.to_dict() for each in extract_results], "cache": str(store.path)}
         tracking_results = [each.to_dict() for each in trackers.track(finished_run, track or [], stage)]
+        summary = finished_run.summarize()
         output = {
-            "data": finished_run.metadata["data"],
+            "data": finished_run.metadata.data.to_dict(),
             **output,
-            **finished_run.summarize(),
+            **to_json(summary),
             "tracked": tracking_results,
             **describe_corrupt_files(store),
         }
@@ -173,7 +178,7 @@ def sweep(
         output,
         as_json,
         quiet,
-        classify.format_sweep,
+        partial(classify.format_sweep, summary=summary),
         ["export", finished_run.path, "-o", "model.keras", *build_cache_options(cache)],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -175,6 +176,6 @@ def finetune(
         output,
         as_json,
         quiet,
-        text.format_finetune,
+        partial(text.format_finetune, summary=result.run.summarize(), finetune=result.summary),
         ["predict", result.exported.path, "IMAGES", *build_cache_options(cache)],
     )

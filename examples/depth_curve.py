@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("svg")
 import matplotlib.pyplot as plt
 
+from humeris.classify.evaluate.depth_curve import DepthPoint
 from humeris.classify.runs.run import Run
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito, told apart by everybody
 
 
-def collect_curves(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
+def collect_curves(runs: list[Run]) -> dict[str, list[DepthPoint]]:
     """The points of each backbone and head, by depth."""
-    points_by_curve: dict[str, list[dict[str, Any]]] = {}
+    points_by_curve: dict[str, list[DepthPoint]] = {}
     for run in runs:
         for point in run.compute_depth_curve():
-            points_by_curve.setdefault(f"{point['backbone']}, {point['head']}", []).append(point)
+            points_by_curve.setdefault(f"{point.backbone}, {point.head}", []).append(point)
     return points_by_curve
 
 
@@ -34,16 +34,16 @@ def draw(runs: list[Run], title: str, out: Path) -> None:
     """Write the picture: mean accuracy over the folds, one standard deviation either side, the peak named."""
     figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
     for (name, points), color in zip(collect_curves(runs).items(), COLORS, strict=False):
-        depth = [100 * (point["depth"] or 0) for point in points]
-        accuracy = [point["accuracy"] for point in points]
-        low = [point["accuracy"] - point["std"] for point in points]
-        high = [point["accuracy"] + point["std"] for point in points]
+        depth = [100 * (point.depth or 0) for point in points]
+        accuracy = [point.accuracy for point in points]
+        low = [point.accuracy - point.std for point in points]
+        high = [point.accuracy + point.std for point in points]
         axes.fill_between(depth, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(depth, accuracy, "o-", color=color, label=name, markersize=4)
         peak = max(range(len(points)), key=accuracy.__getitem__)
         axes.plot(depth[peak], accuracy[peak], "o", color=color, markersize=9, markerfacecolor="none")
         axes.annotate(
-            f"{points[peak]['layer']} {accuracy[peak]:.3f}",
+            f"{points[peak].layer} {accuracy[peak]:.3f}",
             (depth[peak], accuracy[peak]),
             xytext=(-10, 8),
             textcoords="offset points",

@@ -22,7 +22,7 @@ from typing import Any
 from drawn_objects import draw_object
 from PIL import Image
 
-from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.metrics import ClassificationScores
 from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.runs.run import Run
 
@@ -205,7 +205,7 @@ def _print_table(rows: Sequence[Row], plan: ExperimentPlan, exit_codes: Mapping[
             lines.append((row.name, row.reported_result, "failed", shlex.join(["humeris", *failed_commands[0]])))
             continue
         run = Run.load(_find_run_folder(commands))
-        lines.append((row.name, row.reported_result, _format_accuracy(run.metadata["test"]), _describe_winner(run)))
+        lines.append((row.name, row.reported_result, _format_accuracy(run.result.test), _describe_winner(run)))
         comparisons += [f"{row.name}: {line}" for line in _compare_options(run, row.compared_options)]
     print("\n" + "\n".join(_align_table(lines)))
     if comparisons:
@@ -219,20 +219,20 @@ def _find_run_folder(commands: Sequence[Sequence[str]]) -> str:
     return [words[words.index("-o") + 1] for words in commands if "-o" in words][-1]
 
 
-def _format_accuracy(test: Mapping[str, Any]) -> str:
-    low, high = test["accuracy_95"]
-    return f"{test['accuracy']:.4f} ({low:.3f} to {high:.3f})"
+def _format_accuracy(test: ClassificationScores) -> str:
+    low, high = test.accuracy_95
+    return f"{test.accuracy:.4f} ({low:.3f} to {high:.3f})"
 
 
 def _describe_winner(run: Run) -> str:
     """The winner: its head and taps; where it has learning curves, its best epoch, and its accuracy there on both sides."""
-    trial, score = run.find_trial(run.metadata["best"]["id"])
+    trial, score = run.find_trial(run.result.best.id)
     head = f"finetune from {trial.hyperparameters['from']}" if trial.head == "finetune" else trial.head
     text = f"{head} on {_format_taps(trial, ())}"
-    curves = score.detail.get("curves") or {}
+    curves = score.fit_info.get("curves") or {}
     if not {"accuracy", "val_accuracy"} <= set(curves):  # triplets and contrast have a loss only
         return f"{text}; held out {score.accuracy:.3f}"
-    epoch, n_epochs = score.detail["epochs"], len(curves["val_loss"])
+    epoch, n_epochs = score.fit_info["epochs"], len(curves["val_loss"])
     train_accuracy, held_out_accuracy = (curves[name][epoch - 1] for name in ("accuracy", "val_accuracy"))
     return (
         f"{text}; best epoch {epoch} of {n_epochs}: {train_accuracy:.3f} on what it learnt from, {held_out_accuracy:.3f} "
@@ -245,18 +245,19 @@ def _compare_options(run: Run, options: Sequence[str]) -> list[str]:
 
     The best, here as in the leaderboard, is the setting with the lowest log-loss, on the taps with the highest accuracy.
     """
-    comparisons, scores, source_order = (
+    comparisons, scores, tap_order = (
         [],
         run.load_trials(),
-        {source: index for index, source in enumerate(_list_sources(run))},
+        {tap_ref: index for index, tap_ref in enumerate(run.metadata.depths)},
     )
     if "case" in options:
-        comparisons.append(f"the case is {run.metadata['advice']['case'] or 'not clear'}")
+        advice = run.result.advice
+        comparisons.append(f"the case is {(advice and advice.scenario) or 'not clear'}")
     for head in dict.fromkeys(trial.head for trial in scores):
         head_scores = {trial: score for trial, score in scores.items() if trial.head == head}
         for option in [name for name in options if name != "case"]:
             groups: dict[Any, dict[Trial, Score]] = {}
-            for trial in sorted(head_scores, key=lambda trial: [source_order.get(source, -1) for source in trial.tap_refs]):
+            for trial in sorted(head_scores, key=lambda trial: [tap_order.get(tap_ref, -1) for tap_ref in trial.tap_refs]):
                 value = _format_taps(trial, head_scores) if option == "tap" else trial.hyperparameters.get(option)
                 groups.setdefault(value, {})[trial] = scores[trial]
             best = {value: group[rank_trials(group)[0]] for value, group in groups.items()}
@@ -269,12 +270,6 @@ def _format_taps(trial: Trial, trials: Collection[Trial]) -> str:
     """The trial's taps, without the network where that is the same for all of the others."""
     backbones = {source.backbone for other in trials for source in other.tap_refs}
     return " + ".join(f"{tap.layer}:{tap.pool}" if len(backbones) == 1 else str(tap) for tap in trial.tap_refs)
-
-
-def _list_sources(run: Run) -> list[TapRef]:
-    """The run's sources, by backbone and depth."""
-    return [TapRef(**{name: fields[name] for name in ("backbone", "extraction", "layer", "pool")}) for fields in
-            run.metadata["sources"]]  # fmt: skip
 
 
 def _align_table(lines: Sequence[tuple[str, ...]]) -> list[str]:

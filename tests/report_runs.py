@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import h5py
 import numpy as np
 
 from humeris.cache.store import Store
+from humeris.classify.report.run_snapshot import RunSnapshot
+from humeris.classify.runs.data_summary import DataSummary
 from humeris.classify.sweep.sweep import sweep
 from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.images.load import load_images
@@ -82,3 +85,20 @@ def copy_run(run: Path, folder: Path, **changes: Any) -> Path:
     metadata = json.loads((folder / "run.json").read_bytes()) | changes
     (folder / "run.json").write_text(json.dumps({name: value for name, value in metadata.items() if value is not None}))
     return folder
+
+
+def change_metadata(snapshot: RunSnapshot, **changes: Any) -> RunSnapshot:
+    """The same run, whose run.json has other values."""
+    assert snapshot.metadata is not None
+    return replace(snapshot, metadata=replace(snapshot.metadata, **changes))
+
+
+def change_result(snapshot: RunSnapshot, **changes: Any) -> RunSnapshot:
+    """The same run, which ended with other values."""
+    assert snapshot.result is not None
+    return change_metadata(snapshot, result=replace(snapshot.result, **changes))
+
+
+def change_origin(data: DataSummary, **changes: Any) -> DataSummary:
+    """The same data, which lies somewhere else, or is of another kind."""
+    return replace(data, origin={**data.origin, **changes})

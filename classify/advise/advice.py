@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,34 +16,30 @@ from ..data import select_features
 from ..data.cached_taps import FeatureStore
 from ..data.feature_matrix import RowReader
 from ..data.splits import Splits
-from ..data.tap_ref import TapRef
 from ..diagnose import random_baseline
 from ..diagnose.depth_peak import find_peaks
-from ..diagnose.random_baseline import PretrainingGain
 from ..evaluate import significance
 from ..evaluate.confidence_intervals import design_effect, proportion_ci
-from ..evaluate.trial import Score, Trial, rank_trials
+from ..evaluate.trial import Score, Trial
+from ..runs.advice import Advice, PretrainingGain
 from ..runs.run import Run
 from .context import AdviceContext
 from .next_steps import suggest_steps
 from .scenario import ScenarioEvidence, Size
 
 
-def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store: FeatureStore, jobs: int) -> dict[str, Any]:
-    """The advice that a run whose trials have ended is concluded with, as JSON values.
+def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store: FeatureStore, jobs: int) -> Advice:
+    """The advice that a run whose trials have ended is concluded with.
 
-    What `ScenarioEvidence.to_dict` says; next: commands, each with its reason; peaks, random: the figures of `Peak`, and of
-    `PretrainingGain` or None. It takes milliseconds, and where features of random weights are cached a few seconds for heads
-    that are trained on those. feature_store: where the features are, the store or the user's file.
+    It takes milliseconds, and where features of random weights are cached a few seconds for heads that are trained on
+    those. feature_store: where the features are, the store or the user's file.
     """
-    scores = run.load_trials()
-    ranked_trials = rank_trials(scores)
+    scores, specs = run.load_trials(), run.metadata.specs
+    ranked_trials = scores.ranked
     best = ranked_trials[0]
-    depth_by_tap = _map_depths(run.metadata["sources"])
     scored_rows = splits.development if splits.select == "cv" else splits.val
     groups = splits.get_selection_group_ids()
-    specs = {name: ExtractionSpec.from_dict(spec_fields) for name, spec_fields in run.metadata["specs"].items()}
-    peak_by_extraction = find_peaks(depth_by_tap, scores, len(scored_rows), groups)
+    peak_by_extraction = find_peaks(run.metadata.depths, scores, len(scored_rows), groups)
     best_extractions = {tap_ref.extraction for tap_ref in best.tap_refs}
     gain, gain_lacks = (
         (None, "features") if images.feature_file else _compute_gain(images, splits, store, specs, ranked_trials, jobs)
@@ -61,55 +56,46 @@ def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store
             ),
             None,
         ),
-        others=[peak for name, peak in peak_by_extraction.items() if name not in best_extractions],
-        gap=gain,
-        gap_lacks=gain_lacks,
+        other_peaks=[peak for name, peak in peak_by_extraction.items() if name not in best_extractions],
+        gain=gain,
+        gain_lacks=gain_lacks,
         accuracy_95=proportion_ci(correct, group_ids),
-        commonest=majority_class_accuracy,
-        chance=_compute_chance(
+        majority_class_accuracy=majority_class_accuracy,
+        chance_p_value=_compute_chance(
             correct, group_ids, majority_class_accuracy, len({(trial.tap_refs, trial.head) for trial in ranked_trials})
         ),
     )
     is_default_store = store.path == get_default_folder() or images.feature_file is not None
     context = AdviceContext(
-        figures=evidence,
+        evidence=evidence,
         run=run.path,
         data=images.source.data,
-        typed=run.metadata.get("command") or "",
-        cache=() if is_default_store else ("--cache", str(store.path)),
-        images=len(splits.development),
-        views=run.metadata["views"],
-        seed=run.metadata["seed"],
+        command_line=run.metadata.command,
+        cache_options=() if is_default_store else ("--cache", str(store.path)),
+        n_images=len(splits.development),
+        views=run.metadata.views,
+        seed=run.metadata.seed,
         from_images=images.feature_file is None,
-        ranked=ranked_trials,
+        ranked_trials=ranked_trials,
         scores=scores,
         layers={} if images.feature_file else _load_layers(feature_store, specs),
         specs=specs,
         runner_up=significance.compare_with_runner_up(scores, len(scored_rows), groups),
     )
-    return {
-        **evidence.to_dict(),
-        "next": [step.to_dict() for step in suggest_steps(context)],
-        "peaks": [peak.to_dict() for peak in peak_by_extraction.values()],
-        "random": None if gain is None else gain.to_dict(),
-    }
+    return Advice(
+        **vars(evidence.summarize()),
+        next=tuple(suggest_steps(context)),
+        peaks=tuple(peak_by_extraction.values()),
+        pretraining_gain=gain,
+    )
 
 
 def is_outdated(run: Run, images: Images, splits: Splits, store: Store) -> bool:
-    """Whether a finished run has no advice, or one to which features of random weights, cached since, would add."""
-    saved_advice = run.metadata.get("advice")
-    if saved_advice is None:
-        return True
-    if saved_advice.get("random") is not None or images.feature_file is not None:
+    """Whether features of random weights, cached since, would add to the advice of a finished run."""
+    advice = run.result.advice
+    if advice is None or advice.pretraining_gain is not None or images.feature_file is not None:
         return False
-    specs = {name: ExtractionSpec.from_dict(spec_fields) for name, spec_fields in run.metadata["specs"].items()}
-    best = rank_trials(run.load_trials())[0]
-    return _open_twin_rows(images, splits, store, specs, best) is not None
-
-
-def _map_depths(entries: Sequence[Mapping[str, Any]]) -> dict[TapRef, float | None]:
-    names = ("backbone", "extraction", "layer", "pool")
-    return {TapRef(*(entry[name] for name in names)): entry["depth"] for entry in entries}
+    return _open_twin_rows(images, splits, store, run.metadata.specs, run.load_trials().ranked[0]) is not None
 
 
 def _measure_size(splits: Splits, groups: np.ndarray | None) -> Size:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ...cache.errors import HumerisError
 from ...cache.formatting import to_printable
@@ -17,6 +16,7 @@ from ...extract.backbones import cut_points
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.graph import Layer
 from ...extract.backbones.taps import Tap
+from ..data.views import Views
 from ..evaluate.significance import Comparison
 from ..evaluate.trial import Score, Trial
 from ..runs.finetuned_weights import can_finetune
@@ -30,21 +30,21 @@ _SHARED_OPTIONS = {"run": ("--limit", "--select"), "sweep": ("--limit", "--selec
 class AdviceContext:
     """What the next steps depend on.
 
-    run, data, typed: the run's folder, the data and the command as they were written. cache: the options that name it.
-    images: that are learnt from. from_images: whether the data is images, not a file of features. ranked: the trials, best
-    first. layers: of each network, by its extraction.
+    run, data, command_line: the run's folder, the data and the command as they were written. cache_options: those that name
+    the cache. n_images: that are learnt from. from_images: whether the data is images, not a file of features.
+    ranked_trials: best first. layers: of each network, by its extraction.
     """
 
-    figures: ScenarioEvidence
+    evidence: ScenarioEvidence
     run: Path
     data: str
-    typed: str
-    cache: tuple[str, ...]
-    images: int
-    views: Mapping[str, Any]
+    command_line: str
+    cache_options: tuple[str, ...]
+    n_images: int
+    views: Views
     seed: int
     from_images: bool
-    ranked: Sequence[Trial]
+    ranked_trials: Sequence[Trial]
     scores: Mapping[Trial, Score]
     layers: Mapping[str, Sequence[Layer]]
     specs: Mapping[str, ExtractionSpec]
@@ -53,7 +53,7 @@ class AdviceContext:
     @property
     def best(self) -> Trial:
         """The winner."""
-        return self.ranked[0]
+        return self.ranked_trials[0]
 
     @property
     def taps(self) -> str:
@@ -75,26 +75,26 @@ class AdviceContext:
 
     def build_command(self, *words: object) -> str:
         """A command of humeris's on the run, as one types it."""
-        return shlex.join(["humeris", *(to_printable(word) for word in (*words, *self.cache))])
+        return shlex.join(["humeris", *(to_printable(word) for word in (*words, *self.cache_options))])
 
     def build_repeat_command(self, verb: str, *words: object) -> str:
         """A command on the same images, chosen among in the same way, and in the same views but for `extract`."""
         shared_words: list[object] = []
-        typed_words = _split_words(self.typed)
+        typed_words = _split_words(self.command_line)
         for option in _SHARED_OPTIONS[verb]:
             shared_words += [option, typed_words[typed_words.index(option) + 1]] if option in typed_words[:-1] else []
             shared_words += [word for word in typed_words if word.startswith(f"{option}=")]
         if verb != "extract":
             shared_words += ["--seed", self.seed] if self.seed else []
-            if self.views["count"]:
-                shared_words += ["--views", self.views["count"], "--augment", self.views["policy"]]
-                shared_words += ["--average-views"] if self.views["average"] else []
+            if self.views.count:
+                shared_words += ["--views", self.views.count, "--augment", self.views.policy]
+                shared_words += ["--average-views"] if self.views.average else []
         return self.build_command(verb, self.data, *words, *shared_words)
 
     @cached_property
     def start_trial(self) -> Trial | None:
         """The trial that a network can be trained on from: the best whose head can, on taps of one network."""
-        for trial in self.ranked if self.from_images else ():
+        for trial in self.ranked_trials if self.from_images else ():
             names = {layer.name for layer in self.layers.get(trial.tap_refs[0].extraction, ())}
             is_on_one_network = len({tap_ref.extraction for tap_ref in trial.tap_refs}) == 1
             if is_on_one_network and names.issuperset(tap_ref.layer for tap_ref in trial.tap_refs) and can_finetune(trial):
@@ -121,7 +121,7 @@ class AdviceContext:
 
     def count_map_bytes(self, layer: Layer) -> int:
         """Bytes of the whole maps of the images learnt from, in half precision."""
-        return 2 * self.images * math.prod(layer.shape)
+        return 2 * self.n_images * math.prod(layer.shape)
 
     def compute_cost(self, trial: Trial) -> int:
         """Multiply-adds of all that a trial needs of its networks; 0 where they are not known."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 from ...cache.formatting import format_size
 from ...extract.backbones.graph import Layer
 from ...extract.backbones.registry import allows_random_weights
 from ..heads.registry import find_head_family
+from ..runs.advice import Step
 from .context import AdviceContext, repeat_option
 
 MAX_STEPS = 3
@@ -23,18 +24,6 @@ _OVERFIT_ACCURACY, _OVERFIT_GAP = (
 _CHEAPER_SHARE = 0.9  # of the winner's cost, or less
 _SIGNIFICANCE_LEVEL = 0.05
 _VIEW_OPTIONS = ("--views", "4", "--augment", "flip,crop,color")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command to paste, and why."""
-
-    command: str
-    why: str
-
-    def to_dict(self) -> dict[str, str]:
-        """JSON values."""
-        return asdict(self)
 
 
 def suggest_steps(context: AdviceContext) -> list[Step]:
@@ -80,7 +69,7 @@ def suggest_steps(context: AdviceContext) -> list[Step]:
     )
     chosen_steps: dict[str, Step] = {}
     for suggest in steps_by_scenario.get(
-        context.figures.scenario or "", at_chance_steps if context.figures.at_chance else unknown_steps
+        context.evidence.scenario or "", at_chance_steps if context.evidence.at_chance else unknown_steps
     ):
         chosen_steps |= {step.command: step for step in suggest(context)}
     return list(chosen_steps.values())[:MAX_STEPS]
@@ -98,7 +87,7 @@ def _finetune_from_layer(context: AdviceContext, share: float, reason: str) -> I
 
 
 def _describe_cached_maps(context: AdviceContext, layer: Layer) -> str:
-    return f"caches {context.images:,} maps first, {format_size(context.count_map_bytes(layer))}"
+    return f"caches {context.n_images:,} maps first, {format_size(context.count_map_bytes(layer))}"
 
 
 def _finetune(context: AdviceContext, reason: str, *start: str) -> Iterator[Step]:
@@ -131,7 +120,7 @@ def _train_from_scratch(context: AdviceContext) -> Iterator[Step]:
 def _try_pretrained(context: AdviceContext) -> Iterator[Step]:
     """The same network with the weights that it comes with, where all there is are random ones."""
     backbone_spec = context.backbone_spec
-    if context.figures.gap_lacks == "random" and backbone_spec is not None:
+    if context.evidence.gain_lacks == "random" and backbone_spec is not None:
         name = replace(backbone_spec, weights=backbone_spec.info.pretrained_weights, seed=0).title
         yield Step(context.build_repeat_command("run", "-b", name), "the same network with its pretrained weights")
 
@@ -143,7 +132,7 @@ def _widen_grid(context: AdviceContext) -> Iterator[Step]:
     if family is None or family.regularization is None:
         return
     option = family.regularization.option
-    similar_trials = [trial for trial in context.ranked if (trial.tap_refs, trial.head) == (best.tap_refs, best.head)]
+    similar_trials = [trial for trial in context.ranked_trials if (trial.tap_refs, trial.head) == (best.tap_refs, best.head)]
     values = sorted({float(trial.hyperparameters[option]) for trial in similar_trials if option in trial.hyperparameters})
     if len(values) < 2 or not _can_gain(context):
         return
@@ -158,7 +147,7 @@ def _widen_grid(context: AdviceContext) -> Iterator[Step]:
 
 def _try_other_heads(context: AdviceContext) -> Iterator[Step]:
     """Other kinds of head, where the winner's taps have seen one kind only."""
-    tried_heads = {trial.head for trial in context.ranked if trial.tap_refs == context.best.tap_refs}
+    tried_heads = {trial.head for trial in context.ranked_trials if trial.tap_refs == context.best.tap_refs}
     if len(tried_heads) == 1 and not _uses_all_taps(context) and _can_gain(context):
         heads = dict.fromkeys([context.best.head, *_LINEAR_HEADS])
         reason = f"nothing but {context.best.head} was tried on the winner's tap; these take seconds"
@@ -168,7 +157,7 @@ def _try_other_heads(context: AdviceContext) -> Iterator[Step]:
 def _extract_random_weights(context: AdviceContext) -> Iterator[Step]:
     """Features of the same network with random weights, where none are cached and they would tell something."""
     backbone_spec = context.backbone_spec
-    if context.figures.gap_lacks == "cached" and backbone_spec is not None and backbone_spec.source.allows_random_weights:
+    if context.evidence.gain_lacks == "cached" and backbone_spec is not None and backbone_spec.source.allows_random_weights:
         reason = "random weights, to compare with: type the command of this run again afterwards"
         name = replace(backbone_spec, weights="random").title
         yield Step(context.build_repeat_command("extract", "-b", name, *_build_layer_options(context)), reason)
@@ -176,7 +165,7 @@ def _extract_random_weights(context: AdviceContext) -> Iterator[Step]:
 
 def _counter_overfitting(context: AdviceContext) -> Iterator[Step]:
     """Augmented views, where the winner's curves say that it knows by heart what it learnt from."""
-    fit_info = context.scores[context.best].detail
+    fit_info = context.scores[context.best].fit_info
     curves, last_epoch = fit_info.get("curves") or {}, int(fit_info.get("epochs") or 0) - 1
     train_accuracy, val_accuracy = curves.get("accuracy") or [], curves.get("val_accuracy") or []
     if (
@@ -193,7 +182,7 @@ def _add_views(context: AdviceContext) -> Iterator[Step]:
 
 
 def _augment(context: AdviceContext, reason: str) -> Iterator[Step]:
-    if context.backbone_spec is not None and not context.views["count"] and not _uses_all_taps(context):
+    if context.backbone_spec is not None and not context.views.count and not _uses_all_taps(context):
         words = (
             "-b",
             context.backbone_spec.title,
@@ -210,7 +199,7 @@ def _export_cheaper(context: AdviceContext) -> Iterator[Step]:
     comparison = context.runner_up
     if comparison is None or comparison.p_value <= _SIGNIFICANCE_LEVEL or not context.from_images:
         return
-    runner_up_trial = next(trial for trial in context.ranked if trial.id == comparison.runner_up)
+    runner_up_trial = next(trial for trial in context.ranked_trials if trial.id == comparison.runner_up)
     cost, other_cost = context.compute_cost(context.best), context.compute_cost(runner_up_trial)
     if 0 < other_cost <= _CHEAPER_SHARE * cost:
         reason = f"the runner-up, which is not told apart from the winner, at {other_cost / cost:.0%} of its cost"
@@ -221,19 +210,22 @@ def _export_cheaper(context: AdviceContext) -> Iterator[Step]:
 
 def _spread_layers(context: AdviceContext) -> Iterator[Step]:
     """Layers over the whole depth, where so few were tried that there is no telling where accuracy peaks."""
-    if context.backbone_spec is not None and context.figures.peak_position == "unknown":
+    if context.backbone_spec is not None and context.evidence.peak_position == "unknown":
         reason = "up to eight layers over the whole depth: where accuracy peaks tells similar from different"
         yield Step(context.build_repeat_command("sweep", "--extract", "-b", context.backbone_spec.title), reason)
 
 
 def _search_around_peak(context: AdviceContext) -> Iterator[Step]:
     """Layers between the best one and its neighbours among those that were tried."""
-    backbone_spec, peak = context.backbone_spec, context.figures.peak
+    backbone_spec, peak = context.backbone_spec, context.evidence.peak
     if backbone_spec is None or peak is None:
         return
     layers = context.layers.get(peak.extraction, ())
     tried_layers = {
-        tap_ref.layer for trial in context.ranked for tap_ref in trial.tap_refs if tap_ref.extraction == peak.extraction
+        tap_ref.layer
+        for trial in context.ranked_trials
+        for tap_ref in trial.tap_refs
+        if tap_ref.extraction == peak.extraction
     }
     tried_indices = [index for index, layer in enumerate(layers) if layer.name in tried_layers]
     peak_index = next((index for index in tried_indices if layers[index].name == peak.layer), None)

@@ -7,12 +7,11 @@ from: B1 small and similar, B2 small and different, B3 large and similar, B4 lar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..diagnose.depth_peak import LATE_DEPTH, Peak
-from ..diagnose.random_baseline import PretrainingGain
+from ..diagnose.depth_peak import LATE_DEPTH
+from ..runs.advice import Peak, PretrainingGain, ScenarioSummary
 
 SMALL, LARGE = 2_000, 1_000_000  # images, as the courses have it
 STRATEGIES = {
@@ -86,41 +85,42 @@ class Size:
 
 @dataclass(frozen=True)
 class ScenarioEvidence:
-    """What a case is judged by.
+    """What a scenario is judged by.
 
-    peak: of the winner's network, None where no depth is known; others: of the other networks. gap: over random weights, or
-    None for the reason in `gap_lacks`: `cached` (no such features are), `file`, `features`, `random` (the winner's own are),
-    `few`. accuracy_95: of the winner on the images it was chosen by. commonest: what always naming the commonest class gets.
-    chance: how often, at most, the best of as many heads that know nothing would do as well (Bonferroni).
+    peak: of the winner's network, None where no depth is known; other_peaks: of the other networks. gain: over random
+    weights, or None for the reason in `gain_lacks`: `cached` (no such features are), `file`, `features`, `random` (the
+    winner's own are), `few`. accuracy_95: of the winner on the images it was chosen by. majority_class_accuracy: of always
+    predicting the commonest class. chance_p_value: how often, at most, the best of as many heads that know nothing would do
+    as well (Bonferroni).
     """
 
     size: Size
     peak: Peak | None
-    others: Sequence[Peak]
-    gap: PretrainingGain | None
-    gap_lacks: str
+    other_peaks: Sequence[Peak]
+    gain: PretrainingGain | None
+    gain_lacks: str
     accuracy_95: tuple[float, float]
-    commonest: float
-    chance: float
+    majority_class_accuracy: float
+    chance_p_value: float
 
     @property
     def at_chance(self) -> bool:
         """Whether the winner may be no better than always naming the commonest class."""
-        return self.chance > _SIGNIFICANCE_LEVEL
+        return self.chance_p_value > _SIGNIFICANCE_LEVEL
 
     @property
     def peak_position(self) -> str:
-        """Where the accuracy peaks, as `Peak.place` has it."""
-        return "unknown" if self.peak is None else self.peak.place
+        """Where the accuracy peaks, as `Peak.position` has it."""
+        return "unknown" if self.peak is None else self.peak.position
 
     @property
     def gain_category(self) -> str:
         """Whether the own weights bring `much`, `some` or `little`; "" where that is not known."""
-        if self.gap is None:
+        if self.gain is None:
             return ""
-        if self.gap.errors_avoided < _SMALL_GAIN or self.gap.difference_95[0] <= 0:
+        if self.gain.errors_avoided < _SMALL_GAIN or self.gain.difference_95[0] <= 0:
             return "little"
-        return "much" if self.gap.errors_avoided >= _LARGE_GAIN else "some"
+        return "much" if self.gain.errors_avoided >= _LARGE_GAIN else "some"
 
     @property
     def similarity(self) -> str | None:
@@ -132,7 +132,7 @@ class ScenarioEvidence:
         where the own ones avoid half of their errors, different where they avoid less than a quarter, or none that could not
         be chance. A late peak and so small a gap contradict each other. The shares are ours: no literature fixes them.
         """
-        if self.at_chance or self.gap_lacks == "random":
+        if self.at_chance or self.gain_lacks == "random":
             return None
         if self.peak_position == "end":
             return None if self.gain_category == "little" else "similar"
@@ -145,31 +145,31 @@ class ScenarioEvidence:
         """`B1` to `B4`, or None."""
         return _SCENARIOS.get((self.size.nearest_category, self.similarity or ""))
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values: the case, the strategy that goes with it, what speaks for it, and what makes that unsure."""
-        return {
-            "case": self.scenario,
-            "size": self.size.category,
-            "similarity": self.similarity,
-            "strategy": STRATEGIES.get(self.scenario or ""),
-            "why": [self.size.reason, *_explain_depth(self.peak), *_explain_gain(self.gap)],
-            "thin": [
+    def summarize(self) -> ScenarioSummary:
+        """The scenario, the strategy that goes with it, what speaks for it, and what makes that unsure."""
+        return ScenarioSummary(
+            scenario=self.scenario,
+            size=self.size.category,
+            similarity=self.similarity,
+            strategy=STRATEGIES.get(self.scenario or ""),
+            reasons=(self.size.reason, *_explain_depth(self.peak), *_explain_gain(self.gain)),
+            caveats=(
                 *_list_size_caveats(self.size),
                 *_list_accuracy_caveats(self),
                 *_list_depth_caveats(self),
                 *_list_gain_caveats(self),
-            ],
-        }
+            ),
+        )
 
 
-def format_scenario(advice: Mapping[str, Any]) -> str:
-    """What `ScenarioEvidence.to_dict` says, in a sentence without its full stop."""
-    size_text = "data between small and large" if advice["size"] == "between" else f"{advice['size']} data"
-    if advice["similarity"] is None:
+def format_scenario(summary: ScenarioSummary) -> str:
+    """What a summary says, in a sentence without its full stop."""
+    size_text = "data between small and large" if summary.size == "between" else f"{summary.size} data"
+    if summary.similarity is None:
         return f"{size_text}; whether it is similar to what the network learnt from, these figures do not say"
     return (
-        f"{size_text}, {advice['similarity']} to what the network learnt from (case {advice['case']} of four): "
-        f"the classic answer is {advice['strategy']}"
+        f"{size_text}, {summary.similarity} to what the network learnt from (case {summary.scenario} of four): "
+        f"the classic answer is {summary.strategy}"
     )
 
 
@@ -178,22 +178,23 @@ def _format_points(difference: float, low: float, high: float) -> str:
 
 
 def _explain_depth(peak: Peak | None) -> Iterator[str]:
-    if peak is None or peak.taps == 1:
+    if peak is None or peak.n_layers == 1:
         return
-    low, high = peak.level
+    low, high = peak.tied_range
     tied_text = f"; layers from {low:.0%} to {high:.0%} are not told apart from it" if low < high else ""
     rival_text = ""
-    if peak.rival is not None and peak.place in {"end", "early"}:
-        side = "before" if peak.place == "end" else "in"
-        rival_text = f"; the best one {side} the last quarter is behind by {_format_points(*peak.rival)}"
+    if peak.gap_to_rival is not None and peak.position in {"end", "early"}:
+        side = "before" if peak.position == "end" else "in"
+        rival_text = f"; the best one {side} the last quarter is behind by {_format_points(*peak.gap_to_rival)}"
     yield f"{peak.backbone}: accuracy peaks at {peak.layer}, {peak.depth:.0%} of the forward cost{tied_text}{rival_text}"
 
 
 def _explain_gain(gain: PretrainingGain | None) -> Iterator[str]:
     if gain is not None:
+        own, random = gain.pretrained_accuracy, gain.random_init_accuracy
         yield (
-            f"cross-validated anew, {gain.head} has {gain.own:.3f} on the network's own weights, {gain.random:.3f} on "
-            f"random ones: {_format_points(gain.own - gain.random, *gain.difference_95)}, "
+            f"cross-validated anew, {gain.head} has {own:.3f} on the network's own weights, {random:.3f} on "
+            f"random ones: {_format_points(own - random, *gain.difference_95)}, "
             f"{max(0.0, gain.errors_avoided):.0%} of the errors avoided"
         )
 
@@ -215,7 +216,7 @@ def _list_accuracy_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
     if evidence.at_chance:
         yield (
             f"the winner's accuracy ({low:.3f} to {high:.3f}) is what the best of so many can have by chance, where always "
-            f"naming the commonest class gets {evidence.commonest:.3f}: nothing may have been learnt"
+            f"naming the commonest class gets {evidence.majority_class_accuracy:.3f}: nothing may have been learnt"
         )
     elif high - low > _WIDE_INTERVAL:
         yield f"the winner's accuracy is known no better than {low:.3f} to {high:.3f}"
@@ -225,17 +226,17 @@ def _list_depth_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
     peak, position = evidence.peak, evidence.peak_position
     if peak is None:
         yield "where accuracy peaks is not known: no depth of the winner's taps is"
-    elif peak.taps == 1:
+    elif peak.n_layers == 1:
         yield f"where accuracy peaks is not known: only {peak.layer} was tried"
     elif position == "unknown":
-        side = "before" if peak.first >= LATE_DEPTH else "beyond"
+        side = "before" if peak.shallowest >= LATE_DEPTH else "beyond"
         yield f"where accuracy peaks is not known: no layer {side} {LATE_DEPTH:.0%} of the forward cost was tried"
     elif position == "unsure":
         yield f"where accuracy peaks is unsure: layers before and beyond {LATE_DEPTH:.0%} of the cost do equally well"
-    elif position == "end" and peak.last < _NEAR_END:
-        yield f"the deepest layer tried lies at {peak.last:.0%} of the forward cost: the peak may lie beyond it"
-    for other_peak in evidence.others:
-        if {position, other_peak.place} == {"end", "early"}:
+    elif position == "end" and peak.deepest < _NEAR_END:
+        yield f"the deepest layer tried lies at {peak.deepest:.0%} of the forward cost: the peak may lie beyond it"
+    for other_peak in evidence.other_peaks:
+        if {position, other_peak.position} == {"end", "early"}:
             yield (
                 f"on {other_peak.backbone} accuracy peaks at {other_peak.depth:.0%} of the forward cost, which says "
                 "otherwise"
@@ -249,10 +250,10 @@ def _list_gain_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
         "few": "there are too few images of a class to compare it with random ones",
         "features": "from a file of features no network can be compared with, or trained on",
     }
-    if evidence.gap_lacks == "random":
+    if evidence.gain_lacks == "random":
         yield "the winner's network has random weights: there is nothing it learnt from that images could be similar to"
-    elif evidence.gap is None:
-        yield f"what the network's own weights bring is unknown: {reasons[evidence.gap_lacks]}"
+    elif evidence.gain is None:
+        yield f"what the network's own weights bring is unknown: {reasons[evidence.gain_lacks]}"
     elif evidence.peak_position == "end" and evidence.gain_category == "little":
         yield "a late peak says similar, and weights that bring so little say different: they contradict each other"
     elif evidence.peak_position == "end" and evidence.gain_category == "some":

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,28 @@ from ...extract.images.images import Image, Images
 
 TEST_FRACTION = 0.2
 FOLDS = 5
+
+
+@dataclass(frozen=True)
+class SplitsSummary:
+    """The class names, how many images are in each split, how heads are chosen (`cv` or `val`), and a note in words."""
+
+    classes: tuple[str, ...]
+    train: int
+    val: int
+    test: int
+    select: str
+    note: str
+
+    @property
+    def n_development(self) -> int:
+        """How many images may be learnt from."""
+        return self.train + self.val
+
+    @property
+    def n_selection(self) -> int:
+        """How many images heads are chosen by."""
+        return self.val if self.select == "val" else self.n_development
 
 
 @dataclass(frozen=True)
@@ -98,16 +119,16 @@ class Splits:
         parts = "training images" if self.groups is None else "groups of training images"
         return f"{n_splits} folds instead of {FOLDS}: {self.classes[class_index]!r} has only {n_splits} {parts}"
 
-    def summarize(self) -> dict[str, Any]:
-        """Counts, as JSON values."""
-        return {
-            "classes": list(self.classes),
-            "train": len(self.train),
-            "val": len(self.val),
-            "test": len(self.test),
-            "select": self.select,
-            "note": "; ".join(note for note in (self.note, self.folds_note) if note),
-        }
+    def summarize(self) -> SplitsSummary:
+        """What a run records of them."""
+        return SplitsSummary(
+            classes=self.classes,
+            train=len(self.train),
+            val=len(self.val),
+            test=len(self.test),
+            select=self.select,
+            note="; ".join(note for note in (self.note, self.folds_note) if note),
+        )
 
 
 def split(images: Images, select: str | None = None) -> Splits:

@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from ..data.tap_ref import TapRef
 from ..evaluate import significance
 from ..evaluate.trial import Score, Trial, rank_trials
+from ..runs.advice import Peak
 
 LATE_DEPTH = 0.75  # share of the forward cost below which a peak lies well before the end
 _TIE_MARGIN = 0.01  # of accuracy: so much less is no less, however many images tell it apart
-
-
-@dataclass(frozen=True)
-class Peak:
-    """The best of the taps of one network, each with its best head and pool, and which others are as good.
-
-    depth: share of the forward cost up to it. taps: how many layers were tried, from `first` to `last` of the forward cost.
-    level: the depths between which layers lie that are not told apart from the best one: their paired 95 % interval holds 0,
-    or they are less than a point behind. rival: how far the best layer on the other side of `LATE_DEPTH` is behind, with
-    that interval; None where none was tried.
-    place: `end` where the level layers all lie in the last quarter of the forward cost and some layer before it was tried,
-    `early` where they all lie before it and some layer in it was tried, `unsure` where they lie on both sides, and
-    `unknown` where layers were tried on one side only. As every paired comparison with the best of many it is a little
-    optimistic, see `compare_with_runner_up`.
-    """
-
-    backbone: str
-    extraction: str
-    layer: str
-    depth: float
-    accuracy: float
-    taps: int
-    first: float
-    last: float
-    level: tuple[float, float]
-    rival: tuple[float, float, float] | None
-    place: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "level": list(self.level), "rival": None if self.rival is None else list(self.rival)}
 
 
 def find_peaks(
@@ -93,12 +61,12 @@ def _find_peak(
         layer=tap_ref.layer,
         depth=depths[best],
         accuracy=scores[best].accuracy,
-        taps=len(trials),
-        first=min(depths.values()),
-        last=max(depths.values()),
-        level=(min(tied_depths), max(tied_depths)),
-        rival=difference_by_trial.get(rival_trial),
-        place=_classify_position(tied_depths, list(depths.values())),
+        n_layers=len(trials),
+        shallowest=min(depths.values()),
+        deepest=max(depths.values()),
+        tied_range=(min(tied_depths), max(tied_depths)),
+        gap_to_rival=difference_by_trial.get(rival_trial),
+        position=_classify_position(tied_depths, list(depths.values())),
     )
 
 
@@ -106,8 +74,8 @@ def _compare_with_best(
     best: Trial, other: Trial, scores: Mapping[Trial, Score], n_images: int, groups: np.ndarray | None
 ) -> tuple[float, float, float]:
     """How far the other is behind the best in accuracy, with its paired 95 % interval."""
-    comparison = significance.compare_with_runner_up({best: scores[best], other: scores[other]}, n_images, groups)
-    assert comparison is not None  # they are on different layers
+    correct, other_correct = significance.unpack_correct(scores[best]), significance.unpack_correct(scores[other])
+    comparison = significance.compare_predictions(best.id, other.id, correct, other_correct, n_images, groups)
     return comparison.difference, *comparison.difference_95
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..data.feature_matrix import FeatureMatrix
 from ..data.nearest_neighbors import find_neighbors
 from ..evaluate.confidence_intervals import proportion_ci
+from ..runs.result import NearDuplicatePair, NearDuplicateSummary
 
 MAX_COPIES = 5  # development images that may be copies of one test image
 _FALSE_ALARM_RATE = 0.05  # expected among all test images, where none has a copy
@@ -123,28 +123,24 @@ def summarize(
     labels: np.ndarray,
     probabilities: np.ndarray,
     groups: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """The pairs by name, whether others can be told, and how right the winner is on the other test images, as JSON values.
+) -> NearDuplicateSummary:
+    """The pairs by name, whether others can be told, and the winner's accuracy on the other test images.
 
     test, development: names of the rows. labels (n,), probabilities (n, classes) and groups (n,) or None: of the test rows.
     """
     is_other = np.ones(len(labels), bool)
     is_other[[pair.test_row for pair in duplicates.pairs]] = False
     correct, count = (probabilities.argmax(axis=1) == labels)[is_other], int(is_other.sum())
-    return {
-        "pairs": [
-            {
-                "test": test[pair.test_row],
-                "development": development[pair.development_row],
-                "similarity": round(pair.similarity, 6),
-            }
+    return NearDuplicateSummary(
+        pairs=tuple(
+            NearDuplicatePair(test[pair.test_row], development[pair.development_row], round(pair.similarity, 6))
             for pair in duplicates.pairs
-        ],
-        "cannot_tell": duplicates.cannot_tell,
-        "test_images": len(labels) - count,
-        "accuracy_without": float(correct.mean()) if count else None,
-        "accuracy_without_95": list(proportion_ci(correct, None if groups is None else groups[is_other])) if count else None,
-    }
+        ),
+        cannot_tell=duplicates.cannot_tell,
+        test_images=len(labels) - count,
+        accuracy_without=float(correct.mean()) if count else None,
+        accuracy_without_95=proportion_ci(correct, None if groups is None else groups[is_other]) if count else None,
+    )
 
 
 def _find_gaps(similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..evaluate.trial import Score, Trial, rank_trials
 from ..heads.fit import build_training_data
 from ..heads.registry import find_head_family, get_head_family
 from ..heads.training_data import Folds
+from ..runs.advice import PretrainingGain
 
 _MAX_VALUES = 100_000_000  # numbers that are read, at most, but for the fewest images
 _MAX_IMAGES, _MIN_IMAGES = 5000, 200  # images
@@ -35,32 +36,6 @@ class LabeledImages:
     labels: np.ndarray
     groups: np.ndarray
     n_classes: int
-
-
-@dataclass(frozen=True)
-class PretrainingGain:
-    """The accuracy of a head on the backbone's own features and on those of random weights, on the same images.
-
-    difference_95: the paired interval of own less random. Each is the best, by log-loss, of the settings tried.
-    """
-
-    own: float
-    random: float
-    difference_95: tuple[float, float]
-    images: int
-    head: str
-
-    @property
-    def errors_avoided(self) -> float:
-        """The share of the errors made on random weights that the own weights avoid; negative where they make more.
-
-        A difference in accuracy alone would call every gap small where both are nearly always right.
-        """
-        return (self.own - self.random) / max(1 - self.random, 1 / self.images)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "difference_95": list(self.difference_95), "avoided": self.errors_avoided}
 
 
 def find_random_init_twin(store: Store, spec: ExtractionSpec) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,17 @@ _MIN_BIN_SIZE = 10  # images, at least
 _DRAWS, _NUMBERS = 1000, 1 << 25  # how often chance is drawn, and how many numbers that may take
 
 
-def compute_reliability_bins(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1.0) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Images whose predictions are about equally certain: mean confidence, and accuracy with its 95 % interval."""
+
+    images: int
+    confidence: float
+    accuracy: float
+    accuracy_95: tuple[float, float]
+
+
+def compute_reliability_bins(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1.0) -> list[ReliabilityBin]:
     """How often answers are right, by how sure they are: bins of about as many images each, 15 from 150 images on.
 
     Of each bin the images, their mean confidence and their accuracy with its 95 % interval. Answers that are equally sure
@@ -28,20 +38,20 @@ def compute_reliability_bins(labels: np.ndarray, probabilities: np.ndarray, effe
     for indices in _split_into_bins(confidence):
         n_correct = int(correct[indices].sum())
         rows.append(
-            {
-                "images": len(indices),
-                "confidence": float(confidence[indices].mean()),
-                "accuracy": n_correct / len(indices),
-                "accuracy_95": list(wilson_ci(n_correct / effect, len(indices) / effect)),
-            }
+            ReliabilityBin(
+                images=len(indices),
+                confidence=float(confidence[indices].mean()),
+                accuracy=n_correct / len(indices),
+                accuracy_95=wilson_ci(n_correct / effect, len(indices) / effect),
+            )
         )
     return rows
 
 
-def calibration_error(bins: Sequence[Mapping[str, Any]]) -> float:
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """The expected calibration error: the mean distance between confidence and accuracy (Guo et al., ICML 2017)."""
-    total = sum(row["images"] for row in bins)
-    return float(sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / total)
+    total = sum(row.images for row in bins)
+    return float(sum(row.images * abs(row.confidence - row.accuracy) for row in bins) / total)
 
 
 def calibration_error_by_chance(probabilities: np.ndarray) -> float:

@@ -1,9 +1,10 @@
-"""How good each head is on each source, from the first layers of the backbones to the last."""
+"""How good each head is on each tap, from the first layers of the backbones to the last."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,58 +13,78 @@ from ..data.tap_ref import TapRef
 from .trial import Score, Trial, rank_trials
 
 
-def compute_depth_curve(tap_entries: Sequence[Mapping[str, Any]], scores: Mapping[Trial, Score]) -> list[dict[str, Any]]:
-    """The best trial of each head on each source, in the order of `tap_entries`, and then on several side by side.
+@dataclass(frozen=True)
+class DepthPoint:
+    """The best trial of one head on one tap, or on several side by side.
 
-    tap_entries: as `run.json` has them, each with its depth. A value is JSON; `rank` is its place among all of them.
+    depth: share of the forward cost up to the tap; None of several, or where it is not known. std: of the accuracies of the
+    folds. varied: the options in which the trials of this head on these taps differ. seconds: of all of them together.
+    rank: among all points, 1 the best.
     """
-    depth_by_tap = {_parse_tap_ref(entry): entry["depth"] for entry in tap_entries}
+
+    backbone: str
+    extraction: str
+    layer: str
+    pool: str
+    depth: float | None
+    taps: tuple[str, ...]
+    trial: str
+    head: str
+    hyperparameters: Mapping[str, Any]
+    accuracy: float
+    std: float
+    log_loss: float
+    varied: tuple[str, ...]
+    n_hyperparameter_sets: int
+    seconds: float
+    rank: int
+
+
+def compute_depth_curve(
+    depth_by_tap: Mapping[TapRef, float | None], scores: Mapping[Trial, Score]
+) -> tuple[DepthPoint, ...]:
+    """The best trial of each head on each tap, in the order of `depth_by_tap`, and then on several side by side."""
     order = {tap_ref: number for number, tap_ref in enumerate(depth_by_tap)}
     heads = list(dict.fromkeys(trial.head for trial in scores))
-    grouped_scores: dict[tuple[tuple[TapRef, ...], str], dict[Trial, Score]] = {}
-    for trial, score in scores.items():
-        grouped_scores.setdefault((trial.tap_refs, trial.head), {})[trial] = score
-    sorted_keys = sorted(grouped_scores, key=lambda key: (len(key[0]), [order[tap] for tap in key[0]], heads.index(key[1])))
-    curve = [_build_point(rank_trials(grouped_scores[key]), grouped_scores[key], depth_by_tap) for key in sorted_keys]
-    trial_ranks = {trial.id: number for number, trial in enumerate(rank_trials(scores))}
-    for rank, entry in enumerate(sorted(curve, key=lambda entry: trial_ranks[entry["trial"]]), start=1):
-        entry["rank"] = rank
-    return curve
+    ranked_trials = rank_trials(scores)
+    grouped_trials: dict[tuple[tuple[TapRef, ...], str], list[Trial]] = {}
+    for trial in ranked_trials:
+        grouped_trials.setdefault((trial.tap_refs, trial.head), []).append(trial)
+    sorted_keys = sorted(grouped_trials, key=lambda key: (len(key[0]), [order[tap] for tap in key[0]], heads.index(key[1])))
+    ranks = {key: rank for rank, key in enumerate(grouped_trials, start=1)}
+    return tuple(_build_point(grouped_trials[key], scores, depth_by_tap, ranks[key]) for key in sorted_keys)
 
 
 def _build_point(
-    trials: Sequence[Trial], scores: Mapping[Trial, Score], depth_by_tap: Mapping[TapRef, float | None]
-) -> dict[str, Any]:
+    trials: Sequence[Trial], scores: Mapping[Trial, Score], depth_by_tap: Mapping[TapRef, float | None], rank: int
+) -> DepthPoint:
     """The first of the trials of one head on the same taps, best first, and what there is to say of the others."""
     best, taps = trials[0], trials[0].tap_refs
     score = scores[best]
-    return {
-        "backbone": " + ".join(dict.fromkeys(tap.backbone for tap in taps)),
-        "extraction": " + ".join(dict.fromkeys(tap.extraction for tap in taps)),
-        "layer": " + ".join(tap.layer for tap in taps),
-        "pool": " + ".join(tap.pool for tap in taps),
-        "depth": depth_by_tap[taps[0]] if len(taps) == 1 else None,
-        "taps": [str(tap) for tap in taps],
-        "trial": best.id,
-        "head": best.head,
-        "setting": dict(best.hyperparameters),
-        "accuracy": score.accuracy,
-        "std": float(np.std(score.folds)),
-        "log_loss": score.log_loss,
-        "varied": _list_varied_options([trial.hyperparameters for trial in trials]),
-        "settings": len(trials),
-        "seconds": sum(scores[each].seconds for each in trials),
-    }
+    return DepthPoint(
+        backbone=" + ".join(dict.fromkeys(tap.backbone for tap in taps)),
+        extraction=" + ".join(dict.fromkeys(tap.extraction for tap in taps)),
+        layer=" + ".join(tap.layer for tap in taps),
+        pool=" + ".join(tap.pool for tap in taps),
+        depth=depth_by_tap[taps[0]] if len(taps) == 1 else None,
+        taps=tuple(map(str, taps)),
+        trial=best.id,
+        head=best.head,
+        hyperparameters=dict(best.hyperparameters),
+        accuracy=score.accuracy,
+        std=float(np.std(score.folds)),
+        log_loss=score.log_loss,
+        varied=_list_varied_options([trial.hyperparameters for trial in trials]),
+        n_hyperparameter_sets=len(trials),
+        seconds=sum(scores[each].seconds for each in trials),
+        rank=rank,
+    )
 
 
-def _parse_tap_ref(value: Mapping[str, Any]) -> TapRef:
-    return TapRef(**{name: value[name] for name in ("backbone", "extraction", "layer", "pool")})
-
-
-def _list_varied_options(hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[str]:
+def _list_varied_options(hyperparameter_sets: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The options in which settings differ."""
-    return [
+    return tuple(
         name
         for name in hyperparameter_sets[0]
         if len({json.dumps(hyperparameters.get(name)) for hyperparameters in hyperparameter_sets}) > 1
-    ]
+    )

@@ -3,12 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from .calibration import calibration_error, calibration_error_by_chance, compute_reliability_bins
+from .calibration import ReliabilityBin, calibration_error, calibration_error_by_chance, compute_reliability_bins
 from .confidence_intervals import design_effect, macro_average_ci, proportion_ci
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How well one class is found: `images` of it, and its precision, recall and F1."""
+
+    class_name: str
+    images: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationScores:
+    """How good predictions are, as `classification_report` computes it.
+
+    groups: how many the images are in, None where each stands for itself. Fields that end in `_95` are 95 % intervals.
+    top_5_accuracy: None with five classes or fewer. reliability: the table that the calibration error is computed from.
+    confusion: images by true class (rows) and predicted class (columns).
+    """
+
+    images: int
+    groups: int | None
+    accuracy: float
+    accuracy_95: tuple[float, float]
+    balanced_accuracy: float
+    balanced_accuracy_95: tuple[float, float]
+    macro_f1: float
+    macro_f1_95: tuple[float, float]
+    top_5_accuracy: float | None = None
+    log_loss: float
+    brier_score: float
+    calibration_error: float
+    calibration_error_by_chance: float
+    reliability: tuple[ReliabilityBin, ...]
+    per_class: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -31,8 +69,8 @@ def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> flo
 
 def classification_report(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
-) -> dict[str, Any]:
-    """Scores of probabilities (n, classes) against labels (n,), as JSON values.
+) -> ClassificationScores:
+    """Scores of probabilities (n, classes) against labels (n,).
 
     groups (n,): where images of one number are alike, so that the intervals of accuracy, balanced accuracy and macro-F1 are
     by groups, and those of the table of calibration wider as accuracy's is. `groups` says how many; None: each image alone.
@@ -54,30 +92,26 @@ def classification_report(
     confusion = confusion_matrix(labels, predicted, labels=class_indices)
     balanced_95, f1_95 = macro_average_ci(confusion, effect)
     bins = compute_reliability_bins(labels, probabilities, effect)
-    return {
-        "images": len(labels),
-        "groups": None if groups is None else len(np.unique(groups)),
-        "accuracy": float(correct.mean()),
-        "accuracy_95": list(proportion_ci(correct, groups)),
-        "balanced_accuracy": float(recall[occurs].mean()),
-        "balanced_accuracy_95": list(balanced_95),
-        "macro_f1": float(f1[occurs].mean()),
-        "macro_f1_95": list(f1_95),
-        **({"top_5_accuracy": top_k_accuracy(labels, probabilities, 5)} if len(classes) > 5 else {}),
-        "log_loss": log_loss(labels, probabilities),
-        "brier_score": brier_score(labels, probabilities),
-        "calibration_error": calibration_error(bins),
-        "calibration_error_by_chance": calibration_error_by_chance(probabilities),
-        "reliability": bins,
-        "per_class": [
-            {
-                "class": name,
-                "images": int(count[class_index]),
-                "precision": float(precision[class_index]),
-                "recall": float(recall[class_index]),
-                "f1": float(f1[class_index]),
-            }
-            for class_index, name in enumerate(classes)
-        ],
-        "confusion": confusion.tolist(),
-    }
+    return ClassificationScores(
+        images=len(labels),
+        groups=None if groups is None else len(np.unique(groups)),
+        accuracy=float(correct.mean()),
+        accuracy_95=proportion_ci(correct, groups),
+        balanced_accuracy=float(recall[occurs].mean()),
+        balanced_accuracy_95=balanced_95,
+        macro_f1=float(f1[occurs].mean()),
+        macro_f1_95=f1_95,
+        top_5_accuracy=top_k_accuracy(labels, probabilities, 5) if len(classes) > 5 else None,
+        log_loss=log_loss(labels, probabilities),
+        brier_score=brier_score(labels, probabilities),
+        calibration_error=calibration_error(bins),
+        calibration_error_by_chance=calibration_error_by_chance(probabilities),
+        reliability=tuple(bins),
+        per_class=tuple(
+            ClassScores(name, int(n_images), float(class_precision), float(class_recall), float(class_f1))
+            for name, n_images, class_precision, class_recall, class_f1 in zip(
+                classes, count, precision, recall, f1, strict=True
+            )
+        ),
+        confusion=tuple(map(tuple, confusion.tolist())),
+    )

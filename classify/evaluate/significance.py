@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,11 +28,7 @@ class Comparison:
     difference: float
     difference_95: tuple[float, float]
     p_value: float
-    groups: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "difference_95": list(self.difference_95)}
+    groups: int | None
 
 
 def find_runner_up(scores: Mapping[Trial, Score]) -> Trial | None:
@@ -136,5 +131,5 @@ def sign_flip_test(sums: np.ndarray) -> float:
 
 
 def unpack_correct(score: Score) -> np.ndarray:
-    """Which images were answered rightly (rows, and up to seven more), as `Score.right` has them."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).astype(bool)
+    """Which images were answered rightly (rows, and up to seven more), as `Score.correct` has them."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(score.correct), np.uint8)).astype(bool)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from ...cache.typed_json import from_json, to_json
 from ..data.tap_ref import TapRef
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A head family with its setting, on one or more sources (side by side, in this order)."""
+    """A head family with its hyperparameters, on one or more taps (side by side, in this order)."""
 
     tap_refs: tuple[TapRef, ...]
     head: str
     hyperparameters: Mapping[str, Any]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Eight hexadecimal digits that name the trial; the same trial has the same id in every run."""
         taps = [[tap_ref.extraction, tap_ref.layer, tap_ref.pool] for tap_ref in self.tap_refs]
@@ -31,16 +33,12 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {
-            "sources": [asdict(tap_ref) for tap_ref in self.tap_refs],
-            "head": self.head,
-            "setting": dict(self.hyperparameters),
-        }
+        return dict(to_json(self))
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Trial:
-        """The trial that `to_dict` wrote."""
-        return cls(tuple(TapRef(**tap_ref) for tap_ref in value["sources"]), value["head"], value["setting"])
+    def from_dict(cls, value: Any) -> Trial:
+        """The trial that `to_dict` wrote; raises `ValueError`."""
+        return from_json(cls, value, "trial")
 
     def __str__(self) -> str:
         options = ",".join(f"{name}={value}" for name, value in self.hyperparameters.items())
@@ -51,36 +49,61 @@ class Trial:
 class Score:
     """How a trial did on the images held out for choosing.
 
-    accuracy, log_loss: over the images held out in all folds, each counted once. folds: accuracy of each. right: hexadecimal
-    digits of the packed bits that say which images (in the order of the problem) were classified rightly. detail: what the
-    head wants kept (epochs, curves).
+    accuracy, log_loss: over the images held out in all folds, each counted once. folds: accuracy of each. correct:
+    hexadecimal digits of the packed bits that say which images (in the order of the training data) were classified
+    correctly. fit_info: what the head records of its training (epochs, curves).
     """
 
     accuracy: float
     log_loss: float
     folds: tuple[float, ...]
     seconds: float = 0.0
-    right: str = ""
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    correct: str = ""
+    fit_info: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "folds": list(self.folds), "detail": dict(self.detail)}
+        return dict(to_json(self))
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Score:
-        """The score that `to_dict` wrote."""
-        return cls(**{**value, "folds": tuple(value["folds"])})
+    def from_dict(cls, value: Any) -> Score:
+        """The score that `to_dict` wrote; raises `ValueError`."""
+        return from_json(cls, value, "score")
+
+
+class TrialScores(Mapping[Trial, Score]):
+    """The scores of trials. They do not change, so that they are ranked once."""
+
+    def __init__(self, scores: Mapping[Trial, Score]) -> None:
+        self._scores = dict(scores)
+
+    def __getitem__(self, trial: Trial) -> Score:
+        return self._scores[trial]
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._scores)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    @cached_property
+    def ranked(self) -> tuple[Trial, ...]:
+        """The trials, best first, as `rank_trials` orders them."""
+        return tuple(_rank(self._scores))
 
 
 def rank_trials(scores: Mapping[Trial, Score]) -> list[Trial]:
     """The trials, best first.
 
-    Among the settings of one head on one source the lowest log-loss comes first: on few images accuracy moves in steps of
+    Among the settings of one head on the same taps the lowest log-loss comes first: on few images accuracy moves in steps of
     one image, and its maximum lands on settings that are much too strong or too weak (scikit-learn's LogisticRegressionCV
-    is moving to log-loss for the same reason). Heads and sources are then ordered by the accuracy of that setting, equal
+    is moving to log-loss for the same reason). Heads and taps are then ordered by the accuracy of that setting, equal
     ones by log-loss.
     """
+    return list(scores.ranked if isinstance(scores, TrialScores) else _rank(scores))
+
+
+def _rank(scores: Mapping[Trial, Score]) -> list[Trial]:
     trials_by_head: dict[tuple[tuple[TapRef, ...], str], list[Trial]] = {}
     for trial in sorted(scores, key=lambda trial: (scores[trial].log_loss, trial.id)):
         trials_by_head.setdefault((trial.tap_refs, trial.head), []).append(trial)

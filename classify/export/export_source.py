@@ -12,18 +12,19 @@ from ...cache.errors import ModelError
 from ...cache.shard import to_keys
 from ...cache.spec import ExtractionSpec
 from ...cache.store import Store
+from ...cache.typed_json import to_json
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.taps import Tap
-from ...extract.images.registry import reopen_source
 from ...extract.pixels.read_file import count_cores
 from ..data import select_features
 from ..data.cached_taps import FeatureStore
-from ..data.views import Views
 from ..evaluate.trial import Score, Trial
 from ..heads.fit import build_training_data, train
 from ..heads.head import Head
 from ..runs.finetuned_weights import FinetunedWeights, is_finetuned
-from ..runs.run import ImageRecord, Run
+from ..runs.image_records import ImageRecord
+from ..runs.result import TestAccuracy
+from ..runs.run import Run
 from . import sample_images
 from .model_metadata import ModelMetadata
 from .rebuild_backbone import is_same_backbone, rebuild_backbone
@@ -112,7 +113,7 @@ class ExportSource:
         records = run.load_image_records()
         specs = _load_specs(run, trial)
         _check_backbone_specs(backbone_specs, specs)
-        feature_store = reopen_source(run.metadata["data"]).feature_file or store
+        feature_store = run.metadata.data.open().feature_file or store
         if is_finetuned(trial):
             finetuned = FinetunedWeights.load(run, trial)
             return cls(run, trial, score, records, specs, feature_store, finetuned.head, finetuned.weights)
@@ -135,9 +136,8 @@ class ExportSource:
 
     def build_metadata(self, precision: str) -> ModelMetadata:
         """What is kept inside the model. Its test scores are of plain views, which is what the model sees."""
-        run_metadata = self.run.metadata
-        test_scores = run_metadata.get("test_plain") or run_metadata["test"]
-        is_best = self.trial.id == run_metadata["best"]["id"]
+        result = self.run.result
+        test = TestAccuracy.from_scores(result.single_view_test) if self.trial.id == result.best.id else None
         return ModelMetadata(
             classes=tuple(self.head.class_names),
             image_size=next(iter(self.specs.values())).image_size,
@@ -145,7 +145,7 @@ class ExportSource:
             precision=precision,
             specs=self.specs,
             trial=self.trial,
-            test={name: test_scores[name] for name in ("images", "accuracy", "accuracy_95")} if is_best else None,
+            test=to_json(test),
         )
 
     def load_calibration_images(self) -> np.ndarray:
@@ -200,10 +200,10 @@ def _check_backbone_specs(backbone_specs: Sequence[BackboneSpec], specs: Mapping
 def _train_head(run: Run, feature_store: FeatureStore, trial: Trial, score: Score, records: Sequence[ImageRecord]) -> Head:
     """The head of a trial that did not win, trained as the winner was, on everything but the test split, and saved."""
     train_records = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
-    classes = run.metadata["splits"]["classes"]
+    classes = run.metadata.splits.classes
     keys = to_keys([record.digest for record in train_records])
     labels = np.array([classes.index(record.label) for record in train_records])
-    views = Views.from_dict(run.metadata["views"])
+    views = run.metadata.views
     training_data = build_training_data(
         select_features.open_readers(feature_store, trial.tap_refs, views),
         keys,
@@ -212,6 +212,6 @@ def _train_head(run: Run, feature_store: FeatureStore, trial: Trial, score: Scor
         views=views,
         threads=count_cores(),
     )
-    head = train(trial, score, training_data, classes, run.metadata["seed"])
+    head = train(trial, score, training_data, classes, run.metadata.seed)
     run.save_head(trial, head)
     return head

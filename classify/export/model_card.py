@@ -15,7 +15,8 @@ from ...cache.spec import ExtractionSpec
 from ...extract.backbones.registry import describe_license
 from ..evaluate.trial import Score
 from ..runs.finetuned_weights import is_finetuned
-from ..runs.run import ImageRecord, Run
+from ..runs.image_records import ImageRecord
+from ..runs.run import Run
 from .export_result import ExportResult
 
 _PACKAGES = ("humeris", "keras", "tensorflow", "scikit-learn", "numpy", "pillow")
@@ -72,7 +73,8 @@ def render_model_card(
     environment = Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701  # Markdown, escaped by `md`
     environment.filters["md"] = _escape_markdown
     template = environment.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
-    metadata, is_best = run.metadata, result.trial.id == run.metadata["best"]["id"]
+    run_result, metadata = run.result, run.metadata
+    is_best = result.trial.id == run_result.best.id
     return template.render(
         done=result,
         run=run,
@@ -83,16 +85,16 @@ def render_model_card(
         records=records,
         specs=specs,
         size=format_size(result.bytes),
-        classes=metadata["splits"]["classes"],
+        classes=metadata.splits.classes,
         counts=Counter((record.label, record.split == "test") for record in records),
-        data=metadata["data"],
-        test=(metadata.get("test_plain") or metadata["test"]) if is_best else None,
+        data=metadata.data,
+        test=run_result.single_view_test if is_best else None,
         shown=_REPORTED_SCORES,
-        notes=metadata.get("notes", []) if is_best else [],
+        notes=run_result.notes if is_best else (),
         preprocessing=[_PREPROCESSING[mode] for mode in dict.fromkeys(spec.preprocessing for spec in specs)],
         licence=describe_license,
         machine=f"{platform.machine()}, {os.cpu_count()} processor cores",
-        made=to_printable(metadata.get("command") or "humeris sweep"),
+        made=to_printable(metadata.command or "humeris sweep"),
         command=to_printable(command),
         versions={name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
     )

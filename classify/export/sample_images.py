@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...cache.errors import DataError
-from ...extract.images.registry import reopen_source
 from ...extract.pixels import read_file
 from ...extract.pixels.decode import ImageRejected
 from ...extract.pixels.decode_pool import DecoderPool
-from ..runs.run import ImageRecord, Run
+from ..runs.image_records import ImageRecord
+from ..runs.run import Run
 
 MIN_IMAGES = 16
 
@@ -59,7 +59,7 @@ def load_pixels(run: Run, records: Sequence[ImageRecord], size: tuple[int, int])
     DataError
         Where an image is gone, has changed, or ends its decoder.
     """
-    source = reopen_source(run.metadata["data"]).images
+    source = run.metadata.data.open_images()
     images, jobs = np.empty((len(records), *size, 3), np.uint8), min(4, read_file.count_cores())
     with DecoderPool(jobs) as decoders:
 

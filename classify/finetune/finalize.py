@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +22,9 @@ from ..export.rebuild_backbone import rebuild_backbone
 from ..export.stack_model import stack_model
 from ..runs import tables
 from ..runs.finetuned_weights import FinetunedWeights
-from ..runs.run import Run, unescape_formula
+from ..runs.predictions import read_predictions
+from ..runs.result import BestTrial, FinetuneSummary, FrozenBaseline, RunnerUp, RunResult, TestAccuracy
+from ..runs.run import Run
 from ..sweep.finalize import list_notes, summarize_near_duplicates
 from . import batches as feed
 from .prepare import FinetuneSetup
@@ -45,7 +45,7 @@ def finalize(
     setup: FinetuneSetup,
     tuned: FinetunedWeights,
     score: Score,
-    initial_metrics: dict[str, float],
+    initial_metrics: Mapping[str, float],
     map_predictions: MapPredictions | None,
     store: Store,
     requests: Sequence[BackboneSpec],
@@ -76,30 +76,28 @@ def finalize(
     group_ids = splits.get_group_ids(splits.test)
     readers = select_features.open_readers(store, setup.trial.tap_refs)
     runner_up = _compare_on_held_out(setup, trial, score)
+    previous = run.result.finetune if run.complete else None
     run.finish(
-        {
-            "data": setup.run.metadata["data"],
-            "best": {"id": trial.id, **trial.to_dict(), "score": score.to_dict()},
-            "runner_up": runner_up,
-            "test": metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, group_ids),
-            "test_plain": None,
-            "groups": None if runner_up is None else runner_up["compared"]["groups"],
-            "accuracy_95": {
-                **(setup.run.metadata.get("accuracy_95") or {}),
-                trial.id: _compute_accuracy_interval(setup, score),
-            },
-            "near_duplicates": summarize_near_duplicates(images, splits, readers, probabilities),
-            "notes": [*list_notes(splits, trial, score, setup.fold[1]), *_build_notes(score, initial_metrics, setup.mode)],
-            "seconds": round(time.monotonic() - start_time, 3),
-            "finetune": {
-                **run.metadata["finetune"],
-                "before": initial_metrics,
-                "held_out": len(setup.fold[1]),
-                "frozen": _compare_on_test(setup, trial, probabilities),
-                "map_difference": difference if map_predictions else run.metadata["finetune"].get("map_difference"),
-                **({"cached": [each.to_dict() for each in extracted if each.computed]} if extracted else {}),
-            },
-        }
+        RunResult(
+            best=BestTrial.from_trial(trial, score),
+            runner_up=runner_up,
+            test=metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, group_ids),
+            test_plain=None,
+            groups=None if runner_up is None else runner_up.comparison.groups,
+            accuracy_95={**setup.run.result.accuracy_95, trial.id: _compute_accuracy_interval(setup, score)},
+            near_duplicates=summarize_near_duplicates(images, splits, readers, probabilities),
+            notes=(*list_notes(splits, trial, score, setup.fold[1]), *_build_notes(score, initial_metrics, setup.mode)),
+            advice=None,
+            seconds=round(time.monotonic() - start_time, 3),
+            finetune=FinetuneSummary(
+                initial_metrics=initial_metrics,
+                held_out=len(setup.fold[1]),
+                frozen=_compare_on_test(setup, trial, probabilities),
+                max_map_difference=difference if previous is None else previous.max_map_difference,
+                cached=tuple(each.to_dict() for each in extracted if each.computed) if previous is None else previous.cached,
+            ),
+        ),
+        setup.run.metadata.data,
     )
 
 
@@ -125,12 +123,12 @@ def _check_parity(setup: FinetuneSetup, map_predictions: MapPredictions, pixel_p
     return largest_difference
 
 
-def _compare_on_held_out(setup: FinetuneSetup, trial: Trial, score: Score) -> dict[str, Any] | None:
+def _compare_on_held_out(setup: FinetuneSetup, trial: Trial, score: Score) -> RunnerUp | None:
     """The frozen trial beside the tuned one on the images held out, in the form of a run's runner-up.
 
     None where the frozen one was scored on averages over views, and the tuned one on plain images.
     """
-    if setup.run.metadata["views"]["average"]:
+    if setup.run.metadata.views.average:
         return None
     splits, frozen, frozen_score = setup.splits, setup.trial, setup.score
     rows, held_out = splits.development, setup.fold[1]
@@ -143,37 +141,29 @@ def _compare_on_held_out(setup: FinetuneSetup, trial: Trial, score: Score) -> di
     comparison = significance.compare_predictions(
         trial.id, frozen.id, tuned_correct, frozen_correct, len(held_out), masked_groups
     )
-    score_dict = {name: value for name, value in frozen_score.to_dict().items() if name not in {"detail", "right"}}
-    return {"id": frozen.id, **frozen.to_dict(), "score": score_dict, "compared": comparison.to_dict()}
+    return RunnerUp.from_trial(frozen, frozen_score, comparison)
 
 
-def _compute_accuracy_interval(setup: FinetuneSetup, score: Score) -> list[float]:
+def _compute_accuracy_interval(setup: FinetuneSetup, score: Score) -> tuple[float, float]:
     """The 95 % interval of the accuracy on the images held out, which are fewer than those of the frozen trials."""
     splits, held_out = setup.splits, setup.fold[1]
     rows = splits.development
-    return list(
-        proportion_ci(significance.unpack_correct(score)[np.searchsorted(rows, held_out)], splits.get_group_ids(held_out))
-    )
+    return proportion_ci(significance.unpack_correct(score)[np.searchsorted(rows, held_out)], splits.get_group_ids(held_out))
 
 
-def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarray) -> dict[str, Any] | None:
+def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarray) -> FrozenBaseline | None:
     """The frozen winner on the test split, and the two compared there; None where the run did not score that trial."""
-    metadata = setup.run.metadata
-    if metadata["best"]["id"] != setup.trial.id:
+    result = setup.run.result
+    if result.best.id != setup.trial.id:
         return None
-    test_scores = metadata.get("test_plain") or metadata["test"]
-    summary = {
-        "trial": setup.trial.to_dict(),
-        "seconds": metadata.get("seconds"),
-        "test": {name: test_scores[name] for name in ("images", "accuracy", "accuracy_95") if name in test_scores},
-        "compared": None,  # what it answered to plain images is not kept where views were averaged
+    baseline = FrozenBaseline(
+        setup.trial, result.seconds, TestAccuracy.from_scores(result.single_view_test), comparison=None
+    )
+    if result.test_plain is not None:
+        return baseline  # what it predicted of plain images is not kept where views were averaged
+    predicted_classes = {
+        prediction.name: prediction.predicted for prediction in read_predictions(setup.run.path / "predictions.csv")
     }
-    if metadata.get("test_plain"):
-        return summary
-    with (setup.run.path / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        predicted_classes = {
-            unescape_formula(row["path"]): unescape_formula(row["predicted"]) for row in csv.DictReader(file)
-        }
     splits = setup.splits
     names = [setup.images.used[row].name for row in splits.test]
     labels = splits.labels[splits.test]
@@ -185,13 +175,13 @@ def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarr
     comparison = significance.compare_predictions(
         trial.id, setup.trial.id, tuned_correct, frozen_correct, len(labels), group_ids
     )
-    return {**summary, "compared": comparison.to_dict()}
+    return replace(baseline, comparison=comparison)
 
 
-def _build_notes(score: Score, initial_metrics: dict[str, float], mode: str) -> list[str]:
+def _build_notes(score: Score, initial_metrics: Mapping[str, float], mode: str) -> list[str]:
     """What the curves say against the tuned network."""
-    best = score.detail["epochs"] - 1
-    lowest = score.detail["curves"]["val_loss"][best]
+    best = score.fit_info["epochs"] - 1
+    lowest = score.fit_info["curves"]["val_loss"][best]
     if lowest < initial_metrics["val_loss"]:
         return []
     evidence = f"on the images held out (log-loss {lowest:.3f}, before {initial_metrics['val_loss']:.3f})"

@@ -6,12 +6,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ...cache.store import Store
+from ...cache.typed_json import to_json
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.engine.extract import ExtractResult, extract_features
 from ...extract.images.load import Progress
@@ -20,6 +21,8 @@ from ..export.export import export
 from ..export.export_result import ExportResult
 from ..report.page import ReportResult, write_report
 from ..runs.finetuned_weights import FinetunedWeights
+from ..runs.metadata import FinetuneOrigin, RunMetadata, SweptTap
+from ..runs.result import FinetuneSummary
 from ..runs.run import Run
 from . import checkpoint
 from .checkpoint import Checkpoint
@@ -41,12 +44,19 @@ class FinetuneResult:
     exported: ExportResult
     reported: ReportResult
 
+    @property
+    def summary(self) -> FinetuneSummary:
+        """What fine-tuning did."""
+        summary = self.run.result.finetune
+        assert summary is not None  # as it is no run of a sweep
+        return summary
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "data": self.run.metadata["data"],
-            **self.run.summarize(),
-            "finetune": self.run.metadata["finetune"],
+            "data": self.run.metadata.data.to_dict(),
+            **to_json(self.run.summarize()),
+            "finetune": {**to_json(self.run.metadata.finetune), **to_json(self.summary)},
             "exported": self.exported.to_dict(),
             "reported": self.reported.to_dict(),
         }
@@ -74,11 +84,11 @@ def finetune(
     config_hash = _compute_config_hash(setup)
     name = f"{setup.run.path.resolve().name}-{(setup.cut or setup.mode).replace('/', '-')}-{config_hash[:8]}"
     run = Run(out or setup.run.path.parent / name)
-    run.begin({**_build_metadata(setup), "plan": config_hash, "command": command, "humeris": __version__})
+    run.begin(_build_metadata(setup, config_hash, command))
     if not run.complete:
         with run.lock():
             _train(run, setup, store, requests, jobs, on_epoch, stage)
-    elif run.metadata["data"] != setup.run.metadata["data"]:  # the same images may have been moved or renamed
+    elif run.metadata.data != setup.run.metadata.data:  # the same images may have been moved or renamed
         with run.lock():
             _score_again(run, setup, store, requests, jobs)
     checkpoint.delete(run)
@@ -131,18 +141,16 @@ def _train(
 
 def _score_again(run: Run, setup: FinetuneSetup, store: Store, requests: Sequence[BackboneSpec], jobs: int | None) -> None:
     """Write the tables of a complete run for its images as they are called now."""
-    trial, start_time = setup.tuned_trial, time.monotonic() - float(run.metadata["seconds"])
-    tuned, score, initial_metrics = (
-        FinetunedWeights.load(run, trial),
-        run.load_trials()[trial],
-        run.metadata["finetune"]["before"],
-    )
+    trial, summary = setup.tuned_trial, run.result.finetune
+    assert summary is not None  # as the run is complete
+    tuned, score = FinetunedWeights.load(run, trial), run.load_trials()[trial]
+    start_time = time.monotonic() - run.result.seconds
     finalize(
         run,
         setup,
         tuned,
         score,
-        initial_metrics,
+        summary.initial_metrics,
         None,
         store,
         _select_requests(setup, requests),
@@ -170,30 +178,31 @@ def _add_heartbeat(run: Run, stage: Callable[[str], Progress] | None) -> Callabl
 
 def _compute_config_hash(setup: FinetuneSetup) -> str:
     """Digest of everything that decides the result."""
-    run_hash = setup.run.metadata["plan"]
+    run_hash = setup.run.metadata.config_hash
     value = [run_hash, setup.tuned_trial.to_dict(), setup.spec.digest]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _build_metadata(setup: FinetuneSetup) -> dict[str, Any]:
+def _build_metadata(setup: FinetuneSetup, config_hash: str, command: str) -> RunMetadata:
     """What the new run says from its beginning: as the frozen run, whose trials it holds."""
     frozen_metadata = setup.run.metadata
-    copied_keys = ("splits", "sources", "left_out", "heads", "views", "seed", "data")
-    metadata = {name: frozen_metadata[name] for name in copied_keys if name in frozen_metadata}
-    metadata["views"] = {**metadata["views"], "average": False}  # the tuned network sees the plain one
-    extraction_ids = {source["extraction"] for source in metadata["sources"]}
-    depths = {(source["extraction"], source["layer"], source["pool"]): source.get("depth") for source in metadata["sources"]}
-    new_sources = [
-        {**vars(source), "depth": depths.get((frozen_source.extraction, frozen_source.layer, frozen_source.pool))}
-        for source, frozen_source in zip(setup.tuned_trial.tap_refs, setup.trial.tap_refs, strict=True)
-        if source.extraction not in extraction_ids
+    extraction_ids = {tap.extraction for tap in frozen_metadata.taps}
+    new_taps = [
+        SweptTap.from_tap_ref(tap_ref, frozen_metadata.depths.get(frozen_tap_ref))
+        for tap_ref, frozen_tap_ref in zip(setup.tuned_trial.tap_refs, setup.trial.tap_refs, strict=True)
+        if tap_ref.extraction not in extraction_ids
     ]
-    return {
-        **metadata,
-        "sources": [*metadata["sources"], *new_sources],
-        "specs": {**frozen_metadata["specs"], setup.spec.folder_name: setup.spec.to_dict()},
-        "finetune": {"run": str(setup.run.path), "start": setup.trial.id, "trial": setup.tuned_trial.to_dict()},
-    }
+    return replace(
+        frozen_metadata,
+        config_hash=config_hash,
+        command=command,
+        humeris=__version__,
+        taps=(*frozen_metadata.taps, *new_taps),
+        specs={**frozen_metadata.specs, setup.spec.folder_name: setup.spec},
+        views=replace(frozen_metadata.views, average=False),  # the tuned network sees the plain one
+        finetune=FinetuneOrigin(str(setup.run.path), setup.trial.id, setup.tuned_trial),
+        result=None,
+    )
 
 
 def fill_cache(

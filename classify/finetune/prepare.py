@@ -21,15 +21,15 @@ from ...extract.engine.extract_config import ExtractConfig
 from ...extract.images.images import Images
 from ...extract.images.item import Rejection
 from ...extract.images.load import Progress, load_source
-from ...extract.images.registry import reopen_source
 from ...extract.pixels.augment import Policy
 from ..data.splits import Splits, split
 from ..data.tap_ref import TapRef
 from ..data.views import Views
-from ..evaluate.trial import Score, Trial, rank_trials
+from ..evaluate.trial import Score, Trial
 from ..export.rebuild_backbone import find_backbone_specs, is_same_backbone
 from ..runs.finetuned_weights import FINETUNE_HEAD, can_finetune, is_finetuned
-from ..runs.run import ImageRecord, Run
+from ..runs.image_records import ImageRecord
+from ..runs.run import Run
 from .augmentation import Augmentation, BatchMixer
 from .finetune_config import FinetuneConfig
 
@@ -62,12 +62,12 @@ class FinetuneSetup:
     @property
     def seed(self) -> int:
         """The run's."""
-        return int(self.run.metadata["seed"])
+        return self.run.metadata.seed
 
     @property
     def frozen_views(self) -> Views:
         """Those that the frozen head was trained on."""
-        return Views.from_dict(self.run.metadata["views"])
+        return self.run.metadata.views
 
     @cached_property
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +180,7 @@ def prepare(
     mode = "tail" if layer is not None else weights or "input"
     request = frozen_request
     if mode == "random":
-        request = replace(frozen_request, weights="random", seed=int(run.metadata["seed"]))
+        request = replace(frozen_request, weights="random", seed=run.metadata.seed)
         if not frozen_request.source.allows_random_weights:
             raise DataError(
                 "--weights random: expected a backbone that comes by name, found the file "
@@ -241,7 +241,7 @@ def _select_trial(run: Run, trial_id: str | None) -> tuple[Trial, Score]:
             "give another with --trial"
         )
     if not can_finetune(frozen_trial):
-        other = next((candidate for candidate in rank_trials(run.load_trials()) if can_finetune(candidate)), None)
+        other = next((candidate for candidate in run.load_trials().ranked if can_finetune(candidate)), None)
         suggestion = f"such as --trial {other.id} ({other})" if other else "after `humeris sweep` with --head logreg"
         raise HeadError(
             f"{run.path}: expected a head that can be trained further, found {frozen_trial.head} in trial "
@@ -272,7 +272,7 @@ def _load_run_images(
     run: Run, records: Mapping[bytes, ImageRecord], store: Store, jobs: int | None, progress: Progress | None
 ) -> Images:
     """The very images of the run, in the order of their digests; raises `DataError` where some are gone."""
-    source = reopen_source(run.metadata["data"], store.kv_store)
+    source = run.metadata.data.open(store.kv_store)
     if source.holds_features:
         raise DataError(f"{source.location}: expected images to fine-tune on, found a file of features; sweep over images")
     images = load_source(source, store, jobs=jobs, progress=progress)
@@ -292,7 +292,7 @@ def _load_run_images(
 
 def _restore_splits(run: Run, records: Mapping[bytes, ImageRecord], images: Images) -> Splits:
     """The roles that the images had in the run; raises `DataError` where they have others by now."""
-    splits = split(images, run.metadata["splits"]["select"])
+    splits = split(images, run.metadata.splits.select)
     roles = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
     has_groups = any(record.group for record in records.values())
     for row, image in enumerate(images.used):

@@ -55,7 +55,7 @@ def build_training_data(
 
 def train(trial: Trial, score: Score, data: TrainingData, class_names: Sequence[str], seed: int) -> Head:
     """Fit the head of a trial on all rows; `score` is the trial's own, which says for how many epochs."""
-    return get_head_family(trial.head).fit(data, trial.hyperparameters, score.detail, class_names, seed)
+    return get_head_family(trial.head).fit(data, trial.hyperparameters, score.fit_info, class_names, seed)
 
 
 def predict_proba(head: Head, view_rows: ViewRows) -> np.ndarray:

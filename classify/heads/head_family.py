@@ -124,7 +124,7 @@ class HeadFamily(ABC):
         Returns
         -------
         list of Score
-            One for each set, in that order. ``fit`` receives a score's ``detail`` as `fit_info`.
+            One for each set, in that order. ``fit`` receives a score's ``fit_info`` as `fit_info`.
         """
         start_time = time.perf_counter()
         class_names = [str(label) for label in range(data.n_classes)]
@@ -155,7 +155,7 @@ class HeadFamily(ABC):
         hyperparameters
             One set that ``expand_grid`` made.
         fit_info
-            What cross-validation found out: the ``detail`` of the score, such as the number of epochs.
+            What cross-validation found out: the ``fit_info`` of the score, such as the number of epochs.
         class_names
             The classes in the order of the label numbers.
         seed

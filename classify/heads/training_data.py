@@ -99,6 +99,6 @@ class TrainingData:
             log_loss=float(np.average(loss, weights=counts)),
             folds=tuple(accuracy),
             seconds=seconds,
-            right=np.packbits(correct).tobytes().hex(),
-            detail=dict(fit_info or {}),
+            correct=np.packbits(correct).tobytes().hex(),
+            fit_info=dict(fit_info or {}),
         )

@@ -124,11 +124,11 @@ def _build_block(
 
 def _describe_data(snapshot: RunSnapshot) -> str:
     """What images the run is about, in a few words; "" where that is not known."""
-    n_used, source = snapshot.data.get("used"), str(snapshot.data.get("source", "")).rstrip("/")
-    unit = "rows" if snapshot.holds_features else "images"
-    return (
-        f"{n_used} {unit} of {source.rpartition('/')[2]} in {len(snapshot.class_names)} classes" if n_used and source else ""
-    )
+    data = snapshot.data
+    if data is None or not data.location:
+        return ""
+    unit, name = "rows" if snapshot.holds_features else "images", data.location.rstrip("/").rpartition("/")[2]
+    return f"{data.used} {unit} of {name} in {len(snapshot.class_names)} classes"
 
 
 def _render_within_limit(blocks: list[_Block], title: str, subtitle: str, omissions: list[str]) -> bytes:

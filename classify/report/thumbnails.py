@@ -6,16 +6,15 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ...cache.errors import HumerisError
+from ...cache.errors import DataError, HumerisError
 from ...extract.images.image_source import ImageSource
-from ...extract.images.registry import reopen_source
 from ...extract.pixels import decode, read_file
 from ...extract.pixels.decode_pool import DecoderPool
-from ..runs.run import ImageRecord
+from ..runs.data_summary import DataSummary
+from ..runs.image_records import ImageRecord
 from .blocks import Text
 
 _QUALITY_STEPS = (
@@ -28,7 +27,6 @@ _QUALITY_STEPS = (
 )  # share of the side, and quality, tried until the budget is kept
 _N_PREFETCH = 8  # images on their way
 _MAX_REASONS = 6  # that are told
-_SOURCE_ERRORS = (HumerisError, KeyError, TypeError, AttributeError, OSError, ValueError)  # of a torn description
 
 
 @dataclass(frozen=True)
@@ -38,21 +36,18 @@ class Thumbnails:
     pictures: tuple[bytes | None, ...]
     failure_counts: Mapping[str, int]
 
-    def describe_failures(self, data: Mapping[str, Any]) -> list[Text]:
-        """A paragraph that says which pictures cannot be shown and what brings them back; [] where none is lacking.
-
-        data: what `Images.summarize` said of the images.
-        """
+    def describe_failures(self, data: DataSummary | None) -> list[Text]:
+        """A paragraph that says which pictures cannot be shown and what brings them back; [] where none is lacking."""
         if not self.failure_counts:
             return []
         reasons = sorted(self.failure_counts.items(), key=lambda item: -item[1])
         reason_list = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
         reason_list += "; and others" if len(reasons) > _MAX_REASONS else ""
-        try:
-            source = reopen_source(data).images
-        except _SOURCE_ERRORS:
-            source = None
-        root = data.get("root", "no folder that the run names") if source is None else source.root
+        source = None if data is None else data.try_open_images()
+        if source is not None:
+            root = source.root
+        else:
+            root = data.root if data is not None and data.root else "no folder that the run names"
         remedy = (
             f"They are looked for in {root}: put them back there, or run `humeris sweep` where they are now (it trains "
             "nothing again), and then `humeris report` anew."
@@ -68,21 +63,23 @@ class Thumbnails:
         ]
 
 
-def make_thumbnails(records: Sequence[ImageRecord], data: Mapping[str, Any], side: int, budget: int) -> Thumbnails:
+def make_thumbnails(records: Sequence[ImageRecord], data: DataSummary | None, side: int, budget: int) -> Thumbnails:
     """Pictures of the images `records`, at most `side` pixels long, all together of at most `budget` bytes.
 
-    An image is read where `data` (see `Images.summarize`) says it is, has to have the digest it had, and is decoded in a
-    process of its own. To keep the budget they get worse and smaller, and at last only the first ones are made.
-    Never raises for the sake of an image. Keras's own data sets are not shown: only Keras reads them.
+    An image is read where `data` says it is, has to have the digest it had, and is decoded in a process of its own. To keep
+    the budget they get worse and smaller, and at last only the first ones are made. Never raises for the sake of an image.
+    Keras's own data sets are not shown: only Keras reads them.
     """
     if not records:
         return Thumbnails((), {})
     try:
-        source = reopen_source(data).images
-    except _SOURCE_ERRORS as error:
+        if data is None:
+            raise DataError("run.json does not say where the images are")
+        source = data.open_images()
+    except (HumerisError, OSError) as error:
         return Thumbnails((None,) * len(records), {_format_error(error): len(records)})
     if source.imports_keras:
-        reason = f"the images of {data.get('source')} are read by Keras, which no report starts"
+        reason = f"the images of {data.location} are read by Keras, which no report starts"
         return Thumbnails((None,) * len(records), {reason: len(records)})
     failure_counts: Counter[str] = Counter()
     images: list[np.ndarray | None] = []

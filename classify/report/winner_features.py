@@ -12,12 +12,11 @@ import numpy as np
 
 from ...cache.errors import HumerisError
 from ...cache.shard import to_keys
-from ...cache.spec import ExtractionSpec
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ..data import select_features
 from ..data.feature_matrix import FeatureMatrix
 from ..data.tap_ref import TapRef
-from ..runs.run import ImageRecord
+from ..runs.image_records import ImageRecord
 from .blocks import Command, Part, Text
 from .run_snapshot import RunSnapshot
 
@@ -70,12 +69,12 @@ def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], we
     Of several networks it is several commands with && between them. None can where the taps are of a file of features, nor
     with random weights where a network is a file.
     """
-    source, lines = snapshot.source, []
-    if source is None or source.holds_features:
+    metadata, source, lines = snapshot.metadata, snapshot.source, []
+    if metadata is None or source is None or source.holds_features:
         return ""
     for name in dict.fromkeys(tap.extraction for tap in tap_refs):
         try:
-            backbone_spec = BackboneSpec.from_spec(ExtractionSpec.from_dict(snapshot.metadata["specs"][name]))
+            backbone_spec = BackboneSpec.from_spec(metadata.specs[name])
         except (HumerisError, KeyError, TypeError, ValueError):
             return ""
         if weights is not None and not backbone_spec.source.allows_random_weights:

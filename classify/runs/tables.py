@@ -1,4 +1,4 @@
-"""The tables of a run: who did how well, what became of each image, and what the winner answered."""
+"""The tables of a run: who did how well, what became of each image, and what the winner predicted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from ...extract.images.images import Images
 from ..data.splits import Splits
 from ..evaluate.trial import Score, Trial, rank_trials
-from .run import Run
+from .run_folder import RunFolder
 
 
-def write(run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray) -> None:
+def write(run: RunFolder, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray) -> None:
     """Write `leaderboard.csv`, `images.csv`, `predictions.csv` and `probabilities.npy`.
 
     probabilities (n, classes): the winner's answers for the test split, in its order; the tables are in order of name.
@@ -23,8 +23,20 @@ def write(run: Run, images: Images, splits: Splits, scores: Mapping[Trial, Score
     _write_predictions(run, images, splits, probabilities)
 
 
-def _write_leaderboard(run: Run, scores: Mapping[Trial, Score]) -> None:
-    header = ["rank", "trial", "backbone", "layer", "pool", "head", "setting", "accuracy", "std", "log_loss", "seconds"]
+def _write_leaderboard(run: RunFolder, scores: Mapping[Trial, Score]) -> None:
+    header = [
+        "rank",
+        "trial",
+        "backbone",
+        "layer",
+        "pool",
+        "head",
+        "hyperparameters",
+        "accuracy",
+        "std",
+        "log_loss",
+        "seconds",
+    ]
     rows = []
     for rank, trial in enumerate(rank_trials(scores), start=1):
         score, tap_refs = scores[trial], trial.tap_refs
@@ -46,7 +58,7 @@ def _write_leaderboard(run: Run, scores: Mapping[Trial, Score]) -> None:
     run.write_csv("leaderboard.csv", header, rows)
 
 
-def _write_images(run: Run, images: Images, splits: Splits) -> None:
+def _write_images(run: RunFolder, images: Images, splits: Splits) -> None:
     role_of_row = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
     rows = [
         [image.name, "used", "", image.item.label, role_of_row[row], image.format, image.digest.hex(), image.item.group]
@@ -57,7 +69,7 @@ def _write_images(run: Run, images: Images, splits: Splits) -> None:
     run.write_csv("images.csv", ["path", "outcome", "detail", "label", "split", "format", "sha256", "group"], rows)
 
 
-def _write_predictions(run: Run, images: Images, splits: Splits, probabilities: np.ndarray) -> None:
+def _write_predictions(run: RunFolder, images: Images, splits: Splits, probabilities: np.ndarray) -> None:
     order = sorted(range(len(splits.test)), key=lambda index: images.used[splits.test[index]].name)
     probabilities = probabilities[order]
     predicted = probabilities.argmax(axis=1)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ...extract.images.images import Images
 from ..data.feature_matrix import RowReader
 from ..data.splits import Splits
-from ..data.views import ViewRows, Views
+from ..data.views import ViewRows
 from ..diagnose import near_duplicates
 from ..evaluate import metrics, significance
 from ..evaluate.confidence_intervals import proportion_ci
-from ..evaluate.trial import Score, Trial, rank_trials
+from ..evaluate.trial import Score, Trial
 from ..heads.fit import build_training_data, predict_proba, train
 from ..runs import tables
+from ..runs.advice import Advice
+from ..runs.result import BestTrial, NearDuplicateSummary, RunnerUp, RunResult
 from ..runs.run import Run
 
 _FEW_TEST_IMAGES = 100  # test images, below which the 95 % interval is about 16 points wide at an accuracy of 0.8
@@ -28,24 +29,23 @@ def finalize_sweep(
     images: Images,
     splits: Splits,
     row_readers: Sequence[RowReader],
-    views: Views,
-    seed: int,
     jobs: int,
-    metadata: Mapping[str, Any],
-) -> None:
-    """Train the winner, score it once, write everything down.
+    advice: Advice,
+    seconds: float,
+) -> RunResult:
+    """Train the winner, score it once, and write it and the tables; what the run ends with.
 
     What is learnt from and what is tested on are in memory one after the other.
     """
-    scores = run.load_trials()
-    best_trial = rank_trials(scores)[0]
+    scores, views = run.load_trials(), run.metadata.views
+    best_trial = scores.ranked[0]
     rows, test_keys = splits.development, images.keys[splits.test]
     head = run.load_head(best_trial)
     if head is None:
         training_data = build_training_data(
             row_readers, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, jobs
         )
-        head = train(best_trial, scores[best_trial], training_data, splits.classes, seed)
+        head = train(best_trial, scores[best_trial], training_data, splits.classes, run.metadata.seed)
         del training_data
     probabilities = predict_proba(head, ViewRows.from_readers(row_readers, test_keys, views.count if views.average else 0))
     plain_probabilities = (
@@ -55,44 +55,42 @@ def finalize_sweep(
     tables.write(run, images, splits, scores, probabilities)
     selection_groups, test_groups = splits.get_selection_group_ids(), splits.get_group_ids(splits.test)
     comparison = significance.compare_with_runner_up(scores, len(splits.selection_rows), selection_groups)
-    run.finish(
-        {
-            **metadata,
-            "best": {"id": best_trial.id, **best_trial.to_dict(), "score": scores[best_trial].to_dict()},
-            "runner_up": _describe_runner_up(scores, comparison),
-            "test": metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, test_groups),
-            "test_plain": metrics.classification_report(
-                splits.labels[splits.test], plain_probabilities, splits.classes, test_groups
-            )
-            if views.average
-            else None,
-            "groups": None if selection_groups is None else len(np.unique(selection_groups[selection_groups >= 0])),
-            "accuracy_95": {} if selection_groups is None else _compute_accuracy_cis(run, scores, selection_groups),
-            "near_duplicates": summarize_near_duplicates(images, splits, row_readers, probabilities),
-            "notes": [
-                *list_notes(splits, best_trial, scores[best_trial]),
-                *_note_missing_views(row_readers, images.keys if views.average else images.keys[rows], views.count),
-            ],
-        }
+    development_keys = images.keys if views.average else images.keys[rows]
+    return RunResult(
+        best=BestTrial.from_trial(best_trial, scores[best_trial]),
+        runner_up=_find_runner_up(scores, comparison),
+        test=metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, test_groups),
+        test_plain=metrics.classification_report(
+            splits.labels[splits.test], plain_probabilities, splits.classes, test_groups
+        )
+        if views.average
+        else None,
+        groups=None if selection_groups is None else len(np.unique(selection_groups[selection_groups >= 0])),
+        accuracy_95={} if selection_groups is None else _compute_accuracy_cis(run, scores, selection_groups),
+        near_duplicates=summarize_near_duplicates(images, splits, row_readers, probabilities),
+        notes=(
+            *list_notes(splits, best_trial, scores[best_trial]),
+            *_note_missing_views(row_readers, development_keys, views.count),
+        ),
+        advice=advice,
+        seconds=seconds,
     )
 
 
-def _compute_accuracy_cis(run: Run, scores: Mapping[Trial, Score], group_ids: np.ndarray) -> dict[str, list[float]]:
+def _compute_accuracy_cis(run: Run, scores: Mapping[Trial, Score], group_ids: np.ndarray) -> dict[str, tuple[float, float]]:
     """The 95 % intervals of the accuracies in the table, by groups, by the trial's id."""
-    curve_trial_ids = {point["trial"] for point in run.compute_depth_curve()}
+    curve_trial_ids = {point.trial for point in run.compute_depth_curve()}
     correct_by_trial = {
         trial.id: significance.unpack_correct(score)[: len(group_ids)][group_ids >= 0]
         for trial, score in scores.items()
         if trial.id in curve_trial_ids
     }
-    return {
-        trial_id: list(proportion_ci(correct, group_ids[group_ids >= 0])) for trial_id, correct in correct_by_trial.items()
-    }
+    return {trial_id: proportion_ci(correct, group_ids[group_ids >= 0]) for trial_id, correct in correct_by_trial.items()}
 
 
 def summarize_near_duplicates(
     images: Images, splits: Splits, row_readers: Sequence[RowReader], probabilities: np.ndarray
-) -> dict[str, Any]:
+) -> NearDuplicateSummary:
     """Test images that nearly equal others, as the winner's features show them."""
     rows, names = splits.development, [image.name for image in images.used]
     matches = near_duplicates.find(
@@ -104,13 +102,12 @@ def summarize_near_duplicates(
     return near_duplicates.summarize(matches, test_names, development_names, labels, probabilities, groups)
 
 
-def _describe_runner_up(scores: Mapping[Trial, Score], comparison: significance.Comparison | None) -> dict[str, Any] | None:
+def _find_runner_up(scores: Mapping[Trial, Score], comparison: significance.Comparison | None) -> RunnerUp | None:
     """The best trial of another head or other taps, and how it compares with the winner on the same images."""
     if comparison is None:
         return None
     trial = next(trial for trial in scores if trial.id == comparison.runner_up)
-    score = {name: value for name, value in scores[trial].to_dict().items() if name not in {"detail", "right"}}
-    return {"id": trial.id, **trial.to_dict(), "score": score, "compared": comparison.to_dict()}
+    return RunnerUp.from_trial(trial, scores[trial], comparison)
 
 
 def _note_missing_views(row_readers: Sequence[RowReader], keys: np.ndarray, count: int) -> list[str]:
@@ -123,7 +120,7 @@ def _note_missing_views(row_readers: Sequence[RowReader], keys: np.ndarray, coun
 def list_notes(splits: Splits, winner: Trial, score: Score, selection_rows: np.ndarray | None = None) -> list[str]:
     """What makes the figures less sure than they look; selection_rows: rows, if others than a sweep chooses by."""
     notes = []
-    if score.detail.get("converged") is False:
+    if score.fit_info.get("converged") is False:
         notes.append(
             f"the solver of {winner.head} was stopped before it had converged in every fold, and its scores are of where it "
             "stood; try smaller values of C"

@@ -22,10 +22,11 @@ from ..data.feature_matrix import RowReader
 from ..data.splits import Splits, split
 from ..data.tap_ref import TapRef
 from ..data.views import Views
-from ..evaluate.trial import rank_trials
 from ..heads.fit import build_training_data
 from ..heads.head_grid import HeadGrid
 from ..heads.training_data import TrainingData
+from ..runs.data_summary import DataSummary
+from ..runs.metadata import HeadSummary, LeftOutTap, RunMetadata, SweptTap
 from ..runs.run import Run
 from . import scheduler
 from .finalize import finalize_sweep
@@ -85,47 +86,44 @@ def sweep(
     config_hash = compute_config_hash(images, splits, pending_tasks, config)
     run = Run(config.out or Path("runs") / f"{images.dataset.title}-{config_hash[:8]}")
     extraction_names = {tap_ref.extraction for tap_ref in selection.row_readers}
+    listing = compute_hash([(image.name, image.digest.hex()) for image in images.used])
+    data, jobs = DataSummary.from_images(images, listing), config.jobs or count_cores()
     run.begin(
-        {
-            "plan": config_hash,
-            "command": command,
-            "humeris": __version__,
-            "splits": splits.summarize(),
-            "sources": [{**vars(tap_ref), "depth": selection.depths[tap_ref]} for tap_ref in selection.row_readers],
-            "left_out": [
-                {**vars(tap_ref), "images_missing": n_missing} for tap_ref, n_missing in selection.left_out.items()
-            ],
-            "specs": {
-                extraction.name: extraction.spec.to_dict()
+        RunMetadata(
+            config_hash=config_hash,
+            command=command,
+            humeris=__version__,
+            data=data,
+            splits=splits.summarize(),
+            taps=tuple(SweptTap.from_tap_ref(tap_ref, selection.depths[tap_ref]) for tap_ref in selection.row_readers),
+            left_out=tuple(LeftOutTap.from_tap_ref(*entry) for entry in selection.left_out.items()),
+            specs={
+                extraction.name: extraction.spec
                 for extraction in feature_store.iter_extractions()
                 if extraction.name in extraction_names
             },
-            "heads": [
-                {"head": head_grid.family.name, "settings": list(head_grid.hyperparameter_sets)}
-                | (
-                    {"rungs": [list(halving_round) for halving_round in head_grid.halving_rounds]}
-                    if head_grid.halving_rounds
-                    else {}
+            heads=tuple(
+                HeadSummary(
+                    head_grid.family.name, tuple(head_grid.hyperparameter_sets), tuple(head_grid.halving_rounds) or None
                 )
                 for head_grid in config.head_grids
-            ],
-            "views": views.to_dict(),
-            "seed": seed,
-        }
+            ),
+            views=views,
+            seed=seed,
+        )
     )
-    jobs = config.jobs or count_cores()
-    data = {**images.summarize(), "listing": compute_hash([(image.name, image.digest.hex()) for image in images.used])}
-    if not run.complete or run.metadata.get("data") != data:  # the same images may have been moved or renamed since
+    if not run.complete or run.metadata.data != data:  # the same images may have been moved or renamed since
         with run.lock():
             started_at = time.monotonic() - run.get_elapsed()  # of all sessions together
             _run_trials(run, pending_tasks, make_data, seed, jobs, progress, started_at)
-            row_readers = [selection.row_readers[tap_ref] for tap_ref in rank_trials(run.load_trials())[0].tap_refs]
+            row_readers = [selection.row_readers[tap_ref] for tap_ref in run.load_trials().ranked[0].tap_refs]
             advice_result = advice.advise(run, images, splits, store, feature_store, jobs)
-            metadata = {"data": data, "advice": advice_result, "seconds": round(time.monotonic() - started_at, 3)}
-            finalize_sweep(run, images, splits, row_readers, views, seed, jobs, metadata)
+            seconds = round(time.monotonic() - started_at, 3)
+            run.finish(finalize_sweep(run, images, splits, row_readers, jobs, advice_result, seconds), data)
     elif advice.is_outdated(run, images, splits, store):
         with run.lock():
-            run.finish({"advice": advice.advise(run, images, splits, store, feature_store, jobs)})
+            advice_result = advice.advise(run, images, splits, store, feature_store, jobs)
+            run.finish(replace(run.result, advice=advice_result))
     return run
 
 

@@ -1,8 +1,9 @@
 """MLflow: the sweep as a run of an experiment called after the data, with a run inside it for each trial.
 
 Where to is MLflow's own business: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and MLFLOW_EXPERIMENT_ID are honoured, and
-without them it is the database `mlflow.db` in the current folder. A sweep is known again by its plan (the tag
-`humeris.plan`), so that it is logged once; one that was logged in part is completed. MLflow's own telemetry stays off.
+without them it is the database `mlflow.db` in the current folder. A sweep is known again by the hash of its configuration
+(the tag `humeris.config_hash`), so that it is logged once; one that was logged in part is completed. MLflow's own telemetry
+stays off.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..runs.run import Run
 from . import run_summary
 from .tracker import Tracker, TrackingResult, build_error, mask_secrets
 
-_CONFIG_HASH_TAG, _TRIAL_TAG, _PARENT_TAG = "humeris.plan", "humeris.trial", "mlflow.parentRunId"
+_CONFIG_HASH_TAG, _TRIAL_TAG, _PARENT_TAG = "humeris.config_hash", "humeris.trial", "mlflow.parentRunId"
 _ARTIFACT_NAMES = ("run.json", "leaderboard.csv")
 _ENVIRONMENT = {  # whatever the environment says: nothing is sent to MLflow's makers, nothing is printed
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -135,7 +136,7 @@ class _SweepLogger:
     def log(self, progress: Progress | None) -> tuple[str, bool]:
         """The experiment's name, and whether everything was there before."""
         experiment = self._get_or_create_experiment()
-        config_hash = self._run.metadata["plan"]
+        config_hash = self._run.metadata.config_hash
         mlflow_runs = self._search_runs(experiment, f"tags.`{_CONFIG_HASH_TAG}` = '{config_hash}'")
         if any(mlflow_run.info.status == "FINISHED" for mlflow_run in mlflow_runs):
             return to_printable(experiment.name), True
@@ -154,7 +155,7 @@ class _SweepLogger:
         if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return self._client.get_experiment(experiment_id)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _truncate(
-            run_summary.get_data_name(self._run), "MAX_EXPERIMENT_NAME_LENGTH"
+            run_summary.get_data_name(self._run.metadata.data), "MAX_EXPERIMENT_NAME_LENGTH"
         )
         experiment = self._client.get_experiment_by_name(name)
         return experiment or self._client.get_experiment(self._client.create_experiment(name))
@@ -211,15 +212,24 @@ class _SweepLogger:
 
     def _log_sweep(self, parent: Any) -> None:
         metadata, run_id = self._run.metadata, parent.info.run_id
-        run_params = {name: metadata.get(name) for name in ("plan", "seed", "command", "humeris")}
-        split_params = {name: metadata["splits"].get(name) for name in ("train", "val", "test", "select")}
-        best_params = {"best": metadata["best"]["id"]}
+        splits = metadata.splits
+        params = {
+            "config_hash": metadata.config_hash,
+            "seed": metadata.seed,
+            "command": metadata.command,
+            "humeris": metadata.humeris,
+            "train": splits.train,
+            "val": splits.val,
+            "test": splits.test,
+            "select": splits.select,
+            "best": self._run.result.best.id,
+        }
         numbers = {
             **run_summary.collect_test_scores(self._run),
             "trials": len(self._run.load_trials()),
             "seconds": self._run.get_elapsed(),
         }
-        self._log_batch(run_id, {**run_params, **split_params, **best_params}, self._build_metrics(numbers))
+        self._log_batch(run_id, params, self._build_metrics(numbers))
         for name in _ARTIFACT_NAMES:
             self._client.log_artifact(run_id, str(self._run.path / name))
         self._client.set_terminated(run_id, end_time=_milliseconds(self._end_time))

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 
 from ...cache.formatting import to_printable
-from ...extract.images.registry import try_reopen_source
 from ..evaluate.trial import Score, Trial
+from ..runs.data_summary import DataSummary
 from ..runs.run import Run
 
 _VALIDATION_PREFIX = "val_"  # what Keras calls a curve of images held out
 
 
-def get_data_name(run: Run) -> str:
+def get_data_name(data: DataSummary) -> str:
     """What the data of a run is called, on one line: its folder, or the data set of Keras's."""
-    data = run.metadata.get("data") or {}
-    source = try_reopen_source(data)
-    name = Path(str(data.get("root") or "")).name if source is None else source.title
+    source = data.try_open()
+    name = Path(data.root).name if source is None else source.title
     return to_printable(name) or "humeris"
 
 
@@ -52,13 +51,13 @@ def collect_scores(score: Score) -> dict[str, float]:
         "accuracy_std": float(np.std(score.folds)),
         "seconds": score.seconds,
     }
-    return score_values | ({"best_epoch": score.detail["epochs"]} if "epochs" in score.detail else {})
+    return score_values | ({"best_epoch": score.fit_info["epochs"]} if "epochs" in score.fit_info else {})
 
 
 def collect_test_scores(run: Run) -> dict[str, float]:
     """How the winner did on the test split: every number that `run.json` has of it, with the bounds of 95 % intervals."""
     test_scores: dict[str, float] = {}
-    for name, value in run.metadata["test"].items():
+    for name, value in vars(run.result.test).items():
         if _is_number(value):
             test_scores[f"test_{name}"] = value
         elif name.endswith("_95") and value is not None:
@@ -72,7 +71,7 @@ def collect_curves(score: Score) -> dict[str, dict[str, list[float]]]:
     Of an MLP `loss` is the log-loss on both; of a head that learns an embedding, on `train`, what it minimises.
     """
     curves_by_side: dict[str, dict[str, list[float]]] = {}
-    history: Mapping[str, list[float]] = score.detail.get("curves") or {}
+    history: Mapping[str, list[float]] = score.fit_info.get("curves") or {}
     for name, curve in history.items():
         side = "validation" if name.startswith(_VALIDATION_PREFIX) else "train"
         curves_by_side.setdefault(side, {})[name.removeprefix(_VALIDATION_PREFIX)] = curve

@@ -10,9 +10,17 @@ from typing import Any
 
 from ...cache.formatting import format_size, format_table, join_paragraphs, to_printable
 from ...classify.advise.scenario import format_scenario
+from ...classify.data.tap_ref import TapRef
+from ...classify.data.views import Views
 from ...classify.evaluate.confidence_intervals import wilson_ci
+from ...classify.evaluate.depth_curve import DepthPoint
+from ...classify.evaluate.metrics import ClassificationScores
 from ...classify.export.predict import Prediction
-from ...classify.runs.run import escape_formula
+from ...classify.runs.advice import Advice
+from ...classify.runs.csv_table import escape_formula
+from ...classify.runs.metadata import LeftOutTap
+from ...classify.runs.result import NearDuplicateSummary, RunnerUp
+from ...classify.runs.summary import RunSummary
 from .cache import format_corrupt_files
 from .extract import format_extraction, format_images
 
@@ -28,45 +36,46 @@ _CANNOT_TELL = (
 _MAX_OPTIONS_WIDTH = 40  # letters of a setting; leaderboard.csv has it whole
 
 
-def format_sweep(result: Mapping[str, Any]) -> str:
+def format_sweep(result: Mapping[str, Any], summary: RunSummary) -> str:
     """`humeris sweep`."""
     data_text = format_extraction(result) if "extracted" in result else format_images(result["data"])
     return join_paragraphs(
-        data_text, _format_result(result), format_corrupt_files(result), format_advice(result.get("advice"))
-    )
+        data_text, _format_result(summary, result.get("tracked", [])), format_corrupt_files(result),
+        format_advice(summary.advice),
+    )  # fmt: skip
 
 
-def format_run(result: Mapping[str, Any]) -> str:
+def format_run(result: Mapping[str, Any], summary: RunSummary) -> str:
     """`humeris run`."""
     data = {"data": result["data"], "extracted": result["extracted"], "cache": result["cache"]}
     report_result = result["reported"]
     return join_paragraphs(
-        format_extraction(data), _format_result(result), format_corrupt_files(result), format_export(result),
+        format_extraction(data), _format_result(summary, result.get("tracked", [])), format_corrupt_files(result),
+        format_export(result),
         f"report: {to_printable(report_result['path'])} ({format_size(report_result['bytes'])})",
-        format_advice(result.get("advice")),
+        format_advice(summary.advice),
     )  # fmt: skip
 
 
-def format_advice(advice_result: Mapping[str, Any] | None) -> str:
-    """Which case the data is in, why, how sure that is, and what to try next; "" of a run without advice."""
-    if not advice_result:
+def format_advice(advice: Advice | None) -> str:
+    """Which scenario the data is in, why, how sure that is, and what to try next; "" of a run without advice."""
+    if advice is None:
         return ""
     return join_paragraphs(
-        f"\nadvice: {format_scenario(advice_result)}",
-        *(f"  why: {to_printable(line)}" for line in advice_result["why"]),
-        *(f"  mind: {to_printable(line)}" for line in advice_result["thin"]),
-        *(f"  try: {to_printable(step['command'])}\n       {to_printable(step['why'])}" for step in advice_result["next"]),
+        f"\nadvice: {format_scenario(advice)}",
+        *(f"  why: {to_printable(line)}" for line in advice.reasons),
+        *(f"  mind: {to_printable(line)}" for line in advice.caveats),
+        *(f"  try: {to_printable(step.command)}\n       {to_printable(step.reason)}" for step in advice.next),
     )
 
 
-def format_demo(result: Mapping[str, Any]) -> str:
+def format_demo(result: Mapping[str, Any], trained: RunSummary, random: RunSummary) -> str:
     """`humeris demo`."""
-    trained, random = result["trained"], result["random"]
     return join_paragraphs(
-        format_run(trained),
-        f"\nnano, trained on drawings:  test accuracy {_format_accuracy(trained['test'])}",
-        f"nano, random weights:       test accuracy {_format_accuracy(random['test'])}",
-        f"model: {to_printable(trained['exported']['model'])}",
+        format_run(result["trained"], trained),
+        f"\nnano, trained on drawings:  test accuracy {_format_accuracy(trained.test)}",
+        f"nano, random weights:       test accuracy {_format_accuracy(random.test)}",
+        f"model: {to_printable(result['trained']['exported']['model'])}",
     )
 
 
@@ -121,7 +130,7 @@ def format_ranking(result: Mapping[str, Any]) -> str:
     return join_paragraphs(
         format_images(result["data"]),
         f"\n{format_table(header, rows)}\n",
-        *_format_left_out(result),
+        *_format_left_out([LeftOutTap(**entry) for entry in result["left_out"]], Views()),
         f"{splits['note']}; scored on {splits['train'] + splits['val']} images, none of the {splits['test']} to test on",
         f"agreement with training (Kendall's tau): {', '.join(agreement)}; {to_printable(result['run'])}"
         if agreement
@@ -162,32 +171,27 @@ def _format_csv_row(cells: list[str]) -> str:
     return buffer.getvalue()[:-2]
 
 
-def _format_result(result: Mapping[str, Any]) -> str:
-    splits, best, test = result["splits"], result["best"], result["test"]
-    on_val = splits["select"] == "val"
-    n_scored = splits["val"] if on_val else splits["train"] + splits["val"]
-    curve = result["depth"]
-    ranked_points = sorted(curve, key=lambda point: int(point["rank"]))
-    lowest = min((point["accuracy"] for point in curve), default=0.0)
-    span = max((point["accuracy"] for point in curve), default=1.0) - lowest or 1.0
-    has_several_backbones = len({point["backbone"] for point in curve}) > 1
+def _format_result(summary: RunSummary, trackers: Sequence[Mapping[str, str]]) -> str:
+    splits, best, test, curve = summary.splits, summary.best, summary.test, summary.depth
+    n_scored = splits.n_selection
+    ranked_points = sorted(curve, key=lambda point: point.rank)
+    lowest = min((point.accuracy for point in curve), default=0.0)
+    span = max((point.accuracy for point in curve), default=1.0) - lowest or 1.0
+    has_several_backbones = len({point.backbone for point in curve}) > 1
     shown_points = curve if len(curve) <= _MAX_ROWS else ranked_points[:_MAX_ROWS]
     rows = [
         [
-            point["rank"],
-            *([point["backbone"]] if has_several_backbones else []),
-            _format_taps(point["taps"], point["backbone"]),
-            "" if point["depth"] is None else f"{point['depth']:.0%}",
-            point["head"],
-            _format_hyperparameters(point["setting"], point["varied"]),
-            f"{point['accuracy']:.4f}",
-            "-".join(
-                f"{bound:.3f}" for bound in result["accuracy_95"].get(point["trial"]) or _compute_interval(point, n_scored)
-            ),
-            f"{abs(point['log_loss']):.3f}",
-            f"{point['seconds']:.1f}",
-            "#" * round(1 + (_BAR_WIDTH - 1) * (point["accuracy"] - lowest) / span)
-            + (" <" if point["trial"] == best["id"] else ""),
+            point.rank,
+            *([point.backbone] if has_several_backbones else []),
+            _format_taps(point.taps, point.backbone),
+            "" if point.depth is None else f"{point.depth:.0%}",
+            point.head,
+            _format_hyperparameters(point.hyperparameters, point.varied),
+            f"{point.accuracy:.4f}",
+            "-".join(f"{bound:.3f}" for bound in summary.accuracy_95.get(point.trial) or _compute_interval(point, n_scored)),
+            f"{abs(point.log_loss):.3f}",
+            f"{point.seconds:.1f}",
+            "#" * round(1 + (_BAR_WIDTH - 1) * (point.accuracy - lowest) / span) + (" <" if point.trial == best.id else ""),
         ]
         for point in shown_points
     ]
@@ -204,26 +208,27 @@ def _format_result(result: Mapping[str, Any]) -> str:
         "seconds",
         "",
     ]
-    selection_text = f"{'validation' if on_val else 'cross-validation'}, {n_scored} images{_format_groups(result['groups'])}"
+    method = "validation" if splits.select == "val" else "cross-validation"
+    selection_text = f"{method}, {n_scored} images{_format_groups(summary.groups)}"
     return join_paragraphs(
-        f"\n{'' if has_several_backbones else to_printable(curve[0]['backbone']) + ': '}accuracy by "
+        f"\n{'' if has_several_backbones else to_printable(curve[0].backbone) + ': '}accuracy by "
         f"{selection_text}\n{format_table(header, rows)}\n",
         f"and {len(curve) - len(shown_points)} more; leaderboard.csv has them all" if len(shown_points) < len(curve) else "",
-        *_format_left_out(result),
-        f"{splits['note']}; {splits['train']} train, {splits['val']} val, {splits['test']} test",
-        _format_views(result["views"]),
-        f"chosen: {best['head']} on {to_printable(_format_tap_refs(best['sources']))} (trial {best['id']}), "
-        f"of {result['trials']} trials in {result['seconds']:.1f} s",
-        _format_runner_up(result["runner_up"]),
+        *_format_left_out(summary.left_out, summary.views),
+        f"{splits.note}; {splits.train} train, {splits.val} val, {splits.test} test",
+        _format_views(summary.views),
+        f"chosen: {best.head} on {to_printable(_format_tap_refs(best.tap_refs))} (trial {best.id}), "
+        f"of {summary.trials} trials in {summary.seconds:.1f} s",
+        _format_runner_up(summary.runner_up),
         f"test accuracy {_format_accuracy(test)}",
-        f"  balanced {test['balanced_accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}, "
-        f"log-loss {abs(test['log_loss']):.3f}, calibration error {test['calibration_error']:.3f} "
-        f"({test['calibration_error_by_chance']:.3f} by chance)",
-        f"  on the plain view alone {_format_accuracy(result['test_plain'])}" if result["test_plain"] else "",
-        _format_near_duplicates(result["near_duplicates"]),
-        *(f"note: {to_printable(note)}" for note in result["notes"]),
-        f"run: {to_printable(result['run'])}",
-        *map(_format_tracker, result.get("tracked", [])),
+        f"  balanced {test.balanced_accuracy:.4f}, macro-F1 {test.macro_f1:.4f}, "
+        f"log-loss {abs(test.log_loss):.3f}, calibration error {test.calibration_error:.3f} "
+        f"({test.calibration_error_by_chance:.3f} by chance)",
+        f"  on the plain view alone {_format_accuracy(summary.test_plain)}" if summary.test_plain else "",
+        _format_near_duplicates(summary.near_duplicates),
+        *(f"note: {to_printable(note)}" for note in summary.notes),
+        f"run: {to_printable(summary.run)}",
+        *map(_format_tracker, trackers),
     )
 
 
@@ -233,8 +238,8 @@ def _format_tracker(tracker: Mapping[str, str]) -> str:
     return f"{tracker['name']}: {details}" + (f"; look with: {to_printable(tracker['look'])}" if tracker["look"] else "")
 
 
-def _compute_interval(point: Mapping[str, Any], n_scored: int) -> tuple[float, float]:
-    return wilson_ci(round(point["accuracy"] * n_scored), n_scored)
+def _compute_interval(point: DepthPoint, n_scored: int) -> tuple[float, float]:
+    return wilson_ci(round(point.accuracy * n_scored), n_scored)
 
 
 def _format_groups(n_groups: int | None) -> str:
@@ -249,10 +254,10 @@ def _format_taps(taps: Sequence[str], backbone: str) -> str:
     return " + ".join(tap.removeprefix(f"{backbone}/") for tap in taps)
 
 
-def _format_tap_refs(tap_refs: Sequence[Mapping[str, Any]]) -> str:
+def _format_tap_refs(tap_refs: Sequence[TapRef]) -> str:
     if len(tap_refs) > _MAX_TAPS:
         return f"{len(tap_refs)} taps side by side"
-    return " + ".join(f"{tap_ref['backbone']}/{tap_ref['layer']}:{tap_ref['pool']}" for tap_ref in tap_refs)
+    return " + ".join(map(str, tap_refs))
 
 
 def _format_hyperparameters(hyperparameters: Mapping[str, Any], varied_options: Sequence[str]) -> str:
@@ -261,72 +266,71 @@ def _format_hyperparameters(hyperparameters: Mapping[str, Any], varied_options: 
     return text if len(text) <= _MAX_OPTIONS_WIDTH else f"{text[: _MAX_OPTIONS_WIDTH - 2]} …"
 
 
-def _format_views(views: Mapping[str, Any]) -> str:
-    if not views["count"]:
+def _format_views(views: Views) -> str:
+    if not views.count:
         return ""
-    scoring = "the mean of them all" if views["average"] else "the plain one"
-    return f"trained on {views['count']} views of each image ({views['policy']}) beside the plain one, scored on {scoring}"
+    scoring = "the mean of them all" if views.average else "the plain one"
+    return f"trained on {views.count} views of each image ({views.policy}) beside the plain one, scored on {scoring}"
 
 
-def _format_runner_up(runner_up: Mapping[str, Any] | None) -> str:
+def _format_runner_up(runner_up: RunnerUp | None) -> str:
     """How sure it is that the winner is better."""
     if runner_up is None:
         return ""
-    comparison = runner_up["compared"]
-    low, high = comparison["difference_95"]
-    groups = comparison.get("groups")
+    comparison = runner_up.comparison
+    low, high = comparison.difference_95
+    groups = comparison.groups
     test = "McNemar" if groups is None else f"by {groups} groups: sign flips,"
-    only_winner, only_runner_up = comparison["only_winner"], comparison["only_runner_up"]
-    if comparison["difference"] < 0:
+    only_winner, only_runner_up = comparison.only_winner, comparison.only_runner_up
+    if comparison.difference < 0:
         verdict = "the runner-up did better on these images: the winner was chosen by the accuracy and log-loss in the table"
-    elif comparison["p_value"] > _SIGNIFICANCE_LEVEL:
+    elif comparison.p_value > _SIGNIFICANCE_LEVEL:
         verdict = "these images do not tell them apart"
     else:
         verdict = "more than chance would do"
     return (
-        f"runner-up: {runner_up['head']} on {to_printable(_format_tap_refs(runner_up['sources']))} (trial "
-        f"{runner_up['id']}), {runner_up['score']['accuracy']:.4f}\n"
+        f"runner-up: {runner_up.head} on {to_printable(_format_tap_refs(runner_up.tap_refs))} (trial "
+        f"{runner_up.id}), {runner_up.score.accuracy:.4f}\n"
         f"  images on which only the winner is right: {only_winner}, only the runner-up: {only_runner_up}; "
-        f"difference {comparison['difference']:+.4f}\n"
-        f"  (95 % interval {low:+.3f} to {high:+.3f}, {test} p = {comparison['p_value']:.2g}), {verdict}\n"
+        f"difference {comparison.difference:+.4f}\n"
+        f"  (95 % interval {low:+.3f} to {high:+.3f}, {test} p = {comparison.p_value:.2g}), {verdict}\n"
         "  (the winner was chosen on these same images, which favours it)"
     )
 
 
-def _format_near_duplicates(near_duplicates: Mapping[str, Any]) -> str:
+def _format_near_duplicates(near_duplicates: NearDuplicateSummary) -> str:
     """What is nearly the same in the test split and outside it."""
-    count = near_duplicates["test_images"]
-    caveat = _CANNOT_TELL if near_duplicates.get("cannot_tell") else ""
+    count = near_duplicates.test_images
+    caveat = _CANNOT_TELL if near_duplicates.cannot_tell else ""
     if not count:
         return f"near-duplicates of test images among the others: {caveat or 'none found'}"
-    accuracy_without = near_duplicates["accuracy_without"]
+    accuracy_without = near_duplicates.accuracy_without
     accuracy_text = "" if accuracy_without is None else f"; accuracy without them {accuracy_without:.4f}"
     pair_lines = [
-        f"  {to_printable(pair['test'])} ~ {to_printable(pair['development'])}"
-        for pair in near_duplicates["pairs"][:_MAX_PAIRS]
+        f"  {to_printable(pair.test)} ~ {to_printable(pair.development)}" for pair in near_duplicates.pairs[:_MAX_PAIRS]
     ]
-    more_line = f"  and {len(near_duplicates['pairs']) - _MAX_PAIRS} more pairs; run.json lists them all"
+    more_line = f"  and {len(near_duplicates.pairs) - _MAX_PAIRS} more pairs; run.json lists them all"
     return join_paragraphs(
         f"near-duplicates: test images nearly the same as others that were learnt from: {count}{accuracy_text}",
         *pair_lines,
-        more_line if len(near_duplicates["pairs"]) > _MAX_PAIRS else "",
+        more_line if len(near_duplicates.pairs) > _MAX_PAIRS else "",
         f"  {caveat}" if caveat else "",
     )
 
 
-def _format_left_out(result: Mapping[str, Any]) -> list[str]:
+def _format_left_out(left_out: Sequence[LeftOutTap], views: Views) -> list[str]:
     """The taps that lack images; where views were asked for, which are a reason too, how to compute them."""
-    views, lines = result.get("views") or {"count": 0}, []
-    for entry in result.get("left_out", []):
-        tap, missing_text = f"{entry['layer']}:{entry['pool']}", f"{entry['images_missing']} images"
-        if views["count"]:
-            options = f"-l {tap} --views {views['count']} --augment {views['policy']}"
+    lines = []
+    for entry in left_out:
+        tap, missing_text = f"{entry.layer}:{entry.pool}", f"{entry.images_missing} images"
+        if views.count:
+            options = f"-l {tap} --views {views.count} --augment {views.policy}"
             missing_text += f" or views of them; `humeris extract` with {options} computes them"
-        lines.append(f"left out: {entry['backbone']}/{tap} lacks {missing_text}")
+        lines.append(f"left out: {entry.backbone}/{tap} lacks {missing_text}")
     return lines
 
 
-def _format_accuracy(test: Mapping[str, Any]) -> str:
-    low, high = test["accuracy_95"]
-    groups = "" if test.get("groups") is None else f" in {test['groups']} groups, by groups"
-    return f"{test['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}, {test['images']} images{groups})"
+def _format_accuracy(test: ClassificationScores) -> str:
+    low, high = test.accuracy_95
+    groups = "" if test.groups is None else f" in {test.groups} groups, by groups"
+    return f"{test.accuracy:.4f} (95 % interval {low:.3f} to {high:.3f}, {test.images} images{groups})"

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...cache.formatting import format_size, format_table, join_paragraphs, to_printable
+from ...classify.evaluate.significance import Comparison
 from ...classify.finetune.train_loop import Epoch
+from ...classify.runs.result import FinetuneSummary, TestAccuracy
+from ...classify.runs.summary import RunSummary
 from .cache import format_corrupt_files
 from .classify import format_export
 from .extract import format_images
@@ -56,47 +59,44 @@ def _format_metrics(metrics: Mapping[str, float]) -> str:
     )
 
 
-def format_finetune(result: Mapping[str, Any]) -> str:
+def format_finetune(result: Mapping[str, Any], summary: RunSummary, finetune: FinetuneSummary) -> str:
     """`humeris finetune`."""
-    finetune_info, best = result["finetune"], result["best"]
-    hyperparameters, score = best["setting"], best["score"]
-    curves, best_epoch = score["detail"]["curves"], score["detail"]["epochs"]
-    frozen = finetune_info["frozen"]
-    report = result["reported"]
+    hyperparameters, score = summary.best.hyperparameters, summary.best.score
+    curves, best_epoch, before = score.fit_info["curves"], score.fit_info["epochs"], finetune.initial_metrics
+    frozen, report = finetune.frozen, result["reported"]
     rows = []
     if frozen is not None:
-        rows.append(["frozen", frozen["trial"]["head"], *_format_cells(frozen["test"])])
+        rows.append(["frozen", frozen.trial.head, *_format_cells(frozen.test)])
     origin = "scratch" if hyperparameters.get("weights") == "random" else hyperparameters["from"]
-    rows.append([f"from {origin}", hyperparameters["head"], *_format_cells(result["test"])])
+    test = TestAccuracy.from_scores(summary.test)
+    rows.append([f"from {origin}", hyperparameters["head"], *_format_cells(test)])
     return join_paragraphs(
         format_images(result["data"]),
         f"best epoch: {best_epoch} of {len(curves['val_loss'])}, val_loss {curves['val_loss'][best_epoch - 1]:.4f} "
-        f"(before {finetune_info['before']['val_loss']:.4f}), val_accuracy {curves['val_accuracy'][best_epoch - 1]:.4f} "
-        f"(before {finetune_info['before']['val_accuracy']:.4f})",
+        f"(before {before['val_loss']:.4f}), val_accuracy {curves['val_accuracy'][best_epoch - 1]:.4f} "
+        f"(before {before['val_accuracy']:.4f})",
         "\n" + format_table(["network", "head", "test accuracy", "95 %", "images"], rows) + "\n",
-        _format_comparison(frozen["compared"]) if frozen is not None and frozen["compared"] else "",
-        *(f"note: {to_printable(note)}" for note in result["notes"]),
-        f"run: {to_printable(result['run'])}, in {result['seconds']:.0f} s",
+        _format_comparison(frozen.comparison) if frozen is not None and frozen.comparison is not None else "",
+        *(f"note: {to_printable(note)}" for note in summary.notes),
+        f"run: {to_printable(summary.run)}, in {summary.seconds:.0f} s",
         format_corrupt_files(result),
         format_export(result),
         f"report: {to_printable(report['path'])} ({format_size(report['bytes'])})",
     )
 
 
-def _format_comparison(comparison: Mapping[str, Any]) -> str:
+def _format_comparison(comparison: Comparison) -> str:
     """The tuned and the frozen network on the same test images."""
-    low, high = comparison["difference_95"]
+    low, high = comparison.difference_95
     verdict = (
-        "more than chance would do"
-        if comparison["p_value"] <= _SIGNIFICANCE_LEVEL
-        else "these images do not tell them apart"
+        "more than chance would do" if comparison.p_value <= _SIGNIFICANCE_LEVEL else "these images do not tell them apart"
     )
     return (
-        f"test images on which only the tuned network is right: {comparison['only_winner']}, only the frozen one: "
-        f"{comparison['only_runner_up']}; difference {comparison['difference']:+.4f}\n"
-        f"  (95 % interval {low:+.3f} to {high:+.3f}, p = {comparison['p_value']:.2g}), {verdict}"
+        f"test images on which only the tuned network is right: {comparison.only_winner}, only the frozen one: "
+        f"{comparison.only_runner_up}; difference {comparison.difference:+.4f}\n"
+        f"  (95 % interval {low:+.3f} to {high:+.3f}, p = {comparison.p_value:.2g}), {verdict}"
     )
 
 
-def _format_cells(test: Mapping[str, Any]) -> list[str]:
-    return [f"{test['accuracy']:.4f}", "-".join(f"{bound:.3f}" for bound in test["accuracy_95"]), str(test["images"])]
+def _format_cells(test: TestAccuracy) -> list[str]:
+    return [f"{test.accuracy:.4f}", "-".join(f"{bound:.3f}" for bound in test.accuracy_95), str(test.images)]

@@ -106,7 +106,7 @@ def test_the_run_says_the_command_that_repeats_it(shown: tuple[Path, Any]) -> No
 
     folder, _ = shown
     run = Run.load(folder / "run-synthetic")
-    command = shlex.split(run.metadata["command"])
+    command = shlex.split(run.metadata.command)
     assert command[:3] == ["humeris", "run", str(folder / "digits")]
     assert command[command.index("-b") + 1] == "nano"
     assert command[command.index("-l") + 1] == "block*_out"

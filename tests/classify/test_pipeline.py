@@ -35,11 +35,11 @@ def test_one_command_leaves_a_run_and_a_model_that_is_good(finished: Any) -> Non
 def test_the_depth_curve_has_every_tap_with_its_best_trial(finished: Any) -> None:
     curve = finished.run.compute_depth_curve()
     scores = finished.run.load_trials()
-    assert [each["layer"] for each in curve] == ["block4_out", "block5_out"]
-    assert [each["depth"] for each in curve] == sorted(each["depth"] for each in curve)
+    assert [each.layer for each in curve] == ["block4_out", "block5_out"]
+    assert [each.depth for each in curve] == sorted(each.depth or 0.0 for each in curve)
     for each in curve:
-        assert each["accuracy"] == max(
-            score.accuracy for trial, score in scores.items() if trial.tap_refs[0].layer == each["layer"]
+        assert each.accuracy == max(
+            score.accuracy for trial, score in scores.items() if trial.tap_refs[0].layer == each.layer
         )
 
 
@@ -76,8 +76,8 @@ def test_a_second_run_makes_no_forward_pass_and_gives_the_same_answer(
     shutil.copytree(finished.cache, tmp_path / "cache2")
     again = run_again(finished, finished.photos, tmp_path / "cache2", tmp_path / "run")
     assert again.extract_results[0].computed == 0
-    assert again.run.metadata["best"]["id"] == finished.run.metadata["best"]["id"]
-    assert again.run.metadata["test"] == finished.run.metadata["test"]
+    assert again.run.result.best.id == finished.run.result.best.id
+    assert again.run.result.test == finished.run.result.test
     assert np.array_equal(again.run.load_probabilities(), finished.run.load_probabilities())
 
 
@@ -91,7 +91,7 @@ def test_renaming_and_moving_the_images_computes_nothing(
     for path in sorted((tmp_path / "elsewhere").rglob("*.png")):
         path.rename(path.with_name(f"renamed-{path.name}"))
     again = run_again(finished, tmp_path / "elsewhere", tmp_path / "cache2", tmp_path / "run")
-    assert again.run.metadata["test"] == finished.run.metadata["test"]
+    assert again.run.result.test == finished.run.result.test
 
 
 def test_labels_are_checked_before_anything_is_computed(

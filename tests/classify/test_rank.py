@@ -22,7 +22,7 @@ from humeris.classify.data.select_features import FeatureQuery
 from humeris.classify.data.splits import split
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose.transferability import Moments, h_score, log_me
-from humeris.classify.evaluate.trial import Score, Trial
+from humeris.classify.evaluate.trial import Score, Trial, TrialScores
 from humeris.classify.rank import MEASURES, Ranking, TapScores, rank
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
@@ -151,7 +151,7 @@ def test_the_trained_accuracy_is_that_of_the_best_head(finished: Any, monkeypatc
     taps = rank(images, store).rows[0].sources
     heads = {"knn": 0.25, "logreg": 0.75, "ridge": 0.5}
     scores = {Trial(taps, head, {}): Score(accuracy, 1.0, (accuracy,)) for head, accuracy in heads.items()}
-    monkeypatch.setattr(Run, "load_trials", lambda _: scores)
+    monkeypatch.setattr(Run, "load_trials", lambda _: TrialScores(scores))
     assert [row.trained for row in rank(images, store, run=finished.path).rows] == [0.75, None]
 
 

@@ -405,7 +405,7 @@ def test_environment_variables_stand_for_options(
     humeris("sweep", finished.photos, "-o", tmp_path / "run")
     run = json.loads((tmp_path / "run/run.json").read_text())
     assert run["seed"] == 3
-    assert run["heads"] == [{"head": "logreg", "settings": [{"C": 0.5}]}]
+    assert run["heads"] == [{"head": "logreg", "hyperparameter_sets": [{"C": 0.5}]}]
     monkeypatch.setenv("HUMERIS_BATCH_SIZE", "0")
     assert humeris("extract", finished.photos).code == 2
     monkeypatch.setenv("HUMERIS_BATCH_SIZE", "8")

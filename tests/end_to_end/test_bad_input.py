@@ -406,7 +406,7 @@ def test_a_run_folder_on_a_full_disk_is_one_line_and_goes_on_later(
     is_one_line(humeris(*sweep), "no space left to write")
     filler.unlink()
     assert humeris(*sweep).code == 0
-    assert json.loads((small_disk / "run/run.json").read_text())["complete"]
+    assert json.loads((small_disk / "run/run.json").read_text())["result"]
 
 
 def read_only(folder: Path) -> tuple[str, ...]:

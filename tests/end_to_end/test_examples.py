@@ -185,8 +185,8 @@ def test_a_command_is_run_once_a_row_that_fails_is_said_to_have_and_the_others_a
     assert said.count("(done above)") == said.count("$ humeris report") == 1
     assert (tmp_path / "runs/late/report.html").exists()
     run = humeris.Run.load(tmp_path / "runs/late")
-    low, high = run.metadata["test"]["accuracy_95"]
-    figure = f"{run.metadata['test']['accuracy']:.4f} ({low:.3f} to {high:.3f})"
+    low, high = run.result.test.accuracy_95
+    figure = f"{run.result.test.accuracy:.4f} ({low:.3f} to {high:.3f})"
     assert re.search(rf"^X1 +\.9 +{re.escape(figure)} +logreg on nano/block5_out:avg; held out 0\.\d+", table, re.M)
     assert re.search(rf"^X3 +\.7 +{re.escape(figure)} ", table, re.M)
     assert re.search(r"^X2 +\.8 +failed +humeris sweep ", table, re.M)

@@ -128,14 +128,14 @@ def by_chance(right: int, count: int, alternative: str = "two-sided") -> float:
 def test_labels_at_random_are_told_by_chance(data: Data, tmp_path: Path, name: str, mode: str) -> None:
     run = swept(data, tmp_path / "run", name, mode)
     together = MEMBERS if mode == "groups" else 1  # images of a group are right or wrong together
-    test = run.metadata["test"]
-    assert test["images"] == COUNTS["test"]
-    assert by_chance(round(test["accuracy"] * test["images"] / together), test["images"] // together) > RARE
-    if (plain := run.metadata["test_plain"]) is not None:
-        assert by_chance(round(plain["accuracy"] * plain["images"]), plain["images"]) > RARE
+    test = run.result.test
+    assert test.images == COUNTS["test"]
+    assert by_chance(round(test.accuracy * test.images / together), test.images // together) > RARE
+    if (plain := run.result.test_plain) is not None:
+        assert by_chance(round(plain.accuracy * plain.images), plain.images) > RARE
     scored = COUNTS["val"] if mode in ON_VAL else COUNTS["train"] + COUNTS["val"]
     for trial, score in run.load_trials().items():
-        right = int(np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).sum())
+        right = int(np.unpackbits(np.frombuffer(bytes.fromhex(score.correct), np.uint8)).sum())
         # Cross-validation of noise errs downwards: what a fold lacks of a class, the others have too much of.
         assert by_chance(right // together, scored // together, "greater") > RARE, (str(trial), score.folds)
 

@@ -15,6 +15,7 @@ import pytest
 from humeris.cache.errors import RunError
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
+from humeris.cache.typed_json import to_json
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.classify.sweep.sweep_config import SweepConfig
@@ -101,10 +102,10 @@ def test_kills_at_any_moment_lose_no_trial_and_repeat_none(cached: Path, jobs: i
     found, expected = ({trial.id: score for trial, score in each.load_trials().items()} for each in (run, whole))
     assert found.keys() == expected.keys()
     for name, score in expected.items():
-        assert (found[name].accuracy, found[name].right) == (score.accuracy, score.right)
+        assert (found[name].accuracy, found[name].correct) == (score.accuracy, score.correct)
         # how many threads a product is shared by, and so float32's digits, depends on how many tasks are left
         assert found[name].log_loss == (score.log_loss if jobs == 1 else pytest.approx(score.log_loss, rel=1e-3))
-    assert run.metadata["best"]["id"] == whole.metadata["best"]["id"]
+    assert run.result.best.id == whole.result.best.id
     assert jobs > 1 or same_but_for_seconds(run, whole)
 
 
@@ -116,7 +117,8 @@ def same_but_for_seconds(run: Run, whole: Run) -> bool:
             return {name: plain(each) for name, each in value.items() if name != "seconds"}
         return [plain(each) for each in value] if isinstance(value, list) else value
 
-    return all(plain(run.metadata[name]) == plain(whole.metadata[name]) for name in ("best", "runner_up", "test"))
+    first, second = to_json(run.result), to_json(whole.result)
+    return all(plain(first[name]) == plain(second[name]) for name in ("best", "runner_up", "test"))
 
 
 def test_each_matrix_is_loaded_once_for_all_its_heads(
@@ -160,7 +162,7 @@ def test_features_larger_than_memory_are_never_held_whole(
     assert {trial.id: score.accuracy for trial, score in streamed.load_trials().items()} == {
         trial.id: score.accuracy for trial, score in whole.load_trials().items()
     }
-    assert streamed.metadata["best"]["id"] == whole.metadata["best"]["id"]
+    assert streamed.result.best.id == whole.result.best.id
 
 
 def test_two_sweeps_never_work_on_one_run(cached: Path) -> None:

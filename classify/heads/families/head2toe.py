@@ -51,7 +51,7 @@ class Head2Toe(HeadFamily):
         """Score all hyperparameters: one ranking for each penalty, and one gathering of columns for each fraction.
 
         In memory are what `group_lasso.rank` says, and then the kept columns of every row, for one fold at a time.
-        ``detail`` has the number of ``columns`` kept, and whether everything ``converged``.
+        ``fit_info`` has the number of ``columns`` kept, and whether everything ``converged``.
         """
         fit_rows_per_fold = [fit_rows for fit_rows, _ in data.folds]
         fold_scores: dict[int, list[Score]] = {index: [] for index in range(len(hyperparameter_sets))}
@@ -66,7 +66,7 @@ class Head2Toe(HeadFamily):
                     fold_data = _replace_features(data, selected[:, : _count_columns(data, fraction)], (fold,))
                     grid = [{"C": hyperparameter_sets[index]["C"]} for index in member_indices]
                     for index, score in zip(member_indices, _LOGREG.cross_validate(fold_data, grid, seed), strict=True):
-                        converged = ranking.converged and bool(score.detail.get("converged", True))
+                        converged = ranking.converged and bool(score.fit_info.get("converged", True))
                         fit_info = {"columns": fold_data.features.shape[1], "converged": converged}
                         fold_scores[index].append(_add_fit_info(score, shared_seconds, fit_info))
         counts = [len(np.unique(data.images[score_rows])) for _, score_rows in data.folds]
@@ -110,20 +110,22 @@ def _replace_features(
 
 
 def _add_fit_info(score: Score, seconds: float, fit_info: Mapping[str, Any]) -> Score:
-    return Score(score.accuracy, score.log_loss, score.folds, score.seconds + seconds, score.right, fit_info)
+    return Score(score.accuracy, score.log_loss, score.folds, score.seconds + seconds, score.correct, fit_info)
 
 
 def _merge_scores(fold_scores: Sequence[Score], counts: Sequence[int]) -> Score:
     """Merge the scores of folds, each of which holds out `counts` images, as `TrainingData.score` would."""
-    correct = np.bitwise_or.reduce([np.frombuffer(bytes.fromhex(fold_score.right), np.uint8) for fold_score in fold_scores])
+    correct = np.bitwise_or.reduce(
+        [np.frombuffer(bytes.fromhex(fold_score.correct), np.uint8) for fold_score in fold_scores]
+    )
     return Score(
         accuracy=float(np.unpackbits(correct).sum() / sum(counts)),
         log_loss=float(np.average([fold_score.log_loss for fold_score in fold_scores], weights=counts)),
         folds=tuple(fold_score.accuracy for fold_score in fold_scores),
         seconds=sum(fold_score.seconds for fold_score in fold_scores),
-        right=correct.tobytes().hex(),
-        detail={
-            "columns": fold_scores[0].detail["columns"],
-            "converged": all(fold_score.detail["converged"] for fold_score in fold_scores),
+        correct=correct.tobytes().hex(),
+        fit_info={
+            "columns": fold_scores[0].fit_info["columns"],
+            "converged": all(fold_score.fit_info["converged"] for fold_score in fold_scores),
         },
     )

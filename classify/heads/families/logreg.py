@@ -32,7 +32,7 @@ class LogisticRegression(HeadFamily):
     regularization = Regularization("C", is_inverse=True)
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score every C; ``detail["converged"]`` says whether every fold did. See `joint_solver` for the method."""
+        """Score every C; ``fit_info["converged"]`` says whether every fold did. See `joint_solver` for the method."""
         order = sorted(range(len(hyperparameter_sets)), key=lambda index: hyperparameter_sets[index]["C"])
         results = regularization_path.cross_validate(
             data, _choose_loss(data), [hyperparameter_sets[index]["C"] for index in order]

@@ -104,9 +104,9 @@ class MetricLearning(HeadFamily):
 
         Folds are trained in step, an epoch of each in turn, so that training stops early on the score over all folds. The
         number of epochs is chosen like any other hyperparameter: the one with the lowest log-loss is scored, and stored as
-        ``detail["epochs"]`` for ``fit``; with centroids ``detail["temperature"]`` is that of the cosines (see
-        `temperature.score_decisions`). ``detail["curves"]`` has, after each epoch, the training ``loss``, a mean over folds,
-        and ``val_loss`` and ``val_accuracy``, log-loss and accuracy on all images held out.
+        ``fit_info["epochs"]`` for ``fit``; with centroids ``fit_info["temperature"]`` is that of the cosines (see
+        `temperature.score_decisions`). ``fit_info["curves"]`` has, after each epoch, the training ``loss``, a mean over
+        folds, and ``val_loss`` and ``val_accuracy``, log-loss and accuracy on all images held out.
         """
         return [
             _train_and_score(data, hyperparameters, self._bind_loss(hyperparameters), seed)
@@ -174,10 +174,10 @@ def _train_and_score(data: TrainingData, hyperparameters: Mapping[str, Any], los
         for name, value in zip(curves, (float(np.mean(losses)), score.log_loss, score.accuracy), strict=True):
             curves[name].append(round(value, 5))
         if not best or score.log_loss < best[0].log_loss:
-            best = [replace(score, detail={"epochs": len(curves["loss"]), **score.detail})]
-        elif hyperparameters["patience"] and len(curves["loss"]) - best[0].detail["epochs"] >= hyperparameters["patience"]:
+            best = [replace(score, fit_info={"epochs": len(curves["loss"]), **score.fit_info})]
+        elif hyperparameters["patience"] and len(curves["loss"]) - best[0].fit_info["epochs"] >= hyperparameters["patience"]:
             break
-    return replace(best[0], seconds=time.perf_counter() - start_time, detail={**best[0].detail, "curves": curves})
+    return replace(best[0], seconds=time.perf_counter() - start_time, fit_info={**best[0].fit_info, "curves": curves})
 
 
 def _compute_decisions(

@@ -130,13 +130,13 @@ class MultilayerPerceptron(HeadFamily):
         """Score all hyperparameters, each after its best epoch.
 
         The number of epochs is chosen like any other hyperparameter: the one with the lowest log-loss, averaged over the
-        folds, is scored, and stored as ``detail["epochs"]`` for ``fit``. Folds are trained in step, an epoch of each in
+        folds, is scored, and stored as ``fit_info["epochs"]`` for ``fit``. Folds are trained in step, an epoch of each in
         turn, so that training stops early on the average over the folds.
 
-        ``detail["curves"]`` has loss and accuracy after each epoch, means over the folds. ``val_loss`` and ``val_accuracy``
-        are of the images held out; ``loss`` and ``accuracy`` are measured in the same way, after the epoch and in inference
-        mode (no dropout, no mixing, no smoothing, views averaged), on as many images of the training set. A head that has
-        diverged to NaN counts as predicting the same probability for every class.
+        ``fit_info["curves"]`` has loss and accuracy after each epoch, means over the folds. ``val_loss`` and
+        ``val_accuracy`` are of the images held out; ``loss`` and ``accuracy`` are measured in the same way, after the epoch
+        and in inference mode (no dropout, no mixing, no smoothing, views averaged), on as many images of the training set.
+        A head that has diverged to NaN counts as predicting the same probability for every class.
         """
         self.check(data, hyperparameter_sets)
         scores: dict[int, Score] = {}

@@ -36,7 +36,7 @@ class RidgeClassifier(HeadFamily):
         """Score every alpha.
 
         Decisions become probabilities by a softmax at one temperature for each alpha, which leaves accuracy unchanged. A
-        fold is scored with the temperature that fits the other folds; ``detail["temperature"]`` is the one for the fitted
+        fold is scored with the temperature that fits the other folds; ``fit_info["temperature"]`` is the one for the fitted
         head. See `temperature.score_decisions`.
         """
         start_time = time.perf_counter()

@@ -34,7 +34,7 @@ class LinearSVM(HeadFamily):
     regularization = Regularization("C", is_inverse=True)
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score every C; see `temperature.score_decisions`. ``detail["converged"]``: whether every fold did."""
+        """Score every C; see `temperature.score_decisions`. ``fit_info["converged"]``: whether every fold did."""
         order = sorted(range(len(hyperparameter_sets)), key=lambda index: hyperparameter_sets[index]["C"])
         results = regularization_path.cross_validate(
             data, SquaredHinge(), [hyperparameter_sets[index]["C"] for index in order]
@@ -47,7 +47,7 @@ class LinearSVM(HeadFamily):
                 for logits, count in zip(result.logits, counts, strict=True)
             ]
             score = score_decisions(data, decisions, result.seconds)
-            scores[index] = Score(**{**vars(score), "detail": {**score.detail, "converged": result.converged}})
+            scores[index] = Score(**{**vars(score), "fit_info": {**score.fit_info, "converged": result.converged}})
         return [scores[index] for index in range(len(hyperparameter_sets))]
 
     def fit(

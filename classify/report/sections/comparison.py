@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...evaluate.confidence_intervals import grouped_difference_ci, paired_difference_ci
+from ...evaluate.metrics import ClassificationScores
 from ...evaluate.significance import sign_flip_test
 from .. import wording
 from ..blocks import Chart, Part, Section, Table, Text
@@ -18,6 +19,7 @@ from .depth import build_depth_spec, collect_points
 
 _SIGNIFICANCE_LEVEL = 0.05
 _BLUE = "#0072b2"
+_TestedRun = tuple[str, RunSnapshot, ClassificationScores]  # its name, and its scores on the test split
 
 
 def build_section(snapshots: Sequence[RunSnapshot]) -> Section:
@@ -43,7 +45,11 @@ def name_runs(snapshots: Sequence[RunSnapshot]) -> list[str]:
 def _build_parts(snapshots: Sequence[RunSnapshot]) -> Iterator[Part]:
     run_names = name_runs(snapshots)
     yield from (Text(f"{name}: {answer.summarize(snapshot)}") for name, snapshot in zip(run_names, snapshots, strict=True))
-    tested_runs = [(name, snapshot) for name, snapshot in zip(run_names, snapshots, strict=True) if snapshot.test]
+    tested_runs = [
+        (name, snapshot, snapshot.test)
+        for name, snapshot in zip(run_names, snapshots, strict=True)
+        if snapshot.test is not None
+    ]
     if tested_runs:
         yield Chart(
             "Test accuracy of each run, with 95 % intervals", _build_accuracy_spec(tested_runs), _build_table(tested_runs)
@@ -53,32 +59,32 @@ def _build_parts(snapshots: Sequence[RunSnapshot]) -> Iterator[Part]:
     yield from _build_depth_parts(run_names, snapshots)
 
 
-def _build_table(tested_runs: Sequence[tuple[str, RunSnapshot]]) -> Table:
+def _build_table(tested_runs: Sequence[_TestedRun]) -> Table:
     rows = []
-    for name, snapshot in tested_runs:
-        best, test = snapshot.best, snapshot.test
+    for name, snapshot, test in tested_runs:
+        best = snapshot.best
         head, tap_names = (None, None) if best is None else (best.head, wording.format_taps(best.tap_refs))
-        scores = [test["accuracy"], *test["accuracy_95"], test.get("balanced_accuracy"), test.get("log_loss")]
-        rows.append([name, head, tap_names, len(snapshot.scores), test["images"], *scores])
+        scores = [test.accuracy, *test.accuracy_95, test.balanced_accuracy, test.log_loss]
+        rows.append([name, head, tap_names, len(snapshot.scores), test.images, *scores])
     header = ["run", "head", "tap", "trials", "test images", "accuracy", "95 % from", "to", "balanced accuracy", "log-loss"]
     return Table("The winner of each run on its test images", header, rows, digits=4, sortable=True)
 
 
-def _build_accuracy_spec(tested_runs: Sequence[tuple[str, RunSnapshot]]) -> dict[str, Any]:
+def _build_accuracy_spec(tested_runs: Sequence[_TestedRun]) -> dict[str, Any]:
     """Vega-Lite: a row for each run."""
     values = [
         {
             "run": name,
-            "accuracy": snapshot.test["accuracy"],
-            "low": snapshot.test["accuracy_95"][0],
-            "high": snapshot.test["accuracy_95"][1],
-            "words": f"{name}; test accuracy {wording.format_percent(snapshot.test['accuracy'])}; "
-            f"95 % interval {wording.format_interval(snapshot.test['accuracy_95'])}",
+            "accuracy": test.accuracy,
+            "low": test.accuracy_95[0],
+            "high": test.accuracy_95[1],
+            "words": f"{name}; test accuracy {wording.format_percent(test.accuracy)}; "
+            f"95 % interval {wording.format_interval(test.accuracy_95)}",
         }
-        for name, snapshot in tested_runs
+        for name, _, test in tested_runs
     ]
-    y = {"field": "run", "type": "nominal", "sort": [name for name, _ in tested_runs], "title": None}
-    axis = wording.build_share_axis(bound for _, snapshot in tested_runs for bound in snapshot.test["accuracy_95"])
+    y = {"field": "run", "type": "nominal", "sort": [name for name, _, _ in tested_runs], "title": None}
+    axis = wording.build_share_axis(bound for _, _, test in tested_runs for bound in test.accuracy_95)
     x = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
     return {
         "height": 30 * len(values) + 60,
@@ -138,7 +144,7 @@ def _compare_pair(
         f"{n_only_first}, only {second_name} on {n_only_second}; a difference of {100 * difference:+.1f} points (95 % "
         f"interval {100 * low:+.1f} to {100 * high:+.1f}, p = {p_value:.2g}): {verdict}."
     )
-    if groups is None and (first_snapshot.test.get("groups") or second_snapshot.test.get("groups")):
+    if groups is None and any(test and test.groups for test in (first_snapshot.test, second_snapshot.test)):
         words = "The test images come in groups, which images.csv does not name: this comparison is surer than it should be."
         yield Text(words, "warning")
 

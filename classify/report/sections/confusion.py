@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...evaluate.calibration import ReliabilityBin
 from ...evaluate.confidence_intervals import wilson_ci
+from ...evaluate.metrics import ClassificationScores
 from .. import wording
 from ..blocks import Chart, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
@@ -29,10 +31,10 @@ def build_section(snapshot: RunSnapshot) -> Section:
 
 def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
     test, class_names = snapshot.test, snapshot.class_names
-    if not test:
+    if test is None:
         yield Text("No test image has been answered: there is no confusion matrix, no score of a class, no calibration.")
         return
-    counts = np.asarray(test["confusion"], dtype=np.int64)
+    counts = np.asarray(test.confusion, dtype=np.int64)
     if counts.shape != (len(class_names), len(class_names)):
         raise ValueError(f"expected a confusion matrix of {len(class_names)} classes, found {counts.shape}")
     order = order_classes(counts) if len(class_names) > _MAX_CLASSES_IN_ORDER else np.arange(len(class_names))
@@ -172,31 +174,27 @@ def _build_pairs_table(counts: np.ndarray, class_names: Sequence[str]) -> Table 
     return Table("The pairs that are most often confused", header, rows, sortable=True)
 
 
-def _build_class_table(test: Mapping[str, Any]) -> Table:
+def _build_class_table(test: ClassificationScores) -> Table:
     rows = []
-    for class_scores in test["per_class"]:
-        n_correct, n_images = round(class_scores["recall"] * class_scores["images"]), class_scores["images"]
+    for class_scores in test.per_class:
+        n_correct, n_images = round(class_scores.recall * class_scores.images), class_scores.images
         low, high = wilson_ci(n_correct, n_images) if n_images else (None, None)
         scores = [
-            class_scores["precision"],
-            class_scores["recall"] if n_images else None,
+            class_scores.precision,
+            class_scores.recall if n_images else None,
             low,
             high,
-            class_scores["f1"] if n_images else None,
+            class_scores.f1 if n_images else None,
         ]
-        rows.append([class_scores["class"], n_images, *scores])
+        rows.append([class_scores.class_name, n_images, *scores])
     header = ["class", "test images", "precision", "recall", "recall 95 % from", "to", "F1"]
     return Table("Each class on the test images", header, rows, sortable=True)
 
 
-def _build_calibration(test: Mapping[str, Any]) -> Iterator[Part]:
-    bins = test.get("reliability")
-    if not bins:
-        return
-    error, chance_error = test["calibration_error"], test["calibration_error_by_chance"]
+def _build_calibration(test: ClassificationScores) -> Iterator[Part]:
+    bins, error, chance_error = test.reliability, test.calibration_error, test.calibration_error_by_chance
     overconfidence = (
-        sum(bin_scores["images"] * (bin_scores["confidence"] - bin_scores["accuracy"]) for bin_scores in bins)
-        / test["images"]
+        sum(bin_scores.images * (bin_scores.confidence - bin_scores.accuracy) for bin_scores in bins) / test.images
     )
     if error <= _NOTABLE_RATIO * chance_error:
         verdict = "which is about what chance gives: nothing speaks against its probabilities"
@@ -209,10 +207,7 @@ def _build_calibration(test: Mapping[str, Any]) -> Iterator[Part]:
         f"Calibration: on average its certainty is {100 * error:.1f} points off its accuracy; wholly honest probabilities "
         f"would seem {100 * chance_error:.1f} points off for want of images, {verdict}."
     )
-    rows = [
-        [bin_scores["images"], bin_scores["confidence"], bin_scores["accuracy"], *bin_scores["accuracy_95"]]
-        for bin_scores in bins
-    ]
+    rows = [[bin_scores.images, bin_scores.confidence, bin_scores.accuracy, *bin_scores.accuracy_95] for bin_scores in bins]
     header = ["images", "mean certainty", "accuracy", "95 % from", "to"]
     table = Table("Accuracy by certainty", header, rows)
     yield Chart(
@@ -220,19 +215,19 @@ def _build_calibration(test: Mapping[str, Any]) -> Iterator[Part]:
     )
 
 
-def _build_reliability_spec(bins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    values = [
+def _build_reliability_spec(bins: Sequence[ReliabilityBin]) -> dict[str, Any]:
+    values: list[dict[str, Any]] = [
         {
-            "confidence": bin_scores["confidence"],
-            "accuracy": bin_scores["accuracy"],
-            "low": bin_scores["accuracy_95"][0],
-            "high": bin_scores["accuracy_95"][1],
-            "words": f"{bin_scores['images']} images; certainty {wording.format_percent(bin_scores['confidence'])}; "
-            f"accuracy {wording.format_percent(bin_scores['accuracy'])}",
+            "confidence": bin_scores.confidence,
+            "accuracy": bin_scores.accuracy,
+            "low": bin_scores.accuracy_95[0],
+            "high": bin_scores.accuracy_95[1],
+            "words": f"{bin_scores.images} images; certainty {wording.format_percent(bin_scores.confidence)}; "
+            f"accuracy {wording.format_percent(bin_scores.accuracy)}",
         }
         for bin_scores in bins
     ]
-    low = min(0.1 * int(10 * min(min(bin_scores["confidence"], bin_scores["low"]) for bin_scores in values)), 0.9)
+    low = min(0.1 * int(10 * min(min(value["confidence"], value["low"]) for value in values)), 0.9)
     scale, axis = {"domain": [low, 1]}, {"format": ".0%"}
     x = {"field": "confidence", "type": "quantitative", "scale": scale, "axis": axis, "title": "certainty of the answer"}
     y = {"field": "accuracy", "type": "quantitative", "scale": scale, "axis": axis, "title": "accuracy"}

@@ -146,8 +146,7 @@ def _compute_row_bytes(tap_refs: Sequence[TapRef], layers: Mapping[str, Mapping[
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     if not snapshot.scores:
         return [Text("No trial of this run has ended: there is nothing to set costs against.", "missing")]
-    run = Run(snapshot.path, dict(snapshot.metadata))
-    latency_result = latency.read(run)
+    latency_result = latency.read(Run(snapshot.path))
     tap_costs = compute_costs(snapshot, latency_result)
     timed_costs = [tap_cost for tap_cost in tap_costs if tap_cost.seconds_per_image is not None]
     counted_costs = [tap_cost for tap_cost in tap_costs if tap_cost.multiply_adds is not None]
@@ -215,7 +214,7 @@ def _describe_timing(latency_result: LatencyResult, n_others: int) -> str:
 
 
 def _build_timing_hint(snapshot: RunSnapshot, tap_costs: Sequence[Cost]) -> list[Part]:
-    if not any(spec.get("architecture") for spec in _get_specs(snapshot).values()):
+    if not _knows_architecture(snapshot):
         return []
     lacks_parameters = any(tap_cost.parameters is None for tap_cost in tap_costs)
     parameter_note = (
@@ -227,7 +226,7 @@ def _build_timing_hint(snapshot: RunSnapshot, tap_costs: Sequence[Cost]) -> list
 
 def _build_unknown_costs(snapshot: RunSnapshot) -> list[Part]:
     if snapshot.holds_features:
-        has_architecture = any(spec.get("architecture") for spec in _get_specs(snapshot).values())
+        has_architecture = _knows_architecture(snapshot)
         reason = "A file of features does not say what its network costs"
         measure_parts: list[Part] = [Text(f"{reason}. This measures it:"), Command(_format_latency_command(snapshot))]
         return measure_parts if has_architecture else [Text(f"{reason}, nor which network it is.")]
@@ -242,9 +241,9 @@ def _format_latency_command(snapshot: RunSnapshot) -> str:
     return shlex.join(["humeris", "report", str(snapshot.path.absolute()), *cache_options, "--latency"])
 
 
-def _get_specs(snapshot: RunSnapshot) -> Mapping[str, Mapping[str, Any]]:
-    specs = snapshot.metadata.get("specs")
-    return {name: spec for name, spec in specs.items() if isinstance(spec, dict)} if isinstance(specs, dict) else {}
+def _knows_architecture(snapshot: RunSnapshot) -> bool:
+    """Whether the run says which network made any of its features."""
+    return snapshot.metadata is not None and any(spec.architecture for spec in snapshot.metadata.specs.values())
 
 
 def _format_taps(tap_refs: Sequence[TapRef]) -> str:

@@ -25,11 +25,11 @@ def build_section(snapshot: RunSnapshot) -> Section:
 
 
 def collect_points(snapshot: RunSnapshot) -> list[dict[str, Any]]:
-    """The best trial of each head on each tap, as in `compute_depth_curve`, with `low` and `high` of its 95 % interval."""
-    tap_rows = [{**vars(tap_ref), "depth": depth} for tap_ref, depth in snapshot.tap_depths.items()]
-    intervals = snapshot.metadata.get("accuracy_95") or {}
+    """The best trial of each head on each tap, as `DepthPoint` has it, with `low` and `high` of its 95 % interval."""
+    intervals = {} if snapshot.result is None else snapshot.result.accuracy_95
     n_images = count_selection_images(snapshot)
-    curve_points = compute_depth_curve(tap_rows, snapshot.scores) if snapshot.scores else []
+    depth_points = compute_depth_curve(snapshot.tap_depths, snapshot.scores) if snapshot.scores else ()
+    curve_points = [dict(vars(point)) for point in depth_points]
     for point in curve_points:
         low, high = intervals.get(point["trial"]) or _compute_interval(point["accuracy"], n_images)
         point |= {"low": low, "high": high, "tap": " + ".join(f"{name}" for name in _format_taps(point))}
@@ -38,10 +38,7 @@ def collect_points(snapshot: RunSnapshot) -> list[dict[str, Any]]:
 
 def count_selection_images(snapshot: RunSnapshot) -> int:
     """How many images heads were chosen by; 0 where that is not known."""
-    splits = snapshot.splits
-    if splits.get("select") == "val":
-        return int(splits.get("val", 0))
-    return int(splits.get("train", 0)) + int(splits.get("val", 0))
+    return 0 if snapshot.splits is None else snapshot.splits.n_selection
 
 
 def build_depth_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | None) -> dict[str, Any]:
@@ -240,7 +237,7 @@ def _build_table(curve_points: Sequence[Mapping[str, Any]]) -> Table:
             point["tap"],
             None if point["depth"] is None else float(point["depth"]),
             point["head"],
-            ", ".join(f"{name}={point['setting'][name]}" for name in point["varied"]),
+            ", ".join(f"{name}={point['hyperparameters'][name]}" for name in point["varied"]),
             point["accuracy"],
             point["low"],
             point["high"],

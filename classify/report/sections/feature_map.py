@@ -13,7 +13,7 @@ from ...data.feature_matrix import FeatureMatrix
 from ...data.nearest_neighbors import find_neighbors
 from ...diagnose.count_sketch import count_readable_rows, sketch_features
 from ...runs.finetuned_weights import is_finetuned
-from ...runs.run import ImageRecord
+from ...runs.image_records import ImageRecord
 from .. import thumbnails, winner_features
 from ..blocks import Chart, Part, Section, Table, Text
 from ..charts import PALETTE

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...runs.run import ImageRecord
+from ...runs.image_records import ImageRecord
+from ...runs.predictions import Prediction
 from .. import thumbnails
 from ..blocks import Gallery, Part, Picture, Section, Text
-from ..run_snapshot import Prediction, RunSnapshot
+from ..run_snapshot import RunSnapshot
 
 MAX_PICTURES = 24
 THUMBNAIL_SIDE = 160

@@ -12,7 +12,7 @@ from ...data import group_sampling
 from ...data.feature_matrix import FeatureMatrix
 from ...diagnose.count_sketch import count_readable_rows, sketch_features
 from ...diagnose.label_errors import LabelIssue, add_neighbor_votes, find_label_issues, predict_out_of_fold
-from ...runs.run import ImageRecord
+from ...runs.image_records import ImageRecord
 from .. import thumbnails, winner_features, wording
 from ..blocks import Gallery, Part, Picture, Section, Table, Text
 from ..run_snapshot import RunSnapshot
@@ -145,27 +145,25 @@ def _build_picture(name: str, issue: LabelIssue, class_names: Sequence[str], web
 
 
 def _build_near_duplicates(snapshot: RunSnapshot) -> list[Part]:
-    near_duplicates = snapshot.metadata.get("near_duplicates")
-    pairs = near_duplicates.get("pairs") if isinstance(near_duplicates, dict) else None
-    if not isinstance(near_duplicates, dict) or not isinstance(pairs, list):
+    if snapshot.result is None:
         return [Text("Near-duplicates across the splits were not looked for: finish the run, or sweep again.", "missing")]
+    near_duplicates = snapshot.result.near_duplicates
+    pairs, accuracy_without = near_duplicates.pairs, near_duplicates.accuracy_without
     if not pairs:
         ambiguity_note = "which does not say much: in these features only equal rows can be told from rows that are alike"
         message = "No test image was found to be nearly the same as one that was learnt from"
-        return [Text(f"{message}{f', {ambiguity_note}' if near_duplicates.get('cannot_tell') else ''}.")]
-    accuracy_without = near_duplicates.get("accuracy_without")
+        return [Text(f"{message}{f', {ambiguity_note}' if near_duplicates.cannot_tell else ''}.")]
     accuracy_note = (
         f"; without them the winner's accuracy is {wording.format_percent(accuracy_without)}"
-        if isinstance(accuracy_without, float)
+        if accuracy_without is not None
         else ""
     )
     summary = (
-        f"{near_duplicates.get('test_images')} test images are nearly the same as images that were learnt "
-        f"from{accuracy_note}."
+        f"{near_duplicates.test_images} test images are nearly the same as images that were learnt from{accuracy_note}."
     )
     shown_pairs = pairs[:MAX_PAIRS]
     records = {record.name: record for record in snapshot.images}
-    names = [str(pair[side]) for pair in shown_pairs for side in ("test", "development")]
+    names = [name for pair in shown_pairs for name in (pair.test, pair.development)]
     thumbnail_set = thumbnails.make_thumbnails(
         [records.get(name, ImageRecord(name, "", "", b"")) for name in names], snapshot.data, THUMBNAIL_SIDE, THUMBNAIL_BYTES
     )
@@ -177,7 +175,7 @@ def _build_near_duplicates(snapshot: RunSnapshot) -> list[Part]:
         )
         for index, (name, webp) in enumerate(zip(names, thumbnail_set.pictures, strict=True))
     ]
-    table_rows: list[list[Any]] = [[pair["test"], pair["development"], pair["similarity"]] for pair in pairs[:MAX_LISTED]]
+    table_rows: list[list[Any]] = [[pair.test, pair.development, pair.similarity] for pair in pairs[:MAX_LISTED]]
     return [
         Text(summary, "warning"),
         *thumbnail_set.describe_failures(snapshot.data),

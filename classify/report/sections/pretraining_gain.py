@@ -17,7 +17,7 @@ from ...diagnose.count_sketch import count_readable_rows
 from ...diagnose.learning_curve import Asymptote, Curve, compute_learning_curve, fit_asymptote
 from ...diagnose.random_baseline import choose_quick_head, find_random_init_twin, is_quick
 from ...evaluate.trial import Trial
-from ...runs.run import ImageRecord
+from ...runs.image_records import ImageRecord
 from .. import winner_features, wording
 from ..blocks import Chart, Command, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
@@ -132,12 +132,10 @@ def _find_random_init_taps(
     snapshot: RunSnapshot, best: Trial, images: _CurveImages
 ) -> tuple[tuple[TapRef, ...] | None, list[Part]]:
     """The winner's taps of the same networks with random weights; else None, and what to say instead."""
-    specs = {}
-    for tap_ref in best.tap_refs:
-        try:
-            specs[tap_ref.extraction] = ExtractionSpec.from_dict(snapshot.metadata["specs"][tap_ref.extraction])
-        except (KeyError, TypeError, ValueError):
-            return None, [Text("How the features were made is not known: nothing to compare them with.", "missing")]
+    known_specs = {} if snapshot.metadata is None else snapshot.metadata.specs
+    specs = {name: known_specs[name] for name in {tap_ref.extraction for tap_ref in best.tap_refs} & known_specs.keys()}
+    if any(tap_ref.extraction not in specs for tap_ref in best.tap_refs):
+        return None, [Text("How the features were made is not known: nothing to compare them with.", "missing")]
     if all(spec.has_random_weights for spec in specs.values()):
         return None, [Text("The winner's own backbone has random weights: there is nothing to compare it with.")]
     random_init_twins = {name: _find_random_init_twin(snapshot, spec) for name, spec in specs.items()}

@@ -46,7 +46,7 @@ def _build_training_fit(snapshot: RunSnapshot) -> Iterator[Part]:
         return
     train_records = train_records[:: math.ceil(len(train_records) / _MAX_FIT_IMAGES)]
     try:
-        head = Run(snapshot.path, snapshot.metadata).load_head(best)
+        head = Run(snapshot.path).load_head(best)
         probabilities = None if head is None else head.predict_proba(rows.load_features(snapshot, train_records))
     except (rows.FeaturesUnavailable, HumerisError, ValueError):  # the sections of what needs features say which are missing
         return
@@ -85,7 +85,7 @@ def _build_head_charts(snapshot: RunSnapshot, head: str) -> Iterator[Part]:
     best = next(trial for trial in snapshot.ranked_trials if trial.head == head)
     trials = [trial for trial in snapshot.scores if (trial.head, trial.tap_refs) == (head, best.tap_refs)]
     name = _choose_axis(trials)
-    if name is None or any("curves" in snapshot.scores[trial].detail for trial in trials):
+    if name is None or any("curves" in snapshot.scores[trial].fit_info for trial in trials):
         return
     trials = sorted(
         (trial for trial in trials if _is_number(trial.hyperparameters.get(name))),
@@ -218,9 +218,9 @@ def _build_hyperparameter_table(snapshot: RunSnapshot, trials: Sequence[Trial], 
 
 def _build_learning_curves(snapshot: RunSnapshot) -> Iterator[Part]:
     """Learning curves of the best few trials that have some, with what is to be seen in them in words."""
-    trained_trials = [trial for trial in snapshot.ranked_trials if snapshot.scores[trial].detail.get("curves")]
+    trained_trials = [trial for trial in snapshot.ranked_trials if snapshot.scores[trial].fit_info.get("curves")]
     for trial in trained_trials[:_MAX_TRAININGS]:
-        fit_info = snapshot.scores[trial].detail
+        fit_info = snapshot.scores[trial].fit_info
         curves, epoch = fit_info["curves"], int(fit_info["epochs"])
         trial_name = f"{trial.head} at {wording.format_taps(trial.tap_refs, False)}, trial {trial.id}"
         # Without a training accuracy (triplet, supcon), the training loss is of pairs of images: it has a scale of its own.

@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
+from humeris.cache.typed_json import from_json, to_json
 from humeris.classify.advise import advice
 from humeris.classify.advise.context import AdviceContext, to_backbone_spec
 from humeris.classify.advise.next_steps import MAX_STEPS, suggest_steps
@@ -24,12 +25,14 @@ from humeris.classify.advise.scenario import ScenarioEvidence, Size, format_scen
 from humeris.classify.data.group_sampling import assign_folds
 from humeris.classify.data.splits import split
 from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.data.views import Views
 from humeris.classify.diagnose import random_baseline
-from humeris.classify.diagnose.depth_peak import Peak, find_peaks
-from humeris.classify.diagnose.random_baseline import LabeledImages, PretrainingGain
+from humeris.classify.diagnose.depth_peak import find_peaks
+from humeris.classify.diagnose.random_baseline import LabeledImages
 from humeris.classify.evaluate.confidence_intervals import paired_difference_ci
 from humeris.classify.evaluate.significance import compare_with_runner_up
 from humeris.classify.evaluate.trial import Score, Trial, rank_trials
+from humeris.classify.runs.advice import Advice, Peak, PretrainingGain
 from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.classify.sweep.sweep_config import SweepConfig
@@ -60,7 +63,7 @@ def score(accuracy: float, seed: int, images: int = IMAGES, log_loss: float = 0.
     """A score with so many images answered rightly, which ones is drawn."""
     right = np.zeros(images, bool)
     right[np.random.default_rng(seed).permutation(images)[: round(accuracy * images)]] = True
-    return Score(float(right.mean()), log_loss, (accuracy,), right=np.packbits(right).tobytes().hex(), detail=detail)
+    return Score(float(right.mean()), log_loss, (accuracy,), correct=np.packbits(right).tobytes().hex(), fit_info=detail)
 
 
 def along(accuracies: dict[float, float], images: int = IMAGES) -> tuple[dict[TapRef, float | None], dict[Trial, Score]]:
@@ -82,7 +85,7 @@ FLAT = {0.2: 0.8, 0.5: 0.805, 0.8: 0.8, 1.0: 0.8}
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "place", "depth", "level"),
+    ("accuracies", "position", "depth", "tied_range"),
     [
         (LATE, "end", 1.0, (1.0, 1.0)),
         (EARLY, "early", 0.5, (0.5, 0.5)),
@@ -95,11 +98,11 @@ FLAT = {0.2: 0.8, 0.5: 0.805, 0.8: 0.8, 1.0: 0.8}
     ],
 )
 def test_the_peak_is_where_no_layer_elsewhere_does_as_well(
-    accuracies: dict[float, float], place: str, depth: float, level: tuple[float, float]
+    accuracies: dict[float, float], position: str, depth: float, tied_range: tuple[float, float]
 ) -> None:
     found = peak_of(accuracies)
-    assert (found.place, found.depth, found.level, found.taps) == (place, depth, level, len(accuracies))
-    assert (found.first, found.last) == (min(accuracies), max(accuracies))
+    assert (found.position, found.depth, found.tied_range) == (position, depth, tied_range)
+    assert (found.n_layers, found.shallowest, found.deepest) == (len(accuracies), min(accuracies), max(accuracies))
     assert found.accuracy == max(accuracies.values())
 
 
@@ -107,18 +110,18 @@ def test_the_rival_is_the_best_layer_on_the_other_side_with_its_paired_interval(
     depth, scores = along(LATE)
     (found,) = find_peaks(depth, scores, IMAGES).values()
     best, rival = rank_trials(scores)[0], next(trial for trial in scores if depth[trial.tap_refs[0]] == 0.5)
-    first, second = ([bit == "1" for bit in f"{int(scores[each].right, 16):0{IMAGES}b}"] for each in (best, rival))
+    first, second = ([bit == "1" for bit in f"{int(scores[each].correct, 16):0{IMAGES}b}"] for each in (best, rival))
     only = sum(a and not b for a, b in zip(first, second, strict=True))
     other = sum(b and not a for a, b in zip(first, second, strict=True))
-    assert found.rival == pytest.approx((0.3, *paired_difference_ci(only, other, IMAGES)))
-    assert peak_of(EARLY).rival == pytest.approx((0.2, 0.165, 0.234), abs=0.01)
-    assert peak_of({0.2: 0.6, 0.5: 0.9}).rival is None
+    assert found.gap_to_rival == pytest.approx((0.3, *paired_difference_ci(only, other, IMAGES)))
+    assert peak_of(EARLY).gap_to_rival == pytest.approx((0.2, 0.165, 0.234), abs=0.01)
+    assert peak_of({0.2: 0.6, 0.5: 0.9}).gap_to_rival is None
 
 
 def test_few_images_make_a_steep_curve_a_flat_one() -> None:
     steep = {0.2: 0.72, 0.5: 0.76, 1.0: 0.8}
-    assert peak_of(steep, 10_000).place == "end"
-    assert peak_of(steep, 50).place == "unsure"
+    assert peak_of(steep, 10_000).position == "end"
+    assert peak_of(steep, 50).position == "unsure"
 
 
 def test_less_than_a_point_is_no_difference_however_many_images_tell_it() -> None:
@@ -126,11 +129,11 @@ def test_less_than_a_point_is_no_difference_however_many_images_tell_it() -> Non
         depth: dict[TapRef, float | None] = {source("late"): 1.0, source("early"): 0.5}
         scores = {
             Trial((tap,), "svm", {}): Score(
-                count / 50_000, 0.5, (0.5,), right=np.packbits(np.arange(50_000) < count).tobytes().hex()
+                count / 50_000, 0.5, (0.5,), correct=np.packbits(np.arange(50_000) < count).tobytes().hex()
             )
             for tap, count in zip(depth, (40_000, other), strict=True)
         }
-        return find_peaks(depth, scores, 50_000)["net-1"].place
+        return find_peaks(depth, scores, 50_000)["net-1"].position
 
     assert place(40_000 - 499) == "unsure"
     assert place(40_000 - 501) == "end"
@@ -141,12 +144,12 @@ def test_images_of_a_group_count_once_for_the_peak() -> None:
     groups = np.arange(400) // 40
     worse = right & (groups != 3)  # wrong on one group of ten, as a whole
     scores = {
-        Trial((source(name),), "svm", {}): Score(float(bits.mean()), 0.5, (0.5,), right=np.packbits(bits).tobytes().hex())
+        Trial((source(name),), "svm", {}): Score(float(bits.mean()), 0.5, (0.5,), correct=np.packbits(bits).tobytes().hex())
         for name, bits in (("late", right), ("early", worse))
     }
     depth: dict[TapRef, float | None] = {source("late"): 1.0, source("early"): 0.5}
-    assert find_peaks(depth, scores, 400)["net-1"].place == "end"
-    assert find_peaks(depth, scores, 400, groups)["net-1"].place == "unsure"
+    assert find_peaks(depth, scores, 400)["net-1"].position == "end"
+    assert find_peaks(depth, scores, 400, groups)["net-1"].position == "unsure"
 
 
 def test_each_network_has_its_peak_and_the_best_head_and_pool_of_a_layer_count() -> None:
@@ -165,9 +168,9 @@ def test_each_network_has_its_peak_and_the_best_head_and_pool_of_a_layer_count()
     }
     found = find_peaks(depth, scores, IMAGES)
     assert set(found) == {"net-1", "net-3"}
-    assert (found["net-1"].layer, found["net-1"].accuracy, found["net-1"].taps) == ("a", 0.9, 2)
-    assert found["net-1"].place == "early"
-    assert json.loads(json.dumps(found["net-1"].to_dict()))["level"] == [0.5, 0.5]
+    assert (found["net-1"].layer, found["net-1"].accuracy, found["net-1"].n_layers) == ("a", 0.9, 2)
+    assert found["net-1"].position == "early"
+    assert json.loads(json.dumps(to_json(found["net-1"])))["tied_range"] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -201,18 +204,18 @@ BY_CHANCE = PretrainingGain(0.9, 0.5, (-0.01, 0.8), 20, "logreg")
 
 
 def figures(
-    size: Size = SMALL, curve: dict[float, float] | None = None, gap: PretrainingGain | None = MUCH, **more: Any
+    size: Size = SMALL, curve: dict[float, float] | None = None, gain: PretrainingGain | None = MUCH, **more: Any
 ) -> ScenarioEvidence:
     peak = peak_of(LATE if curve is None else curve)
     values: dict[str, Any] = {
-        "size": size, "peak": peak, "others": (), "gap": gap, "gap_lacks": "" if gap else "cached",
-        "accuracy_95": (0.88, 0.92), "commonest": 0.1, "chance": 0.001,
+        "size": size, "peak": peak, "other_peaks": (), "gain": gain, "gain_lacks": "" if gain else "cached",
+        "accuracy_95": (0.88, 0.92), "majority_class_accuracy": 0.1, "chance_p_value": 0.001,
     }  # fmt: skip
     return ScenarioEvidence(**(values | more))
 
 
 @pytest.mark.parametrize(
-    ("size", "curve", "gap", "case"),
+    ("size", "curve", "gain", "scenario"),
     [
         (SMALL, LATE, MUCH, "B1"),
         (SMALL, LATE, SOME, "B1"),
@@ -233,27 +236,27 @@ def figures(
     ],
 )
 def test_the_case_is_of_size_and_of_where_the_peak_and_random_weights_are(
-    size: Size, curve: dict[float, float], gap: PretrainingGain | None, case: str | None
+    size: Size, curve: dict[float, float], gain: PretrainingGain | None, scenario: str | None
 ) -> None:
-    found = figures(size, curve, gap).to_dict()
-    assert found["case"] == case
-    assert (found["strategy"] is None) == (case is None)
+    found = figures(size, curve, gain).summarize()
+    assert found.scenario == scenario
+    assert (found.strategy is None) == (scenario is None)
     said = format_scenario(found)
-    assert found["size"] in said
-    assert (f"case {case} of four" in said) == (case is not None)
-    assert found["similarity"] == {None: None, "B1": "similar", "B3": "similar"}.get(case, "different")
+    assert found.size in said
+    assert (f"case {scenario} of four" in said) == (scenario is not None)
+    assert found.similarity == {None: None, "B1": "similar", "B3": "similar"}.get(scenario, "different")
 
 
 def test_plain_evidence_has_nothing_to_mind_and_its_figures_are_told() -> None:
-    found = figures().to_dict()
-    assert found["thin"] == []
-    assert found["why"][0].startswith("3,000 images to learn from, 300 a class")
+    found = figures().summarize()
+    assert found.caveats == ()
+    assert found.reasons[0].startswith("3,000 images to learn from, 300 a class")
     assert (
         "peaks at at1.00, 100% of the forward cost; the best one before the last quarter is behind by 30.0"
-        in found["why"][1]
+        in found.reasons[1]
     )
-    assert "0.900 on the network's own weights, 0.500 on random ones: 40.0 points" in found["why"][2]
-    assert "80% of the errors avoided" in found["why"][2]
+    assert "0.900 on the network's own weights, 0.500 on random ones: 40.0 points" in found.reasons[2]
+    assert "80% of the errors avoided" in found.reasons[2]
 
 
 @pytest.mark.parametrize(
@@ -263,34 +266,34 @@ def test_plain_evidence_has_nothing_to_mind_and_its_figures_are_told() -> None:
         ({"size": Size(3_000, None, 10, 5)}, "5 of the rarest class, are few"),
         ({"size": BETWEEN}, "52% of the way from small to large"),
         ({"accuracy_95": (0.7, 0.85)}, "no better than 0.700 to 0.850"),
-        ({"chance": 0.06}, "nothing may have been learnt"),
+        ({"chance_p_value": 0.06}, "nothing may have been learnt"),
         ({"curve": {1.0: 0.9}}, "only at1.00 was tried"),
         ({"curve": {0.2: 0.5, 0.5: 0.9}}, "no layer beyond 75%"),
         ({"curve": {0.8: 0.5, 1.0: 0.9}}, "no layer before 75%"),
         ({"curve": FLAT}, "unsure"),
         ({"curve": {0.2: 0.5, 0.8: 0.9}}, "the deepest layer tried lies at 80%"),
         ({"peak": None}, "no depth of the winner's taps"),
-        ({"gap": None}, "random weights are cached"),
-        ({"gap": None, "gap_lacks": "file"}, "is a file"),
-        ({"gap": None, "gap_lacks": "few"}, "too few images of a class"),
-        ({"gap": None, "gap_lacks": "features"}, "a file of features"),
-        ({"gap": None, "gap_lacks": "random"}, "has random weights"),
-        ({"gap": LITTLE}, "contradict"),
-        ({"gap": SOME}, "bring the network less"),
-        ({"curve": FLAT, "gap": SOME}, "lies between"),
-        ({"curve": FLAT, "gap": MUCH}, "alone"),
-        ({"others": [peak_of(EARLY)]}, "says otherwise"),
+        ({"gain": None}, "random weights are cached"),
+        ({"gain": None, "gain_lacks": "file"}, "is a file"),
+        ({"gain": None, "gain_lacks": "few"}, "too few images of a class"),
+        ({"gain": None, "gain_lacks": "features"}, "a file of features"),
+        ({"gain": None, "gain_lacks": "random"}, "has random weights"),
+        ({"gain": LITTLE}, "contradict"),
+        ({"gain": SOME}, "bring the network less"),
+        ({"curve": FLAT, "gain": SOME}, "lies between"),
+        ({"curve": FLAT, "gain": MUCH}, "alone"),
+        ({"other_peaks": [peak_of(EARLY)]}, "says otherwise"),
     ],
 )
 def test_thin_evidence_is_said_to_be_thin(changed: dict[str, Any], said: str) -> None:
-    found = figures(**changed).to_dict()
-    assert any(said in line for line in found["thin"]), found["thin"]
+    found = figures(**changed).summarize()
+    assert any(said in line for line in found.caveats), found.caveats
 
 
-@pytest.mark.parametrize("changed", [{"chance": 0.06}, {"gap": None, "gap_lacks": "random"}])
+@pytest.mark.parametrize("changed", [{"chance_p_value": 0.06}, {"gain": None, "gain_lacks": "random"}])
 @pytest.mark.parametrize("curve", [LATE, EARLY])
 def test_at_chance_and_from_random_weights_there_is_no_case(changed: dict[str, Any], curve: dict[float, float]) -> None:
-    assert figures(curve=curve, **changed).to_dict()["case"] is None
+    assert figures(curve=curve, **changed).summarize().scenario is None
 
 
 def layer(name: str, cost: int, shape: tuple[int, ...] = (14, 14, 32), **more: Any) -> Layer:
@@ -323,12 +326,12 @@ LAYERS = [
 def situation(trials: dict[Trial, Score] | None = None, case: str = "B1", **more: Any) -> AdviceContext:
     judged = {
         "B1": figures(), "B2": figures(curve=EARLY), "B3": figures(LARGE), "B4": figures(LARGE, EARLY),
-        "": figures(gap=LITTLE),
+        "": figures(gain=LITTLE),
     }[case]  # fmt: skip
     scores = trials or {Trial((source(),), "logreg", {"C": 0.1}): score(0.9, 0)}
     values: dict[str, Any] = {
-        "figures": judged, "run": Path("runs/photos-1"), "data": "photos", "typed": "", "cache": (), "images": 400,
-        "views": {"count": 0, "policy": "", "average": False}, "seed": 0, "from_images": True, "ranked": rank_trials(scores),
+        "evidence": judged, "run": Path("runs/photos-1"), "data": "photos", "command_line": "", "cache_options": (),
+        "n_images": 400, "views": Views(), "seed": 0, "from_images": True, "ranked_trials": rank_trials(scores),
         "scores": scores, "layers": {"net-1": LAYERS}, "specs": {"net-1": SPEC},
         "runner_up": compare_with_runner_up(scores, IMAGES),
     }  # fmt: skip
@@ -338,7 +341,7 @@ def situation(trials: dict[Trial, Score] | None = None, case: str = "B1", **more
 def commands(found: AdviceContext) -> list[str]:
     told = suggest_steps(found)
     assert len(told) <= MAX_STEPS
-    assert all(step.why for step in told)
+    assert all(step.reason for step in told)
     for step in told:
         parse(step.command)
     return [step.command for step in told]
@@ -372,7 +375,7 @@ def test_small_and_different_looks_around_the_early_peak() -> None:
         Trial((tap,), "logreg", {"C": 0.1}): score(value, n)
         for n, (tap, value) in enumerate(zip(taps, (0.7, 0.9, 0.6), strict=True))
     }
-    found = commands(situation(trials, figures=judged))
+    found = commands(situation(trials, evidence=judged))
     assert (
         found[0] == "humeris sweep photos --extract -b mobilenet_v2,alpha=0.35 -l low -l relu -l same -l half --head logreg"
     )
@@ -381,7 +384,7 @@ def test_small_and_different_looks_around_the_early_peak() -> None:
 
 def test_a_cut_is_finished_nothing_bypasses_it_and_something_is_left_to_train() -> None:
     found = situation()
-    (trial,) = found.ranked
+    (trial,) = found.ranked_trials
     assert [found.find_cut(trial, share) for share in (0.1, 0.4, 0.75, 0.99)] == [
         (LAYERS[0], 0.1), (LAYERS[1], 0.3), (LAYERS[5], 0.72), (LAYERS[5], 0.72)
     ]  # fmt: skip
@@ -395,10 +398,10 @@ def test_a_cut_is_finished_nothing_bypasses_it_and_something_is_left_to_train() 
 def test_maps_are_announced_and_never_larger_than_a_disk() -> None:
     (first, *_) = suggest_steps(situation())
     size = 2 * 400 * 14 * 14 * 32
-    assert f"400 maps first, {size / 1e6:.1f} MB" in first.why
-    assert "the last 28% of the cost" in first.why
-    assert "--from low" in commands(situation(images=1_000_000))[0]
-    assert not [each for each in commands(situation(images=2_000_000)) if "finetune" in each]
+    assert f"400 maps first, {size / 1e6:.1f} MB" in first.reason
+    assert "the last 28% of the cost" in first.reason
+    assert "--from low" in commands(situation(n_images=1_000_000))[0]
+    assert not [each for each in commands(situation(n_images=2_000_000)) if "finetune" in each]
 
 
 def test_neighbours_cannot_be_trained_further_so_that_the_best_other_head_starts() -> None:
@@ -406,7 +409,7 @@ def test_neighbours_cannot_be_trained_further_so_that_the_best_other_head_starts
     voting = Trial((source(),), "triplet", {"classifier": "knn"})
     trials = {knn: score(0.9, 0), voting: score(0.88, 1), other: score(0.8, 2)}
     assert commands(situation(trials))[0] == f"humeris finetune runs/photos-1 --from early --trial {other.id}"
-    assert "from the best svm" in suggest_steps(situation(trials))[0].why
+    assert "from the best svm" in suggest_steps(situation(trials))[0].reason
     assert not [each for each in commands(situation({knn: score(0.9, 0)})) if "finetune" in each]
 
 
@@ -440,7 +443,7 @@ def test_the_edge_of_a_grid_is_looked_beyond(
     assert len(found) == (wider is not None)
     for step in found:
         assert parse(step.command)["head"] == [f"{head},{option}={wider}"]
-        assert kind in step.why
+        assert kind in step.reason
 
 
 def test_other_heads_are_named_where_one_was_tried_and_none_where_nothing_can_be_gained() -> None:
@@ -464,7 +467,7 @@ def test_a_cheaper_runner_up_that_is_not_told_apart_is_offered_as_a_model() -> N
     assert [step.command for step in told if "export" in step.command] == [
         f"humeris export runs/photos-1 --trial {other.id} -o cheaper.keras"
     ]
-    assert any("at 50% of its cost" in step.why for step in told)
+    assert any("at 50% of its cost" in step.reason for step in told)
     worse = {**two, other: score(0.5, 1)}
     dear = {trial: score(0.9 if trial == other else 0.895, n) for n, trial in enumerate(two)}
     for trials in (worse, dear):
@@ -485,26 +488,26 @@ def test_a_head_that_knows_its_images_by_heart_gets_views() -> None:
 
 
 def test_without_a_case_evidence_comes_first() -> None:
-    lacking = figures(curve={1.0: 0.9}, gap=None)
-    found = commands(situation(figures=lacking))
+    lacking = figures(curve={1.0: 0.9}, gain=None)
+    found = commands(situation(evidence=lacking))
     assert found[0] == "humeris sweep photos --extract -b mobilenet_v2,alpha=0.35"
     assert found[1] == "humeris extract photos -b mobilenet_v2,alpha=0.35,weights=random -l late:avg"
-    chance = commands(situation(figures=figures(chance=0.5)))
+    chance = commands(situation(evidence=figures(chance_p_value=0.5)))
     assert chance[0] == "humeris run photos -b resnet50"
     own = replace(SPEC, weights="random, seed 3")
-    random = commands(situation(figures=figures(gap=None, gap_lacks="random"), specs={"net-1": own}))
+    random = commands(situation(evidence=figures(gain=None, gain_lacks="random"), specs={"net-1": own}))
     assert random[0] == "humeris run photos -b mobilenet_v2,alpha=0.35"
 
 
 def test_a_network_that_is_a_file_is_never_asked_for_random_weights() -> None:
     Path("mine.keras").write_bytes(b"")
     spec = replace(FILE, file="mine.keras")
-    judged = figures(LARGE, EARLY, None, gap_lacks="file")
-    found = commands(situation(figures=judged, specs={"net-1": spec}))
+    judged = figures(LARGE, EARLY, None, gain_lacks="file")
+    found = commands(situation(evidence=judged, specs={"net-1": spec}))
     assert found[0] == "humeris finetune runs/photos-1 --from input"
     assert not [each for each in found if "random" in each]
     Path("mine.keras").unlink()  # then its features still are there
-    assert not [each for each in commands(situation(figures=judged, specs={"net-1": spec})) if "-b mine" in each]
+    assert not [each for each in commands(situation(evidence=judged, specs={"net-1": spec})) if "-b mine" in each]
 
 
 def test_a_file_of_features_has_nothing_to_fine_tune_or_extract() -> None:
@@ -515,9 +518,9 @@ def test_a_file_of_features_has_nothing_to_fine_tune_or_extract() -> None:
 
 def test_what_was_typed_is_kept_and_quoted() -> None:
     found = situation(
-        run=Path("my runs/$(x)"), data="my photos;", typed="humeris run 'my photos;' --limit 20 --select=val -b x",
-        cache=("--cache", "a b"), seed=7, views={"count": 2, "policy": "flip", "average": True},
-        figures=figures(curve={1.0: 0.9}, gap=None),
+        run=Path("my runs/$(x)"), data="my photos;", command_line="humeris run 'my photos;' --limit 20 --select=val -b x",
+        cache_options=("--cache", "a b"), seed=7, views=Views(2, "flip", average=True),
+        evidence=figures(curve={1.0: 0.9}, gain=None),
     )  # fmt: skip
     spread, random, *_ = commands(found)
     assert shlex.split(spread)[2] == "my photos;"
@@ -526,8 +529,8 @@ def test_what_was_typed_is_kept_and_quoted() -> None:
     assert (str(read["cache"]), read["views"], read["augment"], read["average_views"]) == ("a b", 2, "flip", True)
     asked = parse(random)
     assert (asked["limit"], asked["views"], str(asked["cache"])) == (20, 0, "a b")
-    assert str(parse(commands(replace(found, figures=figures()))[0])["run"]) == "my runs/$(x)"
-    assert commands(replace(found, typed="humeris sweep it's"))
+    assert str(parse(commands(replace(found, evidence=figures()))[0])["run"]) == "my runs/$(x)"
+    assert commands(replace(found, command_line="humeris sweep it's"))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (224, 224)])
@@ -577,10 +580,12 @@ def test_the_gap_is_what_scikit_learn_gets_in_the_same_folds() -> None:
     for rows in (own, other):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=1000))
         right.append(cross_val_predict(model, rows.rows, learnt.labels, cv=folds) == learnt.labels)
-    assert (found.own, found.random) == pytest.approx([each.mean() for each in right])
+    assert (found.pretrained_accuracy, found.random_init_accuracy) == pytest.approx([each.mean() for each in right])
     expected = paired_difference_ci(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()), 300)
     assert found.difference_95 == pytest.approx(expected)
-    assert found.errors_avoided == pytest.approx((found.own - found.random) / (1 - found.random))
+    assert found.errors_avoided == pytest.approx(
+        (found.pretrained_accuracy - found.random_init_accuracy) / (1 - found.random_init_accuracy)
+    )
     turned = random_baseline.compute_gain([other], [own], learnt, "logreg", [{"C": 0.1}], 1)
     assert turned is not None
     assert turned.difference_95 == pytest.approx((-expected[1], -expected[0]))
@@ -606,7 +611,7 @@ def test_with_many_classes_the_gap_is_of_a_head_that_one_decomposition_solves(mo
     found = random_baseline.compute_gain([own], [other], learnt, "logreg", [{"C": 0.1}], 1)
     assert found is not None
     assert found.head == "ridge"
-    assert found.own > found.random
+    assert found.pretrained_accuracy > found.random_init_accuracy
 
 
 def test_a_sweep_without_layers_or_depths_still_ends_with_advice(
@@ -616,11 +621,12 @@ def test_a_sweep_without_layers_or_depths_still_ends_with_advice(
     images = some_photos(store, {"train": 40, "test": 10})
     fill(store, images, {"one": 0.0, "two": 0.0})
     run = sweep(images, store, SweepConfig(["centroid"], out=tmp_path / "run", jobs=1))
-    found = run.metadata["advice"]
-    assert (found["case"], found["size"], found["peaks"], found["random"]) == (None, "small", [], None)
-    assert any("no depth" in line for line in found["thin"])
-    assert any("nothing may have been learnt" in line for line in found["thin"])
-    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["advice"] == found
+    found = run.result.advice
+    assert found is not None
+    assert (found.scenario, found.size, found.peaks, found.pretraining_gain) == (None, "small", (), None)
+    assert any("no depth" in line for line in found.caveats)
+    assert any("nothing may have been learnt" in line for line in found.caveats)
+    assert Run(run.path).result.advice == found
 
 
 @pytest.mark.parametrize("lacking", [0, 1])
@@ -635,12 +641,14 @@ def test_random_weights_are_compared_with_where_they_are_cached_of_every_image(
     twin = replace(own.spec, weights="random, seed 0", weights_sha256="1" * 64)
     store.get_extraction(twin).add("layer", "avg", images.keys[learnt], rows[learnt])
     wanted = ["made_up/layer"]
-    found = sweep(images, store, SweepConfig(["logreg"], layers=wanted, out=tmp_path / "run", jobs=1)).metadata["advice"]
-    assert (found["random"] is None) == bool(lacking)
-    assert any("random weights are cached" in line for line in found["thin"]) == bool(lacking)
-    if not lacking:
-        assert found["random"]["own"] > 0.8 > found["random"]["random"]
-        assert found["random"]["images"] == 40
+    found = sweep(images, store, SweepConfig(["logreg"], layers=wanted, out=tmp_path / "run", jobs=1)).result.advice
+    assert found is not None
+    gain = found.pretraining_gain
+    assert (gain is None) == bool(lacking)
+    assert any("random weights are cached" in line for line in found.caveats) == bool(lacking)
+    if gain is not None:
+        assert gain.pretrained_accuracy > 0.8 > gain.random_init_accuracy
+        assert gain.images == 40
 
 
 @pytest.mark.parametrize(("count", "strength", "learnt"), [(40, 0.0, False), (40, 1.5, True), (4, 1.5, False)])
@@ -654,32 +662,29 @@ def test_the_best_of_many_has_to_beat_chance_by_more_than_one_of_them(
     run = sweep(images, store, SweepConfig(["centroid"], out=tmp_path / "run", jobs=1))
     right = round(2 * count * run.load_trials()[rank_trials(run.load_trials())[0]].accuracy)
     by_chance = 6 * binomtest(right, 2 * count, 0.5, alternative="greater").pvalue > 0.05
-    assert any("nothing may have been learnt" in line for line in run.metadata["advice"]["thin"]) == by_chance
+    assert run.result.advice is not None
+    assert any("nothing may have been learnt" in line for line in run.result.advice.caveats) == by_chance
     assert by_chance != learnt
 
 
-def test_a_run_of_an_older_version_loads_reports_and_gets_its_advice_when_asked_again(
-    store: Store,
-    tmp_path: Path,
-) -> None:
+def test_a_run_without_advice_is_told_of_without(store: Store, tmp_path: Path) -> None:
     from humeris.classify.report.page import write_report
     from humeris.commands.render import classify
 
     images = some_photos(store, {"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
     run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
-    told = run.metadata["advice"]
-    older = {name: value for name, value in run.metadata.items() if name != "advice"}
-    (run.path / "run.json").write_text(json.dumps(older))
-    loaded = Run.load(run.path)
-    assert loaded.summarize()["advice"] is None
-    assert "advice" not in classify.format_sweep(loaded.summarize() | {"data": loaded.metadata["data"]})
-    page = write_report([run.path], cache=store.path).path
-    assert "What next?" not in page.read_text()
-    assert sweep(images, store, SweepConfig(["logreg"], out=run.path, jobs=1)).summarize()["advice"] == told
-    assert Run.load(run.path).metadata["advice"] == told
+    advised = run.result
+    data = {"data": run.metadata.data.to_dict()}
+    assert "advice: " in classify.format_sweep(data, run.summarize())
     page = write_report([run.path], cache=store.path).path
     assert "What next?" in page.read_text()
+    run.finish(replace(advised, advice=None))
+    loaded = Run.load(run.path)
+    assert loaded.summarize().advice is None
+    assert "advice: " not in classify.format_sweep(data, loaded.summarize())
+    page = write_report([run.path], cache=store.path).path
+    assert "What next?" not in page.read_text()
 
 
 def test_a_real_run_tells_what_it_lacks_and_every_command_it_gives_runs(
@@ -689,12 +694,12 @@ def test_a_real_run_tells_what_it_lacks_and_every_command_it_gives_runs(
     words = shlex.split("run photos -b nano -l block1_out -l block5_out --head knn,n_neighbors=3 -o done")
     said = humeris(*words)
     assert "\nadvice: small data" in said.out
-    first = json.loads(Path("done/run.json").read_bytes())["advice"]
+    first = json.loads(Path("done/run.json").read_bytes())["result"]["advice"]
     for step in first["next"]:
         assert f"  try: {step['command']}\n" in said.out
-    for line in first["thin"]:
+    for line in first["caveats"]:
         assert f"  mind: {line}\n" in said.out
-    assert first["random"] is None
+    assert first["pretraining_gain"] is None
     (extract,) = [each["command"] for each in first["next"] if "weights=random" in each["command"]]
     page = Path("done/report.html").read_text()
     assert "nano,weights=random" in page
@@ -706,7 +711,7 @@ def test_a_real_run_tells_what_it_lacks_and_every_command_it_gives_runs(
     assert "-b nano,weights=random -l block" in extract
     words[0] = "sweep"  # the same run, without another export
     again = humeris(*words, "--json").json["advice"]
-    assert again["random"] is not None
+    assert again["pretraining_gain"] is not None
     assert not [step for step in again["next"] if "weights=random" in step["command"]]
     written = Path("done/run.json").stat().st_mtime_ns
     assert humeris(*words, "--json").json["advice"] == again
@@ -721,8 +726,8 @@ def test_a_sweep_of_a_file_of_features_advises_nothing_that_needs_images(
     assert humeris("cache", "export", "photos", "-b", "nano", "-o", "rows.h5").code == 0
     words = ("sweep", "rows.h5", "--head", "centroid,metric=cosine", "-o", "done")
     found = humeris(*words, "--json").json["advice"]
-    assert f"\nadvice: {format_scenario(found)}\n" in humeris(*words).out
-    assert any("a file of features" in line for line in found["thin"])
+    assert f"\nadvice: {format_scenario(from_json(Advice, found))}\n" in humeris(*words).out
+    assert any("a file of features" in line for line in found["caveats"])
     for step in found["next"]:
         assert shlex.split(step["command"])[1:3] == ["sweep", "rows.h5"]
         assert humeris(*shlex.split(step["command"])[1:]).code == 0
@@ -743,5 +748,5 @@ def test_advice_takes_no_network(
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
-    assert run.metadata["advice"]
+    assert run.result.advice
     assert not advice.is_outdated(run, images, split(images, None), store)

@@ -77,7 +77,7 @@ def test_no_linear_head_asks_for_more_than_a_block(name: str, shape: tuple[int, 
     streamed = TrainingData(features, labels, 3, tuple(pairs), np.arange(len(labels)))
     tried = [SETTINGS[name]]
     (score,) = family.cross_validate(streamed, tried, 0)
-    head = family.fit(streamed, tried[0], score.detail, ("a", "b", "c"), 0)
+    head = family.fit(streamed, tried[0], score.fit_info, ("a", "b", "c"), 0)
     answers = head.predict_proba(features)
     least = 4 * len(labels)  # of a column, or
     if name in {"logreg", "svm"} and shape[0] > shape[1]:

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from humeris.cache.store import Store
+from humeris.cache.typed_json import from_json, to_json
 from humeris.classify.data import nearest_neighbors
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.diagnose import near_duplicates
 from humeris.classify.diagnose.near_duplicates import NearDuplicates, Pair, find, summarize
 from humeris.classify.evaluate.confidence_intervals import proportion_ci, wilson_ci
+from humeris.classify.runs.result import NearDuplicatePair, NearDuplicateSummary
 from humeris.extract.engine.extract import extract_features
 from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images.load import load_images
@@ -175,18 +177,18 @@ def test_the_report_names_the_pairs_and_scores_the_rest() -> None:
     labels, probabilities = np.array([0, 1, 1, 0]), np.eye(2)[[0, 1, 0, 0]]
     pairs = (Pair(1, 0, 0.99), Pair(1, 2, 0.98), Pair(3, 1, 0.97))
     found = summarize(NearDuplicates(pairs, False), ["t0", "t1", "t2", "t3"], ["d0", "d1", "d2"], labels, probabilities)
-    assert found == {
-        "pairs": [
-            {"test": "t1", "development": "d0", "similarity": 0.99},
-            {"test": "t1", "development": "d2", "similarity": 0.98},
-            {"test": "t3", "development": "d1", "similarity": 0.97},
-        ],
-        "cannot_tell": False,
-        "test_images": 2,
-        "accuracy_without": 0.5,
-        "accuracy_without_95": list(wilson_ci(1, 2)),
-    }
-    assert json.loads(json.dumps(found)) == found
+    assert found == NearDuplicateSummary(
+        pairs=(
+            NearDuplicatePair("t1", "d0", 0.99),
+            NearDuplicatePair("t1", "d2", 0.98),
+            NearDuplicatePair("t3", "d1", 0.97),
+        ),
+        cannot_tell=False,
+        test_images=2,
+        accuracy_without=0.5,
+        accuracy_without_95=wilson_ci(1, 2),
+    )
+    assert from_json(NearDuplicateSummary, json.loads(json.dumps(to_json(found)))) == found
 
 
 def test_groups_of_the_test_images_that_are_left_are_what_the_interval_counts() -> None:
@@ -195,18 +197,19 @@ def test_groups_of_the_test_images_that_are_left_are_what_the_interval_counts() 
     names = [str(number) for number in range(40)]
     found = summarize(NearDuplicates((Pair(0, 0, 0.99),), False), names, ["d0"], labels, probabilities, groups)
     right = (groups != 3)[1:]
-    assert found["accuracy_without"] == right.mean()
-    assert found["accuracy_without_95"] == list(proportion_ci(right, groups[1:]))
+    assert found.accuracy_without == right.mean()
+    assert found.accuracy_without_95 == proportion_ci(right, groups[1:])
     low, high = wilson_ci(int(right.sum()), 39)
-    assert found["accuracy_without_95"][0] < low < high < found["accuracy_without_95"][1]
+    assert found.accuracy_without_95 is not None
+    assert found.accuracy_without_95[0] < low < high < found.accuracy_without_95[1]
 
 
 def test_a_report_without_pairs_is_of_all_images_and_one_of_nothing_but_copies_has_no_accuracy() -> None:
     labels, probabilities = np.array([0, 1]), np.eye(2)
     none = summarize(NearDuplicates((), True), ["a", "b"], ["c"], labels, probabilities)
-    assert (none["pairs"], none["cannot_tell"], none["test_images"], none["accuracy_without"]) == ([], True, 0, 1.0)
+    assert (none.pairs, none.cannot_tell, none.test_images, none.accuracy_without) == ((), True, 0, 1.0)
     every = summarize(NearDuplicates((Pair(0, 0, 1.0), Pair(1, 0, 1.0)), False), ["a", "b"], ["c"], labels, probabilities)
-    assert (every["test_images"], every["accuracy_without"], every["accuracy_without_95"]) == (2, None, None)
+    assert (every.test_images, every.accuracy_without, every.accuracy_without_95) == (2, None, None)
 
 
 def jpeg(image: Image.Image, path: Path, quality: int) -> None:

@@ -37,11 +37,11 @@ def test_the_table_is_scikit_learns_curve_of_quantiles(rows: int) -> None:
     bins = compute_reliability_bins(labels, probabilities)
     assert len(bins) == BINS
     if rows % BINS == 0:
-        assert {each["images"] for each in bins} == {rows // BINS}
-    assert [each["confidence"] for each in bins] == pytest.approx(confidence.tolist(), abs=2e-3)
-    assert [each["accuracy"] for each in bins] == pytest.approx(share.tolist(), abs=0.03)
+        assert {each.images for each in bins} == {rows // BINS}
+    assert [each.confidence for each in bins] == pytest.approx(confidence.tolist(), abs=2e-3)
+    assert [each.accuracy for each in bins] == pytest.approx(share.tolist(), abs=0.03)
     for each in bins:
-        assert each["accuracy_95"] == list(wilson_ci(round(each["accuracy"] * each["images"]), each["images"]))
+        assert each.accuracy_95 == wilson_ci(round(each.accuracy * each.images), each.images)
 
 
 def test_the_error_is_the_sum_over_sorted_runs_of_images() -> None:
@@ -55,10 +55,10 @@ def test_the_error_is_the_sum_over_sorted_runs_of_images() -> None:
 def test_every_image_is_in_one_bin_and_no_bin_is_nearly_empty() -> None:
     for rows in (1, 9, 10, 37, 149, 150, 1001):
         bins = compute_reliability_bins(*drawn(rows))
-        assert sum(each["images"] for each in bins) == rows
+        assert sum(each.images for each in bins) == rows
         assert len(bins) == max(1, min(BINS, rows // 10))
-        assert min(each["images"] for each in bins) >= min(rows, 10)
-        confidences = [each["confidence"] for each in bins]
+        assert min(each.images for each in bins) >= min(rows, 10)
+        confidences = [each.confidence for each in bins]
         assert confidences == sorted(confidences)
 
 
@@ -69,16 +69,16 @@ def test_answers_that_are_equally_sure_are_never_divided() -> None:
     order = np.random.default_rng(1).permutation(300)
     bins = compute_reliability_bins(labels, probabilities)
     shuffled = compute_reliability_bins(labels[order], probabilities[order])
-    assert [each["images"] for each in shuffled] == [each["images"] for each in bins]
+    assert [each.images for each in shuffled] == [each.images for each in bins]
     assert calibration_error(shuffled) == pytest.approx(calibration_error(bins))
-    edges = np.cumsum([each["images"] for each in bins]).tolist()
+    edges = np.cumsum([each.images for each in bins]).tolist()
     assert set(edges) <= {100, 105, 165, 300}
 
 
 def test_all_answers_equally_sure_are_one_bin() -> None:
     labels, probabilities = sure_answers(np.full(90, 0.75), np.arange(90) < 60)
     (only,) = compute_reliability_bins(labels, probabilities)
-    assert (only["images"], only["confidence"], only["accuracy"]) == (90, 0.75, pytest.approx(2 / 3))
+    assert (only.images, only.confidence, only.accuracy) == (90, 0.75, pytest.approx(2 / 3))
     assert calibration_error([only]) == pytest.approx(0.75 - 2 / 3)
 
 

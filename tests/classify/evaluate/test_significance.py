@@ -9,6 +9,7 @@ from math import comb, lgamma
 import numpy as np
 import pytest
 
+from humeris.cache.typed_json import from_json, to_json
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.confidence_intervals import grouped_difference_ci, paired_difference_ci
 from humeris.classify.evaluate.significance import Comparison, compare_with_runner_up, find_runner_up, sign_flip_test
@@ -26,7 +27,7 @@ def scored(right: str, accuracy: float | None = None, log_loss: float = 0.5) -> 
     """The score of a trial that answered the images marked 1 rightly."""
     bits = np.array([each == "1" for each in right])
     share = bits.mean() if accuracy is None else accuracy
-    return Score(float(share), log_loss, (float(share),), right=np.packbits(bits).tobytes().hex())
+    return Score(float(share), log_loss, (float(share),), correct=np.packbits(bits).tobytes().hex())
 
 
 def by_hand(first: int, second: int) -> float:
@@ -117,7 +118,7 @@ def test_only_images_that_were_scored_count() -> None:
 def test_a_comparison_is_json() -> None:
     found = compare_with_runner_up({trial(DEEP): scored("11"), trial(SHALLOW): scored("10")}, 2)
     assert found is not None
-    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+    assert from_json(Comparison, json.loads(json.dumps(to_json(found)))) == found
     low, high = found.difference_95
     assert low < found.difference < high
 

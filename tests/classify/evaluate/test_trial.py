@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from humeris.classify.data.tap_ref import TapRef
-from humeris.classify.evaluate.trial import Score, Trial, rank_trials
+from humeris.classify.evaluate.trial import Score, Trial, TrialScores, rank_trials
 
 SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIAL = Trial((SOURCE,), "logreg", {"C": 0.1})
@@ -51,8 +54,31 @@ def test_everything_that_decides_a_trial_is_in_its_id() -> None:
 
 
 def test_a_score_survives_json() -> None:
-    score = Score(0.875, 0.3, (0.75, 1.0), 1.5, {"epochs": 3, "curves": {"loss": [1.0, 0.5]}})
+    score = Score(0.875, 0.3, (0.75, 1.0), 1.5, "a0", {"epochs": 3, "curves": {"loss": [1.0, 0.5]}})
     assert Score.from_dict(json.loads(json.dumps(score.to_dict()))) == score
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"accuracy": "high"}, "score.accuracy: expected a number, found 'high'"),
+        ({"folds": [0.5, None]}, r"score.folds\[1\]: expected a number, found None"),
+        ({"correct": 7}, "score.correct: expected text, found 7"),
+        ({"seconds": 10**400}, "score.seconds: expected a number, found 1000"),
+        ({"right": ""}, "score: expected the keys accuracy, .*, found also 'right'"),
+    ],
+)
+def test_a_score_of_other_values_is_refused_in_one_line(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        Score.from_dict(Score(0.5, 0.3, (0.5,)).to_dict() | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_score_without_a_value_is_refused() -> None:
+    value = Score(0.5, 0.3, (0.5,)).to_dict()
+    del value["log_loss"]
+    with pytest.raises(ValueError, match=r"score.log_loss: expected a number, found nothing"):
+        Score.from_dict(value)
 
 
 def test_settings_of_a_head_are_ranked_by_log_loss_and_heads_by_the_accuracy_of_their_best_setting() -> None:
@@ -67,7 +93,7 @@ def test_settings_of_a_head_are_ranked_by_log_loss_and_heads_by_the_accuracy_of_
         third: Score(0.94, 0.3, (0.94,)),
     }
     assert rank_trials(scores) == [right, weak, strong, third, other]
-    assert rank_trials(dict(reversed(scores.items()))) == rank_trials(scores)
+    assert rank_trials(dict(reversed(scores.items()))) == rank_trials(scores) == list(TrialScores(scores).ranked)
 
 
 def test_equal_scores_are_ranked_by_id() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_runs import change_origin
 
 from humeris.cache.errors import BackboneError, DataError, HumerisError, ModelError, ParityError, RunError
 from humeris.cache.store import Store
+from humeris.cache.typed_json import to_json
 from humeris.classify.export import parity
 from humeris.classify.export.export import export
 from humeris.classify.export.export_result import ExportResult
@@ -33,7 +35,7 @@ from humeris.extract.pixels.decode import decode
 
 def pixels_of(run: Run, size: tuple[int, int]) -> np.ndarray:
     """The test images of a run, in the order of its probabilities."""
-    root = Path(run.metadata["data"]["root"])
+    root = Path(run.metadata.data.root)
     records = [record for record in run.load_image_records() if record.split == "test"]
     return np.stack([decode((root / record.name).read_bytes(), size) for record in records])
 
@@ -57,7 +59,7 @@ def test_the_check_is_reported(finished: Any) -> None:
     found = finished.outcome.export_result.to_dict()
     assert found["model"] == str(finished.path / "model.keras")
     assert found["bytes"] == finished.model.stat().st_size
-    assert found["trial"] == finished.run.metadata["best"]["id"]
+    assert found["trial"] == finished.run.result.best.id
     assert found["parity"]["images"] == 18
     assert found["parity"]["top1_agree"] == 18
     assert 0 <= found["parity"]["max_difference"] <= 1e-4
@@ -67,12 +69,12 @@ def test_classes_size_and_origin_are_inside_the_file(finished: Any) -> None:
     with zipfile.ZipFile(finished.model) as archive:
         found = json.loads(archive.read(METADATA_FILE))
         assert archive.testzip() is None
-    run = finished.run.metadata
+    run = to_json(finished.run.metadata)
     assert found["classes"] == ["blob", "noise", "stripes"]
     assert found["image_size"] == [64, 64]
     assert found["specs"] == run["specs"]
-    assert found["trial"]["sources"] == run["best"]["sources"]
-    assert found["test"]["accuracy"] == run["test"]["accuracy"]
+    assert found["trial"]["tap_refs"] == run["result"]["best"]["tap_refs"]
+    assert found["test"]["accuracy"] == run["result"]["test"]["accuracy"]
 
 
 def test_a_run_leaves_the_model_its_card_and_the_report_and_no_draft(finished: Any) -> None:
@@ -118,7 +120,7 @@ def not_the_winner(own: tuple[Run, Store, Path]) -> ExportResult:
 
 def test_a_trial_that_did_not_win_is_exported_by_its_id(own: tuple[Run, Store, Path], not_the_winner: ExportResult) -> None:
     run, _, _ = own
-    assert not_the_winner.trial.id != run.metadata["best"]["id"]
+    assert not_the_winner.trial.id != run.result.best.id
     head = run.load_head(not_the_winner.trial)
     assert head is not None
     with zipfile.ZipFile(not_the_winner.path) as archive:
@@ -141,7 +143,9 @@ def test_a_trial_that_did_not_win_is_trained_on_everything_but_the_test_split(
     features = select_features.load_matrix(store, trial.tap_refs, keys).to_array()
     labels = np.array([["blob", "noise", "stripes"].index(record.label) for record in records])
     problem = TrainingData.from_arrays(features[learnt], labels[learnt], [])
-    expected = get_head_family(trial.head).fit(problem, trial.hyperparameters, score.detail, ["blob", "noise", "stripes"], 0)
+    expected = get_head_family(trial.head).fit(
+        problem, trial.hyperparameters, score.fit_info, ["blob", "noise", "stripes"], 0
+    )
     head = run.load_head(trial)
     assert head is not None
     assert np.abs(head.predict_proba(features) - expected.predict_proba(features)).max() < 1e-6
@@ -212,8 +216,7 @@ def test_an_image_that_changed_is_named(finished: Any, tmp_path: Path, monkeypat
     no_process(monkeypatch)
     shutil.copytree(finished.photos, tmp_path / "photos")
     run = copied(finished.run, tmp_path / "run")
-    run.metadata["data"]["root"] = str(tmp_path / "photos")
-    run.write_json("run.json", run.metadata)
+    run.finish(run.result, change_origin(run.metadata.data, root=str(tmp_path / "photos")))
     path = tmp_path / "photos/test/blob/09.png"
     path.write_bytes(path.read_bytes() + b"one byte more")
     message = r"test/blob/09.png: expected the image .*: the file is not the one the run was made from; put it back"
@@ -302,5 +305,5 @@ def test_the_winner_is_exported_as_it_was_swept(finished: Any, tmp_path: Path, m
     monkeypatch.setattr(parity, "predict_in_subprocess", lambda *_: (finished.run.load_probabilities(), 1.0))
     result = humeris("export", finished.path, "-o", tmp_path / "new/model.keras", "--cache", finished.cache, "--json")
     assert result.code == 0
-    assert result.json["exported"]["trial"] == finished.run.metadata["best"]["id"]
+    assert result.json["exported"]["trial"] == finished.run.result.best.id
     assert (tmp_path / "new/model.keras").is_file()

@@ -26,11 +26,11 @@ def text(finished: Any) -> str:
 
 
 def test_the_card_gives_the_scores_of_the_run_with_their_intervals(finished: Any, text: str) -> None:
-    test = finished.run.metadata["test"]
-    low, high = test["accuracy_95"]
-    assert f"On {test['images']} test images" in text
-    assert f"| accuracy | {test['accuracy']:.4f} | {low:.3f} to {high:.3f} |" in text
-    assert f"| macro-F1 | {test['macro_f1']:.4f} |" in text
+    test = finished.run.result.test
+    low, high = test.accuracy_95
+    assert f"On {test.images} test images" in text
+    assert f"| accuracy | {test.accuracy:.4f} | {low:.3f} to {high:.3f} |" in text
+    assert f"| macro-F1 | {test.macro_f1:.4f} |" in text
     score = finished.run.find_trial()[1]
     assert f"accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.3f}" in text
 
@@ -47,7 +47,7 @@ def test_the_card_says_what_goes_in_and_how_it_was_checked(finished: Any, text: 
     done = finished.outcome.export_result
     assert f"SHA-256 {done.sha256}" in text
     assert re.search(r"One image takes \d+\.\d ms there", text)
-    assert finished.run.metadata["best"]["id"] in text
+    assert finished.run.result.best.id in text
 
 
 def test_the_card_has_no_gaps(text: str) -> None:
@@ -82,7 +82,7 @@ def test_names_cannot_break_out_of_the_card(finished: Any, tmp_path: Path) -> No
     shutil.copytree(finished.path, tmp_path / "run")
     described = json.loads((tmp_path / "run/run.json").read_text())
     described["splits"]["classes"][0] = "<script>alert(1)</script>|`x`\n# heading ‮"
-    described["data"]["source"] = "[link](javascript:x)"
+    described["data"]["origin"]["source"] = "[link](javascript:x)"
     (tmp_path / "run/run.json").write_text(json.dumps(described))
     text = carded(Run.load(tmp_path / "run"))
     assert r"\<script\>alert(1)\</script\>\|\`x\`\n\# heading \u202e" in text.replace("\\\\", "\\")

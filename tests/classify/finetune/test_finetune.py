@@ -181,12 +181,12 @@ def test_before_anything_is_trained_the_network_answers_as_the_frozen_head_on_it
     assert before.metrics["val_accuracy"] == made.run.find_trial()[1].folds[0] < 1
     expected = log_loss(splits.labels[held], head.predict_proba(features[held]), labels=[0, 1, 2])
     assert before.metrics["val_loss"] == pytest.approx(expected, rel=2e-3)
-    assert tuned.run.metadata["finetune"]["before"] == before.metrics
+    assert tuned.run.result.finetune.initial_metrics == before.metrics
     assert after[0].metrics != before.metrics
 
 
 def test_first_the_head_is_trained_and_then_all_and_then_all_again_on_every_image_but_the_tested(tuned: Made) -> None:
-    best = tuned.run.find_trial()[1].detail["epochs"]
+    best = tuned.run.find_trial()[1].fit_info["epochs"]
     assert [(each.stage, each.number, each.total, each.part) for each in tuned.told[1:]] == [
         *(("choose", number, 4, "head" if number == 1 else "all") for number in range(1, 5)),
         *(("refit", number, best, "head" if number == 1 else "all") for number in range(1, best + 1)),
@@ -203,17 +203,17 @@ def test_the_tuned_trial_is_the_best_of_a_run_that_holds_the_frozen_ones(made: S
         start.id,
     )
     assert trial.tap_refs == start.tap_refs
-    assert run.metadata["best"]["id"] == trial.id
+    assert run.result.best.id == trial.id
     others = {each: its for each, its in run.load_trials().items() if each != trial}
     assert others == frozen_run.load_trials()
     with (run.path / "leaderboard.csv").open(newline="") as file:
         assert {row["trial"] for row in csv.DictReader(file)} == {each.id for each in run.load_trials()}
-    curves = score.detail["curves"]
+    curves = score.fit_info["curves"]
     assert set(curves) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     told = [each.metrics for each in tuned.told if each.stage == "choose" and each.number]
     assert {name: [pytest.approx(each[name], abs=1e-5) for each in told] for name in curves} == curves
-    assert score.detail["epochs"] == 1 + int(np.argmin(curves["val_loss"]))
-    assert score.folds == (pytest.approx(curves["val_accuracy"][score.detail["epochs"] - 1], abs=1e-5),)
+    assert score.fit_info["epochs"] == 1 + int(np.argmin(curves["val_loss"]))
+    assert score.folds == (pytest.approx(curves["val_accuracy"][score.fit_info["epochs"] - 1], abs=1e-5),)
 
 
 def test_the_run_that_was_fine_tuned_is_unchanged_byte_for_byte(made: SweepRun, tuned: Made) -> None:
@@ -232,10 +232,10 @@ def test_the_test_score_is_of_the_probabilities_that_are_kept(made: SweepRun, tu
     names = sorted(images.used[row].name for row in splits.test)
     labels = np.array([CLASSES.index(name.split("/")[1]) for name in names])
     found = tuned.run.load_probabilities()
-    tested = tuned.run.metadata["test"]
-    assert tested["images"] == len(labels) == 18
-    assert tested["accuracy"] == (found.argmax(axis=1) == labels).mean()
-    assert tested["log_loss"] == pytest.approx(log_loss(labels, found), rel=1e-5)
+    tested = tuned.run.result.test
+    assert tested.images == len(labels) == 18
+    assert tested.accuracy == (found.argmax(axis=1) == labels).mean()
+    assert tested.log_loss == pytest.approx(log_loss(labels, found), rel=1e-5)
     with (tuned.path / "predictions.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == names
 
@@ -251,18 +251,20 @@ def test_the_model_answers_images_as_the_run_says_and_otherwise_than_the_frozen_
 
 
 def test_the_tested_images_are_compared_with_the_frozen_network(made: SweepRun, tuned: Made) -> None:
-    told = tuned.run.metadata["finetune"]["frozen"]
+    told = tuned.run.result.finetune.frozen
     images, splits = learnt(made)
     labels = np.array([CLASSES.index(images.used[row].name.split("/")[1]) for row in splits.test])
     labels = labels[np.argsort([images.used[row].name for row in splits.test])]
     now, then = (run.load_probabilities().argmax(axis=1) == labels for run in (tuned.run, made.run))
-    assert told["test"]["accuracy"] == made.run.metadata["test"]["accuracy"] == then.mean()
-    assert told["compared"]["only_winner"] == (now & ~then).sum()
-    assert told["compared"]["only_runner_up"] == (then & ~now).sum()
+    assert told is not None
+    assert told.comparison is not None
+    assert told.test.accuracy == made.run.result.test.accuracy == then.mean()
+    assert told.comparison.only_winner == (now & ~then).sum()
+    assert told.comparison.only_runner_up == (then & ~now).sum()
 
 
 def test_what_is_said_on_the_terminal_is_what_the_run_says(made: SweepRun, tuned: Made) -> None:
-    curves = tuned.run.find_trial()[1].detail["curves"]
+    curves = tuned.run.find_trial()[1].fit_info["curves"]
     epochs = [finetune.format_epoch(each) for each in tuned.told]
     assert epochs[0].startswith("before: loss ")
     assert epochs[1].startswith(f"epoch 1/4 (the head alone): loss {curves['loss'][0]:.4f}, accuracy ")
@@ -271,12 +273,12 @@ def test_what_is_said_on_the_terminal_is_what_the_run_says(made: SweepRun, tuned
     again = [line for line in epochs if line.startswith("again, on all images but the test split: epoch 1/")]
     assert len(again) == 1
     assert "loss" not in again[0]
-    said = finetune.format_finetune(tuned.done.to_dict()).splitlines()
+    said = finetune.format_finetune(tuned.done.to_dict(), tuned.run.summarize(), tuned.done.summary).splitlines()
     best = int(np.argmin(curves["val_loss"]))
     assert said[0] == f"{made.photos}: 60 images used (60 PNG)"
     assert said[1].startswith(f"best epoch: {best + 1} of 4, val_loss {curves['val_loss'][best]:.4f} (before ")
     rows = [line.split() for line in said if line.startswith(("frozen ", "from block4_out "))]
-    scores = [run.metadata["test"]["accuracy"] for run in (made.run, tuned.run)]
+    scores = [run.result.test.accuracy for run in (made.run, tuned.run)]
     assert [row[-3] for row in rows] == [f"{score:.4f}" for score in scores]
     assert any(line.startswith("test images on which only the tuned network is right: ") for line in said)
     assert any(line.startswith(f"model: {tuned.path / 'model.keras'} ") for line in said)
@@ -362,8 +364,8 @@ def test_the_whole_network_is_trained_from_augmented_images_in_mixed_precision_a
     assert trial.hyperparameters["augment"] == "flip=0.5,cutout=0.5"
     assert (trial.hyperparameters["learning_rate"], trial.hyperparameters["weight_decay"]) == (1e-5, 0.004)
     assert not said["finetune"].get("cached")
-    assert said["finetune"].get("map_difference") is None
-    assert len(score.detail["curves"]["loss"]) == 1
+    assert said["finetune"].get("max_map_difference") is None
+    assert len(score.fit_info["curves"]["loss"]) == 1
     assert said["exported"]["parity"]["max_difference"] < 1e-4
     tuned = FinetunedWeights.load(Run.load(out), trial)
     assert {array.dtype for arrays in tuned.weights.values() for array in arrays} == {np.dtype("float32")}
@@ -384,16 +386,16 @@ def test_from_scratch_the_same_network_is_trained_from_random_weights(
     assert trial.hyperparameters["weights"] == "random"
     chosen = {name: trial.hyperparameters[name] for name in ("head_epochs", "train_batch_norm", "learning_rate")}
     assert chosen == {"head_epochs": 0, "train_batch_norm": True, "learning_rate": 1e-3}
-    assert len(score.detail["curves"]["loss"]) == 1  # nothing to train the head alone for
+    assert len(score.fit_info["curves"]["loss"]) == 1  # nothing to train the head alone for
     (source,) = trial.tap_refs
     spec = run.get_spec(source)
     assert source.extraction != made.run.find_trial()[0].tap_refs[0].extraction
     assert "random" in spec.weights
     frozen = run.get_spec(made.run.find_trial()[0].tap_refs[0])
     assert (spec.architecture, spec.image_size) == (frozen.architecture, frozen.image_size)
-    assert run.metadata["finetune"]["before"]["val_loss"] == pytest.approx(np.log(3), abs=0.7)
-    notes = [note for note in run.metadata["notes"] if "no epoch was better" in note]
-    improved = score.detail["curves"]["val_loss"][0] < run.metadata["finetune"]["before"]["val_loss"]
+    assert run.result.finetune.initial_metrics["val_loss"] == pytest.approx(np.log(3), abs=0.7)
+    notes = [note for note in run.result.notes if "no epoch was better" in note]
+    improved = score.fit_info["curves"]["val_loss"][0] < run.result.finetune.initial_metrics["val_loss"]
     assert improved or "no epoch was better than untrained weights" in notes[0]
     assert len(notes) == (not improved)
     tuned = FinetunedWeights.load(run, trial)
@@ -413,7 +415,7 @@ def test_cached_views_are_learnt_from(made: SweepRun, tmp_path: Path, unexported
     plain = tune(made, tmp_path / "plain", refit=False)
     trial, _ = viewed.find_trial()
     assert (trial.hyperparameters["views"], trial.hyperparameters["augment"]) == (2, "flip=0.5,crop=0.5")
-    (cached,) = viewed.metadata["finetune"]["cached"]
+    (cached,) = viewed.result.finetune.cached
     assert (cached["taps"], cached["views"]) == (["block4_out:map"], 2)
     assert cached["rows"]["block4_out:map"] in {2 * 42, 3 * 42}  # the plain ones may be there
     first, second = (

@@ -72,7 +72,7 @@ def test_the_splits_and_groups_of_a_list_are_those_of_the_run(made: SweepRun, tm
     mine.path = frozen.path
     tuned = tune(mine, tmp_path / "tuned")
     assert roles(tuned) == roles(frozen)
-    assert tuned.metadata["finetune"]["held_out"] == tuned.metadata["splits"]["val"] == 12
+    assert tuned.result.finetune.held_out == tuned.metadata.splits.val == 12
     listed(made, tmp_path / "lists", moved=1)
     with pytest.raises(DataError, match="expected the splits and groups"):
         tune(mine, tmp_path / "other")
@@ -99,7 +99,7 @@ def test_a_complete_run_is_written_again_for_images_that_were_moved(made: SweepR
     mine.photos.rename(tmp_path / "there")
     swept_there(tmp_path / "there")
     after = tune(mine, tmp_path / "new")
-    assert after.metadata["data"]["root"] == str(tmp_path / "there")
+    assert after.metadata.data.root == str(tmp_path / "there")
     assert np.array_equal(after.load_probabilities(), before)
     assert (tmp_path / "new" / "model.keras").exists()
 
@@ -183,8 +183,11 @@ def test_answers_averaged_over_views_are_not_compared_with_plain_ones(
         )
     mine.path = frozen.path
     tuned = tune(mine, tmp_path / "new")
-    described = tuned.metadata
-    assert described["views"]["average"] is False
-    assert described["runner_up"] is None
-    assert described["finetune"]["frozen"]["compared"] is None
-    assert described["finetune"]["frozen"]["test"]["accuracy"] == frozen.metadata["test_plain"]["accuracy"]
+    assert tuned.metadata.views.average is False
+    assert tuned.result.runner_up is None
+    assert tuned.result.finetune is not None
+    baseline = tuned.result.finetune.frozen
+    assert baseline is not None
+    assert baseline.comparison is None
+    assert frozen.result.test_plain is not None
+    assert baseline.test.accuracy == frozen.result.test_plain.accuracy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from report_runs import copy_run
 from tuning import TAPS, SweepRun, make_sweep_run, read_files, tune
 
 from humeris.cache.store import Store
@@ -147,9 +147,7 @@ def test_an_option_that_does_not_go_with_images(
 
 def test_a_run_that_is_none_or_not_finished(made: SweepRun, finetune: Finetune, tmp_path: Path) -> None:
     refused(finetune(run=tmp_path), "expected a run folder with a run.json, found none; `humeris sweep` makes one")
-    shutil.copytree(made.path, tmp_path / "run")
-    file = tmp_path / "run" / "run.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "complete": False}))
+    copy_run(made.path, tmp_path / "run", result=None)
     refused(finetune(run=tmp_path / "run"), f"this run was interrupted; finish it with: humeris sweep {made.photos}")
 
 
@@ -279,7 +277,7 @@ def test_what_was_pruned_is_said_and_computed_again_the_runs_own_tap_too(
 
     run = tune(mine, tmp_path / "new")
     np.testing.assert_allclose(run.load_probabilities(), expected, atol=1e-5)
-    assert {each["taps"][0]: each["computed"] for each in run.metadata["finetune"]["cached"]} == {
+    assert {each["taps"][0]: each["computed"] for each in run.result.finetune.cached} == {
         "block5_out:avg": 60,
         "block4_out:map": 42,
     }
@@ -325,5 +323,5 @@ def test_a_refill_that_was_interrupted_goes_on(made: SweepRun, tmp_path: Path, u
         assert own.to_compute == 0
         assert maps.to_compute == 42 - 32
         done = finetuning.finetune(mine.prepare("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1)
-    assert [each["computed"] for each in done.run.metadata["finetune"]["cached"]] == [maps.to_compute]
+    assert [each["computed"] for each in done.run.result.finetune.cached] == [maps.to_compute]
     np.testing.assert_allclose(done.run.load_probabilities(), whole.load_probabilities(), atol=1e-5)

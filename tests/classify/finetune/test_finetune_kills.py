@@ -211,9 +211,9 @@ def same(run: Run, whole: Run) -> None:
     np.testing.assert_allclose(run.load_probabilities(), whole.load_probabilities(), atol=1e-5)
     (trial, score), (its, expected) = run.find_trial(), whole.find_trial()
     assert trial == its
-    assert score.detail["epochs"] == expected.detail["epochs"]
-    for name, curve in expected.detail["curves"].items():
-        assert score.detail["curves"][name] == pytest.approx(curve, abs=2e-5)
+    assert score.fit_info["epochs"] == expected.fit_info["epochs"]
+    for name, curve in expected.fit_info["curves"].items():
+        assert score.fit_info["curves"][name] == pytest.approx(curve, abs=2e-5)
     found, wanted = (FinetunedWeights.load(each, trial).weights for each in (run, whole))
     for name, arrays in wanted.items():
         for mine, theirs in zip(found[name], arrays, strict=True):

@@ -49,7 +49,7 @@ def test_views_and_folds_count_each_image_once() -> None:
     by_image = np.zeros((sum(SIZES), 3))
     by_image[np.concatenate(held)] = np.concatenate(answers)
     score, seen = problem.score(answers), again.score([by_image[shown[rows]] for _, rows in folds])
-    assert (seen.accuracy, seen.right, seen.folds) == (score.accuracy, score.right, score.folds)
+    assert (seen.accuracy, seen.correct, seen.folds) == (score.accuracy, score.correct, score.folds)
     assert seen.log_loss == pytest.approx(score.log_loss)
 
 
@@ -76,7 +76,7 @@ def test_the_winner_is_right_on_no_fewer_images_than_the_runner_up() -> None:
 def test_head2toe_joins_its_folds_as_a_problem_scores_them() -> None:
     problem, _, _ = uneven()
     (score,) = head2toe.cross_validate(problem, head2toe.expand_grid({"fraction": 0.5, "C": 1, "penalty": 0.2}), 0)
-    right = np.unpackbits(np.frombuffer(bytes.fromhex(score.right), np.uint8)).sum()
+    right = np.unpackbits(np.frombuffer(bytes.fromhex(score.correct), np.uint8)).sum()
     assert score.accuracy == right / sum(SIZES) != pytest.approx(np.mean(score.folds))
 
 

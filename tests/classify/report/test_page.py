@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 from markup import Markup
-from report_runs import HOSTILE, copy_run, make_varied_run, make_wide_run
+from report_runs import HOSTILE, change_origin, copy_run, make_varied_run, make_wide_run
 
 from humeris.cache.errors import CacheError, RunError
+from humeris.cache.typed_json import to_json
 from humeris.classify.report import charts, page
 from humeris.classify.report.blocks import Section
 from humeris.classify.report.page import write_report
@@ -73,11 +74,11 @@ def test_the_answer_comes_first_with_the_figures_of_the_run(finished: Any, tmp_p
     assert done.omissions == ()
     assert done.n_bytes == (tmp_path / "page.html").stat().st_size
     found = Markup((tmp_path / "page.html").read_text())
-    test = finished.run.metadata["test"]
-    low, high = (100 * bound for bound in test["accuracy_95"])
+    test = finished.run.result.test
+    low, high = (100 * bound for bound in test.accuracy_95)
     first = found.find_all("section")[0]
     assert first.attributes["id"] == "answer"
-    assert f"answers {100 * test['accuracy']:.1f} % of 18 test images rightly" in first.text
+    assert f"answers {100 * test.accuracy:.1f} % of 18 test images rightly" in first.text
     assert f"(95 % interval {low:.1f} to {high:.1f} %)" in first.text
     assert "always naming the commonest class would get 33.3 %" in first.text
     assert f"humeris export {finished.path} -o model.keras --cache {finished.cache}" in first.text
@@ -219,10 +220,11 @@ def test_without_a_run_there_is_no_page(tmp_path: Path, finished: Any) -> None:
 
 
 def test_a_page_says_at_its_top_what_is_missing_and_comes_all_the_same(finished: Any, tmp_path: Path) -> None:
-    data = {**finished.run.metadata["data"], "root": str(tmp_path / "nowhere")}
-    run = copy_run(finished.path, tmp_path / "run", data=data, format=99)
+    data = to_json(change_origin(finished.run.metadata.data, root=str(tmp_path / "nowhere")))
+    run = copy_run(finished.path, tmp_path / "run", data=data)
+    other = copy_run(finished.path, tmp_path / "other", format=99)
     (run / "probabilities.npy").unlink()
-    done = write_report([run], tmp_path / "page.html", finished.cache)
+    done = write_report([run, other], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
     (box,) = found.find_all("aside")
     for words in (
@@ -232,15 +234,15 @@ def test_a_page_says_at_its_top_what_is_missing_and_comes_all_the_same(finished:
     ):
         assert words in box.text
         assert any(words in line for line in done.omissions)
-    assert [each.text for each in box.descendants if each.tag == "li"] == list(done.omissions)
-    assert "test images rightly" in section(found, "answer")
+    assert list(dict.fromkeys(each.text for each in box.descendants if each.tag == "li")) == list(done.omissions)
+    assert "test images rightly" in section(found, "run1-answer")
+    assert "is ahead with" in section(found, "run2-answer")
 
 
 def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
     finished: Any, base: Path, tmp_path: Path, quick: None
 ) -> None:
-    gone = dict.fromkeys(("best", "test", "test_plain", "data", "runner_up", "notes", "near_duplicates", "seconds"))
-    run = copy_run(make_varied_run(finished, base), tmp_path / "run", complete=False, **gone)
+    run = copy_run(make_varied_run(finished, base), tmp_path / "run", result=None)
     lines = (run / "trials.jsonl").read_text().splitlines(keepends=True)
     (run / "trials.jsonl").write_text("".join(lines[:4]) + lines[4][:50])
     for path in run.iterdir():
@@ -259,7 +261,7 @@ def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
 def test_a_run_of_which_nothing_is_left_but_a_torn_description_has_a_page(finished: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "run.json").write_text('{"format": 2, "plan"')
+    (run / "run.json").write_text('{"format": 3, "config_hash"')
     done = write_report([run], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
     assert "No trial of this run has ended" in section(found, "answer")
@@ -282,16 +284,31 @@ def test_no_value_of_another_type_keeps_the_page_from_coming(
 
 
 @pytest.mark.parametrize("name", ["confusion", "per_class", "reliability", "accuracy_95", "images"])
-def test_a_section_that_cannot_be_made_says_so_and_the_others_are_there(
+def test_a_run_without_a_score_says_which_and_every_section_is_there(
     name: str, finished: Any, tmp_path: Path, quick: None
 ) -> None:
-    test = {key: value for key, value in finished.run.metadata["test"].items() if key != name}
-    done = write_report([copy_run(finished.path, tmp_path / "run", test=test)], tmp_path / "page.html", finished.cache)
+    result = json.loads((finished.path / "run.json").read_bytes())["result"]
+    del result["test"][name]
+    done = write_report([copy_run(finished.path, tmp_path / "run", result=result)], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
     assert [each.attributes["id"] for each in found.find_all("section") if each.attributes["id"] in SECTIONS] == SECTIONS
     assert section(found, "depth").count("accuracy") > 1
-    assert ("cannot be shown" in found.text or "cannot be told" in found.text) == (name != "reliability")
-    assert bool(done.omissions) == (name != "reliability")
+    assert done.omissions[0].startswith(f"run.json is unreadable (result.test.{name}: expected ")
+    assert f"result.test.{name}" in found.text
+
+
+def test_a_section_that_cannot_be_made_says_so_and_the_others_are_there(finished: Any, tmp_path: Path, quick: None) -> None:
+    result = json.loads((finished.path / "run.json").read_bytes())["result"]
+    result["test"]["confusion"] = [[1]]
+    done = write_report([copy_run(finished.path, tmp_path / "run", result=result)], tmp_path / "page.html", finished.cache)
+    found = Markup((tmp_path / "page.html").read_text())
+    assert [each.attributes["id"] for each in found.find_all("section") if each.attributes["id"] in SECTIONS] == SECTIONS
+    assert section(found, "depth").count("accuracy") > 1
+    assert "cannot be shown" in section(found, "confusion")
+    (omission,) = done.omissions
+    assert omission.startswith(
+        "What is taken for what: cannot be shown (ValueError: expected a confusion matrix of 3 classes"
+    )
 
 
 def test_a_page_that_cannot_be_made_small_enough_is_made_all_the_same(
@@ -355,7 +372,7 @@ def test_hostile_class_names_are_text_and_nothing_else(hostile: str) -> None:
 def test_hostile_names_of_files_folders_and_runs_are_text_too(finished: Any, tmp_path: Path, quick: None) -> None:
     evil = "<img src=x onerror=alert(1)>\u202e"
     described = json.loads((finished.path / "run.json").read_text().replace("blob", evil.replace("\u202e", "\\u202e")))
-    described["data"]["root"], described["command"] = f"/{evil}", f"humeris sweep '{evil}' && <b>"
+    described["data"]["origin"]["root"], described["command"] = f"/{evil}", f"humeris sweep '{evil}' && <b>"
     described["data"]["refused"] = [{"name": evil, "reason": evil, "detail": evil}]
     run = copy_run(finished.path, tmp_path / evil, **described)
     for name in ("images.csv", "predictions.csv"):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from report_runs import copy_run
+from report_runs import change_origin, copy_run
 
 from humeris.cache.errors import RunError
+from humeris.cache.typed_json import to_json
 from humeris.classify.report.run_snapshot import RunSnapshot
+from humeris.classify.runs.run import Run
 
 
 def test_of_a_whole_run_everything_is_there_and_nothing_is_missing(finished: Any) -> None:
@@ -21,7 +24,7 @@ def test_of_a_whole_run_everything_is_there_and_nothing_is_missing(finished: Any
     assert found.complete
     assert found.scores == finished.run.load_trials()
     assert found.best is not None
-    assert found.best.id == finished.run.metadata["best"]["id"]
+    assert found.best.id == finished.run.result.best.id
     assert list(found.images) == finished.run.load_image_records()
     assert found.class_names == ("blob", "noise", "stripes")
     assert len(found.predictions) == len(found.select_images("test")) == 18
@@ -46,7 +49,7 @@ def test_depths_are_in_the_order_of_the_run_and_rows_are_found_in_the_cache(fini
 def test_images_are_read_only_while_they_are_what_the_run_saw(finished: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(finished.photos, photos)
-    data = {**finished.run.metadata["data"], "root": str(photos)}
+    data = to_json(change_origin(finished.run.metadata.data, root=str(photos)))
     found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", data=data), finished.cache)
     first, second, third, *_ = [image.name for image in found.images]
     (photos / second).write_bytes(b"another image")
@@ -69,17 +72,17 @@ def test_an_unreadable_description_leaves_the_trials(text: str, finished: Any, t
     found = RunSnapshot.read(run, finished.cache)
     assert found.omissions[0].startswith("run.json is unreadable")
     assert found.scores == finished.run.load_trials()
-    assert (found.metadata, found.class_names, dict(found.test)) == ({}, (), {})
+    assert (found.metadata, found.class_names, found.test) == (None, (), None)
 
 
 def test_a_run_in_another_format_says_which(finished: Any, tmp_path: Path) -> None:
     found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", format=77), finished.cache)
-    assert found.omissions == ("run.json is in format 77, not 2 as of this humeris: what cannot be read is left out",)
+    assert found.omissions == ("run.json is in format 77, not 3 as of this humeris: what cannot be read is left out",)
     assert found.best is not None
 
 
 def test_an_interrupted_run_says_how_to_finish_it(finished: Any, tmp_path: Path) -> None:
-    run = copy_run(finished.path, tmp_path / "run", complete=False, best=None, test=None, data=None, runner_up=None)
+    run = copy_run(finished.path, tmp_path / "run", result=None)
     for name in ("images.csv", "predictions.csv", "probabilities.npy", "leaderboard.csv"):
         (run / name).unlink()
     found = RunSnapshot.read(run, finished.cache)
@@ -120,7 +123,7 @@ def test_a_torn_line_of_trials_is_counted_and_the_others_are_kept(finished: Any,
 def test_images_that_were_moved_or_are_partly_gone_are_counted(finished: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(finished.photos, photos)
-    data = {**finished.run.metadata["data"], "root": str(photos)}
+    data = to_json(change_origin(finished.run.metadata.data, root=str(photos)))
     run = copy_run(finished.path, tmp_path / "run", data=data)
     for path in sorted(photos.rglob("*.png"))[:3]:
         path.unlink()
@@ -144,8 +147,30 @@ def test_a_cache_that_is_none_is_said_and_one_that_is_gone_is_empty(finished: An
 
 @pytest.mark.parametrize("value", [None, 3, "text", [1], [[]], {"a": 1}, {"root": 3, "kind": [1]}])
 def test_a_description_of_other_types_is_no_reason_to_fail(value: Any, finished: Any, tmp_path: Path) -> None:
-    for number, name in enumerate(finished.run.metadata):
+    for number, name in enumerate(finished.run.metadata.to_dict()):
         run = copy_run(finished.path, tmp_path / str(number), **{name: value})
         found = RunSnapshot.read(run, finished.cache)
-        assert (found.title, type(found.splits), type(found.test), type(found.data)) == (str(number), dict, dict, dict)
-        assert isinstance(found.class_names, tuple)
+        assert found.title == str(number)
+        assert found.scores == finished.run.load_trials()
+        readable = found.metadata is not None
+        assert readable == (found.omissions == () or found.omissions[0].startswith("the sweep did not end"))
+        assert readable or found.omissions[0].startswith("run.json is ")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"test": {}}, "result.test.images: expected a whole number, found nothing"),
+        ({"seconds": "long"}, "result.seconds: expected a number, found 'long'"),
+        ({"notes": [3]}, r"result.notes\[0\]: expected text, found 3"),
+        ({"plan": "x"}, "result: expected the keys best, .*, found also 'plan'"),
+    ],
+)
+def test_what_cannot_be_read_of_a_description_is_said(
+    change: dict[str, Any], words: str, finished: Any, tmp_path: Path
+) -> None:
+    result = json.loads((finished.path / "run.json").read_bytes())["result"]
+    found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", result={**result, **change}), finished.cache)
+    assert re.search(words, found.omissions[0])
+    with pytest.raises(RunError, match=rf"run\.json: expected a run's description, found something unreadable: {words}"):
+        Run.load(tmp_path / "run")

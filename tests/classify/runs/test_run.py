@@ -8,18 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_values import make_data, make_metadata, make_result
 
 from humeris.cache.errors import RunError
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.layers import Dense
-from humeris.classify.runs.run import ImageRecord, Run
+from humeris.classify.runs.image_records import ImageRecord
+from humeris.classify.runs.metadata import FORMAT_VERSION
+from humeris.classify.runs.run import Run
 
 SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIALS = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.01, 0.1, 1.0)]
 SCORES = {trial: Score(accuracy, 0.5, (accuracy, accuracy)) for trial, accuracy in zip(TRIALS, (0.7, 0.9, 0.8), strict=True)}
-HEADER = ["path", "outcome", "detail", "label", "split", "format", "sha256"]
+HEADER = ["path", "outcome", "detail", "label", "split", "format", "sha256", "group"]
 HOSTILE = [
     "=cmd|' /C calc'!A0",
     "+1",
@@ -41,7 +44,7 @@ HOSTILE = [
 
 def begun(path: Path) -> Run:
     run = Run(path)
-    run.begin({"plan": "a" * 64, "command": "humeris sweep photos"})
+    run.begin(make_metadata())
     return run
 
 
@@ -50,14 +53,21 @@ def test_a_run_is_described_before_anything_else_and_complete_only_at_the_end(tm
     assert not Run(run.path).complete
     with pytest.raises(RunError, match=r"this run was interrupted; finish it with: humeris sweep photos"):
         Run.load(run.path)
-    run.finish({"best": {}})
-    with pytest.raises(RunError, match=r"expected a whole run, found it without splits, sources"):
+    result = make_result(TRIALS[1], SCORES[TRIALS[1]])
+    run.finish(result)
+    with pytest.raises(RunError, match=r"expected a whole run, found it without the trials in trials.jsonl"):
         Run.load(run.path)
     again = Run(run.path)
     assert again.complete
-    assert again.metadata == {
-        "format": 2, "complete": True, "plan": "a" * 64, "command": "humeris sweep photos", "best": {},
-    }  # fmt: skip
+    assert again.result == result
+    assert again.metadata == make_metadata(result=result)
+    assert json.loads((run.path / "run.json").read_bytes())["format"] == FORMAT_VERSION
+
+
+def test_another_place_of_the_images_replaces_the_first_when_a_run_is_finished(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    run.finish(make_result(TRIALS[1], SCORES[TRIALS[1]]), make_data(root="/elsewhere"))
+    assert Run(run.path).metadata.data == make_data(root="/elsewhere")
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -78,9 +88,10 @@ def test_a_torn_line_is_passed_over_and_the_next_one_is_whole(tmp_path: Path) ->
     for cut in (last + 1, last + 40, len(whole) - 1):
         path.write_bytes(whole[:cut])
         torn = cut < len(whole) - 1  # the last line without its line end is still whole
-        assert set(run.load_trials()) == set(TRIALS[:2] if torn else TRIALS)
-        run.append({TRIALS[2]: SCORES[TRIALS[2]]})
-        assert run.load_trials() == SCORES
+        resumed = Run(run.path)
+        assert set(resumed.load_trials()) == set(TRIALS[:2] if torn else TRIALS)
+        resumed.append({TRIALS[2]: SCORES[TRIALS[2]]})
+        assert resumed.load_trials() == Run(run.path).load_trials() == SCORES
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00garbage", b"[]", b"null", b"7", b'{"trial": 1}', b"[" * 100_000])
@@ -90,14 +101,24 @@ def test_lines_that_are_no_trials_lose_no_other_line(tmp_path: Path, line: bytes
     with (run.path / "trials.jsonl").open("ab") as file:
         file.write(line + b"\n")
     run.append({TRIALS[1]: SCORES[TRIALS[1]]})
-    assert set(run.load_trials()) == set(TRIALS[:2])
+    assert set(run.load_trials()) == set(Run(run.path).load_trials()) == set(TRIALS[:2])
+
+
+def test_trials_are_read_and_ranked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(tmp_path / "run").append(SCORES)
+    run = Run(tmp_path / "run")
+    first = run.load_trials()
+    (run.path / "trials.jsonl").unlink()
+    assert run.load_trials() is first
+    assert first.ranked is first.ranked
+    assert rank_trials(first) == list(first.ranked) == rank_trials(SCORES)
 
 
 def test_a_run_of_something_else_in_the_folder_is_refused(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     with pytest.raises(RunError, match=r"expected a run of the same images, features and options, found another one"):
-        Run(run.path).begin({"plan": "b" * 64, "command": "humeris sweep others"})
-    Run(run.path).begin({"plan": "a" * 64, "command": "anything"})
+        Run(run.path).begin(make_metadata(config_hash="b" * 64, command="humeris sweep others"))
+    Run(run.path).begin(make_metadata(command="anything"))
 
 
 def test_a_folder_of_other_files_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
@@ -108,7 +129,7 @@ def test_a_folder_of_other_files_is_refused_and_left_as_it_was(tmp_path: Path) -
 
 
 def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
-    assert begun(tmp_path).metadata
+    assert begun(tmp_path).metadata == make_metadata()
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", "null", "3", '"text"', '{"format": 99}', '{"complete": true}'])
@@ -152,7 +173,7 @@ def test_a_saved_head_is_read_back_and_others_are_not_there(tmp_path: Path) -> N
 
 def test_names_that_a_spreadsheet_would_run_are_guarded_and_come_back_as_they_were(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    rows = [[name, "used", "", name, "train", "PNG", f"{number:064x}"] for number, name in enumerate(HOSTILE)]
+    rows = [[name, "used", "", name, "train", "PNG", f"{number:064x}", ""] for number, name in enumerate(HOSTILE)]
     run.write_csv("images.csv", HEADER, rows)
     assert run.load_image_records() == [
         ImageRecord(name, name, "train", bytes.fromhex(f"{number:064x}")) for number, name in enumerate(HOSTILE)
@@ -164,7 +185,10 @@ def test_names_that_a_spreadsheet_would_run_are_guarded_and_come_back_as_they_we
 
 def test_only_used_images_are_records(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    rows = [["a.png", "used", "", "x", "test", "PNG", "00" * 32], ["b.png", "refused", "empty: it is", "", "", "", ""]]
+    rows = [
+        ["a.png", "used", "", "x", "test", "PNG", "00" * 32, ""],
+        ["b.png", "refused", "empty: it is", "", "", "", "", ""],
+    ]
     run.write_csv("images.csv", HEADER, rows)
     assert [record.name for record in run.load_image_records()] == ["a.png"]
 

@@ -25,9 +25,9 @@ def splits(groups: np.ndarray | None = None, val: np.ndarray = NONE) -> Splits:
 WINNER = Trial((TapRef("nano", "nano-1", "block5_out", "avg"),), "svm", {"C": 1e9})
 
 
-@pytest.mark.parametrize(("detail", "count"), [({"converged": False}, 1), ({"converged": True}, 0), ({}, 0)])
-def test_a_winner_whose_solver_was_stopped_short_has_a_note(detail: dict[str, bool], count: int) -> None:
-    notes = notes_of(splits(), WINNER, Score(0.9, 0.3, (0.9,), detail=detail))
+@pytest.mark.parametrize(("fit_info", "count"), [({"converged": False}, 1), ({"converged": True}, 0), ({}, 0)])
+def test_a_winner_whose_solver_was_stopped_short_has_a_note(fit_info: dict[str, bool], count: int) -> None:
+    notes = notes_of(splits(), WINNER, Score(0.9, 0.3, (0.9,), fit_info=fit_info))
     assert len(notes) == count
     assert all("svm" in note and "converged" in note for note in notes)
 

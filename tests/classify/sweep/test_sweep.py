@@ -59,10 +59,10 @@ def test_the_informative_layer_wins_and_scores_on_the_test_split(
     images = photos_of({"train": 30, "test": 20})
     fill(store, images, {"noise": 0, "good": 4})
     run = sweep(images, store, SweepConfig(["logreg,C=0.1/1"], out=tmp_path / "run", jobs=1))
-    best = run.metadata["best"]
-    assert best["sources"][0]["layer"] == "good"
-    assert run.metadata["test"]["accuracy"] > 0.9
-    assert run.metadata["test"]["images"] == 40
+    best = run.result.best
+    assert best.tap_refs[0].layer == "good"
+    assert run.result.test.accuracy > 0.9
+    assert run.result.test.images == 40
     assert run.complete
 
 
@@ -70,7 +70,7 @@ def test_labels_at_random_score_at_chance(store: Store, photos_of: Callable[...,
     images = photos_of({"train": 100, "test": 150})
     fill(store, images, {f"layer{number}": 0 for number in range(6)}, columns=20)
     run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
-    low, high = run.metadata["test"]["accuracy_95"]
+    low, high = run.result.test.accuracy_95
     assert low <= 0.5 <= high
     assert high - low < 0.12
     accuracies = [score.accuracy for score in run.load_trials().values()]
@@ -84,8 +84,8 @@ def test_three_classes_at_random_score_at_chance_when_chosen_on_val(
     images = photos_of({"train": 60, "val": 20, "test": 100}, ("a", "b", "c"))
     fill(store, images, {f"layer{number}": 0 for number in range(6)}, columns=10)
     run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
-    low, high = run.metadata["test"]["accuracy_95"]
-    assert run.metadata["splits"]["select"] == "val"
+    low, high = run.result.test.accuracy_95
+    assert run.metadata.splits.select == "val"
     assert low <= 1 / 3 <= high
 
 
@@ -106,9 +106,9 @@ def test_the_labels_of_test_images_change_neither_the_leaderboard_nor_the_choice
         runs.append(sweep(images, store, SweepConfig(["logreg"], out=tmp_path / name, jobs=1)))
     true, swapped = runs
     assert without_seconds(true) == without_seconds(swapped)
-    assert true.metadata["best"]["id"] == swapped.metadata["best"]["id"]
-    assert true.metadata["test"]["accuracy"] == pytest.approx(1 - swapped.metadata["test"]["accuracy"])
-    assert true.metadata["test"]["accuracy"] != 0.5
+    assert true.result.best.id == swapped.result.best.id
+    assert true.result.test.accuracy == pytest.approx(1 - swapped.result.test.accuracy)
+    assert true.result.test.accuracy != 0.5
 
 
 def test_features_of_test_images_change_neither_the_leaderboard_nor_the_head(
@@ -156,14 +156,14 @@ def test_the_leaderboard_has_every_trial_the_best_setting_of_the_best_source_fir
     run = sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     rows = rows_of(run, "leaderboard.csv")
     assert [int(row["rank"]) for row in rows] == list(range(1, 19))
-    assert {(row["layer"], row["setting"]) for row in rows} == {
+    assert {(row["layer"], row["hyperparameters"]) for row in rows} == {
         (layer, f"C={value}") for layer in ("noise", "weak", "good") for value in logreg.options["C"].default
     }
     assert [row["layer"] for row in rows[::6]] == ["good", "weak", "noise"]
     for start in (0, 6, 12):
         losses = [float(row["log_loss"]) for row in rows[start : start + 6]]
         assert losses == sorted(losses)
-    assert rows[0]["trial"] == run.metadata["best"]["id"]
+    assert rows[0]["trial"] == run.result.best.id
     assert {row["trial"] for row in rows} == {trial.id for trial in run.load_trials()}
 
 
@@ -198,7 +198,7 @@ def test_predictions_are_those_of_the_probabilities_row_for_row(
     assert [row["predicted"] for row in rows] == [["cat", "dog"][number] for number in probabilities.argmax(axis=1)]
     assert [float(row["probability"]) for row in rows] == pytest.approx(probabilities.max(axis=1).tolist(), abs=1e-6)
     right = np.mean([row["label"] == row["predicted"] for row in rows])
-    assert run.metadata["test"]["accuracy"] == pytest.approx(right)
+    assert run.result.test.accuracy == pytest.approx(right)
 
 
 def test_a_run_describes_everything_that_repeats_it(store: Store, photos_of: Callable[..., Images], tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ def test_a_run_describes_everything_that_repeats_it(store: Store, photos_of: Cal
     found = json.loads((run.path / "run.json").read_text())
     assert found["command"] == "humeris sweep photos"
     assert found["seed"] == 5
-    assert found["heads"] == [{"head": "logreg", "settings": [{"C": 1.0}]}]
+    assert found["heads"] == [{"head": "logreg", "hyperparameter_sets": [{"C": 1.0}]}]
     assert found["specs"] == {some_spec().folder_name: some_spec().to_dict()}
     assert found["splits"]["train"] == 24
-    assert found["data"]["root"] == str(tmp_path / "photos")
+    assert found["data"]["origin"]["root"] == str(tmp_path / "photos")
     assert found["left_out"] == []
 
 
@@ -289,7 +289,12 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(
     lines = [json.loads(line)["id"] for line in (out / "trials.jsonl").read_text().splitlines()]
     assert len(lines) == len(set(lines)) == 10
     assert without_seconds(resumed) == without_seconds(undisturbed)
-    assert resumed.metadata["test"] == undisturbed.metadata["test"]
+    assert resumed.result.test == undisturbed.result.test
+
+
+def forget_result(run: Run) -> None:
+    """Make a run one that was killed after its last trial."""
+    (run.path / "run.json").write_text(json.dumps(replace(run.metadata, result=None).to_dict()))
 
 
 def test_a_sweep_whose_last_line_is_torn_repeats_that_trial_alone(
@@ -299,8 +304,7 @@ def test_a_sweep_whose_last_line_is_torn_repeats_that_trial_alone(
     fill(store, images, {"one": 1, "two": 2})
     run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     whole = without_seconds(run)
-    description = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(json.dumps({**description, "complete": False}))
+    forget_result(run)
     lines = (run.path / "trials.jsonl").read_bytes()
     (run.path / "trials.jsonl").write_bytes(lines[:-30])
     solved = count_solved(monkeypatch)
@@ -314,22 +318,22 @@ def test_the_seconds_of_a_run_are_those_of_all_its_sessions(
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"one": 1, "two": 2})
     run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
-    description, path = json.loads((run.path / "run.json").read_text()), run.path / "run.json"
-    path.write_text(json.dumps({**description, "seconds": 40.0}))
+    seconds = run.result.seconds
+    run.finish(replace(run.result, seconds=40.0))
     photos_of({"train": 12, "test": 6}, name="elsewhere")  # the same images: swept again, without training
     (tmp_path / "elsewhere/train/cat/000.png").rename(tmp_path / "elsewhere/train/cat/renamed.png")
     moved = load_images(tmp_path / "elsewhere", store, jobs=1)
     again = sweep(moved, store, SweepConfig(["logreg,C=1"], out=run.path, jobs=1))
-    assert again.metadata["data"]["listing"] != description["data"]["listing"]
-    assert 40 <= again.metadata["seconds"] < 400
+    assert again.metadata.data.listing != run.metadata.data.listing
+    assert 40 <= again.result.seconds < 400
 
     lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
-    assert 0 < lines[0]["spent"] <= lines[1]["spent"] <= description["seconds"]
-    (run.path / "trials.jsonl").write_text(json.dumps({**lines[0], "spent": 70.0}) + "\n")  # killed after one trial
-    path.write_text(json.dumps({**{name: again.metadata[name] for name in description}, "complete": False, "seconds": 0}))
+    assert 0 < lines[0]["elapsed"] <= lines[1]["elapsed"] <= seconds
+    (run.path / "trials.jsonl").write_text(json.dumps({**lines[0], "elapsed": 70.0}) + "\n")  # killed after one trial
+    forget_result(again)
     resumed = sweep(moved, store, SweepConfig(["logreg,C=1"], out=run.path, jobs=1))
-    assert 70 < resumed.metadata["seconds"] < 700
-    assert 70 < json.loads((run.path / "trials.jsonl").read_text().splitlines()[-1])["spent"] < 700
+    assert 70 < resumed.result.seconds < 700
+    assert 70 < json.loads((run.path / "trials.jsonl").read_text().splitlines()[-1])["elapsed"] < 700
 
 
 @pytest.mark.parametrize("change", ["seed", "heads", "features", "select", "images"])
@@ -377,10 +381,10 @@ def test_two_processes_give_the_same_run_as_one(store: Store, photos_of: Callabl
         row["trial"] for row in rows_of(together, "leaderboard.csv")
     ]
     for trial, score in alone.load_trials().items():
-        assert together.load_trials()[trial].right == score.right
+        assert together.load_trials()[trial].correct == score.correct
         assert together.load_trials()[trial].log_loss == pytest.approx(score.log_loss, rel=1e-5)
-    assert alone.metadata["test"]["confusion"] == together.metadata["test"]["confusion"]
-    assert alone.metadata["test"]["log_loss"] == pytest.approx(together.metadata["test"]["log_loss"], rel=1e-5)
+    assert alone.result.test.confusion == together.result.test.confusion
+    assert alone.result.test.log_loss == pytest.approx(together.result.test.log_loss, rel=1e-5)
 
 
 LINEAR = """
@@ -414,7 +418,7 @@ def test_taps_that_lack_images_are_left_out_and_listed(
     assert result.code == 1
     assert "left out: made_up/partial:avg lacks 5 images" in result.out
     run = Run.load(tmp_path / "run")
-    assert [(each["layer"], each["images_missing"]) for each in run.metadata["left_out"]] == [("partial", 5)]
+    assert [(each.layer, each.images_missing) for each in run.metadata.left_out] == [("partial", 5)]
     assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"whole"}
 
 
@@ -424,7 +428,7 @@ def test_features_of_other_images_are_not_mentioned(store: Store, photos_of: Cal
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"ours": 2})
     run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
-    assert run.metadata["left_out"] == []
+    assert run.metadata.left_out == ()
     assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"ours"}
 
 
@@ -463,8 +467,8 @@ def test_backbones_compete_in_one_sweep(store: Store, photos_of: Callable[..., I
     store.get_extraction(spec).add("layer", "avg", images.keys, rows.astype(np.float32))
     run = sweep(images, store, SweepConfig(["logreg,C=1"], out=tmp_path / "run", jobs=1))
     assert len(run.load_trials()) == 2
-    assert run.metadata["best"]["sources"][0]["backbone"] == "rich"
-    assert set(run.metadata["specs"]) == {spec.folder_name, some_spec("poor").folder_name}
+    assert run.result.best.tap_refs[0].backbone == "rich"
+    assert set(run.metadata.specs) == {spec.folder_name, some_spec("poor").folder_name}
 
 
 def test_a_wrong_head_is_refused_before_anything_is_written(
@@ -496,9 +500,9 @@ def test_mlp_and_linear_heads_compete_in_one_sweep(store: Store, photos_of: Call
     run = sweep(images, store, SweepConfig(heads, out=tmp_path / "run", jobs=1))
     assert sorted(trial.head for trial in run.load_trials()) == ["logreg", "mlp"]
     curve = run.compute_depth_curve()
-    assert {each["head"] for each in curve} == {"logreg", "mlp"}
+    assert {each.head for each in curve} == {"logreg", "mlp"}
     (mlp,) = [score for trial, score in run.load_trials().items() if trial.head == "mlp"]
-    assert 1 <= mlp.detail["epochs"] <= 3
+    assert 1 <= mlp.fit_info["epochs"] <= 3
 
 
 def test_the_text_ranks_what_was_tried_and_says_how_sure_that_is(
@@ -512,16 +516,17 @@ def test_the_text_ranks_what_was_tried_and_says_how_sure_that_is(
     assert result.code == 0, result.err
     run = Run.load(tmp_path / "run")
     curve = run.compute_depth_curve()
-    assert [each["layer"] for each in sorted(curve, key=lambda each: each["rank"])] == ["good", "weak", "noise"]
+    assert [each.layer for each in sorted(curve, key=lambda each: each.rank)] == ["good", "weak", "noise"]
     lines = result.out.splitlines()
     assert "made_up: accuracy by cross-validation, 60 images" in lines
     assert any(line.split()[:2] == ["1", "good:avg"] and line.endswith("<") for line in lines)
-    runner_up = run.metadata["runner_up"]
-    assert runner_up["id"] == next(each["trial"] for each in curve if each["rank"] == 2)
-    assert f"runner-up: logreg on made_up/weak:avg (trial {runner_up['id']})" in result.out
-    compared = runner_up["compared"]
-    assert (compared["winner"], compared["images"]) == (run.metadata["best"]["id"], 60)
-    assert f"images on which only the winner is right: {compared['only_winner']}, " in result.out
+    runner_up = run.result.runner_up
+    assert runner_up is not None
+    assert runner_up.id == next(each.trial for each in curve if each.rank == 2)
+    assert f"runner-up: logreg on made_up/weak:avg (trial {runner_up.id})" in result.out
+    compared = runner_up.comparison
+    assert (compared.winner, compared.images) == (run.result.best.id, 60)
+    assert f"images on which only the winner is right: {compared.only_winner}, " in result.out
     assert "more than chance would do" in result.out
     assert "near-duplicates of test images among the others: none found" in result.out
     assert "note: only 40 test images" in result.out
@@ -547,16 +552,18 @@ def test_groups_are_what_is_counted_in_tests_and_intervals(store: Store, tmp_pat
     assert result.code == 0, result.err
     run = Run.load(tmp_path / "run")
     groups = 20 if select == "val" else 40
-    described, compared = run.metadata, run.metadata["runner_up"]["compared"]
-    assert (described["groups"], compared["groups"], described["test"]["groups"]) == (groups, groups, 20)
-    assert compared["images"] == 6 * groups
+    found = run.result
+    assert found.runner_up is not None
+    compared = found.runner_up.comparison
+    assert (found.groups, compared.groups, found.test.groups) == (groups, groups, 20)
+    assert compared.images == 6 * groups
     assert f"by {groups} groups: sign flips, p = " in result.out
     assert f"{6 * groups} images in {groups} groups, 95 % intervals by groups" in result.out
     assert "120 images in 20 groups, by groups)" in result.out
     for each in run.compute_depth_curve():
-        low, high = described["accuracy_95"][each["trial"]]
-        by_image = np.diff(wilson_ci(round(each["accuracy"] * 6 * groups), 6 * groups))
-        assert low < each["accuracy"] < high
+        low, high = found.accuracy_95[each.trial]
+        by_image = np.diff(wilson_ci(round(each.accuracy * 6 * groups), 6 * groups))
+        assert low < each.accuracy < high
         assert high - low > 1.4 * by_image
         assert f"{low:.3f}-{high:.3f}" in result.out
 
@@ -574,9 +581,9 @@ def test_copies_of_training_images_in_the_test_split_are_counted_and_named(
     result = humeris(
         "sweep", tmp_path / "photos", "--cache", store.path, "-j", 1, "-o", tmp_path / "run", "--head", "logreg"
     )
-    found = Run.load(tmp_path / "run").metadata["near_duplicates"]
-    assert {(each["test"], each["development"]) for each in found["pairs"]} == set(copied.items())
-    assert (found["test_images"], found["cannot_tell"]) == (2, False)
+    found = Run.load(tmp_path / "run").result.near_duplicates
+    assert {(each.test, each.development) for each in found.pairs} == set(copied.items())
+    assert (found.test_images, found.cannot_tell) == (2, False)
     assert "near-duplicates: test images nearly the same as others that were learnt from: 2; accuracy without" in result.out
     assert "test/cat/003.png ~ train/cat/011.png" in result.out
 
@@ -592,7 +599,7 @@ def test_no_option_can_be_forgotten_in_the_digest_of_a_run(
     fill(store, images, {"layer": 2})
 
     def digest(config: SweepConfig, name: str) -> str:
-        return str(sweep(images, store, replace(config, out=tmp_path / name)).metadata["plan"])
+        return sweep(images, store, replace(config, out=tmp_path / name)).metadata.config_hash
 
     first = digest(Wider("logreg,C=1", jobs=1), "first")
     assert digest(Wider("logreg,C=1", threshold=0.7, jobs=1), "other") != first

@@ -14,7 +14,7 @@ from sklearn import model_selection
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
-from humeris.classify.runs.run import FORMAT
+from humeris.classify.runs.metadata import FORMAT_VERSION
 from humeris.extract.images.load import load_images
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -184,7 +184,7 @@ def test_a_file_of_features_has_neither_views_nor_anything_to_extract(tmp_path: 
     refused(humeris("sweep", file, "--extract"), "expected images to extract features of, found a file of features")
 
 
-@pytest.mark.parametrize("change", [{"format": FORMAT - 1}, {"format": FORMAT + 1}, {"format": None}])
+@pytest.mark.parametrize("change", [{"format": FORMAT_VERSION - 1}, {"format": FORMAT_VERSION + 1}, {"format": None}])
 def test_a_run_folder_of_another_version(tmp_path: Path, humeris: Humeris, change: dict[str, Any]) -> None:
     root = photos(tmp_path / "photos", TWO)
     words = [
@@ -203,9 +203,13 @@ def test_a_run_folder_of_another_version(tmp_path: Path, humeris: Humeris, chang
     file = tmp_path / "run" / "run.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     refused(
-        humeris(*words), f"expected a run's description in format {FORMAT}, found another one", "sweep into another folder"
+        humeris(*words),
+        f"expected a run's description in format {FORMAT_VERSION}, found another one",
+        "sweep into another folder",
     )
-    refused(humeris("export", tmp_path / "run", "-o", tmp_path / "m.keras"), f"in format {FORMAT}, found another one")
+    refused(
+        humeris("export", tmp_path / "run", "-o", tmp_path / "m.keras"), f"in format {FORMAT_VERSION}, found another one"
+    )
 
 
 def test_labels_that_changed_since_the_run(tmp_path: Path, humeris: Humeris) -> None:

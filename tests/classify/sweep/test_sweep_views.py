@@ -128,7 +128,7 @@ def test_heads_learn_from_every_view_and_are_scored_on_the_plain_one_or_the_mean
     ((_, score),) = run.load_trials().items()
     assert score.folds == pytest.approx(expected.folds)
     assert score.log_loss == pytest.approx(expected.log_loss, rel=1e-6)
-    assert score.right == expected.right
+    assert score.correct == expected.correct
 
     head = run.load_head(run.find_trial()[0])
     assert head is not None
@@ -142,8 +142,8 @@ def test_heads_learn_from_every_view_and_are_scored_on_the_plain_one_or_the_mean
     for name, answer in zip(test, run.load_probabilities(), strict=True):
         shown = np.array([row for view in seen if (row := rows_by_name[view][name]) is not None])
         assert np.allclose(answer, head.predict_proba(shown).mean(axis=0), atol=1e-6)
-    assert (run.metadata["test_plain"] is not None) == average
-    assert run.metadata["views"] == views.to_dict()
+    assert (run.result.test_plain is not None) == average
+    assert run.metadata.views == views
 
 
 def test_the_plain_scores_beside_the_averaged_ones_are_those_of_the_plain_views(
@@ -160,7 +160,8 @@ def test_the_plain_scores_beside_the_averaged_ones_are_those_of_the_plain_views(
     assert head is not None
     test = np.array([image.item.split == "test" for image in images.used])
     right = head.predict_proba(plain_rows[test]).argmax(axis=1) == numbers(images)[test]
-    assert run.metadata["test_plain"]["accuracy"] == pytest.approx(right.mean())
+    assert run.result.test_plain is not None
+    assert run.result.test_plain.accuracy == pytest.approx(right.mean())
 
 
 def test_views_of_one_image_never_straddle_folds(store: Store, images: Images) -> None:
@@ -197,7 +198,7 @@ REFUSED = r"(\d+) of the (\d+) augmented views gave NaN or infinity at a tap of 
 
 
 def refused_views(run: Run) -> list[tuple[str, str]]:
-    return [match.groups() for note in run.metadata["notes"] if (match := re.search(REFUSED, note))]
+    return [match.groups() for note in run.result.notes if (match := re.search(REFUSED, note))]
 
 
 def test_taps_side_by_side_have_the_views_that_all_of_them_have(store: Store, images: Images, tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def test_a_tap_without_any_view_is_left_out_and_with_none_the_command_is_named(
         sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), out=tmp_path / "run", jobs=1))
     fill(store, images, "layer")
     run = sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), out=tmp_path / "run", jobs=1))
-    assert [(each["layer"], each["images_missing"]) for each in run.metadata["left_out"]] == [("plain", 46)]
+    assert [(each.layer, each.images_missing) for each in run.metadata.left_out] == [("plain", 46)]
     assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"layer"}
 
 
@@ -378,7 +379,7 @@ def test_tables_and_text_name_taps_side_by_side(
     assert result.code == 0, result.err
     assert "one:max + three:avg" in result.out
     curve = Run.load(tmp_path / "run").compute_depth_curve()
-    assert [each["taps"] for each in curve] == [["made_up/three:avg"], ["made_up/one:max", "made_up/three:avg"]]
+    assert [each.taps for each in curve] == [("made_up/three:avg",), ("made_up/one:max", "made_up/three:avg")]
 
 
 def test_families_that_use_all_taps_get_them_side_by_side_once(
@@ -401,7 +402,7 @@ def test_one_command_extracts_views_and_concatenations_and_exports_a_model_that_
     assert result.code == 0, result.err
     found = result.json
     assert found["exported"]["parity"]["top1_agree"] == found["exported"]["parity"]["images"]
-    assert [source["layer"] for source in found["best"]["sources"]] == ["block4_out", "block5_out"]
+    assert [source["layer"] for source in found["best"]["tap_refs"]] == ["block4_out", "block5_out"]
     assert found["extracted"][0]["taps"] == ["block4_out:avg", "block5_out:max"]
     assert found["extracted"][0]["computed"] == 3 * 36
     assert found["views"] == {
@@ -410,7 +411,9 @@ def test_one_command_extracts_views_and_concatenations_and_exports_a_model_that_
         "version": found["views"]["version"],
         "average": True,
     }
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["test_plain"]["images"] == found["test"]["images"]
+    assert (
+        json.loads((tmp_path / "run" / "run.json").read_text())["result"]["test_plain"]["images"] == found["test"]["images"]
+    )
 
 
 def test_sweep_fills_gaps_first_when_asked_and_only_then(photos: Path, humeris: Callable[..., Any], tmp_path: Path) -> None:

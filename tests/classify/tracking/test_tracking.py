@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_values import make_data, make_metadata, make_result
 
 from humeris.cache.errors import RunError, TrackingError
 from humeris.classify.data.tap_ref import TapRef
@@ -37,50 +38,25 @@ LOGREG = Trial((NANO,), "logreg", {"C": 0.1})
 MLP = Trial((NANO, OTHER), "mlp", {"hidden": "64x32", "dropout": 0.5, "batch_norm": True})
 SCORES = {
     LOGREG: Score(0.75, 0.5, (0.5, 1.0), 0.25),
-    MLP: Score(0.875, 0.375, (0.75, 1.0), 3.0, detail={"epochs": 2, "curves": CURVES}),
+    MLP: Score(0.875, 0.375, (0.75, 1.0), 3.0, fit_info={"epochs": 2, "curves": CURVES}),
 }
 HOSTILE = ["=cmd|' /C calc'!A0", "<script>alert(1)</script>", "two\nlines", "not\udcffutf8", "\u202egnp.exe", "é" * 127]
 
 
 def made(
-    path: Path, scores: dict[Trial, Score] | None = None, data: str = "/data/photos", plan: str = "a", command: str = ""
+    path: Path,
+    scores: dict[Trial, Score] | None = None,
+    data: str = "/data/photos",
+    config_hash: str = "a",
+    command: str = "",
 ) -> Run:
     """A complete run of made-up scores."""
     run = Run(path)
-    run.begin(
-        {
-            "plan": plan * 64,
-            "command": command or "humeris sweep photos",
-            "humeris": "0.1.0",
-            "seed": 7,
-            "splits": {"train": 40, "val": 0, "test": 20, "select": "cv", "note": ""},
-            "sources": [],
-            "left_out": [],
-            "specs": {},
-            "views": {},
-        }
-    )
+    data_summary = make_data(root=data)
+    run.begin(make_metadata(config_hash=config_hash * 64, command=command or "humeris sweep photos", data=data_summary))
     run.append(scores or SCORES, 5.0)
     run.write_csv("leaderboard.csv", ["rank"], [["1"]])
-    run.finish(
-        {
-            "data": {"source": "photos", "root": data, "kind": "folders"},
-            "best": {"id": MLP.id},
-            "test": {
-                "images": 20,
-                "accuracy": 0.75,
-                "accuracy_95": [0.5, 0.875],
-                "balanced_accuracy": 0.625,
-                "balanced_accuracy_95": None,
-                "macro_f1": 0.5,
-                "log_loss": 0.25,
-                "calibration_error": 0.125,
-                "groups": None,
-                "reliability": [{"images": 20}],
-            },
-            "seconds": 5.0,
-        }
-    )
+    run.finish(make_result(MLP, SCORES[MLP]))
     return run
 
 
@@ -136,15 +112,17 @@ def test_a_sweep_is_a_run_of_an_experiment_called_after_the_data(client: Any, ru
     assert sweep.info.status == "FINISHED"
     assert sweep.info.run_name == "photos-1"
     assert sweep.info.end_time - sweep.info.start_time == 5000
-    assert sweep.data.tags["humeris.plan"] == "a" * 64
+    assert sweep.data.tags["humeris.config_hash"] == "a" * 64
     assert sweep.data.tags["humeris.run"] == str(run.path)
     assert sweep.data.params == {
-        "plan": "a" * 64, "seed": "7", "command": "humeris sweep photos", "humeris": "0.1.0", "best": MLP.id,
+        "config_hash": "a" * 64, "seed": "7", "command": "humeris sweep photos", "humeris": "0.1.0", "best": MLP.id,
         "train": "40", "val": "0", "test": "20", "select": "cv",
     }  # fmt: skip
     assert sweep.data.metrics == {
         "test_images": 20, "test_accuracy": 0.75, "test_accuracy_95_low": 0.5, "test_accuracy_95_high": 0.875,
-        "test_balanced_accuracy": 0.625, "test_macro_f1": 0.5, "test_log_loss": 0.25, "test_calibration_error": 0.125,
+        "test_balanced_accuracy": 0.625, "test_balanced_accuracy_95_low": 0.25, "test_balanced_accuracy_95_high": 0.75,
+        "test_macro_f1": 0.5, "test_macro_f1_95_low": 0.125, "test_macro_f1_95_high": 0.625, "test_log_loss": 0.25,
+        "test_brier_score": 0.375, "test_calibration_error": 0.125, "test_calibration_error_by_chance": 0.0625,
         "trials": 2, "seconds": 5,
     }  # fmt: skip
 
@@ -184,7 +162,7 @@ def test_curves_are_metrics_by_epoch(client: Any, run: Run) -> None:
 
 def test_curves_of_any_length_are_there_in_whole(client: Any, tmp_path: Path) -> None:
     long = {name: [epoch / 1024 for epoch in range(450)] for name in CURVES}
-    score = Score(0.5, 0.5, (0.5,), 1.0, detail={"epochs": 1, "curves": long})
+    score = Score(0.5, 0.5, (0.5,), 1.0, fit_info={"epochs": 1, "curves": long})
     track(made(tmp_path / "long", {MLP: score}), ["mlflow"])
     _, (trial,) = logged(client)
     assert trial.data.params["hidden"] == "64x32"
@@ -206,7 +184,7 @@ def test_a_sweep_that_is_logged_again_is_there_once(client: Any, run: Run, tmp_p
     assert track(run, ["mlflow"])[0].note == ""
     assert track(Run.load(run.path), ["mlflow", "mlflow"])[0].note == "it was there already"
     assert [len(each) for each in logged(client)] == [1, 2]
-    track(made(tmp_path / "another", plan="b"), ["mlflow"])
+    track(made(tmp_path / "another", config_hash="b"), ["mlflow"])
     assert [len(each) for each in logged(client)] == [2, 4]
 
 
@@ -293,7 +271,7 @@ def test_a_server_is_not_waited_for_as_long_as_mlflow_would(client: Any, run: Ru
     ],
 )
 def test_an_experiment_has_a_name_whatever_the_data_is(data: dict[str, str], title: str) -> None:
-    assert run_summary.get_data_name(Run("run", {"data": data})) == title
+    assert run_summary.get_data_name(make_data(**data)) == title
 
 
 def test_the_environment_says_where_to_and_is_as_it_was_afterwards(

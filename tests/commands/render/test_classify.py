@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
+from run_values import TEST_SCORES
 
+from humeris.classify.data.tap_ref import TapRef
+from humeris.classify.evaluate.significance import Comparison
+from humeris.classify.evaluate.trial import Score, Trial
+from humeris.classify.runs.result import NearDuplicatePair, NearDuplicateSummary, RunnerUp
 from humeris.commands.render import classify
 
 
-def runner_up(winner: int, other: int, p_value: float) -> dict[str, Any]:
+def runner_up(winner: int, other: int, p_value: float, groups: int | None = None) -> RunnerUp:
     difference = (winner - other) / 100
-    compared = {
-        "only_winner": winner,
-        "only_runner_up": other,
-        "difference": difference,
-        "difference_95": [difference - 0.1, difference + 0.1],
-        "p_value": p_value,
-    }
-    source = {"backbone": "nano", "layer": "block5_out", "pool": "avg"}
-    return {"id": "0123abcd", "head": "ridge", "sources": [source], "score": {"accuracy": 0.9}, "compared": compared}
+    comparison = Comparison(
+        winner="89abcdef",
+        runner_up="01234567",
+        images=100,
+        only_winner=winner,
+        only_runner_up=other,
+        difference=difference,
+        difference_95=(difference - 0.1, difference + 0.1),
+        p_value=p_value,
+        groups=groups,
+    )
+    trial = Trial((TapRef("nano", "nano-64", "block5_out", "avg"),), "ridge", {})
+    return RunnerUp.from_trial(trial, Score(0.9, 0.5, (0.9,)), comparison)
 
 
 @pytest.mark.parametrize(
@@ -43,19 +52,17 @@ def test_the_text_says_whether_images_or_groups_were_counted() -> None:
     found = runner_up(20, 2, 0.001)
     assert "McNemar p = 0.001" in classify._format_runner_up(found)
     assert "group" not in classify._format_runner_up(found)
-    found["compared"]["groups"] = 40
-    assert "by 40 groups: sign flips, p = 0.001" in classify._format_runner_up(found)
-    assert "McNemar" not in classify._format_runner_up(found)
-    test = {"accuracy": 0.9, "accuracy_95": [0.8, 0.95], "images": 100, "groups": 12}
+    grouped = runner_up(20, 2, 0.001, groups=40)
+    assert "by 40 groups: sign flips, p = 0.001" in classify._format_runner_up(grouped)
+    assert "McNemar" not in classify._format_runner_up(grouped)
+    test = replace(TEST_SCORES, images=100, groups=12)
     assert "100 images in 12 groups, by groups)" in classify._format_accuracy(test)
-    assert classify._format_accuracy({**test, "groups": None}).endswith("100 images)")
+    assert classify._format_accuracy(replace(test, groups=None)).endswith("100 images)")
 
 
 def copies(pairs: int, cannot_tell: bool) -> str:
-    named = [{"test": f"t{number}", "development": f"d{number}", "similarity": 1.0} for number in range(pairs)]
-    return classify._format_near_duplicates(
-        {"pairs": named, "test_images": pairs, "accuracy_without": 0.5, "cannot_tell": cannot_tell}
-    )
+    named = tuple(NearDuplicatePair(f"t{number}", f"d{number}", 1.0) for number in range(pairs))
+    return classify._format_near_duplicates(NearDuplicateSummary(named, cannot_tell, pairs, 0.5, (0.25, 0.75)))
 
 
 def test_no_near_duplicates_and_no_telling_are_two_things() -> None:

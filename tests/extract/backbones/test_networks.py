@@ -47,7 +47,7 @@ def test_a_map_of_block2_is_stored_whole_and_exported(humeris: Callable[..., Any
     words = ["-b", "vgg16,image_size=64", "--weights", "random", "-l", "block2_pool:map"]
     done = humeris("run", few, *words, "--batch-size", 8, "-j", 1, "-o", "run", "--json")
     assert done.code == 0, done.err
-    assert done.json["best"]["sources"][0]["pool"] == "map"
+    assert done.json["best"]["tap_refs"][0]["pool"] == "map"
     assert done.json["exported"]["parity"]["top1_agree"] == 14
     listed = humeris("cache", "list", "--json").json["extractions"][0]["taps"][0]
     assert listed["shape"] == [16, 16, 128]

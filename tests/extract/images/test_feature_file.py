@@ -69,7 +69,7 @@ def test_anyones_features_are_swept_without_a_cache_or_keras(tmp_path: Path) -> 
     assert found["data"]["kind"] == "features"
     assert found["data"]["used"] == ROWS
     assert found["test"]["accuracy"] > 0.9
-    (source,) = found["best"]["sources"]
+    (source,) = found["best"]["tap_refs"]
     assert (source["backbone"], source["layer"], source["pool"]) == ("mine", "features", "rows")
     assert source["extraction"] == FeatureFile(tmp_path / "mine.h5").name
     assert not (tmp_path / "cache").exists()
@@ -362,7 +362,7 @@ def test_our_own_file_gives_the_run_that_the_cache_gives_and_is_exported(
     theirs, ours = finished.run.summarize(), swept.json
     assert ours["test"] == theirs["test"]
     assert ours["best"]["score"]["accuracy"] == theirs["best"]["score"]["accuracy"]
-    assert ours["best"]["sources"][0]["layer"] == theirs["best"]["sources"][0]["layer"]
+    assert ours["best"]["tap_refs"][0]["layer"] == theirs["best"]["tap_refs"][0]["layer"]
     assert ours["data"]["images"]["root"] == str(finished.photos)
     model = humeris("export", "run", "-o", "model.keras", "--json")
     assert model.code == 0, model.err

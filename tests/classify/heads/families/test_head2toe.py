@@ -78,8 +78,8 @@ def test_scores_equal_a_pipeline_written_out_fold_by_fold() -> None:
         assert score.folds == pytest.approx(accuracy)
         assert score.accuracy == pytest.approx(np.mean(accuracy))
         assert score.log_loss == pytest.approx(np.mean(loss), rel=1e-2)
-        assert bytes.fromhex(score.right) == np.packbits(right).tobytes()
-        assert score.detail == {"columns": count, "converged": True}
+        assert bytes.fromhex(score.correct) == np.packbits(right).tobytes()
+        assert score.fit_info == {"columns": count, "converged": True}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -102,7 +102,7 @@ def test_random_labels_stay_at_chance_with_views_and_groups() -> None:
     views = TrainingData(FeatureMatrix.from_array(features), labels, 2, folds, images)
     (score,) = head2toe.cross_validate(views, [{**SETTING, "fraction": 0.01}], seed=0)
     assert abs(score.accuracy - 0.5) < 3 * 0.065
-    assert len(bytes.fromhex(score.right)) == 8  # a bit for each of the 60 images
+    assert len(bytes.fromhex(score.correct)) == 8  # a bit for each of the 60 images
 
 
 def test_rows_to_score_have_no_part_in_what_is_selected() -> None:
@@ -132,7 +132,7 @@ def test_a_few_columns_that_tell_beat_all_columns_and_are_the_ones_kept() -> Non
     (found,) = head2toe.cross_validate(whole, tried, seed=0)
     on_all = max(score.accuracy for score in logreg.cross_validate(whole, logreg.expand_grid({"C": "0.001/0.1"}), seed=0))
     assert found.accuracy > on_all + 0.1
-    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), tried[0], found.detail, ["a", "b", "c"], seed=0)
+    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), tried[0], found.fit_info, ["a", "b", "c"], seed=0)
     kept = head.layers[0]
     assert isinstance(kept, SelectColumns)
     assert len(kept.indices) == 9
@@ -166,7 +166,7 @@ def test_a_group_lasso_that_stopped_short_is_recorded(monkeypatch: pytest.Monkey
     (score,) = head2toe.cross_validate(
         TrainingData.from_arrays(features, labels, folds), [{**SETTING, "penalty": 0.001}], seed=0
     )
-    assert score.detail["converged"] is False
+    assert score.fit_info["converged"] is False
 
 
 def test_on_several_taps_of_a_backbone_the_model_answers_as_the_head(finished: Any) -> None:

@@ -36,7 +36,7 @@ def test_votes_equal_scikit_learns_for_every_setting(kind: str, shape: tuple[int
             theirs = peer(*setting.values(), features[fit], labels[fit]).predict_proba(features[held].astype(float))
             answers.append((theirs * count + 1 / some.n_classes) / (count + 1))
         expected = some.score(answers)
-        assert score.right == expected.right
+        assert score.correct == expected.correct
         assert score.log_loss == pytest.approx(expected.log_loss, rel=1e-3)
 
 

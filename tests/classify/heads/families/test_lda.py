@@ -37,7 +37,7 @@ def test_probabilities_equal_scikit_learns_for_every_shrinkage(kind: str, shape:
             assert right == pytest.approx(model.score(features[held].astype(float), labels[held]))
         expected = some.score(answers)
         assert score.log_loss == pytest.approx(expected.log_loss, rel=2e-3, abs=1e-5)
-        assert score.right == expected.right
+        assert score.correct == expected.correct
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -55,7 +55,7 @@ def test_cross_validation_equals_grid_search_on_the_same_folds(kind: str) -> Non
         assert np.abs(np.array(score.folds) - theirs).max() <= one_image + 1e-9
         assert score.accuracy == pytest.approx(grid.cv_results_["mean_test_score"][row], abs=one_image / 5 + 1e-9)
         assert score.accuracy == pytest.approx(np.mean(score.folds))
-        assert score.detail == {"converged": True}
+        assert score.fit_info == {"converged": True}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,7 +121,7 @@ def test_a_fit_that_does_not_converge_is_recorded_and_not_warned_of(monkeypatch:
         warnings.simplefilter("error")
         found = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": 1e-9}, {"C": 10.0}], seed=0)
         logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 10.0}, {}, list("abcd"), seed=0)
-    assert found[1].detail == {"converged": False}
+    assert found[1].fit_info == {"converged": False}
 
 
 def test_more_columns_than_rows_are_no_obstacle() -> None:

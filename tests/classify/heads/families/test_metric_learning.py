@@ -95,16 +95,16 @@ def scores() -> dict[str, Score]:
 @pytest.mark.parametrize("name", ["triplet centroid", "supcon knn"])
 def test_the_epoch_kept_is_the_one_with_the_lowest_log_loss(scores: dict[str, Score], name: str) -> None:
     score = scores[name]
-    curves = score.detail["curves"]
+    curves = score.fit_info["curves"]
     assert set(curves) == {"loss", "val_loss", "val_accuracy"}
     assert {len(curve) for curve in curves.values()} == {8}
     best = int(np.argmin(curves["val_loss"]))
-    assert score.detail["epochs"] == best + 1
+    assert score.fit_info["epochs"] == best + 1
     assert score.log_loss == pytest.approx(curves["val_loss"][best], abs=1e-4)
     assert score.accuracy == pytest.approx(curves["val_accuracy"][best], abs=1e-4)
     assert score.accuracy == pytest.approx(np.mean(score.folds))
     assert curves["loss"][-1] < curves["loss"][0]
-    assert ("temperature" in score.detail) == ("centroid" in name)
+    assert ("temperature" in score.fit_info) == ("centroid" in name)
     assert Score.from_dict(json.loads(json.dumps(score.to_dict()))) == score
 
 
@@ -112,7 +112,7 @@ def test_training_stops_when_patience_ends() -> None:
     features, labels, folds = problem()
     chosen = setting("triplet", epochs=60, patience=2, learning_rate=0.05)
     (found,) = triplet.cross_validate(TrainingData.from_arrays(features, labels, folds), [chosen], seed=0)
-    assert len(found.detail["curves"]["loss"]) == found.detail["epochs"] + 2 < 60
+    assert len(found.fit_info["curves"]["loss"]) == found.fit_info["epochs"] + 2 < 60
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,9 +124,9 @@ def test_the_same_seed_gives_the_same_and_another_another(family: str, scores: d
         FAMILIES[family].cross_validate(TrainingData.from_arrays(features, labels, folds), [chosen], seed=seed)[0]
         for seed in (3, 4)
     )
-    assert again.detail == scores[name].detail
-    assert again.right == scores[name].right
-    assert other.detail["curves"] != again.detail["curves"]
+    assert again.fit_info == scores[name].fit_info
+    assert again.correct == scores[name].correct
+    assert other.fit_info["curves"] != again.fit_info["curves"]
     heads = [fitted(family, "knn", 6, seed)[0].predict_proba(features) for seed in (3, 3)]
     assert (heads[0] == heads[1]).all()
 
@@ -138,8 +138,8 @@ def test_a_fold_beside_others_is_trained_as_it_would_be_alone() -> None:
     alone = [
         supcon.cross_validate(TrainingData.from_arrays(features, labels, [fold]), [chosen], seed=0)[0] for fold in folds[:2]
     ]
-    mean = np.mean([score.detail["curves"]["val_loss"] for score in alone], axis=0)
-    assert both.detail["curves"]["val_loss"] == pytest.approx(mean, abs=2e-5)
+    mean = np.mean([score.fit_info["curves"]["val_loss"] for score in alone], axis=0)
+    assert both.fit_info["curves"]["val_loss"] == pytest.approx(mean, abs=2e-5)
 
 
 def test_training_leaves_the_callers_random_numbers_alone() -> None:
@@ -213,7 +213,7 @@ def test_views_of_one_image_count_as_one_when_scored() -> None:
     views = TrainingData(FeatureMatrix.from_array(twice), labels[images], 3, folds, images)
     chosen = setting("supcon", classifier="knn", epochs=2, patience=0)
     (found,) = supcon.cross_validate(views, [chosen], seed=0)
-    assert len(bytes.fromhex(found.right)) == 8
+    assert len(bytes.fromhex(found.correct)) == 8
     assert all(abs(share * 20 - round(share * 20)) < 1e-9 for share in found.folds)
 
 

@@ -55,10 +55,10 @@ def test_an_mlp_learns_what_no_linear_head_can(scores: list[Score]) -> None:
 
 def test_a_score_is_that_of_the_epoch_with_the_lowest_log_loss(scores: list[Score]) -> None:
     for score, epochs in zip(scores, (6, 60), strict=True):
-        curves = score.detail["curves"]
+        curves = score.fit_info["curves"]
         assert {len(curve) for curve in curves.values()} == {epochs}
         best = int(np.argmin(curves["val_loss"]))
-        assert score.detail["epochs"] == best + 1
+        assert score.fit_info["epochs"] == best + 1
         assert score.log_loss == pytest.approx(curves["val_loss"][best], abs=1e-4)
         assert score.accuracy == pytest.approx(curves["val_accuracy"][best], abs=1e-4)
         assert score.accuracy == pytest.approx(np.mean(score.folds))
@@ -68,12 +68,12 @@ def test_a_score_is_that_of_the_epoch_with_the_lowest_log_loss(scores: list[Scor
 def test_training_stops_after_epochs_that_were_no_better_and_changes_nothing_before() -> None:
     whole = {**SETTING, "epochs": 40, "learning_rate": 0.1, "patience": 0}
     long, short = mlp.cross_validate(problem(), [whole, {**whole, "patience": 3}], seed=1)
-    losses = long.detail["curves"]["val_loss"]
+    losses = long.fit_info["curves"]["val_loss"]
     stopped = next(n for n in range(1, 41) if n - 1 - int(np.argmin(losses[:n])) == 3)
     assert len(losses) == 40
     assert stopped < 40
-    assert short.detail["curves"]["val_loss"] == pytest.approx(losses[:stopped], abs=1e-4)
-    assert short.detail["epochs"] == stopped - 3
+    assert short.fit_info["curves"]["val_loss"] == pytest.approx(losses[:stopped], abs=1e-4)
+    assert short.fit_info["epochs"] == stopped - 3
 
 
 def test_both_curves_are_taken_in_the_same_way() -> None:
@@ -81,7 +81,7 @@ def test_both_curves_are_taken_in_the_same_way() -> None:
     features, labels, _ = arrays()
     rows = np.arange(len(labels))
     (setting,) = mlp.expand_grid({**SMALL, "dropout": 0.5, "mixup": 0.4, "label_smoothing": 0.2, "batch_norm": True})
-    curves = mlp.cross_validate(TrainingData.from_arrays(features, labels, [(rows, rows)]), [setting], seed=0)[0].detail[
+    curves = mlp.cross_validate(TrainingData.from_arrays(features, labels, [(rows, rows)]), [setting], seed=0)[0].fit_info[
         "curves"
     ]
     assert curves["loss"] == curves["val_loss"]
@@ -89,7 +89,7 @@ def test_both_curves_are_taken_in_the_same_way() -> None:
 
 
 def test_the_training_curve_is_of_rows_learnt_from(scores: list[Score]) -> None:
-    curves = scores[1].detail["curves"]
+    curves = scores[1].fit_info["curves"]
     assert curves["accuracy"][-1] > curves["val_accuracy"][-1] + 0.02
     assert curves["loss"][-1] < curves["val_loss"][-1] - 0.02
 
@@ -101,9 +101,9 @@ def test_a_score_is_json(scores: list[Score]) -> None:
 def test_the_same_seed_gives_the_same_scores(scores: list[Score]) -> None:
     again = mlp.cross_validate(problem(), [SETTING], seed=3)[0]
     assert again.folds == scores[0].folds
-    assert again.detail == scores[0].detail
+    assert again.fit_info == scores[0].fit_info
     other = mlp.cross_validate(problem(), [SETTING], seed=4)[0]
-    assert other.detail["curves"] != scores[0].detail["curves"]
+    assert other.fit_info["curves"] != scores[0].fit_info["curves"]
 
 
 def test_the_same_seed_gives_the_same_head() -> None:
@@ -145,7 +145,7 @@ def test_every_option_changes_what_is_learnt() -> None:
     for name, value in OTHERS.items():
         tried += mlp.expand_grid({**SMALL, "optimizer": "adam", name: value})
     found = mlp.cross_validate(problem(), tried, seed=0)
-    curves = {tuple(score.detail["curves"]["val_loss"]) for score in found}
+    curves = {tuple(score.fit_info["curves"]["val_loss"]) for score in found}
     assert len(curves) == len(tried)
     assert set(OTHERS) | {"cutmix", "patience"} == set(SETTING)
 
@@ -153,14 +153,14 @@ def test_every_option_changes_what_is_learnt() -> None:
 def test_cutmix_is_for_whole_maps() -> None:
     tried = mlp.expand_grid({**SMALL, "cutmix": "0/1"})
     found = mlp.cross_validate(of_maps(), tried, seed=0)
-    assert found[0].detail["curves"] != found[1].detail["curves"]
+    assert found[0].fit_info["curves"] != found[1].fit_info["curves"]
     with pytest.raises(HeadError, match=r"expected whole maps .* found rows of shape \(6,\)"):
         mlp.cross_validate(problem(), tried, seed=0)
 
 
 def test_adam_with_weight_decay_is_adamw() -> None:
     pair = [{**SETTING, "optimizer": kind, "weight_decay": 0.1} for kind in ("adam", "adamw")]
-    assert len({tuple(each.detail["curves"]["val_loss"]) for each in mlp.cross_validate(problem(), pair, seed=0)}) == 1
+    assert len({tuple(each.fit_info["curves"]["val_loss"]) for each in mlp.cross_validate(problem(), pair, seed=0)}) == 1
 
 
 def test_settings_score_the_same_alone_together_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_settings_score_the_same_alone_together_and_in_parts(monkeypatch: pytest
     rates = "0.001/0.01/0.03/0.1"
     tried = mlp.expand_grid({**SMALL, "learning_rate": rates, "dropout": "0/0.3", "epochs": 12, "patience": 2, "mixup": 0.2})
     together = mlp.cross_validate(problem(), tried, seed=2)
-    assert len({len(score.detail["curves"]["loss"]) for score in together}) > 1
+    assert len({len(score.fit_info["curves"]["loss"]) for score in together}) > 1
     alone = [mlp.cross_validate(problem(), [each], seed=2)[0] for each in tried[::3]]
     monkeypatch.setattr(mlp_training, "_MIN_REBUILD_WEIGHTS", 0)
     narrowed = mlp.cross_validate(problem(), tried, seed=2)
@@ -177,8 +177,8 @@ def test_settings_score_the_same_alone_together_and_in_parts(monkeypatch: pytest
     parts = mlp.cross_validate(problem(), tried, seed=2)
     for found, expected in [(alone, together[::3]), (narrowed, together), (parts, together)]:
         for mine, theirs in zip(found, expected, strict=True):
-            assert mine.detail["epochs"] == theirs.detail["epochs"]
-            assert mine.detail["curves"]["val_loss"] == pytest.approx(theirs.detail["curves"]["val_loss"], abs=2e-4)
+            assert mine.fit_info["epochs"] == theirs.fit_info["epochs"]
+            assert mine.fit_info["curves"]["val_loss"] == pytest.approx(theirs.fit_info["curves"]["val_loss"], abs=2e-4)
             assert mine.log_loss == pytest.approx(theirs.log_loss, abs=1e-4)
 
 
@@ -190,13 +190,13 @@ def test_views_of_an_image_are_averaged() -> None:
     fold = (np.flatnonzero(shown < 60), np.flatnonzero(shown >= 60))
     posed = TrainingData(FeatureMatrix.from_array(views.astype(np.float32)), labels[shown], 2, (fold,), shown)
     (score,) = mlp.cross_validate(posed, [SETTING], seed=0)
-    best = score.detail["epochs"] - 1
-    assert score.log_loss == pytest.approx(score.detail["curves"]["val_loss"][best], abs=1e-4)
+    best = score.fit_info["epochs"] - 1
+    assert score.log_loss == pytest.approx(score.fit_info["curves"]["val_loss"][best], abs=1e-4)
     assert score.accuracy * 60 == pytest.approx(round(score.accuracy * 60))
-    assert score.detail["curves"]["accuracy"][0] * 60 == pytest.approx(
-        round(score.detail["curves"]["accuracy"][0] * 60), abs=1e-2
+    assert score.fit_info["curves"]["accuracy"][0] * 60 == pytest.approx(
+        round(score.fit_info["curves"]["accuracy"][0] * 60), abs=1e-2
     )
-    assert score.accuracy == pytest.approx(score.detail["curves"]["val_accuracy"][best], abs=1e-4)
+    assert score.accuracy == pytest.approx(score.fit_info["curves"]["val_accuracy"][best], abs=1e-4)
 
 
 class Streamed(FeatureMatrix):
@@ -228,7 +228,7 @@ def test_features_are_read_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     streamed = TrainingData(Streamed.from_array(features), labels, 2, tuple(folds), np.arange(120))
     found = mlp.cross_validate(streamed, [SETTING], seed=3)[0]
     head = mlp.fit(streamed, SETTING, {"epochs": 2}, ["a", "b"], seed=0)
-    assert found.detail == mlp.cross_validate(problem(), [SETTING], seed=3)[0].detail
+    assert found.fit_info == mlp.cross_validate(problem(), [SETTING], seed=3)[0].fit_info
     assert np.array_equal(
         head.predict_proba(features), mlp.fit(problem(), SETTING, {"epochs": 2}, ["a", "b"], seed=0).predict_proba(features)
     )
@@ -250,8 +250,8 @@ def test_a_head_that_diverges_is_scored_as_knowing_nothing_and_spoils_no_other()
     calm = {**SETTING, "optimizer": "sgd"}
     lost, kept = mlp.cross_validate(problem(), [wild, calm], seed=0)
     assert lost.log_loss == pytest.approx(np.log(2), abs=1e-5)
-    assert kept.detail["curves"]["val_loss"] == pytest.approx(
-        mlp.cross_validate(problem(), [calm], seed=0)[0].detail["curves"]["val_loss"], abs=1e-4
+    assert kept.fit_info["curves"]["val_loss"] == pytest.approx(
+        mlp.cross_validate(problem(), [calm], seed=0)[0].fit_info["curves"]["val_loss"], abs=1e-4
     )
 
 

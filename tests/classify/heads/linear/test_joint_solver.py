@@ -149,10 +149,10 @@ def test_the_head_of_a_support_vector_machine_orders_classes_as_scikit_learn_doe
         model = LinearSVC(C=0.01, max_iter=20000, intercept_scaling=1000).fit(scaler.transform(features[fit]), labels[fit])
         right.append(float((model.predict(scaler.transform(features[held])) == labels[held]).mean()))
     assert score.folds == pytest.approx(right, abs=1 / 150 + 1e-9)
-    head = svm.fit(given, {"C": 0.01}, score.detail, [str(number) for number in range(20)], 0)
+    head = svm.fit(given, {"C": 0.01}, score.fit_info, [str(number) for number in range(20)], 0)
     probabilities = head.predict_proba(features)
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    assert score.detail["temperature"] > 0
+    assert score.fit_info["temperature"] > 0
 
 
 @pytest.mark.parametrize("loss", [Multinomial(), SquaredHinge()])

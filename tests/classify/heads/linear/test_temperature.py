@@ -73,7 +73,7 @@ def test_decisions_that_are_all_right_give_no_certainty(classes: int) -> None:
     score = score_decisions(some, np.array_split(rows, 5), 0.0)
     assert score.accuracy == 1
     assert 1 / len(labels) < score.log_loss < 0.3
-    assert score.detail["temperature"] > 0.05
+    assert score.fit_info["temperature"] > 0.05
 
 
 def test_decisions_that_are_all_wrong_or_tell_nothing_have_a_factor_next_to_0() -> None:
@@ -95,7 +95,7 @@ def test_a_fold_is_scored_with_the_temperature_of_the_others() -> None:
     assert score.accuracy == pytest.approx((rows.argmax(axis=1) == labels).mean())
     expected = (loss(first, rows[:200], labels[:200]) + loss(second, rows[200:], labels[200:])) / 2
     assert score.log_loss == pytest.approx(expected, rel=1e-4)
-    assert score.detail["temperature"] == pytest.approx(1 / every, rel=1e-4)
+    assert score.fit_info["temperature"] == pytest.approx(1 / every, rel=1e-4)
 
 
 def test_what_a_fold_says_does_not_move_its_own_temperature() -> None:
@@ -130,7 +130,7 @@ def test_one_image_and_decisions_that_are_not_finite_have_a_score() -> None:
     one = score_decisions(
         TrainingData.from_arrays(np.eye(2), np.arange(2), [(np.array([0]), np.array([1]))]), [np.array([[0.0, 1.0]])], 0.0
     )
-    assert np.isfinite([one.log_loss, one.detail["temperature"]]).all()
+    assert np.isfinite([one.log_loss, one.fit_info["temperature"]]).all()
     rows, labels = decisions()
     rows[3, 2], rows[50], rows[7] = np.nan, np.inf, -np.inf
     pairs = [(np.arange(0), np.arange(200)), (np.arange(0), np.arange(200, 400))]
@@ -139,7 +139,7 @@ def test_one_image_and_decisions_that_are_not_finite_have_a_score() -> None:
     assert score.accuracy > 0.5
     lost = score_decisions(some, [np.full_like(rows[:200], np.nan), np.full_like(rows[200:], np.nan)], 0.0)
     assert lost.log_loss == pytest.approx(np.log(4))
-    assert np.isfinite([score.log_loss, score.detail["temperature"], lost.detail["temperature"]]).all()
+    assert np.isfinite([score.log_loss, score.fit_info["temperature"], lost.fit_info["temperature"]]).all()
 
 
 def test_probabilities_of_decisions_that_are_not_finite_are_none_and_warn_of_nothing() -> None:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_runs import change_metadata, change_origin
 
 from humeris.cache.errors import RunError
 from humeris.cache.store import Store
 from humeris.classify.diagnose import latency
+from humeris.classify.evaluate.trial import TrialScores
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.charts import draw
 from humeris.classify.report.run_snapshot import RunSnapshot
@@ -93,7 +95,7 @@ def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: RunSnapsh
     both = tuple(sorted(evidence.tap_depths, key=lambda source: source.layer))
     trial = replace(evidence.best, tap_refs=both)
     alone = {each.tap_refs[0].layer: each for each in cost.compute_costs(evidence, None)}
-    (found,) = cost.compute_costs(replace(evidence, scores={trial: next(iter(evidence.scores.values()))}), None)
+    (found,) = cost.compute_costs(replace(evidence, scores=TrialScores({trial: next(iter(evidence.scores.values()))})), None)
     assert found.multiply_adds == alone["block5_out"].multiply_adds
     assert found.parameters == alone["block5_out"].parameters
     assert found.bytes_per_image == (alone["block4_out"].bytes_per_image or 0) + (alone["block5_out"].bytes_per_image or 0)
@@ -102,7 +104,7 @@ def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: RunSnapsh
 
 def test_of_one_set_of_taps_there_is_no_front_to_speak_of(evidence: RunSnapshot) -> None:
     scores = {trial: score for trial, score in evidence.scores.items() if trial.tap_refs[0].layer == "block5_out"}
-    assert "One set of taps stands here alone" in words(cost.build_section(replace(evidence, scores=scores)))
+    assert "One set of taps stands here alone" in words(cost.build_section(replace(evidence, scores=TrialScores(scores))))
     assert "2 of 2 sets of taps" in words(cost.build_section(evidence)) or "1 of 2 sets" in words(
         cost.build_section(evidence)
     )
@@ -167,12 +169,14 @@ def test_a_backbone_that_is_gone_is_left_out_of_the_measurement(
     evidence: RunSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "_time_calls", lambda calls, _: [0.001 * count for _, count in calls])
-    (name,) = evidence.metadata["specs"]
-    spec = {**evidence.metadata["specs"][name], "file": "/nowhere/my.keras"}
-    (measured, again) = (
-        latency.measure(Run(evidence.path, {**evidence.metadata, "specs": specs}))
-        for specs in ({name: spec}, {name: {**spec, "file": "", "weights_sha256": "ab" * 32}})
-    )
+    assert evidence.metadata is not None
+    ((name, spec),) = evidence.metadata.specs.items()
+    results = []
+    for other in (replace(spec, file="/nowhere/my.keras"), replace(spec, weights_sha256="ab" * 32)):
+        run = Run(evidence.path)
+        run.write_json("run.json", replace(evidence.metadata, specs={name: other}).to_dict())
+        results.append(latency.measure(run))
+    measured, again = results
     assert measured.latencies == again.latencies == {}
     assert "/nowhere/my.keras" in measured.omissions[0]
     assert "found another" in again.omissions[0]
@@ -252,22 +256,22 @@ def test_without_the_cache_the_page_says_which_command_brings_it_back(
 
 @pytest.mark.parametrize("architecture", ["keras.applications.VGG16()", ""])
 def test_a_file_of_features_does_not_say_what_its_network_costs(evidence: RunSnapshot, architecture: str) -> None:
-    specs = {name: {**spec, "architecture": architecture} for name, spec in evidence.metadata["specs"].items()}
-    described = {**evidence.metadata, "data": {**evidence.data, "kind": "features"}, "specs": specs}
-    section = cost.build_section(replace(evidence, metadata=described, store=None))
+    assert evidence.metadata is not None
+    specs = {name: replace(spec, architecture=architecture) for name, spec in evidence.metadata.specs.items()}
+    described = change_metadata(evidence, data=change_origin(evidence.metadata.data, kind="features"), specs=specs)
+    section = cost.build_section(replace(described, store=None))
     assert "A file of features does not say" in words(section)
     assert [part.line.endswith("--latency") for part in some(section, Command)] == ([True] if architecture else [])
 
 
 def test_of_a_run_without_trials_there_is_nothing_to_say(evidence: RunSnapshot) -> None:
-    section = cost.build_section(replace(evidence, scores={}))
+    section = cost.build_section(replace(evidence, scores=TrialScores({})))
     assert "No trial" in words(section, "missing")
     assert len(section.parts) == 1
 
 
-@pytest.mark.parametrize("description", [{}, {"specs": None}, {"specs": {"x": 3}}])
-def test_a_description_that_is_not_whole_does_no_harm(evidence: RunSnapshot, description: dict[str, Any]) -> None:
-    section = cost.build_section(replace(evidence, metadata=description))
+def test_without_a_description_there_is_a_table_all_the_same(evidence: RunSnapshot) -> None:
+    section = cost.build_section(replace(evidence, metadata=None))
     assert some(section, Table)
 
 

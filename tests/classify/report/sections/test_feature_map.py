@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_runs import change_metadata
 
+from humeris.classify.evaluate.trial import TrialScores
 from humeris.classify.report.blocks import Chart, Command, Section, Text
 from humeris.classify.report.charts import draw
-from humeris.classify.report.run_snapshot import Prediction, RunSnapshot
+from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import feature_map
-from humeris.classify.runs.run import ImageRecord
+from humeris.classify.runs.image_records import ImageRecord
+from humeris.classify.runs.predictions import Prediction
 
 
 def clusters(count: int, classes: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -156,8 +159,9 @@ def test_colours_tell_classes_apart_as_far_as_they_can(evidence: RunSnapshot, co
     classes = tuple(f"class {number:03}" for number in range(count))
     records = [ImageRecord(f"{n}.png", classes[n % count], "train", b"") for n in range(400)]
     answers = tuple(Prediction(f"{n}.png", classes[-1], classes[1], 0.9) for n in range(5))
-    described = {"splits": {"classes": list(classes)}}
-    shown = feature_map._choose_colored_classes(replace(evidence, metadata=described, predictions=answers), records)
+    assert evidence.splits is not None
+    described = change_metadata(evidence, splits=replace(evidence.splits, classes=classes))
+    shown = feature_map._choose_colored_classes(replace(described, predictions=answers), records)
     spec = feature_map._build_spec(np.zeros((400, 2)), records, shown, ["learnt from"] * 400)
     domain = spec["encoding"]["fill"]["scale"]["domain"]
     looks = list(zip(spec["encoding"]["stroke"]["scale"]["range"], spec["encoding"]["fill"]["scale"]["range"], strict=True))
@@ -182,9 +186,9 @@ def test_hostile_names_are_drawn(evidence: RunSnapshot) -> None:
     ("lost", "expected"),
     [
         ({"store": None}, "not in the cache"),
-        ({"scores": {}}, "no winner"),
+        ({"scores": TrialScores({})}, "no winner"),
         ({"images": ()}, "not known"),
-        ({"metadata": {}}, "not known"),
+        ({"metadata": None}, "not known"),
     ],
 )
 def test_where_there_can_be_no_map_the_page_says_why(evidence: RunSnapshot, lost: dict[str, Any], expected: str) -> None:

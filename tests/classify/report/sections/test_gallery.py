@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from report_runs import change_metadata, change_origin
+from run_values import make_data
 
 from humeris.classify.report import thumbnails
 from humeris.classify.report.blocks import Gallery, Section, Text
-from humeris.classify.report.run_snapshot import Prediction, RunSnapshot
+from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import gallery
-from humeris.classify.runs.run import ImageRecord
+from humeris.classify.runs.data_summary import DataSummary
+from humeris.classify.runs.image_records import ImageRecord
+from humeris.classify.runs.predictions import Prediction
 from humeris.extract.pixels.read_file import compute_digest
 
 CLASSES = ("ant", "bee", "wasp")
@@ -84,8 +88,8 @@ def bomb() -> bytes:
     )
 
 
-def data_of(root: Path, kind: str = "folders") -> dict[str, Any]:
-    return {"kind": kind, "root": str(root), "source": str(root)}
+def data_of(root: Path, kind: str = "folders") -> DataSummary:
+    return make_data(kind=kind, root=str(root), source=str(root))
 
 
 def test_a_picture_is_the_image_small_and_in_its_own_proportions(tmp_path: Path) -> None:
@@ -167,15 +171,16 @@ def test_pictures_keep_within_their_budget(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({}, "kind"),
+        (None, "run.json does not say"),
         ({"kind": "keras", "source": "keras.datasets.mnist", "root": "/x"}, "no report starts"),
         ({"kind": "features", "source": "rows.h5", "root": "rows.h5"}, "where its images are"),
         ({"kind": "arrays", "source": "a.npz", "root": "/nowhere/a.npz"}, "found nothing"),
     ],
 )
-def test_data_without_pictures_say_so(data: dict[str, Any], expected: str, block_keras: None) -> None:
-    made = thumbnails.make_thumbnails([ImageRecord("a", "ant", "test", b"")], data, 40, 1000)
-    (text,) = made.describe_failures(data)
+def test_data_without_pictures_say_so(data: dict[str, Any] | None, expected: str, block_keras: None) -> None:
+    described = None if data is None else make_data(**data)
+    made = thumbnails.make_thumbnails([ImageRecord("a", "ant", "test", b"")], described, 40, 1000)
+    (text,) = made.describe_failures(described)
     assert made.pictures == (None,)
     assert expected in text.text
     assert "humeris" in text.text
@@ -202,9 +207,9 @@ def evidence(finished: Any, tmp_path: Path) -> RunSnapshot:
         taken = (given + 1) % 3 if row < 5 else given
         shares[row, taken] = 0.9 - row / 100
         answers[row] = Prediction(answer.name, answer.label, found.class_names[taken], float(shares[row, taken]))
-    data = {**found.data, "root": str(tmp_path / "photos")}
-    description = {**found.metadata, "data": data}
-    return replace(found, metadata=description, predictions=tuple(answers), probabilities=shares)
+    assert found.data is not None
+    moved = change_metadata(found, data=change_origin(found.data, root=str(tmp_path / "photos")))
+    return replace(moved, predictions=tuple(answers), probabilities=shares)
 
 
 def galleries(section: Section) -> list[Gallery]:
@@ -231,7 +236,8 @@ def test_the_section_shows_the_mistakes_and_the_close_calls_of_a_run(evidence: R
 
 
 def test_without_its_images_the_section_shows_names(evidence: RunSnapshot) -> None:
-    shutil.rmtree(evidence.data["root"])
+    assert evidence.data is not None
+    shutil.rmtree(evidence.data.root)
     section = gallery.build_section(evidence)
     assert all(picture.webp is None for part in galleries(section) for picture in part.pictures)
     assert "23 of 23 pictures cannot be shown" in words(section, "missing")
@@ -243,7 +249,7 @@ def test_without_its_images_the_section_shows_names(evidence: RunSnapshot) -> No
         lambda found: replace(found, probabilities=None),
         lambda found: replace(found, predictions=(), probabilities=None),
         lambda found: replace(found, predictions=tuple(replace(answer, label="?") for answer in found.predictions)),
-        lambda found: replace(found, metadata={}),
+        lambda found: replace(found, metadata=None),
     ],
 )
 def test_without_answers_the_section_says_what_brings_them(

@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_runs import change_metadata, change_origin, change_result
+from run_values import NEAR_DUPLICATES
 
 from humeris.cache.store import Store
 from humeris.classify.data import group_sampling
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.diagnose import count_sketch, label_errors
+from humeris.classify.evaluate.trial import TrialScores
 from humeris.classify.report.blocks import Command, Gallery, Section, Table, Text
-from humeris.classify.report.run_snapshot import Prediction, RunSnapshot
+from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import label_issues
+from humeris.classify.runs.predictions import Prediction
+from humeris.classify.runs.result import NearDuplicatePair, NearDuplicateSummary
 
 
 def blobs(count: int, classes: int, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -267,13 +272,12 @@ def test_a_sample_of_many_images_is_owned_to(evidence: RunSnapshot, monkeypatch:
 
 def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
     tested, learnt = evidence.select_images("test"), evidence.select_images("train")
-    pairs = [
-        {"test": tested[number].name, "development": learnt[number].name, "similarity": 0.9 - number / 10}
-        for number in range(3)
-    ]
-    pairs[2]["development"] = "gone/away.png"
-    described = {"pairs": pairs, "cannot_tell": False, "test_images": 3, "accuracy_without": 0.875}
-    section = label_issues.build_section(replace(evidence, metadata={**evidence.metadata, "near_duplicates": described}))
+    learnt_names = [learnt[0].name, learnt[1].name, "gone/away.png"]
+    pairs = tuple(
+        NearDuplicatePair(tested[number].name, name, 0.9 - number / 10) for number, name in enumerate(learnt_names)
+    )
+    described = NearDuplicateSummary(pairs, False, 3, 0.875, (0.5, 0.9))
+    section = label_issues.build_section(change_result(evidence, near_duplicates=described))
     gallery = galleries(section)[-1]
     assert [picture.captions for picture in gallery.pictures[:2]] == [
         ("pair 1, test image", tested[0].name),
@@ -285,18 +289,15 @@ def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
     assert "1 of 6 pictures" in words(section, "missing")
 
 
-@pytest.mark.parametrize(
-    ("described", "kind", "expected"),
-    [
-        ({"pairs": [], "cannot_tell": True}, "words", "only equal rows"),
-        ({"pairs": [], "cannot_tell": False}, "words", "No test image was found"),
-        (None, "missing", "not looked for"),
-        ({"pairs": "none"}, "missing", "not looked for"),
-    ],
-)
-def test_what_is_known_of_near_duplicates_is_said(evidence: RunSnapshot, described: Any, kind: str, expected: str) -> None:
-    section = label_issues.build_section(replace(evidence, metadata={**evidence.metadata, "near_duplicates": described}))
-    assert expected in words(section, kind)
+@pytest.mark.parametrize(("cannot_tell", "expected"), [(True, "only equal rows"), (False, "No test image was found")])
+def test_what_is_known_of_near_duplicates_is_said(evidence: RunSnapshot, cannot_tell: bool, expected: str) -> None:
+    changed = change_result(evidence, near_duplicates=replace(NEAR_DUPLICATES, cannot_tell=cannot_tell))
+    assert expected in words(label_issues.build_section(changed), "words")
+
+
+def test_of_an_unfinished_run_near_duplicates_were_not_looked_for(evidence: RunSnapshot) -> None:
+    for changed in (change_metadata(evidence, result=None), replace(evidence, metadata=None)):
+        assert "not looked for" in words(label_issues.build_section(changed), "missing")
 
 
 def test_without_the_cache_the_command_that_fills_it_is_told(evidence: RunSnapshot, tmp_path: Path) -> None:
@@ -315,9 +316,10 @@ def test_without_the_cache_the_command_that_fills_it_is_told(evidence: RunSnapsh
 def test_where_no_command_brings_the_features_back_the_page_says_what_does(
     evidence: RunSnapshot, kind: str, file: str, expected: str
 ) -> None:
-    specs = {name: {**spec, "file": file} for name, spec in evidence.metadata["specs"].items()}
-    described = {**evidence.metadata, "data": {**evidence.data, "kind": kind, "root": "/nowhere"}, "specs": specs}
-    section = label_issues.build_section(replace(evidence, metadata=described, store=None))
+    assert evidence.metadata is not None
+    specs = {name: replace(spec, file=file) for name, spec in evidence.metadata.specs.items()}
+    data = change_origin(evidence.metadata.data, kind=kind, root="/nowhere")
+    section = label_issues.build_section(replace(change_metadata(evidence, data=data, specs=specs), store=None))
     assert expected in words(section, "missing")
     assert not [part for part in section.parts if isinstance(part, Command)]
 
@@ -331,5 +333,5 @@ def test_rows_that_the_cache_lacks_are_counted(evidence: RunSnapshot) -> None:
 
 @pytest.mark.parametrize("lost", ["images", "probabilities", "scores", "metadata"])
 def test_of_a_run_that_is_not_whole_the_rest_is_shown(evidence: RunSnapshot, lost: str) -> None:
-    nothing: dict[str, Any] = {"images": (), "probabilities": None, "scores": {}, "metadata": {}}
+    nothing: dict[str, Any] = {"images": (), "probabilities": None, "scores": TrialScores({}), "metadata": None}
     assert words(label_issues.build_section(replace(evidence, **{lost: nothing[lost]})), "missing")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_runs import change_metadata, change_origin
 
 from humeris.cache.store import Store
 from humeris.classify.data import group_sampling
@@ -19,7 +20,7 @@ from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose import learning_curve
 from humeris.classify.diagnose.learning_curve import Asymptote, Curve
 from humeris.classify.diagnose.random_baseline import is_quick
-from humeris.classify.evaluate.trial import Trial
+from humeris.classify.evaluate.trial import Score, Trial, TrialScores
 from humeris.classify.heads import registry
 from humeris.classify.report import winner_features as rows
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
@@ -233,10 +234,9 @@ def test_the_command_that_is_told_brings_the_comparison(
 
 
 def test_a_network_with_other_settings_is_no_counterpart(evidence: RunSnapshot, tmp_path: Path) -> None:
-    from humeris.cache.spec import ExtractionSpec
-
     assert evidence.best is not None
-    spec = ExtractionSpec.from_dict(evidence.metadata["specs"][evidence.best.tap_refs[0].extraction])
+    assert evidence.metadata is not None
+    spec = evidence.metadata.specs[evidence.best.tap_refs[0].extraction]
     twin = replace(spec, weights="random, seed 0", weights_sha256="cd" * 32)
     others = [
         replace(twin, image_size=(96, 96)),
@@ -266,14 +266,15 @@ def test_some_backbones_have_nothing_to_be_compared_with(
     evidence: RunSnapshot, change: dict[str, str], expected: str
 ) -> None:
     Path("my.keras").write_bytes(b"a network of the user's")
-    specs = {name: {**spec, **change} for name, spec in evidence.metadata["specs"].items()}
-    section = pretraining_gain.build_section(replace(evidence, metadata={**evidence.metadata, "specs": specs}))
+    assert evidence.metadata is not None
+    specs = {name: replace(spec, **change) for name, spec in evidence.metadata.specs.items()}
+    section = pretraining_gain.build_section(change_metadata(evidence, specs=specs))
     assert expected in words(section) + words(section, "missing")
     assert one(section, Chart)
     assert not [part for part in section.parts if isinstance(part, Command)]
 
 
-@pytest.mark.parametrize("lost", [{"store": None}, {"images": ()}, {"scores": {}}, {"metadata": {}}])
+@pytest.mark.parametrize("lost", [{"store": None}, {"images": ()}, {"scores": TrialScores({})}, {"metadata": None}])
 def test_without_features_the_section_says_what_is_missing(evidence: RunSnapshot, lost: dict[str, Any]) -> None:
     section = pretraining_gain.build_section(replace(evidence, **lost))
     assert words(section, "missing")
@@ -284,11 +285,12 @@ def test_the_head_is_the_winners_or_the_best_that_is_trained_in_seconds() -> Non
     tap = (TapRef("nano", "nano-1", "block5_out", "avg"),)
     other = (TapRef("nano", "nano-1", "block4_out", "avg"),)
     mlp, far, near = Trial(tap, "mlp", {"hidden": 8}), Trial(other, "svm", {"C": 1.0}), Trial(tap, "knn", {"n_neighbors": 3})
-    found = RunSnapshot(Path(), {}, {}, (), (), None, None, ())
-    found.__dict__["ranked_trials"] = [mlp, far, near]
+    accuracies = {mlp: 0.9, far: 0.8, near: 0.7}
+    scores = {trial: Score(accuracy, 0.5, (accuracy,)) for trial, accuracy in accuracies.items()}
+    found = RunSnapshot(Path(), None, TrialScores(scores), (), (), None, None, ())
     assert pretraining_gain._choose_head(found, near) == ("knn", {"n_neighbors": 3}, ", the winner's head,")
     assert pretraining_gain._choose_head(found, mlp)[:2] == ("knn", {"n_neighbors": 3})
-    found.__dict__["ranked_trials"] = [mlp, far]
+    found = replace(found, scores=TrialScores({trial: scores[trial] for trial in (mlp, far)}))
     head, setting, why = pretraining_gain._choose_head(found, mlp)
     assert (head, setting["C"]) == ("logreg", 0.01)
     assert "faster than a multilayer perceptron, the winner's head" in why
@@ -296,11 +298,12 @@ def test_the_head_is_the_winners_or_the_best_that_is_trained_in_seconds() -> Non
 
 
 def test_the_command_names_every_backbone_and_quotes_what_a_shell_would_read(evidence: RunSnapshot) -> None:
-    described = {**evidence.metadata, "data": {**evidence.data, "root": "/a b/$(c)"}}
-    line = rows.format_extract_command(replace(evidence, metadata=described), list(evidence.tap_depths))
+    assert evidence.data is not None
+    described = change_metadata(evidence, data=change_origin(evidence.data, root="/a b/$(c)"))
+    line = rows.format_extract_command(described, list(evidence.tap_depths))
     assert shlex.split(line)[:5] == ["humeris", "extract", "/a b/$(c)", "-b", shlex.split(line)[4]]
     assert [part for part in shlex.split(line) if part.startswith("block")] == ["block4_out:avg", "block5_out:avg"]
-    assert rows.format_extract_command(replace(evidence, metadata={}), list(evidence.tap_depths)) == ""
+    assert rows.format_extract_command(replace(evidence, metadata=None), list(evidence.tap_depths)) == ""
 
 
 def test_groups_are_written_down_with_the_images(humeris: Callable[..., Any], photos: Path, tmp_path: Path) -> None:

@@ -12,17 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_runs import copy_run, make_varied_run
+from report_runs import change_metadata, change_result, copy_run, make_varied_run
+from run_values import NEAR_DUPLICATES, make_metadata
 from scipy.stats import binomtest
 
+from humeris.classify.data.splits import SplitsSummary
 from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate import confidence_intervals, significance
+from humeris.classify.evaluate.calibration import ReliabilityBin
 from humeris.classify.evaluate.confidence_intervals import wilson_ci
-from humeris.classify.evaluate.trial import Score, Trial, rank_trials
+from humeris.classify.evaluate.trial import Score, Trial, TrialScores, rank_trials
 from humeris.classify.report import charts as drawing
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import answer, comparison, confusion, depth, leaderboard, reproduce, training_curves
+from humeris.classify.runs.metadata import SweptTap
 from humeris.classify.runs.run import Run
 
 
@@ -51,23 +55,23 @@ def tried(accuracies: dict[str, float], **depths: float) -> RunSnapshot:
         Trial((sources[name],), "logreg", {"C": 1.0}): Score(value, 1 - value, (value,), 0.5)
         for name, value in accuracies.items()
     }
-    described = {
-        "sources": [{**vars(source), "depth": depths.get(name)} for name, source in sources.items()],
-        "splits": {"train": 80, "val": 20, "test": 10, "select": "cv", "classes": ["a", "b"]},
-    }
-    return RunSnapshot(Path("run"), described, scores, (), (), None, None, ())
+    taps = tuple(SweptTap.from_tap_ref(source, depths.get(name)) for name, source in sources.items())
+    metadata = make_metadata(taps=taps, splits=SplitsSummary(("a", "b"), 80, 20, 10, "cv", ""))
+    return RunSnapshot(Path("run"), metadata, TrialScores(scores), (), (), None, None, ())
 
 
 # The answer
 
 
 def test_the_runner_up_is_as_the_run_compared_it(evidence: RunSnapshot) -> None:
-    found = evidence.metadata["runner_up"]
+    assert evidence.result is not None
+    found = evidence.result.runner_up
+    assert found is not None
     told = words(answer.build_section(evidence))
-    low, high = found["compared"]["difference_95"]
-    assert f"{100 * found['score']['accuracy']:.1f} %" in told
+    low, high = found.comparison.difference_95
+    assert f"{100 * found.score.accuracy:.1f} %" in told
     assert f"{100 * low:+.1f} to {100 * high:+.1f}" in told
-    assert ("is not told apart from it" in told) == (found["compared"]["p_value"] > 0.05)
+    assert ("is not told apart from it" in told) == (found.comparison.p_value > 0.05)
 
 
 @pytest.mark.parametrize(
@@ -81,23 +85,26 @@ def test_the_runner_up_is_as_the_run_compared_it(evidence: RunSnapshot) -> None:
 def test_how_sure_the_winner_is_better_is_said(
     p_value: float, difference: float, verdict: str, evidence: RunSnapshot
 ) -> None:
-    found = json.loads(json.dumps(evidence.metadata["runner_up"]))
-    found["compared"] |= {"p_value": p_value, "difference": difference}
-    changed = replace(evidence, metadata={**evidence.metadata, "runner_up": found})
+    assert evidence.result is not None
+    found = evidence.result.runner_up
+    assert found is not None
+    compared = replace(found.comparison, p_value=p_value, difference=difference)
+    changed = change_result(evidence, runner_up=replace(found, comparison=compared))
     assert verdict in words(answer.build_section(changed))
 
 
 def test_notes_and_near_duplicates_are_warnings(evidence: RunSnapshot) -> None:
-    copies = {"test_images": 4, "accuracy_without": 0.5, "pairs": []}
-    changed = replace(evidence, metadata={**evidence.metadata, "notes": ["mind the width"], "near_duplicates": copies})
+    copies = replace(NEAR_DUPLICATES, test_images=4, accuracy_without=0.5)
+    changed = change_result(evidence, notes=("mind the width",), near_duplicates=copies)
     told = words(answer.build_section(changed), "warning")
     assert told.startswith("mind the width 4 test images are nearly the same")
     assert "without them the accuracy is 50.0 %" in told
 
 
 def test_features_of_an_unknown_network_have_no_command_that_exports_them(evidence: RunSnapshot) -> None:
-    specs = {name: {**spec, "architecture": ""} for name, spec in evidence.metadata["specs"].items()}
-    changed = replace(evidence, metadata={**evidence.metadata, "specs": specs, "advice": None})
+    assert evidence.metadata is not None
+    specs = {name: replace(spec, architecture="") for name, spec in evidence.metadata.specs.items()}
+    changed = change_result(change_metadata(evidence, specs=specs), advice=None)
     section = answer.build_section(changed)
     assert not [part for part in section.parts if isinstance(part, Command)]
     assert "there is no model to export" in words(section)
@@ -110,14 +117,15 @@ def test_features_of_an_unknown_network_have_no_command_that_exports_them(eviden
 def test_points_are_the_runs_own_with_the_intervals_of_the_terminal(evidence: RunSnapshot, finished: Any) -> None:
     from humeris.classify.runs.run import Run
 
-    scored = evidence.splits["train"] + evidence.splits["val"]
+    assert evidence.splits is not None
+    scored = evidence.splits.train + evidence.splits.val
     found = depth.collect_points(evidence)
     own = Run(evidence.path).compute_depth_curve()
-    assert [{name: each[name] for name in own[0]} for each in found] == own
+    assert [{name: each[name] for name in vars(own[0])} for each in found] == list(map(vars, own))
     for each in found:
         assert (each["low"], each["high"]) == wilson_ci(round(each["accuracy"] * scored), scored)
-    by_groups = {found[0]["trial"]: [0.25, 0.75]}
-    changed = replace(evidence, metadata={**evidence.metadata, "accuracy_95": by_groups})
+    by_groups = {found[0]["trial"]: (0.25, 0.75)}
+    changed = change_result(evidence, accuracy_95=by_groups)
     assert (depth.collect_points(changed)[0]["low"], depth.collect_points(changed)[0]["high"]) == (0.25, 0.75)
 
 
@@ -149,7 +157,7 @@ def test_of_many_lines_the_best_are_drawn_and_the_rest_is_said() -> None:
         for number in range(11)
         for trial, score in base.scores.items()
     }
-    section = depth.build_section(replace(base, scores=scores))
+    section = depth.build_section(replace(base, scores=TrialScores(scores)))
     drawn = {value["line"] for value in charts(section)[0].spec["data"]["values"]}
     assert drawn == {f"head{number}" for number in range(3, 11)}
     assert "Of 11 lines the best 8 are drawn" in words(section)
@@ -179,7 +187,7 @@ def test_a_best_setting_at_the_end_of_what_was_tried_is_said() -> None:
         scores = {
             Trial((source,), "ridge", {"alpha": 10.0**power}): Score(0.5, loss, (0.5,)) for power, loss in enumerate(losses)
         }
-        return words(training_curves.build_section(replace(tried({"a": 0.5}), scores=scores)))
+        return words(training_curves.build_section(replace(tried({"a": 0.5}), scores=TrialScores(scores))))
 
     assert "The best alpha of ridge is the largest that was tried, 1000: larger ones may be better." in run([4, 3, 2, 1])
     assert "is the smallest that was tried, 1: smaller ones" in run([1, 2, 3, 4])
@@ -218,14 +226,14 @@ def test_learning_curves_are_drawn_with_the_kept_epoch_and_a_head_without_traini
 ) -> None:
     best = next(trial for trial in evidence.ranked_trials if trial.head == "mlp")
     chart = next(each for each in charts(training_curves.build_section(evidence)) if best.id in each.title)
-    kept = evidence.scores[best].detail["epochs"]
+    kept = evidence.scores[best].fit_info["epochs"]
     assert f">kept: {kept}<" in drawing.draw(chart, "c").wide
     assert chart.table is not None
     assert [row[0] for row in chart.table.rows] == list(range(1, 7))
-    assert [row[2] for row in chart.table.rows] == evidence.scores[best].detail["curves"]["val_loss"]
+    assert [row[2] for row in chart.table.rows] == evidence.scores[best].fit_info["curves"]["val_loss"]
     detail = {"epochs": 1, "curves": {"loss": [5.0, 4.0], "val_loss": [0.5, 0.6], "val_accuracy": [0.5, 0.5]}}
-    alone = {best: replace(evidence.scores[best], detail=detail)}
-    section = training_curves.build_section(replace(evidence, scores=alone))
+    alone = {best: replace(evidence.scores[best], fit_info=detail)}
+    section = training_curves.build_section(replace(evidence, scores=TrialScores(alone)))
     assert {value["line"] for value in charts(section)[0].spec["data"]["values"]} == {"images held out"}
     assert "rises by 20 %" in words(section, "warning")
 
@@ -253,20 +261,21 @@ def test_a_class_without_test_images_is_no_reason_to_fail(evidence: RunSnapshot)
 
 def test_the_pairs_most_often_confused_are_counted_and_sorted(evidence: RunSnapshot) -> None:
     counts = [[5, 2, 0], [4, 3, 1], [0, 0, 0]]
-    section = confusion.build_section(replace(evidence, metadata=_with_confusion(evidence, counts)))
+    section = confusion.build_section(_with_confusion(evidence, counts))
     (pairs,) = [table for table in tables(section) if "pairs" in table.caption]
     assert [list(row) for row in pairs.rows] == [
         ["noise", "blob", 4, 8, 0.5], ["blob", "noise", 2, 7, 2 / 7], ["noise", "stripes", 1, 8, 0.125],
     ]  # fmt: skip
 
 
-def _with_confusion(evidence: RunSnapshot, counts: list[list[int]]) -> dict[str, Any]:
-    return {**evidence.metadata, "test": {**evidence.test, "confusion": counts}}
+def _with_confusion(evidence: RunSnapshot, counts: list[list[int]]) -> RunSnapshot:
+    assert evidence.test is not None
+    return change_result(evidence, test=replace(evidence.test, confusion=tuple(map(tuple, counts))))
 
 
 def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: RunSnapshot) -> None:
     counts = np.array([[5, 2, 0], [4, 1, 1], [0, 3, 6]])
-    section = confusion.build_section(replace(evidence, metadata=_with_confusion(evidence, counts.tolist())))
+    section = confusion.build_section(_with_confusion(evidence, counts.tolist()))
     values = charts(section)[0].spec["data"]["values"]
     assert len(values) == (counts > 0).sum()
     for value in values:
@@ -274,9 +283,10 @@ def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: RunSnaps
         assert (value["count"], value["share"]) == (counts[row, column], counts[row, column] / counts[row].sum())
         assert (value["kind"] == "right") == (row == column)
     (per_class,) = [table for table in tables(section) if "Each class" in table.caption]
-    for row, each in zip(per_class.rows, evidence.test["per_class"], strict=True):
-        assert row[:4] == [each["class"], each["images"], each["precision"], each["recall"]]
-        assert tuple(row[4:6]) == wilson_ci(round(each["recall"] * each["images"]), each["images"])
+    assert evidence.test is not None
+    for row, each in zip(per_class.rows, evidence.test.per_class, strict=True):
+        assert row[:4] == [each.class_name, each.images, each.precision, each.recall]
+        assert tuple(row[4:6]) == wilson_ci(round(each.recall * each.images), each.images)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +300,10 @@ def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: RunSnaps
 def test_calibration_is_judged_against_what_chance_would_show(
     error: float, confidence: float, told: str, evidence: RunSnapshot
 ) -> None:
-    bins = [{"images": 18, "confidence": confidence, "accuracy": 0.7, "accuracy_95": [0.5, 0.8]}]
-    test = {**evidence.test, "calibration_error": error, "calibration_error_by_chance": 0.025, "reliability": bins}
-    section = confusion.build_section(replace(evidence, metadata={**evidence.metadata, "test": test}))
+    assert evidence.test is not None
+    bins = (ReliabilityBin(18, confidence, 0.7, (0.5, 0.8)),)
+    test = replace(evidence.test, calibration_error=error, calibration_error_by_chance=0.025, reliability=bins)
+    section = confusion.build_section(change_result(evidence, test=test))
     assert told in words(section)
 
 
@@ -314,22 +325,23 @@ def test_the_leaderboard_is_in_the_order_of_the_run_and_says_how_many_more_there
         for number in range(210)
         for trial, score in list(evidence.scores.items())[:1]
     }
-    section = leaderboard.build_section(replace(evidence, scores=many))
+    section = leaderboard.build_section(replace(evidence, scores=TrialScores(many)))
     assert len(tables(section)[0].rows) == 200
     assert "10 more are in leaderboard.csv" in words(section)
 
 
 def test_what_is_needed_to_repeat_a_run_is_there(evidence: RunSnapshot) -> None:
+    described = evidence.metadata
+    assert described is not None
     section = reproduce.build_section(evidence)
     (command,) = [part for part in section.parts if isinstance(part, Command)]
-    assert command.line == evidence.metadata["command"]
+    assert command.line == described.command
     text = json.dumps([[table.caption, table.header, table.rows] for table in tables(section)])
-    described = evidence.metadata
-    (spec,) = described["specs"].values()
+    (spec,) = described.specs.values()
     assert evidence.best is not None
     for needed in (
-        described["humeris"], described["plan"], described["data"]["listing"], described["data"]["root"],
-        spec["weights_sha256"], spec["pixels"], spec["preprocessing"], spec["architecture"], evidence.best.id,
+        described.humeris, described.config_hash, described.data.listing, described.data.root,
+        spec.weights_sha256, spec.pixels, spec.preprocessing, spec.architecture, evidence.best.id,
         "24 train, 0 val, 18 test", "C=0.001/0.1/10.0", "n_neighbors=1/3/5",
     ):  # fmt: skip
         assert needed in text, needed
@@ -383,7 +395,8 @@ def test_the_table_of_runs_has_the_figures_of_each(evidence: RunSnapshot, finish
     assert chart.table is not None
     assert [row[0] for row in chart.table.rows] == ["varied", "run"]
     for row, run in zip(chart.table.rows, (evidence, other), strict=True):
-        assert row[3:8] == [len(run.scores), run.test["images"], run.test["accuracy"], *run.test["accuracy_95"]]
+        assert run.test is not None
+        assert row[3:8] == [len(run.scores), run.test.images, run.test.accuracy, *run.test.accuracy_95]
 
 
 # Drawing
@@ -415,7 +428,7 @@ def test_what_drawings_refer_to_by_id_is_their_own() -> None:
 
 
 def test_ranked_is_what_the_evidence_ranks_by(evidence: RunSnapshot) -> None:
-    assert evidence.ranked_trials == rank_trials(evidence.scores)
+    assert list(evidence.ranked_trials) == rank_trials(dict(evidence.scores))
 
 
 def test_a_run_of_features_from_a_copied_folder_is_titled_by_it(finished: Any, tmp_path: Path) -> None:
@@ -442,7 +455,8 @@ def test_how_well_the_winner_fits_what_it_learnt_from_is_said_beside_what_it_has
         f"The winner answers {100 * fitted:.1f} % of 24 images it learnt from rightly, and {100 * held_out:.1f} % of images"
     )
     assert said in words(training_curves.build_section(evidence), "words")
-    lower = {**evidence.scores, evidence.best: replace(evidence.scores[evidence.best], accuracy=fitted - 0.2)}
+    worse = replace(evidence.scores[evidence.best], accuracy=fitted - 0.2)
+    lower = TrialScores({**evidence.scores, evidence.best: worse})
     warned = words(training_curves.build_section(replace(evidence, scores=lower)), "warning")
     assert "a gap of 20.0 points, which is large (more than 10): it overfits" in warned
 

@@ -1,0 +1,67 @@
+"""A folder of files that are wholly written or not there, on which one process works at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...cache.atomic_files import make_folder, publish
+from ...cache.errors import RunError
+from ...cache.leases import Lease, Leases
+from .csv_table import format_csv
+
+ALTERNATIVE = "another folder with -o"
+TEMP_FOLDER = ".drafts"  # files on their way
+
+
+class RunFolder:
+    """The files of a run, and the lock on them."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lease = Lease(None)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from working on the run meanwhile; raises `RunError` where one does.
+
+        A lease is void once its process is gone (see `cache.leases`).
+        """
+        temp_folder = self.path / TEMP_FOLDER
+        make_folder(temp_folder.absolute(), ALTERNATIVE)
+        lease = Leases(temp_folder).acquire("sweep")
+        if lease is None:
+            raise RunError(
+                f"{self.path}: expected nobody at work on this run, found another process; wait until it has ended, "
+                "or give another folder with -o"
+            )
+        self._lease = lease
+        try:
+            yield
+        finally:
+            lease.release()
+            with contextlib.suppress(OSError):
+                temp_folder.rmdir()
+
+    def heartbeat(self) -> None:
+        """Say that this process is still at work on the run; others take a lease that is not renewed for void."""
+        self._lease.renew()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file of the run, whole."""
+        path = self.path / name
+        make_folder(path.parent.absolute(), ALTERNATIVE)
+        publish(data, path, self.path / TEMP_FOLDER, 0o644, ALTERNATIVE)
+        with contextlib.suppress(OSError):  # another file may be on its way
+            (self.path / TEMP_FOLDER).rmdir()
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one JSON file of the run."""
+        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write one CSV file of the run. A cell that a spreadsheet would run as a formula gets a leading apostrophe."""
+        self.write(name, format_csv(header, rows))
