@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 DEFAULT_BACKBONE = "mobilenet_v2"
 
 Data = Annotated[
-    Path,
+    str,  # as an address is no path
     typer.Argument(
         metavar="DATA",
-        readable=False,
         help="Class or split folders, a CSV, JSONL or Parquet with path,label, an .npz, or keras.datasets.NAME.",
     ),
 ]
