@@ -18,6 +18,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with Store(folder / "cache", write=True) as store, DecoderPool(count_cores()) as decoders:
         request = BackboneSpec.parse(arguments.backbone, weights="random")
         images = load_images(arguments.images, store, limit=arguments.limit)
-        extract_features(images, store, ExtractConfig(request, layers=[f"{arguments.tap}:avg"]))[0]
+        extract_features(images, store, ExtractConfig(request, layers=[f"{arguments.tap}:avg"]))
         run = sweep(images, store, SweepConfig(["logreg,C=0.01"], out=folder / "run"))
-        config = FinetuneConfig(learning_rate=1e-5, head_epochs=0)
-        from_maps = prepare(run, store, arguments.start, config)
-        from_images = prepare(run, store, "input", config)
+        config = FinetuneConfig(arguments.start, learning_rate=1e-5, head_epochs=0)
+        from_maps = prepare(run, store, config)
+        from_images = prepare(run, store, replace(config, from_layer="input"))
         start_time = time.perf_counter()
-        fill_cache(from_maps, store, None, None)
+        fill_cache(from_maps, store)
         fill_seconds = time.perf_counter() - start_time
         rows = from_maps.splits.development
         tail, whole = build_networks(from_maps, config, store)
@@ -117,7 +118,7 @@ def build_networks(setup: FinetuneSetup, config: FinetuneConfig, store: Store) -
 
     head = setup.run.load_head(setup.trial)
     assert head is not None
-    resolved_config = config.resolve("tail")
+    resolved_config = config.resolve()
     features = select_features.load_matrix(store, setup.trial.tap_refs, setup.images.keys).to_array()
     scale = features.mean(axis=0, dtype=np.float64), np.maximum(features.std(axis=0, dtype=np.float64), 1e-6)
     tail = Network(rebuild_backbone(setup.spec, fold_batch_norm=False), setup.taps, setup.cut, head, *scale)

@@ -133,12 +133,12 @@ def finetune(
     if len(devices.choose(device or [])) > 1:
         raise typer.BadParameter("expected one device to train on, found several", param_hint="--device")
     config = FinetuneConfig(
-        epochs=epochs, head_epochs=head_epochs, patience=patience, batch_size=batch_size, optimizer=optimizer,
-        learning_rate=learning_rate, head_learning_rate=head_learning_rate, schedule=schedule, weight_decay=weight_decay,
-        label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, train_batch_norm=train_batch_norm, precision=precision,
-        refit=refit,
+        start, trial=trial, weights=weights, epochs=epochs, head_epochs=head_epochs, patience=patience,
+        batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, head_learning_rate=head_learning_rate,
+        schedule=schedule, weight_decay=weight_decay, label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix,
+        views=views, augment=augment, train_batch_norm=train_batch_norm, precision=precision, refit=refit,
+        compression=compress, backbones=backbone or (), jobs=jobs, out=out,
     )  # fmt: skip
-    backbone_specs = options.parse_backbones(backbone or [], None, None, 0)
 
     def print_line(line: str) -> None:
         if line and not (quiet or as_json):
@@ -148,10 +148,7 @@ def finetune(
         print_line(text.format_epoch(epoch))
 
     with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
-        preparation = prepare(
-            Run.load(run), store, start, config, trial=trial, weights=weights, views=views, augment=augment,
-            compression=compress, requests=backbone_specs, jobs=jobs, progress=stage("reading"),
-        )  # fmt: skip
+        preparation = prepare(Run.load(run), store, config, progress=stage("reading"))
         plans = [each.to_dict() for each in preparation.plan_extraction(store)]
         if dry_run:
             code = render({"planned": plans, "cache": str(store.path)}, as_json, quiet, text.format_dry_run)
@@ -160,16 +157,7 @@ def finetune(
             print_line(line)
         from ..classify.finetune.finetune import finetune as run_finetune
 
-        result = run_finetune(
-            preparation,
-            store,
-            requests=backbone_specs,
-            out=out,
-            jobs=jobs,
-            command=get_command_line(),
-            on_epoch=print_epoch,
-            stage=stage,
-        )
+        result = run_finetune(preparation, store, command=get_command_line(), on_epoch=print_epoch, stage=stage)
         tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
         output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
     return render(

@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
 from ..cache.errors import ConfigError
@@ -62,6 +63,12 @@ class Config:
         """Make tuples of these fields; one text alone is a tuple of it."""
         for name in names:
             self._set(name, to_tuple(getattr(self, name)))
+
+    def _set_paths(self, *names: str) -> None:
+        """Make paths of these fields, where they are not None."""
+        for name in names:
+            value = getattr(self, name)
+            self._set(name, None if value is None else Path(value))
 
     def _check_numbers(self, kind: type[int] | type[float], minimum: float, *names: str) -> None:
         """Raise `ConfigError` where one of these fields is neither None nor such a number of at least `minimum`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ class SweepRun:
 
         return next(trial.id for trial in rank_trials(self.run.load_trials()) if trial.head == head)
 
-    def prepare(self, from_layer: str, store: Store, config: FinetuneConfig | None = None, **options: Any) -> FinetuneSetup:
-        return prepare(self.run, store, from_layer, config or FinetuneConfig(), jobs=1, **options)
+    def prepare(self, store: Store, config: FinetuneConfig) -> FinetuneSetup:
+        return prepare(self.run, store, replace(config, jobs=1))
 
     def copy(self, folder: Path) -> SweepRun:
         """The same with a cache and a run of its own; the images stay where they are."""
@@ -114,7 +115,7 @@ def interrupt_after(epochs: list[tuple[str, int]], after: int) -> Callable[[Any]
 
 
 def tune(sweep_run: SweepRun, out: Path, from_layer: str = "block4_out", **options: Any) -> Run:
-    """The run that a fine-tuning leaves, with the fields of `FinetuneConfig` and the options of `prepare` and `finetune`."""
+    """The run that a fine-tuning leaves, with the fields of `FinetuneConfig` and the options of `finetune`."""
     run: Run = run_finetune(sweep_run, out, from_layer, **options).run
     return run
 
@@ -123,13 +124,8 @@ def run_finetune(sweep_run: SweepRun, out: Path, from_layer: str = "block4_out",
     """All that it leaves; an epoch of everything at a constant rate, unless said otherwise."""
     from humeris.classify.finetune.finetune import finetune
 
-    config_fields = {
-        name: options.pop(name)
-        for name in list(options)
-        if name in FinetuneConfig.__dataclass_fields__ and name != "augment"
-    }
     finetune_options = {name: options.pop(name) for name in ("on_epoch", "command") if name in options}
     defaults = {"epochs": 1, "head_epochs": 0, "batch_size": 8, "learning_rate": 1e-3, "schedule": "constant"}
+    config = FinetuneConfig(from_layer, out=out, **{**defaults, **options})
     with Store(sweep_run.cache, write=True) as store:
-        setup = sweep_run.prepare(from_layer, store, FinetuneConfig(**{**defaults, **config_fields}), **options)
-        return finetune(setup, store, out=out, jobs=1, **finetune_options)
+        return finetune(sweep_run.prepare(store, config), store, **finetune_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -9,8 +10,7 @@ import numpy as np
 from ...cache.store import Store
 from ...extract.pixels.decode_pool import DecoderPool
 from ..data import select_features
-from ..data.views import Views
-from .augmentation import Augmentation
+from .batch_options import BatchOptions
 from .image_batches import ImageBatches
 from .map_batches import MapBatches
 from .prepare import FinetuneSetup
@@ -28,29 +28,24 @@ class Batches(Protocol):
 
 
 def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training: bool, decoders: DecoderPool) -> Batches:
-    """Batches of the images numbered `rows`, in training as the recipe says: of maps at the cut, else of pixels."""
+    """Batches of the images numbered `rows`, in training as the config says: of maps at the cut, else of pixels."""
     if setup.map_tap is None:
         return make_image_batches(setup, rows, training, decoders)
-    config, splits = setup.config, setup.splits
-    views = Views(setup.views, setup.policy)
+    splits, views = setup.splits, setup.map_views
     (map_reader,) = select_features.open_readers(store, [setup.map_tap], views)
     return MapBatches(
         map_reader,
         setup.images.keys[rows],
         splits.labels[rows],
         len(splits.classes),
-        batch_size=config.batch_size,
-        seed=setup.seed,
-        training=training,
-        views=views.count if training else 0,
-        mixup=config.mixup if training else 0.0,
-        cutmix=config.cutmix if training else 0.0,
+        _choose_options(setup, training),
+        views.count if training else 0,
     )
 
 
 def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, decoders: DecoderPool) -> ImageBatches:
     """Batches of the pixels of the images numbered `rows`."""
-    config, splits = setup.config, setup.splits
+    splits = setup.splits
     return ImageBatches(
         setup.images.source,
         [setup.images.used[row] for row in rows],
@@ -58,10 +53,14 @@ def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, d
         len(splits.classes),
         setup.spec.image_size,
         decoders,
-        batch_size=config.batch_size,
-        seed=setup.seed,
-        training=training,
-        augmentation=Augmentation.parse(config.augment) if config.augment and training else None,
-        mixup=config.mixup if training else 0.0,
-        cutmix=config.cutmix if training else 0.0,
+        _choose_options(setup, training),
     )
+
+
+def _choose_options(setup: FinetuneSetup, training: bool) -> BatchOptions:
+    """Those of the config; nothing is mixed or augmented but in training."""
+    config = setup.config
+    options = BatchOptions(config.batch_size, setup.seed, training)
+    if not training:
+        return options
+    return replace(options, augmentation=config.augmentation, mixup=config.mixup, cutmix=config.cutmix)

@@ -11,9 +11,9 @@ import numpy as np
 
 from ...cache.errors import ParityError
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.engine.extract import ExtractResult
 from ...extract.pixels.decode_pool import DecoderPool
+from ...extract.pixels.read_file import count_cores
 from ..data import select_features
 from ..evaluate import metrics, significance
 from ..evaluate.confidence_intervals import proportion_ci
@@ -40,32 +40,42 @@ class MapPredictions:
     probabilities: np.ndarray
 
 
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training came to.
+
+    score: of the best epoch, on the images held out. initial_metrics: before the first epoch. map_predictions: of some of
+    the images held out; None where images were trained on.
+    """
+
+    tuned: FinetunedWeights
+    score: Score
+    initial_metrics: Mapping[str, float]
+    map_predictions: MapPredictions | None = None
+
+
 def finalize(
     run: Run,
     setup: FinetuneSetup,
-    tuned: FinetunedWeights,
-    score: Score,
-    initial_metrics: Mapping[str, float],
-    map_predictions: MapPredictions | None,
     store: Store,
-    requests: Sequence[BackboneSpec],
-    extracted: Sequence[ExtractResult],
-    jobs: int,
+    outcome: TrainingOutcome,
     start_time: float,
+    extract_results: Sequence[ExtractResult] = (),
 ) -> None:
     """Answer the test images from their pixels with the network as it will be exported, and write the run.
 
     Where it was trained on cached maps, it must answer images held out as it answers their maps, or `ParityError` is raised.
     """
     splits, images, trial = setup.splits, setup.images, setup.tuned_trial
+    score, initial_metrics, map_predictions = outcome.score, outcome.initial_metrics, outcome.map_predictions
     rows = splits.test if map_predictions is None else np.concatenate([splits.test, map_predictions.rows])
-    all_probabilities = _predict_from_pixels(setup, tuned, requests, rows, jobs)
+    all_probabilities = _predict_from_pixels(setup, outcome.tuned, rows)
     probabilities = all_probabilities[: len(splits.test)]
     difference = (
         None if map_predictions is None else _check_parity(setup, map_predictions, all_probabilities[len(splits.test) :])
     )
     frozen_scores = {each: trial_score for each, trial_score in setup.run.load_trials().items() if each.head != trial.head}
-    tuned.save(run, trial)
+    outcome.tuned.save(run, trial)
     saved_trials = run.load_trials()
     scores = {**frozen_scores, trial: score}
     run.append(
@@ -94,20 +104,21 @@ def finalize(
                 held_out=len(setup.fold[1]),
                 frozen=_compare_on_test(setup, trial, probabilities),
                 max_map_difference=difference if previous is None else previous.max_map_difference,
-                cached=tuple(each.to_dict() for each in extracted if each.computed) if previous is None else previous.cached,
+                cached=tuple(each.to_dict() for each in extract_results if each.computed)
+                if previous is None
+                else previous.cached,
             ),
         ),
         setup.run.metadata.data,
     )
 
 
-def _predict_from_pixels(
-    setup: FinetuneSetup, tuned: FinetunedWeights, requests: Sequence[BackboneSpec], rows: np.ndarray, jobs: int
-) -> np.ndarray:
+def _predict_from_pixels(setup: FinetuneSetup, tuned: FinetunedWeights, rows: np.ndarray) -> np.ndarray:
     """Probabilities (n, classes) of images, from their pixels, by the network that an export would write."""
     from .trainable_tail import predict
 
-    model = stack_model(rebuild_backbone(setup.spec, requests, tuned_weights=tuned.weights), setup.taps, tuned.head)
+    backbone = rebuild_backbone(setup.spec, setup.backbone_specs, tuned_weights=tuned.weights)
+    model, jobs = stack_model(backbone, setup.taps, tuned.head), setup.config.jobs or count_cores()
     with DecoderPool(jobs) as decoders, closing(feed.make_image_batches(setup, rows, False, decoders)) as image_batches:
         return predict(model, image_batches)
 

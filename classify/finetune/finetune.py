@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ...cache.store import Store
 from ...cache.typed_json import to_json
-from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.config import compute_hash
 from ...extract.engine.extract import ExtractResult, extract_features
 from ...extract.images.load import Progress
-from ...extract.pixels.read_file import count_cores
 from ..export.export import export
 from ..export.export_result import ExportResult
 from ..report.page import ReportResult, write_report
@@ -26,7 +22,7 @@ from ..runs.result import FinetuneSummary
 from ..runs.run import Run
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .finalize import finalize
+from .finalize import TrainingOutcome, finalize
 from .prepare import FinetuneSetup
 from .train_loop import Epoch
 from .trainer import Trainer
@@ -66,9 +62,6 @@ def finetune(
     setup: FinetuneSetup,
     store: Store,
     *,
-    requests: Sequence[BackboneSpec] = (),
-    out: Path | None = None,
-    jobs: int | None = None,
     command: str = "",
     on_epoch: Callable[[Epoch], None] = _ignore_epoch,
     stage: Callable[[str], Progress] | None = None,
@@ -76,88 +69,54 @@ def finetune(
     """Cache the maps, train, score once on the test split, export, report.
 
     The head begins as the frozen one, trained on the images that are not held out. The best epoch is found on the run's
-    validation split, or on its first fold; then, unless the recipe says no, training is done once more for as many epochs
+    validation split, or on its first fold; then, unless the config says no, training is done once more for as many epochs
     on everything but the test split. A fine-tuning that was interrupted goes on after its last epoch; one that is complete
     is exported and reported again. `on_epoch` hears of every epoch. Raises `DataError`, `RunError` and what extraction
     raises.
     """
     config_hash = _compute_config_hash(setup)
     name = f"{setup.run.path.resolve().name}-{(setup.cut or setup.mode).replace('/', '-')}-{config_hash[:8]}"
-    run = Run(out or setup.run.path.parent / name)
+    run = Run(setup.config.out or setup.run.path.parent / name)
     run.begin(_build_metadata(setup, config_hash, command))
     if not run.complete:
         with run.lock():
-            _train(run, setup, store, requests, jobs, on_epoch, stage)
+            _train(run, setup, store, on_epoch, stage)
     elif run.metadata.data != setup.run.metadata.data:  # the same images may have been moved or renamed
         with run.lock():
-            _score_again(run, setup, store, requests, jobs)
+            _score_again(run, setup, store)
     checkpoint.delete(run)
     reported = write_report([run.path], cache=store.path)
-    exported = export(
-        run, store, run.path / "model.keras", backbone_specs=_select_requests(setup, requests), command=command
-    )
+    exported = export(run, store, run.path / "model.keras", backbone_specs=setup.backbone_specs, command=command)
     return FinetuneResult(run, exported, reported)
-
-
-def _select_requests(setup: FinetuneSetup, requests: Sequence[BackboneSpec]) -> Sequence[BackboneSpec]:
-    """What says where the network is that is trained."""
-    return [setup.request] if setup.mode == "random" else requests
 
 
 def _train(
     run: Run,
     setup: FinetuneSetup,
     store: Store,
-    requests: Sequence[BackboneSpec],
-    jobs: int | None,
     on_epoch: Callable[[Epoch], None],
     stage: Callable[[str], Progress] | None,
 ) -> None:
-    training_checkpoint, network_requests = Checkpoint.load(run), _select_requests(setup, requests)
+    training_checkpoint = Checkpoint.load(run)
     start_stage = _add_heartbeat(run, stage)
-    extraction_results = fill_cache(setup, store, jobs, start_stage)
-    progress = start_stage("fine-tuning")
-    trainer = Trainer(setup, store, network_requests, jobs or count_cores(), training_checkpoint, on_epoch, progress)
+    extraction_results = fill_cache(setup, store, start_stage)
+    trainer = Trainer(setup, store, training_checkpoint, on_epoch, start_stage("fine-tuning"))
     try:
         early_stopping, initial_metrics = trainer.find_best_epoch()
         tuned = trainer.train_final(early_stopping)
         score = trainer.score(early_stopping, time.monotonic() - training_checkpoint.start_time)
-        finalize(
-            run,
-            setup,
-            tuned,
-            score,
-            initial_metrics,
-            trainer.predict_sample(),
-            store,
-            network_requests,
-            extraction_results,
-            trainer.jobs,
-            training_checkpoint.start_time,
-        )
+        outcome = TrainingOutcome(tuned, score, initial_metrics, trainer.predict_sample())
+        finalize(run, setup, store, outcome, training_checkpoint.start_time, extraction_results)
     finally:
         trainer.close()
 
 
-def _score_again(run: Run, setup: FinetuneSetup, store: Store, requests: Sequence[BackboneSpec], jobs: int | None) -> None:
+def _score_again(run: Run, setup: FinetuneSetup, store: Store) -> None:
     """Write the tables of a complete run for its images as they are called now."""
     trial, summary = setup.tuned_trial, run.result.finetune
     assert summary is not None  # as the run is complete
-    tuned, score = FinetunedWeights.load(run, trial), run.load_trials()[trial]
-    start_time = time.monotonic() - run.result.seconds
-    finalize(
-        run,
-        setup,
-        tuned,
-        score,
-        summary.initial_metrics,
-        None,
-        store,
-        _select_requests(setup, requests),
-        [],
-        jobs or count_cores(),
-        start_time,
-    )
+    outcome = TrainingOutcome(FinetunedWeights.load(run, trial), run.load_trials()[trial], summary.initial_metrics)
+    finalize(run, setup, store, outcome, time.monotonic() - run.result.seconds)
 
 
 def _add_heartbeat(run: Run, stage: Callable[[str], Progress] | None) -> Callable[[str], Progress]:
@@ -177,10 +136,10 @@ def _add_heartbeat(run: Run, stage: Callable[[str], Progress] | None) -> Callabl
 
 
 def _compute_config_hash(setup: FinetuneSetup) -> str:
-    """Digest of everything that decides the result."""
-    run_hash = setup.run.metadata.config_hash
-    value = [run_hash, setup.tuned_trial.to_dict(), setup.spec.digest]
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    """Digest of everything that decides the result: the run, and the trial, which has the whole config."""
+    return compute_hash(
+        [setup.run.metadata.config_hash, setup.tuned_trial.to_dict(), setup.spec.digest, setup.map_views.version]
+    )
 
 
 def _build_metadata(setup: FinetuneSetup, config_hash: str, command: str) -> RunMetadata:
@@ -205,11 +164,9 @@ def _build_metadata(setup: FinetuneSetup, config_hash: str, command: str) -> Run
     )
 
 
-def fill_cache(
-    setup: FinetuneSetup, store: Store, jobs: int | None, stage: Callable[[str], Progress] | None
-) -> list[ExtractResult]:
+def fill_cache(setup: FinetuneSetup, store: Store, stage: Callable[[str], Progress] | None = None) -> list[ExtractResult]:
     """Compute what the cache lacks: the run's own taps, were they pruned, and the maps."""
     results: list[ExtractResult] = []
-    for images, config in setup.list_extractions(jobs):
+    for images, config in setup.list_extractions():
         results += extract_features(images, store, config, progress=stage)
     return results

@@ -13,7 +13,8 @@ from ...extract.images.image_source import ImageSource
 from ...extract.images.images import Image
 from ...extract.pixels.decode import ImageRejected
 from ...extract.pixels.decode_pool import DecoderPool
-from .augmentation import Augmentation, AugmentationLayers, BatchMixer
+from .augmentation import AugmentationLayers, BatchMixer
+from .batch_options import BatchOptions
 
 _PREFETCH = 2  # batches that are being made while another is trained on
 Batch = tuple[np.ndarray, np.ndarray]
@@ -43,14 +44,8 @@ class ImageBatches:
         Height and width in pixels.
     decoders : DecoderPool
         Decodes them, in as many threads as it has processes, and is closed by its owner; others may use it too.
-    batch_size, seed : int
-        Images in a batch, and what the order and the augmentation of an epoch follow from.
-    training : bool
-        Whether to shuffle, augment and mix.
-    augmentation : Augmentation or None
-        What is done to each image.
-    mixup, cutmix : float
-        The parameters of the beta distributions, 0 for neither.
+    options : BatchOptions
+        How many in a batch, in which order, and what is done to them.
     """
 
     n_readers = 1  # threads that ask for batches: what is ahead is made here
@@ -63,21 +58,14 @@ class ImageBatches:
         n_classes: int,
         image_size: tuple[int, int],
         decoders: DecoderPool,
-        *,
-        batch_size: int,
-        seed: int,
-        training: bool,
-        augmentation: Augmentation | None = None,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
+        options: BatchOptions,
     ) -> None:
         if len(images) != len(labels):
             raise ValueError(f"expected as many images and labels, found {len(images)}, {len(labels)}")
         self._source, self._images, self._decoders = source, images, decoders
         self._labels = np.asarray(labels, np.int64)
-        self._n_classes, self._image_size, self._batch_size, self._seed = n_classes, image_size, batch_size, seed
-        self._training, self._mixer = training, BatchMixer(mixup, cutmix)
-        self._augmentation = augmentation
+        self._n_classes, self._image_size, self._options = n_classes, image_size, options
+        self._mixer = BatchMixer(options.mixup, options.cutmix)
         self._decoder_threads = ThreadPoolExecutor(decoders.jobs, "decode")
         self._assembler = ThreadPoolExecutor(1, "assemble")
         self._futures: dict[tuple[int, int], Future[Batch]] = {}
@@ -88,7 +76,7 @@ class ImageBatches:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self._images) // self._batch_size)
+        return -(-len(self._images) // self._options.batch_size)
 
     def __getitem__(self, number: int) -> Batch:
         """Batch `number` of the epoch, made by now if the one before was asked for; raises `DataError`."""
@@ -107,10 +95,10 @@ class ImageBatches:
             pool.shutdown(cancel_futures=True)
 
     def _get_rows(self, epoch: int, number: int) -> np.ndarray:
-        if self._training and self._order_epoch != epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._images))
+        if self._options.training and self._order_epoch != epoch:
+            self._order = np.random.default_rng([self._options.seed, epoch]).permutation(len(self._images))
             self._order_epoch = epoch
-        return self._order[number * self._batch_size : (number + 1) * self._batch_size]
+        return self._order[number * self._options.batch_size : (number + 1) * self._options.batch_size]
 
     def _submit(self, epoch: int, number: int) -> Future[Batch]:
         rows = self._get_rows(epoch, number)
@@ -132,13 +120,13 @@ class ImageBatches:
     def _assemble(self, images: list[Future[np.ndarray]], rows: np.ndarray, epoch: int, number: int) -> Batch:
         stacked = np.stack([image.result() for image in images])
         labels = np.eye(self._n_classes, dtype=np.float32)[self._labels[rows]]
-        if not self._training or not (self._augmentation or self._mixer):
+        if not self._options.training or not (self._options.augmentation or self._mixer):
             return stacked, labels
         self._layers = layers = self._layers or AugmentationLayers()
-        random = np.random.default_rng([self._seed, epoch, number])
+        random = np.random.default_rng([self._options.seed, epoch, number])
         tensor = layers.keras.ops.convert_to_tensor(stacked, dtype="float32")
-        if self._augmentation:
-            tensor = self._augmentation.apply(tensor, layers, random)
+        if self._options.augmentation:
+            tensor = self._options.augmentation.apply(tensor, layers, random)
         if self._mixer:
             tensor, labels = self._mixer.apply(tensor, labels, layers, random)
         to_numpy = layers.keras.ops.convert_to_numpy

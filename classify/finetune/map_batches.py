@@ -9,6 +9,7 @@ import numpy as np
 from ..data.feature_matrix import RowReader
 from ..data.views import ViewReader
 from ..heads.neural import mixup as mixing
+from .batch_options import BatchOptions
 
 
 class MapBatches:
@@ -28,17 +29,12 @@ class MapBatches:
         keys: np.ndarray,
         labels: np.ndarray,
         n_classes: int,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        training: bool = False,
+        options: BatchOptions,
         views: int = 0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
     ) -> None:
-        self._reader, self._keys, self._batch_size, self._seed, self._training = reader, keys, batch_size, seed, training
+        self._reader, self._keys, self._options = reader, keys, options
         self._labels = np.eye(n_classes, dtype=np.float32)[labels]
-        self._mixing = {"mixup": mixup, "cutmix": cutmix}
+        self._mixing = {"mixup": options.mixup, "cutmix": options.cutmix}
         self._view_mask = np.zeros((len(keys), 1 + views), bool)
         self._view_mask[:, 0] = True
         for view in range(1, 1 + views):
@@ -48,11 +44,11 @@ class MapBatches:
         self._epoch_draw: tuple[int, np.ndarray, np.ndarray, Sequence[mixing.Mix]] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self._keys) // self._batch_size)
+        return -(-len(self._keys) // self._options.batch_size)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        batch_slice = slice(number * self._batch_size, (number + 1) * self._batch_size)
-        if not self._training:
+        batch_slice = slice(number * self._options.batch_size, (number + 1) * self._options.batch_size)
+        if not self._options.training:
             return self._read(self._keys[batch_slice], np.zeros(len(self._keys[batch_slice]), np.intp)), self._labels[
                 batch_slice
             ]
@@ -79,12 +75,12 @@ class MapBatches:
     def _draw_epoch(self) -> tuple[np.ndarray, np.ndarray, Sequence[mixing.Mix]]:
         """Order (n,), the view of each image (n,), and how each batch is mixed, of this epoch."""
         if self._epoch_draw is None or self._epoch_draw[0] != self.epoch:
-            random = np.random.default_rng([self._seed, self.epoch])
+            random = np.random.default_rng([self._options.seed, self.epoch])
             order = random.permutation(len(self._keys))
             ranks = np.where(self._view_mask, random.random(self._view_mask.shape), -1)
             mixes: Sequence[mixing.Mix] = ()
             if any(self._mixing.values()):
                 shape = self._reader.read(self._keys[:1]).shape[1:]
-                mixes = mixing.draw_mixes([self._mixing], shape, len(self), [self._seed, self.epoch, 1])
+                mixes = mixing.draw_mixes([self._mixing], shape, len(self), [self._options.seed, self.epoch, 1])
             self._epoch_draw = self.epoch, order, ranks.argmax(axis=1), mixes
         return self._epoch_draw[1:]

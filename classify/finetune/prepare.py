@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from ...cache import compression as compressing
 from ...cache.errors import DataError, HeadError, RunError
 from ...cache.spec import ExtractionSpec
 from ...cache.store import Store
@@ -21,7 +20,6 @@ from ...extract.engine.extract_config import ExtractConfig
 from ...extract.images.images import Images
 from ...extract.images.item import Rejection
 from ...extract.images.load import Progress, load_source
-from ...extract.pixels.augment import Policy
 from ..data.splits import Splits, split
 from ..data.tap_ref import TapRef
 from ..data.views import Views
@@ -30,7 +28,6 @@ from ..export.rebuild_backbone import find_backbone_specs, is_same_backbone
 from ..runs.finetuned_weights import FINETUNE_HEAD, can_finetune, is_finetuned
 from ..runs.image_records import ImageRecord
 from ..runs.run import Run
-from .augmentation import Augmentation, BatchMixer
 from .finetune_config import FinetuneConfig
 
 
@@ -40,8 +37,8 @@ class FinetuneSetup:
 
     trial, score: the frozen head that is started from. backbone_metadata, spec: of the network that is trained. request: for
     it, and frozen_request for the one whose features the head was trained on; they differ where it is trained from scratch.
-    cut: the layer whose maps are trained on, None for images. views, policy: of the maps; the augmentation of images is the
-    recipe's. images in the order of their digests, and their splits.
+    cut: the layer whose maps are trained on, None for images. config: how, with what its mode decides filled in. images in
+    the order of their digests, and their splits.
     """
 
     run: Run
@@ -51,13 +48,24 @@ class FinetuneSetup:
     frozen_request: BackboneSpec
     backbone_metadata: BackboneMetadata
     cut: str | None
-    mode: str
     config: FinetuneConfig
     images: Images
     splits: Splits
-    views: int = 0
-    policy: Policy | None = None
-    compression: str = "none"
+
+    @property
+    def mode(self) -> str:
+        """`tail`, `input` or `random`."""
+        return self.config.mode
+
+    @property
+    def backbone_specs(self) -> Sequence[BackboneSpec]:
+        """What says where the network is that is trained."""
+        return [self.request] if self.mode == "random" else self.config.backbone_specs
+
+    @property
+    def map_views(self) -> Views:
+        """Those whose maps are trained on beside the plain ones."""
+        return Views(self.config.views, self.config.policy)
 
     @property
     def seed(self) -> int:
@@ -96,12 +104,8 @@ class FinetuneSetup:
             "from": self.cut or cut_points.INPUT,
             "head": self.trial.head,
             "start": self.trial.id,
-            **self.config.to_dict(),
+            **self.config.get_result_settings(),
         }
-        if self.mode == "random":
-            hyperparameters["weights"] = "random"
-        if self.policy is not None:
-            hyperparameters |= {"views": self.views, "augment": str(self.policy)}
         return Trial(sources, FINETUNE_HEAD, hyperparameters)
 
     @property
@@ -115,22 +119,26 @@ class FinetuneSetup:
         """The images whose maps are read: all but the test split, which is answered from pixels."""
         return replace(self.images, used=tuple(self.images.used[row] for row in self.splits.development))
 
-    def list_extractions(self, jobs: int | None = None) -> list[tuple[Images, ExtractConfig]]:
+    def list_extractions(self) -> list[tuple[Images, ExtractConfig]]:
         """What is to be in the cache before training: the run's own taps, and the maps."""
-        views, taps = self.frozen_views, [str(tap) for tap in self.taps]
-        extractions = [
-            (
-                self.images,
-                ExtractConfig(self.frozen_request, layers=taps, views=views.count, augment=views.policy, jobs=jobs),
-            )
-        ]
-        if self.cut is not None:
-            map_config = ExtractConfig(
-                self.frozen_request, layers=f"{self.cut}:map", views=self.views, augment=self.policy,
-                compression=self.compression, jobs=jobs,
-            )  # fmt: skip
-            extractions.append((self.development_images, map_config))
-        return extractions
+        config, frozen_views = self.config, self.frozen_views
+        taps_config = ExtractConfig(
+            self.frozen_request,
+            layers=[str(tap) for tap in self.taps],
+            views=frozen_views.count,
+            augment=frozen_views.policy,
+            jobs=config.jobs,
+        )
+        if self.cut is None:
+            return [(self.images, taps_config)]
+        map_config = replace(
+            taps_config,
+            layers=f"{self.cut}:map",
+            views=config.views,
+            augment=config.policy,
+            compression=config.compression,
+        )
+        return [(self.images, taps_config), (self.development_images, map_config)]
 
     def plan_extraction(self, store: Store) -> list[ExtractEstimate]:
         """What is to be computed first: the run's own taps where they were pruned, and the maps."""
@@ -139,29 +147,13 @@ class FinetuneSetup:
         ]
 
 
-def prepare(
-    run: Run,
-    store: Store,
-    from_layer: str,
-    config: FinetuneConfig,
-    *,
-    trial: str | None = None,
-    weights: str | None = None,
-    views: int = 0,
-    augment: str | None = None,
-    compression: str = "none",
-    requests: Sequence[BackboneSpec] = (),
-    jobs: int | None = None,
-    progress: Progress | None = None,
-) -> FinetuneSetup:
-    """Find out what `humeris finetune` is asked for; `from_layer` is a layer or `input`, `trial` an id in the run.
+def prepare(run: Run, store: Store, config: FinetuneConfig, *, progress: Progress | None = None) -> FinetuneSetup:
+    """Find out what `humeris finetune` is asked for.
 
     Builds the network where it was never built with this cache, and computes nothing. Raises `RunError`, `HeadError`,
     `LayerError`, `DataError`, `BackboneError`.
     """
-    frozen_trial, score = _select_trial(run, trial)
-    from_input = from_layer == cut_points.INPUT
-    _check_options(from_layer, weights, views, augment, compression)
+    frozen_trial, score = _select_trial(run, config.trial)
     extractions = {source.extraction for source in frozen_trial.tap_refs}
     if len(extractions) > 1:
         raise HeadError(
@@ -174,12 +166,11 @@ def prepare(
             f"{run.path}: expected to know the network that made the features, found a file that does not say: there is "
             "nothing to fine-tune; sweep over images"
         )
-    frozen_request, backbone_metadata = _resolve_backbone(spec, requests, store, run)
+    frozen_request, backbone_metadata = _resolve_backbone(spec, config.backbone_specs, store, run)
     taps = [Tap(source.layer, source.pool) for source in frozen_trial.tap_refs]
-    layer = cut_points.find_cut(from_layer, backbone_metadata.layers, taps)
-    mode = "tail" if layer is not None else weights or "input"
+    layer = cut_points.find_cut(config.from_layer, backbone_metadata.layers, taps)
     request = frozen_request
-    if mode == "random":
+    if config.mode == "random":
         request = replace(frozen_request, weights="random", seed=run.metadata.seed)
         if not frozen_request.source.allows_random_weights:
             raise DataError(
@@ -187,12 +178,8 @@ def prepare(
                 f"{frozen_request.info.address}; leave it out"
             )
         backbone_metadata, _ = get_or_build(request, store.kv_store)
-    if from_input:
-        BatchMixer(config.mixup, config.cutmix)
-    if from_input and augment:
-        config = replace(config, augment=str(Augmentation.parse(augment)))
     records = {record.digest: record for record in run.load_image_records()}
-    images = _load_run_images(run, records, store, jobs, progress)
+    images = _load_run_images(run, records, store, config.jobs, progress)
     return FinetuneSetup(
         run=run,
         trial=frozen_trial,
@@ -201,33 +188,10 @@ def prepare(
         frozen_request=frozen_request,
         backbone_metadata=backbone_metadata,
         cut=None if layer is None else layer.name,
-        mode=mode,
-        config=config.resolve(mode),
+        config=config.resolve(),
         images=images,
         splits=_restore_splits(run, records, images),
-        views=views,
-        policy=Policy.parse(augment) if augment and not from_input else None,
-        compression=compression,
     )
-
-
-def _check_options(from_layer: str, weights: str | None, views: int, augment: str | None, compression: str) -> None:
-    from_input = from_layer == cut_points.INPUT
-    compressing.check(compression)
-    if from_input and compression != "none":
-        raise HeadError(f"--compress {compression}: expected --from LAYER, whose maps are cached; from input leave it out")
-    if weights not in {None, "random"}:
-        raise HeadError(
-            f"--weights {weights}: expected random, or nothing for the weights that the run's network has; leave it out"
-        )
-    if weights and not from_input:
-        raise HeadError("--weights random: expected --from input, as cached maps are of trained layers; give --from input")
-    if from_input and views:
-        raise HeadError(
-            "--views: expected --from LAYER, whose maps are cached; from input every epoch sees images anew; leave it out"
-        )
-    if not from_input and (views > 0) != (augment is not None):
-        raise DataError("--augment: give both --views and --augment, or neither, where maps are cached")
 
 
 def _select_trial(run: Run, trial_id: str | None) -> tuple[Trial, Score]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ...cache.store import Store
-from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone
 from ...extract.images.load import Progress
 from ...extract.pixels.decode_pool import DecoderPool
+from ...extract.pixels.read_file import count_cores
 from ..data import select_features
 from ..data.feature_matrix import FeatureMatrix
 from ..evaluate.trial import Score
@@ -42,13 +42,11 @@ class Trainer:
         self,
         setup: FinetuneSetup,
         store: Store,
-        requests: Sequence[BackboneSpec],
-        jobs: int,
         checkpoint: Checkpoint,
         on_epoch: Callable[[Epoch], None],
         progress: Progress | None,
     ) -> None:
-        self._setup, self._store, self._requests, self.jobs = setup, store, requests, jobs
+        self._setup, self._store, self._jobs = setup, store, setup.config.jobs or count_cores()
         self._checkpoint, self._on_epoch, self._progress = checkpoint, on_epoch, progress
         self._seed, splits, rows = setup.seed, setup.splits, setup.splits.development
         self._train_rows, self._held_out_rows = setup.fold
@@ -59,7 +57,7 @@ class Trainer:
         )
         self._network: Any = None
         self._open_batches: list[Any] = []
-        self._decoders = DecoderPool(jobs)  # one for all batches: training and scoring take turns
+        self._decoders = DecoderPool(self._jobs)  # one for all batches: training and scoring take turns
 
     def close(self) -> None:
         """End the threads that make batches, and the processes that decode for them."""
@@ -137,7 +135,9 @@ class Trainer:
 
     def _build_backbone(self) -> Backbone:
         config = self._setup.config
-        return rebuild_backbone(self._setup.spec, self._requests, fold_batch_norm=False, precision=config.precision)
+        return rebuild_backbone(
+            self._setup.spec, self._setup.backbone_specs, fold_batch_norm=False, precision=config.precision
+        )
 
     def _train_head(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray]:
         """The frozen head of `rows`, and the mean and deviation (d,) of their features."""
@@ -149,7 +149,7 @@ class Trainer:
         views = setup.frozen_views
         readers = select_features.open_readers(self._store, setup.trial.tap_refs, views)
         training_data = build_training_data(
-            readers, setup.images.keys[rows], splits.labels[rows], len(splits.classes), views=views, threads=self.jobs
+            readers, setup.images.keys[rows], splits.labels[rows], len(splits.classes), views=views, threads=self._jobs
         )
         head = train(setup.trial, setup.score, training_data, splits.classes, self._seed)
         trainable_tail.check_trainable(head, setup.trial.head, f"{setup.run.path}, trial {setup.trial.id}")

@@ -94,9 +94,7 @@ class SweepConfig(Config):
         self._check_numbers(int, 1, "limit", "jobs")
         self._set("backbones", parse_backbones(self.backbones, weights, image_size, precision, self.seed))
         self._set("augment", parse_policy(self.views, self.augment))
-        for name in ("grid", "out", "cache"):
-            value = getattr(self, name)
-            self._set(name, None if value is None else Path(value))
+        self._set_paths("grid", "out", "cache")
         _ = self.view_set, self.head_grids
 
     @property

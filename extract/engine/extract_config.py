@@ -77,7 +77,7 @@ class ExtractConfig(Config):
         self._check_numbers(int, 0, "views")
         self._check_numbers(int, 1, "limit", "batch_size", "jobs")
         self._set("augment", parse_policy(self.views, self.augment))
-        self._set("cache", None if self.cache is None else Path(self.cache))
+        self._set_paths("cache")
         compressing.check(self.compression)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from humeris.cache.errors import BackboneError, CacheError, ConfigError, DataError, HeadError
+from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.config import NO_EFFECT, RESOLVED, Config
@@ -29,6 +30,13 @@ FULL: Mapping[type[Config], dict[str, Any]] = {
         "views": 2, "augment": "flip", "average_views": True, "select": "cv", "seed": 9, "limit": 5, "jobs": 1,
         "out": "runs/a", "cache": Path("features"),
     },
+    FinetuneConfig: {
+        "from_layer": "block4_out", "trial": "abc", "epochs": 3, "head_epochs": 1, "patience": 2, "batch_size": 8,
+        "optimizer": "sgd", "learning_rate": 0.1, "head_learning_rate": 0.2, "schedule": "constant", "weight_decay": 0.1,
+        "label_smoothing": 0.1, "mixup": 0.2, "cutmix": 0.3, "views": 2, "augment": "flip", "train_batch_norm": True,
+        "precision": "bfloat16", "refit": False, "compression": "gzip", "backbones": [NANO], "jobs": 1, "devices": "cpu",
+        "out": "runs/b", "cache": "features",
+    },
 }  # fmt: skip
 
 
@@ -39,12 +47,11 @@ def test_a_config_and_its_plain_form_undo_each_other(kind: type[Config], full: b
     plain = config.to_dict()
     assert kind.from_dict(plain) == config
     assert kind.from_dict(plain).to_dict() == plain
-    assert all(isinstance(value, str | int | list | None) for value in plain.values())
+    assert all(isinstance(value, str | int | float | list | None) for value in plain.values())
     assert replace(config) == config
     if full:
-        assert not [
-            each.name for each in fields(kind) if plain[each.name] == kind().to_dict()[each.name] and each.name != "grid"
-        ]
+        default = kind().to_dict()
+        assert {name for name in plain if plain[name] == default[name]} <= {"grid", "weights"}
 
 
 def test_texts_and_objects_ask_for_the_same() -> None:
@@ -82,6 +89,10 @@ def test_configs_are_frozen() -> None:
         (SweepConfig, {"trials": 3}, HeadError, "--trials: a grid is tried whole"),
         (SweepConfig, {"average_views": True}, DataError, "--average-views: there are no views to average"),
         (SweepConfig, {"seed": -1}, ConfigError, "--seed -1: expected a whole number of at least 0"),
+        (FinetuneConfig, {"views": 2, "augment": "flip"}, HeadError, "--views: expected --from LAYER"),
+        (FinetuneConfig, {"from_layer": "x", "weights": "random"}, HeadError, "--weights random: expected --from input"),
+        (FinetuneConfig, {"epochs": 0}, HeadError, "--epochs 0: expected at least 1"),
+        (FinetuneConfig, {"augment": "flop"}, DataError, "augmentation 'flop'"),
         (SweepConfig, {"grid": "none.toml"}, HeadError, "none.toml: expected a TOML file"),
     ],
 )
@@ -118,5 +129,9 @@ def test_only_what_changes_no_figure_is_marked_so() -> None:
         kind.__name__: {each.name for each in fields(kind) if not each.metadata.get("affects_results", True)}
         for kind in FULL
     }
-    assert marked == {"ExtractConfig": {"devices", "jobs", "cache"}, "SweepConfig": {"jobs", "out", "cache"}}
+    assert marked == {
+        "ExtractConfig": {"devices", "jobs", "cache"},
+        "SweepConfig": {"jobs", "out", "cache"},
+        "FinetuneConfig": {"compression", "backbones", "jobs", "devices", "out", "cache"},
+    }
     assert set(SweepConfig().get_result_settings()) == {"views", "augment", "average_views", "seed"}

@@ -22,6 +22,7 @@ from humeris.classify.export.rebuild_backbone import rebuild_backbone
 from humeris.classify.export.stack_model import stack_model
 from humeris.classify.finetune import finetune as finetuning
 from humeris.classify.finetune import trainable_tail
+from humeris.classify.finetune.batch_options import BatchOptions
 from humeris.classify.finetune.map_batches import MapBatches
 from humeris.classify.finetune.train_loop import Epoch
 from humeris.classify.heads.fit import build_training_data, train
@@ -108,7 +109,7 @@ def order_of(keys: np.ndarray, size: int) -> np.ndarray:
             assert columns is None
             return np.array([places[key.tobytes()] for key in keys], np.float32)[:, None, None, None]
 
-    given = MapBatches(Numbers(), keys, np.zeros(len(keys), int), 3, batch_size=size, training=True)
+    given = MapBatches(Numbers(), keys, np.zeros(len(keys), int), 3, BatchOptions(size, training=True))
     return np.concatenate([given[number][0].ravel() for number in range(len(given))]).astype(int)
 
 

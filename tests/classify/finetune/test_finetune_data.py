@@ -115,7 +115,7 @@ def test_a_layer_that_is_also_used_below_the_cut_stays_as_it_is(tmp_path: Path) 
     head = Head((Dense(np.ones((4, 2), np.float32), np.zeros(2, np.float32), "softmax"),), ("a", "b"))
     tail = trainable_tail.Network(backbone, [Tap("out", "avg")], "middle", head)
     assert set(tail.tail) == {"top"}
-    tail.compile(FinetuneConfig().resolve("tail"), head_only=False)
+    tail.compile(FinetuneConfig("block4_out").resolve(), head_only=False)
     before = shared_weights = backbone.graph.operations["shared"].get_weights()
     maps = np.random.default_rng(0).random((8, 32, 32, 3), np.float32)
     tail.model.train_on_batch(maps, np.eye(2, dtype=np.float32)[[0, 1] * 4])
@@ -138,7 +138,7 @@ def test_a_vote_of_neighbours_is_refused_before_anything_is_cached(made: SweepRu
         run = sweep(images, store, SweepConfig([head, "ridge,alpha=1"], layers=["block5_out"], out=tmp_path / "run", jobs=1))
         near = next(trial for trial in run.load_trials() if trial.head == head.split(",")[0])
         with pytest.raises(HeadError, match="lets neighbours vote; give another, such as --trial") as refusal:
-            prepare(run, store, "block4_out", FinetuneConfig(), trial=near.id, jobs=1)
+            prepare(run, store, FinetuneConfig("block4_out", trial=near.id, jobs=1))
         other = next(trial for trial in run.load_trials() if trial.head == "ridge")
         assert f"--trial {other.id}" in str(refusal.value)
 

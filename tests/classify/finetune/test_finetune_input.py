@@ -315,13 +315,15 @@ def test_a_refill_that_was_interrupted_goes_on(made: SweepRun, tmp_path: Path, u
 
         return progress
 
-    recipe = FinetuneConfig(epochs=1, head_epochs=0, batch_size=8, learning_rate=1e-3, schedule="constant")
+    recipe = FinetuneConfig(
+        "block3_out", epochs=1, head_epochs=0, batch_size=8, learning_rate=1e-3, schedule="constant", out=tmp_path / "new"
+    )
     with Store(mine.cache, write=True) as store, pytest.raises(KeyboardInterrupt):
-        finetuning.finetune(mine.prepare("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1, stage=stage)
+        finetuning.finetune(mine.prepare(store, recipe), store, stage=stage)
     with Store(mine.cache, write=True) as store:
-        own, maps = mine.prepare("block3_out", store, recipe).plan_extraction(store)
+        own, maps = mine.prepare(store, recipe).plan_extraction(store)
         assert own.to_compute == 0
         assert maps.to_compute == 42 - 32
-        done = finetuning.finetune(mine.prepare("block3_out", store, recipe), store, out=tmp_path / "new", jobs=1)
+        done = finetuning.finetune(mine.prepare(store, recipe), store)
     assert [each["computed"] for each in done.run.result.finetune.cached] == [maps.to_compute]
     np.testing.assert_allclose(done.run.load_probabilities(), whole.load_probabilities(), atol=1e-5)

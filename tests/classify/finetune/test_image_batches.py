@@ -14,6 +14,7 @@ import pytest
 
 from humeris.cache.errors import DataError
 from humeris.classify.finetune.augmentation import Augmentation
+from humeris.classify.finetune.batch_options import BatchOptions
 from humeris.classify.finetune.image_batches import ImageBatches
 from humeris.extract.backbones.keras_runtime import load_keras
 from humeris.extract.images.class_folders import ClassFolders
@@ -45,7 +46,7 @@ class Images:
         ]
         made = ImageBatches(
             self.source, pictures, self.labels, 3, SIZE, decoders,
-            batch_size=batch_size, training=training, **{"seed": 5, **options},
+            BatchOptions(batch_size, training=training, **{"seed": 5, **options}),
         )  # fmt: skip
         made.epoch = epoch
         self.opened += [made, decoders]

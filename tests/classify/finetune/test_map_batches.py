@@ -10,6 +10,7 @@ import pytest
 
 from humeris.cache.shard import to_keys
 from humeris.classify.data.views import ViewReader
+from humeris.classify.finetune.batch_options import BatchOptions
 from humeris.classify.finetune.map_batches import MapBatches
 from humeris.classify.heads.neural import mixup
 
@@ -40,8 +41,9 @@ class Rows:
 
 
 def batches(stored: Any = None, **options: Any) -> MapBatches:
-    given = {"batch_size": 5, "seed": 7, "training": True, **options}
-    return MapBatches(stored or Rows(), KEYS, LABELS, CLASSES, **given)
+    views = options.pop("views", 0)
+    given = BatchOptions(**{"batch_size": 5, "seed": 7, "training": True, **options})
+    return MapBatches(stored or Rows(), KEYS, LABELS, CLASSES, given, views)
 
 
 def all_of(made: MapBatches, epoch: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -169,6 +171,6 @@ def test_maps_are_read_from_the_cache_a_batch_at_a_time() -> None:
 
 
 def test_fewer_images_than_a_batch_make_one_batch() -> None:
-    made = MapBatches(Rows(), KEYS[:2], LABELS[:2], CLASSES, batch_size=32, training=True, mixup=0.2)
+    made = MapBatches(Rows(), KEYS[:2], LABELS[:2], CLASSES, BatchOptions(32, training=True, mixup=0.2))
     assert len(made) == 1
     assert made[0][0].shape == (2, *SHAPE)

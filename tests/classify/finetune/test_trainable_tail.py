@@ -29,7 +29,7 @@ keras = load_keras()
 CLASSES = ("a", "b", "c")
 WIDTH, COUNT = 6, 18
 TOP = [Tap("relu3", "avg")]
-RECIPE = FinetuneConfig(batch_size=8).resolve("tail")
+RECIPE = FinetuneConfig("block4_out", batch_size=8).resolve()
 
 
 def backbone(computing: str = "float32") -> Backbone:
@@ -151,7 +151,7 @@ def test_several_taps_are_taken_side_by_side_above_one_cut() -> None:
 @pytest.mark.parametrize("name", ["linear", "hidden", "scaled"])
 def test_what_comes_out_is_a_head_on_raw_features_of_the_tuned_layers(name: str) -> None:
     made = network(name)
-    trained(made, FinetuneConfig(optimizer="sgd", learning_rate=0.01).resolve("tail"))
+    trained(made, FinetuneConfig("block4_out", optimizer="sgd", learning_rate=0.01).resolve())
     answers = made.predict_proba(maps(backbone(), "relu1"))
     tuned, found = made.get_weights_and_head()
     other = backbone()
@@ -175,7 +175,7 @@ def test_normalisations_keep_their_weights_and_statistics_unless_asked() -> None
     made = network()
     assert changed(trained(made, RECIPE), weights(made)) == {"conv2", "conv3", "head"}
     asked = network()
-    before = trained(asked, FinetuneConfig(train_batch_norm=True).resolve("tail"))
+    before = trained(asked, FinetuneConfig("block4_out", train_batch_norm=True).resolve())
     after = weights(asked)
     assert changed(before, after) == {"conv2", "bn2", "conv3", "bn3", "head"}
     for name in ("bn2", "bn3"):
@@ -203,7 +203,7 @@ MOVED: dict[str, np.ndarray] = {}  # the weights of a layer as each optimizer le
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "radam", "ranger"])
 def test_each_optimizer_learns_and_goes_on_from_its_state_as_if_it_had_not_stopped(optimizer: str) -> None:
     """With dropout, whose draws go on as well."""
-    recipe = FinetuneConfig(optimizer=optimizer, learning_rate=0.02).resolve("tail")
+    recipe = FinetuneConfig("block4_out", optimizer=optimizer, learning_rate=0.02).resolve()
     batches = maps(backbone(), "relu1")
     made = network()
     before = made.predict_proba(batches)
@@ -233,7 +233,7 @@ def test_each_optimizer_learns_and_goes_on_from_its_state_as_if_it_had_not_stopp
 def test_the_loss_is_the_cross_entropy_with_smoothed_labels(smoothing: float) -> None:
     made, batches = network(), maps(backbone(), "relu1")
     answers = made.predict_proba(batches)
-    made.compile(FinetuneConfig(label_smoothing=smoothing).resolve("tail"), head_only=False)
+    made.compile(FinetuneConfig("block4_out", label_smoothing=smoothing).resolve(), head_only=False)
     values, labels = batches[0]
     found = float(made.model.test_on_batch(values, labels))
     soft = (1 - smoothing) * labels + smoothing / 3
@@ -254,7 +254,7 @@ def test_the_learning_rate_at_each_step_is_the_one_that_is_given() -> None:
 
 def test_the_head_alone_has_a_learning_rate_of_its_own() -> None:
     made = network()
-    recipe = FinetuneConfig(learning_rate=0.25, head_learning_rate=0.5).resolve("tail")
+    recipe = FinetuneConfig("block4_out", learning_rate=0.25, head_learning_rate=0.5).resolve()
     for head_only, rate in ((True, 0.5), (False, 0.25)):
         made.compile(recipe, head_only=head_only)
         assert float(made.model.optimizer.learning_rate.numpy()) == rate
@@ -266,7 +266,7 @@ def test_in_mixed_precision_weights_stay_in_float32_and_learn_as_in_float32(comp
     for each in ("float32", computing):
         made = network(cut="dropout", computing=each)
         before = trained(
-            made, FinetuneConfig(optimizer="sgd", learning_rate=0.01, precision=each).resolve("tail"), cut="dropout"
+            made, FinetuneConfig("block4_out", optimizer="sgd", learning_rate=0.01, precision=each).resolve(), cut="dropout"
         )
         after = weights(made)
         assert {array.dtype for arrays in after.values() for array in arrays} == {np.dtype("float32")}
