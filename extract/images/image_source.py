@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .feature_file import FeatureFile
 
 STAMP_BYTES = 32
+NOTHING_THERE = "expected a folder of images or a file that lists them, found nothing; check the path"
 _NO_STAMP = b"\xff" * STAMP_BYTES
 
 

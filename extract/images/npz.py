@@ -10,6 +10,7 @@ from typing import Any
 
 from ...cache.errors import DataError
 from .image_arrays import ImageArrays, LabeledArray, LazyImageArray
+from .image_source import NOTHING_THERE
 from .item import SPLITS
 from .label_names import parse_class_names
 from .npz_archive import NpzArchive
@@ -70,7 +71,7 @@ class Npz(ImageArrays):
         """The arrays with usual names; raises `DataError`."""
         path = self.root
         if not path.exists():
-            raise DataError(f"{path}: expected a folder of images or a file that lists them, found nothing; check the path")
+            raise DataError(f"{path}: {NOTHING_THERE}")
         archive = NpzArchive(path)
         names_by_lower = {name.lower(): name for name in archive.names}
         class_array = next((archive.load(names_by_lower[name]) for name in _CLASS_NAME_KEYS if name in names_by_lower), None)

@@ -11,7 +11,7 @@ from ...cache.key_value_store import KeyValueStore
 from .class_folders import ClassFolders
 from .dataset import Dataset
 from .feature_rows import FeatureRows
-from .image_source import ImageSource
+from .image_source import NOTHING_THERE, ImageSource
 from .keras_datasets import KerasDatasets
 from .manifest import Manifest
 from .npz import Npz
@@ -83,9 +83,7 @@ def open_source(data: Path | str, kv_store: KeyValueStore | None = None) -> Imag
             source.kv_store = kv_store
             return source
     if not Path(data).exists():
-        raise DataError(
-            f"{Path(data)}: expected a folder of images or a file that lists them, found nothing; check the path"
-        )
+        raise DataError(f"{Path(data)}: {NOTHING_THERE}")
     raise DataError(f"{Path(data)}: expected {_EXPECTED}, found a file of another kind")
 
 
@@ -104,6 +102,8 @@ def list_images(source: ImageSource, limit: int | None = None) -> Dataset:
     DataError
         Where there is none.
     """
+    if not source.is_reachable:
+        raise DataError(f"{source.root}: {NOTHING_THERE}")
     dataset = Dataset(source, *source.list_items())
     if not dataset.items:
         first_fault = next(
