@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -13,7 +13,13 @@ from .formatting import to_printable
 
 _T = TypeVar("_T")
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+_PARSE = "parse"  # in the metadata of a field
 _MAX_FOUND_LENGTH = 60  # letters of a wrong value that an error shows
+
+
+def as_text(parse: Callable[[str], Any]) -> Mapping[str, Any]:
+    """The metadata of a field that is written as text, "" for None, and read by `parse`, which may raise `ValueError`."""
+    return {_PARSE: parse}
 
 
 def to_json(value: Any) -> Any:
@@ -23,7 +29,11 @@ def to_json(value: Any) -> Any:
     """
     if is_dataclass(value) and not isinstance(value, type):
         members = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: to_json(member) for field, member in members if member is not None or not _is_optional(field)}
+        return {
+            field.name: str(member or "") if _PARSE in field.metadata else to_json(member)
+            for field, member in members
+            if member is not None or not _is_optional(field)
+        }
     if isinstance(value, Mapping):
         return {name: to_json(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
@@ -37,7 +47,8 @@ def from_json(kind: type[_T], value: Any, where: str = "") -> _T:
     Parameters
     ----------
     kind : type
-        A dataclass whose fields are text, numbers, booleans, None, tuples, mappings from text, dataclasses, or `Any`.
+        A dataclass whose fields are text, numbers, booleans, None, tuples, mappings from text, dataclasses, `Any`, or
+        anything that is written `as_text`.
     value : object
         What `json.loads` gave.
     where : str
@@ -108,11 +119,20 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     arguments: dict[str, Any] = {}
     for field in known_fields:
         if field.name in value:
-            member = _parse(hints[field.name], value[field.name], _join(where, field.name))
-            arguments |= {field.name: member} if field.init else {}
+            arguments |= {field.name: _parse_field(field, hints[field.name], value[field.name], _join(where, field.name))}
         elif not _is_optional(field):
             raise ValueError(f"{_join(where, field.name)}: expected {_describe(hints[field.name])}, found nothing")
-    return kind(**arguments)
+    return kind(**{field.name: arguments[field.name] for field in known_fields if field.init and field.name in arguments})
+
+
+def _parse_field(field: Field[Any], hint: Any, value: Any, where: str) -> Any:
+    if _PARSE not in field.metadata:
+        return _parse(hint, value, where)
+    text = _parse(str, value, where)
+    try:
+        return field.metadata[_PARSE](text) if text else None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 @cache
@@ -123,7 +143,7 @@ def _list_fields(kind: Any) -> tuple[tuple[Field[Any], ...], dict[str, Any]]:
 
 
 def _is_optional(field: Field[Any]) -> bool:
-    return field.default is None
+    return field.default is None and _PARSE not in field.metadata
 
 
 def _describe(hint: Any) -> str:

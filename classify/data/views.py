@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ...cache.errors import DataError
+from ...cache.typed_json import as_text
 from ...extract.pixels.augment import Policy
 from .feature_matrix import FeatureMatrix, RowReader, TapColumns
 
@@ -24,7 +25,7 @@ class Views:
     """
 
     count: int = 0
-    policy: Policy | None = None
+    policy: Policy | None = field(default=None, metadata=as_text(Policy.parse))
     average: bool = False
     version: str = ""
 
@@ -33,20 +34,6 @@ class Views:
             raise DataError("--average-views: there are no views to average; give --views and --augment")
         if self.policy is not None and not self.version:
             object.__setattr__(self, "version", self.policy.version)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "count": self.count,
-            "policy": str(self.policy or ""),
-            "version": self.version,
-            "average": self.average,
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Views:
-        """The views that `to_dict` wrote."""
-        return cls(**{**value, "policy": Policy.parse(value["policy"]) if value["policy"] else None})
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from humeris.cli import app
 from humeris.extract.backbones.graph import Layer
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
+from humeris.extract.pixels.augment import Policy
 
 IMAGES = 1000  # that heads are chosen by
 SPEC = ExtractionSpec("mobilenet_v2", "a", "imagenet", "0" * 64, (224, 224), "tf", "1", arguments={"alpha": 0.35})
@@ -519,14 +520,14 @@ def test_a_file_of_features_has_nothing_to_fine_tune_or_extract() -> None:
 def test_what_was_typed_is_kept_and_quoted() -> None:
     found = situation(
         run=Path("my runs/$(x)"), data="my photos;", command_line="humeris run 'my photos;' --limit 20 --select=val -b x",
-        cache_options=("--cache", "a b"), seed=7, views=Views(2, "flip", average=True),
+        cache_options=("--cache", "a b"), seed=7, views=Views(2, Policy.parse("flip"), average=True),
         evidence=figures(curve={1.0: 0.9}, gain=None),
     )  # fmt: skip
     spread, random, *_ = commands(found)
     assert shlex.split(spread)[2] == "my photos;"
     read = parse(spread)
     assert (str(read["data"]), read["limit"], read["select"], read["seed"]) == ("my photos;", 20, "val", 7)
-    assert (str(read["cache"]), read["views"], read["augment"], read["average_views"]) == ("a b", 2, "flip", True)
+    assert (str(read["cache"]), read["views"], read["augment"], read["average_views"]) == ("a b", 2, "flip=0.5", True)
     asked = parse(random)
     assert (asked["limit"], asked["views"], str(asked["cache"])) == (20, 0, "a b")
     assert str(parse(commands(replace(found, evidence=figures()))[0])["run"]) == "my runs/$(x)"

@@ -20,6 +20,7 @@ import pytest
 from humeris.cache.errors import DataError, RunError
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
+from humeris.cache.typed_json import to_json
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.data.select_features import load_matrix as load_sources
 from humeris.classify.runs.run import Run
@@ -359,7 +360,7 @@ def test_our_own_file_gives_the_run_that_the_cache_gives_and_is_exported(
         assert json.loads(file.attrs["spec"])["backbone"] == "nano"
     swept = humeris("sweep", "own.h5", "--head", "logreg,C=0.1/1", "-j", "1", "-o", "run", "--json")
     assert swept.code == 0, swept.err
-    theirs, ours = finished.run.summarize(), swept.json
+    theirs, ours = to_json(finished.run.summarize()), swept.json
     assert ours["test"] == theirs["test"]
     assert ours["best"]["score"]["accuracy"] == theirs["best"]["score"]["accuracy"]
     assert ours["best"]["tap_refs"][0]["layer"] == theirs["best"]["tap_refs"][0]["layer"]
