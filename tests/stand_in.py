@@ -79,13 +79,13 @@ def build(request: Any) -> Any:
 
 
 def decode(
-    _: Any, file: Path, size: tuple[int, int], digest: bytes | None = None, views: Sequence[int] = (0,), policy: str = ""
+    _: Any, file: Path, size: tuple[int, int], digest: bytes | None = None, views: Sequence[int] = (0,), policy: Any = None
 ) -> np.ndarray:
     """In the place of `Decoders.decode` of `extract.pixels.decode_pool`: a process is slow to start."""
     from humeris.extract.pixels import decode as pixels
     from humeris.extract.pixels import read_file
 
-    assert (tuple(views), policy) == ((0,), "")
+    assert (tuple(views), policy) == ((0,), None)
     data = read_file.read_bytes(file)
     if read_file.compute_digest(data) != digest:
         raise pixels.ImageRejected("changed", "the file changed while it was used")
