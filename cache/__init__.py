@@ -1,4 +1,4 @@
-"""Where activations live: immutable HDF5 shards, keyed by image digest. Knows nothing of networks or heads.
+"""Activation cache: immutable HDF5 shards keyed by image digest. Independent of networks and heads.
 
-Imports nothing of ours.
+Imports no other package of humeris.
 """

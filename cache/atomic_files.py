@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there at all."""
+"""Atomic file writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALTERNATIVE = "another folder with --cache"
 
 @contextmanager
 def translate_write_errors(path: Path, alternative: str = _ALTERNATIVE) -> Iterator[None]:
-    """Turn an `OSError` of a write under `path` into the cache error that says what to do, or what to give `alternative`."""
+    """Convert an `OSError` of a write under `path` to a `CacheError` whose remedy is to give `alternative`."""
     try:
         yield
     except CacheError:
@@ -34,19 +34,18 @@ def translate_write_errors(path: Path, alternative: str = _ALTERNATIVE) -> Itera
         reason = error.strerror or str(error)
         if error.errno in _FULL:
             raise CacheFull(
-                f"{path}: no space left to write ({reason}); what was written before is safe: "
+                f"{path}: no space left to write ({reason}); everything written before is intact; "
                 f"free some space, or give {alternative}, and run the same command again"
             ) from error
         if error.errno in _READ_ONLY:
             raise CacheReadOnly(
-                f"{path}: expected a folder that can be written, found a read-only one "
-                f"({reason}); change its permissions or give {alternative}"
+                f"{path}: folder is read-only ({reason}); change its permissions or give {alternative}"
             ) from error
-        raise CacheError(f"{path}: expected a place to write, found: {reason}; give {alternative}") from error
+        raise CacheError(f"{path}: cannot write: {reason}; give {alternative}") from error
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file; raises `OSError` for anything else, where reading a FIFO would wait for ever."""
+    """Return the bytes of a regular file; raises `OSError` for anything else (reading a FIFO would block forever)."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -54,7 +53,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a regular file; raises `OSError`, or `ValueError` for anything that is no JSON."""
+    """Return the JSON value in a regular file; raises `OSError`, or `ValueError` for invalid JSON."""
     try:
         return json.loads(read_file(path))
     except RecursionError as error:
@@ -62,7 +61,7 @@ def read_json(path: Path) -> Any:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names inside `folder` survive a power cut (rename alone does not, see ext4's documentation)."""
+    """Sync `folder` so that the names in it survive a power cut (rename alone does not, see ext4's documentation)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -71,7 +70,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, alternative: str = _ALTERNATIVE) -> None:
-    """Create `folder` and its parents, each one synced into its parent."""
+    """Create `folder` and its parents, and sync each parent."""
     if folder.is_dir():
         return
     with translate_write_errors(folder, alternative):
@@ -81,9 +80,9 @@ def make_folder(folder: Path, alternative: str = _ALTERNATIVE) -> None:
 
 
 def _make_folders(folder: Path, parents: set[Path]) -> None:
-    """Create `folder` and its parents; add the folders that took a new name to `parents`.
+    """Create `folder` and its parents; add the parent of each new folder to `parents`.
 
-    None is synced before all are there: `cache prune` takes empty folders away, and a slow disk would give it the time.
+    Nothing is synced before all exist: `cache prune` removes empty folders, and a slow sync would give it the time.
     """
     new_folders = [folder, *folder.parents]
     while new_folders and new_folders[-1].is_dir():
@@ -96,14 +95,14 @@ def _make_folders(folder: Path, parents: set[Path]) -> None:
 
 def _sync(folders: set[Path]) -> None:
     for folder in folders:
-        with suppress(FileNotFoundError):  # pruned as soon as it was there
+        with suppress(FileNotFoundError):  # pruned right after it was created
             sync_folder(folder)
 
 
 def _retry(step: Callable[[], None]) -> None:
-    """Take a step again when a folder is gone: it was empty for a moment, and `cache prune` took it away.
+    """Retry `step` when a folder is missing: it was empty for a moment, and `cache prune` removed it.
 
-    With pauses of up to 50 ms, as a file system may tell of a folder as there for a while after it was removed.
+    Waits up to 50 ms between attempts, as a file system may report a folder for a while after it was removed.
     """
     for attempt in range(_ATTEMPTS - 1):
         with suppress(FileNotFoundError):
@@ -114,11 +113,28 @@ def _retry(step: Callable[[], None]) -> None:
 
 
 def publish(data: bytes, path: Path, tmp: Path, mode: int = 0o444, alternative: str = _ALTERNATIVE) -> None:
-    """Write `data` to `path`: private file in `tmp`, fsync, rename, fsync of the folder.
+    """Write `data` to `path` atomically: private file in `tmp`, fsync, rename, fsync of the folder.
 
-    When this returns the file survives a crash; until then nobody sees any part of it.
-    `tmp` must lie on the same file system as `path`. A folder that `cache prune` takes away meanwhile is made again.
-    Raises `CacheFull`, `CacheReadOnly` or `CacheError`.
+    Once this returns the file survives a crash; until then no part of it is visible.
+    A folder that `cache prune` removes meanwhile is created again.
+
+    Parameters
+    ----------
+    data : bytes
+        The content.
+    path : Path
+        The file to write.
+    tmp : Path
+        Folder for the temporary file, on the same file system as `path`.
+    mode : int
+        Permissions of the file.
+    alternative : str
+        What an error message tells the user to give instead.
+
+    Raises
+    ------
+    CacheFull, CacheReadOnly, CacheError
+        If the file cannot be written.
     """
     make_folder(tmp, alternative)
     draft = tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -146,7 +162,7 @@ def _move(draft: Path, path: Path, parents: set[Path]) -> None:
 
 
 def list_stale(tmp: Path) -> list[Path]:
-    """What killed processes left in `tmp` more than a day ago."""
+    """Return the files in `tmp` that are more than a day old, left by killed processes."""
     paths, now = [], time.time()
     for entry in os.scandir(tmp) if tmp.is_dir() else ():
         with suppress(FileNotFoundError):
@@ -156,13 +172,13 @@ def list_stale(tmp: Path) -> list[Path]:
 
 
 def clear_stale(tmp: Path) -> None:
-    """Remove what killed processes left in `tmp` more than a day ago."""
+    """Remove the files in `tmp` that are more than a day old, left by killed processes."""
     for path in list_stale(tmp):
         path.unlink(missing_ok=True)
 
 
 def get_free_bytes(path: Path) -> int:
-    """Bytes free on the disk that holds `path`, or its nearest existing parent."""
+    """Return the free bytes on the disk that holds `path` or its nearest existing parent."""
     folder = path.absolute()
     while not folder.exists():
         folder = folder.parent

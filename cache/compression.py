@@ -1,4 +1,4 @@
-"""How the rows of a shard may be compressed, and which filters a file may ask of HDF5."""
+"""Compression of the rows of a shard, and the HDF5 filters that are accepted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _INSTALL_COMMAND = "pip install 'humeris[compression]'"
 
 @functools.cache
 def load_blosc2() -> Any:
-    """The module `hdf5plugin`, its filters registered; None where it is not installed.
+    """Return the module `hdf5plugin` with its filters registered, None if it is not installed.
 
-    HDF5 would look for filters that it does not know in the folders of HDF5_PLUGIN_PATH and run what it finds there, so
-    that list is emptied while hdf5plugin asks which filters are known.
+    HDF5 searches the folders of HDF5_PLUGIN_PATH for unknown filters and runs the code it finds there, so that list is
+    emptied while hdf5plugin queries which filters are known.
     """
     folders = [h5py.h5pl.get(index) for index in range(h5py.h5pl.size())]
     for _ in folders:
@@ -39,27 +39,27 @@ def load_blosc2() -> Any:
 
 
 def check(name: str) -> None:
-    """Raise `CacheError` unless rows can be compressed by `name` here: ask before anything is computed."""
+    """Raise `CacheError` unless compression `name` is known and installed; call it before anything is computed."""
     if name not in METHODS:
-        raise CacheError(f"compression {name!r}: expected one of {', '.join(METHODS)}; choose one of them")
+        raise CacheError(f"unknown compression {name!r}; choose one of {', '.join(METHODS)}")
     if name == "blosc2" and load_blosc2() is None:
         raise CacheError(
-            f"compression blosc2: expected the package hdf5plugin, found none; {_INSTALL_COMMAND}, or choose gzip"
+            f"compression blosc2: the package hdf5plugin is not installed; run {_INSTALL_COMMAND}, or choose gzip"
         )
 
 
 def build_options(name: str, features: np.ndarray) -> dict[str, Any]:
-    """What h5py's `create_dataset` takes to compress `features` (n, ...), in chunks of whole rows of about 0.5 MB.
+    """Return the arguments of h5py's `create_dataset` that compress `features` (n, ...) in chunks of about 0.5 MB.
 
-    Raises `CacheError` when `name` cannot be used here, or for more than 1 GiB: no reader would decode it.
+    A chunk holds whole rows. Raises `CacheError` if `name` cannot be used, or for more than 1 GiB, which no reader decodes.
     """
     check(name)
     if name == "none":
         return {}
     if features.nbytes > DECODED_LIMIT:
         raise CacheError(
-            f"compression {name}: expected at most {DECODED_LIMIT:,} bytes in one file, found {features.nbytes:,}; "
-            "store fewer rows at a time, or choose none"
+            f"compression {name}: rows exceed the limit of one file: {features.nbytes:,} bytes, at most "
+            f"{DECODED_LIMIT:,} allowed; store fewer rows at a time, or choose none"
         )
     rows_per_chunk = min(len(features), max(1, _CHUNK_BYTES // max(1, features[0].nbytes)))
     chunk_options: dict[str, Any] = {"chunks": (rows_per_chunk, *features.shape[1:])}
@@ -70,23 +70,23 @@ def build_options(name: str, features: np.ndarray) -> dict[str, Any]:
 
 
 def detect(dataset: h5py.Dataset) -> str:
-    """Which compression a data set has, told from its description alone; raises `CorruptFile` for any that we never write.
+    """Return the compression of a data set from its metadata alone; nothing is decoded or loaded.
 
-    Raises `UnreadableFile` for one that this installation cannot decode. Nothing is decoded or loaded to find out.
+    Raises `CorruptFile` for filters that humeris never writes, `UnreadableFile` for those that this installation lacks.
     """
     properties = dataset.id.get_create_plist()
     pipeline = tuple(properties.get_filter(index)[0] for index in range(properties.get_nfilters()))
     if pipeline not in _PIPELINES:
-        raise CorruptFile(f"filters {', '.join(map(str, pipeline))}: expected none, gzip or blosc2")
+        raise CorruptFile(f"unsupported HDF5 filters {', '.join(map(str, pipeline))}; supported are none, gzip and blosc2")
     name = _PIPELINES[pipeline]
     if name != "none":
         shape, chunks = dataset.shape, dataset.chunks
         if chunks is None or chunks[1:] != shape[1:] or not 0 < chunks[0] <= shape[0] or dataset.nbytes > DECODED_LIMIT:
             raise CorruptFile(
-                f"compressed rows: expected chunks of whole rows, and at most {DECODED_LIMIT:,} bytes when decoded"
+                f"compressed rows are not in chunks of whole rows, or exceed {DECODED_LIMIT:,} bytes when decoded"
             )
     if name == "blosc2" and load_blosc2() is None:
         raise UnreadableFile(
-            f"its rows are compressed by blosc2 and hdf5plugin is not there: {_INSTALL_COMMAND}, or they are computed again"
+            f"rows are compressed by blosc2, but hdf5plugin is not installed; run {_INSTALL_COMMAND}, or they are recomputed"
         )
     return name

@@ -1,4 +1,4 @@
-"""The errors a caller can meet, as one tree.
+"""The exceptions of humeris, as one tree.
 
     HumerisError
     ├── CacheError        (OSError)            the cache folder
@@ -19,14 +19,14 @@
     └── ParityError       (ArithmeticError)    an export that disagrees with the cached answers
 
 The tree lies in the lowest folder because every stage raises from it.
-Each message says where, what was expected, what was found, and what to do next.
+Each message is one line that leads with the fault, then the evidence, then the remedy.
 """
 
 from __future__ import annotations
 
 
 class HumerisError(Exception):
-    """Anything this package raises on purpose; its text is one line for the user."""
+    """Base class of all errors that this package raises on purpose; the text is one line for the user."""
 
 
 class CacheError(HumerisError, OSError):
@@ -37,11 +37,11 @@ class CacheError(HumerisError, OSError):
 
 
 class NotACache(CacheError):
-    """The folder exists and holds something other than a humeris cache."""
+    """The folder exists and is not a humeris cache."""
 
 
 class CacheReadOnly(CacheError):
-    """A write was needed where writing is not permitted."""
+    """A write was needed, and writing is not permitted."""
 
 
 class CacheFull(CacheError):
@@ -49,7 +49,7 @@ class CacheFull(CacheError):
 
 
 class RowsMissing(CacheError, LookupError):
-    """Rows were asked for that no valid shard holds."""
+    """Requested rows are in no valid shard."""
 
 
 class ConfigError(HumerisError, ValueError):
@@ -57,11 +57,11 @@ class ConfigError(HumerisError, ValueError):
 
 
 class DataError(HumerisError, ValueError):
-    """The images or labels cannot be used as asked."""
+    """The images or labels cannot be used."""
 
 
 class BackboneError(HumerisError, ValueError):
-    """The network cannot be found or built as asked."""
+    """The network cannot be found or built."""
 
 
 class LayerError(BackboneError, LookupError):
@@ -69,11 +69,11 @@ class LayerError(BackboneError, LookupError):
 
 
 class WeightsError(BackboneError):
-    """The weights file is missing, damaged or made for another network."""
+    """The weights file is missing, corrupt or made for another network."""
 
 
 class DeviceError(BackboneError):
-    """The device asked for is not there, or Keras cannot use it."""
+    """The requested device does not exist, or Keras cannot use it."""
 
 
 class HeadError(HumerisError, ValueError):
@@ -89,16 +89,16 @@ class ModelError(HumerisError, ValueError):
 
 
 class TrackingError(HumerisError, RuntimeError):
-    """What a finished run was to be logged to is unknown, not installed, or did not take it."""
+    """The tracker of a finished run is unknown, not installed, or did not accept the run."""
 
 
 class ParityError(HumerisError, ArithmeticError):
-    """The exported model answers differently from the cached features."""
+    """The exported model's predictions differ from those of the cached features."""
 
 
 class CorruptFile(Exception):
-    """A file that must not be served; the text is the reason. Never reaches a caller of the cache."""
+    """A file that must not be used; the text is the reason. Never reaches a caller of the cache."""
 
 
 class UnreadableFile(CorruptFile):
-    """A file that could not be read this time, or here; it may be sound, so it stays where it is."""
+    """A file that cannot be read now, or on this machine; it may be intact, so it is not quarantined."""

@@ -1,4 +1,4 @@
-"""One network with its settings: a folder with its spec and a folder of rows per tap."""
+"""The features of one network with its settings: a folder with the spec and a folder of rows per tap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .verification import Verifier
 
 
 def read_spec(path: Path) -> ExtractionSpec | None:
-    """The spec in the file at `path`; None when there is none, it is damaged, or it belongs to another folder."""
+    """Return the spec in the file at `path`; None if it is missing, corrupt, or of another folder."""
     try:
         spec = ExtractionSpec.from_dict(read_json(path))
     except (OSError, ValueError, KeyError, TypeError):
@@ -27,7 +27,7 @@ def read_spec(path: Path) -> ExtractionSpec | None:
 
 
 class Extraction:
-    """The features made with one `spec`, stored or not yet, under `path`."""
+    """The features extracted with one `spec`, stored under `path` or not stored yet."""
 
     def __init__(self, path: Path, spec: ExtractionSpec, verifier: Verifier, tmp: Path, prepare: Callable[[], None]) -> None:
         self.path, self.spec = path, spec
@@ -37,11 +37,11 @@ class Extraction:
 
     @property
     def name(self) -> str:
-        """The name of its folder: the backbone's title and the spec's digest."""
+        """The folder's name: the backbone's title and the spec's digest."""
         return self.path.name
 
     def get_features(self, layer: str, pool: str) -> TapFeatures:
-        """The rows of one tap, stored or not yet."""
+        """Return the rows of one tap, stored or not."""
         if (layer, pool) not in self._features:
             identity = {"extraction": self.spec.digest, "layer": layer, "pool": pool}
             folder = self.path / f"{quote(layer, safe='')}.{pool}"
@@ -49,7 +49,7 @@ class Extraction:
         return self._features[layer, pool]
 
     def list_taps(self) -> list[TapFeatures]:
-        """The taps that have a folder, by depth."""
+        """Return the taps that have a folder, sorted by depth."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and "." in entry.name)
         except FileNotFoundError:
@@ -60,7 +60,7 @@ class Extraction:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """What `create` was told of the network's layers, in the order of computation; [] before that."""
+        """The network's layers as given to `create`, in the order of computation; [] before that."""
         self._layers = self._layers or self._read_layers()
         return self._layers
 
@@ -73,14 +73,14 @@ class Extraction:
 
     @property
     def is_created(self) -> bool:
-        """Whether the spec and the layers are there and whole."""
+        """Whether the spec and the layers are stored and valid."""
         return read_spec(self.path / "spec.json") is not None and bool(self.layers)
 
     def create(self, layers: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write `spec.json`, and `layers.json` if given, unless they are there.
+        """Write `spec.json`, and `layers.json` if `layers` is given, unless they exist.
 
-        Each of `layers` has a `name` and a `cost`, in the order of computation. Raises `CacheReadOnly` where rows could
-        not be stored.
+        Each of `layers` has a `name` and a `cost`, in the order of computation. Raises `CacheReadOnly` if rows cannot be
+        stored.
         """
         self._prepare()
         path = self.path / "spec.json"
@@ -100,9 +100,25 @@ class Extraction:
         views: np.ndarray | None = None,
         compression: str = "none",
     ) -> int:
-        """Store rows (n, ...) of one tap for `keys` (n,) S32 and `views` (n,) uint16; the bytes written.
+        """Store rows of one tap durably; see `TapFeatures.add`.
 
-        They then survive a crash. Without `views` they are of the plain one; see `TapFeatures.add`.
+        Parameters
+        ----------
+        layer, pool : str
+            The tap.
+        keys : np.ndarray
+            Image digests (n,) S32.
+        features : np.ndarray
+            Rows (n, ...).
+        views : np.ndarray, optional
+            View numbers (n,) uint16; the plain view by default.
+        compression : str
+            ``none``, ``gzip`` or ``blosc2``.
+
+        Returns
+        -------
+        int
+            Bytes written.
         """
         if not len(keys):
             return 0
@@ -114,7 +130,7 @@ class Extraction:
 
 
 def _is_layer(value: object) -> bool:
-    """Whether a value from a file names a layer and says what it costs."""
+    """Return whether a value from a file is a layer with a name and a cost."""
     if not isinstance(value, dict):
         return False
     cost = value.get("cost")

@@ -1,4 +1,4 @@
-"""What of a file's status shows that its bytes have changed."""
+"""File stamps: the part of a file's status that changes when its bytes do."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class FileStamp:
 
     @classmethod
     def from_path(cls, path: Path | str) -> FileStamp:
-        """The stamp of the file at `path`; raises `OSError`."""
+        """Return the stamp of the file at `path`; raises `OSError`."""
         status = os.stat(path)
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def to_bytes(self) -> bytes:
-        """The four numbers, 8 bytes each."""
+        """Return the four numbers as 8 bytes each."""
         return struct.pack("=4q", self.inode, self.size, self.mtime_ns, self.ctime_ns)
 
     def is_stable(self, now_ns: int) -> bool:
-        """Whether a change after `now_ns` must show in the stamp; ctime tells, which no program can set."""
+        """Return whether a change after `now_ns` (ns since 1970) must change the stamp; programs cannot set ctime."""
         tick = _SLOW_TICK_NS if self.ctime_ns % 1_000_000_000 == 0 else _TICK_NS
         return self.ctime_ns + tick < now_ns

@@ -1,4 +1,4 @@
-"""Text for people: tables, sizes, words that are safe on a terminal."""
+"""Formatting of text output: tables, sizes, strings that are safe on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def to_printable(value: object) -> str:
-    """`value` on one line, with what could move the cursor or reorder the text escaped (file names may hold anything)."""
+    """Return `value` on one line, with control and bidirectional characters escaped (file names may hold any)."""
     text = str(value)
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "replace").decode()
@@ -16,17 +16,17 @@ def to_printable(value: object) -> str:
 
 
 def quote_argument(value: object) -> str:
-    """`value` as one word of a shell command, harmless on a terminal."""
+    """Return `value` quoted as one word of a shell command, safe on a terminal."""
     return shlex.quote(to_printable(value))
 
 
 def format_error(error: BaseException, max_length: int = 300) -> str:
-    """What an exception says, on one line of at most so many characters."""
+    """Return an exception's message on one line of at most `max_length` characters."""
     return " ".join(str(error).split())[:max_length]
 
 
 def format_size(count: float) -> str:
-    """A number of bytes with a unit: 1.5 GB."""
+    """Return a number of bytes with a unit, such as 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -35,7 +35,7 @@ def format_size(count: float) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """An aligned table; columns of numbers are set to the right."""
+    """Return an aligned table; columns of numbers are right-aligned."""
     cells = [[to_printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
     is_numeric = [all(_is_number(row[column]) for row in cells) and bool(cells) for column in range(len(header))]
@@ -54,5 +54,5 @@ def _is_number(cell: str) -> bool:
 
 
 def join_paragraphs(*parts: str) -> str:
-    """The parts that say anything, one below the other."""
+    """Join the parts that are not empty by newlines."""
     return "\n".join(part for part in parts if part)

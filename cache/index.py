@@ -1,4 +1,4 @@
-"""Which row of which shard holds a key."""
+"""Index from keys to rows of shards."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ _STEPS = 16
 
 
 class RowIndex:
-    """The rows of one view in a list of shards, by key.
+    """Index of the rows of one view in a list of shards, by key.
 
-    keys: for each shard the keys (n,) S32; views: the views (n,) of its rows. Keys are digests, so their first 8 bytes
-    are spread evenly: a table of where each of their leading bits begins leads to within a row or two of the place, where
-    a binary search over 32-byte strings would miss the processor's cache seventeen times on the way.
+    Keys are digests, so their first 8 bytes are uniform: a table of where each prefix of leading bits begins is off by a
+    row or two, where a binary search over 32-byte strings would miss the CPU cache seventeen times.
+
+    Parameters
+    ----------
+    keys : sequence of np.ndarray
+        The keys (n,) S32 of each shard.
+    views : sequence of np.ndarray
+        The view numbers (n,) of each shard's rows.
+    view : int
+        The view to index.
     """
 
     def __init__(self, keys: Sequence[np.ndarray], views: Sequence[np.ndarray], view: int) -> None:
@@ -35,19 +43,19 @@ class RowIndex:
         self._padded_prefixes = np.append(self._prefixes, np.uint64(2**64 - 1))
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each of `keys` (n,) S32: shard number (n,) and row (n,), or -1 where there is none."""
+        """Return the shard number (n,) and row (n,) of each of `keys` (n,) S32, -1 for missing keys."""
         if not len(self._prefixes):
             return np.full(len(keys), -1), np.full(len(keys), -1)
         words = _to_words(keys)
         prefixes = words[:, 0].astype(np.uint64)
         positions = np.minimum(self._find_first(prefixes), len(self._prefixes) - 1)
         is_hit = _are_equal(self._key_words[positions], words)
-        if self._has_equal_prefixes:  # two keys that begin alike: not in this universe, unless somebody made them so
+        if self._has_equal_prefixes:  # keys with the same first 8 bytes: never by chance, only if constructed
             self._search_all(words, prefixes, positions, is_hit)
         return np.where(is_hit, self._shard_numbers[positions], -1), np.where(is_hit, self._rows[positions], -1)
 
     def _find_first(self, prefixes: np.ndarray) -> np.ndarray:
-        """Where the first row lies whose head is not below each of `prefixes` (n,)."""
+        """Return the position of the first row whose prefix is not below each of `prefixes` (n,)."""
         positions: np.ndarray = self._starts[prefixes >> self._shift]
         for _ in range(_STEPS):
             is_below = self._padded_prefixes[positions] < prefixes
@@ -66,11 +74,11 @@ class RowIndex:
 
 
 def _to_words(keys: np.ndarray) -> np.ndarray:
-    """Keys (n,) S32 as big-endian words (n, 4), which sort as the keys do."""
+    """Return keys (n,) S32 as big-endian words (n, 4), which sort like the keys."""
     return np.ascontiguousarray(keys).view(">u8").reshape(-1, 4)
 
 
 def _are_equal(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Mask (n,) of equal rows of words (n, 4)."""
+    """Return the mask (n,) of equal rows of words (n, 4)."""
     is_same = np.ascontiguousarray(left == right)
     return np.equal(is_same.view(np.uint32).reshape(-1), 0x01010101)

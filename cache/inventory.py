@@ -1,4 +1,4 @@
-"""What a cache holds, and whether all of it is sound."""
+"""Inventory and verification of a cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tap_features import TapFeatures
 
 
 def build_inventory(store: Store) -> dict[str, Any]:
-    """Every extraction with its taps, rows and bytes, as JSON values."""
+    """Return every extraction with its taps, rows and bytes, as JSON values."""
     extractions = [_summarize_extraction(extraction) for extraction in store.iter_extractions()]
     return {
         "cache": str(store.path),
@@ -26,21 +26,21 @@ def build_inventory(store: Store) -> dict[str, Any]:
 
 
 def describe_extraction(store: Store, name: str) -> dict[str, Any]:
-    """One extraction, named by its folder or the beginning of it, with its spec; raises `CacheError`."""
+    """Return one extraction with its spec, given its folder's name or a prefix of it; raises `CacheError`."""
     names = [candidate.path.name for candidate in store.iter_extractions()]
     matches = [candidate for candidate in store.iter_extractions() if candidate.path.name.startswith(name)]
     exact_matches = [candidate for candidate in matches if candidate.path.name == name]
     if len(exact_matches or matches) != 1:
         raise CacheError(
-            f"{store.path}: expected the name of one extraction, found {len(matches)} that begin with {name!r}; "
-            f"there are: {', '.join(names) or 'none'}"
+            f"{store.path}: {name!r} does not name one extraction: {len(matches)} begin with it; "
+            f"give one of: {', '.join(names) or 'none'}"
         )
     extraction = (exact_matches or matches)[0]
     return {**_summarize_extraction(extraction), "spec": extraction.spec.to_dict(), "path": str(extraction.path)}
 
 
 def verify(store: Store) -> dict[str, Any]:
-    """Read every shard anew, check its digest and its structure; what fails is set aside and listed."""
+    """Read every shard again, check its digest and structure; quarantine and list those that fail."""
     store.verifier.forget()
     n_shards = size = n_not_finite = 0
     rows_by_storage: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Facts that need not be found out twice: damaged or lost, they cost time and nothing else."""
+"""Key-value cache of values that can be recomputed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from .errors import CacheError
 
 
 class KeyValueStore:
-    """Small values in `folder`, each one file that carries its own digest.
+    """Small values in `folder`, each in a file with its own digest; a corrupt value is treated as missing.
 
-    `prepare` lays out the cache before a write; without it nothing is ever written.
+    Parameters
+    ----------
+    folder : Path
+        Where the values are.
+    tmp : Path
+        Folder for temporary files.
+    prepare : callable or None
+        Creates the cache before a write; if None, nothing is ever written.
     """
 
     def __init__(self, folder: Path, tmp: Path, prepare: Callable[[], None] | None) -> None:
@@ -25,7 +32,7 @@ class KeyValueStore:
         return self._folder / f"{kind}-{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}"
 
     def get(self, kind: str, key: str) -> bytes | None:
-        """The bytes stored for `key`, or None when there are none or they are damaged."""
+        """Return the bytes stored for `key`, or None if they are missing or corrupt."""
         try:
             digest, _, value = read_file(self._build_path(kind, key)).partition(b"\n")
         except OSError:
@@ -33,7 +40,7 @@ class KeyValueStore:
         return value if hashlib.sha256(value).hexdigest().encode() == digest else None
 
     def put(self, kind: str, key: str, value: bytes) -> bool:
-        """Store `value`; False where the cache cannot be written (the fact is then found out again)."""
+        """Store `value`; returns False if the cache cannot be written (the value is then recomputed)."""
         if self._prepare is None:
             return False
         try:
@@ -45,10 +52,10 @@ class KeyValueStore:
         return True
 
     def get_json(self, kind: str, key: str) -> Any:
-        """The JSON value stored for `key`, or None."""
+        """Return the JSON value stored for `key`, or None."""
         value = self.get(kind, key)
         return None if value is None else json.loads(value)
 
     def put_json(self, kind: str, key: str, value: Any) -> bool:
-        """Store a JSON value; False where the cache cannot be written."""
+        """Store a JSON value; returns False if the cache cannot be written."""
         return self.put(kind, key, json.dumps(value).encode())

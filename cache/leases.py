@@ -1,4 +1,4 @@
-"""Who is computing what right now. A lease saves work; nothing is wrong without one."""
+"""Leases that keep processes from duplicating work; safe to lose."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ _RENEWAL_SECONDS = 5.0
 
 
 class Lease:
-    """One piece of work that this process has taken, until it is released or its heartbeat stops.
+    """One unit of work that this process holds, until it is released or its heartbeat stops.
 
-    `path` is its file; None where none could be made.
+    `path` is its file, None if no file can be written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._renewed_at = path, time.monotonic()
 
     def renew(self) -> None:
-        """Say that the work goes on; to be called at least every few seconds."""
+        """Renew the lease; call it at least every few seconds."""
         if self._path is not None and time.monotonic() - self._renewed_at > _RENEWAL_SECONDS:
             self._renewed_at = time.monotonic()
             with suppress(OSError):  # a lease that is lost costs others some work, no more
                 os.utime(self._path)
 
     def release(self) -> None:
-        """Give the work back, done or not."""
+        """Release the lease, whether the work is done or not."""
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink()
 
 
 class Leases:
-    """The leases in `folder`, each a file that says whose it is.
+    """The leases in `folder`, each a file that names its owner.
 
-    File locks are no use here: on some network file systems every caller gets them (huggingface_hub pull request 4306), and
-    one held by a process that hangs holds for ever. A lease is void when its process on this host is gone, when it was not
-    touched for a minute from another host, or for a quarter of an hour from this one.
+    File locks do not work here: some network file systems grant them to every caller (huggingface_hub pull request 4306),
+    and a hung process holds its lock forever. A lease expires when its process on this host is gone, when it was not
+    renewed for a minute by another host, or for 15 minutes by this one.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def acquire(self, name: str) -> Lease | None:
-        """The lease on `name`, or None while another process has it. Where no file can be written everything is granted."""
+        """Return the lease on `name`, or None while another process holds it; always granted if no file can be written."""
         path, draft = self._folder / f"claim-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             _write(draft, json.dumps(_describe_process()).encode())
             for _ in range(2):
                 with suppress(FileExistsError):
-                    os.link(draft, path)  # the lease and whose it is appear at once
+                    os.link(draft, path)  # the lease and its owner appear at once
                     return Lease(path)
                 if not _is_expired(path):
                     break
@@ -84,14 +84,14 @@ def _describe_process() -> dict[str, str | int]:
 
 
 def _read_boot_id() -> str:
-    """What tells one start of this machine from another, where the system says it."""
+    """Return the identifier of the machine's current boot, "" if the system has none."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
 def _is_expired(path: Path) -> bool:
-    """Whether nobody works on the lease at `path` any more."""
+    """Return whether no process holds the lease at `path` any more."""
     try:
         idle_seconds = time.time() - path.stat().st_mtime
         owner = read_json(path)
@@ -104,6 +104,6 @@ def _is_expired(path: Path) -> bool:
         return True
     except OSError:  # also when the process is somebody else's
         return False
-    except (ValueError, KeyError, TypeError, OverflowError):  # leases appear whole: this one lost its bytes to a power cut
+    except (ValueError, KeyError, TypeError, OverflowError):  # leases appear complete: this one was lost to a power cut
         return True
     return True

@@ -1,4 +1,4 @@
-"""Making room: whole taps go, those that nobody has added rows to for longest."""
+"""Pruning of a cache: removes whole taps, those without new rows for longest first."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _BYTES = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4, "Ki": 2**1
 
 
 def parse_age(text: str) -> float:
-    """Seconds in `30d`, `12h`, `2w`; raises `CacheError`."""
+    """Return the seconds in `30d`, `12h`, `2w`; raises `CacheError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smhdw])", text.strip())
     if match is None:
-        raise CacheError(f"age {text!r}: expected a number and one of s, m, h, d and w, such as 30d; give it so")
+        raise CacheError(f"invalid age {text!r}; give a number followed by s, m, h, d or w, such as 30d")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_size(text: str) -> int:
-    """Bytes in `10GB`, `500 MB`, `1.5GiB`, `0`; raises `CacheError`."""
+    """Return the bytes in `10GB`, `500 MB`, `1.5GiB`, `0`; raises `CacheError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kKMGT]|[KMGT]i)?B?)", text.strip())
     if match is None:
-        raise CacheError(f"size {text!r}: expected a number and one of kB, MB, GB and TB, such as 10GB; give it so")
+        raise CacheError(f"invalid size {text!r}; give a number followed by kB, MB, GB or TB, such as 10GB")
     return int(float(match[1]) * _BYTES["k" if match[2] == "K" else match[2] or ""])
 
 
 @dataclass(frozen=True)
 class _TapFolder:
-    """The shards of one folder; written_at: when the newest of them was, in seconds since 1970."""
+    """The shards of one folder; written_at: time of the newest one, in seconds since 1970."""
 
     path: Path
     shards: list[Path]
@@ -61,7 +61,7 @@ class _TapFolder:
 
 @dataclass
 class _Deleter:
-    """Removes files unless it is a rehearsal; what is gone already is no failure, what cannot be removed is kept in mind."""
+    """Removes files unless `dry_run`; a missing file is no failure, those that cannot be removed are in `failures`."""
 
     dry_run: bool
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -79,17 +79,38 @@ class _Deleter:
 def prune(
     store: Store, *, older_than: float | None = None, max_bytes: int | None = None, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Remove taps by age or to fit a size; what was removed and what is kept, as JSON values.
+    """Remove taps by age or to fit a size.
 
-    A tap of one extraction goes or stays whole, since a part of it serves no sweep. Its age is the time since rows were
-    last added to it: nothing on a disk tells reliably when a file was last read. `older_than` is in seconds;
-    for `max_bytes` the oldest go first until the rest fits. Files that were set aside as damaged, drafts that killed
-    processes left more than a day ago, and folders that hold no rows go too. Other processes may read and write meanwhile:
-    to a reader a removed row is one that was never stored, and a writer makes its folder again. Raises `CacheError`
-    without either criterion and `CacheReadOnly`.
+    A tap is removed as a whole, since a sweep cannot use a part of it. Its age is the time since rows were last added to
+    it, as no file system reliably records when a file was last read. Quarantined files, temporary files that killed
+    processes left more than a day ago, and folders without rows are removed too. Other processes may read and write
+    meanwhile: a removed row looks to a reader as if it was never stored, and a writer creates its folder again.
+
+    Parameters
+    ----------
+    store : Store
+        The cache.
+    older_than : float, optional
+        Remove taps that are older than this, in seconds.
+    max_bytes : int, optional
+        Remove the oldest taps until the rest fits.
+    dry_run : bool
+        Whether to remove nothing and return what would be removed.
+
+    Returns
+    -------
+    dict
+        What was removed and what is kept, as JSON values.
+
+    Raises
+    ------
+    CacheError
+        If neither criterion is given.
+    CacheReadOnly
+        If the cache is read-only.
     """
     if older_than is None and max_bytes is None:
-        raise CacheError("prune: expected an age or a size, found neither; give --older-than or --max-size")
+        raise CacheError("prune: no age and no size is given; give --older-than or --max-size")
     root, now = store.path / "features", time.time()
     drafts = list_stale(store.path / "tmp")
     if not dry_run and root.is_dir():
@@ -145,7 +166,7 @@ def _scan_taps(root: Path) -> Iterator[_TapFolder]:
 
 
 def _remove_empty_folders(extraction: Path, tmp: Path) -> None:
-    """Remove the folders of an extraction that hold nothing; a folder that is not empty refuses by itself."""
+    """Remove the empty folders of an extraction; rmdir fails on one that is not empty."""
     for folder in _list_folders(extraction):
         _remove_folder(folder)
     if _list_folders(extraction):
@@ -157,7 +178,7 @@ def _remove_empty_folders(extraction: Path, tmp: Path) -> None:
         layers_json = read_file(layers_path)
     for path in (extraction / "spec.json", layers_path):
         path.unlink(missing_ok=True)
-    if spec is not None and _list_folders(extraction):  # a writer was faster: give back what says how its rows were made
+    if spec is not None and _list_folders(extraction):  # a writer was faster: restore the spec of its rows
         publish((json.dumps(spec.to_dict(), indent=2) + "\n").encode(), extraction / "spec.json", tmp)
         if layers_json:
             publish(layers_json, layers_path, tmp)

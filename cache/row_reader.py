@@ -1,7 +1,7 @@
-"""Rows from a shard's file straight to where they are wanted, without a memory map and with one descriptor at a time.
+"""Reads rows of a shard directly into an output array, without a memory map and with one descriptor at a time.
 
-A read into the place that is wanted costs one copy and no page faults, and a file that shrank is a short read, where a
-memory map would be a SIGBUS.
+A read into the output costs one copy and no page faults, and a truncated file is a short read, where a memory map would
+raise SIGBUS.
 """
 
 from __future__ import annotations
@@ -23,11 +23,24 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows of one shard lie in its file.
+    """Layout of the rows of one shard in its file.
 
-    shape: (n, ...); dtype: as stored, where bfloat16 is the upper 16 bits of a float32 in a uint16; compression: one of
-    `compression.METHODS`; offset: byte where contiguous rows begin; rows_per_chunk: of compressed rows; chunk_table: for
-    gzip the byte offset, size and filter mask of each chunk, (chunks, 3).
+    Parameters
+    ----------
+    shape : tuple of int
+        (n, ...).
+    dtype : np.dtype
+        As stored; bfloat16 is stored as the upper 16 bits of a float32 in a uint16.
+    bfloat16 : bool
+        Whether the rows are bfloat16.
+    compression : str
+        One of `compression.METHODS`.
+    offset : int
+        Byte at which contiguous rows begin.
+    rows_per_chunk : int
+        Rows per chunk of compressed rows.
+    chunk_table : np.ndarray, optional
+        For gzip the byte offset, size in bytes and filter mask of each chunk, (chunks, 3).
     """
 
     shape: tuple[int, ...]
@@ -40,7 +53,7 @@ class Layout:
 
     @property
     def read_dtype(self) -> np.dtype:
-        """The dtype that rows are read as."""
+        """The dtype of rows after reading."""
         return np.dtype(np.float32) if self.bfloat16 else self.dtype
 
     @property
@@ -49,7 +62,7 @@ class Layout:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def to_values(self, stored: np.ndarray) -> np.ndarray:
-        """Stored rows as numbers."""
+        """Convert stored rows to floating-point values."""
         return (stored.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else stored
 
 
@@ -61,11 +74,31 @@ def read(
     positions: np.ndarray,
     columns: slice | None = None,
 ) -> None:
-    """Put the rows numbered `rows` (m,) at `out[positions]`; `out` (n, ...) is contiguous and `positions` ascends.
+    """Read rows of a shard into `out[positions]`.
 
-    With `columns` only those of the flattened rows, and `out` is (n, columns): of plain rows no other byte is read.
-    Raises `FileNotFoundError` when the file is gone, `CorruptFile` when it is not what it was and `UnreadableFile` when it
-    may be.
+    Parameters
+    ----------
+    path : Path or str
+        The shard.
+    layout : Layout
+        Its layout.
+    rows : np.ndarray
+        Row numbers (m,).
+    out : np.ndarray
+        Output (n, ...), contiguous; (n, columns) if `columns` is given.
+    positions : np.ndarray
+        Where in `out` each row goes (m,), ascending.
+    columns : slice, optional
+        Columns of the flattened rows; no other bytes of uncompressed rows are read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is gone.
+    CorruptFile
+        If the file has changed.
+    UnreadableFile
+        If the file cannot be read but may be intact.
     """
     try:
         if layout.compression == "blosc2":
@@ -81,7 +114,7 @@ def read(
         raise
     except OSError as error:
         if error.errno is None:  # h5py's own
-            raise CorruptFile(f"compressed rows that cannot be decoded: {error}") from error
+            raise CorruptFile(f"compressed rows cannot be decoded: {error}") from error
         raise UnreadableFile(f"cannot be read: {error.strerror}") from error
 
 
@@ -109,7 +142,7 @@ def _read(
 
 
 def _find_segments(rows: np.ndarray, positions: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, place, count) of the stretches of rows that follow each other both in the file and in their places."""
+    """Return (row, position, count) of each run of rows that is consecutive both in the file and in the output."""
     breaks = np.nonzero((rows[1:] - rows[:-1] != 1) | (positions[1:] - positions[:-1] != 1))[0] + 1
     starts = [0, *breaks.tolist()]
     counts = [end - start for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
@@ -140,7 +173,7 @@ def _scatter(
     positions: np.ndarray,
     columns: slice | None = None,
 ) -> None:
-    """Copy from blocks (number of the first row, rows as stored), which come in the order of the file."""
+    """Copy rows from blocks (first row number, stored rows), which are in file order, to `out`."""
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     for first, block in blocks:
@@ -162,7 +195,7 @@ def _read_plain_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Ite
 
 
 def _read_gzip_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Chunks decoded here and not by HDF5, whose inflate grows its buffer as far as the stream likes."""
+    """Yield chunks decoded here and not by HDF5, whose inflate grows its buffer without a limit."""
     assert layout.chunk_table is not None
     size, width = layout.rows_per_chunk * layout.row_bytes, layout.dtype.itemsize
     for chunk_number in np.unique(rows // layout.rows_per_chunk).tolist():
@@ -172,9 +205,9 @@ def _read_gzip_blocks(descriptor: int, layout: Layout, rows: np.ndarray) -> Iter
         try:
             decoded = bytes(data) if mask & 2 else zlib.decompressobj().decompress(data, size + 1)
         except zlib.error as error:
-            raise CorruptFile(f"compressed rows that cannot be decoded: {error}") from error
+            raise CorruptFile(f"compressed rows cannot be decoded: {error}") from error
         if len(decoded) != size:
-            raise CorruptFile(f"compressed rows: expected {size} bytes in a chunk, found another number")
+            raise CorruptFile(f"compressed rows: a chunk does not decode to the expected {size} bytes")
         values = np.frombuffer(decoded, np.uint8)
         if not mask & 1:
             values = np.ascontiguousarray(values.reshape(width, -1).T)
@@ -199,5 +232,5 @@ def _fill(descriptor: int, target: memoryview, offset: int) -> None:
     while target:
         count = os.preadv(descriptor, [target], offset)
         if not count:
-            raise CorruptFile("it ends before its rows do")
+            raise CorruptFile("file is truncated: it ends before its rows do")
         target, offset = target[count:], offset + count

@@ -1,4 +1,4 @@
-"""A file that HDF5 fills by itself, because its rows do not fit into memory."""
+"""File object for HDF5 files that are too large for memory; defers write errors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class SafeHdf5Writer(io.RawIOBase):
-    """A new file at `path` for `h5py.File(draft, "w")`, to which no write seems to fail.
+    """A new file at `path` for `h5py.File(draft, "w")`, whose writes never fail towards HDF5.
 
-    HDF5 crashes the process after a failed write, some only when it ends (h5py issue 914). So the first error is kept, what
-    is written from then on stays in memory, and `raise_for_error` raises the error: to be called often, and after HDF5
-    has closed the file. Closing syncs.
+    HDF5 crashes the process after a failed write, sometimes only at exit (h5py issue 914). So the first error is stored,
+    later writes stay in memory, and `raise_for_error` raises the error: call it often, and after HDF5 has closed the file.
+    Closing syncs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,21 +24,21 @@ class SafeHdf5Writer(io.RawIOBase):
         self._failed_writes: list[tuple[int, bytes]] = []
 
     def raise_for_error(self) -> None:
-        """Raise the first error that a write met."""
+        """Raise the first error of any write."""
         if self._error is not None:
             raise self._error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a byte, counted from the beginning, from here or from the end."""
+        """Move to a byte, relative to the start, the current position or the end."""
         self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
         return self._position
 
     def tell(self) -> int:
-        """The byte that is read or written next."""
+        """Return the position of the next read or write, in bytes."""
         return self._position
 
     def write(self, data: Any) -> int:
-        """Write all of `data`, or keep it in mind."""
+        """Write all of `data`, to memory after an error; returns its length in bytes."""
         view = memoryview(data).cast("B")
         if self._error is not None or not self._attempt(lambda: self._write(view)):
             self._failed_writes.append((self._position, bytes(view)))
@@ -52,16 +52,16 @@ class SafeHdf5Writer(io.RawIOBase):
             n_written += os.pwrite(self._descriptor, view[n_written:], self._position + n_written)
 
     def _attempt(self, step: Callable[[], object]) -> bool:
-        """Whether a step succeeds; the first error of all is kept."""
+        """Return whether `step` succeeds; the first error is stored."""
         try:
             step()
-        except BaseException as error:  # Ctrl-C too must not come between
+        except BaseException as error:  # HDF5 must not see Ctrl-C either
             self._error = self._error or error
             return False
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` with what was written, and with zeros where nothing was."""
+        """Fill `buffer` with what was written, zeros elsewhere."""
         view = memoryview(buffer).cast("B")
         view[:] = bytes(len(view))
         self._attempt(lambda: os.preadv(self._descriptor, [view], self._position))
@@ -73,13 +73,13 @@ class SafeHdf5Writer(io.RawIOBase):
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Make the file `size` bytes long."""
+        """Resize the file to `size` bytes."""
         self._end = self._position if size is None else size
         self._attempt(lambda: os.ftruncate(self._descriptor, self._end))
         return self._end
 
     def close(self) -> None:
-        """Sync and close the file; an error is for `raise_for_error`."""
+        """Sync and close the file; an error is stored for `raise_for_error`."""
         if not self.closed:
             self._attempt(lambda: os.fsync(self._descriptor))
             os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""One immutable HDF5 file of rows: made in memory, named by its digest, checked before HDF5 parses it."""
+"""Shards: immutable HDF5 files of rows, encoded in memory, named by digest, verified before HDF5 parses them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_ATTRIBUTES = 16
 
 
 def to_keys(digests: list[bytes]) -> np.ndarray:
-    """Array (n,) of 32-byte strings that NumPy can sort and compare.
+    """Return digests of 32 bytes as an array (n,) S32, which NumPy can sort and compare.
 
     Take bytes back out with `.tobytes()`: indexing one element strips its trailing zero bytes.
     """
@@ -40,10 +40,28 @@ def encode(
     attributes: Mapping[str, Any],
     compression: str = "none",
 ) -> bytes:
-    """Bytes of a shard: `features` (n, ...), `keys` (n, 32) uint8, `views` (n,) uint16; the same for the same rows.
+    """Return the bytes of a shard; equal rows give equal bytes.
 
-    Rows of `bfloat16` are stored as uint16, with an attribute that says so. h5py writes into memory, never into a file:
-    on a full disk HDF5 crashes the process (h5py issue 914). Raises `CacheError` where `compression` cannot be used.
+    Rows of `bfloat16` are stored as uint16 with an attribute. h5py writes to memory, never to a file: on a full disk HDF5
+    crashes the process (h5py issue 914).
+
+    Parameters
+    ----------
+    features : np.ndarray
+        Rows (n, ...).
+    keys : np.ndarray
+        Image digests (n,) S32.
+    views : np.ndarray
+        View numbers (n,) uint16.
+    attributes : mapping
+        JSON values stored with the rows.
+    compression : str
+        ``none``, ``gzip`` or ``blosc2``.
+
+    Raises
+    ------
+    CacheError
+        If `compression` cannot be used.
     """
     bfloat16 = features.dtype.name == "bfloat16"
     stored = np.ascontiguousarray(features.view(np.uint16) if bfloat16 else features)
@@ -60,7 +78,7 @@ def encode(
 
 
 def _create_timeless_file(buffer: io.BytesIO) -> h5py.File:
-    """A new file in memory whose root carries no time stamps, which h5py's own constructor cannot make."""
+    """Create a file in memory whose root has no timestamps, which h5py's own constructor cannot do."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
@@ -71,9 +89,20 @@ def _create_timeless_file(buffer: io.BytesIO) -> h5py.File:
 
 @dataclass(frozen=True)
 class Shard:
-    """Where the rows of one verified file lie; holds no open file (1,500 shards need no 1,500 descriptors).
+    """One verified shard; holds no open file (1,500 shards need no 1,500 descriptors).
 
-    keys (n,) S32; views (n,) uint16; size: bytes of the file.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    keys : np.ndarray
+        Image digests (n,) S32.
+    views : np.ndarray
+        View numbers (n,) uint16.
+    layout : Layout
+        Layout of the rows in the file.
+    size : int
+        Size of the file in bytes.
     """
 
     path: Path
@@ -84,21 +113,21 @@ class Shard:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, ...)."""
+        """The shape of the rows, (n, ...)."""
         return self.layout.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype that rows are read as: float32 for bfloat16, which NumPy lacks."""
+        """The dtype of rows after reading: float32 for bfloat16, which NumPy lacks."""
         return self.layout.read_dtype
 
     @property
     def stored_dtype(self) -> str:
-        """The name of the dtype on disk."""
+        """The name of the stored dtype."""
         return "bfloat16" if self.layout.bfloat16 else str(self.layout.dtype)
 
     def read_rows(self) -> np.ndarray:
-        """The rows (n, ...), read-only: a memory map, or decoded where they are compressed or bfloat16."""
+        """Return the rows (n, ...), read-only: a memory map, or decoded if compressed or bfloat16."""
         layout = self.layout
         if layout.compression == "none" and not layout.bfloat16:
             return np.memmap(self.path, dtype=layout.dtype, mode="r", offset=layout.offset, shape=layout.shape)
@@ -110,7 +139,7 @@ class Shard:
 
 
 def check_digest(path: Path) -> None:
-    """Raise `CorruptFile` unless the file's sha-256 is its name, `FileNotFoundError` when it is gone."""
+    """Raise `CorruptFile` unless the file's SHA-256 is its name, `FileNotFoundError` if it is gone."""
     try:
         with path.open("rb", buffering=0) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -119,14 +148,14 @@ def check_digest(path: Path) -> None:
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror}") from error
     if digest != path.stem:
-        raise CorruptFile("its bytes do not match its digest")
+        raise CorruptFile("SHA-256 digest does not match the file name")
 
 
 def load(path: Path, identity: Mapping[str, Any]) -> Shard:
-    """The shard at `path`, audited, if its attributes include all of `identity`; raises `CorruptFile`.
+    """Return the shard at `path` after an audit; raises `CorruptFile` unless its attributes include all of `identity`.
 
-    A digest proves only that nobody changed the file since it was named. The audit refuses what a hostile file can do
-    inside HDF5: links and storage outside the file, virtual data sets, filters that load code, sizes that are not there.
+    A digest proves only that the file is unchanged since it was named. The audit rejects what a hostile file can do in
+    HDF5: links and storage outside the file, virtual data sets, filters that load code, sizes beyond the file.
     """
     try:
         size = path.stat().st_size
@@ -144,7 +173,7 @@ def load(path: Path, identity: Mapping[str, Any]) -> Shard:
 
 def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) -> Shard:
     if len(file.attrs) > _MAX_ATTRIBUTES or set(file) != _DATASETS:
-        raise CorruptFile(f"expected the data sets {sorted(_DATASETS)}")
+        raise CorruptFile(f"not a valid shard: the data sets are not {', '.join(sorted(_DATASETS))}")
     datasets = {}
     for name in sorted(_DATASETS):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -158,11 +187,11 @@ def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) 
             raise CorruptFile(f"{name} is not an array of numbers")
     attributes = json.loads(file.attrs["attributes"])
     if not isinstance(attributes, dict) or any(attributes.get(name) != value for name, value in identity.items()):
-        raise CorruptFile("it belongs to another extraction, layer or pool")
+        raise CorruptFile("shard belongs to another extraction, layer or pool")
     features, keys, views = datasets["features"], datasets["keys"], datasets["views"]
     count = len(views)
     if features.shape[:1] != (count,) or keys.shape != (count, 32) or views.shape != (count,):
-        raise CorruptFile("the shapes of features, keys and views do not agree")
+        raise CorruptFile("shapes of features, keys and views do not agree")
     if keys.dtype != np.uint8 or views.dtype != np.uint16 or not (_is_inside(keys, size) and _is_inside(views, size)):
         raise CorruptFile("keys and views are not contiguous uint8 and uint16 inside the file")
     layout = _read_layout(features, size)
@@ -170,7 +199,7 @@ def _audit(path: Path, size: int, file: h5py.File, identity: Mapping[str, Any]) 
 
 
 def _is_inside(dataset: h5py.Dataset, size: int) -> bool:
-    """Whether a data set is contiguous, unfiltered and within the `size` bytes of the file."""
+    """Return whether a data set is contiguous, unfiltered and within the `size` bytes of the file."""
     offset = dataset.id.get_offset()
     unfiltered = not dataset.id.get_create_plist().get_nfilters()
     return unfiltered and offset is not None and dataset.nbytes <= size - int(offset)
@@ -193,7 +222,7 @@ def _read_layout(features: h5py.Dataset, size: int) -> Layout:
 
 
 def _read_chunk_table(features: h5py.Dataset, size: int) -> np.ndarray:
-    """Where each chunk lies: offset, bytes and filter mask (chunks, 3); raises `CorruptFile` unless all lie in the file."""
+    """Return offset, size in bytes and filter mask (chunks, 3) of each chunk; raises `CorruptFile` if out of bounds."""
     entries: list[tuple[int, int, int, int]] = []
     rows_per_chunk = features.chunks[0]
     features.id.chunk_iter(
@@ -202,7 +231,7 @@ def _read_chunk_table(features: h5py.Dataset, size: int) -> np.ndarray:
     chunk_table = np.array(sorted(entries), np.int64).reshape(-1, 4)
     chunk_numbers, offsets, counts, _ = chunk_table.T
     if not np.array_equal(chunk_numbers, np.arange(-(-features.shape[0] // rows_per_chunk))):
-        raise CorruptFile("compressed rows: expected every chunk once")
+        raise CorruptFile("compressed rows: a chunk is missing or stored twice")
     if (offsets < 0).any() or (counts > size).any() or (offsets > size - counts).any():
-        raise CorruptFile("compressed rows: expected every chunk inside the file")
+        raise CorruptFile("compressed rows: a chunk lies outside the file")
     return chunk_table[:, 1:]

@@ -1,4 +1,4 @@
-"""What an extraction was made with: the readable key of a set of features."""
+"""Specification of an extraction: the readable key of a set of features."""
 
 from __future__ import annotations
 
@@ -15,17 +15,28 @@ DESCRIPTIVE_FIELDS = ("backbone", "arguments", "weights", "file")
 
 @dataclass(frozen=True)
 class ExtractionSpec:
-    """Everything that decides the value of a feature, apart from the image and the tap.
+    """Everything that determines the value of a feature, apart from the image and the tap.
 
-    backbone, arguments, weights, file: what the user calls it and where its file was (not part of the identity)
-    architecture:   the network's structure: a constructor call, or the digest of a file's configuration
-    weights_sha256: digest of the weight values
-    image_size:     (height, width) in pixels
-    preprocessing:  how 0..255 pixels are scaled for the network
-    pixels:         version of the function from file bytes to pixels, and of its decoders
-    precision:      dtype of the computation
-    forward:        version of how the forward pass is arranged
-    views:          augmentation policy of the views beside the plain one
+    Parameters
+    ----------
+    backbone, arguments, weights, file : str, mapping, str, str
+        The backbone as the user names it, and the path of its file; not part of the identity.
+    architecture : str
+        The network's structure: a constructor call, or the digest of a file's configuration.
+    weights_sha256 : str
+        Digest of the weight values.
+    image_size : tuple of int
+        (height, width) in pixels.
+    preprocessing : str
+        How pixels 0..255 are scaled for the network.
+    pixels : str
+        Version of the image decoding, and of its decoders.
+    precision : str
+        Dtype of the computation.
+    forward : str
+        Version of the forward pass.
+    views : str
+        Augmentation policy of the views other than the plain one.
     """
 
     backbone: str
@@ -43,29 +54,29 @@ class ExtractionSpec:
 
     @property
     def digest(self) -> str:
-        """Sha-256, in hexadecimal, of the identity fields."""
+        """SHA-256 of the identity fields, in hexadecimal."""
         identity = {name: value for name, value in self.to_dict().items() if name not in DESCRIPTIVE_FIELDS}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def folder_name(self) -> str:
-        """Name of the extraction's folder: backbone, image size, and the digest that decides."""
+        """Name of the extraction's folder: backbone, image size and digest."""
         name = re.sub(r"[^A-Za-z0-9_.]+", "_", self.backbone).strip("._")[:60] or "backbone"
         return f"{name}-{self.image_size[0]}-{self.digest[:16]}"
 
     @property
     def address(self) -> str:
-        """What the backbone is found by where it comes from: its name, or the path of its file."""
+        """The backbone's name, or the path of its file."""
         return self.file or self.backbone
 
     @property
     def has_random_weights(self) -> bool:
-        """Whether the weights are random ones, never trained."""
+        """Whether the weights are random, not trained."""
         return self.weights.startswith("random")
 
     @property
     def title(self) -> str:
-        """The backbone's name for people, with its arguments."""
+        """The backbone's display name, with its arguments."""
         parts = [self.backbone, *(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())]
         if self.precision not in {"float32", ""}:
             parts.append(f"precision={self.precision}")
@@ -74,17 +85,17 @@ class ExtractionSpec:
         return ",".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
+        """Return the fields as JSON values."""
         return {**asdict(self), "image_size": list(self.image_size), "arguments": dict(self.arguments)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ExtractionSpec:
-        """The spec that `to_dict` wrote; raises `TypeError`, `KeyError` or `ValueError` on anything else."""
+        """Return the spec that `to_dict` wrote; raises `TypeError`, `KeyError` or `ValueError` for anything else."""
         height, width = value["image_size"]
         spec = cls(**{**value, "image_size": (height, width)})
         texts = [text for name, text in vars(spec).items() if name not in {"image_size", "arguments"}]
         if not (all(isinstance(text, str) for text in texts) and isinstance(spec.arguments, Mapping)):
-            raise TypeError("expected text in every field but image_size and arguments")
+            raise TypeError("a field other than image_size and arguments is not text")
         if not (type(height) is int and type(width) is int):
-            raise TypeError(f"image_size: expected two whole numbers, found {height!r} and {width!r}")
+            raise TypeError(f"image_size is not two integers: {height!r} and {width!r}")
         return spec

@@ -3,7 +3,7 @@
 <cache>/CACHEDIR.TAG  humeris.json
 <cache>/features/<extraction>/spec.json  layers.json
 <cache>/features/<extraction>/<layer>.<pool>/<sha256>.h5
-<cache>/known/        what need not be found out twice; may be deleted at any time
+<cache>/known/        values that can be recomputed; may be deleted at any time
 <cache>/tmp/
 """
 
@@ -30,14 +30,24 @@ _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache made by humeris.
 
 
 def get_default_folder() -> Path:
-    """`$HUMERIS_CACHE`, or the user's cache folder."""
+    """Return `$HUMERIS_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("HUMERIS_CACHE") or platformdirs.user_cache_dir("humeris", appauthor=False))
 
 
 class Store:
-    """A cache folder. Reading never writes; with `write=True` rows can be added and damaged files are set aside.
+    """A cache folder; one that does not exist is an empty cache. Reading never writes.
 
-    Raises `NotACache` when the folder is something else. A folder that does not exist is an empty cache.
+    Parameters
+    ----------
+    path : Path or str, optional
+        The folder; `get_default_folder` by default.
+    write : bool
+        Whether rows can be added and corrupt files are quarantined.
+
+    Raises
+    ------
+    NotACache
+        If the folder is something else.
     """
 
     def __init__(self, path: Path | str | None = None, *, write: bool = False) -> None:
@@ -54,12 +64,12 @@ class Store:
         if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():
-            raise NotACache(f"{self.path}: expected a cache folder, found a file; give another place with --cache")
+            raise NotACache(f"{self.path}: is a file, not a cache folder; give another folder with --cache")
         names = set(os.listdir(self.path))  # listed once: another process may be laying the folder out
         if marker.name not in names:
             if names - {"CACHEDIR.TAG", "tmp"}:
                 raise NotACache(
-                    f"{self.path}: expected a humeris cache or an empty folder, found other files and no {_MARKER}; "
+                    f"{self.path}: not a humeris cache, and not empty: it holds other files and no {_MARKER}; "
                     "give another folder with --cache"
                 )
             return
@@ -67,17 +77,16 @@ class Store:
             format_version = read_json(marker)["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotACache(
-                f"{marker}: expected the mark of a humeris cache, found something unreadable; give another folder with "
-                "--cache"
+                f"{marker}: cannot be read as the marker of a humeris cache; give another folder with --cache"
             ) from error
         if format_version != FORMAT_VERSION:
             raise NotACache(
-                f"{self.path}: expected cache format {FORMAT_VERSION}, found {format_version}; "
+                f"{self.path}: unsupported cache format {format_version}; this humeris reads format {FORMAT_VERSION}; "
                 "use the humeris version that made it, or give another folder with --cache"
             )
 
     def create(self) -> None:
-        """Lay out the folder unless it is there; raises `CacheReadOnly` or `CacheFull`."""
+        """Create the folder unless it exists; raises `CacheReadOnly` or `CacheFull`."""
         if not (self.path / _MARKER).exists():
             make_folder(self.path.absolute())
             publish(_TAG, self.path / "CACHEDIR.TAG", self._tmp, mode=0o644)
@@ -85,23 +94,22 @@ class Store:
             publish(json.dumps(marker).encode() + b"\n", self.path / _MARKER, self._tmp, mode=0o644)
         elif not os.access(self.path, os.W_OK):
             raise CacheReadOnly(
-                f"{self.path}: expected a folder that can be written, found a read-only one; "
-                "change its permissions or give another folder with --cache"
+                f"{self.path}: folder is read-only; change its permissions or give another folder with --cache"
             )
         clear_stale(self._tmp)
 
     @property
     def corrupt_files(self) -> list[CorruptFileRecord]:
-        """Files refused since the store was opened."""
+        """Corrupt files since the store was opened."""
         return self.verifier.corrupt_files
 
     def get_extraction(self, spec: ExtractionSpec) -> Extraction:
-        """The extraction made with `spec`, whether or not anything is stored for it yet."""
+        """Return the extraction made with `spec`, stored or not."""
         matches = (item for item in self.iter_extractions() if item.spec.digest == spec.digest)
         return next(matches, None) or self._open_extraction(self.path / "features" / spec.folder_name, spec)
 
     def iter_extractions(self) -> Iterator[Extraction]:
-        """Every extraction in the cache, by name."""
+        """Yield every extraction in the cache, sorted by name."""
         root = self.path / "features"
         for name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()) if root.is_dir() else ():
             path = root / name / "spec.json"
@@ -109,7 +117,7 @@ class Store:
             if spec is None and path.exists():  # it may have been published since
                 spec = read_spec(path)
                 if spec is None:
-                    self.verifier.quarantine(path, "not the spec of this folder")
+                    self.verifier.quarantine(path, "spec does not belong to this folder")
             if spec is not None:
                 yield self._open_extraction(root / name, spec)
 
@@ -120,7 +128,7 @@ class Store:
         return extraction
 
     def flush(self) -> None:
-        """Write down which files were verified, where the cache may be written."""
+        """Store which files were verified, if the cache is writable."""
         self.verifier.save()
 
     def __enter__(self) -> Store:

@@ -1,4 +1,4 @@
-"""The rows of one tap of one extraction: a folder of shards."""
+"""Rows of one tap of one extraction: a folder of shards."""
 
 from __future__ import annotations
 
@@ -25,10 +25,18 @@ _ATTEMPTS = 5
 class TapFeatures:
     """Rows keyed by image digest (32 bytes) and view, in the shards of one folder.
 
-    Reading writes nothing. Where the same row was stored twice, either may be served: they are equal.
-    `identity` is what each shard must say of itself to be served from here. Each call lists the folder and compares every
-    shard with what was verified, so that rows added, damaged or removed meanwhile are noticed; what is in the shards is
-    kept from call to call.
+    Reading writes nothing. Of a row stored twice either copy may be returned: they are equal. Each call lists the folder
+    and compares every shard with what was verified, so that rows added, corrupted or removed meanwhile are noticed; the
+    index of the shards is kept from call to call.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    identity : mapping
+        Attributes that each shard must have: extraction, layer and pool.
+    verifier : Verifier
+        Verifies shards and quarantines corrupt ones.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], verifier: Verifier) -> None:
@@ -38,10 +46,10 @@ class TapFeatures:
         self._shards: dict[str, shard.Shard] = {}
         self._indexes: dict[int, RowIndex] = {}
         self._added: set[str] = set()
-        self._unreadable: set[str] = set()  # whole by their digest, and yet their rows could not be read
+        self._unreadable: set[str] = set()  # their digest matches, but their rows cannot be read
 
     def list_shards(self) -> list[shard.Shard]:
-        """The valid shards now in the folder; damaged ones are refused and noted."""
+        """Return the valid shards now in the folder; corrupt ones are skipped and recorded."""
         names, folder = self._list_names(), f"{self.path}{os.sep}"
         for name in set(self._shards) - set(names):
             self._drop(name)
@@ -69,7 +77,7 @@ class TapFeatures:
             self._indexes.clear()
 
     def _quarantine(self, name: str, error: shard.CorruptFile) -> bool:
-        """Note a damaged shard; False when it is only gone (HDF5 calls a file damaged that goes while it is opened)."""
+        """Record a corrupt shard; returns False if it is only gone (HDF5 reports a file removed while opened as corrupt)."""
         exists = os.path.lexists(self.path / name)
         if exists:
             self._verifier.quarantine(self.path / name, str(error), rename=not isinstance(error, shard.UnreadableFile))
@@ -77,7 +85,7 @@ class TapFeatures:
         return exists
 
     def find(self, keys: np.ndarray, view: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """For each of `keys` (n,) S32: shard number (n,) and row (n,) of its `view`, or -1 where there is none."""
+        """Return shard number (n,) and row (n,) of the `view` of each of `keys` (n,) S32, -1 if missing."""
         return self._find(self.list_shards(), keys, view)
 
     def _find(self, shards: list[shard.Shard], keys: np.ndarray, view: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,30 +95,44 @@ class TapFeatures:
 
     @property
     def has_new_rows(self) -> bool:
-        """Whether the folder has shards that neither a call before found nor this object added."""
+        """Whether the folder has shards that no earlier call listed and this object did not add."""
         return not self._added.union(self._shards).issuperset(self._list_names())
 
     def find_missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
-        """Mask (n,) of the keys that have no row of `view`."""
+        """Return the mask (n,) of the `keys` (n,) S32 that have no row of `view`."""
         return self.find(keys, view)[0] < 0
 
     def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
-        """Rows (n, ...) of `view` in the order of `keys`, in the widest dtype among the shards; bfloat16 as float32.
+        """Return rows in the order of `keys`, in the widest dtype among the shards; bfloat16 as float32.
 
-        With `columns` (from start to stop) only those of the flattened rows, (n, stop - start).
+        Parameters
+        ----------
+        keys : np.ndarray
+            Image digests (n,) S32.
+        view : int
+            The view; 0 is the plain one.
+        columns : slice, optional
+            Columns of the flattened rows, with start and stop.
 
-        Raises `RowsMissing` rather than fill a gap. A shard that another process removes while it is read is a gap too,
-        unless another shard holds its rows.
+        Returns
+        -------
+        np.ndarray
+            (n, ...), or (n, stop - start) with `columns`.
+
+        Raises
+        ------
+        RowsMissing
+            If a row is missing, also because another process removed its only shard meanwhile.
         """
         for _ in range(_ATTEMPTS):
-            shards = self.list_shards()  # listed once: another process may add one, which would number them anew
+            shards = self.list_shards()  # listed once: another process may add one, which would renumber them
             shard_numbers, rows = self._find(shards, keys, view)
             if not len(keys) or (shard_numbers < 0).any():
                 break
             shape = shards[0].shape[1:]
             if any(item.shape[1:] != shape for item in shards):
                 raise CacheError(
-                    f"{self.path}: expected rows of one shape, found {sorted({item.shape[1:] for item in shards})}; "
+                    f"{self.path}: rows differ in shape: {sorted({item.shape[1:] for item in shards})}; "
                     "delete this folder and run `humeris extract` again"
                 )
             if columns is not None:
@@ -119,14 +141,14 @@ class TapFeatures:
             if self._gather(shards, shard_numbers, rows, out, columns):
                 return out
         raise RowsMissing(
-            f"{self.path}: expected rows for {len(keys)} images, found {int((shard_numbers >= 0).sum())}; "
+            f"{self.path}: rows are missing: {int((shard_numbers >= 0).sum())} of {len(keys)} images are cached; "
             "run `humeris extract` on the same data to compute the rest"
         )
 
     def _gather(
         self, shards: list[shard.Shard], shard_numbers: np.ndarray, rows: np.ndarray, out: np.ndarray, columns: slice | None
     ) -> bool:
-        """Fill `out` from the shards; False when one of them could not be read any more and another look is needed."""
+        """Fill `out` from the shards; returns False if one cannot be read any more and the folder must be listed again."""
 
         def fill(positions: np.ndarray) -> bool:
             item = shards[shard_numbers[positions[0]]]
@@ -157,10 +179,32 @@ class TapFeatures:
         views: np.ndarray | None = None,
         compression: str = "none",
     ) -> int:
-        """Store rows (n, ...) for `keys` (n,) and `views` (n,), the plain view unless given; the bytes written.
+        """Store rows; once this returns they survive a crash. The folder may hold rows of different dtypes.
 
-        When this returns the rows survive a crash. Rows of different dtypes may lie side by side. `compression` is one of
-        none, gzip and blosc2; raises `CacheError` where it cannot be used.
+        Parameters
+        ----------
+        keys : np.ndarray
+            Image digests (n,) S32.
+        features : np.ndarray
+            Rows (n, ...).
+        tmp : Path
+            Folder for the temporary file.
+        attributes : mapping
+            JSON values stored with the rows.
+        views : np.ndarray, optional
+            View numbers (n,) uint16; the plain view by default.
+        compression : str
+            ``none``, ``gzip`` or ``blosc2``.
+
+        Returns
+        -------
+        int
+            Bytes written.
+
+        Raises
+        ------
+        CacheError
+            If `compression` cannot be used or the rows cannot be written.
         """
         views = np.zeros(len(keys), np.uint16) if views is None else views
         data = shard.encode(features, keys, views, {**attributes, **self.identity}, compression)

@@ -1,4 +1,4 @@
-"""Which files have been checked, and which were refused."""
+"""Verification of shards, and the record of corrupt files."""
 
 from __future__ import annotations
 
@@ -17,21 +17,32 @@ from .key_value_store import KeyValueStore
 
 @dataclass(frozen=True)
 class CorruptFileRecord:
-    """A file that was not served: where, and why."""
+    """A corrupt file, with the reason."""
 
     path: Path
     reason: str
 
     def to_dict(self) -> dict[str, str]:
-        """JSON values."""
+        """Return the fields as JSON values."""
         return {"path": str(self.path), "reason": self.reason}
 
 
 class Verifier:
-    """Digests verified once per file, remembered by inode, size, mtime and ctime.
+    """Verifies each file's digest once, remembered by inode, size, mtime and ctime.
 
-    corrupt_files: those refused since it was made. With `write`, a corrupt shard is renamed so that nobody trips over it
-    again.
+    Parameters
+    ----------
+    root : Path
+        The cache folder.
+    kv_store : KeyValueStore
+        Stores which files were verified.
+    write : bool
+        Whether a corrupt shard is quarantined, that is, renamed.
+
+    Attributes
+    ----------
+    corrupt_files : list of CorruptFileRecord
+        The corrupt files so far.
     """
 
     def __init__(self, root: Path, kv_store: KeyValueStore, write: bool) -> None:
@@ -43,9 +54,9 @@ class Verifier:
         self.corrupt_files: list[CorruptFileRecord] = []
 
     def verify(self, path: Path | str) -> None:
-        """Check a shard's digest, unless this very file was checked before; raises `shard.CorruptFile`.
+        """Check a shard's digest, unless this file was checked before; raises `shard.CorruptFile`.
 
-        Raises `FileNotFoundError` when there is no file any more: that is no damage.
+        Raises `FileNotFoundError` if the file is gone, which is not corruption.
         """
         now = time.time_ns()
         fingerprint = _fingerprint(path)  # taken first: a file that changes while it is read must not be trusted
@@ -57,10 +68,10 @@ class Verifier:
                 self._changed = True
 
     def register(self, path: Path) -> None:
-        """Note a new shard, and check those noted before it, which need not be read from the disk yet.
+        """Register a new shard, and verify those registered before, which are still in the page cache.
 
-        What was just written is never believed: a change within one tick of the clock shows in no timestamp. Readers that
-        may not write down what they checked would check each new shard every time.
+        A file just written is never trusted: a change within one tick of the clock shows in no timestamp. Without this,
+        readers that cannot store what they verified would verify each new shard every time.
         """
         self._verify_registered()
         self._unverified.append(path)
@@ -68,18 +79,18 @@ class Verifier:
     def _verify_registered(self) -> None:
         paths, self._unverified = self._unverified, []
         for path in paths:
-            with contextlib.suppress(FileNotFoundError, shard.CorruptFile):  # whoever reads it will find out
+            with contextlib.suppress(FileNotFoundError, shard.CorruptFile):  # detected when it is read
                 if FileStamp(*_fingerprint(path)).is_stable(time.time_ns()):
                     self.verify(path)
                 else:
                     self._unverified.append(path)
 
     def forget(self) -> None:
-        """Check every digest again from here on."""
+        """Forget which files were verified; every digest is checked again."""
         self._verified.clear()
 
     def quarantine(self, path: Path, reason: str, *, rename: bool = True) -> None:
-        """Note a damaged file; when writing, set a shard aside, unless it may be sound (`aside=False`)."""
+        """Record a corrupt file; if the cache is writable, rename a shard, unless it may be intact (`rename=False`)."""
         record = CorruptFileRecord(path, reason)
         if record not in self.corrupt_files:
             self.corrupt_files.append(record)
@@ -91,7 +102,7 @@ class Verifier:
                     break
 
     def save(self) -> None:
-        """Write down which files were verified, where the cache may be written."""
+        """Store which files were verified, if the cache is writable."""
         self._verify_registered()
         if self._changed:
             fingerprints = {name: value for name, value in self._verified.items() if (self._root / name).exists()}

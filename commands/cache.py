@@ -1,4 +1,4 @@
-"""The commands `humeris cache …`: look after the cache of activations."""
+"""The commands `humeris cache …`: inspect, verify, prune and export the cache of activations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from . import options
 from .terminal import handle_errors, render, show_progress
 
-app = typer.Typer(no_args_is_help=True, help="Look after the cache of activations.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, verify, prune and export the cache of activations.")
 
 
 @app.command("list")
@@ -27,7 +27,7 @@ def cache_list(cache: options.CacheFolder = None, as_json: options.Json = False)
 @app.command("info")
 @handle_errors
 def cache_info(
-    name: Annotated[str, typer.Argument(metavar="EXTRACTION", help="Its folder's name, or the beginning of it.")],
+    name: Annotated[str, typer.Argument(metavar="EXTRACTION", help="The extraction's folder name, or a prefix.")],
     cache: options.CacheFolder = None,
     as_json: options.Json = False,
 ) -> int:
@@ -42,7 +42,7 @@ def cache_info(
 @app.command("verify")
 @handle_errors
 def cache_verify(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
-    """Check every file against its digest; damaged ones are set aside and will be computed again."""
+    """Verify every file against its digest; corrupt files are quarantined and recomputed."""
     from ..cache.inventory import verify
     from ..cache.store import Store
     from .render import cache as text
@@ -57,29 +57,33 @@ def cache_verify(cache: options.CacheFolder = None, as_json: options.Json = Fals
 def cache_prune(
     older_than: Annotated[
         str | None,
-        typer.Option(envvar="HUMERIS_OLDER_THAN", metavar="AGE", help="Remove taps that got no new rows for 30d, 12h, 2w …"),
+        typer.Option(envvar="HUMERIS_OLDER_THAN", metavar="AGE", help="Remove taps without new rows for 30d, 12h, 2w …"),
     ] = None,
     max_size: Annotated[
         str | None,
-        typer.Option(envvar="HUMERIS_MAX_SIZE", metavar="SIZE", help="Remove the oldest taps until the rest fits in 10GB …"),
+        typer.Option(
+            envvar="HUMERIS_MAX_SIZE",
+            metavar="SIZE",
+            help="Remove the oldest taps until the rest fits in 10GB …",
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what would go; remove nothing.")
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Show what would be removed; remove nothing.")
     ] = False,
     cache: options.CacheFolder = None,
     as_json: options.Json = False,
 ) -> int:
-    """Make room: remove taps, oldest first, and what damage and killed processes left.
+    """Free disk space: remove the oldest taps, quarantined files and what killed processes left.
 
-    A tap goes or stays whole. Its age is the time since rows were last added to it, not since it was last read, which no
-    disk tells reliably. What is removed is computed again when it is next needed.
+    A tap is removed as a whole. Its age is the time since rows were last added to it, not since it was last read, which no
+    file system records reliably. Removed rows are recomputed when they are next needed.
     """
     from ..cache.prune import parse_age, parse_size, prune
     from ..cache.store import Store
     from .render import cache as text
 
     if older_than is None and max_size is None:
-        raise typer.BadParameter("give --older-than, --max-size or both", param_hint="--older-than")
+        raise typer.BadParameter("no age or size is given; give --older-than, --max-size or both", param_hint="--older-than")
     age = None if older_than is None else parse_age(older_than)
     size = None if max_size is None else parse_size(max_size)
     with Store(cache, write=True) as store:
@@ -91,7 +95,7 @@ def cache_prune(
 @handle_errors
 def cache_export(
     data: options.Data,
-    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The HDF5 file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The HDF5 file to write.")],
     backbone: options.Backbones = None,
     layer: options.Layers = None,
     pool: options.Pools = None,
@@ -105,7 +109,7 @@ def cache_export(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Write the cached features of DATA as one portable HDF5 file, a dataset per tap."""
+    """Export the cached features of DATA to one portable HDF5 file, with a dataset per tap."""
     from ..cache.store import Store
     from ..extract.engine.export_hdf5 import export_hdf5
     from ..extract.images.load import load_images
@@ -113,7 +117,7 @@ def cache_export(
 
     backbone_specs = options.parse_backbones(backbone or [options.DEFAULT_BACKBONE], weights, image_size, seed, precision)
     if len(backbone_specs) > 1:
-        raise typer.BadParameter("give one backbone: a file holds the features of one", param_hint="-b")
+        raise typer.BadParameter(f"{len(backbone_specs)} backbones given, a file holds one; give one", param_hint="-b")
     with Store(cache) as store, show_progress(as_json or quiet) as stage:
         images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
         result = export_hdf5(images, backbone_specs[0], layer or [], store, out, pool or [])

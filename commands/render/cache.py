@@ -1,4 +1,4 @@
-"""What `humeris cache …` says. Nothing here prints."""
+"""Text output of `humeris cache …`. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ...cache.formatting import format_size, format_table, join_paragraphs, to_p
 
 
 def format_corrupt_files(result: Mapping[str, Any]) -> str:
-    """A line per damaged file, or nothing."""
+    """Return a line per corrupt file, "" without any."""
     lines = [
-        f"damaged: {to_printable(entry['path'])}: {to_printable(entry['reason'])}" for entry in result.get("damaged", [])
+        f"corrupt: {to_printable(entry['path'])}: {to_printable(entry['reason'])}" for entry in result.get("damaged", [])
     ]
     if lines:
-        lines.append("damaged files are not used; their rows will be computed again by the next `humeris extract`")
+        lines.append("corrupt files are not used; the next `humeris extract` recomputes their rows")
     return "\n".join(lines)
 
 
 def format_inventory(result: Mapping[str, Any]) -> str:
-    """`humeris cache list`."""
+    """Return the text of `humeris cache list`."""
     if not result["extractions"]:
         return join_paragraphs(
-            f"{to_printable(result['cache'])}: nothing is cached yet; `humeris extract DATA` fills it",
+            f"{to_printable(result['cache'])}: cache is empty; fill it with `humeris extract DATA`",
             format_corrupt_files(result),
         )
     rows = [
@@ -37,15 +37,15 @@ def format_inventory(result: Mapping[str, Any]) -> str:
         ]
         for extraction in result["extractions"]
     ]
-    table = format_table(["extraction", "backbone", "pixels", "views", "taps", "images", "size"], rows)
+    table = format_table(["extraction", "backbone", "image size", "views", "taps", "images", "size"], rows)
     return join_paragraphs(
         table, f"{to_printable(result['cache'])}: {format_size(result['bytes'])}", format_corrupt_files(result)
     )
 
 
 def format_extraction(result: Mapping[str, Any]) -> str:
-    """`humeris cache info`."""
-    spec = format_table(["made with", ""], list(result["spec"].items()))
+    """Return the text of `humeris cache info`."""
+    spec = format_table(["field", "value"], list(result["spec"].items()))
     rows = [
         [
             tap["tap"],
@@ -59,39 +59,36 @@ def format_extraction(result: Mapping[str, Any]) -> str:
         ]
         for tap in result["taps"]
     ]
-    header = ["tap", "row", "dtype", "compressed", "images", "views", "shards", "size"]
+    header = ["tap", "shape", "dtype", "compression", "images", "views", "shards", "size"]
     return join_paragraphs(to_printable(result["path"]), f"{spec}\n", format_table(header, rows))
 
 
 def format_verification(result: Mapping[str, Any]) -> str:
-    """`humeris cache verify`."""
-    verdict = "damage found" if result["damaged"] else "all sound"
+    """Return the text of `humeris cache verify`."""
+    verdict = "corrupt files found" if result["damaged"] else "all files intact"
     return join_paragraphs(
         f"{to_printable(result['cache'])}: {result['shards']} shards, {result['rows']} rows, "
         f"{format_size(result['bytes'])}: {verdict}",
         "; ".join(f"{kind}: {count} rows" for kind, count in result["rows_by_dtype_and_compression"].items()),
         f"{result['rows_not_finite']} rows hold NaN or infinity" if result["rows_not_finite"] else "",
         format_corrupt_files(result),
-        *(f"set aside earlier: {to_printable(path)}" for path in result["set_aside"]),
+        *(f"quarantined: {to_printable(path)}" for path in result["set_aside"]),
     )
 
 
 def format_pruning(result: Mapping[str, Any]) -> str:
-    """`humeris cache prune`."""
+    """Return the text of `humeris cache prune`."""
     rows = [
         [entry["extraction"], entry["tap"], entry["shards"], entry["age_days"], format_size(entry["bytes"])]
         for entry in result["removed"]
     ]
-    action = "would go" if result["dry_run"] else "removed"
+    action = "to remove" if result["dry_run"] else "removed"
     return join_paragraphs(
-        format_table(["extraction", "tap", "shards", "days", "size"], rows) if rows else "",
+        format_table(["extraction", "tap", "shards", "age (days)", "size"], rows) if rows else "",
         f"{to_printable(result['cache'])}:",
         f"taps {action}: {len(rows)}, {format_size(result['bytes'])}; kept: {result['kept']}, "
         f"{format_size(result['bytes_kept'])}",
-        f"damaged files {action}: {len(result['set_aside'])}; unfinished ones: {result['drafts']}",
-        *(
-            f"could not be removed: {to_printable(entry['path'])}: {to_printable(entry['reason'])}"
-            for entry in result["left_out"]
-        ),
-        "nothing was removed" if result["dry_run"] else "",
+        f"quarantined files {action}: {len(result['set_aside'])}; stale temporary files: {result['drafts']}",
+        *(f"cannot remove {to_printable(entry['path'])}: {to_printable(entry['reason'])}" for entry in result["left_out"]),
+        "dry run: nothing was removed" if result["dry_run"] else "",
     )

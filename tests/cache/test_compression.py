@@ -161,7 +161,7 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "zip", "lzf", "GZIP"])
 def test_an_unknown_compression_is_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
-    with Store(tmp_path / "c", write=True) as store, pytest.raises(CacheError, match="expected one of none, gzip, blosc2"):
+    with Store(tmp_path / "c", write=True) as store, pytest.raises(CacheError, match="choose one of none, gzip, blosc2"):
         store.get_extraction(SPEC).add("conv", "map", KEYS, relu(COUNT, 4), compression=name)
     assert not list(tmp_path.glob("c/features/*/*/*.h5"))
 
@@ -171,7 +171,7 @@ def test_more_than_a_reader_would_decode_is_not_written(monkeypatch: pytest.Monk
     views = np.zeros(COUNT, np.uint16)
     assert shard.encode(relu(COUNT, 100), KEYS, views, IDENTITY, "gzip")
     assert shard.encode(relu(COUNT, 101), KEYS, views, IDENTITY, "none")
-    with pytest.raises(CacheError, match=r"expected at most 14,800 bytes in one file, found 14,948"):
+    with pytest.raises(CacheError, match=r"limit of one file: 14,948 bytes, at most 14,800 allowed"):
         shard.encode(relu(COUNT, 101), KEYS, views, IDENTITY, "gzip")
 
 
@@ -330,7 +330,10 @@ def test_a_file_cannot_have_a_filter_loaded_from_the_plug_in_folder(tmp_path: Pa
     environment = {**os.environ, "HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"found": ["filters 32004: expected none, gzip or blosc2"], "lz4": False}
+    assert json.loads(done.stdout) == {
+        "found": ["unsupported HDF5 filters 32004; supported are none, gzip and blosc2"],
+        "lz4": False,
+    }
 
 
 _OWN = r"""
@@ -388,7 +391,7 @@ def test_a_chunk_that_swells_beyond_what_it_declares_is_refused_early(tmp_path: 
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     said, grown = done.stdout.splitlines()
-    assert "expected 512 bytes in a chunk" in said
+    assert "a chunk does not decode to the expected 512 bytes" in said
     assert int(grown) < 50_000  # kB
 
 
@@ -411,7 +414,7 @@ def test_chunks_that_cannot_be_decoded_are_damage_and_no_traceback(name: str, da
 
     with Store(tmp_path / "c") as store:
         tap = store.get_extraction(SPEC).get_features("conv", "map")
-        with pytest.raises(RowsMissing, match=f"expected rows for {COUNT} images, found {COUNT - 8};"):
+        with pytest.raises(RowsMissing, match=f"rows are missing: {COUNT - 8} of {COUNT} images are cached;"):
             tap.read(KEYS)
         assert tap.find_missing(KEYS).sum() == 8
         assert np.array_equal(tap.read(KEYS[8:]), relu(COUNT - 8, 16))

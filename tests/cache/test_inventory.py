@@ -105,7 +105,7 @@ def test_an_extraction_is_named_by_the_beginning_of_its_folder(cache: Path) -> N
 
 @pytest.mark.parametrize(("name", "number"), [("nothing", 0), ("", 2)])
 def test_a_name_that_fits_none_or_several_lists_what_there_is(name: str, number: int, cache: Path) -> None:
-    with pytest.raises(CacheError, match=f"found {number} that begin.*{SPEC.folder_name}"):
+    with pytest.raises(CacheError, match=f"does not name one extraction: {number} begin.*{SPEC.folder_name}"):
         describe_extraction(Store(cache), name)
 
 
@@ -160,8 +160,8 @@ def test_the_texts_for_people_name_what_is_there(cache: Path) -> None:
     assert "toy,weights=random" in render.format_inventory(build_inventory(store))
     assert "z_first:map" in render.format_extraction(describe_extraction(store, "toy"))
     assert "4 shards, 14 rows" in render.format_verification(verify(store))
-    assert "all sound" in render.format_verification(verify(store))
-    assert "nothing is cached yet" in render.format_inventory(build_inventory(Store(cache / "none")))
+    assert "all files intact" in render.format_verification(verify(store))
+    assert "cache is empty" in render.format_inventory(build_inventory(Store(cache / "none")))
 
 
 @pytest.mark.parametrize("command", ["list", "verify"])
@@ -180,7 +180,7 @@ def test_damage_makes_the_exit_code_one(cache: Path, humeris: Callable[..., Any]
     assert humeris("cache", "list").code == 1
     result = humeris("cache", "verify")
     assert result.code == 1
-    assert "damage found" in result.out
+    assert "corrupt files found" in result.out
     assert humeris("cache", "verify").code == 0
 
 

@@ -128,7 +128,7 @@ def test_missing_rows_are_an_error_and_never_zeros(tmp_path: Path) -> None:
     features = tap(filled(tmp_path / "c"))
     other = shard.to_keys([hashlib.sha256(b"other").digest()])
     assert features.find_missing(np.concatenate([KEYS[:2], other])).tolist() == [False, False, True]
-    with pytest.raises(RowsMissing, match=r"expected rows for 3 images, found 2.*humeris extract"):
+    with pytest.raises(RowsMissing, match=r"rows are missing: 2 of 3 images are cached.*humeris extract"):
         features.read(np.concatenate([KEYS[:2], other]))
     with pytest.raises(RowsMissing):
         tap(tmp_path / "none").read(KEYS[:1])
@@ -248,7 +248,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_a_miss_and_no_crash(
         real(path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rows, "read", read)
-    with pytest.raises(RowsMissing, match="found 16"):
+    with pytest.raises(RowsMissing, match=f"16 of {len(KEYS)} images are cached"):
         features.read(KEYS)
     assert [found.path for found in store.corrupt_files] == [victim]
 
@@ -257,7 +257,7 @@ def test_rows_of_two_shapes_under_one_tap_are_refused_in_one_line(tmp_path: Path
     with Store(tmp_path / "c", write=True) as store:
         store.get_extraction(SPEC).add("conv", "avg", KEYS[:8], ROWS[:8])
         store.get_extraction(SPEC).add("conv", "avg", KEYS[8:], ROWS[8:, :1])
-    with pytest.raises(CacheError, match=r"expected rows of one shape, found \[\(1,\), \(16,\)\]"):
+    with pytest.raises(CacheError, match=r"rows differ in shape: \[\(1,\), \(16,\)\]"):
         tap(tmp_path / "c").read(KEYS)
 
 
@@ -395,7 +395,7 @@ def test_a_damaged_shard_is_set_aside_so_that_it_is_reported_once(tmp_path: Path
     with Store(cache, write=True) as store:
         store.get_extraction(SPEC).get_features("conv", "avg").list_shards()
         assert [(found.path, found.reason) for found in store.corrupt_files] == [
-            (victim, "its bytes do not match its digest")
+            (victim, "SHA-256 digest does not match the file name")
         ]
     assert victim.with_name(victim.name + ".damaged").exists()
     with Store(cache, write=True) as store:
@@ -480,7 +480,7 @@ def test_a_damaged_spec_is_reported_and_written_again(data: bytes, tmp_path: Pat
     overwrite(cache / "features" / SPEC.folder_name / "spec.json", data)
     store = Store(cache)
     assert list(store.iter_extractions()) == []
-    assert [found.reason for found in store.corrupt_files] == ["not the spec of this folder"]
+    assert [found.reason for found in store.corrupt_files] == ["spec does not belong to this folder"]
     with Store(cache, write=True) as store:
         extraction = store.get_extraction(SPEC)
         assert np.array_equal(extraction.get_features("conv", "avg").read(KEYS), ROWS)
@@ -686,7 +686,7 @@ def test_a_folder_with_other_files_is_not_taken_for_a_cache(tmp_path: Path) -> N
 
 def test_a_file_is_not_a_cache(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(b"")
-    with pytest.raises(NotACache, match="found a file"):
+    with pytest.raises(NotACache, match="is a file, not a cache folder"):
         Store(tmp_path / "c")
 
 
@@ -708,7 +708,7 @@ def test_a_cache_whose_making_was_interrupted_is_finished(left: list[str], tmp_p
 def test_a_cache_of_another_format_is_left_alone(found: object, tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     (cache / "humeris.json").write_text(json.dumps({"format": found}))
-    with pytest.raises(NotACache, match="expected cache format 1"):
+    with pytest.raises(NotACache, match=r"unsupported cache format .*; this humeris reads format 1;"):
         Store(cache, write=True)
 
 
@@ -716,7 +716,7 @@ def test_a_cache_of_another_format_is_left_alone(found: object, tmp_path: Path) 
 def test_an_unreadable_mark_is_one_line(data: bytes, tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     (cache / "humeris.json").write_bytes(data)
-    with pytest.raises(NotACache, match="something unreadable") as caught:
+    with pytest.raises(NotACache, match="cannot be read as the marker of a humeris cache") as caught:
         Store(cache)
     assert "\n" not in str(caught.value)
 

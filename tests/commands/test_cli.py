@@ -233,8 +233,8 @@ WRONG = {
         "--format",
         "xml",
     ): "value for --format: expected table, csv or jsonl, found 'xml'; ",
-    ("cache", "prune"): "give --older-than, --max-size or both; ",
-    ("cache", "export", ".", "-b", "nano", "-b", "nano", "-o", "f.h5"): "give one backbone: ",
+    ("cache", "prune"): "no age or size is given; give --older-than, --max-size or both; ",
+    ("cache", "export", ".", "-b", "nano", "-b", "nano", "-o", "f.h5"): "2 backbones given, a file holds one; give one; ",
 }
 
 

@@ -181,4 +181,4 @@ def test_doctor_says_what_is_wrong_with_a_cache(tmp_path: Path, humeris: Run) ->
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")
     found = humeris("doctor", "--cache", tmp_path / "thesis")
-    assert "expected a humeris cache" in found.out
+    assert "not a humeris cache" in found.out

@@ -273,14 +273,14 @@ def test_a_cache_folder_that_is_not_one(few: Path, humeris: Callable[..., Any]) 
     (few.parent / "mine").mkdir()
     (few.parent / "mine/thesis.txt").write_text("years of work")
     for command in (("extract", few, *NANO), ("sweep", few), ("cache", "list"), ("cache", "verify")):
-        is_one_line(humeris(*command, "--cache", "mine"), "mine: expected a humeris cache or an empty folder, found other",
+        is_one_line(humeris(*command, "--cache", "mine"), "mine: not a humeris cache, and not empty: it holds other",
                     "give another folder with --cache")  # fmt: skip
     assert [path.name for path in (few.parent / "mine").iterdir()] == ["thesis.txt"]
 
 
 def test_a_file_in_the_place_of_the_cache(few: Path, humeris: Callable[..., Any]) -> None:
     (few.parent / "file").write_text("years of work")
-    is_one_line(humeris("extract", few, *NANO, "--cache", "file"), "file: expected a cache folder, found a file")
+    is_one_line(humeris("extract", few, *NANO, "--cache", "file"), "file: is a file, not a cache folder")
     assert (few.parent / "file").read_text() == "years of work"
 
 
@@ -377,7 +377,9 @@ def test_a_full_disk_loses_nothing(
     )
     monkeypatch.setattr(extraction, "_check_disk_space", lambda *_: None)  # the disk fills up later
     result = humeris(*big)
-    is_one_line(result, "no space left to write", "what was written before is safe: free some space, or give another folder")
+    is_one_line(
+        result, "no space left to write", "everything written before is intact; free some space, or give another folder"
+    )
     assert verified(cache, humeris) == before == 16
     filler.unlink()
     assert humeris("extract", few, *NANO, "-l", "block4_out", "--cache", cache).code == 0
@@ -436,7 +438,7 @@ def test_a_read_only_cache_is_refused_where_rows_must_be_written(
     cache, before = locked
     files = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     arguments = ("extract", finished.photos, "-b", "nano", "-l", "block3_out", "--cache", cache)
-    is_one_line(Done(arguments, before), "expected a folder that can be written, found a read-only one",
+    is_one_line(Done(arguments, before), "folder is read-only",
                 "change its permissions or give another folder with --cache")  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == files
 
@@ -461,4 +463,4 @@ def test_a_run_folder_that_cannot_be_written(few: Path, tmp_path: Path, humeris:
     (tmp_path / "shut").mkdir()
     before = read_only(tmp_path / "shut")
     sweep = ("sweep", few, "-j", 1, "-o", tmp_path / "shut/run", "--cache", tmp_path / "own-cache")
-    is_one_line(Done(sweep, before), "shut/run: expected a folder that can be written")
+    is_one_line(Done(sweep, before), "shut/run: folder is read-only")

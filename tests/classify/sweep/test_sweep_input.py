@@ -103,7 +103,7 @@ def test_rows_of_mixed_widths_in_one_tap(tmp_path: Path, humeris: Humeris) -> No
     root = photos(tmp_path / "photos", TWO)
     cache = cached(root, tmp_path / "cache", (slice(0, 20), 4), (slice(20, None), 6))
     result = humeris("sweep", root, "--cache", cache, "-o", tmp_path / "run", "-j", 1)
-    refused(result, "layer.avg: expected rows of one shape, found [(4,), (6,)]", "run `humeris extract` again")
+    refused(result, "layer.avg: rows differ in shape: [(4,), (6,)]", "run `humeris extract` again")
 
 
 def feature_file(path: Path, features: np.ndarray, labels: list[str], **more: Any) -> Path:
