@@ -57,9 +57,9 @@ def test_more_views_cost_only_what_is_missing_and_another_policy_shares_the_plai
             return extract_features(images, store, ExtractConfig(NANO, layers=["block4_out"], **options))[0].computed
 
         assert computed() == count
-        assert computed(views=1, policy=POLICY) == count
-        assert computed(views=3, policy=POLICY) == 2 * count
-        assert computed(views=3, policy=POLICY) == 0
+        assert computed(views=1, augment=POLICY) == count
+        assert computed(views=3, augment=POLICY) == 2 * count
+        assert computed(views=3, augment=POLICY) == 0
         assert computed(views=2, policy=Policy.parse("flip")) == 2 * count
         assert computed() == 0
 
