@@ -77,7 +77,7 @@ def run(
         backbone_specs=extract_config.backbone_specs,
         command=command,
     )
-    report_result = write_report([finished_run.path], cache=store.path)
+    report_result = write_report([finished_run], cache=store.path)
     return PipelineResult(extract_results[-1].images, extract_results, finished_run, export_result, report_result)
 
 

@@ -14,7 +14,7 @@ from .terminal import handle_errors, render, show_progress
 
 @handle_errors
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are put side by side.")],
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are put side by side.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The page.", show_default="report.html in the first run"),
@@ -31,7 +31,9 @@ def report(
 ) -> int:
     """Write what runs found as one HTML page that needs no network."""
     from ..classify.report import page, wording
+    from ..classify.runs.run import Run
 
+    runs = [Run(folder) for folder in run_folders]
     latency_errors: list[str] = []
     if latency:
         from ..classify.diagnose.latency import measure_all

@@ -7,12 +7,11 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...cache.errors import BackboneError, HumerisError, RunError
+from ...cache.errors import BackboneError, HumerisError
 from ...extract.backbones import taps
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone, build
@@ -57,12 +56,10 @@ def make_key(tap_refs: Sequence[TapRef]) -> tuple[tuple[str, str, str], ...]:
     return tuple((tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in tap_refs)
 
 
-def measure_all(paths: Sequence[Path], progress: Progress | None = None) -> list[LatencyResult]:
-    """What `measure` finds for each of the runs at `paths`; raises `RunError` before anything is measured."""
-    runs = [Run(path) for path in paths]
+def measure_all(runs: Sequence[Run], progress: Progress | None = None) -> list[LatencyResult]:
+    """What `measure` finds for each of the runs; raises `RunError` before anything is measured."""
     for run in runs:
-        if not run.metadata:
-            raise RunError(f"{run.path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
+        run.read_metadata()
     return [measure(run, progress) for run in runs]
 
 

@@ -85,7 +85,7 @@ def finetune(
         with run.lock():
             _score_again(run, setup, store)
     checkpoint.delete(run)
-    reported = write_report([run.path], cache=store.path)
+    reported = write_report([run], cache=store.path)
     exported = export(run, store, run.path / "model.keras", backbone_specs=setup.backbone_specs, command=command)
     return FinetuneResult(run, exported, reported)
 

@@ -12,7 +12,7 @@ from ...cache.errors import CacheError, RunError
 from ...cache.store import Store
 from ..evaluate.trial import Score, Trial, TrialScores
 from ..runs.image_records import ImageRecord
-from ..runs.metadata import FORMAT_VERSION, OtherFormat, RunMetadata, read_metadata
+from ..runs.metadata import FORMAT_VERSION, OtherFormat, RunMetadata
 from ..runs.predictions import Prediction, read_predictions
 from ..runs.run import Run
 
@@ -23,23 +23,21 @@ class LenientReader:
     metadata: None where run.json cannot be read.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self._run = Run(path)
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self.omissions: list[str] = []
         self.metadata = self._read_metadata()
 
     def _read_metadata(self) -> RunMetadata | None:
         try:
-            metadata = read_metadata(self._run.path / "run.json")
-        except OtherFormat as error:
+            metadata = self._run.metadata
+        except RunError as error:
+            fault = error.__cause__
             self.omissions.append(
-                f"run.json is in format {error.version!r:.60}, not {FORMAT_VERSION} as of this humeris: what cannot be read "
+                f"run.json is in format {fault.version!r:.60}, not {FORMAT_VERSION} as of this humeris: what cannot be read "
                 "is left out"
-            )
-            return None
-        except (OSError, ValueError) as error:
-            self.omissions.append(
-                f"run.json is unreadable ({error}): what was asked and how good the winner is on the test images"
+                if isinstance(fault, OtherFormat)
+                else f"run.json is unreadable ({fault}): what was asked and how good the winner is on the test images"
             )
             return None
         if metadata.result is None:

@@ -12,6 +12,7 @@ from typing import Any
 from ... import __version__
 from ...cache.atomic_files import publish
 from ...cache.errors import HumerisError
+from ..runs.run import Run
 from . import html
 from .blocks import Part, Section, Text
 from .html import RenderedPart
@@ -73,13 +74,13 @@ class _Block:
     sections: Sequence[_Block] = ()
 
 
-def write_report(paths: Sequence[Path], out: Path | None = None, cache: Path | None = None) -> ReportResult:
+def write_report(runs: Sequence[Run | Path], out: Path | None = None, cache: Path | None = None) -> ReportResult:
     """Write the report of one or more runs to `out`, by default `report.html` in the first; whole, or not at all.
 
     A run that is not whole is reported as far as it goes, and what is missing is said. cache: the cache's folder, by default
     the user's. Raises `RunError` where there is no run, and `CacheError` where the file cannot be written.
     """
-    snapshots = [RunSnapshot.read(path, cache) for path in paths]
+    snapshots = [RunSnapshot.read(run, cache) for run in runs]
     out = out or snapshots[0].path / "report.html"
     run_names, counter = comparison.name_runs(snapshots), count(1)
     omissions: list[str] = []

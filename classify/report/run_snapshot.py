@@ -24,6 +24,7 @@ from ..runs.image_records import ImageRecord
 from ..runs.metadata import RunMetadata
 from ..runs.predictions import Prediction
 from ..runs.result import RunResult
+from ..runs.run import Run
 from .lenient_reader import LenientReader
 
 
@@ -46,19 +47,20 @@ class RunSnapshot:
     omissions: tuple[str, ...]
 
     @classmethod
-    def read(cls, path: Path | str, cache: Path | None = None) -> RunSnapshot:
-        """What can be read of the run at `path`; raises `RunError` only where there is no run.json.
+    def read(cls, run: Run | Path | str, cache: Path | None = None) -> RunSnapshot:
+        """What can be read of a run, or of the one in a folder; raises `RunError` only where there is no run.json.
 
         cache: the folder of the cache, by default the user's; it need not exist.
         """
-        if not (Path(path) / "run.json").exists():
-            raise RunError(f"{path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
-        reader = LenientReader(path)
+        run = run if isinstance(run, Run) else Run(run)
+        if not run.exists:
+            raise RunError(f"{run.path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
+        reader = LenientReader(run)
         scores, images = reader.read_scores(), reader.read_images()
         predictions, probabilities = reader.read_predictions()
         store = reader.open_store(cache)
         omissions = tuple(reader.omissions)
-        return cls(Path(path), reader.metadata, scores, images, predictions, probabilities, store, omissions)
+        return cls(run.path, reader.metadata, scores, images, predictions, probabilities, store, omissions)
 
     @property
     def title(self) -> str:

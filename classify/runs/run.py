@@ -62,10 +62,11 @@ class Run(RunFolder):
     def metadata(self) -> RunMetadata:
         """The content of `run.json`; raises `RunError`."""
         if self._metadata is None:
-            self._metadata = self._read_metadata()
+            self._metadata = self.read_metadata()
         return self._metadata
 
-    def _read_metadata(self) -> RunMetadata:
+    def read_metadata(self) -> RunMetadata:
+        """Read `run.json`, which `metadata` does once; raises `RunError`, whose cause says what is wrong with it."""
         file = self.path / "run.json"
         if not self.exists:
             raise RunError(f"{self.path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
