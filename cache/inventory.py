@@ -58,7 +58,7 @@ def verify(store: Store) -> dict[str, Any]:
         n_shards, size, n_not_finite = n_shards + 1, size + shard.size, n_not_finite + int((~is_finite).sum())
         rows_by_storage[f"{shard.stored_dtype}, {shard.layout.compression}"] += len(shard.keys)
         rows_by_view.update(shard.views.tolist())
-    quarantined_paths = [str(path) for path in sorted(store.path.glob("features/*/*/*.damaged"))]
+    quarantined_paths = [str(path) for path in sorted(store.path.glob("features/*/*/*.corrupt"))]
     return {
         "cache": str(store.path),
         "shards": n_shards,

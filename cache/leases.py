@@ -53,7 +53,7 @@ class Leases:
 
     def acquire(self, name: str) -> Lease | None:
         """Return the lease on `name`, or None while another process holds it; always granted if no file can be written."""
-        path, draft = self._folder / f"claim-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        path, draft = self._folder / f"lease-{name}", self._folder / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             _write(draft, json.dumps(_describe_process()).encode())
             for _ in range(2):

@@ -124,7 +124,7 @@ def prune(
     for tap in removed_taps:
         for path in tap.shards:
             delete(path)
-    quarantined_paths = [path for path in sorted(root.glob("*/*/*.h5.damaged")) if not path.is_dir() or path.is_symlink()]
+    quarantined_paths = [path for path in sorted(root.glob("*/*/*.h5.corrupt")) if not path.is_dir() or path.is_symlink()]
     result = {
         "cache": str(store.path),
         "dry_run": dry_run,

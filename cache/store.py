@@ -3,7 +3,7 @@
 <cache>/CACHEDIR.TAG  humeris.json
 <cache>/features/<extraction>/spec.json  layers.json
 <cache>/features/<extraction>/<layer>.<pool>/<sha256>.h5
-<cache>/known/        values that can be recomputed; may be deleted at any time
+<cache>/index/        values that can be recomputed; may be deleted at any time
 <cache>/tmp/
 """
 
@@ -24,7 +24,7 @@ from .leases import Leases
 from .spec import ExtractionSpec
 from .verification import CorruptFileRecord, Verifier
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MARKER = "humeris.json"
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache made by humeris. See https://bford.info/cachedir/\n"
 
@@ -54,7 +54,7 @@ class Store:
         self.path = Path(path) if path is not None else get_default_folder()
         self._tmp = self.path / "tmp"
         self._check()
-        self.kv_store = KeyValueStore(self.path / "known", self._tmp, self.create if write else None)
+        self.kv_store = KeyValueStore(self.path / "index", self._tmp, self.create if write else None)
         self.verifier = Verifier(self.path, self.kv_store, write)
         self.leases = Leases(self._tmp)
         self._extractions: dict[Path, Extraction] = {}
@@ -90,7 +90,7 @@ class Store:
         if not (self.path / _MARKER).exists():
             make_folder(self.path.absolute())
             publish(_TAG, self.path / "CACHEDIR.TAG", self._tmp, mode=0o644)
-            marker = {"format": FORMAT_VERSION, "what": "cached activations of frozen networks, see humeris"}
+            marker = {"format": FORMAT_VERSION, "description": "cached activations of frozen networks, see humeris"}
             publish(json.dumps(marker).encode() + b"\n", self.path / _MARKER, self._tmp, mode=0o644)
         elif not os.access(self.path, os.W_OK):
             raise CacheReadOnly(

@@ -96,7 +96,7 @@ class Verifier:
             self.corrupt_files.append(record)
         if rename and self._write and shard.NAME.fullmatch(path.name):
             # The second name is for when the first is a folder's.
-            for name in (f"{path.name}.damaged", f"{path.stem}-{secrets.token_hex(4)}.h5.damaged"):
+            for name in (f"{path.name}.corrupt", f"{path.stem}-{secrets.token_hex(4)}.h5.corrupt"):
                 with contextlib.suppress(OSError):  # a read-only disk, or another process was faster
                     path.rename(path.with_name(name))
                     break

@@ -36,7 +36,7 @@ class TapScores:
     cross-validated accuracy of the best head in a run of the same images.
     """
 
-    sources: tuple[TapRef, ...]
+    tap_refs: tuple[TapRef, ...]
     depth: float | None
     columns: int
     log_me: float
@@ -48,7 +48,7 @@ class TapScores:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "sources": [asdict(tap_ref) for tap_ref in self.sources]}
+        return {**asdict(self), "tap_refs": [asdict(tap_ref) for tap_ref in self.tap_refs]}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Ranking:
             "data": self.images.summarize(),
             "splits": to_json(self.splits.summarize()),
             "ranking": [
-                {**row.to_dict(), "places": {measure: ranks[measure][index] for measure in MEASURES}}
+                {**row.to_dict(), "ranks": {measure: ranks[measure][index] for measure in MEASURES}}
                 for index, row in enumerate(self.rows)
             ],
             "run": None if self.run is None else str(self.run.path),
@@ -167,7 +167,7 @@ def rank(
         )
     unordered = Ranking(images, splits, tuple(rows), selection.left_out, reference_run)
     rank_sums = np.sum([unordered.compute_ranks(measure) for measure in MEASURES], axis=0)
-    order = sorted(range(len(rows)), key=lambda row: (rank_sums[row], -rows[row].log_me, rows[row].sources))
+    order = sorted(range(len(rows)), key=lambda row: (rank_sums[row], -rows[row].log_me, rows[row].tap_refs))
     return Ranking(images, splits, tuple(rows[row] for row in order), selection.left_out, reference_run)
 
 

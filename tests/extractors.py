@@ -246,14 +246,14 @@ def count_stored_rows(cache: Path) -> tuple[int, int]:
 def _is_expected_file(path: Path, cache: Path) -> bool:
     """Whether a file is of a kind that a cache has there; drafts have theirs in `tmp`."""
     parts = path.relative_to(cache).parts
-    if path.name.endswith(".damaged"):
+    if path.name.endswith(".corrupt"):
         return parts[0] == "features"
     if len(parts) == 1:
         return parts[0] in {"CACHEDIR.TAG", "humeris.json"}
     if parts[0] == "features":
         shard = len(parts) == 4 and len(path.name) == 67 and path.suffix == ".h5"
         return shard or (len(parts) == 3 and parts[2] in {"spec.json", "layers.json"})
-    return parts[0] in {"tmp", "known"}
+    return parts[0] in {"tmp", "index"}
 
 
 def _split_digests(data: bytes) -> list[bytes]:

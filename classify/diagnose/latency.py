@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...cache.atomic_files import read_json
 from ...cache.errors import BackboneError, HumerisError
+from ...cache.typed_json import from_json, to_json
 from ...extract.backbones import taps
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone, build
@@ -24,7 +25,7 @@ from ..runs.run import Run
 
 FILE = "latency.json"
 BATCH_SIZE = 32
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _TARGET_SECONDS, _MIN_CALLS, _MAX_CALLS = 0.5, 7, 200  # of repeated calls; how many there are at least and at most
 
 
@@ -32,13 +33,13 @@ _TARGET_SECONDS, _MIN_CALLS, _MAX_CALLS = 0.5, 7, 200  # of repeated calls; how 
 class Latency:
     """What one set of taps costs: seconds for one image and for a batch of `BATCH_SIZE`, and parameters of the cut network.
 
-    taps: (extraction, layer, pool) of each, as in a trial.
+    tap_keys: (extraction, layer, pool) of each, as in a trial.
     """
 
-    taps: tuple[tuple[str, str, str], ...]
-    one: float
-    batch: float
-    parameters: int
+    tap_keys: tuple[tuple[str, str, str], ...]
+    seconds_per_image: float
+    seconds_per_batch: float
+    n_parameters: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,18 @@ class LatencyResult:
     threads: int
     latencies: Mapping[tuple[tuple[str, str, str], ...], Latency]
     omissions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    """The content of `latency.json`."""
+
+    format: int
+    device: str
+    threads: int
+    batch_size: int
+    taps: tuple[Latency, ...]
+    omissions: tuple[str, ...]
 
 
 def make_key(tap_refs: Sequence[TapRef]) -> tuple[tuple[str, str, str], ...]:
@@ -89,34 +102,21 @@ def measure(run: Run, progress: Progress | None = None) -> LatencyResult:
         )
     }
     result = LatencyResult(_get_device(), count_cores(), latencies, tuple(omissions.values()))
-    header = {"format": _FORMAT_VERSION, "device": result.device, "threads": result.threads, "batch": BATCH_SIZE}
-    run.write_json(
-        FILE, {**header, "taps": [asdict(latency) for latency in latencies.values()], "left_out": list(omissions.values())}
-    )
+    values = (result.device, result.threads, BATCH_SIZE, tuple(latencies.values()), result.omissions)
+    run.write_json(FILE, to_json(_File(_FORMAT_VERSION, *values)))
     return result
 
 
 def read(run: Run) -> LatencyResult | None:
     """What `measure` wrote into the run; None where it did not, or where the file is not whole."""
     try:
-        content = json.loads((run.path / FILE).read_bytes())
-        if content["format"] != _FORMAT_VERSION or content["batch"] != BATCH_SIZE:
-            return None
-        latencies = [
-            Latency(
-                tuple((str(name), str(layer), str(pool)) for name, layer, pool in entry["taps"]),
-                float(entry["one"]),
-                float(entry["batch"]),
-                int(entry["parameters"]),
-            )
-            for entry in content["taps"]
-        ]
-        omissions = tuple(map(str, content["left_out"]))
-        return LatencyResult(
-            str(content["device"]), int(content["threads"]), {entry.taps: entry for entry in latencies}, omissions
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        content = from_json(_File, read_json(run.path / FILE))
+    except (OSError, ValueError):
         return None
+    if (content.format, content.batch_size) != (_FORMAT_VERSION, BATCH_SIZE):
+        return None
+    latencies = {latency.tap_keys: latency for latency in content.taps}
+    return LatencyResult(content.device, content.threads, latencies, content.omissions)
 
 
 def _build_backbone(run: Run, name: str) -> Backbone:

@@ -147,8 +147,8 @@ def _build_vote(layer: NeighborVotes, values: Any, name: str) -> Any:
     cosines, neighbor_indices = keras.ops.top_k(
         _apply_with_weights(similarity_layer, values, np.ascontiguousarray(layer.rows.T)), n_neighbors
     )
-    label_table = keras.layers.Embedding(len(layer.rows), layer.classes, dtype="float32", name=f"{name}_labels")
-    votes = _apply_with_weights(label_table, neighbor_indices, np.eye(layer.classes, dtype=np.float32)[layer.labels])
+    label_table = keras.layers.Embedding(len(layer.rows), layer.n_classes, dtype="float32", name=f"{name}_labels")
+    votes = _apply_with_weights(label_table, neighbor_indices, np.eye(layer.n_classes, dtype=np.float32)[layer.labels])
     if layer.weights == "distance":
         vote_weights = 1.0 / keras.ops.maximum(1.0 - cosines, MIN_COSINE_DISTANCE)
         vote_weights = vote_weights / keras.ops.sum(vote_weights, axis=1, keepdims=True)
@@ -156,7 +156,7 @@ def _build_vote(layer: NeighborVotes, values: Any, name: str) -> Any:
     else:
         votes = keras.layers.GlobalAveragePooling1D(dtype="float32", name=f"{name}_votes")(votes)
     smoothing = keras.layers.Rescaling(
-        n_neighbors / (n_neighbors + 1), 1 / (layer.classes * (n_neighbors + 1)), dtype="float32", name=name
+        n_neighbors / (n_neighbors + 1), 1 / (layer.n_classes * (n_neighbors + 1)), dtype="float32", name=name
     )
     return smoothing(votes)
 

@@ -16,6 +16,7 @@ from ..data.feature_matrix import FeatureMatrix
 from .layers import Dense, HeadLayer, L2Normalize, SelectColumns, Standardize
 from .neighbor_votes import NeighborVotes
 
+FORMAT_VERSION = 2
 _LAYER_KINDS: Mapping[str, Any] = {
     kind.kind: kind for kind in (Dense, Standardize, L2Normalize, SelectColumns, NeighborVotes)
 }
@@ -76,15 +77,18 @@ class Head:
 
     def to_metadata(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON values."""
-        return {"classes": list(self.class_names), "layers": [_describe_layer(layer) for layer in self.layers]}
+        layers = [_describe_layer(layer) for layer in self.layers]
+        return {"format": FORMAT_VERSION, "class_names": list(self.class_names), "layers": layers}
 
     @classmethod
     def load(cls, arrays_path: Path, metadata: Mapping[str, Any]) -> Head:
         """Read an `.npz` file and what `to_metadata` gave; raises `RunError`."""
         try:
+            if metadata["format"] != FORMAT_VERSION:
+                raise ValueError(f"format {metadata['format']!r:.60}, not {FORMAT_VERSION}")
             with arrays_path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
                 layers = tuple(_restore_layer(layer_metadata, npz, i) for i, layer_metadata in enumerate(metadata["layers"]))
-            class_names, width = tuple(metadata["classes"]), None
+            class_names, width = tuple(metadata["class_names"]), None
             for layer in layers:
                 width = layer.compute_output_width(width)
             if width != len(class_names):

@@ -83,7 +83,7 @@ class Standardize:
     mean: np.ndarray
     factor: np.ndarray
 
-    kind: ClassVar[str] = "scale"
+    kind: ClassVar[str] = "standardize"
     array_fields: ClassVar[tuple[str, ...]] = ("mean", "factor")
     json_fields: ClassVar[tuple[str, ...]] = ()
 
@@ -102,7 +102,7 @@ class Standardize:
 class L2Normalize:
     """Divide each row by its Euclidean length; a row of zeros stays one."""
 
-    kind: ClassVar[str] = "unit"
+    kind: ClassVar[str] = "l2_normalize"
     array_fields: ClassVar[tuple[str, ...]] = ()
     json_fields: ClassVar[tuple[str, ...]] = ()
 
@@ -127,7 +127,7 @@ class SelectColumns:
 
     indices: np.ndarray
 
-    kind: ClassVar[str] = "columns"
+    kind: ClassVar[str] = "select_columns"
     array_fields: ClassVar[tuple[str, ...]] = ("indices",)
     json_fields: ClassVar[tuple[str, ...]] = ()
 

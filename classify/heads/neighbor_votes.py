@@ -32,7 +32,7 @@ class NeighborVotes:
         How many of them vote.
     weights
         ``uniform``, or ``distance``: a vote counts one over the cosine distance, as in scikit-learn.
-    classes
+    n_classes
         The number of classes.
     """
 
@@ -40,21 +40,21 @@ class NeighborVotes:
     labels: np.ndarray
     n_neighbors: int
     weights: str
-    classes: int
+    n_classes: int
 
-    kind: ClassVar[str] = "neighbours"
+    kind: ClassVar[str] = "neighbor_votes"
     array_fields: ClassVar[tuple[str, ...]] = ("rows", "labels")
-    json_fields: ClassVar[tuple[str, ...]] = ("n_neighbors", "weights", "classes")
+    json_fields: ClassVar[tuple[str, ...]] = ("n_neighbors", "weights", "n_classes")
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes)."""
         probabilities, block_size = (
-            np.empty((len(values), self.classes), np.float32),
+            np.empty((len(values), self.n_classes), np.float32),
             max(1, _MAX_SIMILARITIES // len(self.rows)),
         )
         for start in range(0, len(values), block_size):
             similarity, nearest = top_k(values[start : start + block_size] @ self.rows.T, self.n_neighbors)
-            probabilities[start : start + block_size] = vote(similarity, self.labels[nearest], self.classes, self.weights)
+            probabilities[start : start + block_size] = vote(similarity, self.labels[nearest], self.n_classes, self.weights)
         return probabilities
 
     def find_ties(self, values: np.ndarray, rounding: float, tolerance: float) -> np.ndarray:
@@ -85,7 +85,7 @@ class NeighborVotes:
             on_edge = np.abs(cosines - farthest) <= 2 * rounding
             open_votes = self.n_neighbors - (cosines > farthest + 2 * rounding).sum(axis=1)
             mixed_classes = np.where(on_edge, self.labels, -1).max(axis=1) > np.where(
-                on_edge, self.labels, self.classes
+                on_edge, self.labels, self.n_classes
             ).min(axis=1)
             mask[block] = mixed_classes & (on_edge.sum(axis=1) > open_votes)
             if self.weights == "distance":
@@ -94,7 +94,7 @@ class NeighborVotes:
                     _compute_vote_shares(similarity, self.weights),
                     self.labels[nearest],
                 )
-                other_shares = 1 - np.take_along_axis(_sum_by_class(labels, vote_shares, self.classes), labels, axis=1)
+                other_shares = 1 - np.take_along_axis(_sum_by_class(labels, vote_shares, self.n_classes), labels, axis=1)
                 slopes = np.where(
                     distance > MIN_COSINE_DISTANCE - rounding,
                     vote_shares * other_shares / np.maximum(distance, MIN_COSINE_DISTANCE),
@@ -107,11 +107,11 @@ class NeighborVotes:
         """The number of classes."""
         if self.rows.ndim != 2 or self.labels.shape != self.rows.shape[:1] or self.labels.dtype.kind not in "iu":
             raise ValueError(f"rows {self.rows.shape} and labels {self.labels.shape} that do not fit")
-        if not 1 <= self.n_neighbors <= len(self.rows) or not 0 <= self.labels.min() <= self.labels.max() < self.classes:
-            raise ValueError(f"{self.n_neighbors} neighbours of {len(self.rows)} rows in {self.classes} classes")
+        if not 1 <= self.n_neighbors <= len(self.rows) or not 0 <= self.labels.min() <= self.labels.max() < self.n_classes:
+            raise ValueError(f"{self.n_neighbors} neighbours of {len(self.rows)} rows in {self.n_classes} classes")
         if self.weights not in VOTE_WEIGHTS:
             raise ValueError(f"weights {self.weights!r}")
-        return check_width(width, self.rows.shape[1], self.classes)
+        return check_width(width, self.rows.shape[1], self.n_classes)
 
 
 def vote(similarity: np.ndarray, labels: np.ndarray, n_classes: int, weights: str) -> np.ndarray:

@@ -64,7 +64,7 @@ def _log_run(run: Run, progress: Progress | None) -> TrackingResult:
             raise build_error(run, "mlflow", address, error) from error
     destination = f"{mask_secrets(address)}, experiment {experiment_name}"
     return TrackingResult(
-        "mlflow", destination, look=_format_view_command(address), note="it was there already" if was_logged else ""
+        "mlflow", destination, view_command=_format_view_command(address), note="it was there already" if was_logged else ""
     )
 
 

@@ -39,7 +39,7 @@ def _log_run(run: Run, progress: Progress | None) -> TrackingResult:
         if progress is not None:
             progress(count, len(scores_by_trial))
     folder = run.path / _FOLDER_NAME
-    return TrackingResult("tensorboard", str(folder), look=f"tensorboard --logdir {quote_argument(folder)}")
+    return TrackingResult("tensorboard", str(folder), view_command=f"tensorboard --logdir {quote_argument(folder)}")
 
 
 def _encode_curves(score: Score, curves: dict[str, list[float]], end_time: float) -> bytes:

@@ -21,13 +21,13 @@ _MAX_REASON_LENGTH = 500  # letters of what a tracker says is wrong
 class TrackingResult:
     """Where a run was logged.
 
-    name: the tracker. where: an address or a folder, "" where there was nothing to log. look: the command, or the address,
-    to look at it with. note: what else there is to say, or "".
+    name: the tracker. destination: an address or a folder, "" where there was nothing to log. view_command: the command, or
+    the address, to look at it with. note: what else there is to say, or "".
     """
 
     name: str
-    where: str
-    look: str = ""
+    destination: str
+    view_command: str = ""
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -113,10 +113,10 @@ def format_ranking(result: Mapping[str, Any]) -> str:
     has_run = result["run"] is not None
     rows = []
     for entry in result["ranking"]:
-        taps = entry["sources"]
+        taps = entry["tap_refs"]
         cells = [" + ".join(tap["backbone"] for tap in taps), " + ".join(f"{tap['layer']}:{tap['pool']}" for tap in taps)]
         for measure in measure_titles:
-            rank = entry["places"][measure]
+            rank = entry["ranks"][measure]
             cells.append(f"{entry[measure]:.4f}  {rank}" + (" <" if rank == 1 else ""))
         if has_run:
             cells.append("" if entry["trained"] is None else f"{entry['trained']:.4f}")
@@ -234,8 +234,10 @@ def _format_result(summary: RunSummary, trackers: Sequence[Mapping[str, str]]) -
 
 def _format_tracker(tracker: Mapping[str, str]) -> str:
     """Where a run was logged, and how to look at it there."""
-    details = "; ".join(to_printable(part) for part in (tracker["where"], tracker["note"]) if part)
-    return f"{tracker['name']}: {details}" + (f"; look with: {to_printable(tracker['look'])}" if tracker["look"] else "")
+    details = "; ".join(to_printable(part) for part in (tracker["destination"], tracker["note"]) if part)
+    return f"{tracker['name']}: {details}" + (
+        f"; look with: {to_printable(tracker['view_command'])}" if tracker["view_command"] else ""
+    )
 
 
 def _compute_interval(point: DepthPoint, n_scored: int) -> tuple[float, float]:

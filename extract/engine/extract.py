@@ -213,7 +213,7 @@ def _get_backbone(task: _BackboneTask, store: Store) -> Backbone:
         )
         raise BackboneError(
             f"backbone {task.backbone_spec.title}: expected {changed_field} {str(expected_fields[changed_field])[:40]} as "
-            f"it was before, found {str(actual_fields[changed_field])[:40]}; delete {store.path / 'known'} and run the "
+            f"it was before, found {str(actual_fields[changed_field])[:40]}; delete {store.path / 'index'} and run the "
             "command again"
         )
     return backbone

@@ -167,7 +167,7 @@ def test_no_damaged_shard_is_served_and_its_rows_come_back_bit_by_bit(
         counts["given to HDF5"] += len({str(victim) for victim in victims.values()} & set(parsed))
         counts["good ones given to HDF5"] += len(set(parsed)) > 0
         counts["healed"] += len(TAPS) * heal(cache, *TAPS)
-        for path in cache.glob("features/*/*/*.damaged"):
+        for path in cache.glob("features/*/*/*.corrupt"):
             path.unlink()
     print(damage.__name__, dict(counts))
     assert counts["read as they should be"] == counts["healed"] == times
@@ -276,7 +276,7 @@ def test_what_stands_in_the_place_of_a_shard_is_a_miss_and_makes_way(tap: Tap, t
         counts["replaced"] += 1
         counts["missed"] += serves_only(cache, {tap: lost})
         counts["healed"] += heal(cache, tap)
-        for path in cache.glob("features/*/*/*.damaged"):
+        for path in cache.glob("features/*/*/*.corrupt"):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     print(dict(counts))
     assert counts == dict.fromkeys(("replaced", "missed", "healed"), len(REPLACED))
@@ -365,7 +365,7 @@ def described(path: Path) -> Path:
     [
         ("humeris.json", 150),
         ("features/*/spec.json", 300),
-        ("known/*", 150),
+        ("index/*", 150),
         ("features/*/layers.json", 300),
     ],
 )  # fmt: skip

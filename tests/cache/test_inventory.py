@@ -124,7 +124,7 @@ def test_verify_reads_every_file_again_and_sets_damage_aside(cache: Path) -> Non
     with Store(cache, write=True) as store:
         found = verify(store)
     assert [each["path"] for each in found["damaged"]] == [str(path)]
-    assert found["set_aside"] == [f"{path}.damaged"]
+    assert found["set_aside"] == [f"{path}.corrupt"]
     assert found["shards"] == 3
     with Store(cache, write=True) as store:
         assert verify(store)["damaged"] == []

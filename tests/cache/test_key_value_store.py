@@ -15,7 +15,7 @@ from humeris.cache.key_value_store import KeyValueStore
 
 @pytest.fixture
 def memo(tmp_path: Path) -> KeyValueStore:
-    return KeyValueStore(tmp_path / "known", tmp_path / "tmp", lambda: None)
+    return KeyValueStore(tmp_path / "index", tmp_path / "tmp", lambda: None)
 
 
 def test_a_value_comes_back_as_it_was_put(memo: KeyValueStore) -> None:
@@ -51,7 +51,7 @@ def test_a_key_may_hold_bytes_that_are_not_utf_8(memo: KeyValueStore) -> None:
 
 def test_a_damaged_file_is_a_miss(memo: KeyValueStore, tmp_path: Path) -> None:
     memo.put_json("kind", "key", list(range(50)))
-    (path,) = (tmp_path / "known").iterdir()
+    (path,) = (tmp_path / "index").iterdir()
     good = path.read_bytes()
     random = np.random.default_rng(0)
     damages = [good[: int(random.integers(len(good)))] for _ in range(40)]
@@ -66,14 +66,14 @@ def test_a_damaged_file_is_a_miss(memo: KeyValueStore, tmp_path: Path) -> None:
 
 
 def test_a_memo_that_may_not_write_writes_nothing(tmp_path: Path) -> None:
-    memo = KeyValueStore(tmp_path / "known", tmp_path / "tmp", None)
+    memo = KeyValueStore(tmp_path / "index", tmp_path / "tmp", None)
     assert not memo.put("kind", "key", b"1")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_where_a_value_should_be_is_a_miss(memo: KeyValueStore, tmp_path: Path) -> None:
     memo.put("kind", "key", b"1")
-    (path,) = (tmp_path / "known").iterdir()
+    (path,) = (tmp_path / "index").iterdir()
     path.unlink()
     path.mkdir()
     assert memo.get("kind", "key") is None
@@ -82,7 +82,7 @@ def test_a_folder_where_a_value_should_be_is_a_miss(memo: KeyValueStore, tmp_pat
 
 def test_a_fifo_where_a_value_should_be_is_a_miss_and_is_written_over(memo: KeyValueStore, tmp_path: Path) -> None:
     memo.put("kind", "key", b"1")
-    (path,) = (tmp_path / "known").iterdir()
+    (path,) = (tmp_path / "index").iterdir()
     path.unlink()
     os.mkfifo(path)
     code = (

@@ -117,8 +117,8 @@ def test_an_extraction_without_rows_goes_and_the_cache_stays_one(cache: Path) ->
 
 def test_what_damage_and_killed_processes_left_goes_and_nothing_else(cache: Path) -> None:
     home = cache / "features" / SPEC.folder_name
-    rubbish = [home / "conv.avg" / f"{'0' * 64}.h5.damaged", cache / "tmp" / "1-old"]
-    keep = [cache / "tmp" / "1-young", home / "late.avg" / "notes.txt", cache / "known" / "x"]
+    rubbish = [home / "conv.avg" / f"{'0' * 64}.h5.corrupt", cache / "tmp" / "1-old"]
+    keep = [cache / "tmp" / "1-young", home / "late.avg" / "notes.txt", cache / "index" / "x"]
     keep[2].parent.mkdir(exist_ok=True)
     for path in rubbish + keep:
         path.write_bytes(b"x")
@@ -141,7 +141,7 @@ def test_what_damage_and_killed_processes_left_goes_and_nothing_else(cache: Path
 
 
 def test_a_rehearsal_says_the_same_and_removes_nothing(cache: Path) -> None:
-    (cache / "features" / SPEC.folder_name / "conv.avg" / f"{'0' * 64}.h5.damaged").write_bytes(b"x")
+    (cache / "features" / SPEC.folder_name / "conv.avg" / f"{'0' * 64}.h5.corrupt").write_bytes(b"x")
     (cache / "features" / "nothing").mkdir()
     before = sorted(cache.rglob("*"))
     said = run(cache, older_than=15 * DAY, dry_run=True)
@@ -215,7 +215,7 @@ def test_a_shard_removed_while_it_is_opened_is_no_damage(
 ) -> None:
     """Whether the operating system says that it is gone, or HDF5 in its own words."""
 
-    shutil.rmtree(cache / "known", ignore_errors=True)
+    shutil.rmtree(cache / "index", ignore_errors=True)
     real = getattr(shard, name)
 
     def call(path: Path, *rest: Any) -> Any:

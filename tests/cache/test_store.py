@@ -107,7 +107,7 @@ def test_shards_are_named_by_their_digest_and_read_only(tmp_path: Path) -> None:
 def test_the_folder_is_laid_out_as_documented(tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     assert (cache / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
-    assert json.loads((cache / "humeris.json").read_bytes())["format"] == 1
+    assert json.loads((cache / "humeris.json").read_bytes())["format"] == 2
     spec = json.loads((cache / "features" / SPEC.folder_name / "spec.json").read_bytes())
     assert ExtractionSpec.from_dict(spec) == SPEC
     assert {path.parent.name for path in shards(cache)} == {"conv.avg"}
@@ -384,7 +384,7 @@ def test_a_damaged_shard_is_a_miss_and_is_computed_again(
             gap = extraction.get_features("conv", "avg").find_missing(KEYS)
             extraction.add("conv", "avg", KEYS[gap], ROWS[gap])
             assert np.array_equal(extraction.get_features("conv", "avg").read(KEYS), ROWS)
-        for path in cache.glob("features/*/*/*.damaged"):
+        for path in cache.glob("features/*/*/*.corrupt"):
             path.unlink()
 
 
@@ -397,7 +397,7 @@ def test_a_damaged_shard_is_set_aside_so_that_it_is_reported_once(tmp_path: Path
         assert [(found.path, found.reason) for found in store.corrupt_files] == [
             (victim, "SHA-256 digest does not match the file name")
         ]
-    assert victim.with_name(victim.name + ".damaged").exists()
+    assert victim.with_name(victim.name + ".corrupt").exists()
     with Store(cache, write=True) as store:
         store.get_extraction(SPEC).get_features("conv", "avg").list_shards()
         assert store.corrupt_files == []
@@ -406,13 +406,13 @@ def test_a_damaged_shard_is_set_aside_so_that_it_is_reported_once(tmp_path: Path
 def test_a_damaged_shard_is_set_aside_even_when_a_folder_has_the_name(tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     victim = shards(cache)[0]
-    victim.with_name(f"{victim.name}.damaged").mkdir()
+    victim.with_name(f"{victim.name}.corrupt").mkdir()
     overwrite(victim, victim.read_bytes()[:-1])
     with Store(cache, write=True) as store:
         assert store.get_extraction(SPEC).get_features("conv", "avg").find_missing(KEYS).sum() == 8
         assert [found.path for found in store.corrupt_files] == [victim]
     assert not victim.exists()
-    assert len(list(victim.parent.glob(f"{victim.stem}*.h5.damaged"))) == 2
+    assert len(list(victim.parent.glob(f"{victim.stem}*.h5.corrupt"))) == 2
     with Store(cache, write=True) as store:
         store.get_extraction(SPEC).get_features("conv", "avg").list_shards()
         assert store.corrupt_files == []
@@ -523,7 +523,7 @@ def test_a_fifo_under_a_digest_for_a_name_does_not_hang(tmp_path: Path) -> None:
     assert done.stdout.split() == ["3", "1"], done.stderr
 
 
-@pytest.mark.parametrize("name", ["humeris.json", "features/*/spec.json", "features/*/layers.json", "known/*"])
+@pytest.mark.parametrize("name", ["humeris.json", "features/*/spec.json", "features/*/layers.json", "index/*"])
 def test_a_fifo_in_place_of_any_file_does_not_hang(name: str, tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     with Store(cache, write=True) as store:
@@ -555,14 +555,14 @@ def test_a_fifo_in_place_of_any_file_does_not_hang(name: str, tmp_path: Path) ->
 
 def test_deleting_what_is_known_loses_nothing(tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
-    assert any((cache / "known").iterdir())
-    shutil.rmtree(cache / "known")
+    assert any((cache / "index").iterdir())
+    shutil.rmtree(cache / "index")
     assert np.array_equal(tap(cache).read(KEYS), ROWS)
 
 
 def test_a_damaged_memory_of_verified_files_is_no_licence(tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
-    for path in (cache / "known").iterdir():
+    for path in (cache / "index").iterdir():
         overwrite(path, path.read_bytes()[:-3])
     victim = shards(cache)[0]
     overwrite(victim, victim.read_bytes()[:-1])
@@ -650,7 +650,7 @@ def test_a_same_size_change_with_its_time_put_back_is_noticed(tmp_path: Path) ->
 
 def test_reading_writes_nothing(tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
-    shutil.rmtree(cache / "known")
+    shutil.rmtree(cache / "index")
     victim = shards(cache)[0]
     overwrite(victim, victim.read_bytes()[:-1])
     before = listing(cache)
@@ -704,11 +704,11 @@ def test_a_cache_whose_making_was_interrupted_is_finished(left: list[str], tmp_p
     assert np.array_equal(tap(filled(cache)).read(KEYS), ROWS)
 
 
-@pytest.mark.parametrize("found", [2, 0, "1", None, [1]])
+@pytest.mark.parametrize("found", [3, 1, 0, "1", None, [1]])
 def test_a_cache_of_another_format_is_left_alone(found: object, tmp_path: Path) -> None:
     cache = filled(tmp_path / "c")
     (cache / "humeris.json").write_text(json.dumps({"format": found}))
-    with pytest.raises(NotACache, match=r"unsupported cache format .*; this humeris reads format 1;"):
+    with pytest.raises(NotACache, match=r"unsupported cache format .*; this humeris reads format 2;"):
         Store(cache, write=True)
 
 

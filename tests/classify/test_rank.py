@@ -53,7 +53,7 @@ def test_scores_are_of_the_development_images_on_the_folds_of_the_sweep(finished
     (row,) = found.rows
     assert (row.knn, row.centroid) == (pytest.approx(np.mean(near)), pytest.approx(np.mean(centre)))
     assert (row.log_me, row.h_score) == (pytest.approx(log_me(moments)), pytest.approx(h_score(moments)))
-    assert (row.columns, str(row.sources[0])) == (features.shape[1], "nano/block5_out:avg")
+    assert (row.columns, str(row.tap_refs[0])) == (features.shape[1], "nano/block5_out:avg")
     assert row.seconds > 0
 
 
@@ -81,7 +81,7 @@ def test_a_run_of_the_same_images_gives_the_trained_ranking(finished: Any) -> No
     found = rank(images, store, run=finished.path)
     scores = finished.run.load_trials()
     for row in found.rows:
-        held = {trial: score for trial, score in scores.items() if trial.tap_refs == row.sources}
+        held = {trial: score for trial, score in scores.items() if trial.tap_refs == row.tap_refs}
         best = min(held.values(), key=lambda score: score.log_loss)
         assert row.trained == best.accuracy
     assert found.to_dict()["run"] == str(finished.path)
@@ -134,7 +134,7 @@ def write(path: Path, sets: dict[str, np.ndarray], labels: np.ndarray) -> Path:
 @pytest.mark.parametrize("best", ["block4_out", "block5_out"])
 def test_the_taps_come_in_the_order_of_their_mean_place(finished: Any, best: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, store = cached(finished)
-    columns = {row.sources[0].layer: row.columns for row in rank(images, store).rows}
+    columns = {row.tap_refs[0].layer: row.columns for row in rank(images, store).rows}
 
     def score(features: FeatureMatrix, *_: Any) -> dict[str, float]:
         good = float(features.shape[1] == columns[best])
@@ -142,13 +142,13 @@ def test_the_taps_come_in_the_order_of_their_mean_place(finished: Any, best: str
 
     monkeypatch.setattr(ranking, "_score_taps", score)
     found = rank(images, store)
-    assert found.rows[0].sources[0].layer == best
+    assert found.rows[0].tap_refs[0].layer == best
     assert [found.compute_ranks(measure) for measure in MEASURES] == [[2, 1], [1, 2], [1, 2], [1, 1]]
 
 
 def test_the_trained_accuracy_is_that_of_the_best_head(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     images, store = cached(finished)
-    taps = rank(images, store).rows[0].sources
+    taps = rank(images, store).rows[0].tap_refs
     heads = {"knn": 0.25, "logreg": 0.75, "ridge": 0.5}
     scores = {Trial(taps, head, {}): Score(accuracy, 1.0, (accuracy,)) for head, accuracy in heads.items()}
     monkeypatch.setattr(Run, "load_trials", lambda _: TrialScores(scores))
@@ -241,9 +241,9 @@ def test_relabelled_images_are_other_images(finished: Any) -> None:
 
 def test_taps_side_by_side_are_ranked_as_one(finished: Any) -> None:
     images, store = cached(finished)
-    alone = {row.sources[0].layer: row.columns for row in rank(images, store).rows}
+    alone = {row.tap_refs[0].layer: row.columns for row in rank(images, store).rows}
     (both,) = rank(images, store, FeatureQuery(patterns=["block4_out+block5_out"])).rows
-    assert [source.layer for source in both.sources] == ["block4_out", "block5_out"]
+    assert [source.layer for source in both.tap_refs] == ["block4_out", "block5_out"]
     assert both.columns == alone["block4_out"] + alone["block5_out"]
     assert both.depth is None
 
@@ -276,8 +276,8 @@ def test_the_json_holds_every_score_place_and_tap(finished: Any, humeris: Callab
     assert found["run"] == str(finished.path)
     assert set(found["agreement"]) == set(MEASURES)
     for row in found["ranking"]:
-        assert set(row["places"]) == set(MEASURES)
-        assert set(row["places"].values()) <= {1, 2}
+        assert set(row["ranks"]) == set(MEASURES)
+        assert set(row["ranks"].values()) <= {1, 2}
         assert row["trained"] in {score.accuracy for score in Run.load(finished.path).load_trials().values()}
     assert found["left_out"] == []
 

@@ -99,10 +99,10 @@ def _build_cost(
         depth=snapshot.tap_depths.get(tap_refs[0]) if len(tap_refs) == 1 else None,
         bytes_per_image=_compute_row_bytes(tap_refs, layers),
         multiply_adds=_sum_deepest(tap_refs, layers, "cost"),
-        parameters=tap_latency.parameters if tap_latency and parameters is None else parameters,
+        parameters=tap_latency.n_parameters if tap_latency and parameters is None else parameters,
         training_seconds=sum(snapshot.scores[trial].seconds for trial in trials),
-        seconds_per_image=tap_latency.one if tap_latency else None,
-        seconds_per_batch=tap_latency.batch if tap_latency else None,
+        seconds_per_image=tap_latency.seconds_per_image if tap_latency else None,
+        seconds_per_batch=tap_latency.seconds_per_batch if tap_latency else None,
     )
 
 

@@ -55,14 +55,14 @@ def test_a_pickle_in_a_head_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "head.npz"
     np.savez(path, weights0=np.array([{"any": "object"}], dtype=object), bias0=np.zeros(1))
     with pytest.raises(RunError, match="head"):
-        Head.load(path, {"classes": ["a", "b"], "layers": [{"kind": "dense", "activation": "softmax"}]})
+        Head.load(path, some_head().to_metadata())
 
 
 def test_a_head_that_lacks_an_array_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "head.npz"
     np.savez(path, weights0=np.zeros((2, 2), np.float32))
     with pytest.raises(RunError, match="bias0"):
-        Head.load(path, {"classes": ["a", "b"], "layers": [{"kind": "dense", "activation": "softmax"}]})
+        Head.load(path, some_head().to_metadata())
 
 
 def test_maps_are_flattened_in_row_major_order() -> None:

@@ -103,8 +103,8 @@ def test_a_sweep_is_a_run_of_an_experiment_called_after_the_data(client: Any, ru
     address = f"sqlite:///{tmp_path}/mlflow.db"
     assert found.to_dict() == {
         "name": "mlflow",
-        "where": f"{address}, experiment photos",
-        "look": f"mlflow ui --backend-store-uri {address}",
+        "destination": f"{address}, experiment photos",
+        "view_command": f"mlflow ui --backend-store-uri {address}",
         "note": "",
     }
     (sweep,), trials = logged(client)
@@ -232,7 +232,7 @@ def test_a_server_takes_several_trials_at_once(client: Any, tmp_path: Path, monk
     monkeypatch.setattr(mlflow_tracker, "_parse_scheme", lambda _: "http")
     scores = {Trial((NANO,), "logreg", {"C": float(value)}): Score(0.5, value, (0.5,)) for value in range(24)}
     found = track(made(tmp_path / "run", scores), ["mlflow"])
-    assert found[0].look == f"sqlite:///{tmp_path}/mlflow.db"  # a server is looked at where it is
+    assert found[0].view_command == f"sqlite:///{tmp_path}/mlflow.db"  # a server is looked at where it is
     assert len(threads) > 2
     _, trials = logged(client)
     assert [each.data.tags["humeris.trial"] for each in trials] == sorted(trial.id for trial in scores)
@@ -283,7 +283,7 @@ def test_the_environment_says_where_to_and_is_as_it_was_afterwards(
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     before = dict(os.environ)
-    assert track(run, ["mlflow"])[0].where == f"{address}, experiment mine"
+    assert track(run, ["mlflow"])[0].destination == f"{address}, experiment mine"
     assert dict(os.environ) == before
     from mlflow import MlflowClient
 
@@ -374,7 +374,7 @@ def events(folder: Path, tag: str) -> list[tuple[int, float]]:
 def test_tensorboard_reads_the_curves_of_both_sides_under_one_name(run: Run) -> None:
     folder = run.path / "tensorboard"
     (found,) = track(run, ["tensorboard"])
-    assert (found.where, found.look, found.note) == (str(folder), f"tensorboard --logdir {folder}", "")
+    assert (found.destination, found.view_command, found.note) == (str(folder), f"tensorboard --logdir {folder}", "")
     assert [path.name for path in folder.iterdir()] == [MLP.id]
     for side, prefix in (("train", ""), ("validation", "val_")):
         assert accumulated(folder / MLP.id / side).Tags()["scalars"] == ["epoch_loss", "epoch_accuracy"]
@@ -415,7 +415,7 @@ def test_event_files_are_written_anew_when_a_run_is_logged_again(run: Run) -> No
 def test_a_run_without_curves_leaves_nothing_for_tensorboard(tmp_path: Path) -> None:
     run = made(tmp_path / "run", {LOGREG: SCORES[LOGREG]})
     (found,) = track(run, ["tensorboard"])
-    assert (found.where, found.look) == ("", "")
+    assert (found.destination, found.view_command) == ("", "")
     assert found.note == "no head of this run was trained by epochs, so there are no curves to log"
     assert not (run.path / "tensorboard").exists()
 
@@ -481,7 +481,7 @@ def test_a_complete_run_that_is_typed_again_is_logged(
     assert (result.code, result.err) == (0, "")
     address = f"sqlite:///{tmp_path}/mlflow.db"
     assert [each["name"] for each in result.json["tracked"]] == ["mlflow", "tensorboard"]
-    assert result.json["tracked"][0]["where"] == f"{address}, experiment photos"
+    assert result.json["tracked"][0]["destination"] == f"{address}, experiment photos"
     (sweep,), trials = logged(client)
     assert len(trials) == result.json["trials"] == 4
     assert sweep.data.metrics["test_accuracy"] == result.json["test"]["accuracy"]

@@ -328,7 +328,7 @@ def test_a_file_takes_a_weights_file(file: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def memo(tmp_path: Path) -> KeyValueStore:
-    return KeyValueStore(tmp_path / "known", tmp_path / "tmp", lambda: None)
+    return KeyValueStore(tmp_path / "index", tmp_path / "tmp", lambda: None)
 
 
 def test_a_backbone_is_built_once_and_then_remembered(memo: KeyValueStore) -> None:

@@ -255,7 +255,7 @@ def test_a_damaged_shard_is_computed_again_and_equal(data: Path) -> None:
 
 def test_deleting_what_is_known_computes_nothing_again(data: Path) -> None:
     before = rows_by_name(extract(data, "block5_out"), "block5_out", "avg")
-    shutil.rmtree(Store().path / "known")
+    shutil.rmtree(Store().path / "index")
     done = extract(data, "block5_out")
     assert done.computed == 0
     assert rows_by_name(done, "block5_out", "avg") == before

@@ -21,7 +21,7 @@ FACT = FileRecord(bytes(range(32)), "PNG")
 
 @pytest.fixture
 def memo(tmp_path: Path) -> KeyValueStore:
-    return KeyValueStore(tmp_path / "known", tmp_path / "tmp", lambda: None)
+    return KeyValueStore(tmp_path / "index", tmp_path / "tmp", lambda: None)
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_facts_belong_to_their_root(memo: KeyValueStore, file: Path, tmp_path: P
 
 def test_damaged_facts_are_forgotten_and_found_out_again(memo: KeyValueStore, file: Path, tmp_path: Path) -> None:
     remembered(memo, file)
-    (path,) = (tmp_path / "known").iterdir()
+    (path,) = (tmp_path / "index").iterdir()
     good = path.read_bytes()
     random = np.random.default_rng(0)
     for _ in range(60):

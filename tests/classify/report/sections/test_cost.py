@@ -147,19 +147,22 @@ def test_the_command_measures_and_the_page_then_shows_the_time(evidence: RunSnap
     assert measured.omissions == ()
     assert len(measured.latencies) == 2
     for each in measured.latencies.values():
-        assert 0 < each.one < each.batch < 60
+        assert 0 < each.seconds_per_image < each.seconds_per_batch < 60
     shallow, deep = (measured.latencies[latency.make_key((source,))] for source in sorted(evidence.tap_depths, key=str))
     parameters = {layer.name: layer.parameters for layer in nano().graph.layers}
-    assert (shallow.parameters, deep.parameters) == (parameters["block4_out"], parameters["block5_out"])
+    assert (shallow.n_parameters, deep.n_parameters) == (parameters["block4_out"], parameters["block5_out"])
 
     section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     (table,) = some(section, Table)
     assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "milliseconds for one image"
-    assert [value["cost"] for value in chart.spec["data"]["values"]] == [1000 * shallow.one, 1000 * deep.one]
+    assert [value["cost"] for value in chart.spec["data"]["values"]] == [
+        1000 * shallow.seconds_per_image,
+        1000 * deep.seconds_per_image,
+    ]
     row = dict(zip(table.header, table.rows[0], strict=True))
-    assert row["one image (ms)"] == 1000 * shallow.one
-    assert row["images per second"] == round(32 / shallow.batch)
+    assert row["one image (ms)"] == 1000 * shallow.seconds_per_image
+    assert row["images per second"] == round(32 / shallow.seconds_per_batch)
     assert "on cpu with" in words(section)
     assert some(section, Command) == []
     assert "milliseconds for one image" in Path(result.json["report"]).read_text()
@@ -189,8 +192,8 @@ def test_a_backbone_that_is_gone_is_left_out_of_the_measurement(
 def test_only_what_was_measured_is_drawn_by_time(evidence: RunSnapshot) -> None:
     first = cost.compute_costs(evidence, None)[0].tap_refs
     taps = [list(each) for each in latency.make_key(first)]
-    about = {"format": 1, "device": "gpu:0", "threads": 3, "batch": 32, "left_out": ["my.keras: gone"]}
-    listed = [{"taps": taps, "one": 0.002, "batch": 0.02, "parameters": 7}]
+    about = {"format": 2, "device": "gpu:0", "threads": 3, "batch_size": 32, "omissions": ["my.keras: gone"]}
+    listed = [{"tap_keys": taps, "seconds_per_image": 0.002, "seconds_per_batch": 0.02, "n_parameters": 7}]
     (evidence.path / "latency.json").write_text(json.dumps({**about, "taps": listed}))
     section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
@@ -202,7 +205,15 @@ def test_only_what_was_measured_is_drawn_by_time(evidence: RunSnapshot) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1, "batch": 32, "taps": [{"taps": 3}]}', b"[" * 100_000, b"\xff\x00"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"format": 3}',
+        b'{"format": 2, "batch_size": 32, "taps": [{"tap_keys": 3}]}',
+        b"[" * 100_000,
+        b"\xff\x00",
+    ],
 )
 def test_a_torn_measurement_is_as_none(evidence: RunSnapshot, content: bytes) -> None:
     (evidence.path / "latency.json").write_bytes(content)
@@ -210,9 +221,9 @@ def test_a_torn_measurement_is_as_none(evidence: RunSnapshot, content: bytes) ->
     assert "milliseconds" not in str(some(cost.build_section(evidence), Chart)[0].spec)
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"batch": 8}])
+@pytest.mark.parametrize("change", [{"format": 1}, {"batch_size": 8}])
 def test_a_measurement_of_another_kind_is_as_none(evidence: RunSnapshot, change: dict[str, int]) -> None:
-    about = {"format": 1, "device": "cpu", "threads": 1, "batch": 32, "left_out": [], "taps": []}
+    about = {"format": 2, "device": "cpu", "threads": 1, "batch_size": 32, "omissions": [], "taps": []}
     (evidence.path / "latency.json").write_text(json.dumps(about))
     assert latency.read(Run(evidence.path)) == latency.LatencyResult("cpu", 1, {})
     (evidence.path / "latency.json").write_text(json.dumps(about | change))
