@@ -1,8 +1,8 @@
 """The command line: parse, one library call, render.
 
-A command lies in `commands`, in the file of its stage: `extract`, `classify`, `finetune`, `model`, `report`, `cache`. The
-options they share are in `options`, what they say on the terminal in `terminal`, and what is said of a wrong command line
-in `usage`.
+A command lies in `commands`, in the file of its stage: `extract`, `classify`, `finetune`, `model`, `report`, `cache`,
+`config`. The options they share are in `options`, those that make configs in `settings`, what they say on the terminal in
+`terminal`, and what is said of a wrong command line in `usage`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import cache, classify, extract, finetune, model, report
+from .commands import cache, classify, config, extract, finetune, model, report
 from .commands.usage import CommandGroup
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(cache.app, name="cache")
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from .data.splits import split
 from .export.export import export
 from .export.export_result import ExportResult
 from .report.page import ReportResult, write_report
+from .report.report_config import ReportConfig
 from .runs.run import Run
 from .sweep.sweep import sweep
 from .sweep.sweep_config import SweepConfig
@@ -56,6 +57,7 @@ def run(
     store: Store,
     extract_config: ExtractConfig,
     sweep_config: SweepConfig,
+    report_config: ReportConfig | None = None,
     *,
     model: Path | None = None,
     command: str = "",
@@ -77,7 +79,14 @@ def run(
         backbone_specs=extract_config.backbone_specs,
         command=command,
     )
-    report_result = write_report([finished_run], cache=store.path)
+    report_config = report_config or ReportConfig()
+    report_result = write_report(
+        [finished_run],
+        report_config.page,
+        store.path,
+        latency=report_config.latency,
+        progress=progress("latency") if progress and report_config.latency else None,
+    )
     return PipelineResult(extract_results[-1].images, extract_results, finished_run, export_result, report_result)
 
 

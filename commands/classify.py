@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from . import options
+from .settings import Settings, with_settings
 from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
 from .usage import reject_options
 
+_EXTRACT_OPTIONS = ("devices", "batch_size", "compression")  # options that say how features are computed
 _BACKBONE_OPTIONS = ("weights", "image_size", "precision")  # options that say which network, where one is named
 
 
@@ -36,40 +38,21 @@ def demo(
 
 
 @handle_errors
+@with_settings("run")
 def run(
     data: options.Data,
-    backbone: options.Backbones = None,
-    layer: options.Layers = None,
-    pool: options.Pools = None,
-    weights: options.Weights = None,
-    image_size: options.Size = None,
-    head: options.Heads = None,
-    grid: options.Grid = None,
-    search: options.SearchKind = "grid",
-    trials: options.Trials = None,
-    concatenate: options.Concatenate = False,
-    views: options.ViewCount = 0,
-    augment: options.Augment = None,
-    average_views: options.AverageViews = False,
-    select: options.Select = None,
-    out: options.NewRun = None,
+    settings: Settings,
     track: options.Track = None,
     model: Annotated[
         Path | None, typer.Option(envvar="HUMERIS_MODEL", help="The model file.", show_default="RUN/model.keras")
     ] = None,
-    batch_size: options.BatchSize = 32,
-    precision: options.Precision = "float32",
-    device: options.Devices = None,
-    cache: options.CacheFolder = None,
-    jobs: options.Jobs = None,
-    seed: options.Seed = 0,
-    limit: options.Limit = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
     """Extract, sweep and export: one command, one model."""
     from ..cache.store import Store
     from ..classify.pipeline import run as run_all
+    from ..classify.report.report_config import ReportConfig
     from ..classify.sweep.sweep_config import SweepConfig
     from ..classify.tracking import registry as trackers
     from ..extract.backbones import device as devices
@@ -78,21 +61,14 @@ def run(
     from .render import classify
 
     trackers.get_trackers(track or [])
-    extract_config = ExtractConfig(
-        backbone or options.DEFAULT_BACKBONE, layers=layer or (), pools=pool or (), weights=weights, image_size=image_size,
-        precision=precision, seed=seed, views=views, augment=augment, limit=limit, batch_size=batch_size,
-        devices=device or (), jobs=jobs,
-    )  # fmt: skip
-    devices.choose(device or [])
-    sweep_config = SweepConfig(
-        head or (), grid=grid, search=search, trials=trials, layers=layer or (), pools=pool or (), concatenate=concatenate,
-        views=views, augment=augment, average_views=average_views, select=select, seed=seed, limit=limit, jobs=jobs, out=out,
-    )  # fmt: skip
-    with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
-        images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
+    extract_config, sweep_config = settings.build(ExtractConfig), settings.build(SweepConfig)
+    devices.choose(extract_config.devices)
+    with Store(sweep_config.cache, write=True) as store, show_progress(as_json or quiet) as stage:
+        images = load_images(data, store, limit=sweep_config.limit, jobs=sweep_config.jobs, progress=stage("reading"))
         result = run_all(
-            images, store, extract_config, sweep_config, model=model, command=get_command_line(), progress=stage
-        )
+            images, store, extract_config, sweep_config, settings.build(ReportConfig),
+            model=model, command=get_command_line(), progress=stage,
+        )  # fmt: skip
         tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
         output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
     show = partial(classify.format_run, summary=result.run.summarize())
@@ -100,35 +76,15 @@ def run(
 
 
 @handle_errors
+@with_settings("sweep")
 def sweep(
     context: typer.Context,
     data: options.Data,
-    backbone: options.Backbones = None,
-    layer: options.Layers = None,
-    pool: options.Pools = None,
-    weights: options.Weights = None,
-    image_size: options.Size = None,
-    precision: options.Precision = "float32",
-    head: options.Heads = None,
-    grid: options.Grid = None,
-    search: options.SearchKind = "grid",
-    trials: options.Trials = None,
-    concatenate: options.Concatenate = False,
-    views: options.ViewCount = 0,
-    augment: options.Augment = None,
-    average_views: options.AverageViews = False,
+    settings: Settings,
     fill: Annotated[
         bool, typer.Option("--extract", envvar="HUMERIS_EXTRACT", help="Compute what is missing in the cache first.")
     ] = False,
-    batch_size: options.BatchSize = 32,
-    device: options.Devices = None,
-    select: options.Select = None,
-    out: options.NewRun = None,
     track: options.Track = None,
-    cache: options.CacheFolder = None,
-    jobs: options.Jobs = None,
-    seed: options.Seed = 0,
-    limit: options.Limit = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -143,25 +99,18 @@ def sweep(
     from .render import classify
 
     trackers.get_trackers(track or [])
-    backbone_names = backbone or ([options.DEFAULT_BACKBONE] if fill else [])
-    if not backbone_names:
+    sweep_config, extract_config = settings.build(SweepConfig), settings.build(ExtractConfig) if fill else None
+    if not fill and not sweep_config.backbones:
         reject_options(context, _BACKBONE_OPTIONS, "-b", "without one, everything cached is swept as it was extracted")
     if not fill:
-        reject_options(context, ("device", "batch_size"), "--extract", "without it, nothing is computed but the heads")
-    sweep_config = SweepConfig(
-        head or (), grid=grid, search=search, trials=trials, backbones=backbone_names, weights=weights,
-        image_size=image_size, precision=precision, layers=layer or (), pools=pool or (), concatenate=concatenate,
-        views=views, augment=augment, average_views=average_views, select=select, seed=seed, limit=limit, jobs=jobs, out=out,
-    )  # fmt: skip
-    extract_config = ExtractConfig(
-        sweep_config.backbone_specs, layers=layer or (), pools=pool or (), views=views, augment=augment, limit=limit,
-        batch_size=batch_size, devices=device or (), jobs=jobs,
-    )  # fmt: skip
+        reject_options(context, _EXTRACT_OPTIONS, "--extract", "without it, nothing is computed but the heads")
     output: dict[str, Any] = {}
-    with Store(cache, write=fill) as store, show_progress(as_json or quiet) as stage:
-        images = load_images(data, store, limit=limit, jobs=jobs, features=True, progress=stage("reading"))
+    with Store(sweep_config.cache, write=fill) as store, show_progress(as_json or quiet) as stage:
+        images = load_images(
+            data, store, limit=sweep_config.limit, jobs=sweep_config.jobs, features=True, progress=stage("reading")
+        )
         extract_results, finished_run = extract_and_sweep(
-            images, store, extract_config if fill else None, sweep_config, command=get_command_line(), progress=stage
+            images, store, extract_config, sweep_config, command=get_command_line(), progress=stage
         )
         if fill:
             output = {"extracted": [each.to_dict() for each in extract_results], "cache": str(store.path)}
@@ -179,7 +128,7 @@ def sweep(
         as_json,
         quiet,
         partial(classify.format_sweep, summary=summary),
-        ["export", finished_run.path, "-o", "model.keras", *build_cache_options(cache)],
+        ["export", finished_run.path, "-o", "model.keras", *build_cache_options(sweep_config.cache)],
     )
 
 

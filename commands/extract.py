@@ -7,29 +7,15 @@ from typing import Annotated
 import typer
 
 from . import options
+from .settings import Settings, with_settings
 from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
 
 
 @handle_errors
+@with_settings("extract")
 def extract(
     data: options.Data,
-    backbone: options.Backbones = None,
-    layer: options.Layers = None,
-    pool: options.Pools = None,
-    weights: options.Weights = None,
-    image_size: options.Size = None,
-    views: options.ViewCount = 0,
-    augment: options.Augment = None,
-    compress: Annotated[
-        str, typer.Option(envvar="HUMERIS_COMPRESS", help="Of whole maps: none, gzip, or blosc2 (needs hdf5plugin).")
-    ] = "none",
-    batch_size: options.BatchSize = 32,
-    precision: options.Precision = "float32",
-    device: options.Devices = None,
-    cache: options.CacheFolder = None,
-    jobs: options.Jobs = None,
-    seed: options.Seed = 0,
-    limit: options.Limit = None,
+    settings: Settings,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what it would cost; compute nothing.")
     ] = False,
@@ -45,14 +31,10 @@ def extract(
     from ..extract.images.load import load_images
     from .render import extract as text
 
-    config = ExtractConfig(
-        backbone or options.DEFAULT_BACKBONE, layers=layer or (), pools=pool or (), weights=weights, image_size=image_size,
-        precision=precision, seed=seed, views=views, augment=augment, compression=compress, limit=limit,
-        batch_size=batch_size, devices=device or (), jobs=jobs,
-    )  # fmt: skip
-    devices.choose(device or [])
-    with Store(cache, write=True) as store, show_progress(as_json or quiet) as stage:
-        images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
+    config = settings.build(ExtractConfig)
+    devices.choose(config.devices)
+    with Store(config.cache, write=True) as store, show_progress(as_json or quiet) as stage:
+        images = load_images(data, store, limit=config.limit, jobs=config.jobs, progress=stage("reading"))
         if dry_run:
             summaries = [each.to_dict() for each in estimate_extraction(images, store, config)]
         else:
@@ -70,9 +52,9 @@ def extract(
     if dry_run:
         code = render(output, as_json, quiet, text.format_plans)
         return code if all(each["fits"] for each in summaries) else 2
-    limit_arguments = ["--limit", limit] if limit else []
+    limit_arguments = ["--limit", config.limit] if config.limit else []
     return render(
-        output, as_json, quiet, text.format_extraction, ["sweep", data, *limit_arguments, *build_cache_options(cache)]
+        output, as_json, quiet, text.format_extraction, ["sweep", data, *limit_arguments, *build_cache_options(config.cache)]
     )
 
 

@@ -40,7 +40,9 @@ Weights = Annotated[
     str | None, typer.Option(envvar="HUMERIS_WEIGHTS", help="imagenet, random, or a weights file.", show_default=False)
 ]
 Size = Annotated[str | None, typer.Option("--image-size", envvar="HUMERIS_IMAGE_SIZE", help="SIDE or HEIGHTxWIDTH.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", envvar="HUMERIS_BATCH_SIZE", min=1, max=4096)]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", envvar="HUMERIS_BATCH_SIZE", min=1, max=4096, help="Images in a step.")
+]
 Precision = Annotated[
     str,
     typer.Option(envvar="HUMERIS_PRECISION",
@@ -90,6 +92,10 @@ AverageViews = Annotated[
                  help="Score an image on the mean over its views, not on the plain one."),
 ]  # fmt: skip
 Select = Annotated[str | None, typer.Option(envvar="HUMERIS_SELECT", help="Choose on val, or by cross-validation (cv).")]
+Compression = Annotated[
+    str,
+    typer.Option("--compress", envvar="HUMERIS_COMPRESS", help="Of whole maps: none, gzip, or blosc2 (needs hdf5plugin)."),
+]
 Track = Annotated[
     list[str] | None,
     typer.Option("--track", envvar="HUMERIS_TRACK", metavar="mlflow|tensorboard",
@@ -97,6 +103,86 @@ Track = Annotated[
 ]  # fmt: skip
 NewRun = Annotated[
     Path | None, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The run folder.", show_default="runs/DATA-…")
+]
+Latency = Annotated[
+    bool,
+    typer.Option(
+        envvar="HUMERIS_LATENCY", help="First measure how long the networks take up to each tap here; loads Keras."
+    ),
+]
+Page = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The page.", show_default="report.html in the first run"),
+]
+FromLayer = Annotated[
+    str,
+    typer.Option("--from", envvar="HUMERIS_FROM", metavar="LAYER|input",
+                 help="Train the layers above LAYER on its cached maps, or the whole network on the images."),
+]  # fmt: skip
+StartTrial = Annotated[
+    str | None, typer.Option(envvar="HUMERIS_TRIAL", help="The head to start from.", show_default="the best")
+]
+FinetuneWeights = Annotated[
+    str | None,
+    typer.Option(envvar="HUMERIS_FINETUNE_WEIGHTS", help="random: from scratch, with --from input.",
+                 show_default="as RUN's"),
+]  # fmt: skip
+Epochs = Annotated[int, typer.Option(envvar="HUMERIS_EPOCHS", help="At most, after those of the head.")]
+HeadEpochs = Annotated[
+    int | None,
+    typer.Option(envvar="HUMERIS_HEAD_EPOCHS", help="First, of the head alone.", show_default="2; from scratch 0"),
+]
+Patience = Annotated[
+    int, typer.Option(envvar="HUMERIS_PATIENCE", help="Epochs without a lower validation loss to stop after; 0 for never.")
+]
+Optimizer = Annotated[str, typer.Option(envvar="HUMERIS_OPTIMIZER", help="sgd, adam, adamw, radam or ranger.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(envvar="HUMERIS_LEARNING_RATE", help="Of everything, once the head was trained.",
+                 show_default="3e-4; from input 1e-5; from scratch 1e-3"),
+]  # fmt: skip
+HeadLearningRate = Annotated[
+    float, typer.Option(envvar="HUMERIS_HEAD_LEARNING_RATE", help="While the head alone is trained.")
+]
+Schedule = Annotated[
+    str, typer.Option(envvar="HUMERIS_SCHEDULE", help="Of the learning rate: constant, cosine or one_cycle.")
+]
+WeightDecay = Annotated[
+    float | None, typer.Option(envvar="HUMERIS_WEIGHT_DECAY", help="Decoupled.", show_default="0; adamw 0.004")
+]
+LabelSmoothing = Annotated[float, typer.Option(envvar="HUMERIS_LABEL_SMOOTHING", help="Share spread over all classes.")]
+Mixup = Annotated[float, typer.Option(envvar="HUMERIS_MIXUP", help="Alpha; 0 for none.")]
+Cutmix = Annotated[float, typer.Option(envvar="HUMERIS_CUTMIX", help="Alpha; 0 for none.")]
+FinetuneAugment = Annotated[
+    str | None,
+    typer.Option("--augment", envvar="HUMERIS_AUGMENT", metavar="NAME[=strength],…", show_default=False,
+                 help="From input: flip, crop, color, randaugment, autoaugment, cutout and others, anew every epoch. "
+                      "From a layer: how its --views are made."),
+]  # fmt: skip
+MapViewCount = Annotated[
+    int,
+    typer.Option("--views", envvar="HUMERIS_VIEWS", min=0, max=1000,
+                 help="Augmented views of each image whose maps are cached."),
+]  # fmt: skip
+TrainBatchNorm = Annotated[
+    bool,
+    typer.Option("--train-batch-norm", envvar="HUMERIS_TRAIN_BATCH_NORM", help="Do not freeze batch normalisation."),
+]
+Refit = Annotated[
+    bool,
+    typer.Option(envvar="HUMERIS_REFIT", help="Train again on validation images too, once the best epoch is known."),
+]
+MapCompression = Annotated[
+    str,
+    typer.Option("--compress", envvar="HUMERIS_COMPRESS", help="Of the maps: none, gzip, or blosc2 (needs hdf5plugin)."),
+]
+MovedBackbones = Annotated[
+    list[str] | None,
+    typer.Option("--backbone", "-b", metavar="NAME[,key=value]", help="Where the backbone is now, if its file was moved."),
+]
+TunedRun = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The new run folder.", show_default="RUN-LAYER-…"),
 ]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", envvar="HUMERIS_JOBS", min=1, help="Default: every core.")]
 CacheFolder = Annotated[

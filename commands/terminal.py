@@ -79,7 +79,7 @@ def get_program() -> str:
     return os.path.relpath(invoked_path)
 
 
-def build_cache_options(cache: Path | None) -> list[object]:
+def build_cache_options(cache: Path | str | None) -> list[object]:
     """The option that names the cache, where the environment does not."""
     return [] if cache is None or os.environ.get("HUMERIS_CACHE") == str(cache) else ["--cache", cache]
 

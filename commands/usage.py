@@ -46,6 +46,9 @@ class CommandGroup(TyperGroup):
                     f"{_format_usage_error(error)} `{self._format_help_command(arguments)}`", _is_json_requested(arguments)
                 )
             sys.exit(error.exit_code)
+        except HumerisError as error:  # of a file of settings
+            print_error(str(error), _is_json_requested(arguments))
+            sys.exit(2)
         except typer.Abort:
             print_error(
                 "the input ended before the command did; what was done is kept, run it again", _is_json_requested(arguments)
@@ -70,7 +73,7 @@ def reject_options(context: typer.Context, names: Sequence[str], required_option
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            option = f"--{name.replace('_', '-')}"
+            option = next(parameter.opts[0] for parameter in context.command.params if parameter.name == name)
             raise HumerisError(
                 f"{option} needs {required_option}: {reason}; give {required_option} as well, or leave {option} out"
             )

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -86,13 +86,12 @@ def to_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
-def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raise `ConfigError` for the first of `names` that is not `known`, with the one that is closest."""
-    known = list(known)
+def check_names(location: str, names: Iterable[str], valid_names: Collection[str], kind: str = "setting") -> None:
+    """Raise `ConfigError` for the first of `names` that is not valid, with the one that is closest."""
     for name in names:
-        if name not in known:
-            closest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{where}: expected its settings, found {name!r}; the closest is {closest}")
+        if name not in valid_names:
+            closest = difflib.get_close_matches(name, valid_names, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"{location}: expected a {kind} of humeris, found {name!r}; the closest is {closest}")
 
 
 def format_option(name: str) -> str:

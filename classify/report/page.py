@@ -12,6 +12,7 @@ from typing import Any
 from ... import __version__
 from ...cache.atomic_files import publish
 from ...cache.errors import HumerisError
+from ...extract.images.load import Progress
 from ..runs.run import Run
 from . import html
 from .blocks import Part, Section, Text
@@ -74,16 +75,25 @@ class _Block:
     sections: Sequence[_Block] = ()
 
 
-def write_report(runs: Sequence[Run | Path], out: Path | None = None, cache: Path | None = None) -> ReportResult:
+def write_report(
+    runs: Sequence[Run | Path],
+    out: Path | str | None = None,
+    cache: Path | str | None = None,
+    *,
+    latency: bool = False,
+    progress: Progress | None = None,
+) -> ReportResult:
     """Write the report of one or more runs to `out`, by default `report.html` in the first; whole, or not at all.
 
     A run that is not whole is reported as far as it goes, and what is missing is said. cache: the cache's folder, by default
-    the user's. Raises `RunError` where there is no run, and `CacheError` where the file cannot be written.
+    the user's. With `latency` the networks are timed first, and `progress` is told; the page comes also where that fails.
+    Raises `RunError` where there is no run, and `CacheError` where the file cannot be written.
     """
-    snapshots = [RunSnapshot.read(run, cache) for run in runs]
-    out = out or snapshots[0].path / "report.html"
+    runs = [run if isinstance(run, Run) else Run(run) for run in runs]
+    omissions = _measure_latency(runs, progress) if latency else []
+    snapshots = [RunSnapshot.read(run, None if cache is None else Path(cache)) for run in runs]
+    out = Path(out) if out else snapshots[0].path / "report.html"
     run_names, counter = comparison.name_runs(snapshots), count(1)
-    omissions: list[str] = []
     if len(snapshots) == 1:
         omissions += snapshots[0].omissions
         blocks = list(_build_blocks(snapshots[0], "", counter, omissions))
@@ -99,6 +109,17 @@ def write_report(runs: Sequence[Run | Path], out: Path | None = None, cache: Pat
     )
     publish(content, out, out.absolute().parent, 0o644, "another file with -o")
     return ReportResult(out, len(content), tuple(dict.fromkeys(omissions)))
+
+
+def _measure_latency(runs: Sequence[Run], progress: Progress | None) -> list[str]:
+    """Time the networks of the runs; why that was not possible, if it was not."""
+    from ..diagnose.latency import measure_all
+
+    try:
+        measure_all(runs, progress)
+    except HumerisError as error:
+        return [str(error)]
+    return []
 
 
 def _build_blocks(snapshot: RunSnapshot, prefix: str, counter: Iterator[int], omissions: list[str]) -> Iterator[_Block]:

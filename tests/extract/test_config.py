@@ -106,7 +106,7 @@ def test_a_setting_that_cannot_be_is_one_line(
 
 def test_an_unknown_setting_is_refused_with_the_closest() -> None:
     with pytest.raises(
-        ConfigError, match="ExtractConfig: expected its settings, found 'batchsize'; the closest is batch_size"
+        ConfigError, match="ExtractConfig: expected a setting of humeris, found 'batchsize'; the closest is batch_size"
     ):
         ExtractConfig.from_dict({"batchsize": 3})
 

@@ -60,7 +60,7 @@ def test_more_views_cost_only_what_is_missing_and_another_policy_shares_the_plai
         assert computed(views=1, augment=POLICY) == count
         assert computed(views=3, augment=POLICY) == 2 * count
         assert computed(views=3, augment=POLICY) == 0
-        assert computed(views=2, policy=Policy.parse("flip")) == 2 * count
+        assert computed(views=2, augment=Policy.parse("flip")) == 2 * count
         assert computed() == 0
 
 
