@@ -4,8 +4,8 @@
 
     store = humeris.Store("features", write=True)
     images = humeris.load_images("photos", store)
-    done = humeris.extract_features(images, "mobilenet_v2", [], store)
-    run = humeris.sweep(done.images, store, ["logreg"])
+    (result,) = humeris.extract_features(images, store, humeris.ExtractConfig("mobilenet_v2"))
+    run = humeris.sweep(result.images, store, humeris.SweepConfig("logreg"))
     humeris.export(run, store, "photos.keras")
 
 Names are loaded when first used, so that importing the package costs nothing.
@@ -17,14 +17,18 @@ _MODULES = {
     "BackboneInfo": "extract.backbones.backbone_source",
     "BackboneSource": "extract.backbones.backbone_source",
     "BackboneSpec": "extract.backbones.backbone_spec",
+    "ExtractConfig": "extract.engine.extract_config",
+    "FinetuneConfig": "classify.finetune.finetune_config",
     "Format": "classify.export.formats.format",
     "HeadFamily": "classify.heads.head_family",
     "HumerisError": "cache.errors",
     "ImageSource": "extract.images.image_source",
     "ModelMetadata": "classify.export.model_metadata",
     "Predictor": "classify.export.predict",
+    "ReportConfig": "classify.report.report_config",
     "Run": "classify.runs.run",
     "Store": "cache.store",
+    "SweepConfig": "classify.sweep.sweep_config",
     "export": "classify.export.export",
     "extract_features": "extract.engine.extract",
     "load_images": "extract.images.load",

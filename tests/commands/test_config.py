@@ -21,11 +21,11 @@ backbones = "nano"
 layers = ["block4_out", "block5_out"]
 image_size = 32
 batch_size = 16
+seed = 3
 
 [sweep]
 heads = ["logreg,C=0.1"]
 layers = ["block5_out"]
-seed = 3
 """
 
 
