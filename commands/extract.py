@@ -1,4 +1,4 @@
-"""The commands of `extract`: activations into the cache, and what there is to extract with."""
+"""The commands of feature extraction: `extract`, `backbones`, `layers` and `doctor`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def extract(
     data: options.Data,
     settings: Settings,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what it would cost; compute nothing.")
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Estimate the cost; compute nothing.")
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Fill the cache with activations; only what is missing is computed."""
+    """Extract features into the cache; only missing rows are computed."""
     from ..cache.store import Store
     from ..extract.backbones import device as devices
     from ..extract.engine.estimate import estimate_extraction
@@ -60,7 +60,7 @@ def extract(
 
 @handle_errors
 def backbones(as_json: options.Json = False) -> int:
-    """List the backbones that come by name."""
+    """List the built-in backbones."""
     from ..extract.backbones.registry import list_backbones
     from .render import extract as text
 
@@ -87,7 +87,7 @@ def layers(
 
 @handle_errors
 def doctor(cache: options.CacheFolder = None, as_json: options.Json = False) -> int:
-    """Say what this machine has: versions, devices, precision, weights, cache."""
+    """Report versions, devices, precision, weights and the cache of this machine."""
     from ..extract.doctor import examine
     from .render import extract as text
 

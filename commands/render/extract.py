@@ -1,4 +1,4 @@
-"""Text for people about images, backbones and extractions. Nothing here prints."""
+"""Text output about images, backbones and extractions. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ _MAX_LISTED = 20
 
 
 def format_images(summary: Mapping[str, Any]) -> str:
-    """What became of the listed paths, the refused ones by name."""
+    """Return the outcome of the listed paths, with the rejected ones by name."""
     formats = ", ".join(f"{count} {name}" for name, count in summary["formats"].items())
     lines = [f"{to_printable(summary['source'])}: {summary['used']} images used{formats and f' ({formats})'}"]
-    lines += [f"  used, and unusual here: {to_printable(entry['name'])} ({entry['format']})" for entry in summary["unusual"]]
+    lines += [f"  used, rare format: {to_printable(entry['name'])} ({entry['format']})" for entry in summary["unusual"]]
     if duplicates := summary["duplicates"]:
         cross_split = [entry for entry in duplicates if entry["across"]]
-        lines.append(f"  {len(duplicates)} duplicates left out, {len(cross_split)} of them of an image in another split")
+        lines.append(f"  {len(duplicates)} duplicates excluded, {len(cross_split)} of them of an image in another split")
         lines += [
-            f"    {to_printable(entry['name'])} is {to_printable(entry['original'])}" for entry in cross_split[:_MAX_LISTED]
+            f"    {to_printable(entry['name'])} duplicates {to_printable(entry['original'])}"
+            for entry in cross_split[:_MAX_LISTED]
         ]
     if rejections := summary["refused"]:
         reasons = Counter(entry["reason"] for entry in rejections)
-        lines.append(f"  {len(rejections)} refused: " + ", ".join(f"{count} {name}" for name, count in reasons.items()))
+        lines.append(
+            f"  {len(rejections)} image{'s' if len(rejections) > 1 else ''} rejected: "
+            + ", ".join(f"{count} {name}" for name, count in reasons.items())
+        )
         lines += [
             f"    {to_printable(entry['name'])}: {entry['reason']}: {to_printable(entry['detail'])}"
             for entry in rejections[:_MAX_LISTED]
@@ -36,7 +40,7 @@ def format_images(summary: Mapping[str, Any]) -> str:
 
 
 def format_extraction(result: Mapping[str, Any]) -> str:
-    """`humeris extract`."""
+    """Return the text of `humeris extract`."""
     parts = [format_images(result["data"])]
     for extraction in result["extracted"]:
         rate = f" ({extraction['computed'] / extraction['seconds']:.0f} images/s)" if extraction["computed"] else ""
@@ -47,7 +51,7 @@ def format_extraction(result: Mapping[str, Any]) -> str:
         )
         parts += [f"  {tap}: {count} new rows" for tap, count in extraction["rows"].items() if count]
         parts += [
-            f"  {tap}: {count} rows kept in float32, float16 cannot hold them"
+            f"  {tap}: {count} rows stored as float32, as they overflow float16"
             for tap, count in extraction["rows_kept_in_float32"].items()
         ]
         parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in extraction["not_finite"].items()]
@@ -63,23 +67,23 @@ def _format_view_count(count: int) -> str:
 
 
 def format_plans(result: Mapping[str, Any]) -> str:
-    """`humeris extract --dry-run`."""
+    """Return the text of `humeris extract --dry-run`."""
     parts = [format_images(result["data"])]
     for plan in result["planned"]:
         parts.append(
             f"{plan['backbone']}: {plan['to_compute']} of {plan['images'] * (1 + plan['views'])} "
             f"{'images and views of them' if plan['views'] else 'images'} to compute, about "
-            f"{plan['seconds_estimated']:.0f} s on this processor; {format_size(plan['bytes'])} to write, "
-            f"{format_size(plan['bytes_free'])} free{'' if plan['fits'] else ': it does not fit'}"
+            f"{plan['seconds_estimated']:.0f} s on this CPU; {format_size(plan['bytes'])} to write, "
+            f"{format_size(plan['bytes_free'])} free{'' if plan['fits'] else ': not enough disk space'}"
         )
         parts.append(
             format_table(["  tap", "rows to compute"], [[f"  {tap}", count] for tap, count in plan["rows"].items()])
         )
-    return join_paragraphs(*parts, format_corrupt_files(result), "nothing was computed")
+    return join_paragraphs(*parts, format_corrupt_files(result), "dry run: nothing was computed")
 
 
 def format_backbones(result: Mapping[str, Any]) -> str:
-    """`humeris backbones`."""
+    """Return the text of `humeris backbones`."""
     rows = [
         [
             backbone["name"],
@@ -91,16 +95,16 @@ def format_backbones(result: Mapping[str, Any]) -> str:
         ]
         for backbone in result["backbones"]
     ]
-    table = format_table(["backbone", "constructor", "pixels", "least", "preprocessing", "weights"], rows)
+    table = format_table(["backbone", "constructor", "image size", "min size", "preprocessing", "weights"], rows)
     return join_paragraphs(
         table,
-        "constructor arguments: -b mobilenet_v2,alpha=0.35; your own file: -b net.keras,preprocessing=MODE",
-        "preprocessing: tf [-1, 1]; torch ImageNet mean and deviation; caffe BGR less the mean; unit [0, 1]; none 0..255",
+        "constructor arguments: -b mobilenet_v2,alpha=0.35; your own network: -b net.keras,preprocessing=MODE",
+        "preprocessing: tf [-1, 1]; torch ImageNet mean and std; caffe BGR minus the mean; unit [0, 1]; none 0..255",
     )
 
 
 def format_layers(result: Mapping[str, Any]) -> str:
-    """`humeris layers`."""
+    """Return the text of `humeris layers`."""
     pools = list(dict.fromkeys(pool for layer in result["layers"] for pool in layer["bytes_per_image"]))
     rows: list[Sequence[object]] = [
         [
@@ -121,7 +125,7 @@ def format_layers(result: Mapping[str, Any]) -> str:
 
 
 def format_doctor(result: Mapping[str, Any]) -> str:
-    """`humeris doctor`."""
+    """Return the text of `humeris doctor`."""
     packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
     cache = result["cache"]
     if "problem" in cache:
@@ -134,7 +138,7 @@ def format_doctor(result: Mapping[str, Any]) -> str:
         f"python     {result['python']}",
         f"packages   {packages}",
         f"compute    keras on {result['backend']}, {', '.join(result['devices'])}, {result['cores']} cores",
-        f"precision  {result['precision']['default']}; --precision auto takes {result['precision']['auto']} here",
+        f"precision  {result['precision']['default']}; --precision auto selects {result['precision']['auto']} here",
         f"pixels     version {result['pixels']}",
         f"weights    {to_printable(result['keras_home'])}: {', '.join(result['weights_at_hand']) or 'none downloaded'}",
         state,
@@ -143,7 +147,7 @@ def format_doctor(result: Mapping[str, Any]) -> str:
 
 
 def format_portable_export(result: Mapping[str, Any]) -> str:
-    """`humeris cache export`."""
+    """Return the text of `humeris cache export`."""
     export = result["exported"]
     return join_paragraphs(
         format_images(result["data"]),

@@ -1,1 +1,1 @@
-"""Bytes of an image file to oriented RGB pixels, in processes of their own. Imports nothing of ours but `cache`."""
+"""Decoding of image files to oriented RGB pixels, in worker processes. Imports only `cache` of humeris."""

@@ -1,8 +1,8 @@
 """Views: deterministic augmentations of an image, the same on every machine.
 
-A view is decided by the policy, the digest of the image's bytes and the view's number, and by nothing else: not by
-the order of images, by threads, or by the versions of NumPy and of Python. What would change a pixel of any view
-must change `VERSION`, which is part of the key of every feature.
+A view depends only on the policy, the digest of the image's bytes and the view's number: not on the order of images, on
+threads, or on the versions of NumPy and Python. A change to a pixel of any view must change `VERSION`, which is part of
+the key of every feature.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _N_LEVELS = 30  # TrivialAugment's magnitudes are 0/30 to 30/30
 
 
 class DeterministicRNG:
-    """Whole numbers from a stream that is sha-256 of a seed and a counter: no library's distribution can change it."""
+    """Random integers from SHA-256 of a seed and a counter, so that no library version can change them."""
 
     def __init__(self, seed: bytes) -> None:
         self._words = self._generate_words(seed)
@@ -41,25 +41,37 @@ class DeterministicRNG:
             counter += 1
 
     def randint(self, low: int, high: int) -> int:
-        """Any of low, …, high with the same probability (to one part in 2^64 for each)."""
+        """Return a uniform integer from `low` to `high`, both included (bias at most 2^-64)."""
         return low + (next(self._words) * (high - low + 1) >> 64)
 
     def bernoulli(self, thousandths: int) -> bool:
-        """True so many times in a thousand."""
+        """Return True with a probability of `thousandths` / 1000."""
         return self.randint(1, 1000) <= thousandths
 
     def permutation(self, count: int) -> list[int]:
-        """0, …, count - 1 in any order."""
+        """Return a random permutation of 0, …, count - 1."""
         remaining = list(range(count))
         return [remaining.pop(self.randint(0, len(remaining) - 1)) for _ in range(count)]
 
 
 @dataclass(frozen=True)
 class AugmentOp:
-    """An operation on offer.
+    """An augmentation operation.
 
-    default: its strength when none is given, as text. bounds: least and greatest of each number of the strength, in
-    thousandths. apply(pixels, draws, *strength) gives the new picture.
+    Parameters
+    ----------
+    name : str
+        Its name in a policy.
+    meaning : str
+        What its strength means, for error messages.
+    default : str
+        The strength if none is given, as text.
+    bounds : tuple of (int, int)
+        Minimum and maximum of each number of the strength, in thousandths.
+    apply : callable
+        ``apply(pixels, rng, *strength)`` returns the augmented image.
+    uses_pillow : bool
+        Whether the result depends on Pillow's version.
     """
 
     name: str
@@ -70,20 +82,23 @@ class AugmentOp:
     uses_pillow: bool = False
 
     def parse_strength(self, text: str) -> tuple[int, ...]:
-        """The numbers of `text` in thousandths; raises `DataError`."""
+        """Return the numbers of `text` in thousandths; raises `DataError`."""
         parts = text.split("x") if len(self.bounds) > 1 else [text]
         numbers = tuple(round(1000 * float(part)) for part in parts if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", part))
         is_within_bounds = len(numbers) == len(self.bounds) == len(parts) and all(
             low <= number <= high for number, (low, high) in zip(numbers, self.bounds, strict=True)
         )
         if not self.bounds or not is_within_bounds or (len(numbers) > 1 and numbers[0] % 1000):
-            expected = f"{self.meaning}, as in {self.name}={self.default}" if self.bounds else "no strength; leave it out"
-            raise DataError(f"augmentation {self.name}: found {text!r}, expected {expected}")
+            if not self.bounds:
+                raise DataError(f"augmentation {self.name}: takes no strength, but {text!r} is given; leave it out")
+            raise DataError(
+                f"augmentation {self.name}: invalid strength {text!r}; give {self.meaning}, as in {self.name}={self.default}"
+            )
         return numbers
 
 
 def parse_operations(text: str, available_ops: Mapping[str, AugmentOp]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """The operations that `text` names, in the order of `available_ops`, and their strengths in thousandths.
+    """Return the operations named in `text`, in the order of `available_ops`, with their strengths in thousandths.
 
     Raises `DataError`.
     """
@@ -92,10 +107,12 @@ def parse_operations(text: str, available_ops: Mapping[str, AugmentOp]) -> tuple
         name, equals, strength = (piece.strip() for piece in part.partition("="))
         if name not in available_ops:
             closest_name = difflib.get_close_matches(name, available_ops, n=1, cutoff=0.0)[0]
-            hint = f"the closest is {closest_name}" if name else f"leave it out or write {closest_name}"
-            raise DataError(f"augmentation {part.strip()!r}: expected one of {', '.join(available_ops)}; {hint}")
+            fault = "unknown operation; use" if name else "the operation has no name; leave it out or use"
+            raise DataError(
+                f"augmentation {part.strip()!r}: {fault} one of {', '.join(available_ops)}; closest: {closest_name}"
+            )
         if name in strengths:
-            raise DataError(f"augmentation {text!r}: expected each operation once, found {name} twice; leave one out")
+            raise DataError(f"augmentation {text!r}: {name} is given twice; give each operation once")
         operation = available_ops[name]
         strengths[name] = (
             operation.parse_strength(strength if equals else operation.default) if equals or operation.bounds else ()
@@ -104,7 +121,7 @@ def parse_operations(text: str, available_ops: Mapping[str, AugmentOp]) -> tuple
 
 
 def format_operations(operations: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
-    """Each operation as `parse_operations` takes it, every strength written out."""
+    """Return each operation as `parse_operations` takes it, with every strength written out."""
     return [
         name + ("=" if strength else "") + "x".join(f"{number / 1000:g}" for number in strength)
         for name, strength in operations
@@ -112,41 +129,54 @@ def format_operations(operations: Sequence[tuple[str, tuple[int, ...]]]) -> list
 
 
 def parse_policy(views: int, policy: Policy | str | None) -> Policy | None:
-    """How so many views are made, None without any; raises `DataError` for the one without the other."""
+    """Return the policy of `views` views, None without any; raises `DataError` if only one of the two is given."""
     if (views > 0) != (policy is not None):
-        raise DataError("--augment: give both --views and --augment, or neither")
+        fault = "--augment is given without --views" if policy is not None else "--views is given without --augment"
+        raise DataError(f"{fault}; give both --views and --augment, or neither")
     return Policy.parse(policy) if isinstance(policy, str) else policy
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What is done to each view: operations with their strengths in thousandths, in the order in which they are done."""
+    """Augmentation policy: operations with their strengths in thousandths, in the order in which they are applied."""
 
     operations: tuple[tuple[str, tuple[int, ...]], ...]
 
     @classmethod
     def parse(cls, text: str) -> Policy:
-        """The policy written `flip,crop=0.5,color,randaugment=2x9`, in any order; raises `DataError`."""
+        """Return the policy written `flip,crop=0.5,color,randaugment=2x9`, in any order; raises `DataError`."""
         return cls(parse_operations(text, OPERATIONS))
 
     def __str__(self) -> str:
-        """The policy as `parse` takes it, every strength written out."""
+        """Return the policy as `parse` takes it, with every strength written out."""
         return ",".join(format_operations(self.operations))
 
     @property
     def version(self) -> str:
-        """Everything but the image and the number that decides a view: `1: flip=0.5, crop=0.25; Pillow 13`."""
+        """Everything that determines a view but the image and the number: `1: flip=0.5, crop=0.25; Pillow 13`."""
         pillow = (features.version("pil") or "?").split(".")[0]
         uses_pillow = any(OPERATIONS[name].uses_pillow for name, _ in self.operations)
         return f"{VERSION}: {', '.join(format_operations(self.operations))}" + (f"; Pillow {pillow}" if uses_pillow else "")
 
     def make_view(self, pixels: np.ndarray, digest: bytes, number: int) -> np.ndarray:
-        """View `number` (1, 2, …; 0 is the plain image) of RGB uint8 (height, width, 3) `pixels`, in the same form.
+        """Return an augmented view of an image.
 
-        digest: sha-256 of the image file's bytes. The result shares no memory with `pixels`.
+        Parameters
+        ----------
+        pixels : np.ndarray
+            RGB uint8 (height, width, 3).
+        digest : bytes
+            SHA-256 of the image file's bytes.
+        number : int
+            View number: 1, 2, …; 0 is the plain image.
+
+        Returns
+        -------
+        np.ndarray
+            RGB uint8 (height, width, 3); shares no memory with `pixels`.
         """
         if number < 1:
-            raise ValueError(f"view {number}: expected 1 or more, since view 0 is the plain image")
+            raise ValueError(f"view {number} is not augmented: view 0 is the plain image; give 1 or more")
         rng = DeterministicRNG(hashlib.sha256(b"\0".join((self.version.encode(), digest, b"%d" % number))).digest())
         result = pixels
         for name, strength in self.operations:
@@ -163,11 +193,10 @@ def _crop(pixels: np.ndarray, rng: DeterministicRNG, min_area: int) -> np.ndarra
 
 
 def sample_crop_box(width: int, height: int, rng: DeterministicRNG, min_area: int) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of a crop as Inception was trained with (arXiv 1409.4842 §6).
+    """Return (left, top, width, height) of a random crop as used to train Inception (arXiv 1409.4842 §6).
 
-    Its area is `min_area` thousandths of the picture's or more, and its aspect ratio between 3/4 and 4/3, evenly on a
-    logarithmic scale. As torchvision's and timm's RandomResizedCrop: of ten attempts the first that fits, else the
-    largest in the middle.
+    Its area is at least `min_area` thousandths of the image's, its aspect ratio log-uniform between 3/4 and 4/3. As in
+    torchvision's and timm's RandomResizedCrop: the first of ten attempts that fits, else the largest center crop.
     """
     for _ in range(10):
         area = width * height * rng.randint(min_area, 1000)
@@ -181,7 +210,7 @@ def sample_crop_box(width: int, height: int, rng: DeterministicRNG, min_area: in
 
 
 def _round_sqrt(square: int) -> int:
-    """The whole number nearest to the root."""
+    """Return the integer nearest to the square root."""
     return (math.isqrt(4 * square) + 1) // 2
 
 
@@ -194,10 +223,10 @@ def _blur(pixels: np.ndarray, rng: DeterministicRNG, max_sigma: int) -> np.ndarr
 
 
 def _jitter_color(pixels: np.ndarray, rng: DeterministicRNG, max_change: int) -> np.ndarray:
-    """Brightness, contrast, saturation and hue in any order, as torchvision's ColorJitter.
+    """Jitter brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
 
-    The hue moves a quarter as far as the others: 0.4 is the (0.4, 0.4, 0.4, 0.1) of MoCo v2 (arXiv 2003.04297), and the
-    proportion that of SimCLR (arXiv 2002.05709).
+    The hue changes by a quarter of the others: 0.4 is the (0.4, 0.4, 0.4, 0.1) of MoCo v2 (arXiv 2003.04297), and the
+    ratio is that of SimCLR (arXiv 2002.05709).
     """
     adjustments = (image_ops.adjust_brightness, image_ops.adjust_contrast, image_ops.adjust_saturation)
     for index in rng.permutation(4):
@@ -209,16 +238,16 @@ def _jitter_color(pixels: np.ndarray, rng: DeterministicRNG, max_change: int) ->
 
 
 def _cutout(pixels: np.ndarray, rng: DeterministicRNG, side_fraction: int) -> np.ndarray:
-    """A square of fixed side, its centre anywhere in the picture, so that parts may lie outside (arXiv 1708.04552)."""
+    """Erase a square of fixed side, centered anywhere in the image, so that parts may lie outside (arXiv 1708.04552)."""
     height, width = pixels.shape[:2]
     center = rng.randint(0, width - 1), rng.randint(0, height - 1)
     return image_ops.erase(pixels, center, max(1, (side_fraction * min(height, width) + 500) // 1000))
 
 
 def _randaugment(pixels: np.ndarray, rng: DeterministicRNG, count: int, level: int) -> np.ndarray:
-    """`count` of fourteen operations, each at the same level of its range, with a random sign (arXiv 1909.13719).
+    """Apply `count` of fourteen operations, each at the same level of its range, with a random sign (arXiv 1909.13719).
 
-    The level goes from 0 to 10 as in the paper and in timm; torchvision divides the same ranges into 30 steps.
+    The level is from 0 to 10 as in the paper and in timm; torchvision divides the same ranges into 30 steps.
     """
     for _ in range(count // 1000):
         max_magnitudes = MaxMagnitudes(300, pixels.shape[1] * 453, pixels.shape[0] * 453, 30_000, 900, 4)
@@ -227,14 +256,14 @@ def _randaugment(pixels: np.ndarray, rng: DeterministicRNG, count: int, level: i
 
 
 def _trivialaugment(pixels: np.ndarray, rng: DeterministicRNG) -> np.ndarray:
-    """One of the fourteen at any level of wider ranges: TrivialAugment, wide (arXiv 2103.10158)."""
+    """Apply one of the fourteen operations at a random level of wider ranges: TrivialAugment Wide (arXiv 2103.10158)."""
     max_magnitudes = MaxMagnitudes(990, 32_000, 32_000, 135_000, 990, 6)
     return _apply_random_op(pixels, rng, rng.randint(0, _N_LEVELS), _N_LEVELS, max_magnitudes)
 
 
 @dataclass(frozen=True)
 class MaxMagnitudes:
-    """The greatest magnitudes: shear, shift (in thousandths of a pixel), angle and enhancement, and the bits taken away."""
+    """Maximum magnitudes: shear, translation (thousandths of a pixel), angle and enhancement, and the bits removed."""
 
     shear: int
     translate_x: int
@@ -274,7 +303,7 @@ def _apply_random_op(
 
 
 _FRACTION_BOUNDS = ((1, 1000),)
-# In the order in which they are done. A view's key holds no default that is not written out, so defaults may change.
+# In the order in which they are applied. A view's key holds no default that is not written out, so defaults may change.
 OPERATIONS = {
     kind.name: kind
     for kind in (

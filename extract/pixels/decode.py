@@ -1,7 +1,7 @@
-"""The one definition of pixels: file bytes -> oriented RGB uint8 at the backbone's size.
+"""Image decoding: file bytes to oriented RGB uint8 pixels at the backbone's size.
 
-Extraction, prediction and parity checks all come through here. Whatever changes a pixel changes `version()`, and with it
-the key of every feature.
+Extraction, prediction and parity checks all decode here. A change to any pixel must change `get_version()`, and with it the
+key of every feature.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageRejected(Exception):
-    """An image that is not used. `reason` is a short stable code, the text says more.
+    """An image was rejected. `reason` is a short stable code, the text has the details.
 
-    Codes: empty, not_an_image, unsupported, too_large, damaged, and for this time only no_memory, unreadable, not_a_file.
+    Codes: empty, not_an_image, unsupported, too_large, damaged; no_memory, unreadable and not_a_file are not permanent.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -61,38 +61,56 @@ class ImageRejected(Exception):
 
 
 def get_version() -> str:
-    """The version of this function and of the decoders that decide its result."""
+    """Return the version of `decode` and of the decoder libraries that determine its result."""
     pillow = features.version("pil") or "?"
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
     return f"1, Pillow {pillow.split('.')[0]}, libjpeg {jpeg}"
 
 
 def detect_format(data: bytes) -> str:
-    """The format of the file's bytes, judged by its first bytes (names lie); raises `ImageRejected`."""
+    """Return the image format by the first bytes, not by the file name; raises `ImageRejected`."""
     if not data:
-        raise ImageRejected("empty", "the file is empty")
+        raise ImageRejected("empty", "file is empty")
     for name, magic, offset in _MAGIC:
         if data[offset : offset + len(magic)] == magic:
             return name
-    raise ImageRejected("not_an_image", f"expected {', '.join(FORMATS)}, found bytes {data[:8]!r}")
+    raise ImageRejected("not_an_image", f"unknown format: file starts with {data[:8]!r}; supported are {', '.join(FORMATS)}")
 
 
 def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """RGB uint8 (height, width, 3) of an encoded image, resized to `size` = (height, width).
+    """Decode an image and resize it.
 
-    The whole image is squeezed to the size by antialiased bilinear interpolation (Keras's `image_dataset_from_directory`
-    also keeps the whole image, but does not antialias). EXIF orientation is applied, transparency is laid on white, 16-bit
-    samples lose their low byte, animations give their first frame. A JPEG more than twice as large as needed is decoded
-    at a reduced DCT scale of at least twice the size. Raises `ImageRejected`.
+    The whole image is resized, without keeping its aspect ratio, by antialiased bilinear interpolation (Keras's
+    `image_dataset_from_directory` does the same without antialiasing). EXIF orientation is applied, transparency is
+    composited on white, 16-bit samples are reduced to their high byte, of an animation the first frame is used. A JPEG more
+    than twice as large as needed is decoded at a reduced DCT scale of at least twice the size.
+
+    Parameters
+    ----------
+    data : bytes
+        The encoded image.
+    size : tuple of int
+        (height, width) in pixels.
+
+    Returns
+    -------
+    np.ndarray
+        RGB uint8 (height, width, 3).
+
+    Raises
+    ------
+    ImageRejected
+        If the image cannot be used.
     """
     name = detect_format(data)
     height, width = size
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
-            limit, format_note = (MAX_WEBP_PIXELS, " of a WebP image") if name == "WEBP" else (MAX_PIXELS, "")
+            limit, format_note = (MAX_WEBP_PIXELS, " of a WebP image") if name == "WEBP" else (MAX_PIXELS, " of an image")
             if image.width * image.height > limit:
                 raise ImageRejected(
-                    "too_large", f"expected at most {limit:,} pixels{format_note}, found {image.width:,} x {image.height:,}"
+                    "too_large",
+                    f"{image.width:,} x {image.height:,} pixels exceed the limit of {limit:,} pixels{format_note}",
                 )
             min_draft_side = 2 * max(height, width)
             image.draft("RGB", (min_draft_side, min_draft_side))
@@ -101,17 +119,17 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise ImageRejected("damaged", f"the {name} header cannot be read") from error
     except Image.DecompressionBombError as error:
-        raise ImageRejected("too_large", f"expected at most {MAX_PIXELS:,} pixels") from error
+        raise ImageRejected("too_large", f"exceeds the limit of {MAX_PIXELS:,} pixels of an image") from error
     except _DECODE_ERRORS as error:
         raise ImageRejected("damaged", f"{name}: {error}") from error
     except MemoryError as error:
-        raise ImageRejected("no_memory", "not enough memory to decode it now") from error
+        raise ImageRejected("no_memory", "not enough free memory to decode it") from error
 
 
 def fit_size(data: bytes, side: int) -> tuple[int, int]:
-    """(height, width) of an encoded image as it is to be seen, made smaller to fit into a square of `side` pixels.
+    """Return (height, width) of an encoded image after orientation, scaled down to fit a square of `side` pixels.
 
-    Of bytes whose header cannot be read it is the square itself: `decode` then says what is wrong with them.
+    If the header cannot be read it is the square itself: `decode` then raises the error.
     """
     try:
         with Image.open(io.BytesIO(data), formats=[detect_format(data)]) as image:
@@ -125,8 +143,8 @@ def fit_size(data: bytes, side: int) -> tuple[int, int]:
 
 
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF says. Pillow's `exif_transpose` also writes the metadata anew, and fails on odd ones."""
-    image.load()  # which turns a TIFF by itself, and takes the tag away
+    """Apply the EXIF orientation. Pillow's `exif_transpose` also rewrites the metadata, and fails on malformed ones."""
+    image.load()  # which rotates a TIFF itself, and removes the tag
     transposition = _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if transposition is None else image.transpose(transposition)
 
@@ -142,7 +160,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _flatten_transparency(image: Image.Image) -> Image.Image:
-    """The image laid on the background, part by part: three more copies of a large one would take a gigabyte."""
+    """Composite the image on the background, in tiles: three more copies of a large image would take a gigabyte."""
     result = Image.new("RGB", image.size)
     width = min(image.width, _TILE_PIXELS)
     height = max(1, _TILE_PIXELS // width)
@@ -156,8 +174,10 @@ def _flatten_transparency(image: Image.Image) -> Image.Image:
 
 
 def _convert_32bit(image: Image.Image) -> Image.Image:
-    """32-bit samples: integers are 16-bit values in a wider box, floating point has no agreed scale."""
+    """Convert 32-bit samples: integers hold 16-bit values; floating point is rejected, as it has no standard scale."""
     samples = np.asarray(image)
     if image.mode == "F" or samples.min(initial=0) < 0 or samples.max(initial=0) > 0xFFFF:
-        raise ImageRejected("unsupported", f"expected 8- or 16-bit samples, found mode {image.mode}")
+        raise ImageRejected(
+            "unsupported", f"unsupported samples: mode {image.mode}; only 8- and 16-bit samples are supported"
+        )
     return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")

@@ -1,4 +1,4 @@
-"""Images to pixels in processes of their own: one that kills or hangs its decoder costs that image, not the job."""
+"""Decoding in worker processes: an image that crashes or hangs its decoder is rejected, and the job continues."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, 
 
 
 class DecoderPool:
-    """Up to `jobs` decoder processes, started when needed; `decode` may be called from as many threads."""
+    """Pool of up to `jobs` decoder processes, started on demand; `decode` may be called from as many threads."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
@@ -46,11 +46,31 @@ class DecoderPool:
         views: Sequence[int] = (0,),
         policy: Policy | None = None,
     ) -> np.ndarray:
-        """Views (n, height, width, 3) uint8 of an image file, or of the bytes of one, with the `digest` it should have.
+        """Decode an image and return views of it.
 
-        View 0 is what `decode.decode` gives, others are made from it by the augmentation `policy`. Raises
-        `ImageRejected`: besides its codes `changed`; `crashed` when two decoders died of the image, `killed` when
-        something ended them; `too_slow` after `CPU_SECONDS` of processor time, `stalled` after `WALL_SECONDS` with less.
+        Parameters
+        ----------
+        file : Path or bytes
+            The image file, or its bytes.
+        size : tuple of int
+            (height, width) in pixels.
+        digest : bytes, optional
+            SHA-256 that the file must have.
+        views : sequence of int
+            View numbers; 0 is the result of `decode.decode`, others are augmented from it.
+        policy : Policy, optional
+            The augmentation policy.
+
+        Returns
+        -------
+        np.ndarray
+            (views, height, width, 3) uint8.
+
+        Raises
+        ------
+        ImageRejected
+            With the codes of `decode`, and `changed` for another digest, `crashed` if two decoders crashed on the image,
+            `killed` if they were killed, `too_slow` after `CPU_SECONDS` of CPU time, `stalled` after `WALL_SECONDS`.
         """
         path, data = ("", file) if isinstance(file, bytes) else (str(file), b"")
         header = {"path": path, "bytes": len(data), "digest": digest.hex() if digest else "", "size": size}
@@ -59,7 +79,7 @@ class DecoderPool:
         return self._run_request(request, (len(views), *size, 3))
 
     def decode_thumbnail(self, data: bytes, side: int) -> np.ndarray:
-        """RGB uint8 (height, width, 3) of the bytes of an image, in its own proportions and at most `side` pixels long.
+        """Return an image as RGB uint8 (height, width, 3) with its aspect ratio, at most `side` pixels a side.
 
         Raises `ImageRejected`, as `decode` does.
         """
@@ -69,7 +89,7 @@ class DecoderPool:
         return thumbnail
 
     def _run_request(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        """What some decoder answers, asked once more where the first died of it."""
+        """Return a decoder's response, retrying once if the first decoder died."""
         decoder = self._free.get()
         try:
             try:
@@ -82,7 +102,7 @@ class DecoderPool:
             self._free.put(decoder)
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for decoder in self._decoders:
             decoder.stop()
 
@@ -94,13 +114,13 @@ class DecoderPool:
 
 
 class _DecoderProcess:
-    """One process, started when first asked and again after it died."""
+    """One decoder process, started on the first request and restarted after it died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run_request(self, request: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        """The pixels that answer `request`, of `shape` unless the answer names their size; raises `ImageRejected`."""
+        """Return the pixels for `request`, of `shape` unless the response has a size; raises `ImageRejected`."""
         process = self._process = self._process or _start_process()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -116,7 +136,7 @@ class _DecoderProcess:
         except TimeoutError:
             process.kill()
             self.stop()
-            raise ImageRejected("stalled", f"nothing came of it in {WALL_SECONDS} s; the decoder was stopped") from None
+            raise ImageRejected("stalled", f"no result after {WALL_SECONDS} s; the decoder was stopped") from None
         except (OSError, EOFError):
             raise self._explain_exit() from None
         if "reason" in response:
@@ -127,14 +147,14 @@ class _DecoderProcess:
         status = self.stop()
         if status == -signal.SIGXCPU:
             return ImageRejected(
-                "too_slow", f"it takes more than {CPU_SECONDS} s of work to decode; the decoder was stopped"
+                "too_slow", f"decoding takes more than {CPU_SECONDS} s of CPU time; the decoder was stopped"
             )
         if -status in _CRASH_SIGNALS:
-            return ImageRejected("crashed", f"two decoders died of it ({signal.Signals(-status).name})")
-        return ImageRejected("killed", f"two decoders ended while they had it (exit status {status})")
+            return ImageRejected("crashed", f"two decoders crashed on it ({signal.Signals(-status).name})")
+        return ImageRejected("killed", f"two decoders were killed while decoding it (exit status {status})")
 
     def stop(self) -> int:
-        """End the process, if there is one; its exit status."""
+        """Stop the process, if any, and return its exit status."""
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -146,7 +166,7 @@ class _DecoderProcess:
 
 
 def _start_process() -> subprocess.Popen[bytes]:
-    """A decoder that is ready; raises `HumerisError` when none can be started."""
+    """Start a decoder and wait until it is ready; raises `HumerisError` if none can be started."""
     command = [sys.executable, "-P", "-m", "humeris.extract.pixels.decode_worker"]
     for _ in range(2):
         process = _popen(command)
@@ -156,7 +176,7 @@ def _start_process() -> subprocess.Popen[bytes]:
                 return process
         process.kill()
         process.communicate()
-    raise HumerisError(f"expected a process that decodes images, found that it ends at once; {shlex.join(command)} says why")
+    raise HumerisError(f"cannot start an image decoder: the process exits at once; to see why, run {shlex.join(command)}")
 
 
 def _popen(command: list[str]) -> subprocess.Popen[bytes]:
@@ -165,9 +185,9 @@ def _popen(command: list[str]) -> subprocess.Popen[bytes]:
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # libtiff says there in its own words what the refusal says anyway
+        stderr=subprocess.DEVNULL,  # libtiff repeats there what the rejection says
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        process_group=0,  # Ctrl-C is for this process, which lets what is under way come to its end
+        process_group=0,  # Ctrl-C is for this process, which lets pending images finish
     )
 
 

@@ -1,8 +1,8 @@
-"""The process that decodes images for `decoders`, so that one that kills or hangs its decoder costs that image alone.
+"""Decoder process of `decode_pool`, so that an image that crashes or hangs its decoder is lost alone.
 
-A request is a line of JSON, then the image's bytes where they are not in a file. An answer is a number of bytes
-(4, little-endian), as much JSON, then the pixels unless the JSON says why there are none. It says the size where that was
-left to the image.
+A request is a line of JSON, then the image's bytes unless they are in a file. A response is the length of its JSON
+(4 bytes, little-endian), the JSON, then the pixels unless the JSON has a reason for a rejection. The JSON has the size if
+the request left it to the image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PIPE_BYTES = 1 << 20
 
 
 def main() -> None:
-    """Answer requests on standard input until it is closed."""
+    """Serve requests on standard input until it is closed."""
     _set_limit(resource.RLIMIT_CORE, 0)
     _set_limit(resource.RLIMIT_AS, MEMORY_BYTES)
     response_fd = os.dup(1)
@@ -59,7 +59,7 @@ def _decode_views(request: dict[str, Any], data: bytes) -> list[np.ndarray]:
     if request["path"]:
         data = read_file.read_bytes(Path(request["path"]))
     if digest and read_file.compute_digest(data) != digest:
-        raise decode.ImageRejected("changed", "the file changed while it was used; run the command again")
+        raise decode.ImageRejected("changed", "file changed while it was used; run the command again")
     plain_view = decode.decode(data, tuple(request["size"]))
     if request["views"] == [0]:
         return [plain_view]
@@ -74,7 +74,7 @@ def _decode_views(request: dict[str, Any], data: bytes) -> list[np.ndarray]:
 
 
 def _extend_cpu_limit() -> None:
-    """Let the kernel end this process after `CPU_SECONDS` of work from now on, in whatever loop it is."""
+    """Let the kernel kill this process after `CPU_SECONDS` more of CPU time."""
     used_seconds = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     _set_limit(resource.RLIMIT_CPU, int(used_seconds) + 1 + CPU_SECONDS)
 

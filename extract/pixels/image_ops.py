@@ -1,9 +1,9 @@
-"""What can be done to a picture, in whole numbers, so that every machine gets the same bytes.
+"""Image operations in integer arithmetic, so that every machine gets the same bytes.
 
-Pictures are RGB uint8 (height, width, 3); nothing is changed in place. Shares and factors are in thousandths, angles in
-thousandths of a degree. Sines and Gaussians are rounded to integers where no value lies near the middle of two. The one
-function not written here is Pillow's `resize`, which also works in fixed point. Names and meanings follow Pillow's
-ImageOps and ImageEnhance, which the published augmentations are defined by.
+Images are RGB uint8 (height, width, 3); nothing is changed in place. Fractions and factors are in thousandths, angles in
+thousandths of a degree. Sines and Gaussians are rounded to integers, with no value close to a tie. The only library
+function is Pillow's `resize`, which also uses fixed point. Names and meanings follow Pillow's ImageOps and ImageEnhance,
+by which the published augmentations are defined.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import numpy as np
 from PIL import Image
 
-FILL = (124, 116, 104)  # the mean colour of ImageNet: what a frozen network takes least notice of
+FILL = (124, 116, 104)  # the mean colour of ImageNet, which a frozen network responds to least
 _ONE = 1 << 16
 _LANE_MASK = np.uint64(0x00FF00FF00FF)
 _LANE_ROUNDING = np.uint64(0x008000800080)
@@ -22,39 +22,39 @@ _RECIPROCAL_CHROMA = np.array([0, *((1 << 22) // chroma for chroma in range(1, 2
 
 
 def mirror(pixels: np.ndarray) -> np.ndarray:
-    """Left and right exchanged."""
+    """Flip the image left to right."""
     return pixels[:, ::-1]
 
 
 def flip(pixels: np.ndarray) -> np.ndarray:
-    """Top and bottom exchanged."""
+    """Flip the image top to bottom."""
     return pixels[::-1]
 
 
 def crop(pixels: np.ndarray, left: int, top: int, width: int, height: int) -> np.ndarray:
-    """The rectangle, resized to the whole by antialiased bilinear interpolation."""
+    """Crop a rectangle and resize it to the image's size by antialiased bilinear interpolation."""
     region = Image.fromarray(np.ascontiguousarray(pixels[top : top + height, left : left + width]))
     return np.asarray(region.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR))
 
 
 def rotate(pixels: np.ndarray, angle: int) -> np.ndarray:
-    """Turned counter-clockwise about the centre by `angle` thousandths of a degree."""
+    """Rotate counter-clockwise about the center by `angle` thousandths of a degree."""
     cosine, sine = (round(_ONE * function(math.radians(angle / 1000))) for function in (math.cos, math.sin))
     return _transform_affine(pixels, cosine, -sine, sine, cosine)
 
 
 def shear_x(pixels: np.ndarray, slope: int) -> np.ndarray:
-    """Rows shifted in proportion to their distance from the middle one, `slope` thousandths of it."""
+    """Shift each row by `slope` thousandths of its distance from the middle row."""
     return _transform_affine(pixels, _ONE, slope * _ONE // 1000, 0, _ONE)
 
 
 def shear_y(pixels: np.ndarray, slope: int) -> np.ndarray:
-    """Columns shifted in proportion to their distance from the middle one."""
+    """Shift each column by `slope` thousandths of its distance from the middle column."""
     return _transform_affine(pixels, _ONE, 0, slope * _ONE // 1000, _ONE)
 
 
 def translate(pixels: np.ndarray, dx: int, dy: int) -> np.ndarray:
-    """Shifted by whole pixels; what comes in is `FILL`."""
+    """Shift by whole pixels; uncovered pixels are `FILL`."""
     height, width = pixels.shape[:2]
     result = np.empty_like(pixels)
     result[:] = FILL
@@ -65,10 +65,10 @@ def translate(pixels: np.ndarray, dx: int, dy: int) -> np.ndarray:
 
 
 def _transform_affine(pixels: np.ndarray, xx: int, xy: int, yx: int, yy: int) -> np.ndarray:
-    """Bilinear sampling about the centre: source x = xx·x + xy·y, source y = yx·x + yy·y, in 65536ths; outside is `FILL`.
+    """Sample bilinearly about the center: source x = xx·x + xy·y, source y = yx·x + yy·y, in 65536ths; outside is `FILL`.
 
-    Coordinates are doubled, so that the centre of an even number of pixels is an integer; the three channels of a pixel
-    are 16-bit lanes of one integer, so that each of the four neighbours is one look-up and each blend one product.
+    Coordinates are doubled, so that the center of an even number of pixels is an integer; the three channels of a pixel
+    are 16-bit lanes of one integer, so that each of the four neighbours is one lookup and each blend one product.
     """
     height, width = pixels.shape[:2]
     padded = np.empty((height + 2, width + 2, 4), np.uint8)
@@ -82,7 +82,7 @@ def _transform_affine(pixels: np.ndarray, xx: int, xy: int, yx: int, yy: int) ->
     )
     x = np.arange(1 - width, width, 2, dtype=np.int64)
     y = np.arange(1 - height, height, 2, dtype=np.int64)[:, None]
-    # Of the framed picture, in 131072ths of a pixel; beyond the frame all is fill, as on it.
+    # Of the padded image, in 131072ths of a pixel; the padding is fill.
     x_source = np.clip(xx * x + (xy * y + (width + 1) * _ONE), 0, (width + 1) * 2 * _ONE - 1)
     y_source = np.clip(yx * x + (yy * y + (height + 1) * _ONE), 0, (height + 1) * 2 * _ONE - 1)
     corner = (y_source >> 17) * (width + 2) + (x_source >> 17)
@@ -95,43 +95,43 @@ def _transform_affine(pixels: np.ndarray, xx: int, xy: int, yx: int, yy: int) ->
 
 
 def _interpolate(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Lane by lane, the mean of two that has `weight` 256ths of the second."""
+    """Return the weighted mean of each lane, with `weight` 256ths of `second`."""
     blended = first * (np.uint64(256) - weight) + second * weight + _LANE_ROUNDING
     lanes: np.ndarray = blended >> np.uint64(8) & _LANE_MASK
     return lanes
 
 
 def compute_luma(pixels: np.ndarray) -> np.ndarray:
-    """Lightness (height, width) int32, 0..255, with the weights of ITU-R 601-2."""
+    """Return the luma (height, width) int32, 0..255, with the weights of ITU-R 601-2."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     lightness: np.ndarray = (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
     return lightness
 
 
 def to_grayscale(pixels: np.ndarray) -> np.ndarray:
-    """The lightness in all three channels."""
+    """Return the luma in all three channels."""
     return np.repeat(compute_luma(pixels).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def adjust_brightness(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Every sample times `factor` thousandths."""
+    """Multiply every sample by `factor` thousandths."""
     return np.take(_blend(np.arange(256), 0, factor), pixels)
 
 
 def adjust_contrast(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """`factor` thousandths of the picture, the rest its mean lightness; above 1000, away from it."""
+    """Blend with the mean luma: `factor` thousandths are the image; above 1000 it is extrapolated."""
     lightness = compute_luma(pixels)
     mean = (2 * int(lightness.sum(dtype=np.int64)) + lightness.size) // (2 * lightness.size)
     return np.take(_blend(np.arange(256), mean, factor), pixels)
 
 
 def adjust_saturation(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """`factor` thousandths of the picture, the rest its lightness."""
+    """Blend with the luma of each pixel: `factor` thousandths are the image."""
     return _blend(pixels, compute_luma(pixels)[..., None], factor)
 
 
 def adjust_sharpness(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """`factor` thousandths of the picture, the rest a smoothed one (3×3, the centre weighs 5 of 13; the rim stays)."""
+    """Blend with a smoothed image (3×3, center weight 5 of 13, border unchanged): `factor` thousandths are the image."""
     smoothed = pixels.astype(np.int32)
     if min(smoothed.shape[:2]) > 2:
         rows = smoothed[:-2] + smoothed[1:-1] + smoothed[2:]
@@ -147,7 +147,7 @@ def _blend(pixels: np.ndarray, other: np.ndarray | int, factor: int) -> np.ndarr
 
 
 def adjust_hue(pixels: np.ndarray, shift: int) -> np.ndarray:
-    """Colours moved along the circle of hues by `shift` thousandths of it; value and saturation (HSV) stay."""
+    """Rotate the hue by `shift` thousandths of a full turn; value and saturation (HSV) are unchanged."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     value = np.maximum(np.maximum(red, green), blue)
     chroma = value - np.minimum(np.minimum(red, green), blue)
@@ -168,17 +168,17 @@ def adjust_hue(pixels: np.ndarray, shift: int) -> np.ndarray:
 
 
 def posterize(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Only the upper `bits` of each sample."""
+    """Keep the upper `bits` of each sample."""
     return pixels & np.uint8(256 - (1 << (8 - bits)))
 
 
 def solarize(pixels: np.ndarray, threshold: int) -> np.ndarray:
-    """Samples from `threshold` on are inverted."""
+    """Invert samples of at least `threshold`."""
     return np.where(pixels >= threshold, 255 - pixels, pixels)
 
 
 def autocontrast(pixels: np.ndarray) -> np.ndarray:
-    """Each channel stretched so that its least sample is 0 and its greatest 255; a channel of one value stays."""
+    """Stretch each channel to the range 0..255; a constant channel is unchanged."""
     channels = []
     for channel in range(3):
         lowest, highest = int(pixels[..., channel].min()), int(pixels[..., channel].max())
@@ -190,7 +190,7 @@ def autocontrast(pixels: np.ndarray) -> np.ndarray:
 
 
 def equalize(pixels: np.ndarray) -> np.ndarray:
-    """Each channel spread so that its samples are as evenly distributed as their order allows."""
+    """Equalize the histogram of each channel."""
     channels = []
     for channel in range(3):
         counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
@@ -202,12 +202,12 @@ def equalize(pixels: np.ndarray) -> np.ndarray:
 
 
 def compute_gaussian_weights(sigma: int) -> list[int]:
-    """Weights in 65536ths of the pixel itself and of those 1, 2, … away, up to three deviations of `sigma` thousandths."""
+    """Return Gaussian weights in 65536ths at distances 0, 1, …, up to three `sigma` (thousandths of a pixel)."""
     return [round(_ONE * math.exp(-((1000 * distance / sigma) ** 2) / 2)) for distance in range(-(-3 * sigma // 1000) + 1)]
 
 
 def blur(pixels: np.ndarray, sigma: int) -> np.ndarray:
-    """Gaussian blur with a standard deviation of `sigma` thousandths of a pixel; the rim goes on beyond the edge."""
+    """Apply a Gaussian blur with a standard deviation of `sigma` thousandths of a pixel; edge pixels are replicated."""
     weights = compute_gaussian_weights(sigma)
     radius, total = len(weights) - 1, 2 * sum(weights) - weights[0]
     result = pixels.astype(np.int32)
@@ -225,7 +225,7 @@ def blur(pixels: np.ndarray, sigma: int) -> np.ndarray:
 
 
 def erase(pixels: np.ndarray, center: tuple[int, int], side: int) -> np.ndarray:
-    """A square about `center` (x, y) replaced by `FILL`; what would lie beyond the edge is cut off."""
+    """Fill a square about `center` (x, y) with `FILL`, clipped to the image."""
     left, top = center[0] - side // 2, center[1] - side // 2
     result = pixels.copy()
     result[max(0, top) : top + side, max(0, left) : left + side] = FILL

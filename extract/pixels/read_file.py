@@ -1,4 +1,4 @@
-"""Reading an image file's bytes, safely."""
+"""Safe reading of image files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _Out = TypeVar("_Out")
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file; raises `ImageRejected` for anything else (opening a FIFO would wait for ever)."""
+    """Return the bytes of a regular file; raises `ImageRejected` for anything else (opening a FIFO would block forever)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise ImageRejected("not_a_file", "expected a regular file")
+                raise ImageRejected("not_a_file", "not a regular file")
             if status.st_size > MAX_BYTES:
-                raise ImageRejected("too_large", f"expected at most {MAX_BYTES:,} bytes, found {status.st_size:,}")
+                raise ImageRejected("too_large", f"{status.st_size:,} bytes exceed the limit of {MAX_BYTES:,} bytes")
             with open(descriptor, "rb", buffering=0, closefd=False) as file:
                 return file.read()
         finally:
@@ -38,17 +38,17 @@ def read_bytes(path: Path) -> bytes:
 
 
 def compute_digest(data: bytes) -> bytes:
-    """The 32 bytes that identify an image: sha-256 of its file's bytes."""
+    """Return the digest that identifies an image: SHA-256 of its file's bytes, 32 bytes."""
     return hashlib.sha256(data).digest()
 
 
 def count_cores() -> int:
-    """Processors this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_order(function: Callable[[_In], _Out], values: Iterable[_In], jobs: int, max_pending: int) -> Generator[_Out]:
-    """`map` over `jobs` threads, results in order, never more than `max_pending` values in flight."""
+    """Map over `jobs` threads; yields results in order, with at most `max_pending` values in flight."""
     remaining = iter(values)
     with ThreadPoolExecutor(jobs) as pool:
         pending = deque(pool.submit(function, value) for value in islice(remaining, max_pending))

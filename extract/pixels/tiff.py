@@ -1,4 +1,4 @@
-"""The plainest image file there is: an uncompressed TIFF is a header and the pixels as they lie in memory."""
+"""Headers of uncompressed TIFF files: a header followed by the pixels as they are in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SHORT, _LONG = 3, 4
 
 
 def build_header(height: int, width: int, channels: int = 1) -> bytes:
-    """What to put before the bytes of (height, width[, channels]) uint8: grey, RGB, or RGB with transparency."""
+    """Return the TIFF header for (height, width[, channels]) uint8 pixels: gray, RGB, or RGB with alpha."""
     bits = struct.pack(f"<{channels}H", *[8] * channels)
     entries = 9 + (channels == 4)
     end = 8 + 2 + 12 * entries + 4

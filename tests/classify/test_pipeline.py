@@ -126,7 +126,7 @@ def test_an_image_that_cannot_be_decoded_costs_that_image_alone(
     )  # fmt: skip
     assert result.code == 1
     assert "42 images used" in result.out
-    assert "2 refused: " in result.out
+    assert "2 images rejected: " in result.out
     assert "train/blob/half.png: damaged: " in result.out
     assert "train/blob/text.gif: not_an_image: " in result.out
     assert "test accuracy 0." in result.out or "test accuracy 1." in result.out

@@ -85,7 +85,7 @@ def test_a_dry_run_computes_nothing_and_foretells_the_bytes(photos: Path, humeri
     assert abs(plan["bytes"] - written) < 0.1 * written
     after = humeris("extract", photos, *options, "--dry-run", "--json").json["planned"][0]
     assert (after["to_compute"], after["bytes"]) == (0, 0)
-    assert "nothing was computed" in humeris("extract", photos, *options, "--dry-run").out
+    assert "dry run: nothing was computed" in humeris("extract", photos, *options, "--dry-run").out
 
 
 def test_the_limit_is_per_class(photos: Path, humeris: Run) -> None:

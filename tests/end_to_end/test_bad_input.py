@@ -371,7 +371,7 @@ def test_a_full_disk_loses_nothing(
     big = ("extract", few, "-b", "nano,image_size=32", "-l", "block1_out:map", "--cache", cache)
     planned = humeris(*big, "--dry-run")
     assert planned.code == 2
-    assert "it does not fit" in planned.out
+    assert ": not enough disk space" in planned.out
     is_one_line(
         humeris(*big), "expected 197,152 bytes free for the rows to compute, found", "give another folder with --cache"
     )

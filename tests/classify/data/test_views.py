@@ -108,7 +108,7 @@ def test_views_and_augment_go_together(options: list[object], photos: Path, hume
 def test_an_unknown_augmentation_is_one_line(photos: Path, humeris: Run) -> None:
     result = humeris("extract", photos, "-b", "nano", "--views", 1, "--augment", "flop")
     assert result.code == 2  # type: ignore[attr-defined]
-    assert "expected one of flip" in result.err  # type: ignore[attr-defined]
+    assert "use one of flip" in result.err  # type: ignore[attr-defined]
     assert len(result.err.splitlines()) == 1  # type: ignore[attr-defined]
 
 

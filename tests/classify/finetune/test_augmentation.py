@@ -96,16 +96,16 @@ def test_an_augmentation_is_written_out_in_full_and_in_one_order() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("flop", "'flop': expected one of flip, .*; the closest is flip"),
-        ("randaug=2x9", "the closest is randaugment"),
-        ("trivialaugment", "the closest is autoaugment|the closest is randaugment"),
+        ("flop", "'flop': unknown operation; use one of flip, .*; closest: flip"),
+        ("randaug=2x9", "closest: randaugment"),
+        ("trivialaugment", "closest: autoaugment|closest: randaugment"),
         ("", "leave it out"),
-        ("flip,flip", "found flip twice"),
-        ("crop=2", "crop: found '2', expected the least share .* as in crop=0.25"),
-        ("zoom=0.95", "zoom: found '0.95'"),
-        ("autoaugment=3", "expected no strength"),
-        ("randaugment=9", "expected COUNTxLEVEL"),
-        ("augmix=0", "expected the severity"),
+        ("flip,flip", "flip is given twice"),
+        ("crop=2", "crop: invalid strength '2'; give the least share .* as in crop=0.25"),
+        ("zoom=0.95", "zoom: invalid strength '0.95'"),
+        ("autoaugment=3", "takes no strength"),
+        ("randaugment=9", "give COUNTxLEVEL"),
+        ("augmix=0", "give the severity"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(text: str, found: str) -> None:

@@ -131,7 +131,7 @@ def test_an_option_out_of_range(finetune: Finetune, tmp_path: Path, option: str,
         (
             "--augment",
             "sepia",
-            "augmentation 'sepia': expected one of flip, vflip, crop, rotate, zoom, translate",
+            "augmentation 'sepia': unknown operation; use one of flip, vflip, crop, rotate, zoom, translate",
         ),
         ("--augment", "flip=2", "flip"),
         ("--mixup", "5", "--mixup: expected alpha from 0 (none) to 1, found 5"),

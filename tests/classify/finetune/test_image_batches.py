@@ -198,7 +198,7 @@ def test_an_image_that_kills_its_decoder_costs_its_own_batch_alone(
     images.names[9] = str(bad)
     batches = images.batches(False)
     assert np.array_equal(batches[0][0], images.decoded(range(8)))
-    with pytest.raises(DataError, match=r"bad.png: expected the image .*two decoders died of it \(SIGSEGV\)"):
+    with pytest.raises(DataError, match=r"bad.png: expected the image .*two decoders crashed on it \(SIGSEGV\)"):
         batches[1]
     assert np.array_equal(batches[2][0], images.decoded(range(16, 24)))
 

@@ -123,7 +123,7 @@ def test_rows_of_nan_are_listed_and_the_others_swept(tmp_path: Path, humeris: Hu
     result = humeris("sweep", file, "--head", "logreg,C=1", "-o", tmp_path / "run", "-j", 1)
     assert result.code == 1, result.err
     assert "57 images used" in result.out
-    assert "3 refused: 3 not_finite" in result.out
+    assert "3 images rejected: 3 not_finite" in result.out
 
 
 def test_a_file_without_a_finite_row(tmp_path: Path, humeris: Humeris) -> None:
@@ -243,7 +243,7 @@ def test_an_empty_grid(tmp_path: Path, humeris: Humeris) -> None:
 def test_an_unknown_augmentation_and_views_that_are_not_cached(tmp_path: Path, humeris: Humeris) -> None:
     root = photos(tmp_path / "photos", TWO)
     cache = cached(root, tmp_path / "cache")
-    refused(humeris("sweep", root, "--views", 1, "--augment", "flop"), "expected one of flip")
+    refused(humeris("sweep", root, "--views", 1, "--augment", "flop"), "use one of flip")
     refused(
         humeris("sweep", root, "--cache", cache, "--views", 2, "--augment", "flip"),
         "--views 2 --augment flip=0.5, found made_up/layer:avg lacks 36", "run `humeris extract`", "with the same views",

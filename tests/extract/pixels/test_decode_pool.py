@@ -193,7 +193,7 @@ def test_a_decoder_that_cannot_start_ends_the_command_with_one_line(tmp_path: Pa
     with (
         DecoderPool(1) as pool,
         pytest.raises(
-            HumerisError, match=r"found that it ends at once; .* -m humeris.extract.pixels.decode_worker says why"
+            HumerisError, match=r"process exits at once; to see why, run .* -m humeris.extract.pixels.decode_worker"
         ),
     ):
         decode(pool, picture(tmp_path / "a.png"))
