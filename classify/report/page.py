@@ -89,9 +89,9 @@ def write_report(
     the user's. With `latency` the networks are timed first, and `progress` is told; the page comes also where that fails.
     Raises `RunError` where there is no run, and `CacheError` where the file cannot be written.
     """
-    runs = [run if isinstance(run, Run) else Run(run) for run in runs]
-    omissions = _measure_latency(runs, progress) if latency else []
-    snapshots = [RunSnapshot.read(run, None if cache is None else Path(cache)) for run in runs]
+    opened_runs = [run if isinstance(run, Run) else Run(run) for run in runs]
+    omissions = _measure_latency(opened_runs, progress) if latency else []
+    snapshots = [RunSnapshot.read(run, None if cache is None else Path(cache)) for run in opened_runs]
     out = Path(out) if out else snapshots[0].path / "report.html"
     run_names, counter = comparison.name_runs(snapshots), count(1)
     if len(snapshots) == 1:
