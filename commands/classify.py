@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import options
-from .settings import Settings, with_settings
+from .settings import Settings, take_settings
 from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
 from .usage import reject_options
 
@@ -38,7 +38,7 @@ def demo(
 
 
 @handle_errors
-@with_settings("run")
+@take_settings("run")
 def run(
     data: options.Data,
     settings: Settings,
@@ -76,7 +76,7 @@ def run(
 
 
 @handle_errors
-@with_settings("sweep")
+@take_settings("sweep")
 def sweep(
     context: typer.Context,
     data: options.Data,

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from . import options
-from .settings import Settings, with_settings
+from .settings import Settings, take_settings
 from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
 
 
 @handle_errors
-@with_settings("extract")
+@take_settings("extract")
 def extract(
     data: options.Data,
     settings: Settings,

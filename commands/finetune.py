@@ -11,7 +11,7 @@ import typer
 
 from ..cache.formatting import to_printable
 from . import options
-from .settings import Settings, with_settings
+from .settings import Settings, take_settings
 from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @handle_errors
-@with_settings("finetune")
+@take_settings("finetune")
 def finetune(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     settings: Settings,

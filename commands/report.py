@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from . import options
-from .settings import Settings, with_settings
+from .settings import Settings, take_settings
 from .terminal import handle_errors, render, show_progress
 
 
 @handle_errors
-@with_settings("report")
+@take_settings("report")
 def report(
     run_folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are put side by side.")],
     settings: Settings,

@@ -158,7 +158,7 @@ def list_settings(command: str) -> dict[str, Setting]:
     return {name: setting for name, setting in settings.items() if name not in _NOT_TAKEN.get(command, ())}
 
 
-def with_settings(command: str) -> Callable[[_Command], _Command]:
+def take_settings(command: str) -> Callable[[_Command], _Command]:
     """Give a function that takes `settings` the options that these are made of, and `--config`, on the command line."""
 
     def decorate(function: _Command) -> _Command:

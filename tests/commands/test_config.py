@@ -99,7 +99,7 @@ def test_a_run_and_a_sweep_do_what_a_file_says(plan: Path, photos: Path, humeris
     metadata = json.loads((tmp_path / "run" / "run.json").read_text())
     assert metadata["seed"] == 3
     assert done.json["trials"] == 1
-    assert done.json["best"]["sources"][0]["layer"] == "block5_out"
+    assert done.json["best"]["tap_refs"][0]["layer"] == "block5_out"
 
 
 @pytest.mark.parametrize(
