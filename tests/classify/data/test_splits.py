@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError
+from humeris.cache.typed_json import to_json
 from humeris.classify.data.splits import FOLDS, Splits, split
 from humeris.extract.images.class_folders import ClassFolders
 from humeris.extract.images.dataset import Dataset
@@ -189,7 +190,7 @@ def test_the_labels_number_the_sorted_class_names() -> None:
 
 def test_a_summary_counts_the_roles() -> None:
     splits = split(images_of(three_splits()))
-    assert splits.summarize() == {
+    assert to_json(splits.summarize()) == {
         "classes": ["a", "b"], "train": 16, "val": 6, "test": 4, "select": "val", "note": "test split as given",
     }  # fmt: skip
 
