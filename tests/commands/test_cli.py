@@ -37,7 +37,7 @@ def test_the_commands_are_these() -> None:
     assert set(NAMES) == {
         "demo", "run", "extract", "sweep", "rank", "finetune", "export", "predict", "report", "backbones", "layers",
         "doctor",
-        "cache list", "cache info", "cache verify", "cache export", "cache prune",
+        "cache list", "cache info", "cache verify", "cache export", "cache prune", "config show", "config init",
     }  # fmt: skip
 
 

@@ -443,7 +443,7 @@ def test_the_edge_of_a_grid_is_looked_beyond(
     found = [step for step in suggest_steps(situation(trials)) if f"{head},{option}=" in step.command]
     assert len(found) == (wider is not None)
     for step in found:
-        assert parse(step.command)["head"] == [f"{head},{option}={wider}"]
+        assert parse(step.command)["heads"] == [f"{head},{option}={wider}"]
         assert kind in step.reason
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_values import make_data, make_metadata
 
 from humeris.cache.errors import DataError
 from humeris.classify.export.sample_images import load_pixels
@@ -27,7 +28,8 @@ def test_an_image_that_kills_its_decoder_is_named_and_the_others_are_read(
         ImageRecord(str(path.relative_to(photos)), path.parent.name, "test", read_file.compute_digest(path.read_bytes()))
         for path in paths
     ]
-    run = Run(tmp_path / "run", {"data": ClassFolders(photos).describe()})
+    run = Run(tmp_path / "run")
+    run.begin(make_metadata(data=make_data(**ClassFolders(photos).describe())))
     with pytest.raises(
         DataError, match=r"blob/bad.png: expected the image .*two decoders crashed on it \(SIGSEGV\)"
     ) as refusal:

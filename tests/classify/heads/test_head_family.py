@@ -112,7 +112,7 @@ def test_each_hyperparameter_set_gets_a_score_that_json_can_hold(family: HeadFam
 def test_a_fitted_head_gives_probabilities_also_from_its_files(family: HeadFamily, tmp_path: Path) -> None:
     data, hyperparameters = problem(), quick_grid(family)[0]
     (score,) = family.cross_validate(data, [hyperparameters], seed=0)
-    fit_info = json.loads(json.dumps(score.to_dict()))["detail"]
+    fit_info = json.loads(json.dumps(score.to_dict()))["fit_info"]
     head = family.fit(data, json.loads(json.dumps(hyperparameters)), fit_info, ["x", "y", "z"], seed=0)
     probabilities = head.predict_proba(data.features)
     assert head.class_names == ("x", "y", "z")

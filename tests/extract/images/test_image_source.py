@@ -19,6 +19,8 @@ from PIL import Image as Picture
 from humeris import ImageSource, Store, export, extract_features, load_images, register_image_source, sweep
 from humeris.cache.file_stamp import FileStamp
 from humeris.classify.report.thumbnails import make_thumbnails
+from humeris.classify.sweep.sweep_config import SweepConfig
+from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images import keras_datasets, registry
 from humeris.extract.images.class_folders import ClassFolders
 from humeris.extract.images.image_source import STAMP_BYTES, Listing
@@ -303,13 +305,14 @@ def test_a_source_from_outside_goes_all_the_way_to_a_model_that_was_checked(phot
     data = write_box(photos, tmp_path / "photos.box")
     with Store(write=True) as store:
         images = load_images(data, store, jobs=2)
-        result = extract_features(images, "nano", ["block5_out"], store, jobs=1)
-        run = sweep(result.images, store, ["logreg,C=1"], jobs=1)
+        config = ExtractConfig("nano", layers=["block5_out"], jobs=1)
+        (result,) = extract_features(images, store, config)
+        run = sweep(result.images, store, SweepConfig(["logreg,C=1"], jobs=1))
         exported = export(run, store, tmp_path / "model.keras")
-        again = extract_features(load_images(data, store, jobs=2), "nano", ["block5_out"], store, jobs=1)
+        (again,) = extract_features(load_images(data, store, jobs=2), store, config)
     assert (result.computed, again.computed) == (36, 0)
     assert run.path.name.startswith("photos.box-")
-    assert run.metadata["data"]["kind"] == "box"
+    assert run.metadata.data.origin["kind"] == "box"
     assert exported.parity.top1_agree == exported.parity.images > 0
     records = run.load_image_records()
     pictures = make_thumbnails(records, run.metadata["data"], 24, 1_000_000).pictures
