@@ -315,7 +315,7 @@ def test_a_source_from_outside_goes_all_the_way_to_a_model_that_was_checked(phot
     assert run.metadata.data.origin["kind"] == "box"
     assert exported.parity.top1_agree == exported.parity.images > 0
     records = run.load_image_records()
-    pictures = make_thumbnails(records, run.metadata["data"], 24, 1_000_000).pictures
+    pictures = make_thumbnails(records, run.metadata.data, 24, 1_000_000).pictures
     for record, picture in zip(records, pictures, strict=True):
         label, _, name = record.name.partition("-")
         with Picture.open(photos / label / name) as drawn, Picture.open(io.BytesIO(picture or b"")) as small:
