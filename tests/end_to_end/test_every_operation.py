@@ -168,7 +168,7 @@ def journal(scene: Scene) -> list[dict[str, Any]]:
 
 
 # How likely an unsynced name is there, and what became of unsynced bytes.
-STATES = [(0.0, "missing"), (1.0, "missing"), (1.0, "zeroed"), (1.0, "torn"), (0.5, "kept"), *[(0.5, "any")] * 9]
+STATES = [(0.0, "missing"), (1.0, "missing"), (1.0, "zeroed"), (1.0, "torn"), (0.5, "kept"), *[(0.5, "any")] * 10]
 
 
 def cut(scene: Scene, events: Sequence[Mapping[str, Any]], tally: Tally, complete_every: int = 0) -> None:
