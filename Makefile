@@ -1,15 +1,19 @@
-# Everything a fresh machine with Python 3.11 to 3.13 and make needs: `make demo`, `make test`.
+# Everything a fresh machine with Python 3.11 to 3.13 and make needs: `make demo`, `make test`. For every change: `make check`.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo check test lint types tests clean
 
 demo: .venv/installed
 	@$(BIN)/humeris demo -o $(DEMO)
 
+check: PYTEST += -m "not slow and not many"
+check: lint types tests
+
+test: PYTEST += --durations=20
 test: lint types tests
 
 lint: .venv/developing

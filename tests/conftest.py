@@ -13,10 +13,39 @@ import pytest
 from PIL import Image
 
 ASSETS = os.environ.get("HUMERIS_ASSETS", "")
+# What trains networks, exports models, kills processes or fills disks: folders and files that `make check` leaves out.
+SLOW = (
+    "cache/test_damaged_shards",
+    "classify/data/test_views",
+    "classify/export/",
+    "classify/finetune/test_finetune",
+    "classify/finetune/test_image_batches",
+    "classify/finetune/test_trainable_tail",
+    "classify/heads/families/test_metric_learning",
+    "classify/heads/families/test_mlp",
+    "classify/heads/linear/test_joint_solver",
+    "classify/heads/neural/test_parallel_mlp",
+    "classify/report/test_page",
+    "classify/report/test_report_browser",
+    "classify/sweep/test_sweep_views",
+    "classify/test_demo",
+    "classify/test_pipeline",
+    "classify/tracking/",
+    "end_to_end/",
+    "extract/backbones/test_networks",
+    "extract/backbones/test_precision",
+    "extract/engine/test_extract",
+    "extract/engine/test_multi_device",
+    "extract/pixels/test_mutated_images",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the photographs, and say so, where they are not."""
+    """Mark what is slow. Skip what needs the photographs, and say so, where they are not."""
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     if not ASSETS:
         for item in items:
             if item.get_closest_marker("assets"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import structure
+from conftest import SLOW
 
 import humeris
 
@@ -334,3 +335,8 @@ def test_the_citation_and_the_workflow_agree_with_the_project() -> None:
     workflow = (ROOT / ".github/workflows/test.yml").read_text()
     assert "make test" in workflow
     assert '["3.11", "3.13"]' in workflow
+
+
+def test_what_is_marked_slow_is_there() -> None:
+    files = [path.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [start for start in SLOW if not any(file.startswith(start) for file in files)] == []
