@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 ASSETS = os.environ.get("HUMERIS_ASSETS", "")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # behind nohup it is ignored, and in every child as well
 # What trains networks, exports models, kills processes or fills disks: folders and files that `make check` leaves out.
 SLOW = (
     "cache/test_damaged_shards",
