@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 
 from humeris.classify.data.splits import SplitsSummary
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.data.views import Views
 from humeris.classify.evaluate.metrics import classification_report
 from humeris.classify.evaluate.trial import Score, Trial
@@ -35,6 +34,7 @@ from humeris.classify.runs.result import BestTrial, NearDuplicateSummary, RunRes
 from humeris.classify.runs.run import Run
 from humeris.classify.tracking import run_summary
 from humeris.classify.tracking.registry import track
+from humeris.extract.backbones.tap_ref import TapRef
 
 NANO = TapRef("nano", "nano-64-0123456789abcdef", "block5_out", "avg")
 

@@ -13,13 +13,13 @@ import numpy as np
 from ..cache.errors import RunError
 from ..cache.store import Store
 from ..cache.typed_json import to_json
+from ..extract.backbones.tap_ref import TapRef
 from ..extract.images.images import Images
 from ..extract.images.load import Progress
 from ..extract.pixels.read_file import count_cores
 from .data import select_features as sources
 from .data.feature_matrix import FeatureMatrix
 from .data.splits import Splits, split
-from .data.tap_ref import TapRef
 from .diagnose.transferability import Moments, centroid_accuracy, h_score, knn_accuracy, log_me
 from .heads.training_data import Folds
 from .runs.run import Run

@@ -14,6 +14,7 @@ from ...cache.store import Store
 from ...cache.tap_features import TapFeatures
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.non_finite import NonFiniteImages, find_faulty_images
+from ...extract.backbones.tap_ref import TapRef
 from ...extract.backbones.taps import Tap
 from ...extract.images.feature_file import FeatureFile, FileRowReader
 from ...extract.images.images import Images
@@ -27,7 +28,6 @@ from .cached_taps import (
     list_cached_taps,
 )
 from .feature_matrix import FeatureMatrix, RowReader
-from .tap_ref import TapRef
 from .views import ViewReader, ViewRows, Views
 
 

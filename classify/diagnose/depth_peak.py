@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..data.tap_ref import TapRef
+from ...extract.backbones.tap_ref import TapRef
 from ..evaluate import significance
 from ..evaluate.trial import Score, Trial, rank_trials
 from ..runs.advice import Peak

@@ -17,10 +17,10 @@ from ...extract.backbones import taps
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.build import Backbone, build
 from ...extract.backbones.keras_runtime import load_keras
+from ...extract.backbones.tap_ref import TapRef
 from ...extract.backbones.taps import Tap
 from ...extract.images.load import Progress
 from ...extract.pixels.read_file import count_cores
-from ..data.tap_ref import TapRef
 from ..runs.run import Run
 
 FILE = "latency.json"

@@ -11,11 +11,11 @@ import numpy as np
 from ...cache.errors import HumerisError
 from ...cache.spec import DESCRIPTIVE_FIELDS, ExtractionSpec
 from ...cache.store import Store
+from ...extract.backbones.tap_ref import TapRef
 from ..data import select_features
 from ..data.feature_matrix import RowReader
 from ..data.group_sampling import assign_folds, sample
 from ..data.splits import FOLDS
-from ..data.tap_ref import TapRef
 from ..evaluate import significance
 from ..evaluate.trial import Score, Trial, rank_trials
 from ..heads.fit import build_training_data

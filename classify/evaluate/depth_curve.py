@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.tap_ref import TapRef
+from ...extract.backbones.tap_ref import TapRef
 from .trial import Score, Trial, rank_trials
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ...cache.typed_json import from_json, to_json
-from ..data.tap_ref import TapRef
+from ...extract.backbones.tap_ref import TapRef
 
 
 @dataclass(frozen=True)

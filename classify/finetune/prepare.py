@@ -14,6 +14,7 @@ from ...cache.store import Store
 from ...extract.backbones import cut_points
 from ...extract.backbones.backbone_spec import BackboneSpec
 from ...extract.backbones.metadata import BackboneMetadata, get_or_build
+from ...extract.backbones.tap_ref import TapRef
 from ...extract.backbones.taps import Tap
 from ...extract.engine.estimate import ExtractEstimate, estimate_extraction
 from ...extract.engine.extract_config import ExtractConfig
@@ -21,7 +22,6 @@ from ...extract.images.images import Images
 from ...extract.images.item import Rejection
 from ...extract.images.load import Progress, load_source
 from ..data.splits import Splits, split
-from ..data.tap_ref import TapRef
 from ..data.views import Views
 from ..evaluate.trial import Score, Trial
 from ..export.rebuild_backbone import find_backbone_specs, is_same_backbone

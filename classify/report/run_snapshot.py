@@ -10,13 +10,13 @@ import numpy as np
 
 from ...cache.errors import HumerisError, RunError
 from ...cache.store import Store
+from ...extract.backbones.tap_ref import TapRef
 from ...extract.images.image_source import ImageSource
 from ...extract.pixels.decode import ImageRejected
 from ...extract.pixels.read_file import compute_digest
 from ..data import select_features
 from ..data.feature_matrix import RowReader
 from ..data.splits import SplitsSummary
-from ..data.tap_ref import TapRef
 from ..evaluate.metrics import ClassificationScores
 from ..evaluate.trial import Trial, TrialScores
 from ..runs.data_summary import DataSummary

@@ -13,9 +13,9 @@ import numpy as np
 from ...cache.errors import HumerisError
 from ...cache.shard import to_keys
 from ...extract.backbones.backbone_spec import BackboneSpec
+from ...extract.backbones.tap_ref import TapRef
 from ..data import select_features
 from ..data.feature_matrix import FeatureMatrix
-from ..data.tap_ref import TapRef
 from ..runs.image_records import ImageRecord
 from .blocks import Command, Part, Text
 from .run_snapshot import RunSnapshot

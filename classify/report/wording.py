@@ -8,7 +8,7 @@ from typing import Any
 
 from ...cache.formatting import format_size, join_paragraphs, to_printable
 from ...cache.store import get_default_folder
-from ..data.tap_ref import TapRef
+from ...extract.backbones.tap_ref import TapRef
 from ..evaluate.trial import Trial
 from ..heads.registry import find_head_family
 from .run_snapshot import RunSnapshot

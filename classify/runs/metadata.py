@@ -10,8 +10,8 @@ from typing import Any
 from ...cache.atomic_files import read_json
 from ...cache.spec import ExtractionSpec
 from ...cache.typed_json import from_json, to_json
+from ...extract.backbones.tap_ref import TapRef
 from ..data.splits import SplitsSummary
-from ..data.tap_ref import TapRef
 from ..data.views import Views
 from ..evaluate.trial import Trial
 from .data_summary import DataSummary

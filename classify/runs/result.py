@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.tap_ref import TapRef
+from ...extract.backbones.tap_ref import TapRef
 from ..evaluate.metrics import ClassificationScores
 from ..evaluate.significance import Comparison
 from ..evaluate.trial import Score, Trial

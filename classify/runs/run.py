@@ -20,7 +20,7 @@ import numpy as np
 
 from ...cache.errors import RunError
 from ...cache.spec import ExtractionSpec
-from ..data.tap_ref import TapRef
+from ...extract.backbones.tap_ref import TapRef
 from ..evaluate.depth_curve import DepthPoint, compute_depth_curve
 from ..evaluate.trial import Score, Trial, TrialScores
 from ..heads.head import Head

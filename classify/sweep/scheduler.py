@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...extract import memory
+from ...extract.backbones.tap_ref import TapRef
 from ...extract.engine.multi_device import end_with_parent
-from ..data.tap_ref import TapRef
 from ..evaluate.trial import Score, Trial
 from ..heads.head_family import HeadFamily
 from ..heads.head_grid import HeadGrid

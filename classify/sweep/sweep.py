@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import __version__
 from ...cache.store import Store
+from ...extract.backbones.tap_ref import TapRef
 from ...extract.backbones.taps import Tap
 from ...extract.config import compute_hash
 from ...extract.images.images import Images
@@ -20,7 +21,6 @@ from ..advise import advice
 from ..data import select_features
 from ..data.feature_matrix import RowReader
 from ..data.splits import Splits, split
-from ..data.tap_ref import TapRef
 from ..data.views import Views
 from ..heads.fit import build_training_data
 from ..heads.head_grid import HeadGrid

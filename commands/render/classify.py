@@ -10,7 +10,6 @@ from typing import Any
 
 from ...cache.formatting import format_size, format_table, join_paragraphs, to_printable
 from ...classify.advise.scenario import format_scenario
-from ...classify.data.tap_ref import TapRef
 from ...classify.data.views import Views
 from ...classify.evaluate.confidence_intervals import wilson_ci
 from ...classify.evaluate.depth_curve import DepthPoint
@@ -21,6 +20,7 @@ from ...classify.runs.csv_table import escape_formula
 from ...classify.runs.metadata import LeftOutTap
 from ...classify.runs.result import NearDuplicateSummary, RunnerUp
 from ...classify.runs.summary import RunSummary
+from ...extract.backbones.tap_ref import TapRef
 from .cache import format_corrupt_files
 from .extract import format_extraction, format_images
 

@@ -20,7 +20,6 @@ from humeris.classify import rank as ranking
 from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.data.select_features import FeatureQuery
 from humeris.classify.data.splits import split
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose.transferability import Moments, h_score, log_me
 from humeris.classify.evaluate.trial import Score, Trial, TrialScores
 from humeris.classify.rank import MEASURES, Ranking, TapScores, rank
@@ -28,6 +27,7 @@ from humeris.classify.runs.run import Run
 from humeris.classify.sweep.sweep import sweep
 from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.commands.render import classify
+from humeris.extract.backbones.tap_ref import TapRef
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ....cache.errors import HumerisError
 from ....extract.backbones import taps
+from ....extract.backbones.tap_ref import TapRef
 from ....extract.backbones.taps import Tap
-from ...data.tap_ref import TapRef
 from ...diagnose import latency
 from ...diagnose.latency import LatencyResult
 from ...evaluate.trial import Trial

@@ -10,9 +10,9 @@ import numpy as np
 
 from ....cache.errors import HumerisError
 from ....cache.spec import ExtractionSpec
+from ....extract.backbones.tap_ref import TapRef
 from ....extract.pixels.read_file import count_cores
 from ...data import group_sampling
-from ...data.tap_ref import TapRef
 from ...diagnose.count_sketch import count_readable_rows
 from ...diagnose.learning_curve import Asymptote, Curve, compute_learning_curve, fit_asymptote
 from ...diagnose.random_baseline import choose_quick_head, find_random_init_twin, is_quick

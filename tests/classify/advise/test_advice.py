@@ -24,7 +24,6 @@ from humeris.classify.advise.next_steps import MAX_STEPS, suggest_steps
 from humeris.classify.advise.scenario import ScenarioEvidence, Size, format_scenario
 from humeris.classify.data.group_sampling import assign_folds
 from humeris.classify.data.splits import split
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.data.views import Views
 from humeris.classify.diagnose import random_baseline
 from humeris.classify.diagnose.depth_peak import find_peaks
@@ -38,6 +37,7 @@ from humeris.classify.sweep.sweep import sweep
 from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.cli import app
 from humeris.extract.backbones.graph import Layer
+from humeris.extract.backbones.tap_ref import TapRef
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
 from humeris.extract.pixels.augment import Policy

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from humeris.cache.typed_json import from_json, to_json
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.confidence_intervals import grouped_difference_ci, paired_difference_ci
 from humeris.classify.evaluate.significance import Comparison, compare_with_runner_up, find_runner_up, sign_flip_test
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.heads.training_data import TrainingData
+from humeris.extract.backbones.tap_ref import TapRef
 
 DEEP, SHALLOW = TapRef("nano", "nano-1", "block5_out", "avg"), TapRef("nano", "nano-1", "block2_out", "avg")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial, TrialScores, rank_trials
+from humeris.extract.backbones.tap_ref import TapRef
 
 SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIAL = Trial((SOURCE,), "logreg", {"C": 0.1})

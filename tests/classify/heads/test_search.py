@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import HeadError
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.heads.registry import list_head_families
 from humeris.classify.heads.search import Search, plan_halving_rounds
 from humeris.classify.heads.search_file import load_head_grids
 from humeris.classify.sweep.scheduler import Task
+from humeris.extract.backbones.tap_ref import TapRef
 
 TAP = (TapRef("nano", "nano-64-0", "block3_out", "avg"),)
 

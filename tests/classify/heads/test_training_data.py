@@ -7,11 +7,11 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from humeris.classify.data.feature_matrix import FeatureMatrix
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.significance import compare_with_runner_up
 from humeris.classify.evaluate.trial import Trial, rank_trials
 from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
+from humeris.extract.backbones.tap_ref import TapRef
 
 head2toe = get_head_family("head2toe")
 

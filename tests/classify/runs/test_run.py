@@ -11,13 +11,13 @@ import pytest
 from run_values import make_data, make_metadata, make_result
 
 from humeris.cache.errors import RunError
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.layers import Dense
 from humeris.classify.runs.image_records import ImageRecord
 from humeris.classify.runs.metadata import FORMAT_VERSION
 from humeris.classify.runs.run import Run
+from humeris.extract.backbones.tap_ref import TapRef
 
 SOURCE = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 TRIALS = [Trial((SOURCE,), "logreg", {"C": value}) for value in (0.01, 0.1, 1.0)]

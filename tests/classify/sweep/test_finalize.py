@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from humeris.classify.data.splits import Splits
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.sweep.finalize import list_notes as notes_of
+from humeris.extract.backbones.tap_ref import TapRef
 
 ROWS, NONE = np.arange(300), np.arange(0)
 

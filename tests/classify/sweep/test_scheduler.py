@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.heads.registry import get_head_family
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.sweep.scheduler import Task, run_task, run_tasks
+from humeris.extract.backbones.tap_ref import TapRef
 
 
 def made(number: int = 0) -> TrainingData:

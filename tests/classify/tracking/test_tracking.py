@@ -19,12 +19,12 @@ import pytest
 from run_values import make_data, make_metadata, make_result
 
 from humeris.cache.errors import RunError, TrackingError
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.runs.run import Run
 from humeris.classify.tracking import mlflow as mlflow_tracker
 from humeris.classify.tracking import run_summary, tracker
 from humeris.classify.tracking.registry import TRACKERS, get_trackers, track
+from humeris.extract.backbones.tap_ref import TapRef
 
 NANO = TapRef("nano", "nano-64-0123456789abcdef", "block3_out", "avg")
 OTHER = TapRef("mobilenet_v2,alpha=0.35", "mobilenet_v2-224-f6d8490f74df1377", "out_relu", "max")

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from run_values import TEST_SCORES
 
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate.significance import Comparison
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.runs.result import NearDuplicatePair, NearDuplicateSummary, RunnerUp
 from humeris.commands.render import classify
+from humeris.extract.backbones.tap_ref import TapRef
 
 
 def runner_up(winner: int, other: int, p_value: float, groups: int | None = None) -> RunnerUp:

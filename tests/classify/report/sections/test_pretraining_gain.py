@@ -16,7 +16,6 @@ from report_runs import change_metadata, change_origin
 from humeris.cache.store import Store
 from humeris.classify.data import group_sampling
 from humeris.classify.data.feature_matrix import FeatureMatrix
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.diagnose import learning_curve
 from humeris.classify.diagnose.learning_curve import Asymptote, Curve
 from humeris.classify.diagnose.random_baseline import is_quick
@@ -27,6 +26,7 @@ from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.charts import draw
 from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import pretraining_gain
+from humeris.extract.backbones.tap_ref import TapRef
 
 
 def blobs(count: int, classes: int, width: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

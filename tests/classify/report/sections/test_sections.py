@@ -17,7 +17,6 @@ from run_values import NEAR_DUPLICATES, make_metadata
 from scipy.stats import binomtest
 
 from humeris.classify.data.splits import SplitsSummary
-from humeris.classify.data.tap_ref import TapRef
 from humeris.classify.evaluate import confidence_intervals, significance
 from humeris.classify.evaluate.calibration import ReliabilityBin
 from humeris.classify.evaluate.confidence_intervals import wilson_ci
@@ -28,6 +27,7 @@ from humeris.classify.report.run_snapshot import RunSnapshot
 from humeris.classify.report.sections import answer, comparison, confusion, depth, leaderboard, reproduce, training_curves
 from humeris.classify.runs.metadata import SweptTap
 from humeris.classify.runs.run import Run
+from humeris.extract.backbones.tap_ref import TapRef
 
 
 @pytest.fixture(scope="session")
