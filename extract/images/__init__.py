@@ -1,1 +1,1 @@
-"""Where images come from: which there are, their labels, splits and digests. May import `cache` and `extract.pixels`."""
+"""Image sources: the images of DATA with their labels, splits and digests. May import `cache` and `extract.pixels`."""

@@ -1,4 +1,4 @@
-"""Images in folders: class folders, split folders of class folders, or images alone."""
+"""Images in folders: class folders, split folders of class folders, or unlabelled images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _IGNORED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 class ClassFolders(ImageFiles):
-    """The images below a folder; each entry that is not one is refused or passed over as litter.
+    """The images below a folder; anything else is rejected, except hidden and system files, which are ignored.
 
     Parameters
     ----------
     data : str or Path
-        DATA as it was given.
+        DATA as the user gave it.
     root : Path, optional
-        The folder, where that is not `data`.
+        The folder; `data` by default.
     layout : str, optional
-        ``folders`` (a folder a class), ``splits`` (split folders of class folders) or ``flat`` (images without labels);
-        by default what the folders there are called decides.
+        ``folders`` (one folder per class), ``splits`` (split folders of class folders) or ``flat`` (images without
+        labels); inferred from the names of the folders by default.
     """
 
     kinds = ("folders", "splits", "flat")
@@ -38,26 +38,26 @@ class ClassFolders(ImageFiles):
 
     @classmethod
     def matches(cls, data: str) -> bool:
-        """Whether DATA is a folder."""
+        """Return whether DATA is a folder."""
         return os.path.isdir(data)
 
     @classmethod
     def open(cls, data: str) -> ClassFolders:
-        """The folder at the path `data`."""
+        """Return the source of the folder `data`."""
         return cls(data)
 
     def describe(self) -> dict[str, Any]:
-        """Where the folder is, and its layout."""
+        """Return the location of the folder and its layout."""
         return {"source": self.data, "root": os.path.abspath(self.root), "kind": self.layout}
 
     @classmethod
     def reopen(cls, description: Mapping[str, Any]) -> ClassFolders:
-        """The folder described."""
+        """Return the source of the folder that is described."""
         return cls(description["source"], Path(description["root"]), description["kind"])
 
     @cached_property
     def layout(self) -> str:
-        """One of `kinds`."""
+        """The layout of the folder, one of `kinds`."""
         folders, _ = list_folder(str(self.root), "", [])
         split_folders = [folder for folder in folders if folder.lower() in SPLITS]
         if any(list_folder(f"{self.root}/{folder}", "", [])[0] for folder in split_folders):
@@ -65,7 +65,7 @@ class ClassFolders(ImageFiles):
         return "folders" if folders else "flat"
 
     def list_items(self) -> Listing:
-        """The files, walked in the order of their names' bytes."""
+        """Return the files, ordered by the bytes of their names."""
         rejections: list[Rejection] = []
         root = str(self.root)
         folders, files = list_folder(root, "", rejections)
@@ -79,18 +79,18 @@ class ClassFolders(ImageFiles):
             for name in folders:
                 items += _iter_split_items(root, name, rejections)
         folder_kind = "class" if self.layout == "folders" else "split"
-        rejections += [Rejection(name, "no_label", f"a file beside {folder_kind} folders") for name in files]
+        rejections += [Rejection(name, "no_label", f"file is not in a {folder_kind} folder") for name in files]
         return Listing(tuple(items), tuple(rejections))
 
 
 def _iter_split_items(root: str, folder: str, rejections: list[Rejection]) -> Iterator[Item]:
-    """The images of the class folders in a split folder."""
+    """Yield the images of the class folders in a split folder."""
     split = SPLITS.get(folder.lower())
     if split is None:
-        rejections.append(Rejection(folder, "not_a_split", "a folder beside split folders"))
+        rejections.append(Rejection(folder, "not_a_split", "folder is not named like a split"))
         return
     class_names, stray_files = list_folder(f"{root}/{folder}", f"{folder}/", rejections)
-    rejections += [Rejection(f"{folder}/{name}", "no_label", "a file beside class folders") for name in stray_files]
+    rejections += [Rejection(f"{folder}/{name}", "no_label", "file is not in a class folder") for name in stray_files]
     for name in class_names:
         yield from _iter_class_items(f"{root}/{folder}", f"{folder}/", name, split, rejections)
 
@@ -103,7 +103,7 @@ def _iter_class_items(
 
 
 def walk_files(folder: str, prefix: str, rejections: list[Rejection]) -> Iterator[tuple[str, str]]:
-    """(name, location) of each file below `folder`, a folder's own files first; names begin with `prefix`."""
+    """Yield (name, location) of each file below `folder`, files before sub-folders; names begin with `prefix`."""
     pending = [(folder, prefix)]
     while pending:
         folder, prefix = pending.pop()
@@ -114,9 +114,10 @@ def walk_files(folder: str, prefix: str, rejections: list[Rejection]) -> Iterato
 
 
 def list_folder(folder: str, prefix: str, rejections: list[Rejection]) -> tuple[list[str], list[str]]:
-    """Names of the sub-folders and files of `folder`, sorted; hidden names are passed over, anything else odd is refused.
+    """Return the sorted names of the sub-folders and files of `folder`.
 
-    A link to a file is followed, as data kept by DVC or git-annex needs; one to a folder is not, so there are no loops.
+    Hidden files are ignored; broken links, devices and entries that cannot be read are appended to `rejections`. Links to
+    files are followed, because DVC and git-annex use them; links to folders are not, so there are no loops.
     """
     folders, files = [], []
     try:
@@ -135,7 +136,7 @@ def list_folder(folder: str, prefix: str, rejections: list[Rejection]) -> tuple[
             elif entry.is_file():
                 files.append(name)
             else:
-                detail = "a folder link (not followed), a dangling link or a device"
+                detail = "link to a folder (not followed), broken link or device"
                 rejections.append(Rejection(f"{prefix}{name}", "not_a_file", detail))
         except OSError as error:
             rejections.append(Rejection(f"{prefix}{name}", "not_a_file", os.strerror(error.errno or 0)))

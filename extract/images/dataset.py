@@ -1,4 +1,4 @@
-"""Which images there are, with their labels and splits."""
+"""The listed images of a source, with their labels and splits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .item import Item, Rejection
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of one DATA argument, in a stable order.
+    """The listed images of one DATA argument, in a stable order.
 
     Parameters
     ----------
     source : ImageSource
-        What lists and reads them.
+        The source that lists and reads them.
     items : tuple of Item
         The images.
     rejections : tuple of Rejection
-        What lies there and is not used.
+        The paths that are not used.
     """
 
     source: ImageSource
@@ -30,12 +30,12 @@ class Dataset:
 
     @property
     def root(self) -> Path | str:
-        """What names are relative to."""
+        """The folder, file or address that the names of items are relative to."""
         return self.source.root
 
     @property
     def title(self) -> str:
-        """A name for people."""
+        """The name of the data in reports."""
         return self.source.title
 
     @property
@@ -49,7 +49,7 @@ class Dataset:
         return sorted({item.label for item in self.items if item.label is not None})
 
     def limit_per_class(self, limit: int) -> Dataset:
-        """The first so many images of each class and split."""
+        """Return the data set reduced to the first `limit` images of each class and split."""
         counts: Counter[tuple[str | None, str | None]] = Counter()
         items = []
         for item in self.items:

@@ -1,4 +1,4 @@
-"""An HDF5 file of features: one that `humeris cache export` wrote, or anyone's with `features` and `labels`."""
+"""HDF5 files of features: written by `humeris cache export`, or by other software with `features` and `labels`."""
 
 from __future__ import annotations
 
@@ -24,29 +24,42 @@ _MAX_MEMBERS = 10_000
 
 
 class FeatureFile:
-    """Rows of features with their labels. It plays the part of a cache that holds one extraction, for reading.
+    """Rows of features with their labels, with the interface of a read-only cache that holds one extraction.
 
-    Nothing outside of the file is read and no code is loaded: links, virtual and external data sets and foreign filters
-    are refused, as are sizes beyond the memory there is. Raises `DataError`.
+    Nothing outside the file is read and no code is loaded: links, virtual and external data sets, filters that are not
+    built into HDF5, and data sets larger than the available memory raise `DataError`.
 
-    Heads learn from the rows in float32, whatever numbers are in the file: rows that overflow it are refused as infinite,
-    and of the others seven digits are kept. Columns that vary little about a large mean (1e9 and 1e9 + 1 become equal) have
-    to be centred before they are written.
+    Heads are trained in float32, whatever the dtype of the file: rows that overflow float32 are rejected as not finite, and
+    other values keep about seven digits. Center columns with a large mean and a small variance before writing the file:
+    1e9 and 1e9 + 1 become equal.
+
+    Parameters
+    ----------
+    path : Path or str
+        The HDF5 file.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or its data sets do not fit together.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.kv_store = KeyValueStore(self.path, self.path, None)  # remembers nothing
+        self.kv_store = KeyValueStore(self.path, self.path, None)  # stores nothing
         self.layers: list[dict[str, Any]] = []
         with open_file(self.path) as file:
             self._metadata = _read_metadata(file)
             names = [name for name in file if name not in _METADATA_NAMES] if self._metadata else ["features"]
-            if len(file) > _MAX_MEMBERS or "labels" not in file or not names:
-                raise ValueError(f"expected features and labels, found {', '.join(list(file)[:20]) or 'nothing'}")
+            if len(file) > _MAX_MEMBERS:
+                raise ValueError(f"it has more than {_MAX_MEMBERS:,} data sets")
+            if "labels" not in file or not names:
+                missing = "features" if "labels" in file else "labels"
+                raise ValueError(f"no data set named {missing} (data sets: {', '.join(list(file)[:20]) or 'none'})")
             datasets = {name: get_numeric_dataset(file, name) for name in names}
             lengths = {len(dataset) for dataset in datasets.values()}
             if len(lengths) > 1:
-                raise ValueError(f"expected as many rows in each data set, found {', '.join(map(str, sorted(lengths)))}")
+                raise ValueError(f"data sets differ in their number of rows: {', '.join(map(str, sorted(lengths)))}")
             self._names, self._count = names, lengths.pop()
             self.labels, self.columns = self._read_labels(file)
             self.keys = _compute_keys(file, datasets, self._count)
@@ -57,48 +70,66 @@ class FeatureFile:
 
     @property
     def name(self) -> str:
-        """What the features are called, as the folder of an extraction is: by the file's name and by what is in it."""
+        """The name of the features, as of an extraction's folder: the file's name and a digest of its contents."""
         return f"{self.path.stem}-{self._digest[:16]}"
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """Where the images are that the features were made from, as a source describes it; None if not known."""
+        """The description of the image source that the features were computed from; None if the file has none."""
         origin = self._metadata.get("data")
         return origin if isinstance(origin, dict) and {"kind", "root", "source"} <= set(origin) else None
 
     @cached_property
     def spec(self) -> ExtractionSpec:
-        """How the features were made; without an `architecture` where the file does not say."""
+        """The spec of the extraction; its `architecture` is empty if the file has no spec."""
         if not self._metadata:
             return ExtractionSpec(self.path.stem, "", "", "", (0, 0), "", "", precision="")
         try:
             return ExtractionSpec.from_dict(self._metadata["spec"])
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{self.path}: expected how its features were made, found: {error}") from error
+            raise DataError(
+                f"{self.path}: attribute 'spec' is not a valid extraction spec: {error}; "
+                "write the file again with `humeris cache export`"
+            ) from error
 
     def iter_extractions(self) -> Iterator[FeatureFile]:
-        """The one extraction: this."""
+        """Yield this file, the only extraction."""
         yield self
 
     def list_taps(self) -> list[FileRowReader]:
-        """The data sets of features."""
+        """Return a reader of each data set of features."""
         return [FileRowReader(self, name) for name in self._names]
 
     def get_features(self, layer: str, pool: str) -> FileRowReader:
-        """The rows of one tap; raises `RowsMissing`."""
+        """Return a reader of the rows of one tap; raises `RowsMissing`."""
         for rows in self.list_taps():
             if (rows.layer, rows.pool) == (layer, pool):
                 return rows
-        raise RowsMissing(f"{self.path}: expected the data set {layer}.{pool}, found it gone")
+        raise RowsMissing(f"{self.path}: no data set {layer}.{pool} (data sets: {', '.join(self._names)}); restore the file")
 
     def find_rows(self, keys: np.ndarray) -> np.ndarray:
-        """Row number (n,) of each of `keys` (n,) S32, -1 where there is none."""
+        """Return the row number (n,) of each of `keys` (n,) S32, -1 if missing."""
         order = np.argsort(self.keys, kind="stable")
         nearest = order[np.minimum(np.searchsorted(self.keys, keys, sorter=order), self._count - 1)]
         return np.where(self.keys[nearest] == keys, nearest, -1)
 
     def read(self, name: str, rows: np.ndarray, columns: slice | None = None) -> np.ndarray:
-        """The rows numbered `rows` (n,) of one data set, or `columns` of them flattened, (n, columns)."""
+        """Return rows of one data set.
+
+        Parameters
+        ----------
+        name : str
+            The data set.
+        rows : np.ndarray
+            Row numbers (n,).
+        columns : slice, optional
+            Columns of the flattened rows, with start and stop.
+
+        Returns
+        -------
+        np.ndarray
+            (n, ...), or (n, stop - start) with `columns`.
+        """
         with open_file(self.path) as file:
             dataset = get_numeric_dataset(file, name)
             shape = dataset.shape[1:] if columns is None else (columns.stop - columns.start,)
@@ -110,7 +141,7 @@ class FeatureFile:
         return out
 
     def _read_labels(self, file: h5py.File) -> tuple[list[str], dict[str, list[str]]]:
-        """The label of each row, and its `split`, `groups` and `paths`, "" where the file does not say."""
+        """Return the label of each row, and the columns `split`, `groups` and `paths`; missing values are ""."""
         classes = read_column(file, "classes") if "classes" in file else None
         class_list = (
             [to_text(name) for name in classes] if isinstance(classes, list) else parse_class_names(classes, self.path)
@@ -126,12 +157,12 @@ class FeatureFile:
             columns[name] = [to_text(value) for value in (values if isinstance(values, list) else values.tolist())]
         for name, column in {"labels": label_names, **columns}.items():
             if len(column) != self._count:
-                raise ValueError(f"expected {self._count} {name}, found {len(column)}")
+                raise ValueError(f"{name} has {len(column)} values for {self._count} rows")
         return label_names, columns
 
 
 class FileRowReader:
-    """The rows of one data set, as the cache serves those of a tap."""
+    """Reader of the rows of one data set, with the interface of the cache's `TapFeatures`."""
 
     def __init__(self, file: FeatureFile, name: str) -> None:
         self._file, self._name = file, name
@@ -139,32 +170,32 @@ class FileRowReader:
         self.layer, self.pool = (layer, pool) if layer else (name, "rows")
 
     def find_missing(self, keys: np.ndarray) -> np.ndarray:
-        """Mask (n,) of the keys that have no finite row."""
+        """Return the mask (n,) of the keys that have no row, or one that is not finite."""
         rows = self._file.find_rows(keys)
         return np.asarray((rows < 0) | self._file.non_finite[self._name][rows])
 
     def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
-        """Rows (n, ...) in the order of `keys`, or `columns` of the flattened rows; `RowsMissing` rather than fill a gap."""
+        """Return the rows (n, ...) of `keys`, or `columns` of the flattened rows; raises `RowsMissing` if any is missing."""
         rows = self._file.find_rows(keys)
         if view or (rows < 0).any():
             raise RowsMissing(
-                f"{self._file.path}: expected {len(keys)} rows, found {int((rows >= 0).sum())}: it was changed"
+                f"{self._file.path}: rows are missing: the file has {int((rows >= 0).sum())} of {len(keys)}; restore it"
             )
         return self._file.read(self._name, rows, columns)
 
 
 def _read_metadata(file: h5py.File) -> dict[str, Any]:
-    """What our own file says of itself; {} for another one."""
+    """Return the attributes that `humeris cache export` writes; {} if other software wrote the file."""
     metadata = {name: json.loads(file.attrs[name]) for name in ("spec", "data") if name in file.attrs}
     return metadata if "humeris" in file.attrs and "spec" in metadata else {}
 
 
 def _compute_keys(file: h5py.File, datasets: dict[str, h5py.Dataset], count: int) -> np.ndarray:
-    """What identifies each row (n,) S32: the digest of its image where the file has it, else that of its own bytes."""
+    """Return the key (n,) S32 of each row: the digest of its image if the file has it, else the digest of the row."""
     if "keys" in file and "features" not in datasets:
         keys = get_dataset(file, "keys")
         if keys.shape != (count, 32) or keys.dtype != np.uint8:
-            raise ValueError(f"expected keys ({count}, 32) uint8, found {keys.dtype} {keys.shape}")
+            raise ValueError(f"keys is {keys.dtype} {keys.shape}, not uint8 ({count}, 32)")
         return to_keys([keys[:].tobytes()])
     digests = [
         hashlib.sha256(row.tobytes()).digest() for _, block in iter_blocks(next(iter(datasets.values()))) for row in block

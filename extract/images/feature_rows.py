@@ -1,4 +1,4 @@
-"""Rows of an HDF5 file of features as images that are elsewhere."""
+"""Image source of an HDF5 file of features: each row stands for an image that is stored elsewhere, if at all."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 
 
 class FeatureRows(ImageSource):
-    """Items whose `location` is the number of their row, and whose digest is the row's key.
+    """Items whose `location` is a row number, and whose digest is the key of the row.
 
     Parameters
     ----------
     data : str or Path
-        DATA as it was given.
+        DATA as the user gave it.
     root : Path, optional
-        The file, where that is not `data`.
+        The file; `data` by default.
     origin : mapping, optional
-        The description of the source of the images; what the file says, unless `is_described`.
+        The description of the source of the images, used only if `is_described`; otherwise it is read from the file.
     is_described : bool
-        Whether `origin` is all that is known of it.
+        Whether to use `origin`, which may be None, instead of reading the file.
     """
 
     kinds = ("features",)
@@ -46,42 +46,42 @@ class FeatureRows(ImageSource):
 
     @classmethod
     def matches(cls, data: str) -> bool:
-        """Whether the name says that the file is HDF5."""
+        """Return whether DATA is a file with a suffix of HDF5."""
         path = Path(data)
         return path.suffix.lower() in _SUFFIXES and path.is_file()
 
     @classmethod
     def open(cls, data: str) -> FeatureRows:
-        """The file at the path `data`."""
+        """Return the source of the file `data`."""
         return cls(data)
 
     def describe(self) -> dict[str, Any]:
-        """Where the file is, and in ``images`` where the images are."""
+        """Return the location of the file, and in ``images`` the description of the source of its images."""
         description = {"source": self.data, "root": os.path.abspath(self.root), "kind": "features"}
         return {**description, "images": self._origin}
 
     @classmethod
     def reopen(cls, description: Mapping[str, Any]) -> FeatureRows:
-        """The file described."""
+        """Return the source of the file that is described."""
         return cls(description["source"], Path(description["root"]), description.get("images"), is_described=True)
 
     @property
     def title(self) -> str:
-        """The file's own name."""
+        """The file name."""
         return self.root.resolve().name
 
     @property
     def images(self) -> ImageSource:
-        """Where the images are that the features were made from; raises `DataError`."""
+        """The source of the images that the features were computed from; raises `DataError` if it is unknown."""
         from .registry import reopen_source
 
         if not self._origin:
-            raise DataError(f"{self.data}: expected to say where its images are, to check an export on, found nothing")
+            raise DataError(f"{self.data}: has no reference to its images, only features; give the images themselves")
         return reopen_source(self._origin)
 
     @cached_property
     def feature_file(self) -> FeatureFile:
-        """The file; raises `DataError`."""
+        """The opened file; raises `DataError`."""
         return FeatureFile(self.root)
 
     @cached_property
@@ -89,7 +89,7 @@ class FeatureRows(ImageSource):
         return self.feature_file.origin
 
     def list_items(self) -> Listing:
-        """The rows, those without a label or a finite row rejected."""
+        """Return the rows; those without a label, or with values that are not finite, are rejected."""
         file = self.feature_file
         items: list[Item] = []
         rejections: list[Rejection] = []
@@ -101,32 +101,30 @@ class FeatureRows(ImageSource):
         for row, (name, label) in enumerate(zip(names, file.labels, strict=True)):
             split, group = file.columns["split"][row], file.columns["groups"][row]
             if is_non_finite[row]:
-                detail = f"row {row} holds NaN, infinity or what float32 cannot hold"
+                detail = f"row {row} has NaN, infinite or float32-overflowing values"
                 rejections.append(Rejection(name, "not_finite", detail))
             elif not label:
-                rejections.append(Rejection(name, "no_label", f"row {row} has no label, or one without a name"))
+                rejections.append(Rejection(name, "no_label", f"row {row} has no label, or a class number without a name"))
             elif split and split.lower() not in SPLITS:
-                detail = f"row {row}: expected train, val or test, found {split[:80]!r}"
+                detail = f"row {row}: unknown split {split[:80]!r}; use train, val or test"
                 rejections.append(Rejection(name, "unknown_split", detail))
             else:
                 items.append(Item(name, row, label, SPLITS.get(split.lower()), group or None))
         if not items:
-            raise DataError(
-                f"{self.root}: expected rows with labels, found none among {count} ({_format_reasons(rejections)})"
-            )
+            raise DataError(f"{self.root}: all {count} rows are rejected ({_format_reasons(rejections)}); correct the file")
         return Listing(tuple(items), tuple(rejections))
 
     def identify(self, item: Item) -> tuple[bytes, str]:
-        """The row's key, and ``features``."""
+        """Return the key of the row, and ``features``."""
         row = item.location
-        return self.feature_file.keys[row : row + 1].tobytes(), "features"  # a slice: one element loses its zeros
+        return self.feature_file.keys[row : row + 1].tobytes(), "features"  # slice: NumPy strips trailing zeros of one S32
 
     def stamp(self, item: Item) -> Stamp | None:
-        """None: the file is read whole when it is opened, so that nothing is saved by a stamp."""
+        """Return None: the whole file is read when it is opened, so a stamp would save nothing."""
         return None
 
     def read(self, item: Item) -> bytes:
-        """The image that the row was made of; raises `DataError` where nobody knows it, and as its own source does."""
+        """Return the image that the row was computed from; raises `DataError` if its source is unknown or unreadable."""
         images = self.images
         return images.read(images.get_item(item.name))
 

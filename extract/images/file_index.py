@@ -1,4 +1,4 @@
-"""What is known of the images of a source: name and stamp -> digest, format, and why it was rejected if it was."""
+"""Index of the images of a source: name and stamp -> digest, format, and the reason of a rejection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .item import Item
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What one image is: its digest (32 bytes), its format, and the reason and detail of a rejection ("" if none)."""
+    """The digest (32 bytes) and format of one image, and the reason and detail of its rejection ("" if none)."""
 
     digest: bytes
     format: str
@@ -28,10 +28,18 @@ class FileRecord:
 
 @dataclass
 class FileRecords:
-    """What is known of n images, by column.
+    """The records of n images, by column.
 
-    has_record: mask (n,) of those of which anything is known. digests: (n, 32) uint8. formats: n names.
-    rejections: number -> (reason, detail) of those that cannot be used.
+    Parameters
+    ----------
+    has_record : np.ndarray
+        Mask (n,) of the images that have a record.
+    digests : np.ndarray
+        (n, 32) uint8.
+    formats : list of str
+        n names of file formats.
+    rejections : dict
+        Image number -> (reason, detail) of the rejected images.
     """
 
     has_record: np.ndarray
@@ -41,11 +49,11 @@ class FileRecords:
 
     @classmethod
     def create_empty(cls, count: int) -> FileRecords:
-        """Nothing known of any of `count` images."""
+        """Return `count` images without a record."""
         return cls(np.zeros(count, bool), np.zeros((count, 32), np.uint8), [""] * count, {})
 
     def put(self, number: int, record: FileRecord) -> None:
-        """Add what is known of one image."""
+        """Set the record of one image."""
         self.has_record[number] = True
         self.digests[number] = np.frombuffer(record.digest, np.uint8)
         self.formats[number] = record.format
@@ -53,21 +61,21 @@ class FileRecords:
             self.rejections[number] = (record.reason, record.detail)
 
     def get(self, number: int) -> FileRecord:
-        """What is known of one image."""
+        """Return the record of one image."""
         return FileRecord(self.digests[number].tobytes(), self.formats[number], *self.rejections.get(number, ()))
 
 
 class FileIndex:
-    """What is known of the images of one source, kept in the cache from one run to the next.
+    """The records of the images of one source, stored in the cache between commands.
 
-    Rejections are remembered for the present pixels version only.
+    The index is specific to the pixels version, because decoders differ in what they reject.
 
     Parameters
     ----------
     kv_store : KeyValueStore
-        Where it is kept.
+        Stores the index.
     source : ImageSource
-        The source, which says whether an image still is the one that was seen.
+        The source, whose stamps tell whether an image has changed.
     """
 
     def __init__(self, kv_store: KeyValueStore, source: ImageSource) -> None:
@@ -79,7 +87,7 @@ class FileIndex:
             self._rows, self._stamps, self._records = _unpack(packed)
 
     def look_up(self, items: Sequence[Item]) -> FileRecords:
-        """What is known of those of `items` whose stamp is the one that was seen."""
+        """Return the records of `items`; an item that is new, or whose stamp has changed, has none."""
         records = FileRecords.create_empty(len(items))
         rows = np.fromiter((self._rows.get(item.name, -1) for item in items), np.int64, len(items))
         indices = np.nonzero(rows >= 0)[0]
@@ -102,12 +110,12 @@ class FileIndex:
         return records
 
     def put(self, name: str, stamp: Stamp, record: FileRecord, stamped_at_ns: int) -> None:
-        """Remember `record`, unless a change after `stamped_at_ns`, when the stamp was taken, might not show in it."""
+        """Add a record, unless the stamp, taken at `stamped_at_ns`, is too recent to show a later change of the image."""
         if stamp.is_stable(stamped_at_ns):
             self._updates[name] = (np.frombuffer(stamp.to_bytes(), np.int64), record)
 
     def mark_rejected(self, name: str, reason: str, detail: str) -> None:
-        """Add to what is known of an image that it cannot be used; its stamp stays the one it was identified with."""
+        """Add a rejection to the record of an image, which keeps its stamp; an image without a record is left out."""
         if name in self._updates:
             stamp, record = self._updates[name]
         elif (row := self._rows.get(name)) is not None:
@@ -117,7 +125,7 @@ class FileIndex:
         self._updates[name] = (stamp, replace(record, reason=reason, detail=detail))
 
     def save(self) -> None:
-        """Write down what is known; images that are gone are forgotten."""
+        """Write the index; records of images that no longer exist are dropped."""
         if not self._updates:
             return
         names = [*self._rows, *(name for name in self._updates if name not in self._rows)]
@@ -137,7 +145,7 @@ class FileIndex:
 
 
 def _pack(names: Sequence[str], stamps: np.ndarray, records: FileRecords) -> bytes:
-    """The records as an uncompressed `.npz`: names are joined by NUL, which no path contains."""
+    """Return the index as an uncompressed `.npz`; names are joined by NUL, which no path contains."""
     formats = sorted(set(records.formats))
     format_ids = {name: index for index, name in enumerate(formats)}
     metadata = {

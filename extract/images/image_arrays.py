@@ -1,4 +1,4 @@
-"""Images that are the rows of arrays."""
+"""Images that are rows of arrays."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .image_source import ImageSource, Listing
 from .item import Item, Rejection
 from .label_names import to_label_names
 
-_EXPECTED_SHAPES = "(n, height, width), or that with 1, 3 or 4 channels behind"
+_SUPPORTED_SHAPES = "(n, height, width), or (n, height, width, channels) with 1, 3 or 4 channels"
 
 
 @dataclass(frozen=True)
 class LabeledArray:
-    """An array of images: what it is called, the labels beside it, their class names, and its split."""
+    """An array of images with its name, labels, class names and split."""
 
     name: str
     images: LazyImageArray
@@ -33,7 +33,7 @@ class LabeledArray:
 
 
 class LazyImageArray:
-    """The images (n, height, width[, channels]) uint8 of one array, loaded when the first one is read."""
+    """The images (n, height, width[, channels]) uint8 of one array, loaded when the first image is read."""
 
     def __init__(self, load: Callable[[], np.ndarray], shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -42,7 +42,7 @@ class LazyImageArray:
         self._header = tiff.build_header(*shape[1:])
 
     def encode(self, row: int) -> bytes:
-        """One image as an uncompressed TIFF file; raises `ImageRejected`."""
+        """Return one image as an uncompressed TIFF file; raises `ImageRejected`."""
         with self._lock:
             if self._images is None:
                 try:
@@ -75,51 +75,51 @@ class ImageArrays(ImageSource):
 
     @abstractmethod
     def load_arrays(self) -> Sequence[LabeledArray]:
-        """The arrays, of which the images need not be loaded yet; raises `DataError`."""
+        """Return the arrays, whose images may still have to be loaded; raises `DataError`."""
 
     def list_items(self) -> Listing:
-        """The rows; labels are class numbers, names, or one-hot."""
+        """Return the rows; their labels are class numbers, class names or one-hot."""
         items: list[Item] = []
         rejections: list[Rejection] = []
         for index, array in enumerate(self._arrays):
             count = array.images.shape[0]
             if array.labels.ndim and len(array.labels) != count:
-                raise DataError(f"{self.root}: expected {count} labels of {array.name}, found {len(array.labels)}")
+                raise DataError(f"{self.root}: {array.name} has {count} images but {len(array.labels)} labels")
             n_digits = max(5, len(str(count - 1)))
-            labels = to_label_names(array.labels, array.classes, f"{self.root}: the labels of {array.name}")
+            labels = to_label_names(array.labels, array.classes, f"{self.root}: labels of {array.name}")
             for row, label in enumerate(labels):
                 name = f"{array.name}/{row:0{n_digits}}"
                 if label:
                     items.append(Item(name, (index, row), label, array.split))
                 else:
-                    reason = f"row {row} has no label, no single one, or one without a name"
-                    rejections.append(Rejection(name, "no_label", reason))
+                    detail = f"row {row} has no label, several labels, or a class number without a name"
+                    rejections.append(Rejection(name, "no_label", detail))
         return Listing(tuple(items), tuple(rejections))
 
     def read(self, item: Item) -> bytes:
-        """The row as an uncompressed TIFF file; raises `ImageRejected`."""
+        """Return the row as an uncompressed TIFF file; raises `ImageRejected`."""
         index, row = item.location
         images: LazyImageArray = self._arrays[index].images
         return images.encode(row)
 
     def identify(self, item: Item) -> tuple[bytes, str]:
-        """The digest of the row as a file, and ``array``."""
+        """Return the digest of the row's TIFF file, and ``array``."""
         return read_file.compute_digest(self.read(item)), "array"
 
     def stamp(self, item: Item) -> FileStamp | None:
-        """The stamp of the file that holds the arrays."""
+        """Return the stamp of the file that holds the arrays."""
         try:
             return FileStamp.from_path(self.root)
         except OSError:
             return None
 
     def read_stamps(self, items: Sequence[Item]) -> np.ndarray:
-        """The stamp of the file, for all of them."""
+        """Return the stamp of the file, once for each item."""
         return np.repeat(super().read_stamps(items[:1]), len(items), axis=0)
 
     @property
     def index_key(self) -> str:
-        """The file, by whichever name it was reached."""
+        """The path of the file, with links resolved."""
         return str(self.root.resolve())
 
     @property
@@ -131,11 +131,11 @@ class ImageArrays(ImageSource):
 
 
 def check_image_array(shape: tuple[int, ...], dtype: np.dtype, context: str) -> tuple[int, ...]:
-    """`shape` if it is one of images; raises `DataError`."""
+    """Return `shape` if it and `dtype` are those of an array of images; raises `DataError`."""
     if dtype != np.uint8:
-        raise DataError(f"{context}: expected images as uint8, 0 to 255, found {dtype} {shape}; convert them first")
+        raise DataError(f"{context}: pixels are {dtype}; convert them to uint8, 0 to 255")
     if len(shape) not in {3, 4} or (len(shape) == 4 and shape[3] not in {1, 3, 4}):
-        raise DataError(f"{context}: expected images {_EXPECTED_SHAPES}, found {shape}")
+        raise DataError(f"{context}: shape {shape} is not supported; give images as {_SUPPORTED_SHAPES}")
     if not 0 < shape[1] * shape[2] <= MAX_PIXELS:
-        raise DataError(f"{context}: expected images of 1 to {MAX_PIXELS:,} pixels, found {shape[1]} x {shape[2]}")
+        raise DataError(f"{context}: images are {shape[1]} x {shape[2]} pixels; give images of 1 to {MAX_PIXELS:,} pixels")
     return shape

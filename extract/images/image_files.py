@@ -12,44 +12,44 @@ from .item import Item
 
 
 class ImageFiles(ImageSource):
-    """Items whose `location` is their file, and whose name is its path below `root`."""
+    """Items whose `location` is the path of their file, and whose name is that path relative to `root`."""
 
     root: Path
 
     def read(self, item: Item) -> bytes:
-        """The file's bytes; raises `ImageRejected`."""
+        """Return the bytes of the file; raises `ImageRejected`."""
         return read_file.read_bytes(Path(item.location))
 
     def fetch(self, item: Item) -> Path | bytes:
-        """The file."""
+        """Return the path of the file."""
         return Path(item.location)
 
     def stamp(self, item: Item) -> FileStamp | None:
-        """The file's inode, size and times; None where it is gone."""
+        """Return the inode, size and times of the file; None if it does not exist."""
         try:
             return FileStamp.from_path(item.location)
         except (OSError, ValueError):
             return None
 
     def get_item(self, name: str) -> Item:
-        """The file of that name, whether it is there or not."""
+        """Return the item of that name, whether or not its file exists."""
         return Item(name, os.path.join(self.root, name))
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Return whether the file of that name exists."""
         return os.path.isfile(os.path.join(self.root, name))
 
     @property
     def is_reachable(self) -> bool:
-        """Whether there is anything at the root."""
+        """Whether the root exists."""
         return os.path.exists(self.root)
 
     @property
     def title(self) -> str:
-        """The root's own name."""
+        """The name of the root folder."""
         return self.root.resolve().name
 
     @property
     def index_key(self) -> str:
-        """The root, by whichever name it was reached."""
+        """The path of the root, with links resolved."""
         return str(self.root.resolve())

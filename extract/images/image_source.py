@@ -1,7 +1,7 @@
-"""Where images come from, as one object.
+"""The interface of image sources: folders, lists, arrays, files of features and others.
 
-To add one: write this file, add a line to the registry. That is, a file with a class that inherits `ImageSource`, and a
-line in `registry.py`; outside of the package, a call of `register_image_source`.
+To add one, write a file with a subclass of `ImageSource` and add a line to `registry.py`; outside the package, call
+`register_image_source`.
 """
 
 from __future__ import annotations
@@ -23,50 +23,54 @@ if TYPE_CHECKING:
     from .feature_file import FeatureFile
 
 STAMP_BYTES = 32
-NOTHING_THERE = "expected a folder of images or a file that lists them, found nothing; check the path"
+NOTHING_THERE = "no such file or folder; check the path"
 _NO_STAMP = b"\xff" * STAMP_BYTES
 
 
 class Listing(NamedTuple):
-    """What a source holds, in a stable order, and what it does not use; each name has one outcome."""
+    """The images of a source in a stable order, and the paths that it rejects; no name is in both."""
 
     items: tuple[Item, ...]
     rejections: tuple[Rejection, ...] = ()
 
 
 class Stamp(Protocol):
-    """What changes when the bytes of an image do: of a file its size and times, of an object in a store its ETag."""
+    """A value that changes when the bytes of an image do: the size and times of a file, the ETag of an object."""
 
     def to_bytes(self) -> bytes:
-        """The stamp in `STAMP_BYTES` bytes; equal ones mean the same image."""
+        """Return the stamp as `STAMP_BYTES` bytes; equal stamps mean equal images."""
         ...
 
     def is_stable(self, now_ns: int) -> bool:
-        """Whether a change after `now_ns` (nanoseconds since 1970) must show in the stamp."""
+        """Return whether any change after `now_ns` (nanoseconds since 1970) is certain to change the stamp."""
         ...
 
 
 class ImageSource(ABC):
-    """Lists images and reads them, now and in a later process.
+    """A source of images, which lists and reads them, also in a later process.
 
-    `read`, `fetch` and `stamp` are called from several threads, for items roughly in the order of `list_items`, so that a
-    source that is best read from front to back can read ahead.
+    `read`, `fetch` and `stamp` are called from several threads, roughly in the order of `list_items`, so a source that is
+    best read sequentially can read ahead.
 
     Attributes
     ----------
     kinds : tuple of str
-        What descriptions of such data are called, in ``kind``; no other source has these names.
+        The values of ``kind`` in descriptions of such data; no two sources share one.
+    holds_features : bool
+        Whether the source holds features instead of images.
+    imports_keras : bool
+        Whether reading an image imports Keras.
     data : str
-        DATA as it was given.
+        DATA as the user gave it.
     root : Path or str
-        What the names of items are relative to: a folder, a file or an address.
+        The folder, file or address that the names of items are relative to.
     kv_store : KeyValueStore or None
-        Remembers from one run to the next what is costly to find out, such as a listing. The registry sets it.
+        Stores what is costly to compute, such as a listing, between commands. The registry sets it.
     """
 
     kinds: ClassVar[tuple[str, ...]]
-    holds_features: ClassVar[bool] = False  # of images that are elsewhere, if anywhere
-    imports_keras: ClassVar[bool] = False  # when an image is read
+    holds_features: ClassVar[bool] = False
+    imports_keras: ClassVar[bool] = False
     data: str
     root: Path | str
     kv_store: KeyValueStore | None = None
@@ -74,12 +78,12 @@ class ImageSource(ABC):
     @classmethod
     @abstractmethod
     def matches(cls, data: str) -> bool:
-        """Whether DATA is of this kind, by its name and what lies there; no image is opened."""
+        """Return whether DATA is of this kind, from its name and what exists there; no image is opened."""
 
     @classmethod
     @abstractmethod
     def open(cls, data: str) -> ImageSource:
-        """The source of DATA that `matches`.
+        """Return the source of DATA, for which `matches` is true.
 
         Parameters
         ----------
@@ -89,91 +93,107 @@ class ImageSource(ABC):
         Raises
         ------
         DataError
-            Here or when it is listed, where the data cannot be used.
+            If the data cannot be used; a source may raise it only when it is listed.
         """
 
     @abstractmethod
     def list_items(self) -> Listing:
-        """The images with their labels, splits and groups, and what is not used; raises `DataError`."""
+        """Return the images with their labels, splits and groups, and the rejected paths; raises `DataError`."""
 
     @abstractmethod
     def read(self, item: Item) -> bytes:
-        """The encoded image, which its digest is of; raises `ImageRejected`, or `DataError` where all images are gone."""
+        """Return the encoded image, whose SHA-256 is its digest.
+
+        Raises
+        ------
+        ImageRejected
+            If this image cannot be read.
+        DataError
+            If no image of the source can be read.
+        """
 
     @abstractmethod
     def stamp(self, item: Item) -> Stamp | None:
-        """What tells that the bytes are the same as before; None where that cannot be told without reading them."""
+        """Return a value that changes when the image does; None if that cannot be known without reading the image."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What a run writes down, as JSON values, so that the images can be read later.
+        """Return a description in JSON values, from which `reopen` makes the source again.
 
         Returns
         -------
         dict
-            ``kind``, one of `kinds`; ``source``, DATA as it was given; ``root``, which no longer depends on the folder that
-            the process runs in; and what else `reopen` needs.
+            ``kind``, one of `kinds`; ``source``, DATA as the user gave it; ``root``, absolute, so that it does not depend on
+            the working directory; and whatever else `reopen` needs.
         """
 
     @classmethod
     @abstractmethod
     def reopen(cls, description: Mapping[str, Any]) -> ImageSource:
-        """The source that `describe` described; nothing is read until an image is.
+        """Return the source that `describe` described; nothing is read until an image is.
 
-        Raises `KeyError`, `TypeError` or `ValueError` for what is no such description.
+        Parameters
+        ----------
+        description : mapping
+            What `describe` returned; other keys are ignored.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is not such a description.
         """
 
     @property
     def title(self) -> str:
-        """A name for people."""
+        """The name of the data in reports."""
         return Path(self.data).name
 
     @property
     def location(self) -> str:
-        """DATA as a command anywhere on this machine would have it."""
+        """DATA as a command that runs in any working directory can be given it."""
         return str(self.root)
 
     @property
     def images(self) -> ImageSource:
-        """Where the images themselves are; raises `DataError` where there are only features, of images nobody knows."""
+        """The source of the images themselves; raises `DataError` for features whose images are unknown."""
         return self
 
     @property
     def feature_file(self) -> FeatureFile | None:
-        """The features, where it holds them."""
+        """The file of features, if the source holds features."""
         return None
 
     @property
     def index_key(self) -> str:
-        """What identifies the data, for what is remembered of it."""
+        """The key under which the index of these images is stored."""
         return json.dumps(self.describe(), sort_keys=True)
 
     @property
     def is_reachable(self) -> bool:
-        """Whether the data still is where it was, as far as that is cheap to tell."""
+        """Whether the data still exists, as far as that is cheap to check."""
         return True
 
     def exists(self, name: str) -> bool:
-        """Whether there still is an item of that name, as far as that is cheap to tell; others are forgotten."""
+        """Return whether an item of that name still exists, as far as that is cheap to check."""
         return True
 
     def get_item(self, name: str) -> Item:
-        """The item of that name, for reading it; raises `ImageRejected` where there is none."""
+        """Return the item of that name; raises `ImageRejected` if there is none."""
         if (item := self._items_by_name.get(name)) is None:
-            raise decode.ImageRejected("unreadable", "there is no such row")
+            raise decode.ImageRejected("unreadable", "no image of this name in the data")
         return item
 
     def fetch(self, item: Item) -> Path | bytes:
-        """What a decoder process is given: a file that is the image, which it reads itself, or the bytes."""
+        """Return what a decoder process is sent: the path of the image file, which it reads itself, or the bytes."""
         return self.read(item)
 
     def identify(self, item: Item) -> tuple[bytes, str]:
-        """The digest (32 bytes) of the encoded image and the name of its format; raises `ImageRejected`."""
+        """Return the digest (32 bytes) of the encoded image and the name of its format; raises `ImageRejected`."""
         data = self.read(item)
         return read_file.compute_digest(data), decode.detect_format(data)
 
     def read_stamps(self, items: Sequence[Item]) -> np.ndarray:
-        """The stamps of many items (n, 4) int64, at once where that is cheaper; rows of -1 where there is none."""
+        """Return the stamps (n, 4) int64 of many items; a row of -1 if an item has none. Override it if that is cheaper."""
         stamps = map(self.stamp, items)
         packed = b"".join(_NO_STAMP if stamp is None else stamp.to_bytes() for stamp in stamps)
         return np.frombuffer(packed, np.int64).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Images with their identity, and the outcome of every other path."""
+"""The used images with their digests, and the duplicates and rejections among the listed paths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .item import Item, Rejection
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One used image: its listing, its digest (32 bytes) and the format of its file."""
+    """One used image: its item, its digest (32 bytes) and its file format."""
 
     item: Item
     digest: bytes
@@ -25,13 +25,13 @@ class Image:
 
     @property
     def name(self) -> str:
-        """Path relative to the data's root."""
+        """The name of the item: its path relative to the root of the data."""
         return self.item.name
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A listed image that is byte for byte `original`; `across` when the two lay in different splits."""
+    """A listed image with the same bytes as `original`; `across` if the two are in different splits."""
 
     name: str
     original: str
@@ -40,9 +40,20 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Images:
-    """Used images in order of name, and the outcome of every other path.
+    """The used images sorted by name, and the outcome of every other listed path.
 
-    No two used images have the same bytes, so none can straddle splits or folds.
+    No two used images have the same bytes, so no image can be in two splits or folds.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The listed images.
+    used : tuple of Image
+        The images that are used.
+    duplicates : tuple of Duplicate
+        The images that are not used because a used one has the same bytes.
+    rejections : tuple of Rejection
+        The paths that cannot be used.
     """
 
     dataset: Dataset
@@ -52,26 +63,26 @@ class Images:
 
     @property
     def source(self) -> ImageSource:
-        """Where the images come from."""
+        """The source of the images."""
         return self.dataset.source
 
     @property
     def feature_file(self) -> FeatureFile | None:
-        """The features themselves, where DATA is a file of them."""
+        """The file of features, if DATA is one."""
         return self.source.feature_file
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """Digests of the used images, (n,) S32."""
+        """The digests (n,) S32 of the used images."""
         return to_keys([image.digest for image in self.used])
 
     @property
     def labels(self) -> list[str]:
-        """Label of each used image ("" where the data has none)."""
+        """The label of each used image; "" if the data has no labels."""
         return [image.item.label or "" for image in self.used]
 
     def reject(self, rejections: dict[str, Rejection]) -> Images:
-        """The same images with `rejections` (by name) moved from the used to the refused."""
+        """Return the same images, with those named in `rejections` rejected instead of used."""
         return replace(
             self,
             used=tuple(image for image in self.used if image.name not in rejections),
@@ -79,11 +90,11 @@ class Images:
         )
 
     def sort_by_digest(self) -> Images:
-        """The same images in the order of their digests, which renaming does not change."""
+        """Return the same images sorted by digest, an order that renaming files does not change."""
         return replace(self, used=tuple(sorted(self.used, key=lambda image: image.digest)))
 
     def summarize(self) -> dict[str, object]:
-        """Counts for people and JSON; formats other than the commonest are listed by name when they are few."""
+        """Return the summary that reports and JSON output show; images in rare formats are listed by name."""
         formats = Counter(image.format for image in self.used)
         rare_formats = [name for name, count in formats.items() if count <= 5 and count < max(formats.values())]
         return {

@@ -1,4 +1,4 @@
-"""What a source lists: images, and paths that are not used."""
+"""Listed images and rejected paths."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ class Item:
     Parameters
     ----------
     name : str
-        Its path below the root of the data, or what stands for one (``x_train/00017``). It is unique in its source, and
-        all that a run writes down to find the image again.
+        The path relative to the root of the data, or a substitute such as ``x_train/00017``. It is unique in its source;
+        a run stores only the name to find the image again.
     location : object
-        Where its source finds it: a file, the row of an array, a range of bytes. Only the source knows what it means.
-    label, split, group : str or None
-        `split` is ``train``, ``val``, ``test`` or None.
+        Where the source reads the image: a file, the row of an array, a range of bytes. Only the source interprets it.
+    label : str or None
+        The class.
+    split : str or None
+        ``train``, ``val``, ``test`` or None.
+    group : str or None
+        Images of one group are kept in the same split and fold.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A path that is not used, with a short reason code and a detail for people."""
+    """A path that is not used, with a stable reason code and an explanation (`detail`)."""
 
     name: str
     reason: str

@@ -1,4 +1,4 @@
-"""The image data sets that come with Keras, as `keras.datasets.cifar10`."""
+"""The image data sets of Keras, such as `keras.datasets.cifar10`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PREFIX = "keras.datasets."
 
 @dataclass(frozen=True)
 class _KerasDataset:
-    """What Keras keeps below `KERAS_HOME/datasets`, and the names of the class numbers ("" where they are digits)."""
+    """The files below `KERAS_HOME/datasets`, and the class names, joined by commas ("" if the classes are digits)."""
 
     files: tuple[str, ...]
     classes: str = ""
@@ -58,20 +58,19 @@ _DATASETS = {
 
 
 class KerasDatasets(ImageArrays):
-    """The images of `keras.datasets.NAME`, which Keras downloads unless they are there.
+    """The images of `keras.datasets.NAME`, which Keras downloads if necessary.
 
-    Shapes and labels are remembered for as long as the files stay as they are, so that Keras is not imported for images
-    that are not read.
+    Shapes and labels are cached until the files change, so that Keras is imported only when an image is read.
 
     Parameters
     ----------
     data : str
-        DATA as it was given.
+        DATA as the user gave it.
 
     Raises
     ------
     DataError
-        For a name that Keras does not have.
+        If Keras has no image data set of that name.
     """
 
     kinds = ("keras",)
@@ -80,40 +79,41 @@ class KerasDatasets(ImageArrays):
     def __init__(self, data: str) -> None:
         self._name = data.removeprefix(_PREFIX)
         if self._name not in _DATASETS:
-            raise DataError(f"{data}: expected {_PREFIX}{' or '.join(_DATASETS)}, found another name")
+            names = ", ".join(f"{_PREFIX}{name}" for name in _DATASETS)
+            raise DataError(f"{data}: no such image data set in Keras; choose one of {names}")
         super().__init__(data, _get_datasets_folder() / _DATASETS[self._name].files[0])
 
     @classmethod
     def matches(cls, data: str) -> bool:
-        """Whether DATA is written as one of Keras's data sets."""
+        """Return whether DATA begins with `keras.datasets.` and is not a path."""
         return data.startswith(_PREFIX) and not Path(data).exists()
 
     @classmethod
     def open(cls, data: str) -> KerasDatasets:
-        """The data set of that name."""
+        """Return the data set of that name."""
         return cls(data)
 
     def describe(self) -> dict[str, Any]:
-        """Its name, and where Keras keeps it."""
+        """Return the name of the data set, and where Keras stores it."""
         return {"source": self.data, "root": os.path.abspath(self.root), "kind": "keras"}
 
     @classmethod
     def reopen(cls, description: Mapping[str, Any]) -> KerasDatasets:
-        """The data set of that name, wherever Keras keeps it now."""
+        """Return the data set of that name, wherever Keras stores it now."""
         return cls(description["source"])
 
     @property
     def title(self) -> str:
-        """Its name."""
+        """The name of the data set, `keras.datasets.NAME`."""
         return self.data
 
     @property
     def location(self) -> str:
-        """Its name."""
+        """The name of the data set, `keras.datasets.NAME`."""
         return self.data
 
     def load_arrays(self) -> Sequence[LabeledArray]:
-        """`x_train` and `x_test`; raises `DataError`."""
+        """Return `x_train` and `x_test`; raises `DataError`."""
         name, kv_store = self._name, self.kv_store
         load_arrays = functools.cache(lambda: _load_arrays(name))
         cache_key = _build_cache_key(name)
@@ -148,7 +148,7 @@ def _get_datasets_folder() -> Path:
 
 
 def _build_cache_key(name: str) -> str:
-    """Names the very files that Keras would read; "" when one is not there."""
+    """Return a key of the files that Keras would read, with their sizes and times; "" if one is missing."""
     stamps = []
     for file in _DATASETS[name].files:
         try:
@@ -160,12 +160,12 @@ def _build_cache_key(name: str) -> str:
 
 
 def _load_arrays(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(images, labels) of `x_train` and `x_test`, by Keras's own function; its progress goes to a terminal only."""
+    """Load (images, labels) of `x_train` and `x_test` with Keras; its download progress is shown on a terminal only."""
     datasets: Any = load_keras().datasets
     try:
         with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
             (x_train, y_train), (x_test, y_test) = getattr(datasets, name).load_data()
-    except Exception as error:  # Keras raises a bare Exception for a failed download, and almost anything on a damaged file
+    except Exception as error:  # Keras raises Exception if a download fails, and many types for a corrupt file
         url = re.search(r"URL fetch failure on (\S+?):? ", str(error))
         download_name = url[1].rstrip(":") if url else "it"
         detail = "" if url else f" ({' '.join(str(error).split())[:150]})"
@@ -174,9 +174,9 @@ def _load_arrays(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             _DATASETS[name].files[0],
         )
         raise DataError(
-            f"{_PREFIX}{name}: expected {Path(missing_file).name} in {(_get_datasets_folder() / missing_file).parent}, "
-            f"found none that can be used, and it cannot be downloaded; fetch {download_name} elsewhere and put it there "
-            f"under that name{detail}"
+            f"{_PREFIX}{name}: {Path(missing_file).name} is missing or corrupt in "
+            f"{(_get_datasets_folder() / missing_file).parent}, and cannot be downloaded{detail}; "
+            f"download {download_name} on another machine and save it there under that name"
         ) from error
     for array_name, images in (("x_train", x_train), ("x_test", x_test)):
         check_image_array(images.shape, images.dtype, f"{_PREFIX}{name}: {array_name}")

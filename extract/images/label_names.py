@@ -1,4 +1,4 @@
-"""Class names from labels as people store them: numbers, names or one-hot rows."""
+"""Class names from labels in the usual forms: class numbers, names or one-hot rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,27 @@ from .manifest_rows import MISSING
 
 
 def to_label_names(labels: np.ndarray, classes: Sequence[str] | None, context: str) -> list[str]:
-    """Class names (n,) of labels: numbers (n,) or (n, 1), names (n,), or one-hot (n, k); "" for a missing one."""
+    """Return the class name of each label.
+
+    Parameters
+    ----------
+    labels : np.ndarray
+        Class numbers (n,) or (n, 1), class names (n,), or one-hot rows (n, k).
+    classes : sequence of str, optional
+        The names of the class numbers; the numbers themselves by default.
+    context : str
+        What the labels belong to, for errors.
+
+    Returns
+    -------
+    list of str
+        n class names; "" for a missing label, a row that is not one-hot, and a number without a name.
+
+    Raises
+    ------
+    DataError
+        If the array has another form.
+    """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "b":
@@ -26,7 +46,10 @@ def to_label_names(labels: np.ndarray, classes: Sequence[str] | None, context: s
             classes or [str(k) for k in range(labels.shape[1])],
         )
     elif labels.ndim != 1 or dtype_kind not in "iufSU":
-        raise DataError(f"{context}: expected numbers or names (n,), or one-hot (n, k), found {labels.dtype} {labels.shape}")
+        raise DataError(
+            f"{context}: {labels.dtype} {labels.shape} is not supported; "
+            "give class numbers or names (n,), or one-hot rows (n, k)"
+        )
     if dtype_kind in "SU":
         return [to_text(label) for label in labels.tolist()]
     numbers, indices = np.unique(labels, return_inverse=True)
@@ -35,11 +58,11 @@ def to_label_names(labels: np.ndarray, classes: Sequence[str] | None, context: s
 
 
 def parse_class_names(values: np.ndarray | None, path: Path) -> list[str] | None:
-    """The names (k,) of class numbers, as text."""
+    """Return the names (k,) of class numbers as text; raises `DataError`."""
     if values is None:
         return None
     if values.ndim != 1 or values.dtype.kind not in "SUiu":
-        raise DataError(f"{path}: expected class names (k,), found {values.dtype} {values.shape}")
+        raise DataError(f"{path}: class names are {values.dtype} {values.shape}; give text (k,)")
     return [to_text(value) for value in values.tolist()]
 
 
@@ -47,14 +70,14 @@ def _get_class_name(number: float, classes: Sequence[str] | None, context: str) 
     if not math.isfinite(number):
         return ""
     if number != int(number):
-        raise DataError(f"{context}: expected class numbers, found {number}")
+        raise DataError(f"{context}: {number} is not a class number; give whole numbers or names")
     if classes is None:
         return str(int(number))
     return classes[int(number)] if 0 <= number < len(classes) else ""
 
 
 def to_text(value: str | bytes | float) -> str:
-    """A label, name or number as text; "" for a missing one."""
+    """Return a label, name or number as text; "" for a missing one."""
     if isinstance(value, bytes):
         stripped = value.decode("utf-8", "surrogateescape").strip()
     else:

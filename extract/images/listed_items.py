@@ -1,4 +1,4 @@
-"""The images that rows of a list name, with one outcome for each path."""
+"""Collects the images that the rows of manifests list; each path becomes one item or is rejected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .manifest_rows import read_rows
 
 
 class ItemCollector:
-    """Items of lists under one root, each path with one outcome."""
+    """Collects the items of manifests below one root."""
 
     def __init__(self) -> None:
         self.listed_names: set[str] = set()
@@ -21,7 +21,17 @@ class ItemCollector:
         self._conflicts: set[str] = set()
 
     def read(self, path: Path, prefix: str, split: str | None) -> None:
-        """Add what the file at `path` lists; `prefix` is its folder below the root, `split` holds for rows without one."""
+        """Add the rows of a manifest.
+
+        Parameters
+        ----------
+        path : Path
+            The manifest.
+        prefix : str
+            Its folder relative to the root, with a slash at the end, or "".
+        split : str or None
+            The split of rows that name none.
+        """
         resolver = _PathResolver(path.parent)
         reject = self._rejections.append
         for row in read_rows(path):
@@ -41,15 +51,12 @@ class ItemCollector:
             name = prefix + relative_path
             self.listed_names.add(name)
             if fault == "outside":
-                reject(Rejection(row.path, "outside", f"{row.position}: expected a path inside {path.parent}"))
+                reject(Rejection(row.path, "outside", f"{row.position}: path is outside {path.parent}"))
             elif not row.label:
                 reject(Rejection(name, "no_label", f"{row.position}: the label is empty"))
             elif row.split and row.split.lower() not in SPLITS:
-                reject(
-                    Rejection(
-                        name, "unknown_split", f"{row.position}: expected train, val or test, found {row.split[:80]!r}"
-                    )
-                )
+                detail = f"{row.position}: unknown split {row.split[:80]!r}; use train, val or test"
+                reject(Rejection(name, "unknown_split", detail))
             elif fault:
                 reject(Rejection(name, fault, f"{row.position}: no such file"))
             else:
@@ -66,7 +73,7 @@ class ItemCollector:
             self._conflicts.add(item.name)
 
     def get_listing(self) -> Listing:
-        """What is used, in the order of the lists, and what is not."""
+        """Return the items in the order of the manifests, and the rejected paths."""
         for name in sorted(self._conflicts):
             del self._items[name]
             self._rejections.append(Rejection(name, "conflicting_rows", "listed with different labels, splits or groups"))
@@ -74,17 +81,19 @@ class ItemCollector:
 
 
 class _PathResolver:
-    """Where listed paths lead, links followed: each folder is resolved once, a file only if it is a link."""
+    """Resolves listed paths and their links: each folder once, a file only if it is a link."""
 
     def __init__(self, root: Path) -> None:
         self._root_prefix = "" if str(root) == "." else f"{str(root).rstrip(os.sep)}{os.sep}"
         self._real_root = os.path.realpath(root)
         self._real_root_prefix = f"{self._real_root.rstrip(os.sep)}{os.sep}"
         self._real_folders: dict[str, str] = {}
-        self._plain_folders: set[str] = set()  # folders that are spelt as the root is, and lie inside of it
+        self._plain_folders: set[str] = (
+            set()
+        )  # folders whose path begins with the root as it is spelled, and whose real path is inside it
 
     def resolve(self, path: str) -> tuple[str, str, str]:
-        """Name below the root, location, and "", `outside` or `not_found`, of the file that the cell `path` names."""
+        """Return the name relative to the root, the location, and the fault ("", `outside` or `not_found`) of `path`."""
         location = os.path.normpath(path if path[0] == os.sep else self._root_prefix + path)
         folder, _, basename = location.rpartition(os.sep)
         if folder not in self._real_folders:
@@ -104,7 +113,7 @@ class _PathResolver:
 
     def _check_real_path(self, location: str, real_path: str, mode: int) -> tuple[str, str, str]:
         name = location.removeprefix(self._root_prefix)
-        if not location.startswith(self._root_prefix) or os.path.isabs(name):  # another spelling of the root
+        if not location.startswith(self._root_prefix) or os.path.isabs(name):  # the root is spelled in another way
             name = os.path.relpath(real_path, self._real_root)
         if stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
             real_path = _resolve_links(location)
@@ -115,7 +124,7 @@ class _PathResolver:
 
 
 def _resolve_links(path: str) -> str:
-    """`path` with links followed; "" for one that cannot exist."""
+    """Return `path` with links resolved; "" for one that cannot exist."""
     try:
         return os.path.realpath(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Loading images: listed, read once for their digests, and remembered."""
+"""Load images: list them, compute their digests, and cache both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .outcomes import resolve_outcomes
 from .registry import list_images, open_source
 
 Progress = Callable[[int, int], None]
-_FILES_PER_TASK = 16  # files that one task of a thread reads
+_FILES_PER_TASK = 16  # files that a thread reads per task
 
 
 def load_images(
@@ -34,36 +34,36 @@ def load_images(
     features: bool = False,
     progress: Progress | None = None,
 ) -> Images:
-    """The images of DATA, identified by their bytes.
+    """Load the images of DATA and identify each by the SHA-256 of its bytes.
 
     Parameters
     ----------
     data : Path or str
-        What `open_source` takes: class folders, a list of images, arrays and so on.
+        The data, as for `open_source`: class folders, a list of images, arrays and so on.
     store : Store
-        The cache, which remembers what was read.
+        The cache, which stores the digests.
     limit : int or None
-        Keeps the first so many images of each class and split.
+        Use only the first `limit` images of each class and split.
     jobs : int or None
-        Threads that read; all cores unless given.
+        Number of threads that read files; the number of cores by default.
     features : bool
-        Whether an HDF5 file of features will do too: its rows are the images.
+        Whether to accept an HDF5 file of features, whose rows then stand for images.
     progress : callable or None
-        Is told how many images were read, of how many that have to be.
+        Called with the number of images read so far and the number to read.
 
     Returns
     -------
     Images
-        Every listed path has exactly one outcome.
+        Every listed path is used, a duplicate or rejected.
 
     Raises
     ------
     DataError
-        Where the data cannot be used, or is a file of features and `features` is not set.
+        If the data cannot be used, or is a file of features while `features` is false.
     """
     source = open_source(data, store.kv_store)
     if source.holds_features and not features:
-        raise DataError(f"{Path(data)}: expected images, found a file of features; give it to `humeris sweep`")
+        raise DataError(f"{Path(data)}: is a file of features, not of images; give it to `humeris sweep`")
     return load_source(source, store, limit=limit, jobs=jobs, progress=progress)
 
 
@@ -75,23 +75,28 @@ def load_source(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Images:
-    """The images of a source, identified by their bytes; as `load_images`."""
+    """Load the images of a source; see `load_images` for the parameters."""
     return identify_images(list_images(source, limit), store.kv_store, jobs or read_file.count_cores(), progress)
 
 
 def identify_images(dataset: Dataset, kv_store: KeyValueStore, jobs: int, progress: Progress | None = None) -> Images:
-    """The images of `dataset` with their digests; those whose stamp is known are not read again.
+    """Compute the digests of the images; an image whose stamp has not changed is not read again.
 
     Parameters
     ----------
     dataset : Dataset
-        The images listed.
+        The listed images.
     kv_store : KeyValueStore
-        Remembers digests and stamps, also of those read before an interrupt.
+        Stores digests and stamps, also if reading is interrupted.
     jobs : int
-        Threads that read.
+        Number of threads that read files.
     progress : callable or None
-        Is told how many images were read, of how many that have to be.
+        Called with the number of images read so far and the number to read.
+
+    Returns
+    -------
+    Images
+        Every listed path is used, a duplicate or rejected.
     """
     source, items = dataset.source, dataset.items
     file_index = FileIndex(kv_store, source)
@@ -118,7 +123,7 @@ def identify_images(dataset: Dataset, kv_store: KeyValueStore, jobs: int, progre
 
 
 def remember_rejections(images: Images, rejections: Iterable[Rejection], kv_store: KeyValueStore) -> None:
-    """Remember of images that could not be decoded that the next run need not try, as far as the reason will last."""
+    """Store the rejections whose reason is permanent, so that later runs do not decode these images again."""
     lasting_rejections = [rejection for rejection in rejections if rejection.reason in decode.PERMANENT_REASONS]
     if lasting_rejections:
         file_index = FileIndex(kv_store, images.source)
@@ -129,7 +134,7 @@ def remember_rejections(images: Images, rejections: Iterable[Rejection], kv_stor
 
 @dataclass(frozen=True)
 class _Inspection:
-    """What was read of one image; `stamp` is None for what need not hold the next time."""
+    """The record of one image that was read; `stamp` is None if the record must not be stored."""
 
     number: int
     stamp: Stamp | None
@@ -138,7 +143,7 @@ class _Inspection:
 
 
 def _inspect_image(number: int, source: ImageSource, item: Item) -> _Inspection:
-    """What one image is. The stamp is taken first: a change while reading makes it stale, never the digest."""
+    """Read one image. The stamp is taken first, so that a change during reading invalidates the record."""
     stamped_at_ns = time.time_ns()
     stamp = source.stamp(item)
     try:

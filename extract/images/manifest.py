@@ -1,4 +1,4 @@
-"""Images that a file lists: a manifest, or metadata files that lie beside the images."""
+"""Images that a file lists: a manifest, or metadata files in the folders of the images."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 class Manifest(ImageFiles):
-    """The images that a list names, by paths relative to its folder that stay inside it.
+    """The images that a manifest lists, by paths relative to its folder; paths outside that folder are rejected.
 
     Parameters
     ----------
     data : str
-        DATA as it was given.
+        DATA as the user gave it.
     root : Path
-        The folder of the list, or the one that holds images and metadata files in the layout of Hugging Face's ImageFolder:
-        a `metadata.csv`, `.jsonl` or `.parquet` lies in it or in its split folders, with paths relative to its own folder.
-        Files that no metadata file lists are rejected.
+        The folder of the manifest, or a folder in the layout of Hugging Face's ImageFolder: `metadata.csv`, `.jsonl` or
+        `.parquet` is in it or in each of its split folders, with paths relative to the metadata file. Files that no metadata
+        file lists are rejected.
     file : Path or None
-        The list; None for metadata files.
+        The manifest; None for metadata files.
     """
 
     kinds = ("manifest",)
@@ -43,7 +43,7 @@ class Manifest(ImageFiles):
 
     @classmethod
     def matches(cls, data: str) -> bool:
-        """Whether the name says that the file lists images, or metadata files lie in the folder."""
+        """Return whether DATA is a file with a suffix of a manifest, or a folder with metadata files."""
         path = Path(data)
         if path.is_dir():
             return bool(_list_metadata_files(path))
@@ -51,7 +51,7 @@ class Manifest(ImageFiles):
 
     @classmethod
     def open(cls, data: str) -> ImageSource:
-        """The images listed; of a folder whose metadata has no labels and whose folders have, those in class folders."""
+        """Return the source of the manifest, or of the class folders if the metadata files have no column of labels."""
         path = Path(data)
         if not path.is_dir():
             return cls(data, path.parent, path)
@@ -66,23 +66,23 @@ class Manifest(ImageFiles):
         return manifest
 
     def describe(self) -> dict[str, Any]:
-        """Where the list was, and its folder."""
+        """Return the path of the manifest, and its folder."""
         return {"source": self.data, "root": os.path.abspath(self.root), "kind": "manifest"}
 
     @classmethod
     def reopen(cls, description: Mapping[str, Any]) -> Manifest:
-        """The list of that name in the folder described, or the metadata files there."""
+        """Return the manifest of that name in the folder that is described, or the metadata files there."""
         root = Path(description["root"])
         file = root / Path(description["source"]).name
         return cls(description["source"], root, file if file.is_file() else None)
 
     @property
     def location(self) -> str:
-        """The list, or the folder of metadata files."""
+        """The path of the manifest, or the folder of the metadata files."""
         return str(self._file or self.root)
 
     def list_items(self) -> Listing:
-        """The files in the order of the lists."""
+        """Return the files in the order in which they are listed."""
         return self._listing
 
     @cached_property
@@ -104,13 +104,13 @@ class Manifest(ImageFiles):
 
 
 def _list_metadata_files(root: Path) -> list[Path]:
-    """The metadata files in a folder, or in its split folders."""
+    """Return the metadata files in a folder and in its split folders."""
     split_folders = [root / name for name in list_folder(str(root), "", [])[0] if name.lower() in SPLITS]
     return [folder / name for folder in (root, *split_folders) for name in _METADATA_NAMES if (folder / name).is_file()]
 
 
 def _find_metadata_files(root: Path) -> dict[Path, tuple[str, str | None]]:
-    """The prefix of names and the split that each metadata file stands for, {} without any; raises `DataError`."""
+    """Return metadata file -> (prefix of the names, split) for the metadata files that are used; raises `DataError`."""
     if root_metadata := _find_metadata_file(root):
         return {root_metadata: ("", None)}
     metadata_files: dict[Path, tuple[str, str | None]] = {}
@@ -123,5 +123,5 @@ def _find_metadata_files(root: Path) -> dict[Path, tuple[str, str | None]]:
 def _find_metadata_file(folder: Path) -> Path | None:
     paths = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
     if len(paths) > 1:
-        raise DataError(f"{folder}: expected one metadata file, found {paths[0].name} and {paths[1].name}; keep one")
+        raise DataError(f"{folder}: more than one metadata file, {paths[0].name} and {paths[1].name}; keep one")
     return paths[0] if paths else None

@@ -1,4 +1,4 @@
-"""Rows of a CSV, TSV, JSON lines or Parquet file that lists images, under the column names people use."""
+"""Rows of a CSV, TSV, JSON Lines or Parquet file that lists images, with the usual names of columns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _COLUMNS = {
     "group": ("group",),
 }
 _REQUIRED = ("path", "label")
-MISSING = {"nan", "NaN", "<NA>"}  # what pandas makes of a missing value when it is turned into text
-_MAX_LINE_BYTES = 1 << 20  # bytes of a line
+MISSING = {"nan", "NaN", "<NA>"}  # how pandas writes a missing value as text
+_MAX_LINE_BYTES = 1 << 20
 
 
 class MissingColumn(DataError):
-    """A list lacks a `column` that is needed: `path` or `label`."""
+    """A manifest has no column of paths or labels; `column` is ``path`` or ``label``."""
 
     def __init__(self, column: str, text: str) -> None:
         super().__init__(text)
@@ -31,9 +31,16 @@ class MissingColumn(DataError):
 
 
 class ManifestRow(NamedTuple):
-    """One line or row, at `position`; a column that the file lacks is an empty string.
+    """One row of a manifest; an empty cell, or a column that the file does not have, is "".
 
-    fault: why nothing could be read of it, "" for a sound one.
+    Parameters
+    ----------
+    position : str
+        ``line 3`` or ``row 3``.
+    path, label, split, group : str
+        The cells.
+    fault : str
+        Why the row cannot be read; "" for a valid one.
     """
 
     position: str
@@ -45,9 +52,19 @@ class ManifestRow(NamedTuple):
 
 
 def read_rows(path: Path) -> Iterator[ManifestRow]:
-    """Each row of the file; one that cannot be read is a row with a `fault`, and the next ones follow.
+    """Yield each row of a manifest; a row that cannot be read has a `fault`, and reading goes on with the next.
 
-    Raises `DataError` for a file without the columns path and label.
+    Parameters
+    ----------
+    path : Path
+        The file; its suffix tells the format.
+
+    Raises
+    ------
+    MissingColumn
+        If there is no column of paths, or none of labels.
+    DataError
+        If the file cannot be read.
     """
     read_format = {".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".parquet": _read_parquet}.get(
         path.suffix.lower(), _read_csv
@@ -64,7 +81,7 @@ def _read_csv(path: Path) -> Iterator[ManifestRow]:
         try:
             header = next(reader, [])
         except csv.Error as error:
-            raise DataError(f"{path}: expected CSV, found on line {reader.line_num}: {error}") from error
+            raise DataError(f"{path}: invalid CSV on line {reader.line_num}: {error}") from error
         path_index, label_index, split_index, group_index = _find_columns(path, header)
         while True:
             try:
@@ -72,7 +89,7 @@ def _read_csv(path: Path) -> Iterator[ManifestRow]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield ManifestRow(f"line {reader.line_num}", fault=f"expected CSV, found: {error}")
+                yield ManifestRow(f"line {reader.line_num}", fault=f"invalid CSV: {error}")
                 continue
             if cells:
                 position = f"line {reader.line_num}"
@@ -102,9 +119,7 @@ def _read_json_lines(path: Path) -> Iterator[ManifestRow]:
             if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
                 while (chunk := file.readline(_MAX_LINE_BYTES)) and not chunk.endswith(b"\n"):
                     pass
-                yield ManifestRow(
-                    position, fault=f"expected a line of at most {_MAX_LINE_BYTES:,} bytes, found a longer one"
-                )
+                yield ManifestRow(position, fault=f"the line is longer than {_MAX_LINE_BYTES:,} bytes")
                 continue
             text = line.decode("utf-8-sig" if line_number == 1 else "utf-8", "surrogateescape")
             if not text.strip():
@@ -112,10 +127,10 @@ def _read_json_lines(path: Path) -> Iterator[ManifestRow]:
             try:
                 value = json.loads(text)
             except (ValueError, RecursionError) as error:
-                yield ManifestRow(position, fault=f"expected a JSON object, found: {error}")
+                yield ManifestRow(position, fault=f"invalid JSON: {error}")
                 continue
             if not isinstance(value, dict):
-                yield ManifestRow(position, fault=f"expected a JSON object, found {type(value).__name__}")
+                yield ManifestRow(position, fault=f"expected a JSON object, got {type(value).__name__}")
                 continue
             cells = {name.strip().lower(): cell for name, cell in value.items()}
             column_names.update(dict.fromkeys(cells))
@@ -133,7 +148,7 @@ def _read_parquet(path: Path) -> Iterator[ManifestRow]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise DataError(f"{path}: expected pyarrow to read it, found none; run: pip install 'humeris[parquet]'") from error
+        raise DataError(f"{path}: the package pyarrow is not installed; run `pip install 'humeris[parquet]'`") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             schema, row_number = file.schema_arrow, 0
@@ -141,8 +156,8 @@ def _read_parquet(path: Path) -> Iterator[ManifestRow]:
             for index in indices:
                 if index is not None and pyarrow.types.is_nested(schema.types[index]):
                     raise DataError(
-                        f"{path}: expected text in the column {schema.names[index]}, found {str(schema.types[index])[:60]}; "
-                        "write the images to files and list their paths"
+                        f"{path}: column {schema.names[index]} is of the nested type {str(schema.types[index])[:60]}; "
+                        "write the images to files and list their paths as text"
                     )
             names = [None if index is None else schema.names[index] for index in indices]
             for batch in file.iter_batches(batch_size=4096, columns=[name for name in names if name is not None]):
@@ -153,11 +168,11 @@ def _read_parquet(path: Path) -> Iterator[ManifestRow]:
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: expected Parquet, found: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{path}: invalid Parquet file: {' '.join(str(error).split())[:200]}") from error
 
 
 def _find_columns(path: Path, columns: Sequence[str]) -> list[int | None]:
-    """Where each of our columns is; raises `DataError` when a needed one is nowhere."""
+    """Return the index of the column of each field, None if there is none; raises `MissingColumn`."""
     header = [name.strip().lower() for name in columns]
     indices = {}
     for field, names in _COLUMNS.items():
@@ -165,14 +180,14 @@ def _find_columns(path: Path, columns: Sequence[str]) -> list[int | None]:
         if field in _REQUIRED and indices[field] is None:
             raise MissingColumn(
                 field,
-                f"{path}: expected a column {' or '.join(_COLUMNS[field][:3])}, "
-                f"found the columns {', '.join(header)[:200] or '(none)'}; name the columns as expected",
+                f"{path}: no column named {', '.join(names[:2])} or {names[2]} "
+                f"(columns: {', '.join(header)[:200] or 'none'}); rename the columns",
             )
     return list(indices.values())
 
 
 def _parse_row(position: str, cells: Sequence[Any]) -> ManifestRow:
-    """A row of JSON or Parquet values: text, numbers (1.0 is 1), true and false; None and NaN are missing."""
+    """Return a row of JSON or Parquet values: text, numbers (1.0 is 1), true and false; None and NaN are missing."""
     try:
         return ManifestRow(position, *map(_to_text, cells))
     except (TypeError, ValueError) as error:
@@ -189,9 +204,9 @@ def _to_text(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
     if not isinstance(value, str):
-        raise TypeError(f"expected text or a number, found {type(value).__name__}")
+        raise TypeError(f"expected text or a number, got {type(value).__name__}")
     try:
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise ValueError("expected text, found half of a character (a lone surrogate)") from error
+        raise ValueError("invalid text: it has a lone surrogate") from error
     return _get_cell([value], 0)

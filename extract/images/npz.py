@@ -1,4 +1,4 @@
-"""Images in the arrays of an `.npz` file, under the names people use."""
+"""Images in the arrays of an `.npz` file, with the usual names of arrays."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _CLASS_NAME_KEYS = ("classes", "class_names", "label_names")
 
 
 class Npz(ImageArrays):
-    """The images of an `.npz` file: `x_train, y_train` and the like, `x, y` or `images, labels`.
+    """The images of an `.npz` file: `x_train, y_train` and so on, `x, y`, or `images, labels`.
 
-    Only headers and labels are read to list them; nothing that could run code.
+    Listing them reads only headers and labels. Pickled objects are never loaded.
 
     Parameters
     ----------
     data : str
-        DATA as it was given.
+        DATA as the user gave it.
     root : Path, optional
-        The file, where that is not `data`.
+        The file; `data` by default.
     """
 
     kinds = ("arrays",)
@@ -39,36 +39,36 @@ class Npz(ImageArrays):
 
     @classmethod
     def matches(cls, data: str) -> bool:
-        """Whether DATA is a file with that suffix."""
+        """Return whether DATA is a file with the suffix `.npz`."""
         path = Path(data)
         return path.suffix.lower() == ".npz" and path.exists() and not path.is_dir()
 
     @classmethod
     def open(cls, data: str) -> Npz:
-        """The file at the path `data`."""
+        """Return the source of the file `data`."""
         return cls(data)
 
     def describe(self) -> dict[str, Any]:
-        """Where the file is."""
+        """Return the location of the file."""
         return {"source": self.data, "root": os.path.abspath(self.root), "kind": "arrays"}
 
     @classmethod
     def reopen(cls, description: Mapping[str, Any]) -> Npz:
-        """The file described."""
+        """Return the source of the file that is described."""
         return cls(description["source"], Path(description["root"]))
 
     @property
     def title(self) -> str:
-        """The file's own name."""
+        """The file name."""
         return self.root.resolve().name
 
     @property
     def is_reachable(self) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         return self.root.exists()
 
     def load_arrays(self) -> Sequence[LabeledArray]:
-        """The arrays with usual names; raises `DataError`."""
+        """Return the arrays that have a usual name; raises `DataError`."""
         path = self.root
         if not path.exists():
             raise DataError(f"{path}: {NOTHING_THERE}")
@@ -82,21 +82,21 @@ class Npz(ImageArrays):
                 continue
             if label_key not in names_by_lower:
                 raise DataError(
-                    f"{path}: expected the labels {label_key} beside {image_key}, found {', '.join(archive.names)}"
+                    f"{path}: no labels {label_key} for {image_key} (arrays: {', '.join(archive.names)[:200]}); add them"
                 )
             name = names_by_lower[image_key]
             images = LazyImageArray(partial(archive.load, name), archive.read_image_shape(name))
             arrays.append(LabeledArray(name, images, archive.load(names_by_lower[label_key]), split, classes))
         if not arrays:
             raise DataError(
-                f"{path}: expected the arrays x_train, y_train (and x_test, y_test), or x, y, or images, labels, "
-                f"found {', '.join(archive.names)[:200] or 'none'}"
+                f"{path}: no images and labels (arrays: {', '.join(archive.names)[:200] or 'none'}); "
+                "name the arrays x_train, y_train, x_test and y_test, or x and y, or images and labels"
             )
         return arrays
 
 
 def _iter_array_names() -> Iterator[tuple[str, str, str | None]]:
-    """(images, labels, split) under every usual name: x_train, train_images, images and so on."""
+    """Yield the usual names of arrays as (images, labels, split), such as (x_train, y_train, train)."""
     for image_key, label_key in _ARRAY_NAME_PAIRS:
         yield image_key, label_key, None
         for split_word, split in SPLITS.items():

@@ -1,4 +1,4 @@
-"""The arrays of an `.npz` file, read without running code and without believing what it says of their sizes."""
+"""Reader of untrusted `.npz` files: it runs no code of theirs, and checks sizes before it allocates memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READ_ERRORS = (
 
 
 class NpzArchive:
-    """The arrays of an `.npz`, whose sizes are known before they are loaded."""
+    """The arrays of an `.npz` file, whose sizes are checked before they are loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,21 +30,21 @@ class NpzArchive:
             self.names = [re.sub(r"\.npy$", "", info.filename) for info in archive.infolist()]
 
     def read_image_shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an array of images; raises `DataError` when it is something else."""
+        """Return the shape of an array of images; raises `DataError` if it is not one."""
         shape, dtype = self._read_header(name)
         return check_image_array(shape, dtype, f"{self.path}: {name}")
 
     def load(self, name: str) -> np.ndarray:
-        """An array, read whole."""
+        """Return a whole array; raises `DataError`."""
         shape, dtype = self._read_header(name)
         n_bytes, available_bytes = math.prod(shape) * dtype.itemsize, memory.get_available_bytes()
         if n_bytes > available_bytes:
-            raise DataError(f"{self.path}: {name} needs {n_bytes:,} bytes of memory, found {available_bytes:,}")
+            raise DataError(f"{self.path}: {name} needs {n_bytes:,} bytes of memory, {available_bytes:,} are available")
         with self._convert_errors(), np.load(self.path, allow_pickle=False) as arrays:
             return np.asarray(arrays[name])
 
     def _read_header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
-        """Shape and dtype, if the archive holds as many bytes as they say."""
+        """Return shape and dtype after checking that the archive holds that many bytes."""
         with self._convert_errors(), zipfile.ZipFile(self.path) as archive:
             info = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
             with archive.open(info) as file:
@@ -55,11 +55,11 @@ class NpzArchive:
                 shape, _, dtype = read_header(file)
             if dtype.hasobject:
                 raise DataError(
-                    f"{self.path}: {name} holds Python objects, which would run code when loaded; "
-                    "save it as numbers or text, np.array(values, dtype=str)"
+                    f"{self.path}: {name} holds pickled Python objects, which can run code when they are loaded; "
+                    "save it as numbers, or as text with np.array(values, dtype=str)"
                 )
             if math.prod(shape) * dtype.itemsize > info.file_size:
-                raise ValueError(f"{name} is shorter than its shape {shape}")
+                raise ValueError(f"{name} has fewer bytes than its shape {shape} requires")
             return shape, dtype
 
     @contextmanager
@@ -72,4 +72,4 @@ class NpzArchive:
             raise DataError(f"{self.path}: not enough memory to load it") from error
         except _READ_ERRORS as error:
             reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{self.path}: expected arrays written by np.savez, found: {reason}") from error
+            raise DataError(f"{self.path}: cannot be read as an .npz file: {reason}; write it with np.savez") from error

@@ -1,4 +1,4 @@
-"""What becomes of each listed image: it is used, a duplicate of another, or rejected."""
+"""The outcome of each listed image: used, a duplicate of another, or rejected."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ _SPLIT_PRIORITY = {"test": 0, "val": 1, "train": 2, None: 3}
 
 
 def resolve_outcomes(dataset: Dataset, records: FileRecords) -> Images:
-    """The outcome of each item.
+    """Decide which listed images are used, duplicates or rejected.
 
-    Of images with the same bytes one is used: the one in test, else val, else train, else the first listed. Images with the
-    same bytes and different labels are all rejected, and so are members of a group outside its most evaluated split.
+    Of images with the same bytes, one is used: that in the test split, else in val, else in train, else the first listed.
+    Images with the same bytes and different labels are all rejected. If a group is in several splits, only its members in
+    one of them are used, chosen in the same order.
 
     Parameters
     ----------
     dataset : Dataset
-        n images.
+        n listed images.
     records : FileRecords
-        What is known of each of them.
+        The record of each of them.
 
     Returns
     -------
     Images
-        Each item is used, a duplicate or rejected.
+        Every listed path is used, a duplicate or rejected.
     """
-    # Almost all have bytes of their own; the rest are gathered by digest.
+    # Most digests occur once; only the others are grouped by digest in Python.
     items, digests = dataset.items, records.digests.tobytes()
     rejections = list(dataset.rejections)
     rejections += [
@@ -60,7 +61,10 @@ def resolve_outcomes(dataset: Dataset, records: FileRecords) -> Images:
         identical_items = [items[number] for number in numbers]
         if len({item.label for item in identical_items}) > 1:
             names = ", ".join(item.name for item in identical_items[:3])
-            rejections.extend(Rejection(item.name, "conflicting_labels", f"same bytes: {names}") for item in identical_items)
+            rejections.extend(
+                Rejection(item.name, "conflicting_labels", f"same bytes, different labels: {names}")
+                for item in identical_items
+            )
             continue
         original = min(identical_items, key=lambda item: _SPLIT_PRIORITY[item.split])
         group = next((groups[item.group] for item in identical_items if item.group is not None), None)
@@ -75,12 +79,12 @@ def resolve_outcomes(dataset: Dataset, records: FileRecords) -> Images:
 
 
 def _assign_group(image: Image, group: str | None) -> Image:
-    """The image as a member of `group`, if it is to be in one."""
+    """Return the image as a member of `group`; unchanged if that is None."""
     return image if group in {None, image.item.group} else replace(image, item=replace(image.item, group=group))
 
 
 def _merge_groups(copies: Iterable[Sequence[Item]]) -> dict[str, str]:
-    """What each group is called once groups that share an image are one: leaving a copy out must not hide the link."""
+    """Return group -> merged group: groups that share an image are merged, although only one copy of it is used."""
     parent: dict[str, str] = {}
 
     def find_root(group: str) -> str:
@@ -95,7 +99,7 @@ def _merge_groups(copies: Iterable[Sequence[Item]]) -> dict[str, str]:
 
 
 def _keep_groups_in_one_split(images: list[Image]) -> tuple[list[Image], list[Rejection]]:
-    """Keep each group in one split: members elsewhere would leak into its evaluation."""
+    """Reject the members of each group that are outside its split, as they would leak into the evaluation."""
     if all(image.item.group is None for image in images):
         return images, []
     splits: dict[str, str | None] = {}
@@ -109,5 +113,6 @@ def _keep_groups_in_one_split(images: list[Image]) -> tuple[list[Image], list[Re
         if group is None or splits[group] == image.item.split:
             used.append(image)
         else:
-            rejections.append(Rejection(image.name, "group_straddles_splits", f"group {group} is also in {splits[group]}"))
+            detail = f"group {group} is also in the {splits[group]} split"
+            rejections.append(Rejection(image.name, "group_straddles_splits", detail))
     return used, rejections

@@ -1,4 +1,4 @@
-"""The sources of images there are, in the order in which they are asked whether DATA is theirs."""
+"""Registry of image sources, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SOURCES: list[type[ImageSource]] = [
     ClassFolders,
     Npz,
 ]
-_EXPECTED = (
-    "images in class folders (root/cat/1.jpg), in split folders (root/train/cat/1.jpg), or listed with the columns "
-    "path,label in a .csv, .tsv, .jsonl or .parquet file, or arrays of them in an .npz file"
+_SUPPORTED = (
+    "images in class folders (root/cat/1.jpg), in split folders (root/train/cat/1.jpg), listed with the columns path,label "
+    "in a .csv, .tsv, .jsonl or .parquet file, or as arrays in an .npz file"
 )
 
 
 def register_image_source(source_class: type[ImageSource]) -> type[ImageSource]:
-    """Let `detect` and `reopen_source` know a source of images, which is asked before those that come with humeris.
+    """Register an image source, which is then tried before those of humeris.
 
     Parameters
     ----------
@@ -40,42 +40,49 @@ def register_image_source(source_class: type[ImageSource]) -> type[ImageSource]:
     Returns
     -------
     type of ImageSource
-        The class, so that this can decorate it.
+        The class, so that this function can be used as a decorator.
 
     Raises
     ------
     ValueError
-        Where another class has one of its `kinds`.
+        If another class already has one of its `kinds`.
     """
     for other_class in _SOURCES:
         shared_kinds = set(source_class.kinds) & set(other_class.kinds)
         if shared_kinds and other_class is not source_class:
-            raise ValueError(f"{source_class.__name__}: the kind {min(shared_kinds)} is that of {other_class.__name__}")
+            raise ValueError(
+                f"{source_class.__name__}: kind {min(shared_kinds)!r} is already that of {other_class.__name__}; rename it"
+            )
     if source_class not in _SOURCES:
         _SOURCES.insert(0, source_class)
     return source_class
 
 
 def list_image_sources() -> list[type[ImageSource]]:
-    """The sources, in the order in which they are asked."""
+    """Return the source classes in the order in which they are tried."""
     return list(_SOURCES)
 
 
 def open_source(data: Path | str, kv_store: KeyValueStore | None = None) -> ImageSource:
-    """The source of DATA, found out from what lies there, no image opened yet.
+    """Return the source of DATA; no image is opened.
 
     Parameters
     ----------
     data : Path or str
         A folder of class folders, of split folders, or with a metadata file; a list of images; arrays in an `.npz` file; a
-        file of features; `keras.datasets.NAME`; or what a registered source takes.
+        file of features; `keras.datasets.NAME`; or anything that a registered source supports.
     kv_store : KeyValueStore or None
-        Remembers what is costly to find out.
+        Stores what is costly to compute, such as a listing.
+
+    Returns
+    -------
+    ImageSource
+        The first registered source that matches.
 
     Raises
     ------
     DataError
-        Where there is nothing, or nothing that any source takes.
+        If DATA does not exist, or no source supports it.
     """
     for source_class in _SOURCES:
         if source_class.matches(str(data)):
@@ -84,57 +91,71 @@ def open_source(data: Path | str, kv_store: KeyValueStore | None = None) -> Imag
             return source
     if not Path(data).exists():
         raise DataError(f"{Path(data)}: {NOTHING_THERE}")
-    raise DataError(f"{Path(data)}: expected {_EXPECTED}, found a file of another kind")
+    raise DataError(f"{Path(data)}: kind of data is not supported; give {_SUPPORTED}")
 
 
 def list_images(source: ImageSource, limit: int | None = None) -> Dataset:
-    """The images of a source.
+    """List the images of a source.
 
     Parameters
     ----------
     source : ImageSource
-        What lists them.
+        The source.
     limit : int or None
-        Keeps the first so many images of each class and split.
+        Use only the first `limit` images of each class and split.
+
+    Returns
+    -------
+    Dataset
+        At least one image.
 
     Raises
     ------
     DataError
-        Where there is none.
+        If the source does not exist, or has no image.
     """
     if not source.is_reachable:
         raise DataError(f"{source.root}: {NOTHING_THERE}")
     dataset = Dataset(source, *source.list_items())
     if not dataset.items:
         first_fault = next(
-            (f", {rejection.name}: {rejection.detail}" for rejection in dataset.rejections if rejection.reason == "bad_row"),
+            (
+                f" ({rejection.name}: {rejection.detail})"
+                for rejection in dataset.rejections
+                if rejection.reason == "bad_row"
+            ),
             "",
         )
-        raise DataError(f"{source.data}: expected {_EXPECTED}; found no image{first_fault}")
+        raise DataError(f"{source.data}: no images{first_fault}; give {_SUPPORTED}")
     return dataset if limit is None else dataset.limit_per_class(limit)
 
 
 def detect(data: Path | str, limit: int | None = None, kv_store: KeyValueStore | None = None) -> Dataset:
-    """The images of DATA; as `open_source`, and then `list_images`."""
+    """List the images of DATA: `open_source`, then `list_images`."""
     return list_images(open_source(data, kv_store), limit)
 
 
 def reopen_source(description: Mapping[str, Any], kv_store: KeyValueStore | None = None) -> ImageSource:
-    """The source that `ImageSource.describe` described, as a run wrote it down.
+    """Return the source that `ImageSource.describe` described, for example in a run.
 
     Parameters
     ----------
     description : mapping
-        The description; what else a run says of its data may be in it too.
+        The description; other keys are ignored.
     kv_store : KeyValueStore or None
-        Remembers what is costly to find out.
+        Stores what is costly to compute, such as a listing.
+
+    Returns
+    -------
+    ImageSource
+        The source; the data need not exist any more.
 
     Raises
     ------
     DataError
-        Where no source has that kind.
+        If no registered source has that kind.
     KeyError, TypeError, ValueError
-        For what is no description.
+        If it is not a description.
     """
     kind = description["kind"]
     for source_class in _SOURCES:
@@ -142,11 +163,13 @@ def reopen_source(description: Mapping[str, Any], kv_store: KeyValueStore | None
             source = source_class.reopen(description)
             source.kv_store = kv_store
             return source
-    raise DataError(f"{description.get('source')}: the run's images are of the kind {kind!r}, which no source here has")
+    raise DataError(
+        f"{description.get('source')}: no image source of the kind {kind!r} is registered; call register_image_source first"
+    )
 
 
 def try_reopen_source(description: Mapping[str, Any]) -> ImageSource | None:
-    """The source described; None where the description is torn, or of a kind that is not known here."""
+    """Return the source that is described; None if the description is invalid, or its kind is not registered."""
     try:
         return reopen_source(description)
     except (HumerisError, KeyError, TypeError, ValueError, AttributeError):

@@ -46,23 +46,23 @@ def few(tmp_path: Path, draw_image: Draw) -> Path:
 @pytest.mark.parametrize("command", ["extract", "run"])
 def test_an_empty_folder(command: str, tmp_path: Path, humeris: Callable[..., Any]) -> None:
     (tmp_path / "empty").mkdir()
-    is_one_line(humeris(command, "empty", *NANO), r"empty: expected images in class folders \(root/cat/1.jpg\)", "found no")
+    is_one_line(humeris(command, "empty", *NANO), r"empty: no images; give images in class folders \(root/cat/1.jpg\)")
 
 
 def test_a_folder_of_empty_class_folders(tmp_path: Path, humeris: Callable[..., Any]) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
-    is_one_line(humeris("run", "data", *NANO), "expected images in class folders", "found no image")
+    is_one_line(humeris("run", "data", *NANO), "data: no images; give images in class folders")
 
 
 def test_nothing_at_all(humeris: Callable[..., Any]) -> None:
-    is_one_line(humeris("run", "nowhere", *NANO), r"nowhere: expected a folder .* found nothing; check the path")
+    is_one_line(humeris("run", "nowhere", *NANO), "nowhere: no such file or folder; check the path")
 
 
 def test_a_file_that_is_no_csv(tmp_path: Path, humeris: Callable[..., Any]) -> None:
     (tmp_path / "data.xlsx").write_bytes(b"PK")
     is_one_line(
-        humeris("run", "data.xlsx", *NANO), "expected images in class folders .* or listed .*, found a file of another kind"
+        humeris("run", "data.xlsx", *NANO), "kind of data is not supported; give images in class folders .* listed with .*"
     )
 
 
@@ -114,8 +114,8 @@ def rows_of(few: Path) -> list[str]:
 
 def test_a_csv_without_a_label_column(few: Path, humeris: Callable[..., Any]) -> None:
     path = listing(few, "list.csv", ["path,kind", "train/blob/0.png,blob"])
-    is_one_line(humeris("run", path, *NANO), r"expected a column label or class or target, found the columns path, k",
-                "name the columns as expected")  # fmt: skip
+    is_one_line(humeris("run", path, *NANO), r"no column named label, class or target \(columns: path, kind\)",
+                "rename the columns")  # fmt: skip
 
 
 def test_a_row_without_a_label_costs_that_row_alone(few: Path, humeris: Callable[..., Any]) -> None:
@@ -144,9 +144,9 @@ def test_one_name_listed_twice_is_used_once_and_a_contradiction_is_refused(few: 
 
 def test_an_empty_csv(tmp_path: Path, humeris: Callable[..., Any]) -> None:
     (tmp_path / "list.csv").touch()
-    is_one_line(humeris("run", "list.csv", *NANO), r"expected a column path", r"found the columns \(none\)")
+    is_one_line(humeris("run", "list.csv", *NANO), r"no column named path, file_name or filename \(columns: none\)")
     (tmp_path / "list.csv").write_text("path,label\n")
-    is_one_line(humeris("run", "list.csv", *NANO), "list.csv: expected images")
+    is_one_line(humeris("run", "list.csv", *NANO), "list.csv: no images; give images in class folders")
 
 
 def test_images_that_are_not_there_cost_their_rows(few: Path, humeris: Callable[..., Any]) -> None:
@@ -156,7 +156,7 @@ def test_images_that_are_not_there_cost_their_rows(few: Path, humeris: Callable[
     result = humeris("extract", path, *NANO)
     assert result.code == 1
     assert "train/blob/gone.png: not_found: line 18: no such file" in result.out
-    assert "/etc/passwd: outside: line 19: expected a path inside" in result.out
+    assert "/etc/passwd: outside: line 19: path is outside" in result.out
 
 
 # The backbone and its layers

@@ -157,9 +157,14 @@ def test_nothing_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "file.txt", "file.zip", "empty", "hidden"])
-def test_what_holds_no_images_is_one_line_that_says_what_was_expected(name: str, tmp_path: Path) -> None:
+def test_data_without_images_is_one_line_that_says_why(name: str, tmp_path: Path) -> None:
     touch(tmp_path, "file.txt", "file.zip", "hidden/.x")
     (tmp_path / "empty" / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match="expected") as caught:
+    fault = {
+        "nothing": "no such file or folder; check",
+        "file.txt": "kind of data is not",
+        "file.zip": "kind of data is not",
+    }
+    with pytest.raises(DataError, match=f"{name}: {fault.get(name, 'no images; give images in class folders')}") as caught:
         detect(tmp_path / name)
     assert "\n" not in str(caught.value)

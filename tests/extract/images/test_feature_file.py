@@ -147,18 +147,18 @@ def test_equal_rows_never_straddle_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"labels": np.arange(5)}, "expected 90 labels, found 5"),
-        ({"labels": np.zeros((ROWS, 3, 3))}, "expected numbers or names"),
-        ({"labels": np.full(ROWS, 0.5)}, "expected class numbers"),
+        ({"labels": np.arange(5)}, "labels has 5 values for 90 rows"),
+        ({"labels": np.zeros((ROWS, 3, 3))}, "labels: float64 (90, 3, 3) is not supported; give class numbers or names"),
+        ({"labels": np.full(ROWS, 0.5)}, "labels: 0.5 is not a class number"),
         ({"labels": np.full(ROWS, np.nan)}, "90 no_label"),
-        ({"labels": np.int64(3)}, "labels is a single value"),
-        ({"features": np.zeros(ROWS)}, "expected features as numbers"),
-        ({"features": np.zeros((ROWS, 0))}, "expected features as numbers"),
-        ({"features": np.zeros((ROWS, 2), complex)}, "expected features as numbers"),
-        ({"features": [b"x"] * ROWS}, "expected features as numbers"),
-        ({"split": ["train"]}, "expected 90 split, found 1"),
-        ({"classes": np.eye(2)}, "expected class names"),
-        ({"leave": "labels"}, "expected features and labels, found features"),
+        ({"labels": np.int64(3)}, "labels is a scalar"),
+        ({"features": np.zeros(ROWS)}, "features is float64 (90,), not numbers (n, d)"),
+        ({"features": np.zeros((ROWS, 0))}, "features is float64 (90, 0), not numbers (n, d)"),
+        ({"features": np.zeros((ROWS, 2), complex)}, "features is complex128 (90, 2), not numbers (n, d)"),
+        ({"features": [b"x"] * ROWS}, "features is object (90,), not numbers (n, d)"),
+        ({"split": ["train"]}, "split has 1 values for 90 rows"),
+        ({"classes": np.eye(2)}, "class names are float64 (2, 2); give text"),
+        ({"leave": "labels"}, "no data set named labels (data sets: features)"),
         ({"leave": "features"}, "features is missing"),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_file_that_leads_elsewhere_or_has_gaps_is_refused(
 def test_features_that_need_more_memory_than_there_is_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.h5")
     monkeypatch.setattr(memory, "get_available_bytes", lambda: 100)
-    with pytest.raises(DataError, match="bytes of memory, found 100"):
+    with pytest.raises(DataError, match="bytes of memory, 100 are available"):
         FeatureFile(tmp_path / "a.h5")
 
 
@@ -262,7 +262,7 @@ def test_features_are_not_extracted_again(command: str, tmp_path: Path, humeris:
     write(tmp_path / "a.h5")
     result = humeris(command, tmp_path / "a.h5", "-b", "nano")
     assert (result.code, result.out) == (2, "")
-    assert "expected images, found a file of features; give it to `humeris sweep`" in result.err
+    assert "a.h5: is a file of features, not of images; give it to `humeris sweep`" in result.err
 
 
 def test_a_backbone_cannot_be_chosen_among_features(tmp_path: Path, humeris: Callable[..., Any]) -> None:

@@ -285,7 +285,7 @@ def test_no_two_sources_have_a_kind_in_common() -> None:
     class Folders(Box):
         kinds = ("box", "flat")
 
-    with pytest.raises(ValueError, match="Folders: the kind box is that of Box"):
+    with pytest.raises(ValueError, match="Folders: kind 'box' is already that of Box; rename it"):
         register_image_source(Folders)
     before = list_image_sources()
     assert register_image_source(Box) is Box

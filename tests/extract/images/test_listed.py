@@ -96,7 +96,14 @@ def test_a_line_that_is_no_object_is_refused_by_its_number_and_the_rest_is_used(
     found = lines(root, {"path": "a.jpg", "label": "cat"}, bad, "", {"path": "d.jpg", "label": "cat"})
     assert outcomes(found) == {"a.jpg": "used", "list.jsonl:2": "bad_row", "d.jpg": "used"}
     (refusal,) = found.rejections
-    assert refusal.detail.startswith("line 2: expected ") or "integer string" in refusal.detail
+    faults = (
+        "invalid JSON: ",
+        "expected a JSON object, got ",
+        "expected text or a number, got ",
+        "invalid text: ",
+        "the line is",
+    )
+    assert refusal.detail.startswith(tuple(f"line 2: {fault}" for fault in faults)) or "integer string" in refusal.detail
     assert len(refusal.detail) < 300
 
 
@@ -151,10 +158,10 @@ def test_another_spelling_of_the_folder_names_the_same_image(root: Path) -> None
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (['{"text": "a caption", "label": "cat"}'], "expected a column path"),
-        (['{"path": "a.jpg"}', '{"path": "b.jpg"}'], "expected a column label"),
-        (["oops", "{"], "line 1: expected a JSON object"),
-        ([""], "found no image"),
+        (['{"text": "a caption", "label": "cat"}'], r"no column named path.* \(columns: text, label\)"),
+        (['{"path": "a.jpg"}', '{"path": "b.jpg"}'], r"no column named label, class or target \(columns: path\); rename"),
+        (["oops", "{"], "no images .*line 1: invalid JSON: "),
+        ([""], "no images; give"),
     ],
 )
 def test_json_lines_without_images_are_one_line_that_says_why(texts: list[str], said: str, root: Path) -> None:
@@ -198,9 +205,9 @@ def test_parquet_rows_of_odd_types_are_refused_by_their_number(root: Path) -> No
 
 
 def test_parquet_with_the_images_inside_is_one_line(root: Path) -> None:
-    with pytest.raises(DataError, match="expected text in the column image, found struct"):
+    with pytest.raises(DataError, match="column image is of the nested type struct"):
         parquet(root, image=[{"bytes": b"x", "path": "a.jpg"}], label=["cat"])
-    with pytest.raises(DataError, match="expected a column label"):
+    with pytest.raises(DataError, match="no column named label"):
         parquet(root, image=["a.jpg"], caption=["a cat"])
 
 
@@ -272,7 +279,7 @@ def test_metadata_without_labels_beside_loose_images_is_one_line(root: Path) -> 
     (root / "images/c.jpg").unlink()
     (root / "images").rmdir()
     (root / "metadata.csv").write_text("file_name,text\na.jpg,a cat\n")
-    with pytest.raises(DataError, match=r"metadata.csv: expected a column label"):
+    with pytest.raises(DataError, match=r"metadata.csv: no column named label"):
         detect(root)
 
 
@@ -280,7 +287,7 @@ def test_two_metadata_files_in_one_folder_are_one_line(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg")
     for form in ("csv", "jsonl"):
         (tmp_path / f"metadata.{form}").write_text("")
-    with pytest.raises(DataError, match=r"expected one metadata file, found metadata.csv and metadata.jsonl"):
+    with pytest.raises(DataError, match=r"more than one metadata file, metadata.csv and metadata.jsonl; keep one"):
         detect(tmp_path)
 
 
@@ -290,5 +297,5 @@ def test_metadata_that_cannot_be_used_never_makes_classes_of_splits(content: str
         (tmp_path / split).mkdir()
         (tmp_path / split / "0.jpg").write_bytes(b"\xff\xd8\xff")
         (tmp_path / split / "metadata.csv").write_text(content)
-    with pytest.raises(DataError, match=r"metadata.csv.*: expected"):
+    with pytest.raises(DataError, match=r"metadata.csv.*: (no column named label|invalid CSV)"):
         detect(tmp_path)

@@ -138,15 +138,15 @@ def test_names_that_are_not_utf_8_are_found(root: Path) -> None:
     ("text", "said"),
     [
         ("", "none"),
-        ("path\na.jpg\n", "expected a column label"),
-        ("label\ncat\n", "expected a column path"),
-        ("a.jpg,cat\n", "expected a column path"),
+        ("path\na.jpg\n", r"no column named label, class or target \(columns: path\)"),
+        ("label\ncat\n", r"no column named path, file_name or filename \(columns: label\)"),
+        ("a.jpg,cat\n", "no column named path"),
         ("path;label\na.jpg;cat\n", "path;label"),
-        ('path,label\n"a.jpg,cat\n', "expected CSV"),
-        ('path,label\n"a"b.jpg,cat\n', "expected CSV"),
-        ("path,label\n" + "x" * 200_000 + ",cat\n", "expected CSV"),
-        ("path,label\n", "found no image"),
-        ("path,label\nnone.jpg,cat\n", "found no image"),
+        ('path,label\n"a.jpg,cat\n', "no images .*: line 2: invalid CSV"),
+        ('path,label\n"a"b.jpg,cat\n', "no images .*: line 2: invalid CSV"),
+        ("path,label\n" + "x" * 200_000 + ",cat\n", "no images .*: line 2: invalid CSV"),
+        ("path,label\n", "no images; give"),
+        ("path,label\nnone.jpg,cat\n", "no images; give"),
     ],
 )
 def test_a_file_that_is_no_list_of_images_is_one_line(text: str, said: str, root: Path) -> None:
