@@ -152,9 +152,11 @@ def measure_file(
     }
     try:
         if weight_precision.compares_classes:
-            parity.compare_classes(expected, probabilities)
+            parity.compare_classes(metadata.get_target(), expected, probabilities)
         else:
-            parity.compare(expected, probabilities, max(file_format.tolerance, weight_precision.min_tolerance))
+            parity.compare(
+                metadata.get_target(), expected, probabilities, max(file_format.tolerance, weight_precision.min_tolerance)
+            )
     except HumerisError:
         figures["refused"] = "refused"
     return figures

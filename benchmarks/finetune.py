@@ -121,8 +121,10 @@ def build_networks(setup: FinetuneSetup, config: FinetuneConfig, store: Store) -
     resolved_config = config.resolve()
     features = select_features.load_matrix(store, setup.trial.tap_refs, setup.images.keys).to_array()
     scale = features.mean(axis=0, dtype=np.float64), np.maximum(features.std(axis=0, dtype=np.float64), 1e-6)
-    tail = Network(rebuild_backbone(setup.spec, fold_batch_norm=False), setup.taps, setup.cut, head, *scale)
-    whole = Network(rebuild_backbone(setup.spec, fold_batch_norm=False), setup.taps, None, head, *scale)
+    tail = Network(
+        rebuild_backbone(setup.spec, fold_batch_norm=False), setup.taps, setup.cut, head, setup.splits.target, *scale
+    )
+    whole = Network(rebuild_backbone(setup.spec, fold_batch_norm=False), setup.taps, None, head, setup.splits.target, *scale)
     whole.tail = {name: layer for name, layer in whole.tail.items() if name in tail.tail}
     for network in (tail, whole):
         network.compile(resolved_config, head_only=False)

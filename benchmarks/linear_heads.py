@@ -149,7 +149,7 @@ def main() -> None:
         start_time = time.perf_counter()
         training_data = TrainingData.from_arrays(features, labels, folds)
         training_data = TrainingData(
-            training_data.features, labels, training_data.n_classes, training_data.folds, training_data.images, cores
+            training_data.features, labels, training_data.target, training_data.folds, training_data.images, cores
         )
         scores = logreg.cross_validate(training_data, [{"C": value} for value in c_values], 0)
         round_seconds.append(time.perf_counter() - start_time)

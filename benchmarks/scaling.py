@@ -42,9 +42,7 @@ def measure(sizes: dict[str, int], peer: bool) -> tuple[float, float | None]:
     cores = len(os.sched_getaffinity(0))
     unthreaded = TrainingData.from_arrays(features, labels, folds)
     start_time = time.perf_counter()
-    training_data = TrainingData(
-        unthreaded.features, labels, unthreaded.n_classes, unthreaded.folds, unthreaded.images, cores
-    )
+    training_data = TrainingData(unthreaded.features, labels, unthreaded.target, unthreaded.folds, unthreaded.images, cores)
     logreg.cross_validate(training_data, [{"C": value} for value in c_values], 0)
     our_seconds = time.perf_counter() - start_time
     if not peer:

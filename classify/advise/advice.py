@@ -163,7 +163,7 @@ def _compute_gain(
     grid = [
         trial.hyperparameters for trial in ranked_trials if (trial.tap_refs, trial.head) == (best_trial.tap_refs, head)
     ] or [hyperparameters]
-    labeled_images = random_baseline.LabeledImages(images.keys[rows], splits.labels[rows], groups, len(splits.classes))
+    labeled_images = random_baseline.LabeledImages(images.keys[rows], splits.labels[rows], groups, splits.target)
     gain = random_baseline.compute_gain(
         select_features.open_readers(store, best_trial.tap_refs), random_readers, labeled_images, head, grid, jobs
     )

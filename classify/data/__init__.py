@@ -1,1 +1,1 @@
-"""Rows of the cache as matrices, with labels, splits and views. Imports no other room of `classify`."""
+"""Rows of the cache as matrices, with labels, splits and views. May import `classify.evaluate`, `extract` and `cache`."""

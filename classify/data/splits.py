@@ -12,6 +12,9 @@ import numpy as np
 
 from ...cache.errors import DataError
 from ...extract.images.images import Image, Images
+from ..evaluate.single_label import SingleLabel
+from ..evaluate.target import Target
+from ..evaluate.target_registry import detect_target, restore_target
 
 TEST_FRACTION = 0.2
 FOLDS = 5
@@ -19,7 +22,10 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class SplitsSummary:
-    """The class names, how many images are in each split, how heads are chosen (`cv` or `val`), and a note in words."""
+    """The class names, how many images are in each split, how heads are chosen (`cv` or `val`), and a note in words.
+
+    target_name: what kind of label it is, see `get_target`.
+    """
 
     classes: tuple[str, ...]
     train: int
@@ -27,6 +33,11 @@ class SplitsSummary:
     test: int
     select: str
     note: str
+    target_name: str = SingleLabel.name
+
+    def get_target(self) -> Target:
+        """What a label is; raises `DataError` where no such kind is registered."""
+        return restore_target(self.target_name, self.classes)
 
     @property
     def n_development(self) -> int:
@@ -43,11 +54,12 @@ class SplitsSummary:
 class Splits:
     """Row numbers of the used images, by role.
 
-    labels (n,): class number of each image. train, val, test: rows; val is empty when choosing is by cross-validation.
+    target: what a label is. labels (n, …): encoded label of each image. train, val, test: rows; val is empty when choosing
+    is by cross-validation.
     select: `cv` or `val`. note: how the roles were given, in words. root: where the images are.
     """
 
-    classes: tuple[str, ...]
+    target: Target
     labels: np.ndarray
     groups: np.ndarray | None
     train: np.ndarray
@@ -56,6 +68,11 @@ class Splits:
     select: str
     note: str
     root: Path | str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.target.class_names
 
     @property
     def development(self) -> np.ndarray:
@@ -90,13 +107,14 @@ class Splits:
             return
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-        rows, labels = self.development, self.labels[self.development]
+        rows = self.development
+        strata = self.target.stratify(self.labels[rows])
         groups = None if self.groups is None else self.groups[rows]
         splitter_class = StratifiedKFold if groups is None else StratifiedGroupKFold
         n_splits, _ = self._smallest_class
         n_splits = min(FOLDS, n_splits)
-        for fit, score in splitter_class(n_splits, shuffle=True, random_state=seed).split(rows, labels, groups):
-            if len(np.unique(labels[fit])) < len(self.classes):  # large groups can leave a class nowhere else
+        for fit, score in splitter_class(n_splits, shuffle=True, random_state=seed).split(rows, strata, groups):
+            if len(np.unique(strata[fit])) < len(self.target.stratum_names):  # large groups can leave a class nowhere else
                 raise DataError(
                     f"{self.root}: expected every class in every training part of {n_splits} folds, found one that lies in "
                     "too few groups; use smaller ones, or give a validation split"
@@ -107,8 +125,9 @@ class Splits:
     def _smallest_class(self) -> tuple[int, int]:
         """The smallest number of parts that a class can be divided into, its images or its groups, and that class."""
         rows = self.development
-        parts_per_class = _count_parts(self.labels[rows], None if self.groups is None else self.groups[rows])
-        return min((parts_per_class[class_index], class_index) for class_index in range(len(self.classes)))
+        strata = self.target.stratify(self.labels[rows])
+        parts_per_class = _count_parts(strata, None if self.groups is None else self.groups[rows])
+        return min((parts_per_class[stratum], stratum) for stratum in range(len(self.target.stratum_names)))
 
     @property
     def folds_note(self) -> str:
@@ -117,7 +136,7 @@ class Splits:
         if self.select == "val" or n_splits >= FOLDS:
             return ""
         parts = "training images" if self.groups is None else "groups of training images"
-        return f"{n_splits} folds instead of {FOLDS}: {self.classes[class_index]!r} has only {n_splits} {parts}"
+        return f"{n_splits} folds instead of {FOLDS}: {self.target.stratum_names[class_index]!r} has only {n_splits} {parts}"
 
     def summarize(self) -> SplitsSummary:
         """What a run records of them."""
@@ -128,6 +147,7 @@ class Splits:
             test=len(self.test),
             select=self.select,
             note="; ".join(note for note in (self.note, self.folds_note) if note),
+            target_name=self.target.name,
         )
 
 
@@ -139,7 +159,7 @@ def split(images: Images, select: str | None = None) -> Splits:
     root = images.dataset.root
     if select not in {None, "cv", "val"}:
         raise DataError(f"{root}: expected to choose by cv or on val, found --select {select}")
-    classes = _list_classes(images)
+    target = _detect_target(images)
     split_names = np.array([image.item.split or "" for image in images.used], dtype="<U5")
     given_splits = set(split_names) - {""}
     if given_splits and "train" not in given_splits and "" not in split_names:
@@ -161,24 +181,25 @@ def split(images: Images, select: str | None = None) -> Splits:
             f"{root}: choosing on a validation split needs train, val and test, found {_format_counts(roles)}; use --select "
             "cv"
         )
-    labels = np.array([classes.index(label) for label in images.labels])
+    labels = target.encode(images.labels)
     names = [image.item.group or image.name for image in images.used]
     has_groups = any(image.item.group for image in images.used)
     groups = np.array(names) if has_groups else None
-    splits = Splits(classes, labels, groups, roles["train"], roles["val"], roles["test"], select, note, root)
+    splits = Splits(target, labels, groups, roles["train"], roles["val"], roles["test"], select, note, root)
     _check_splits(splits, images)
     return splits
 
 
-def _list_classes(images: Images) -> tuple[str, ...]:
+def _detect_target(images: Images) -> Target:
     root = images.dataset.root
     if not images.dataset.has_labels:
         raise DataError(
             f"{root}: expected class folders (root/cat/1.jpg), found images without labels; "
             "put them in a folder per class, or list them in a CSV with the columns path,label"
         )
-    classes = tuple(sorted(set(images.labels)))
-    if len(classes) < 2:
+    target = detect_target(images.labels)
+    classes = target.class_names
+    if len(classes) < target.min_classes:
         is_feature_file = images.source.holds_features
         finding = f"one class, {classes[0]!r}" if classes else f"no usable {'row' if is_feature_file else 'image'}"
         remedy = (
@@ -187,7 +208,7 @@ def _list_classes(images: Images) -> tuple[str, ...]:
             else "add a folder per class, or check that DATA is the folder that holds the class folders"
         )
         raise DataError(f"{root}: expected at least two classes, found {finding}; {remedy}")
-    return classes
+    return target
 
 
 def _is_test_image(image: Image) -> bool:
@@ -204,24 +225,23 @@ def _check_splits(splits: Splits, images: Images) -> None:
             f"{root}: expected images to test on, found none among {len(images.used)} ({splits.note}); add images"
         )
     training_rows = splits.train if splits.select == "val" else splits.development
-    counts = Counter(splits.labels[training_rows].tolist())
-    parts_per_class = _count_parts(
-        splits.labels[training_rows], None if splits.groups is None else splits.groups[training_rows]
-    )
+    strata = splits.target.stratify(splits.labels)
+    counts = Counter(strata[training_rows].tolist())
+    parts_per_class = _count_parts(strata[training_rows], None if splits.groups is None else splits.groups[training_rows])
     min_count = 1 if splits.select == "val" else 2
-    for class_index, name in enumerate(splits.classes):
-        if counts[class_index] < min_count:
-            total = int((splits.labels == class_index).sum())
-            first_name = next(image.name for image in images.used if image.item.label == name)
+    for stratum, name in enumerate(splits.target.stratum_names):
+        if counts[stratum] < min_count:
+            in_stratum = np.nonzero(strata == stratum)[0]
+            total, first_name = len(in_stratum), images.used[in_stratum[0]].name
             raise DataError(
-                f"{root}: expected at least {min_count} training images of each class, found {counts[class_index]} of "
+                f"{root}: expected at least {min_count} training images of each class, found {counts[stratum]} of "
                 f"{name!r} ({total} in all, {first_name} the first; {splits.note}); add images, take the class out, or give "
                 "splits"
             )
-        if parts_per_class[class_index] < min_count:
+        if parts_per_class[stratum] < min_count:
             raise DataError(
                 f"{root}: expected training images of each class in at least {min_count} groups, for cross-validation "
-                f"without a leak, found all {counts[class_index]} of {name!r} in one; use smaller groups or take the class "
+                f"without a leak, found all {counts[stratum]} of {name!r} in one; use smaller groups or take the class "
                 "out"
             )
 

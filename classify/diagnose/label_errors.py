@@ -10,6 +10,7 @@ from ..data.feature_matrix import FeatureMatrix
 from ..data.group_sampling import assign_folds
 from ..data.nearest_neighbors import find_neighbors
 from ..evaluate import metrics
+from ..evaluate.single_label import SingleLabel
 from ..heads.linear.cv_fold import iter_folds
 from ..heads.linear.ridge_solution import RidgeSolution
 from ..heads.linear.temperature import fit_factors, mask_absent_classes, softmax
@@ -85,7 +86,9 @@ def predict_out_of_fold(
     splits = [(np.nonzero(fold_ids != fold_id)[0], np.nonzero(fold_ids == fold_id)[0]) for fold_id in np.unique(fold_ids)]
     splits = [(fit_rows, score_rows) for fit_rows, score_rows in splits if len(np.unique(labels[fit_rows])) > 1]
     decisions = np.zeros((len(_PENALTIES), len(labels), n_classes))
-    training_data = TrainingData(features, labels, n_classes, tuple(splits), np.arange(len(labels)))
+    training_data = TrainingData(
+        features, labels, SingleLabel.from_n_classes(n_classes), tuple(splits), np.arange(len(labels))
+    )
     with threadpool_limits(1):  # the folds are small: threads would wait for each other more than they work
         for fold in iter_folds(training_data):
             solution = RidgeSolution.from_fold(fold)

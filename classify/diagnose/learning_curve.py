@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.feature_matrix import FeatureMatrix
 from ..data.group_sampling import assign_folds, stratify, take_prefix
+from ..evaluate.target import Target
 from ..heads.registry import get_head_family
 from ..heads.training_data import TrainingData
 
@@ -61,12 +62,12 @@ def compute_learning_curve(
     features: FeatureMatrix,
     labels: np.ndarray,
     groups: np.ndarray,
-    n_classes: int,
+    target: Target,
     head: str,
     hyperparameters: Mapping[str, Any],
     threads: int,
 ) -> Curve:
-    """The curve of a head with one setting on rows (n, d) with class numbers (n,) and group numbers (n,).
+    """The curve of a head with one setting on rows (n, d) with encoded labels (n, …) and group numbers (n,).
 
     For each draw another fifth of the images is held out, and the head learns from 1/16, 1/8, 1/4, 1/2 and all of the
     rest: each of these is among the next, holds the classes as the whole does, one image of each at least, and no part of a
@@ -76,17 +77,17 @@ def compute_learning_curve(
     import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, limited only where it is loaded by then
     from threadpoolctl import threadpool_limits
 
-    fold_ids = assign_folds(labels, groups, _N_FOLDS, 0)
+    fold_ids = assign_folds(target.stratify(labels), groups, _N_FOLDS, 0)
     splits_by_draw: list[list[tuple[np.ndarray, np.ndarray]]] = []
     for draw in range(N_DRAWS if len(labels) > FEW_IMAGES else N_DRAWS_OF_FEW):
         held_out_rows, pool_rows = np.nonzero(fold_ids == draw)[0], np.nonzero(fold_ids != draw)[0]
-        order = pool_rows[stratify(labels[pool_rows], groups[pool_rows], draw)]
+        order = pool_rows[stratify(target.stratify(labels[pool_rows]), groups[pool_rows], draw)]
         train_sets = [take_prefix(order, groups, round(share * len(pool_rows))) for share in TRAIN_SHARES]
         splits_by_draw.append(
             [
                 (train_rows, held_out_rows)
                 for train_rows in train_sets
-                if len(train_rows) >= 2 * n_classes and len(held_out_rows)
+                if len(train_rows) >= 2 * target.n_outputs and len(held_out_rows)
             ]
         )
     n_sizes = min(map(len, splits_by_draw))
@@ -96,7 +97,7 @@ def compute_learning_curve(
         n_train, all_rows = len(split[0]), np.concatenate(split)
         fold = (np.arange(n_train), np.arange(n_train, len(all_rows)))
         training_data = TrainingData(
-            FeatureMatrix.from_array(features[all_rows]), labels[all_rows], n_classes, (fold,), np.arange(len(all_rows))
+            FeatureMatrix.from_array(features[all_rows]), labels[all_rows], target, (fold,), np.arange(len(all_rows))
         )
         return float(get_head_family(head).cross_validate(training_data, [hyperparameters], 0)[0].accuracy)
 

@@ -120,24 +120,24 @@ def summarize(
     duplicates: NearDuplicates,
     test: Sequence[str],
     development: Sequence[str],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
+    is_correct: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> NearDuplicateSummary:
     """The pairs by name, whether others can be told, and the winner's accuracy on the other test images.
 
-    test, development: names of the rows. labels (n,), probabilities (n, classes) and groups (n,) or None: of the test rows.
+    test, development: names of the rows. is_correct (n,): whether the winner predicts each
+    test row correctly; groups (n,) or None: of the test rows.
     """
-    is_other = np.ones(len(labels), bool)
+    is_other = np.ones(len(is_correct), bool)
     is_other[[pair.test_row for pair in duplicates.pairs]] = False
-    correct, count = (probabilities.argmax(axis=1) == labels)[is_other], int(is_other.sum())
+    correct, count = is_correct[is_other], int(is_other.sum())
     return NearDuplicateSummary(
         pairs=tuple(
             NearDuplicatePair(test[pair.test_row], development[pair.development_row], round(pair.similarity, 6))
             for pair in duplicates.pairs
         ),
         cannot_tell=duplicates.cannot_tell,
-        test_images=len(labels) - count,
+        test_images=len(is_correct) - count,
         accuracy_without=float(correct.mean()) if count else None,
         accuracy_without_95=proportion_ci(correct, None if groups is None else groups[is_other]) if count else None,
     )

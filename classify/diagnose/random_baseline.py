@@ -17,6 +17,7 @@ from ..data.feature_matrix import RowReader
 from ..data.group_sampling import assign_folds, sample
 from ..data.splits import FOLDS
 from ..evaluate import significance
+from ..evaluate.target import Target
 from ..evaluate.trial import Score, Trial, rank_trials
 from ..heads.fit import build_training_data
 from ..heads.registry import find_head_family, get_head_family
@@ -30,12 +31,12 @@ _MAX_OPERATIONS = 2e8  # rows times columns times classes, with which other head
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images that may be learnt from: keys (n,), class numbers (n,), group numbers (n,), and how many classes there are."""
+    """Images that may be trained on: keys (n,), labels (n, …) as `target` encodes them, and group numbers (n,)."""
 
     keys: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
-    n_classes: int
+    target: Target
 
 
 def find_random_init_twin(store: Store, spec: ExtractionSpec) -> str | None:
@@ -104,16 +105,16 @@ def compute_gain(
     rows = sample(
         labeled_images.labels, labeled_images.groups, min(_MAX_IMAGES, max(_MIN_IMAGES, _MAX_VALUES // n_features)), 0
     )
-    if len(rows) * n_features * labeled_images.n_classes > _MAX_OPERATIONS:
+    if len(rows) * n_features * labeled_images.target.n_outputs > _MAX_OPERATIONS:
         head, grid = "ridge", get_head_family("ridge").expand_grid({})
     labels, groups = labeled_images.labels[rows], np.unique(labeled_images.groups[rows], return_inverse=True)[1]
-    folds = _make_folds(labels, groups, labeled_images.n_classes)
+    folds = _make_folds(labeled_images.target.stratify(labels), groups, len(labeled_images.target.stratum_names))
     if not folds:
         return None
     scores: dict[Trial, Score] = {}
     for name, readers in (("own", own_readers), ("random", random_readers)):
         training_data = build_training_data(
-            readers, labeled_images.keys[rows], labels, labeled_images.n_classes, folds, threads=jobs
+            readers, labeled_images.keys[rows], labels, labeled_images.target, folds, threads=jobs
         )
         tap_refs = (TapRef(name, name, name, name),)
         cv_scores = get_head_family(head).cross_validate(training_data, grid, 0)

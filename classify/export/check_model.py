@@ -49,13 +49,13 @@ def check_model(
         images = source.load_pixels(cached.records)
         predictions, milliseconds = parity.predict_in_subprocess(model_format, path, images)
         if precision.compares_classes:
-            return parity.compare_classes(cached.probabilities, predictions), milliseconds
+            return parity.compare_classes(source.target, cached.probabilities, predictions), milliseconds
         has_maps = any(tap_ref.pool == "map" for tap_ref in source.trial.tap_refs)
         tolerance = max(model_format.tolerance, precision.min_tolerance, MAP_TOLERANCE if has_maps else 0.0)
         ties = None
         if cached.features is not None:
             ties = source.head.find_ties(cached.features, tolerance * parity.COSINE_TOLERANCE, tolerance)
-        return parity.compare(cached.probabilities, predictions, tolerance, ties), milliseconds
+        return parity.compare(source.target, cached.probabilities, predictions, tolerance, ties), milliseconds
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from ...extract.backbones.taps import Tap
 from ...extract.pixels.read_file import count_cores
 from ..data import select_features
 from ..data.cached_taps import FeatureStore
+from ..evaluate.target import Target
 from ..evaluate.trial import Score, Trial
 from ..heads.fit import build_training_data, train
 from ..heads.head import Head
@@ -121,6 +122,11 @@ class ExportSource:
         return cls(run, trial, score, records, specs, feature_store, head)
 
     @property
+    def target(self) -> Target:
+        """What a label is."""
+        return self.run.metadata.splits.get_target()
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the model's input, in pixels."""
         return self.specs[self.trial.tap_refs[0].extraction].image_size
@@ -146,6 +152,7 @@ class ExportSource:
             specs=self.specs,
             trial=self.trial,
             test=to_json(test),
+            target_name=self.run.metadata.splits.target_name,
         )
 
     def load_calibration_images(self) -> np.ndarray:
@@ -200,18 +207,17 @@ def _check_backbone_specs(backbone_specs: Sequence[BackboneSpec], specs: Mapping
 def _train_head(run: Run, feature_store: FeatureStore, trial: Trial, score: Score, records: Sequence[ImageRecord]) -> Head:
     """The head of a trial that did not win, trained as the winner was, on everything but the test split, and saved."""
     train_records = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
-    classes = run.metadata.splits.classes
+    target = run.metadata.splits.get_target()
     keys = to_keys([record.digest for record in train_records])
-    labels = np.array([classes.index(record.label) for record in train_records])
     views = run.metadata.views
     training_data = build_training_data(
         select_features.open_readers(feature_store, trial.tap_refs, views),
         keys,
-        labels,
-        len(classes),
+        target.encode([record.label for record in train_records]),
+        target,
         views=views,
         threads=count_cores(),
     )
-    head = train(trial, score, training_data, classes, run.metadata.seed)
+    head = train(trial, score, training_data, run.metadata.seed)
     run.save_head(trial, head)
     return head

@@ -9,6 +9,9 @@ from typing import Any
 
 from ... import __version__
 from ...cache.spec import ExtractionSpec
+from ..evaluate.single_label import SingleLabel
+from ..evaluate.target import Target
+from ..evaluate.target_registry import restore_target
 from ..evaluate.trial import Trial
 
 FORMAT = 3
@@ -38,6 +41,8 @@ class ModelMetadata:
         The head and its taps.
     test : mapping or None
         Scores on the test split, on plain views; None for a trial that was not selected.
+    target_name : str
+        What kind of label the model predicts, see `get_target`.
     humeris : str
         Version of humeris that wrote the model.
     """
@@ -50,13 +55,19 @@ class ModelMetadata:
     specs: Mapping[str, ExtractionSpec] = field(default_factory=dict)
     trial: Trial | None = None
     test: Mapping[str, Any] | None = None
+    target_name: str = SingleLabel.name
     humeris: str = __version__
+
+    def get_target(self) -> Target:
+        """Return what a label is; raises `DataError` where no such kind is registered."""
+        return restore_target(self.target_name, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return {
             "format": FORMAT,
             "humeris": self.humeris,
+            "target": self.target_name,
             "classes": list(self.classes),
             "image_size": list(self.image_size),
             "pixels": self.pixels,
@@ -98,6 +109,7 @@ class ModelMetadata:
                 specs={name: ExtractionSpec.from_dict(spec) for name, spec in value["specs"].items()},
                 trial=Trial.from_dict(value["trial"]) if value["trial"] is not None else None,
                 test=dict(value["test"]) if value["test"] is not None else None,
+                target_name=str(value["target"]),
                 humeris=str(value["humeris"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import ParityError
+from ..evaluate.target import Target
 from .formats.format import Format
 
 TOLERANCE = 1e-4
@@ -102,11 +103,13 @@ def predict_in_subprocess(model_format: Format, model: Path, images: np.ndarray)
             return np.asarray(arrays["predictions"]), float(arrays["milliseconds"])
 
 
-def compare_classes(cached: np.ndarray, exported: np.ndarray) -> Parity:
+def compare_classes(target: Target, cached: np.ndarray, exported: np.ndarray) -> Parity:
     """Compare the most probable classes; probabilities may differ by any amount.
 
     Parameters
     ----------
+    target : Target
+        What a label is.
     cached, exported : ndarray
         Probabilities (n, classes).
 
@@ -121,7 +124,7 @@ def compare_classes(cached: np.ndarray, exported: np.ndarray) -> Parity:
         the model are not finite or do not vary.
     """
     _check_predictions(cached, exported)
-    equal = int((cached.argmax(axis=1) == exported.argmax(axis=1)).sum())
+    equal = int((~target.find_disagreements(cached, exported)).sum())
     if not np.isfinite(cached).all() or equal < MIN_AGREEMENT * len(cached):
         raise ParityError(
             f"the exported model in int8 disagrees with the cached features: expected equal classes on {MIN_AGREEMENT:.0%} "
@@ -138,12 +141,18 @@ def _check_predictions(cached: np.ndarray, exported: np.ndarray) -> None:
 
 
 def compare(
-    cached: np.ndarray, exported: np.ndarray, tolerance: float = TOLERANCE, ties: np.ndarray | None = None
+    target: Target,
+    cached: np.ndarray,
+    exported: np.ndarray,
+    tolerance: float = TOLERANCE,
+    ties: np.ndarray | None = None,
 ) -> Parity:
     """Compare probabilities and the most probable classes.
 
     Parameters
     ----------
+    target : Target
+        What a label is.
     cached, exported : ndarray
         Probabilities (n, classes). Where two cached ones are closer than `TIE_MARGIN`, either class may come first.
     tolerance : float
@@ -162,12 +171,8 @@ def compare(
         models may agree on a constant; and where all images are ties that differ, so that nothing was compared.
     """
     _check_predictions(cached, exported)
-    cached_classes, exported_classes = cached.argmax(axis=1), exported.argmax(axis=1)
-    margin = cached.max(axis=1) - cached[np.arange(len(cached)), exported_classes]
-    differences, is_other_class = (
-        np.abs(cached - exported).max(axis=1),
-        (cached_classes != exported_classes) & (margin > TIE_MARGIN),
-    )
+    differences = np.abs(cached - exported).max(axis=1)
+    is_other_class = target.find_disagreements(cached, exported, TIE_MARGIN)
     is_off = ~(differences <= tolerance) | is_other_class  # the difference of NaN is NaN
     excused = is_off & ties if ties is not None else np.zeros_like(is_off)
     if excused.all():
@@ -183,4 +188,9 @@ def compare(
             f"probabilities within {tolerance:g}, found {int(is_other_class[is_compared].sum())} other classes and a "
             f"difference of {difference:.2g}; {_REMEDY}"
         )
-    return Parity(len(cached), int((cached_classes == exported_classes)[is_compared].sum()), difference, int(excused.sum()))
+    return Parity(
+        len(cached),
+        int((~target.find_disagreements(cached, exported))[is_compared].sum()),
+        difference,
+        int(excused.sum()),
+    )

@@ -100,6 +100,7 @@ class Predictor:
                 f"{path}: expected pixels version {decode.get_version()!r}, found {metadata.pixels!r}; "
                 "use the versions of humeris and Pillow it was exported with, or extract, sweep and export anew"
             )
+        self._target = metadata.get_target()
         self.format.check_installed()
         if not trust:
             provenance.check(Store(cache), self.path, self.format)
@@ -195,8 +196,7 @@ class Predictor:
                 yield Prediction(path, rejection=image)
             else:
                 row = next(rows)
-                top_classes = np.argsort(-row, kind="stable")[:top]
-                yield Prediction(path, tuple((self.classes[number], float(row[number])) for number in top_classes))
+                yield Prediction(path, self._target.rank_classes(row, top))
 
 
 def list_image_files(paths: Sequence[Path]) -> list[Path]:

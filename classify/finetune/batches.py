@@ -36,8 +36,7 @@ def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training:
     return MapBatches(
         map_reader,
         setup.images.keys[rows],
-        splits.labels[rows],
-        len(splits.classes),
+        splits.target.to_matrix(splits.labels[rows]),
         _choose_options(setup, training),
         views.count if training else 0,
     )
@@ -49,8 +48,7 @@ def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, d
     return ImageBatches(
         setup.images.source,
         [setup.images.used[row] for row in rows],
-        splits.labels[rows],
-        len(splits.classes),
+        splits.target.to_matrix(splits.labels[rows]),
         setup.spec.image_size,
         decoders,
         _choose_options(setup, training),

@@ -15,7 +15,7 @@ from ...extract.engine.extract import ExtractResult
 from ...extract.pixels.decode_pool import DecoderPool
 from ...extract.pixels.read_file import count_cores
 from ..data import select_features
-from ..evaluate import metrics, significance
+from ..evaluate import significance
 from ..evaluate.confidence_intervals import proportion_ci
 from ..evaluate.trial import Score, Trial
 from ..export.rebuild_backbone import rebuild_backbone
@@ -91,7 +91,7 @@ def finalize(
         RunResult(
             best=BestTrial.from_trial(trial, score),
             runner_up=runner_up,
-            test=metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, group_ids),
+            test=splits.target.score(splits.labels[splits.test], probabilities, group_ids),
             test_plain=None,
             groups=None if runner_up is None else runner_up.comparison.groups,
             accuracy_95={**setup.run.result.accuracy_95, trial.id: _compute_accuracy_interval(setup, score)},
@@ -179,10 +179,10 @@ def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarr
     names = [setup.images.used[row].name for row in splits.test]
     labels = splits.labels[splits.test]
     frozen_correct = np.array(
-        [predicted_classes.get(name) == splits.classes[label] for name, label in zip(names, labels, strict=True)]
+        [predicted_classes.get(name) == label for name, label in zip(names, splits.target.decode(labels), strict=True)]
     )
     group_ids = splits.get_group_ids(splits.test)
-    tuned_correct = probabilities.argmax(axis=1) == labels
+    tuned_correct = splits.target.find_correct(labels, probabilities)
     comparison = significance.compare_predictions(
         trial.id, setup.trial.id, tuned_correct, frozen_correct, len(labels), group_ids
     )

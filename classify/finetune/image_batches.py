@@ -36,10 +36,8 @@ class ImageBatches:
         Reads the images.
     images : sequence of Image
         n images.
-    labels : ndarray of int, (n,)
-        Their class numbers.
-    n_classes : int
-        The width of a label.
+    labels : ndarray of float32, (n, outputs)
+        Their labels as the loss takes them, see `Target.to_matrix`.
     image_size : tuple of int
         Height and width in pixels.
     decoders : DecoderPool
@@ -55,7 +53,6 @@ class ImageBatches:
         source: ImageSource,
         images: Sequence[Image],
         labels: np.ndarray,
-        n_classes: int,
         image_size: tuple[int, int],
         decoders: DecoderPool,
         options: BatchOptions,
@@ -63,8 +60,7 @@ class ImageBatches:
         if len(images) != len(labels):
             raise ValueError(f"expected as many images and labels, found {len(images)}, {len(labels)}")
         self._source, self._images, self._decoders = source, images, decoders
-        self._labels = np.asarray(labels, np.int64)
-        self._n_classes, self._image_size, self._options = n_classes, image_size, options
+        self._labels, self._image_size, self._options = labels, image_size, options
         self._mixer = BatchMixer(options.mixup, options.cutmix)
         self._decoder_threads = ThreadPoolExecutor(decoders.jobs, "decode")
         self._assembler = ThreadPoolExecutor(1, "assemble")
@@ -119,7 +115,7 @@ class ImageBatches:
 
     def _assemble(self, images: list[Future[np.ndarray]], rows: np.ndarray, epoch: int, number: int) -> Batch:
         stacked = np.stack([image.result() for image in images])
-        labels = np.eye(self._n_classes, dtype=np.float32)[self._labels[rows]]
+        labels = self._labels[rows]
         if not self._options.training or not (self._options.augmentation or self._mixer):
             return stacked, labels
         self._layers = layers = self._layers or AugmentationLayers()

@@ -28,12 +28,11 @@ class MapBatches:
         reader: RowReader,
         keys: np.ndarray,
         labels: np.ndarray,
-        n_classes: int,
         options: BatchOptions,
         views: int = 0,
     ) -> None:
         self._reader, self._keys, self._options = reader, keys, options
-        self._labels = np.eye(n_classes, dtype=np.float32)[labels]
+        self._labels = labels
         self._mixing = {"mixup": options.mixup, "cutmix": options.cutmix}
         self._view_mask = np.zeros((len(keys), 1 + views), bool)
         self._view_mask[:, 0] = True

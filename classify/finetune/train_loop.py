@@ -11,6 +11,7 @@ import numpy as np
 
 from ...cache.errors import HeadError
 from ...extract.images.load import Progress
+from ..evaluate.target import Target
 from ..heads.neural.early_stopping import EarlyStopping
 from ..heads.neural.schedules import compute_factors
 from .checkpoint import Checkpoint
@@ -40,28 +41,25 @@ class Epoch:
 
 @dataclass(frozen=True)
 class EvalBatches:
-    """What an epoch is judged by: batches and class numbers of images held out, and of as many that are learnt from."""
+    """What an epoch is scored on: batches and encoded labels of images held out, and of as many training images."""
 
     held_out: Any
     held_out_labels: np.ndarray
     train: Any
     train_labels: np.ndarray
+    target: Target
 
     def evaluate(self, network: Network) -> tuple[dict[str, float], np.ndarray]:
         """Loss and accuracy on both, as the network would answer (no dropout, no mixing), and the answers on the first."""
         probabilities = network.predict_proba(self.held_out)
-        train_metrics = _compute_metrics(network.predict_proba(self.train), self.train_labels)
-        held_out_metrics = _compute_metrics(probabilities, self.held_out_labels)
+        train_metrics = self._compute_metrics(network.predict_proba(self.train), self.train_labels)
+        held_out_metrics = self._compute_metrics(probabilities, self.held_out_labels)
         return dict(zip(METRIC_NAMES, (*train_metrics, *held_out_metrics), strict=True)), probabilities
 
-
-def _compute_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    finite = np.where(
-        np.isfinite(probabilities), probabilities, 1 / probabilities.shape[1]
-    )  # a network that has diverged knows nothing
-    true_probabilities = finite[np.arange(len(labels)), labels]
-    loss = -np.log(np.clip(true_probabilities, np.finfo(np.float32).eps, 1.0)).mean()
-    return float(loss), float((finite.argmax(axis=1) == labels).mean())
+    def _compute_metrics(self, probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+        finite = self.target.replace_non_finite(probabilities)  # a network that has diverged knows nothing
+        loss, is_correct = self.target.compute_loss(labels, finite), self.target.find_correct(labels, finite)
+        return loss, float(is_correct.mean())
 
 
 def find_best_epoch(

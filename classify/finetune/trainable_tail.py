@@ -15,6 +15,7 @@ from ...extract.backbones.build import Backbone
 from ...extract.backbones.keras_runtime import load_keras
 from ...extract.backbones.taps import Tap
 from ...extract.pixels.read_file import map_in_order
+from ..evaluate.target import Target
 from ..export import stack_model
 from ..heads.head import Head
 from ..heads.layers import Dense, HeadLayer, Standardize, activate
@@ -42,11 +43,16 @@ class Network:
         taps: Sequence[Tap],
         cut: str | None,
         head: Head,
+        target: Target,
         mean: np.ndarray | None = None,
         deviation: np.ndarray | None = None,
     ) -> None:
         graph = backbone.graph
-        self._head, self._scale = head, None if mean is None or deviation is None else (mean, deviation)
+        self._head, self._target, self._scale = (
+            head,
+            target,
+            None if mean is None or deviation is None else (mean, deviation),
+        )
         layers = _make_trainable(head.layers, self._scale)
         image, values = stack_model.build_features(backbone, taps)
         self.model = keras.Model(
@@ -75,7 +81,8 @@ class Network:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         # On a processor TensorFlow's own convolutions are up to seven times as fast as what XLA makes of them.
         use_xla = keras.backend.backend() != "tensorflow" or bool(device.list_gpus(keras))
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+        loss_config = {"class_name": self._target.loss, "config": self._target.get_loss_config(config.label_smoothing)}
+        loss = keras.losses.deserialize(loss_config)
         self.model.compile(optimizer=optimizer, loss=loss, jit_compile=use_xla)
         optimizer.build(self.model.trainable_variables)
 
@@ -92,7 +99,7 @@ class Network:
 
     def predict_proba(self, batches: Any) -> np.ndarray:
         """Probabilities (n, classes) float32 of the images of all batches, in their order."""
-        return activate(predict(self.model, batches), "softmax")
+        return activate(predict(self.model, batches), self._target.activation)
 
     def get_state(self) -> list[np.ndarray]:
         """Everything that training changes: the model's variables and the optimizer's."""
@@ -118,10 +125,10 @@ class Network:
         return {name: layer.get_weights() for name, layer in self.tail.items()}, replace(self._head, layers=tuple(layers))
 
 
-def check_trainable(head: Head, name: str, location: str) -> None:
+def check_trainable(head: Head, target: Target, name: str, location: str) -> None:
     """Raise `HeadError` unless a head can be trained further."""
     last = head.layers[-1]
-    if not isinstance(last, Dense) or last.activation != "softmax":
+    if not isinstance(last, Dense) or last.activation != target.activation:
         raise HeadError(
             f"{location}: expected a head that can be trained further, found {name}, which is no weighted sum of features; "
             "give another trial of leaderboard.csv with --trial, one of logreg, svm, ridge, lda or mlp"

@@ -52,9 +52,7 @@ class Trainer:
         self._train_rows, self._held_out_rows = setup.fold
         fold = (np.searchsorted(rows, self._train_rows), np.searchsorted(rows, self._held_out_rows))
         no_features = FeatureMatrix.from_array(np.zeros((len(rows), 1), np.float32))
-        self._training_data = TrainingData(
-            no_features, splits.labels[rows], len(splits.classes), (fold,), np.arange(len(rows))
-        )
+        self._training_data = TrainingData(no_features, splits.labels[rows], splits.target, (fold,), np.arange(len(rows)))
         self._network: Any = None
         self._open_batches: list[Any] = []
         self._decoders = DecoderPool(self._jobs)  # one for all batches: training and scoring take turns
@@ -76,6 +74,7 @@ class Trainer:
             labels[self._held_out_rows],
             self._make_batches(train_rows, False),
             labels[train_rows],
+            self._setup.splits.target,
         )
         early_stopping, initial_metrics, self._network = train_loop.find_best_epoch(
             lambda: self._build_network(self._train_rows),
@@ -129,9 +128,15 @@ class Trainer:
         head, mean, deviation = self._train_head(rows)
         if setup.mode == "random":
             return trainable_tail.Network(
-                self._build_backbone(), setup.taps, None, trainable_tail.reinitialize(head, self._seed)
+                self._build_backbone(),
+                setup.taps,
+                None,
+                trainable_tail.reinitialize(head, self._seed),
+                setup.splits.target,
             )
-        return trainable_tail.Network(self._build_backbone(), setup.taps, setup.cut, head, mean, deviation)
+        return trainable_tail.Network(
+            self._build_backbone(), setup.taps, setup.cut, head, setup.splits.target, mean, deviation
+        )
 
     def _build_backbone(self) -> Backbone:
         config = self._setup.config
@@ -149,10 +154,10 @@ class Trainer:
         views = setup.frozen_views
         readers = select_features.open_readers(self._store, setup.trial.tap_refs, views)
         training_data = build_training_data(
-            readers, setup.images.keys[rows], splits.labels[rows], len(splits.classes), views=views, threads=self._jobs
+            readers, setup.images.keys[rows], splits.labels[rows], splits.target, views=views, threads=self._jobs
         )
-        head = train(setup.trial, setup.score, training_data, splits.classes, self._seed)
-        trainable_tail.check_trainable(head, setup.trial.head, f"{setup.run.path}, trial {setup.trial.id}")
+        head = train(setup.trial, setup.score, training_data, self._seed)
+        trainable_tail.check_trainable(head, splits.target, setup.trial.head, f"{setup.run.path}, trial {setup.trial.id}")
         scaler = StandardScaler()
         for _, block in training_data.features.iter_blocks(
             size=max(1, _VALUES_PER_BLOCK // training_data.features.shape[1])

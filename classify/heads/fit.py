@@ -8,6 +8,7 @@ import numpy as np
 
 from ..data.feature_matrix import RowReader
 from ..data.views import ViewRows, Views
+from ..evaluate.target import Target
 from ..evaluate.trial import Score, Trial
 from .head import Head
 from .registry import get_head_family
@@ -18,7 +19,7 @@ def build_training_data(
     readers: Sequence[RowReader],
     keys: np.ndarray,
     labels: np.ndarray,
-    n_classes: int,
+    target: Target,
     folds: Folds = (),
     views: Views | None = None,
     threads: int = 1,
@@ -33,10 +34,10 @@ def build_training_data(
         The rows of each tap.
     keys : ndarray of shape (images, 32)
         Digests of the images.
-    labels : ndarray of shape (images,)
-        Class numbers.
-    n_classes
-        How many classes there are, those without an image included.
+    labels : ndarray of shape (images, …)
+        Labels as `target` encodes them.
+    target
+        What a label is.
     folds
         (fit, score) image numbers.
     views
@@ -50,12 +51,12 @@ def build_training_data(
         (view_rows.select_rows(fit_images), view_rows.select_rows(score_images, views.average))
         for fit_images, score_images in folds
     )
-    return TrainingData(view_rows.features, labels[view_rows.images], n_classes, row_folds, view_rows.images, threads)
+    return TrainingData(view_rows.features, labels[view_rows.images], target, row_folds, view_rows.images, threads)
 
 
-def train(trial: Trial, score: Score, data: TrainingData, class_names: Sequence[str], seed: int) -> Head:
+def train(trial: Trial, score: Score, data: TrainingData, seed: int) -> Head:
     """Fit the head of a trial on all rows; `score` is the trial's own, which says for how many epochs."""
-    return get_head_family(trial.head).fit(data, trial.hyperparameters, score.fit_info, class_names, seed)
+    return get_head_family(trial.head).fit(data, trial.hyperparameters, score.fit_info, seed)
 
 
 def predict_proba(head: Head, view_rows: ViewRows) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluate.single_label import SingleLabel
+from ..evaluate.target import Target
 from ..evaluate.trial import Score
 from .head import Head
 from .options import Option, expand_combinations
@@ -93,6 +95,10 @@ class HeadFamily(ABC):
     ) -> None:
         """Raise `HeadError` if some hyperparameters cannot be trained on these rows, before anything is trained."""
 
+    def can_predict(self, target: Target) -> bool:
+        """Return whether heads of this family can be trained on such labels; by default on class numbers alone."""
+        return isinstance(target, SingleLabel)
+
     def group(
         self,
         data: TrainingData,  # noqa: ARG002 - for families that group by memory
@@ -127,12 +133,11 @@ class HeadFamily(ABC):
             One for each set, in that order. ``fit`` receives a score's ``fit_info`` as `fit_info`.
         """
         start_time = time.perf_counter()
-        class_names = [str(label) for label in range(data.n_classes)]
         predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
         for fit_rows, held_out in data.folds:
             fit_data = data.select_rows(fit_rows)
             for fold_predictions, hyperparameters in zip(predictions, hyperparameter_sets, strict=True):
-                head = self.fit(fit_data, hyperparameters, {}, class_names, seed)
+                head = self.fit(fit_data, hyperparameters, {}, seed)
                 fold_predictions.append(head.predict_proba(data.features[held_out]))
         seconds = (time.perf_counter() - start_time) / len(hyperparameter_sets)
         return [data.score(fold_predictions, seconds) for fold_predictions in predictions]
@@ -143,7 +148,6 @@ class HeadFamily(ABC):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Fit a head on all rows.
@@ -156,8 +160,6 @@ class HeadFamily(ABC):
             One set that ``expand_grid`` made.
         fit_info
             What cross-validation found out: the ``fit_info`` of the score, such as the number of epochs.
-        class_names
-            The classes in the order of the label numbers.
         seed
             Of whatever is random.
         """

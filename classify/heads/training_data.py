@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..data.feature_matrix import FeatureMatrix
-from ..evaluate import metrics
+from ..evaluate.single_label import SingleLabel
+from ..evaluate.target import Target
 from ..evaluate.trial import Score
 
 Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -23,10 +24,10 @@ class TrainingData:
     ----------
     features
         Rows (n, d).
-    labels : ndarray of shape (n,)
-        Class numbers.
-    n_classes
-        How many there are, those without a row included.
+    labels : ndarray of shape (n, …)
+        Labels as `target` encodes them: class numbers (n,) of a single label.
+    target
+        What a label is; classes without a row are among its class names.
     folds
         (fit, score) row numbers; an image is scored in one fold at most.
     images : ndarray of shape (n,)
@@ -39,7 +40,7 @@ class TrainingData:
 
     features: FeatureMatrix
     labels: np.ndarray
-    n_classes: int
+    target: Target
     folds: Folds
     images: np.ndarray
     threads: int = 1
@@ -49,8 +50,14 @@ class TrainingData:
     def from_arrays(
         cls, features: np.ndarray, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> TrainingData:
-        """Training data of arrays: features (n, ...), labels (n,) and folds, with one row for each image."""
-        return cls(FeatureMatrix.from_array(features), labels, int(labels.max()) + 1, tuple(folds), np.arange(len(labels)))
+        """Training data of arrays: features (n, ...), class numbers (n,) and folds, with one row for each image."""
+        target = SingleLabel.from_n_classes(int(labels.max()) + 1)
+        return cls(FeatureMatrix.from_array(features), labels, target, tuple(folds), np.arange(len(labels)))
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes, or of other outputs."""
+        return self.target.n_outputs
 
     def select_rows(self, rows: np.ndarray) -> TrainingData:
         """Copy some rows (m,) into memory, without folds."""
@@ -85,14 +92,13 @@ class TrainingData:
         accuracy, loss, counts = [], [], []
         for (_, rows), probabilities in zip(self.folds, predictions, strict=True):
             images, first, inverse = np.unique(self.images[rows], return_index=True, return_inverse=True)
-            is_finite = np.isfinite(probabilities).all(axis=1, keepdims=True)
-            mean = np.zeros((len(images), self.n_classes))
-            np.add.at(mean, inverse, np.where(is_finite, probabilities, 1 / self.n_classes))
+            mean = np.zeros((len(images), self.target.n_outputs))
+            np.add.at(mean, inverse, self.target.replace_non_finite(probabilities))
             mean /= np.bincount(inverse)[:, None]
             labels = self.labels[rows][first]
-            correct[images] = mean.argmax(axis=1) == labels
+            correct[images] = self.target.find_correct(labels, mean)
             accuracy.append(float(correct[images].mean()))
-            loss.append(metrics.log_loss(labels, mean))
+            loss.append(self.target.compute_loss(labels, mean))
             counts.append(len(images))
         return Score(
             accuracy=float(correct.sum() / sum(counts)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from ..data import select_features
 from ..data.feature_matrix import RowReader
 from ..data.splits import SplitsSummary
 from ..evaluate.metrics import ClassificationScores
+from ..evaluate.single_label import SingleLabel
+from ..evaluate.target import Target
 from ..evaluate.trial import Trial, TrialScores
 from ..runs.data_summary import DataSummary
 from ..runs.image_records import ImageRecord
@@ -88,6 +91,11 @@ class RunSnapshot:
         return () if self.metadata is None else self.metadata.splits.classes
 
     @property
+    def target(self) -> Target:
+        """What a label is; one without classes where run.json cannot be read. Raises `DataError` for an unknown kind."""
+        return SingleLabel(()) if self.metadata is None else self.metadata.splits.get_target()
+
+    @property
     def test(self) -> ClassificationScores | None:
         """The scores of the winner on the test split; None before there are any."""
         return None if self.result is None else self.result.test
@@ -125,6 +133,15 @@ class RunSnapshot:
         depths = {} if self.metadata is None else self.metadata.depths
         tried_tap_refs = dict.fromkeys(tap_ref for trial in self.scores for tap_ref in trial.tap_refs)
         return {**depths, **{tap_ref: depths.get(tap_ref) for tap_ref in tried_tap_refs}}
+
+    def select_labeled(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+        """The images whose label is one that the run's target knows."""
+        is_known = {label: self.target.can_encode(label) for label in {record.label for record in records}}
+        return [record for record in records if is_known[record.label]]
+
+    def encode_labels(self, records: Sequence[ImageRecord]) -> np.ndarray:
+        """The labels (n, …) of images as the target encodes them; raises `DataError` for one that it does not know."""
+        return self.target.encode([record.label for record in records])
 
     def select_images(self, split: str) -> tuple[ImageRecord, ...]:
         """The images of one split (train, val, test), in order of name."""

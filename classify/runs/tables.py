@@ -72,16 +72,15 @@ def _write_images(run: RunFolder, images: Images, splits: Splits) -> None:
 def _write_predictions(run: RunFolder, images: Images, splits: Splits, probabilities: np.ndarray) -> None:
     order = sorted(range(len(splits.test)), key=lambda index: images.used[splits.test[index]].name)
     probabilities = probabilities[order]
-    predicted = probabilities.argmax(axis=1)
-    rows = [
-        [
-            images.used[row].name,
-            splits.classes[splits.labels[row]],
-            splits.classes[predicted_class],
-            f"{class_probabilities[predicted_class]:.6f}",
-        ]
-        for row, predicted_class, class_probabilities in zip(splits.test[order], predicted, probabilities, strict=True)
-    ]
+    target, test_rows = splits.target, splits.test[order]
+    columns = zip(
+        test_rows,
+        target.decode(splits.labels[test_rows]),
+        target.decode(target.decide(probabilities)),
+        [target.rank_classes(each, 1)[0][1] for each in probabilities],
+        strict=True,
+    )
+    rows = [[images.used[row].name, label, predicted, f"{value:.6f}"] for row, label, predicted, value in columns]
     run.write_csv("predictions.csv", ["path", "label", "predicted", "probability"], rows)
     buffer = io.BytesIO()
     np.save(buffer, probabilities, allow_pickle=False)

@@ -11,7 +11,7 @@ from ..data.feature_matrix import RowReader
 from ..data.splits import Splits
 from ..data.views import ViewRows
 from ..diagnose import near_duplicates
-from ..evaluate import metrics, significance
+from ..evaluate import significance
 from ..evaluate.confidence_intervals import proportion_ci
 from ..evaluate.trial import Score, Trial
 from ..heads.fit import build_training_data, predict_proba, train
@@ -43,9 +43,9 @@ def finalize_sweep(
     head = run.load_head(best_trial)
     if head is None:
         training_data = build_training_data(
-            row_readers, images.keys[rows], splits.labels[rows], len(splits.classes), (), views, jobs
+            row_readers, images.keys[rows], splits.labels[rows], splits.target, (), views, jobs
         )
-        head = train(best_trial, scores[best_trial], training_data, splits.classes, run.metadata.seed)
+        head = train(best_trial, scores[best_trial], training_data, run.metadata.seed)
         del training_data
     probabilities = predict_proba(head, ViewRows.from_readers(row_readers, test_keys, views.count if views.average else 0))
     plain_probabilities = (
@@ -59,10 +59,8 @@ def finalize_sweep(
     return RunResult(
         best=BestTrial.from_trial(best_trial, scores[best_trial]),
         runner_up=_find_runner_up(scores, comparison),
-        test=metrics.classification_report(splits.labels[splits.test], probabilities, splits.classes, test_groups),
-        test_plain=metrics.classification_report(
-            splits.labels[splits.test], plain_probabilities, splits.classes, test_groups
-        )
+        test=splits.target.score(splits.labels[splits.test], probabilities, test_groups),
+        test_plain=splits.target.score(splits.labels[splits.test], plain_probabilities, test_groups)
         if views.average
         else None,
         groups=None if selection_groups is None else len(np.unique(selection_groups[selection_groups >= 0])),
@@ -98,8 +96,8 @@ def summarize_near_duplicates(
         ViewRows.from_readers(row_readers, images.keys[rows]).features.to_streaming(),
     )
     test_names, development_names = [names[row] for row in splits.test], [names[row] for row in rows]
-    labels, groups = splits.labels[splits.test], splits.get_group_ids(splits.test)
-    return near_duplicates.summarize(matches, test_names, development_names, labels, probabilities, groups)
+    is_correct = splits.target.find_correct(splits.labels[splits.test], probabilities)
+    return near_duplicates.summarize(matches, test_names, development_names, is_correct, splits.get_group_ids(splits.test))
 
 
 def _find_runner_up(scores: Mapping[Trial, Score], comparison: significance.Comparison | None) -> RunnerUp | None:
@@ -125,8 +123,9 @@ def list_notes(splits: Splits, winner: Trial, score: Score, selection_rows: np.n
             f"the solver of {winner.head} was stopped before it had converged in every fold, and its scores are of where it "
             "stood; try smaller values of C"
         )
-    counts = np.bincount(splits.labels[splits.test], minlength=len(splits.classes))
-    if absent_classes := [splits.classes[class_index] for class_index in np.nonzero(counts == 0)[0]]:
+    names = splits.target.stratum_names
+    counts = np.bincount(splits.target.stratify(splits.labels[splits.test]), minlength=len(names))
+    if absent_classes := [names[stratum] for stratum in np.nonzero(counts == 0)[0]]:
         notes.append(
             f"no test image of {', '.join(absent_classes[:5])}{' …' if len(absent_classes) > 5 else ''}: nothing is known "
             "of these"

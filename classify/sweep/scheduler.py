@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...cache.errors import HeadError
 from ...extract import memory
 from ...extract.backbones.tap_ref import TapRef
 from ...extract.engine.multi_device import end_with_parent
@@ -67,6 +68,11 @@ def check_hyperparameters(tasks: Sequence[Task], make_data: DataFactory) -> None
     for task in tasks:
         training_data = make_data(task, 1)
         for head_grid in task.head_grids:
+            if not head_grid.family.can_predict(training_data.target):
+                raise HeadError(
+                    f"head {head_grid.family.name} cannot be trained on labels of the kind {training_data.target.name}; "
+                    "give another --head"
+                )
             head_grid.family.check(training_data, head_grid.hyperparameter_sets)
 
 

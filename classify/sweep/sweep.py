@@ -184,7 +184,7 @@ def _build_data_factory(
     def make_data(task: Task, threads: int) -> TrainingData:
         task_readers = [row_readers[tap_ref] for tap_ref in task.tap_refs]
         return build_training_data(
-            task_readers, images.keys[rows], splits.labels[rows], len(splits.classes), folds, views, threads
+            task_readers, images.keys[rows], splits.labels[rows], splits.target, folds, views, threads
         )
 
     return make_data

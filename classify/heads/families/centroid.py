@@ -51,20 +51,19 @@ class NearestCentroid(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Take the centroids of all rows; ``fit_info["temperature"]`` is folded into the weights."""
         fold = fit_all_rows(data)
         weights, bias = (values / fit_info["temperature"] for values in _compute_centroids(fold, hyperparameters["metric"]))
         if hyperparameters["metric"] == "euclidean":
-            return Head((fold.to_dense_layer(weights, bias),), tuple(class_names))
+            return Head((fold.to_dense_layer(weights, bias),), data.target.class_names)
         column_weights = np.empty((fold.n_columns, len(bias)), np.float32)
         for column_slice, block_weights in fold.iter_column_weights(weights):
             column_weights[column_slice] = block_weights
         return Head(
             (fold.to_standardize_layer(), L2Normalize(), Dense(column_weights, bias.astype(np.float32), "softmax")),
-            tuple(class_names),
+            data.target.class_names,
         )
 
 

@@ -77,7 +77,6 @@ class Head2Toe(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Rank the columns on all rows, and fit on the strongest; the scaler is folded into the weights."""
@@ -85,7 +84,7 @@ class Head2Toe(HeadFamily):
         (ranking,) = group_lasso.rank(data.features, data.labels, data.n_classes, [rows], hyperparameters["penalty"])
         columns = np.sort(ranking.order[: _count_columns(data, hyperparameters["fraction"])])
         selected_data = _replace_features(data, group_lasso.gather(data.features, columns), ())
-        head = _LOGREG.fit(selected_data, {"C": hyperparameters["C"]}, fit_info, class_names, seed)
+        head = _LOGREG.fit(selected_data, {"C": hyperparameters["C"]}, fit_info, seed)
         return Head((SelectColumns(columns.astype(np.int32)), *head.layers), head.class_names)
 
 
@@ -106,7 +105,7 @@ def _count_columns(data: TrainingData, fraction: float) -> int:
 def _replace_features(
     data: TrainingData, features: np.ndarray, folds: tuple[tuple[np.ndarray, np.ndarray], ...]
 ) -> TrainingData:
-    return TrainingData(FeatureMatrix.from_array(features), data.labels, data.n_classes, folds, data.images, data.threads)
+    return TrainingData(FeatureMatrix.from_array(features), data.labels, data.target, folds, data.images, data.threads)
 
 
 def _add_fit_info(score: Score, seconds: float, fit_info: Mapping[str, Any]) -> Score:

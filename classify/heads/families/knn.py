@@ -61,7 +61,6 @@ class KNearestNeighbors(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Store all rows, standardised and of length 1."""
@@ -71,8 +70,8 @@ class KNearestNeighbors(HeadFamily):
         for positions, values in data.features.iter_blocks():
             rows[positions] = normalizer.apply(scaler.apply(values))
         n_neighbors = min(hyperparameters["n_neighbors"], len(rows))
-        votes = NeighborVotes(rows, data.labels.astype(np.int32), n_neighbors, hyperparameters["weights"], len(class_names))
-        return Head((scaler, normalizer, votes), tuple(class_names))
+        votes = NeighborVotes(rows, data.labels.astype(np.int32), n_neighbors, hyperparameters["weights"], data.n_classes)
+        return Head((scaler, normalizer, votes), data.target.class_names)
 
     def can_finetune(self, hyperparameters: Mapping[str, Any]) -> bool:
         """False: a vote has no gradient."""

@@ -63,14 +63,13 @@ class LinearDiscriminantAnalysis(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Fit on all rows; the scaler is folded into the weights."""
         fold = fit_all_rows(data)
         within = _WithinCovariance.from_fold(fold) if hyperparameters["shrinkage"] != "auto" else None
         solved_fold, weights, bias = _solve(fold, within, hyperparameters["shrinkage"])
-        return Head((solved_fold.to_dense_layer(weights, bias),), tuple(class_names))
+        return Head((solved_fold.to_dense_layer(weights, bias),), data.target.class_names)
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,11 @@ class LogisticRegression(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Fit on all rows; the scaler is folded into the weights."""
         fold, weights, bias = regularization_path.fit(data, _choose_loss(data), hyperparameters["C"])
-        return Head((fold.to_dense_layer(_expand_binary(weights), _expand_binary(bias[None])[0]),), tuple(class_names))
+        return Head((fold.to_dense_layer(_expand_binary(weights), _expand_binary(bias[None])[0]),), data.target.class_names)
 
 
 def _choose_loss(data: TrainingData) -> Loss:

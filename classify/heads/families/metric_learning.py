@@ -118,7 +118,6 @@ class MetricLearning(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Train on all rows for ``fit_info["epochs"]`` epochs; the scaler is folded into the weights."""
@@ -130,11 +129,11 @@ class MetricLearning(HeadFamily):
         layers = network.build_layers(training)
         fit_embeddings = embed(layers, data.features, rows)
         if _uses_knn(hyperparameters):
-            classifier: HeadLayer = _build_neighbor_votes(fit_embeddings, data.labels, len(class_names), hyperparameters)
+            classifier: HeadLayer = _build_neighbor_votes(fit_embeddings, data.labels, data.n_classes, hyperparameters)
         else:
-            weights = _compute_centroids(fit_embeddings, data.labels, len(class_names)) / fit_info["temperature"]
-            classifier = Dense(weights.astype(np.float32), np.zeros(len(class_names), np.float32), "softmax")
-        return Head((*layers, classifier), tuple(class_names))
+            weights = _compute_centroids(fit_embeddings, data.labels, data.n_classes) / fit_info["temperature"]
+            classifier = Dense(weights.astype(np.float32), np.zeros(data.n_classes, np.float32), "softmax")
+        return Head((*layers, classifier), data.target.class_names)
 
     def can_finetune(self, hyperparameters: Mapping[str, Any]) -> bool:
         """Whether it ends in centroids: a vote of neighbours has no gradient."""

@@ -153,17 +153,16 @@ class MultilayerPerceptron(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Train on all rows for ``fit_info["epochs"]`` epochs; the scaler and batch normalisation are folded in."""
         from ..neural.parallel_mlp import ParallelMLP
 
-        model = ParallelMLP(data.features, data.labels, len(class_names), [hyperparameters], seed)
+        model = ParallelMLP(data.features, data.labels, data.n_classes, [hyperparameters], seed)
         training = model.start_training(np.arange(len(data.labels)))
         for _ in range(fit_info["epochs"]):
             model.train_epoch(training)
-        return Head(model.build_layers(training, 0), tuple(class_names))
+        return Head(model.build_layers(training, 0), data.target.class_names)
 
 
 def _fill_optimizer_defaults(hyperparameters: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,6 @@ class RidgeClassifier(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Fit on all rows; the scaler and ``fit_info["temperature"]`` are folded into the weights."""
@@ -65,5 +64,6 @@ class RidgeClassifier(HeadFamily):
         solution = RidgeSolution.from_fold(fold)
         weights, bias = solution.compute_weights(hyperparameters["alpha"]), solution.bias
         return Head(
-            (fold.to_dense_layer(weights / fit_info["temperature"], bias / fit_info["temperature"]),), tuple(class_names)
+            (fold.to_dense_layer(weights / fit_info["temperature"], bias / fit_info["temperature"]),),
+            data.target.class_names,
         )

@@ -55,7 +55,6 @@ class LinearSVM(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],
-        class_names: Sequence[str],
         seed: int,
     ) -> Head:
         """Fit on all rows; the scaler and ``fit_info["temperature"]`` are folded into the weights."""
@@ -63,7 +62,7 @@ class LinearSVM(HeadFamily):
         factor = 1 / fit_info["temperature"]
         return Head(
             (fold.to_dense_layer(factor * _expand_binary(weights), factor * _expand_binary(bias[None])[0]),),
-            tuple(class_names),
+            data.target.class_names,
         )
 
 

@@ -103,6 +103,6 @@ def measure(data: TrainingData, rows: np.ndarray, predictions: np.ndarray) -> tu
         np.add.at(mean, inverse, predictions)
         mean /= np.bincount(inverse)[:, None, None]
     labels = data.labels[rows][first]
-    label_probability = mean[np.arange(len(images)), :, labels]
-    loss = -np.log(np.clip(label_probability, np.finfo(np.float32).eps, 1.0)).mean(axis=0)
-    return loss, (mean.argmax(axis=2) == labels[:, None]).mean(axis=0)
+    loss = [data.target.compute_loss(labels, mean[:, head]) for head in range(mean.shape[1])]
+    accuracy = [data.target.find_correct(labels, mean[:, head]).mean() for head in range(mean.shape[1])]
+    return np.array(loss), np.array(accuracy)

@@ -68,8 +68,7 @@ def build_section(snapshot: RunSnapshot) -> Section:
 
 
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
-    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
-    labeled_records = [record for record in snapshot.images if record.label in class_indices]
+    labeled_records = snapshot.select_labeled(snapshot.images)
     if not labeled_records or len(labeled_records) < len(snapshot.images):
         return [Text("There is no map of the features: which images of which classes there are is not known.", "missing")]
     if len(labeled_records) < _MIN_IMAGES:
@@ -78,10 +77,12 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
         features = winner_features.load_features(snapshot, labeled_records)
     except winner_features.FeaturesUnavailable as error:
         return error.parts
-    chosen_rows = _sample_rows(labeled_records, class_indices, count_readable_rows(features, MAX_POINTS))
+    chosen_rows = _sample_rows(
+        labeled_records, snapshot.encode_labels(labeled_records), count_readable_rows(features, MAX_POINTS)
+    )
     values = sketch_features(features, chosen_rows, _SKETCH_WIDTH)
     records = [labeled_records[row] for row in chosen_rows.tolist()]
-    labels = np.array([class_indices[record.label] for record in records])
+    labels = snapshot.encode_labels(records)
     thumbnail_set = thumbnails.make_thumbnails(records, snapshot.data, THUMBNAIL_SIDE, THUMBNAIL_BYTES)
     colored_classes = _choose_colored_classes(snapshot, records)
     chart = Chart(
@@ -115,10 +116,9 @@ def _describe_map(n_drawn: int, n_total: int, n_classes: int, colored_classes: S
     )
 
 
-def _sample_rows(records: Sequence[ImageRecord], class_indices: dict[str, int], max_rows: int) -> np.ndarray:
+def _sample_rows(records: Sequence[ImageRecord], labels: np.ndarray, max_rows: int) -> np.ndarray:
     """The rows that are drawn: test images up to `MAX_TEST_POINTS`, or 2 of 5, and others, each by class."""
     test_mask = np.array([record.split == "test" for record in records])
-    labels = np.array([class_indices[record.label] for record in records])
     samples, n_remaining = [], max_rows
     for candidates, quota in (
         (np.nonzero(test_mask)[0], min(MAX_TEST_POINTS, max_rows * 2 // 5)),

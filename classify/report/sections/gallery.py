@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...evaluate.target import Target
 from ...runs.image_records import ImageRecord
 from ...runs.predictions import Prediction
 from .. import thumbnails
@@ -17,14 +18,13 @@ THUMBNAIL_SIDE = 160
 THUMBNAIL_BYTES = 180_000  # bytes of pictures
 
 
-def find_mistakes(labels: np.ndarray, probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
-    """The rows (m,) of wrong answers, the most confident first; labels (n,): class numbers, probabilities (n, classes).
+def find_mistakes(target: Target, labels: np.ndarray, probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
+    """Return the rows (m,) of wrong predictions, the most confident first; rows that are not finite are left out.
 
-    Rows that are not finite are no answers and are passed over.
+    labels (n, …): as `target` encodes them. probabilities (n, classes).
     """
-    finite_mask, predicted = _predict_classes(probabilities)
-    confidences = probabilities[np.arange(len(labels)), predicted]
-    wrong_rows = np.nonzero(finite_mask & (predicted != labels))[0]
+    finite_mask, confidences = np.isfinite(probabilities).all(axis=1), probabilities.max(axis=1)
+    wrong_rows = np.nonzero(finite_mask & ~target.find_correct(labels, probabilities))[0]
     return wrong_rows[np.argsort(-confidences[wrong_rows], kind="stable")][:max_rows]
 
 
@@ -35,12 +35,6 @@ def find_least_certain(probabilities: np.ndarray, max_rows: int = MAX_PICTURES) 
     return rows[np.argsort(top_two[:, 1] - top_two[:, 0], kind="stable")][:max_rows]
 
 
-def _predict_classes(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mask (n,) of the rows that are finite, and the most probable class (n,) of each."""
-    finite_mask = np.isfinite(probabilities).all(axis=1)
-    return finite_mask, np.where(finite_mask[:, None], probabilities, 0).argmax(axis=1)
-
-
 def build_section(snapshot: RunSnapshot) -> Section:
     """The gallery, or in words why there is none."""
     return Section("gallery", "Mistakes and close calls", _build_parts(snapshot))
@@ -48,14 +42,14 @@ def build_section(snapshot: RunSnapshot) -> Section:
 
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     predictions, probabilities = snapshot.predictions, snapshot.probabilities
-    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
-    if probabilities is None or not predictions or not all(prediction.label in class_indices for prediction in predictions):
+    target = snapshot.target
+    if probabilities is None or not predictions or not all(map(target.can_encode, {each.label for each in predictions})):
         message = (
             "No answers to the test images are there, or not for all classes: finish the run, or run `humeris sweep` again."
         )
         return [Text(message, "missing")]
-    labels = np.array([class_indices[prediction.label] for prediction in predictions])
-    wrong_rows, unsure_rows = find_mistakes(labels, probabilities), find_least_certain(probabilities)
+    labels = target.encode([prediction.label for prediction in predictions])
+    wrong_rows, unsure_rows = find_mistakes(target, labels, probabilities), find_least_certain(probabilities)
     chosen_predictions = [predictions[row] for row in (*wrong_rows.tolist(), *unsure_rows.tolist())]
     records = {record.name: record for record in snapshot.images}
     thumbnail_set = thumbnails.make_thumbnails(

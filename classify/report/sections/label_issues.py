@@ -89,11 +89,10 @@ def _build_train_parts(snapshot: RunSnapshot) -> list[Part]:
 
 def _select_labeled(snapshot: RunSnapshot, splits: Sequence[str]) -> _LabeledImages | None:
     """The images of `splits` with numbers of their labels; None where there are none, or a label that no class has."""
-    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
     records = tuple(record for record in snapshot.images if record.split in splits)
-    if not records or not all(record.label in class_indices for record in records):
+    if not records or len(snapshot.select_labeled(records)) < len(records):
         return None
-    return _LabeledImages(records, np.array([class_indices[record.label] for record in records]))
+    return _LabeledImages(records, snapshot.encode_labels(records))
 
 
 def _build_issue_parts(

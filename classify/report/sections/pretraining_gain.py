@@ -54,7 +54,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
         return error.parts
     assert best is not None  # or there had been no features
     head, hyperparameters, head_note = _choose_head(snapshot, best)
-    arguments = (images.labels, images.groups, len(snapshot.class_names), head, hyperparameters, count_cores())
+    arguments = (images.labels, images.groups, snapshot.target, head, hyperparameters, count_cores())
     curves = {_OWN_WEIGHTS: compute_learning_curve(own_features, *arguments)}
     if not curves[_OWN_WEIGHTS].accuracy.size:
         count_note = (
@@ -97,12 +97,9 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
 
 def _load_own_features(snapshot: RunSnapshot) -> tuple[_CurveImages, Any]:
     """The images of the curves and their features at the winner's taps; raises `FeaturesUnavailable`."""
-    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
-    development_records = tuple(
-        record for record in snapshot.images if record.split != "test" and record.label in class_indices
-    )
+    development_records = tuple(snapshot.select_labeled([each for each in snapshot.images if each.split != "test"]))
     all_features = winner_features.load_features(snapshot, development_records)
-    labels = np.array([class_indices[record.label] for record in development_records])
+    labels = snapshot.encode_labels(development_records)
     groups = group_sampling.encode_groups([record.group for record in development_records])
     max_images = max(
         MAX_IMAGES if all_features.shape[1] <= WIDE_COLUMNS else MAX_WIDE_IMAGES,

@@ -40,8 +40,7 @@ def build_section(snapshot: RunSnapshot) -> Section:
 def _build_training_fit(snapshot: RunSnapshot) -> Iterator[Part]:
     """How well the winner answers the images that it learnt from, beside those held out; nothing where that is not known."""
     best = snapshot.best
-    class_indices = {name: index for index, name in enumerate(snapshot.class_names)}
-    train_records = [record for record in snapshot.images if record.split != "test" and record.label in class_indices]
+    train_records = snapshot.select_labeled([record for record in snapshot.images if record.split != "test"])
     if best is None or not train_records:
         return
     train_records = train_records[:: math.ceil(len(train_records) / _MAX_FIT_IMAGES)]
@@ -52,9 +51,7 @@ def _build_training_fit(snapshot: RunSnapshot) -> Iterator[Part]:
         return
     if probabilities is None:
         return
-    train_accuracy = float(
-        (probabilities.argmax(axis=1) == [class_indices[record.label] for record in train_records]).mean()
-    )
+    train_accuracy = float(snapshot.target.find_correct(snapshot.encode_labels(train_records), probabilities).mean())
     gap = train_accuracy - snapshot.scores[best].accuracy
     words = (
         f"The winner answers {wording.format_percent(train_accuracy)} of {len(train_records)} images it learnt from "

@@ -30,6 +30,7 @@ from humeris.classify.diagnose.depth_peak import find_peaks
 from humeris.classify.diagnose.random_baseline import LabeledImages
 from humeris.classify.evaluate.confidence_intervals import paired_difference_ci
 from humeris.classify.evaluate.significance import compare_with_runner_up
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.evaluate.trial import Score, Trial, rank_trials
 from humeris.classify.runs.advice import Advice, Peak, PretrainingGain
 from humeris.classify.runs.run import Run
@@ -561,7 +562,7 @@ def drawn(count: int = 300, classes: int = 3) -> tuple[LabeledImages, Rows, Rows
     other = np.eye(8)[labels] * 1.0 + draw.normal(size=(count, 8))
     keys = np.array([f"{row}".encode() for row in range(count)])
     return (
-        LabeledImages(keys, labels, np.arange(count), classes),
+        LabeledImages(keys, labels, np.arange(count), SingleLabel.from_n_classes(classes)),
         Rows(own.astype(np.float32)),
         Rows(other.astype(np.float32)),
     )

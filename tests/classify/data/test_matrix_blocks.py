@@ -11,6 +11,7 @@ import pytest
 from humeris.classify.data import feature_matrix
 from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
 from humeris.classify.diagnose import near_duplicates
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.heads.families import knn as knn_module
 from humeris.classify.heads.linear import cv_fold, design_matrix, gram, scatter
 from humeris.classify.heads.registry import get_head_family
@@ -74,10 +75,10 @@ def test_no_linear_head_asks_for_more_than_a_block(name: str, shape: tuple[int, 
     rows, labels, pairs = drawn(shape)
     stored, features = watched(rows)
     family = get_head_family(name)
-    streamed = TrainingData(features, labels, 3, tuple(pairs), np.arange(len(labels)))
+    streamed = TrainingData(features, labels, SingleLabel.from_n_classes(3), tuple(pairs), np.arange(len(labels)))
     tried = [SETTINGS[name]]
     (score,) = family.cross_validate(streamed, tried, 0)
-    head = family.fit(streamed, tried[0], score.fit_info, ("a", "b", "c"), 0)
+    head = family.fit(streamed, tried[0], score.fit_info, 0)
     answers = head.predict_proba(features)
     least = 4 * len(labels)  # of a column, or
     if name in {"logreg", "svm"} and shape[0] > shape[1]:

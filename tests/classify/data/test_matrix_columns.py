@@ -14,6 +14,7 @@ from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
 from humeris.classify.data import feature_matrix as matrix_module
 from humeris.classify.data.feature_matrix import FeatureMatrix, TapColumns
+from humeris.classify.evaluate.single_label import SingleLabel
 
 SPEC = ExtractionSpec("toy", "toy()", "none", "00" * 32, (8, 8), "none", "none")
 COUNT, SHAPE = 30, (2, 3, 7)
@@ -69,7 +70,7 @@ def test_folds_of_rows_that_are_read_block_by_block_are_those_of_rows_in_memory(
     pairs = ((np.arange(20), np.arange(20, 30)), (np.arange(10, 30), np.arange(10)))
     labels, images = np.arange(COUNT) % 2, np.arange(COUNT)
     made = [
-        list(iter_folds(TrainingData(features, labels, 2, pairs, images, threads=2)))
+        list(iter_folds(TrainingData(features, labels, SingleLabel.from_n_classes(2), pairs, images, threads=2)))
         for features in (held, FeatureMatrix.from_tap_columns([some]))
     ]
     for mine, theirs in zip(*made, strict=True):

@@ -176,7 +176,9 @@ def test_rows_in_one_direction_from_the_middle_are_not_equal() -> None:
 def test_the_report_names_the_pairs_and_scores_the_rest() -> None:
     labels, probabilities = np.array([0, 1, 1, 0]), np.eye(2)[[0, 1, 0, 0]]
     pairs = (Pair(1, 0, 0.99), Pair(1, 2, 0.98), Pair(3, 1, 0.97))
-    found = summarize(NearDuplicates(pairs, False), ["t0", "t1", "t2", "t3"], ["d0", "d1", "d2"], labels, probabilities)
+    found = summarize(
+        NearDuplicates(pairs, False), ["t0", "t1", "t2", "t3"], ["d0", "d1", "d2"], probabilities.argmax(axis=1) == labels
+    )
     assert found == NearDuplicateSummary(
         pairs=(
             NearDuplicatePair("t1", "d0", 0.99),
@@ -195,7 +197,9 @@ def test_groups_of_the_test_images_that_are_left_are_what_the_interval_counts() 
     labels, groups = np.zeros(40, int), np.arange(40) // 10
     probabilities = np.eye(2)[(groups == 3).astype(int)]
     names = [str(number) for number in range(40)]
-    found = summarize(NearDuplicates((Pair(0, 0, 0.99),), False), names, ["d0"], labels, probabilities, groups)
+    found = summarize(
+        NearDuplicates((Pair(0, 0, 0.99),), False), names, ["d0"], probabilities.argmax(axis=1) == labels, groups
+    )
     right = (groups != 3)[1:]
     assert found.accuracy_without == right.mean()
     assert found.accuracy_without_95 == proportion_ci(right, groups[1:])
@@ -206,9 +210,11 @@ def test_groups_of_the_test_images_that_are_left_are_what_the_interval_counts() 
 
 def test_a_report_without_pairs_is_of_all_images_and_one_of_nothing_but_copies_has_no_accuracy() -> None:
     labels, probabilities = np.array([0, 1]), np.eye(2)
-    none = summarize(NearDuplicates((), True), ["a", "b"], ["c"], labels, probabilities)
+    none = summarize(NearDuplicates((), True), ["a", "b"], ["c"], probabilities.argmax(axis=1) == labels)
     assert (none.pairs, none.cannot_tell, none.test_images, none.accuracy_without) == ((), True, 0, 1.0)
-    every = summarize(NearDuplicates((Pair(0, 0, 1.0), Pair(1, 0, 1.0)), False), ["a", "b"], ["c"], labels, probabilities)
+    every = summarize(
+        NearDuplicates((Pair(0, 0, 1.0), Pair(1, 0, 1.0)), False), ["a", "b"], ["c"], probabilities.argmax(axis=1) == labels
+    )
     assert (every.test_images, every.accuracy_without, every.accuracy_without_95) == (2, None, None)
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import ParityError
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.export.formats.keras_format import KerasFormat
 from humeris.classify.export.parity import MIN_AGREEMENT, TOLERANCE, compare, compare_classes
 from humeris.classify.export.parity import predict_in_subprocess as answers_of
+
+TARGET = SingleLabel(("a", "b", "c"))
 
 
 def answers(rows: int = 10, seed: int = 0) -> np.ndarray:
@@ -21,34 +24,34 @@ def answers(rows: int = 10, seed: int = 0) -> np.ndarray:
 
 
 def test_equal_answers_agree() -> None:
-    found = compare(answers(), answers())
+    found = compare(TARGET, answers(), answers())
     assert found.to_dict() == {"images": 10, "top1_agree": 10, "max_difference": 0.0, "ties": 0}
 
 
 def test_a_difference_within_the_bound_is_measured() -> None:
     exported = answers()
     exported[3, 1] += 5e-5
-    assert compare(answers(), exported).max_difference == pytest.approx(5e-5, rel=1e-3)
+    assert compare(TARGET, answers(), exported).max_difference == pytest.approx(5e-5, rel=1e-3)
 
 
 def test_a_difference_beyond_the_bound_is_refused() -> None:
     exported = answers()
     exported[3, 1] += 2 * TOLERANCE
     with pytest.raises(ParityError, match=r"on 10 images: .*found 0 other classes and a difference of 0.0002; nothing was"):
-        compare(answers(), exported)
+        compare(TARGET, answers(), exported)
 
 
 def test_another_class_is_refused_however_small_the_difference() -> None:
     cached = np.array([[0.5003, 0.4997, 0.0], [0.9, 0.1, 0.0]])
     exported = np.array([[0.4997, 0.5003, 0.0], [0.9, 0.1, 0.0]])
     with pytest.raises(ParityError, match=r"found 1 other classes and a difference of 0.0006"):
-        compare(cached, exported, tolerance=1e-3)
+        compare(TARGET, cached, exported, tolerance=1e-3)
 
 
 def test_of_two_classes_that_are_equal_to_rounding_either_may_come_first() -> None:
     cached = np.array([[0.50001, 0.49999, 0.0], [0.9, 0.1, 0.0]])
     exported = np.array([[0.49999, 0.50001, 0.0], [0.9, 0.1, 0.0]])
-    assert compare(cached, exported).top1_agree == 1
+    assert compare(TARGET, cached, exported).top1_agree == 1
 
 
 def test_images_near_a_tie_may_differ_and_are_counted_and_the_others_must_agree() -> None:
@@ -56,46 +59,46 @@ def test_images_near_a_tie_may_differ_and_are_counted_and_the_others_must_agree(
     exported[[3, 5]] = exported[[3, 5]][:, ::-1]
     exported[7, 1] += 5e-5
     ties[[2, 3, 5]] = True
-    found = compare(answers(), exported, ties=ties)
+    found = compare(TARGET, answers(), exported, ties=ties)
     assert (found.images, found.ties, found.top1_agree) == (10, 2, 8)
     assert found.max_difference == pytest.approx(5e-5, rel=1e-3)
     ties[5] = False
     with pytest.raises(
         ParityError, match=r"found 1 other classes .*export another trial of leaderboard.csv with --trial ID"
     ):
-        compare(answers(), exported, ties=ties)
+        compare(TARGET, answers(), exported, ties=ties)
 
 
 def test_a_model_that_differs_on_every_image_is_refused_even_if_all_are_ties() -> None:
     with pytest.raises(ParityError, match="on all 10 images, found neighbours of several classes that are equally near"):
-        compare(answers(), answers(seed=1), ties=np.ones(10, bool))
+        compare(TARGET, answers(), answers(seed=1), ties=np.ones(10, bool))
 
 
 def test_ties_that_are_answered_alike_are_no_difference() -> None:
-    assert compare(answers(), answers(), ties=np.ones(10, bool)).to_dict()["ties"] == 0
+    assert compare(TARGET, answers(), answers(), ties=np.ones(10, bool)).to_dict()["ties"] == 0
 
 
 def test_nan_is_no_tie() -> None:
     exported = answers()
     exported[3] = np.nan
     with pytest.raises(ParityError):
-        compare(answers(), exported, ties=np.ones(10, bool))
+        compare(TARGET, answers(), exported, ties=np.ones(10, bool))
 
 
 def test_classes_in_another_order_are_refused() -> None:
     with pytest.raises(ParityError):
-        compare(answers(), answers()[:, ::-1])
+        compare(TARGET, answers(), answers()[:, ::-1])
 
 
 def test_images_in_another_order_are_refused() -> None:
     with pytest.raises(ParityError):
-        compare(answers(), answers()[::-1])
+        compare(TARGET, answers(), answers()[::-1])
 
 
 def test_answers_that_do_not_vary_are_refused_even_if_equal() -> None:
     constant = np.tile(np.float32([0.7, 0.2, 0.1]), (10, 1))
     with pytest.raises(ParityError, match="same answer, or none, for every image"):
-        compare(constant, constant)
+        compare(TARGET, constant, constant)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -103,23 +106,23 @@ def test_answers_that_are_not_finite_are_refused(value: float) -> None:
     exported = answers()
     exported[2, 0] = value
     with pytest.raises(ParityError):
-        compare(answers(), exported)
+        compare(TARGET, answers(), exported)
 
 
 def test_cached_answers_that_are_not_finite_are_refused() -> None:
     cached = answers()
     cached[2, 0] = np.nan
     with pytest.raises(ParityError):
-        compare(cached, answers())
+        compare(TARGET, cached, answers())
 
 
 def test_answers_of_another_shape_are_refused() -> None:
     with pytest.raises(ParityError, match=r"expected answers of shape \(10, 3\), found \(10, 2\)"):
-        compare(answers(), answers()[:, :2])
+        compare(TARGET, answers(), answers()[:, :2])
 
 
 def test_one_image_is_compared_without_asking_it_to_vary() -> None:
-    assert compare(answers(1), answers(1)).images == 1
+    assert compare(TARGET, answers(1), answers(1)).images == 1
 
 
 def test_a_tampered_file_is_refused_by_the_process_that_loads_it(finished: Any, tmp_path: Path) -> None:
@@ -136,19 +139,19 @@ def test_in_eight_bits_probabilities_may_differ_and_the_classes_may_not() -> Non
     cached = answers(100)
     exported = cached**0.7
     exported /= exported.sum(axis=1, keepdims=True)
-    found = compare_classes(cached, exported)
+    found = compare_classes(TARGET, cached, exported)
     assert (found.images, found.top1_agree) == (100, 100)
     assert found.max_difference > 0.05
     exported[:2] = exported[:2, ::-1] + np.float32([0.5, 0, 0.5]) * (cached[:2].argmax(axis=1) == 1)[:, None]
-    assert compare_classes(cached, exported).top1_agree == 98 == MIN_AGREEMENT * 100
+    assert compare_classes(TARGET, cached, exported).top1_agree == 98 == MIN_AGREEMENT * 100
     exported[2] = np.roll(exported[2], 1)
     with pytest.raises(
         ParityError, match=r"expected equal classes on 98% of 100 images, found 97.0%; nothing was written; use"
     ):
-        compare_classes(cached, exported)
+        compare_classes(TARGET, cached, exported)
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.5])
 def test_in_eight_bits_answers_must_be_numbers_that_vary(value: float) -> None:
     with pytest.raises(ParityError, match="same answer, or none, for every image"):
-        compare_classes(answers(), np.full((10, 3), value, np.float32))
+        compare_classes(TARGET, answers(), np.full((10, 3), value, np.float32))

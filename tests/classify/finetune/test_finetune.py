@@ -95,8 +95,8 @@ def frozen(
     """The head of a trial trained on some images, and the features of all of them."""
     chosen, score = made.run.find_trial(trial)
     stored = select_features.open_readers(Store(made.cache), chosen.tap_refs)
-    of_rows = build_training_data(stored, images.keys[rows], splits.labels[rows], 3)
-    return train(chosen, score, of_rows, CLASSES, 0), stored[0].read(images.keys)
+    of_rows = build_training_data(stored, images.keys[rows], splits.labels[rows], splits.target)
+    return train(chosen, score, of_rows, 0), stored[0].read(images.keys)
 
 
 def order_of(keys: np.ndarray, size: int) -> np.ndarray:
@@ -109,7 +109,9 @@ def order_of(keys: np.ndarray, size: int) -> np.ndarray:
             assert columns is None
             return np.array([places[key.tobytes()] for key in keys], np.float32)[:, None, None, None]
 
-    given = MapBatches(Numbers(), keys, np.zeros(len(keys), int), 3, BatchOptions(size, training=True))
+    given = MapBatches(
+        Numbers(), keys, np.eye(3, dtype=np.float32)[np.zeros(len(keys), int)], BatchOptions(size, training=True)
+    )
     return np.concatenate([given[number][0].ravel() for number in range(len(given))]).astype(int)
 
 
@@ -434,10 +436,10 @@ def test_the_families_that_are_named_can_be_trained_further_and_neighbours_canno
     able = {}
     for trial, score in run.load_trials().items():
         stored = select_features.open_readers(store, trial.tap_refs)
-        head = train(trial, score, build_training_data(stored, images.keys[rows], splits.labels[rows], 3), CLASSES, 0)
+        head = train(trial, score, build_training_data(stored, images.keys[rows], splits.labels[rows], splits.target), 0)
         able[trial.head] = True
         try:
-            trainable_tail.check_trainable(head, trial.head, "here")
+            trainable_tail.check_trainable(head, splits.target, trial.head, "here")
         except HeadError:
             able[trial.head] = False
     assert {name for name in able if able[name]} >= {"logreg", "svm", "ridge", "lda", "mlp", "head2toe"}

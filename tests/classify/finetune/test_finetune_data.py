@@ -17,6 +17,7 @@ from tuning import TAPS, SweepRun, draw_picture, make_sweep_run, tune
 from humeris.cache import leases
 from humeris.cache.errors import DataError, HeadError
 from humeris.cache.store import Store
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.finetune import finetune as finetuning
 from humeris.classify.finetune import trainable_tail
 from humeris.classify.finetune.finetune_config import FinetuneConfig
@@ -113,7 +114,7 @@ def test_a_layer_that_is_also_used_below_the_cut_stays_as_it_is(tmp_path: Path) 
     keras.Model(image, keras.layers.ReLU(name="out")(top)).save(tmp_path / "net.keras")
     backbone = build(BackboneSpec.parse(f"{tmp_path / 'net.keras'},preprocessing=tf"), fold_batch_norm=False)
     head = Head((Dense(np.ones((4, 2), np.float32), np.zeros(2, np.float32), "softmax"),), ("a", "b"))
-    tail = trainable_tail.Network(backbone, [Tap("out", "avg")], "middle", head)
+    tail = trainable_tail.Network(backbone, [Tap("out", "avg")], "middle", head, SingleLabel(head.class_names))
     assert set(tail.tail) == {"top"}
     tail.compile(FinetuneConfig("block4_out").resolve(), head_only=False)
     before = shared_weights = backbone.graph.operations["shared"].get_weights()

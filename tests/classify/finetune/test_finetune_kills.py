@@ -17,6 +17,7 @@ import pytest
 from tuning import SweepRun, interrupt_after, make_sweep_run, read_files, tune
 
 from humeris.cache.errors import RunError
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.finetune import finetune as finetuning
 from humeris.classify.finetune import train_loop
 from humeris.classify.finetune.checkpoint import Checkpoint
@@ -79,7 +80,7 @@ class Trained:
     network: Noting
 
 
-WATCHED = EvalBatches("held", np.zeros(3, int), "seen", np.zeros(3, int))
+WATCHED = EvalBatches("held", np.zeros(3, int), "seen", np.zeros(3, int), SingleLabel.from_n_classes(2))
 
 
 def train(run: Run, recipe: FinetuneConfig, losses: list[float], on_epoch: Any = lambda _: None) -> Trained:

@@ -45,7 +45,7 @@ class Images:
             Image(self.source.get_item(name), digest, "PNG") for name, digest in zip(self.names, self.digests, strict=True)
         ]
         made = ImageBatches(
-            self.source, pictures, self.labels, 3, SIZE, decoders,
+            self.source, pictures, np.eye(3, dtype=np.float32)[self.labels], SIZE, decoders,
             BatchOptions(batch_size, training=training, **{"seed": 5, **options}),
         )  # fmt: skip
         made.epoch = epoch

@@ -43,7 +43,7 @@ class Rows:
 def batches(stored: Any = None, **options: Any) -> MapBatches:
     views = options.pop("views", 0)
     given = BatchOptions(**{"batch_size": 5, "seed": 7, "training": True, **options})
-    return MapBatches(stored or Rows(), KEYS, LABELS, CLASSES, given, views)
+    return MapBatches(stored or Rows(), KEYS, np.eye(CLASSES, dtype=np.float32)[LABELS], given, views)
 
 
 def all_of(made: MapBatches, epoch: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -171,6 +171,8 @@ def test_maps_are_read_from_the_cache_a_batch_at_a_time() -> None:
 
 
 def test_fewer_images_than_a_batch_make_one_batch() -> None:
-    made = MapBatches(Rows(), KEYS[:2], LABELS[:2], CLASSES, BatchOptions(32, training=True, mixup=0.2))
+    made = MapBatches(
+        Rows(), KEYS[:2], np.eye(CLASSES, dtype=np.float32)[LABELS[:2]], BatchOptions(32, training=True, mixup=0.2)
+    )
     assert len(made) == 1
     assert made[0][0].shape == (2, *SHAPE)

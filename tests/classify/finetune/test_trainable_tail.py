@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import HeadError
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.finetune import trainable_tail as networks
 from humeris.classify.finetune.finetune_config import FinetuneConfig
 from humeris.classify.finetune.trainable_tail import Network
@@ -105,7 +106,7 @@ def head(name: str = "linear") -> Head:
 
 
 def network(name: str = "linear", cut: str | None = "relu1", computing: str = "float32") -> Network:
-    return Network(backbone(computing), TOP, cut, head(name), MEAN, DEVIATION)
+    return Network(backbone(computing), TOP, cut, head(name), SingleLabel(CLASSES), MEAN, DEVIATION)
 
 
 def weights(made: Network) -> dict[str, list[np.ndarray]]:
@@ -143,7 +144,7 @@ def test_several_taps_are_taken_side_by_side_above_one_cut() -> None:
     both = Head((dense(4 + WIDTH, 3),), CLASSES)
     wanted = [Tap("relu2", "max"), Tap("relu3", "avg")]
     features = np.hstack([outputs(made, "relu2").max(axis=(1, 2)), outputs(made, "relu3").mean(axis=(1, 2))])
-    found = Network(made, wanted, "relu1", both, features.mean(axis=0), 0.1 + features.std(axis=0))
+    found = Network(made, wanted, "relu1", both, SingleLabel(CLASSES), features.mean(axis=0), 0.1 + features.std(axis=0))
     np.testing.assert_allclose(found.predict_proba(maps(made, "relu1")), both.predict_proba(features), rtol=2e-4, atol=2e-6)
     assert set(found.tail) == {"conv2", "bn2", "conv3", "bn3"}
 
@@ -316,7 +317,7 @@ UNTRAINABLE: dict[str, Callable[[], HeadLayer]] = {
 @pytest.mark.parametrize("name", UNTRAINABLE)
 def test_a_head_that_is_no_weighted_sum_is_refused_in_a_line(name: str) -> None:
     with pytest.raises(HeadError) as caught:
-        networks.check_trainable(Head((UNTRAINABLE[name](),), CLASSES), "knn", "runs/mine, trial 1234")
+        networks.check_trainable(Head((UNTRAINABLE[name](),), CLASSES), SingleLabel(CLASSES), "knn", "runs/mine, trial 1234")
     said = str(caught.value)
     assert said.startswith("runs/mine, trial 1234: expected a head that can be trained further, found knn")
     assert "give another trial of leaderboard.csv with --trial" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,11 @@ class NaiveBayes(HeadFamily):
         data: TrainingData,
         hyperparameters: Mapping[str, Any],
         fit_info: Mapping[str, Any],  # noqa: ARG002
-        class_names: Sequence[str],
         seed: int,  # noqa: ARG002
     ) -> Head:
         model = MultinomialNB(alpha=hyperparameters["alpha"]).fit(data.features.to_array(), data.labels)
         weights = model.feature_log_prob_.T.astype(np.float32)
-        return Head((Dense(weights, model.class_log_prior_.astype(np.float32), "softmax"),), tuple(class_names))
+        return Head((Dense(weights, model.class_log_prior_.astype(np.float32), "softmax"),), data.target.class_names)
 
 
 @pytest.fixture
@@ -113,7 +112,7 @@ def test_a_fitted_head_gives_probabilities_also_from_its_files(family: HeadFamil
     data, hyperparameters = problem(), quick_grid(family)[0]
     (score,) = family.cross_validate(data, [hyperparameters], seed=0)
     fit_info = json.loads(json.dumps(score.to_dict()))["fit_info"]
-    head = family.fit(data, json.loads(json.dumps(hyperparameters)), fit_info, ["x", "y", "z"], seed=0)
+    head = family.fit(data, json.loads(json.dumps(hyperparameters)), fit_info, seed=0)
     probabilities = head.predict_proba(data.features)
     assert head.class_names == ("x", "y", "z")
     assert probabilities.shape == (60, 3)

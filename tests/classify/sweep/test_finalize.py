@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from humeris.classify.data.splits import Splits
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.sweep.finalize import list_notes as notes_of
 from humeris.extract.backbones.tap_ref import TapRef
@@ -19,7 +20,7 @@ def splits(groups: np.ndarray | None = None, val: np.ndarray = NONE) -> Splits:
     """300 images, the last 150 to be scored on."""
     train, labels = np.setdiff1d(ROWS[:150], val), np.arange(300) % 2
     select = "val" if len(val) else "cv"
-    return Splits(("a", "b"), labels, groups, train, val, ROWS[150:], select, "", Path())
+    return Splits(SingleLabel(("a", "b")), labels, groups, train, val, ROWS[150:], select, "", Path())
 
 
 WINNER = Trial((TapRef("nano", "nano-1", "block5_out", "avg"),), "svm", {"C": 1e9})

@@ -132,7 +132,7 @@ def test_heads_learn_from_every_view_and_are_scored_on_the_plain_one_or_the_mean
 
     head = run.load_head(run.find_trial()[0])
     assert head is not None
-    by_hand = logreg.fit(problem, {"C": 0.1}, {}, ["cat", "dog"], 0)
+    by_hand = logreg.fit(problem, {"C": 0.1}, {}, 0)
     assert np.allclose(
         head.predict_proba(problem.features.to_array()), by_hand.predict_proba(problem.features.to_array()), atol=1e-6
     )
@@ -173,7 +173,7 @@ def test_views_of_one_image_never_straddle_folds(store: Store, images: Images) -
     rows = splits.development
     folds = tuple((np.searchsorted(rows, fit), np.searchsorted(rows, score)) for fit, score in splits.iter_folds(0))
     made = training.build_training_data(
-        [ViewReader(plain, augmented)], images.keys[rows], splits.labels[rows], 2, folds, FLIP
+        [ViewReader(plain, augmented)], images.keys[rows], splits.labels[rows], splits.target, folds, FLIP
     )
     assert len(made.images) > 3 * len(rows)
     for fit, score in made.folds:

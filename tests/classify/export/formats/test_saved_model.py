@@ -92,7 +92,7 @@ def stacked(images: np.ndarray) -> Any:
     rows = keras.Model(backbone.graph.image, taps.apply(backbone.graph.outputs[tap.layer], tap)).predict_on_batch(images)
     light = images.mean(axis=(1, 2, 3))
     labels = np.digitize(light, np.quantile(light, [1 / 3, 2 / 3]))
-    return stack_model(backbone, [tap], logreg.fit(TrainingData.from_arrays(rows, labels, []), {"C": 100.0}, {}, CLASSES, 0))
+    return stack_model(backbone, [tap], logreg.fit(TrainingData.from_arrays(rows, labels, []), {"C": 100.0}, {}, 0))
 
 
 @pytest.fixture(scope="module")

@@ -39,12 +39,12 @@ def test_the_nearest_centroid_is_scikit_learns(kind: str, shape: tuple[int, int]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_fitted_head_gives_a_softmax_of_distances_or_angles_on_raw_rows(shape: tuple[int, int]) -> None:
     features, labels, _ = make_problem("unbalanced", shape)
-    some, classes = TrainingData.from_arrays(features, labels, []), ["a", "b", "c"]
+    some = TrainingData.from_arrays(features, labels, [])
     rows = StandardScaler().fit_transform(features.astype(float))
     means = np.array([rows[labels == number].mean(axis=0) for number in range(3)])
     squared = ((rows[:, None] - means) ** 2).sum(axis=2)
     for metric, logits in (("euclidean", -squared / 2), ("cosine", by_angle(features, labels, features))):
-        head = centroid.fit(some, {"metric": metric}, {"temperature": 0.5}, classes, 0)
+        head = centroid.fit(some, {"metric": metric}, {"temperature": 0.5}, 0)
         expected = np.exp(2 * (logits - logits.max(axis=1, keepdims=True)))
         expected /= expected.sum(axis=1, keepdims=True)
         assert np.abs(head.predict_proba(features) - expected).max() < 1e-3

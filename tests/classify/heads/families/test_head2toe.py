@@ -18,6 +18,7 @@ from humeris.cache.errors import HeadError
 from humeris.cache.store import Store
 from humeris.classify.data import select_features
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.head import Head
 from humeris.classify.heads.layers import SelectColumns
@@ -99,7 +100,7 @@ def test_random_labels_stay_at_chance_with_views_and_groups() -> None:
     labels = random.permutation(np.arange(60) % 2)[images]
     features = (random.normal(size=(60, 2000))[images] + 0.1 * random.normal(size=(180, 2000))).astype(np.float32)
     folds = tuple(StratifiedGroupKFold(5, shuffle=True, random_state=0).split(features, labels, images))
-    views = TrainingData(FeatureMatrix.from_array(features), labels, 2, folds, images)
+    views = TrainingData(FeatureMatrix.from_array(features), labels, SingleLabel.from_n_classes(2), folds, images)
     (score,) = head2toe.cross_validate(views, [{**SETTING, "fraction": 0.01}], seed=0)
     assert abs(score.accuracy - 0.5) < 3 * 0.065
     assert len(bytes.fromhex(score.correct)) == 8  # a bit for each of the 60 images
@@ -132,7 +133,7 @@ def test_a_few_columns_that_tell_beat_all_columns_and_are_the_ones_kept() -> Non
     (found,) = head2toe.cross_validate(whole, tried, seed=0)
     on_all = max(score.accuracy for score in logreg.cross_validate(whole, logreg.expand_grid({"C": "0.001/0.1"}), seed=0))
     assert found.accuracy > on_all + 0.1
-    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), tried[0], found.fit_info, ["a", "b", "c"], seed=0)
+    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), tried[0], found.fit_info, seed=0)
     kept = head.layers[0]
     assert isinstance(kept, SelectColumns)
     assert len(kept.indices) == 9
@@ -141,7 +142,7 @@ def test_a_few_columns_that_tell_beat_all_columns_and_are_the_ones_kept() -> Non
 
 def test_a_fitted_head_answers_as_the_pipeline_on_raw_rows_and_survives_its_files(tmp_path: Path) -> None:
     features, labels, _ = problem()
-    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), SETTING, {}, ["a", "b", "c"], seed=0)
+    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), SETTING, {}, seed=0)
     columns = _columns(features, labels, np.arange(len(labels)))
     model = peer(SETTING["C"]).fit(features[:, columns], labels)
     assert np.abs(head.predict_proba(features) - model.predict_proba(features[:, columns])).max() < 1e-3
@@ -177,7 +178,7 @@ def test_on_several_taps_of_a_backbone_the_model_answers_as_the_head(finished: A
     features = select_features.load_matrix(store, wanted, images.keys).to_array()
     labels = np.array([images.dataset.classes.index(label) for label in images.labels])
     setting = {"penalty": 0.05, "fraction": 0.3, "C": 0.1}
-    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), setting, {}, images.dataset.classes, 0)
+    head = head2toe.fit(TrainingData.from_arrays(features, labels, []), setting, {}, 0)
     width = select_features.load_matrix(store, wanted[:1], images.keys).shape[1]
     kept = head.layers[0]
     assert isinstance(kept, SelectColumns)

@@ -71,7 +71,7 @@ def test_where_there_are_fewer_rows_than_neighbours_all_of_them_vote() -> None:
     tried = [{"n_neighbors": count, "weights": "uniform"} for count in (8, 20)]
     eight, twenty = knn.cross_validate(TrainingData.from_arrays(features, labels, pairs), tried, 0)
     assert twenty.log_loss == eight.log_loss
-    head = knn.fit(TrainingData.from_arrays(features[:8], labels[:8], []), tried[1], {}, ["a", "b"], 0)
+    head = knn.fit(TrainingData.from_arrays(features[:8], labels[:8], []), tried[1], {}, 0)
     assert np.allclose(head.predict_proba(features), (0.5 * 8 + 0.5) / 9)
 
 

@@ -45,8 +45,7 @@ def test_probabilities_equal_scikit_learns_for_every_shrinkage(kind: str, shape:
 def test_decisions_of_a_fitted_head_equal_scikit_learns(share: float | str, shape: tuple[int, int]) -> None:
     for kind in ("many classes", "unbalanced", "constant", "sparse"):
         features, labels, _ = make_problem(kind, shape)
-        names = [str(number) for number in range(int(labels.max()) + 1)]
-        (layer,) = lda.fit(TrainingData.from_arrays(features, labels, []), {"shrinkage": share}, {}, names, 0).layers
+        (layer,) = lda.fit(TrainingData.from_arrays(features, labels, []), {"shrinkage": share}, {}, 0).layers
         theirs = peer(share, features, labels).decision_function(features.astype(float))
         mine = features.astype(float) @ layer.weights.astype(float) + layer.bias  # type: ignore[attr-defined]
         mine, theirs = mine - mine.mean(axis=1, keepdims=True), theirs - theirs.mean(axis=1, keepdims=True)

@@ -99,7 +99,7 @@ def test_a_class_that_is_absent_from_a_fold_scores_as_wrong_there() -> None:
 def test_a_fitted_head_answers_as_the_pipeline_on_raw_rows(kind: str) -> None:
     features, labels, _ = problem(kind)
     classes = [str(number) for number in np.unique(labels)]
-    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, classes, seed=0)
+    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, seed=0)
     theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)).fit(features, labels)
     assert head.class_names == tuple(classes)
     assert np.abs(head.predict_proba(features) - theirs.predict_proba(features)).max() < 2e-4
@@ -109,7 +109,7 @@ def test_columns_far_from_zero_keep_their_precision_when_the_scaler_is_folded_in
     random = np.random.default_rng(1)
     labels = np.arange(80) % 2
     features = (1000 + random.normal(size=(80, 8)) + labels[:, None]).astype(np.float32)
-    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 1.0}, {}, ["a", "b"], seed=0)
+    head = logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 1.0}, {}, seed=0)
     theirs = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=5000)).fit(features, labels)
     assert np.abs(head.predict_proba(features) - theirs.predict_proba(features)).max() < 5e-3
 
@@ -120,7 +120,7 @@ def test_a_fit_that_does_not_converge_is_recorded_and_not_warned_of(monkeypatch:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = logreg.cross_validate(TrainingData.from_arrays(features, labels, folds), [{"C": 1e-9}, {"C": 10.0}], seed=0)
-        logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 10.0}, {}, list("abcd"), seed=0)
+        logreg.fit(TrainingData.from_arrays(features, labels, []), {"C": 10.0}, {}, seed=0)
     assert found[1].fit_info == {"converged": False}
 
 

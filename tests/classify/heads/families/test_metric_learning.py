@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from humeris.cache.errors import HeadError
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.evaluate.trial import Score
 from humeris.classify.export.stack_model import stack_model
 from humeris.classify.heads.families import metric_learning
@@ -196,7 +197,7 @@ def test_a_head_survives_its_files_and_answers_alike_on_its_backbone(
     labels = np.repeat(np.arange(3), 12)
     chosen = setting(family, classifier=classifier, hidden=hidden)
     detail = {"epochs": 4, "temperature": 0.2}
-    head = FAMILIES[family].fit(TrainingData.from_arrays(rows, labels, []), chosen, detail, ["a", "b", "c"], 0)
+    head = FAMILIES[family].fit(TrainingData.from_arrays(rows, labels, []), chosen, detail, 0)
     (tmp_path / "head.npz").write_bytes(head.to_npz_bytes())
     again = Head.load(tmp_path / "head.npz", json.loads(json.dumps(head.to_metadata())))
     assert (again.predict_proba(rows) == head.predict_proba(rows)).all()
@@ -210,7 +211,7 @@ def test_views_of_one_image_count_as_one_when_scored() -> None:
     images, twice = np.repeat(np.arange(60), 2), np.repeat(features, 2, axis=0)
     twice[1::2] += 0.05 * np.random.default_rng(0).normal(size=features.shape).astype(np.float32)
     folds = tuple(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(twice, labels[images], images))
-    views = TrainingData(FeatureMatrix.from_array(twice), labels[images], 3, folds, images)
+    views = TrainingData(FeatureMatrix.from_array(twice), labels[images], SingleLabel.from_n_classes(3), folds, images)
     chosen = setting("supcon", classifier="knn", epochs=2, patience=0)
     (found,) = supcon.cross_validate(views, [chosen], seed=0)
     assert len(bytes.fromhex(found.correct)) == 8
@@ -235,7 +236,7 @@ def test_constant_columns_single_rows_and_many_neighbours_are_no_obstacle(tmp_pa
     labels[folds[0][0][0]] = 2  # the only one
     chosen = setting("triplet", epochs=2, n_neighbors=500)
     (found,) = triplet.cross_validate(TrainingData.from_arrays(features, labels, folds[:1]), [chosen], seed=0)
-    head = triplet.fit(TrainingData.from_arrays(features, labels, []), chosen, {"epochs": 2}, ["a", "b", "c"], seed=0)
+    head = triplet.fit(TrainingData.from_arrays(features, labels, []), chosen, {"epochs": 2}, seed=0)
     assert np.isfinite(found.log_loss)
     assert np.isfinite(head.predict_proba(features)).all()
     (tmp_path / "head.npz").write_bytes(head.to_npz_bytes())
@@ -302,7 +303,7 @@ def test_no_option_is_accepted_and_ignored(family: str) -> None:
     answers = []
     for changed in changes:
         chosen, detail = setting(family, **changed), {"epochs": 2, "temperature": 0.2}
-        head = FAMILIES[family].fit(TrainingData.from_arrays(features, labels, []), chosen, detail, ["a", "b", "c"], 0)
+        head = FAMILIES[family].fit(TrainingData.from_arrays(features, labels, []), chosen, detail, 0)
         answers.append(head.layers[0].weights.tobytes() + head.predict_proba(features).tobytes())
     assert len(set(answers)) == len(changes)
 

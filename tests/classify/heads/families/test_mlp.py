@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from humeris.cache.errors import HeadError
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.evaluate.trial import Score
 from humeris.classify.heads.neural import mlp_training
 from humeris.classify.heads.registry import get_head_family
@@ -107,7 +108,7 @@ def test_the_same_seed_gives_the_same_scores(scores: list[Score]) -> None:
 
 
 def test_the_same_seed_gives_the_same_head() -> None:
-    heads = [mlp.fit(problem(), SETTING, {"epochs": 3}, ["a", "b"], seed=seed) for seed in (3, 3, 4)]
+    heads = [mlp.fit(problem(), SETTING, {"epochs": 3}, seed=seed) for seed in (3, 3, 4)]
     answers = [head.predict_proba(arrays()[0]) for head in heads]
     assert (answers[0] == answers[1]).all()
     assert (answers[0] != answers[2]).any()
@@ -225,12 +226,14 @@ def test_features_are_read_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(parallel_mlp, "_SCALER_BLOCK_VALUES", 16 * 6)
     features, labels, folds = arrays()
-    streamed = TrainingData(Streamed.from_array(features), labels, 2, tuple(folds), np.arange(120))
+    streamed = TrainingData(
+        Streamed.from_array(features), labels, SingleLabel.from_n_classes(2), tuple(folds), np.arange(120)
+    )
     found = mlp.cross_validate(streamed, [SETTING], seed=3)[0]
-    head = mlp.fit(streamed, SETTING, {"epochs": 2}, ["a", "b"], seed=0)
+    head = mlp.fit(streamed, SETTING, {"epochs": 2}, seed=0)
     assert found.fit_info == mlp.cross_validate(problem(), [SETTING], seed=3)[0].fit_info
     assert np.array_equal(
-        head.predict_proba(features), mlp.fit(problem(), SETTING, {"epochs": 2}, ["a", "b"], seed=0).predict_proba(features)
+        head.predict_proba(features), mlp.fit(problem(), SETTING, {"epochs": 2}, seed=0).predict_proba(features)
     )
     assert Streamed.most <= 60  # the rows that are scored here; never more than a block of them
 
@@ -240,7 +243,7 @@ def test_constant_columns_are_no_obstacle() -> None:
     features[:, 3] = 7
     (setting,) = mlp.expand_grid({**SMALL, "batch_norm": True, "epochs": 2})
     (found,) = mlp.cross_validate(TrainingData.from_arrays(features, labels, folds), [setting], seed=0)
-    head = mlp.fit(TrainingData.from_arrays(features, labels, []), setting, {"epochs": 2}, ["a", "b"], seed=0)
+    head = mlp.fit(TrainingData.from_arrays(features, labels, []), setting, {"epochs": 2}, seed=0)
     assert np.isfinite(found.log_loss)
     assert np.isfinite(head.predict_proba(features)).all()
 

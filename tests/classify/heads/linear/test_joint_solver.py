@@ -149,7 +149,7 @@ def test_the_head_of_a_support_vector_machine_orders_classes_as_scikit_learn_doe
         model = LinearSVC(C=0.01, max_iter=20000, intercept_scaling=1000).fit(scaler.transform(features[fit]), labels[fit])
         right.append(float((model.predict(scaler.transform(features[held])) == labels[held]).mean()))
     assert score.folds == pytest.approx(right, abs=1 / 150 + 1e-9)
-    head = svm.fit(given, {"C": 0.01}, score.fit_info, [str(number) for number in range(20)], 0)
+    head = svm.fit(given, {"C": 0.01}, score.fit_info, 0)
     probabilities = head.predict_proba(features)
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert score.fit_info["temperature"] > 0
@@ -251,7 +251,7 @@ def test_features_larger_than_memory_are_solved_block_by_block(kind: str, monkey
     stored = Unheld(whole)
     places = np.arange(len(whole))
     part = TapColumns(stored, places, np.zeros(len(whole), int))
-    unheld = TrainingData(FeatureMatrix.from_tap_columns([part]), given.labels, given.n_classes, tuple(folds), places)
+    unheld = TrainingData(FeatureMatrix.from_tap_columns([part]), given.labels, given.target, tuple(folds), places)
     found = regularization_path.cross_validate(unheld, Multinomial(), PATH)
     assert unheld.features._array is None
     for ours, theirs in zip(found, expected, strict=True):
@@ -262,7 +262,7 @@ def test_features_larger_than_memory_are_solved_block_by_block(kind: str, monkey
 def test_several_threads_give_the_answers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold_objective, "_CHUNK", 512)
     given, _ = problem("many classes")
-    several = TrainingData(given.features, given.labels, given.n_classes, given.folds, given.images, threads=3)
+    several = TrainingData(given.features, given.labels, given.target, given.folds, given.images, threads=3)
     for one, other in zip(
         regularization_path.cross_validate(given, Multinomial(), PATH),
         regularization_path.cross_validate(several, Multinomial(), PATH),

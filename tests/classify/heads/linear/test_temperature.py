@@ -8,6 +8,7 @@ from scipy.special import log_softmax
 
 from humeris.cache.errors import HeadError
 from humeris.classify.data.feature_matrix import FeatureMatrix
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.heads.linear.temperature import (
     fit_factors,
@@ -112,7 +113,9 @@ def test_the_halves_of_a_single_fold_are_scored_with_each_others_temperature() -
     rows, labels = decisions(rows=200)
     shown = np.repeat(np.arange(200), 2)
     rows, labels = rows[shown], labels[shown]
-    some = TrainingData(FeatureMatrix.from_array(rows), labels, 4, ((np.arange(0), np.arange(400)),), shown)
+    some = TrainingData(
+        FeatureMatrix.from_array(rows), labels, SingleLabel.from_n_classes(4), ((np.arange(0), np.arange(400)),), shown
+    )
     half = split_halves(labels, shown)
     assert (half[::2] == half[1::2]).all()
     for number in range(4):

@@ -19,6 +19,7 @@ from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.diagnose import learning_curve
 from humeris.classify.diagnose.learning_curve import Asymptote, Curve
 from humeris.classify.diagnose.random_baseline import is_quick
+from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.evaluate.trial import Score, Trial, TrialScores
 from humeris.classify.heads import registry
 from humeris.classify.report import winner_features as rows
@@ -47,7 +48,7 @@ def test_a_curve_is_what_scikit_learn_gets_from_the_same_images() -> None:
 
     rows_, labels = blobs(300, 3, 20, 3.0)
     found = learning_curve.compute_learning_curve(
-        FeatureMatrix.from_array(rows_), labels, alone(300), 3, "logreg", {"C": 0.1}, 2
+        FeatureMatrix.from_array(rows_), labels, alone(300), SingleLabel.from_n_classes(3), "logreg", {"C": 0.1}, 2
     )
     part = group_sampling.assign_folds(labels, alone(300), 5, 0)
     assert found.n_images.shape == (5, 5)
@@ -76,7 +77,9 @@ def test_a_curve_is_what_scikit_learn_gets_from_the_same_images() -> None:
 )
 def test_every_quick_head_has_a_curve_even_of_few_images(head: str, setting: dict[str, Any]) -> None:
     rows_, labels = blobs(60, 4, 30, 0.5)
-    found = learning_curve.compute_learning_curve(FeatureMatrix.from_array(rows_), labels, alone(60), 4, head, setting, 1)
+    found = learning_curve.compute_learning_curve(
+        FeatureMatrix.from_array(rows_), labels, alone(60), SingleLabel.from_n_classes(4), head, setting, 1
+    )
     assert found.n_images[0].min() >= 8
     assert found.accuracy[-1].mean() > 0.8
     assert is_quick(head)
@@ -103,7 +106,7 @@ def test_no_image_is_learnt_from_and_scored_and_groups_stay_whole(monkeypatch: p
     groups = np.random.default_rng(0).integers(0, 50, 200)
     labels = groups % 2
     learning_curve.compute_learning_curve(
-        FeatureMatrix.from_array(alone(200)[:, None]), labels, groups, 2, "spy", {"C": 1}, 1
+        FeatureMatrix.from_array(alone(200)[:, None]), labels, groups, SingleLabel.from_n_classes(2), "spy", {"C": 1}, 1
     )
     assert len(seen) == 25
     for number, (fit, score) in enumerate(seen):
@@ -119,11 +122,17 @@ def test_no_image_is_learnt_from_and_scored_and_groups_stay_whole(monkeypatch: p
 def test_sizes_with_too_few_images_of_a_class_are_left_out() -> None:
     rows_, labels = blobs(100, 10, 40, 0.2)
     found = learning_curve.compute_learning_curve(
-        FeatureMatrix.from_array(rows_), labels, alone(100), 10, "ridge", {"alpha": 1.0}, 1
+        FeatureMatrix.from_array(rows_), labels, alone(100), SingleLabel.from_n_classes(10), "ridge", {"alpha": 1.0}, 1
     )
     assert found.sizes.tolist() == [20, 40, 80]
     few = learning_curve.compute_learning_curve(
-        FeatureMatrix.from_array(rows_[:20]), labels[:20], alone(20), 10, "ridge", {"alpha": 1.0}, 1
+        FeatureMatrix.from_array(rows_[:20]),
+        labels[:20],
+        alone(20),
+        SingleLabel.from_n_classes(10),
+        "ridge",
+        {"alpha": 1.0},
+        1,
     )
     assert few.accuracy.size == 0
 
