@@ -29,6 +29,7 @@ _MODULES = {
     "Run": "classify.runs.run",
     "Store": "cache.store",
     "SweepConfig": "classify.sweep.sweep_config",
+    "Target": "classify.evaluate.target",
     "export": "classify.export.export",
     "extract_features": "extract.engine.extract",
     "load_images": "extract.images.load",
@@ -37,6 +38,7 @@ _MODULES = {
     "register_format": "classify.export.formats.registry",
     "register_head_family": "classify.heads.registry",
     "register_image_source": "extract.images.registry",
+    "register_target": "classify.evaluate.target_registry",
     "run": "classify.pipeline",
     "sweep": "classify.sweep.sweep",
 }

@@ -101,7 +101,7 @@ def test_the_graph_of_rooms_sees_circles_and_arrows() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "c"}}
     assert structure.find_circles(graph) == [{"b", "c"}]
     assert structure.count_floors(graph) == {"a": 1, "b": 0, "c": 0, "d": 2}
-    assert structure.build_graph(ROOT)["classify.data"] >= {"extract.backbones"}
+    assert structure.build_graph(ROOT)["classify.data"] >= {"classify.evaluate"}
 
 
 def test_every_folder_says_what_it_is_for_and_what_it_may_import() -> None:

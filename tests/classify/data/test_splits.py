@@ -192,6 +192,7 @@ def test_a_summary_counts_the_roles() -> None:
     splits = split(images_of(three_splits()))
     assert to_json(splits.summarize()) == {
         "classes": ["a", "b"], "train": 16, "val": 6, "test": 4, "select": "val", "note": "test split as given",
+            "target_name": "single_label",
     }  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_views_and_folds_count_each_image_once() -> None:
     shown = np.repeat(np.arange(sum(SIZES)), views)
     folds = tuple((np.nonzero(~np.isin(shown, rows))[0], np.nonzero(np.isin(shown, rows))[0]) for rows in held)
     again = TrainingData(
-        FeatureMatrix.from_array(problem.features.to_array()[shown]), problem.labels[shown], 3, folds, shown
+        FeatureMatrix.from_array(problem.features.to_array()[shown]), problem.labels[shown], problem.target, folds, shown
     )
     by_image = np.zeros((sum(SIZES), 3))
     by_image[np.concatenate(held)] = np.concatenate(answers)

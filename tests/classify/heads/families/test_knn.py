@@ -46,7 +46,7 @@ def test_a_fitted_head_votes_as_the_pipeline_on_raw_rows(weights: str, shape: tu
     features, labels, pairs = make_problem("many classes", shape)
     fit, held = pairs[0]
     some = TrainingData.from_arrays(features[fit], labels[fit], [])
-    head = knn.fit(some, {"n_neighbors": 5, "weights": weights}, {}, list("abcdefghijkl"), 0)
+    head = knn.fit(some, {"n_neighbors": 5, "weights": weights}, {}, 0)
     theirs = peer(5, weights, features[fit], labels[fit]).predict_proba(features[held].astype(float))
     assert np.abs(head.predict_proba(features[held]) - (theirs * 5 + 1 / 12) / 6).max() < 1e-4
 

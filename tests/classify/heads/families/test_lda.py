@@ -76,9 +76,7 @@ def test_a_class_of_one_row_has_no_covariance_of_its_own(columns: int) -> None:
     features, labels, _ = make_problem("many classes", (60, columns))
     labels[labels == 11] = 0
     labels[7] = 11
-    (layer,) = lda.fit(
-        TrainingData.from_arrays(features, labels, []), {"shrinkage": "auto"}, {}, list("abcdefghijkl"), 0
-    ).layers
+    (layer,) = lda.fit(TrainingData.from_arrays(features, labels, []), {"shrinkage": "auto"}, {}, 0).layers
     with pytest.warns(UserWarning, match="Only one sample"):
         theirs = peer("auto", features, labels).decision_function(features.astype(float))
     mine = features.astype(float) @ layer.weights.astype(float) + layer.bias  # type: ignore[attr-defined]

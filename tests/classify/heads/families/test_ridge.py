@@ -51,9 +51,7 @@ def test_ridge_equals_scikit_learn_for_every_penalty(kind: str, shape: tuple[int
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_fitted_head_orders_raw_rows_as_the_pipeline_at_its_temperature(shape: tuple[int, int]) -> None:
     features, labels, _ = make_problem("many classes", shape)
-    head = ridge.fit(
-        TrainingData.from_arrays(features, labels, []), {"alpha": 10.0}, {"temperature": 0.25}, list("abcdefghijkl"), 0
-    )
+    head = ridge.fit(TrainingData.from_arrays(features, labels, []), {"alpha": 10.0}, {"temperature": 0.25}, 0)
     (layer,) = head.layers
     assert isinstance(layer, Dense)
     theirs = peer(10.0, features, labels).decision_function(features.astype(float)) / 0.25
