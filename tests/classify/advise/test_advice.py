@@ -603,7 +603,7 @@ def test_a_gap_is_measured_on_a_sample_with_whole_groups_or_not_at_all() -> None
     assert found is not None
     assert found.images == pytest.approx(5000, abs=6)
     alone, rows, others = drawn(9)
-    few = replace(alone, labels=np.array([0] * 8 + [1]), n_classes=2)
+    few = replace(alone, labels=np.array([0] * 8 + [1]), target=SingleLabel.from_n_classes(2))
     assert random_baseline.compute_gain([rows], [others], few, "centroid", [{"metric": "cosine"}], 1) is None
 
 

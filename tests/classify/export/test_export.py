@@ -143,9 +143,7 @@ def test_a_trial_that_did_not_win_is_trained_on_everything_but_the_test_split(
     features = select_features.load_matrix(store, trial.tap_refs, keys).to_array()
     labels = np.array([["blob", "noise", "stripes"].index(record.label) for record in records])
     problem = TrainingData.from_arrays(features[learnt], labels[learnt], [])
-    expected = get_head_family(trial.head).fit(
-        problem, trial.hyperparameters, score.fit_info, ["blob", "noise", "stripes"], 0
-    )
+    expected = get_head_family(trial.head).fit(problem, trial.hyperparameters, score.fit_info, 0)
     head = run.load_head(trial)
     assert head is not None
     assert np.abs(head.predict_proba(features) - expected.predict_proba(features)).max() < 1e-6

@@ -138,9 +138,7 @@ def test_the_winner_is_trained_again_on_train_and_val(
     run = sweep(images, store, SweepConfig(["logreg,C=0.1"], out=tmp_path / "run", jobs=1))
     rows = store.get_extraction(some_spec()).get_features("layer", "avg").read(images.keys)
     learnt = np.array([image.item.split != "test" for image in images.used])
-    expected = logreg.fit(
-        TrainingData.from_arrays(rows[learnt], numbers(images)[learnt], []), {"C": 0.1}, {}, ["cat", "dog"], 0
-    )
+    expected = logreg.fit(TrainingData.from_arrays(rows[learnt], numbers(images)[learnt], []), {"C": 0.1}, {}, 0)
     head = run.load_head(run.find_trial()[0])
     assert head is not None
     assert (head.layers[0].weights == expected.layers[0].weights).all()

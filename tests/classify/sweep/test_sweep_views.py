@@ -325,9 +325,7 @@ def test_the_columns_side_by_side_are_those_of_the_taps_in_their_order(store: St
     order = [images.used.index(image) for image in learnt.used]
     joined = np.hstack([rows_of(images, 0, 2, 5), rows_of(images, 0, 0, 3)])[order]
     rows = split_rows.development
-    expected = logreg.fit(
-        TrainingData.from_arrays(joined[rows], split_rows.labels[rows], []), {"C": 1.0}, {}, ["cat", "dog"], 0
-    )
+    expected = logreg.fit(TrainingData.from_arrays(joined[rows], split_rows.labels[rows], []), {"C": 1.0}, {}, 0)
     head = run.load_head(run.find_trial()[0])
     assert head is not None
     assert np.allclose(head.predict_proba(joined), expected.predict_proba(joined), atol=1e-6)

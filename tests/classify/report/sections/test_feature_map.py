@@ -148,10 +148,10 @@ def test_of_many_images_some_are_drawn_by_class(evidence: RunSnapshot, monkeypat
 
 def test_room_that_the_others_leave_goes_to_test_images() -> None:
     records = [ImageRecord(str(n), "a", "train" if n < 30 else "test", b"") for n in range(400)]
-    rows = feature_map._sample_rows(records, {"a": 0}, 300)
+    rows = feature_map._sample_rows(records, np.zeros(400, int), 300)
     assert len(rows) == 300
     assert (rows < 30).sum() == 30
-    assert feature_map._sample_rows(records, {"a": 0}, 1000).tolist() == list(range(400))
+    assert feature_map._sample_rows(records, np.zeros(400, int), 1000).tolist() == list(range(400))
 
 
 @pytest.mark.parametrize(("count", "grey"), [(7, False), (14, False), (15, True), (196, True)])
