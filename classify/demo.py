@@ -1,4 +1,4 @@
-"""The main job on images that are already here: scikit-learn's handwritten digits, on nano."""
+"""The whole pipeline on images that need no download: scikit-learn's handwritten digits, with the backbone nano."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .sweep.sweep_config import SweepConfig
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The same job with nano's weights and with random ones."""
+    """Results with nano's own weights and with random ones."""
 
     trained: PipelineResult
     random: PipelineResult
     cache: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         cache = {"cache": self.cache}
         return {"trained": {**self.trained.to_dict(), **cache}, "random": {**self.random.to_dict(), **cache}}
 
 
 def write_digits(folder: Path) -> Path:
-    """`folder`, filled with the 1,797 digits as 8 x 8 grey PNG files in a folder per class, unless it is there."""
+    """Write the 1,797 digits as 8×8 grayscale PNG files to `folder`, one folder per class; nothing is done if it exists."""
     if folder.exists():
         return folder
     from PIL import Image
@@ -50,12 +50,12 @@ def write_digits(folder: Path) -> Path:
             path = Path(temp_folder, "digits", str(label), f"{index:04}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(path)
-        Path(temp_folder, "digits").rename(folder)  # whole, or not there
+        Path(temp_folder, "digits").rename(folder)  # appears complete or not at all
     return folder
 
 
 def run_demo(folder: Path, *, jobs: int | None = None, progress: Callable[[str], Progress] | None = None) -> DemoResult:
-    """Write the digits, then extract, sweep and export, once on nano and once on the same network with random weights."""
+    """Write the digits, then extract, sweep and export: once with nano's weights and once with random weights."""
     data = write_digits(folder / "digits")
     with Store(folder / "cache", write=True) as store:
         images = load_images(data, store, jobs=jobs)

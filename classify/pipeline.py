@@ -1,4 +1,4 @@
-"""Everything at once: images -> features -> run -> model and report."""
+"""The whole pipeline: images -> features -> run -> model and report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ProgressFactory = Callable[[str], Progress]
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What became of the images, what each backbone cost, the run, the model, and the page about it."""
+    """Images, cost of each backbone, run, model and report."""
 
     images: Images
     extract_results: list[ExtractResult]
@@ -42,7 +42,7 @@ class PipelineResult:
     report_result: ReportResult
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "data": self.images.summarize(),
             "extracted": [result.to_dict() for result in self.extract_results],
@@ -65,8 +65,32 @@ def run(
 ) -> PipelineResult:
     """Extract the taps of every backbone, sweep the heads over them, export the winner, and write the report.
 
-    The model is written into the run's folder unless `model` says where. Raises what the four raise, and `ModelError` where
-    heads over several image sizes are asked for.
+    Parameters
+    ----------
+    images : Images
+        The images, with labels.
+    store : Store
+        The cache, open for writing.
+    extract_config, sweep_config : ExtractConfig, SweepConfig
+        What to extract, and what to train on it.
+    report_config : ReportConfig, optional
+        How the report is written.
+    model : Path, optional
+        File of the exported model; by default in the run's folder.
+    command : str
+        The command line, recorded in the run.
+    progress : callable, optional
+        Returns the progress callback of a named stage.
+
+    Returns
+    -------
+    PipelineResult
+        The results of the stages.
+
+    Raises
+    ------
+    HumerisError
+        The errors of the stages, and `ModelError` if heads would need backbones of several image sizes.
     """
     _check_one_size(extract_config.backbone_specs, sweep_config)
     extract_results, finished_run = extract_and_sweep(
@@ -99,10 +123,11 @@ def extract_and_sweep(
     command: str = "",
     progress: ProgressFactory | None = None,
 ) -> tuple[list[ExtractResult], Run]:
-    """Extract what the cache lacks, then sweep over exactly that; without `extract_config`, over what is cached.
+    """Extract the rows missing from the cache, then sweep over exactly these taps.
 
-    The taps are those of `extract_config`, where it names none those of the sweep. `progress` gives the callback of a named
-    stage. The labels are checked before anything is computed. Raises what the two stages raise.
+    The taps are those of `extract_config`, by default those of `sweep_config`; without `extract_config`, nothing is
+    extracted and the sweep is over cached taps. `progress` returns the callback of a named stage. Labels are checked before
+    anything is computed. Raises the errors of the two stages.
     """
     extract_results: list[ExtractResult] = []
     if extract_config is not None:
@@ -124,12 +149,14 @@ def extract_and_sweep(
 def extract_taps(
     images: Images, store: Store, config: ExtractConfig, progress: ProgressFactory | None = None
 ) -> list[ExtractResult]:
-    """Fill the cache with every tap that a sweep over the config's layers takes, which may also be several side by side.
+    """Cache every tap that a sweep over the config's layers uses, including those of concatenations.
 
-    The results are in the order of the backbones, those of the same taps together. Raises as `extract_on_devices`.
+    Results are in the order of the backbones, grouped by equal taps. Raises as `extract_on_devices`.
     """
     if images.feature_file is not None:
-        raise DataError(f"{images.feature_file.path}: expected images to extract features of, found a file of features")
+        raise DataError(
+            f"{images.feature_file.path}: a feature file has no images to extract features from; use `humeris sweep`"
+        )
     results: list[ExtractResult] = []
     for backbone_group, taps in group_backbones_by_taps(config.backbone_specs, to_tuple(config.layers)):
         results += extract_on_devices(images, store, replace(config, backbones=backbone_group, layers=taps), progress)
@@ -142,10 +169,10 @@ def extract_taps(
 def group_backbones_by_taps(
     backbone_specs: Sequence[BackboneSpec], patterns: Sequence[str]
 ) -> list[tuple[list[BackboneSpec], list[str]]]:
-    """The backbones with the taps to extract of each, those of the same taps together.
+    """Group the backbones by the taps to extract from them.
 
-    A pattern is as a sweep takes it: `LAYER[:POOL]`, or `A+B`, with `BACKBONE/` before what is of one backbone only. Raises
-    `LayerError` where nothing is asked of a backbone.
+    A pattern is as in a sweep: `LAYER[:POOL]`, or `A+B`, with `BACKBONE/` in front if it is of one backbone only. Raises
+    `LayerError` if a backbone has no pattern.
     """
     sides = [side for pattern in patterns for side in split_pattern(pattern)]
     specs_by_taps: dict[tuple[str, ...], list[BackboneSpec]] = {}
@@ -157,21 +184,22 @@ def group_backbones_by_taps(
                 own_sides.append(side.removeprefix(f"{backbone_spec.label}/") if named_specs else side)
         if sides and not own_sides:
             raise LayerError(
-                f"-b {backbone_spec.title}: expected a layer of it with -l, found none among {', '.join(patterns)}"
+                f"-b {backbone_spec.title}: no layer of this backbone is given with -l "
+                f"({', '.join(patterns)}); add one, or leave the backbone out"
             )
         specs_by_taps.setdefault(tuple(dict.fromkeys(own_sides)), []).append(backbone_spec)
     return [(backbone_group, list(taps)) for taps, backbone_group in specs_by_taps.items()]
 
 
 def _find_named_backbones(side: str, backbone_specs: Sequence[BackboneSpec]) -> list[BackboneSpec]:
-    """The backbones that a side names, [] where it names none and is of all."""
+    """Return the backbones named by a side of a pattern; [] if it names none and so applies to all."""
     return [backbone_spec for backbone_spec in backbone_specs if side.startswith(f"{backbone_spec.label}/")]
 
 
 def _check_one_size(backbone_specs: Sequence[BackboneSpec], config: SweepConfig) -> None:
-    """Raise `ModelError` where heads over networks of several image sizes are asked for, before anything is computed.
+    """Raise `ModelError` if heads would span backbones of several image sizes, before anything is computed.
 
-    The size of a file's input is found out later; the export then says the same.
+    The input size of a model file is only known later; the export then raises the error.
     """
     sizes = {each.image_size or each.info.image_size for each in backbone_specs} - {None}
     if len(sizes) < 2:
@@ -187,11 +215,11 @@ def _check_one_size(backbone_specs: Sequence[BackboneSpec], config: SweepConfig)
         options += [f"-l {pattern}"] if len(titles) > 1 else []
     if options:
         raise ModelError(
-            f"{options[0]} with backbones of several image sizes: expected one, since the model that `run` ends with has "
-            "one input; give --image-size, or use `humeris sweep --extract`"
+            f"{options[0]}: the backbones have several image sizes, but the exported model has one input; "
+            "give --image-size, or use `humeris sweep --extract`"
         )
 
 
 def collect_taps(extract_results: Sequence[ExtractResult]) -> set[tuple[str, Tap]]:
-    """(spec digest, tap) of everything extracted."""
+    """Return (spec digest, tap) of everything extracted."""
     return {(result.metadata.spec.digest, tap) for result in extract_results for tap in result.taps}

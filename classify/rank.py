@@ -1,4 +1,4 @@
-"""The cached taps in the order that scores without training put them in, and whether training agrees."""
+"""Ranking of cached taps by transferability scores, without training, and its agreement with trained heads."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _TapKeys = tuple[tuple[str, str, str], ...]
 
 @dataclass(frozen=True)
 class TapScores:
-    """The scores of one tap, or of several side by side; higher is better in all.
+    """Scores of one tap, or of several side by side; higher is better for all of them.
 
-    columns: numbers in a row. knn, centroid: cross-validated accuracy. seconds: what it took, reading included. trained:
-    cross-validated accuracy of the best head in a run of the same images.
+    columns: number of features per row. knn, centroid: cross-validated accuracy. seconds: elapsed time, including
+    reading.
+    trained: cross-validated accuracy of the best head in a run on the same images.
     """
 
     tap_refs: tuple[TapRef, ...]
@@ -47,15 +48,15 @@ class TapScores:
     trained: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {**asdict(self), "tap_refs": [asdict(tap_ref) for tap_ref in self.tap_refs]}
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Taps, the best by the mean of their four places first, of images of which only those outside the test split count.
+    """Taps in order of their mean rank over the four scores, computed on the images outside the test split.
 
-    run: a finished sweep of the same images, if there is one.
+    left_out: number of missing images of each tap left out. run: a complete sweep of the same images, if there is one.
     """
 
     images: Images
@@ -65,15 +66,15 @@ class Ranking:
     run: Run | None
 
     def compute_ranks(self, measure: str) -> list[int]:
-        """The place of each row by a measure, 1 the best; equal scores share the better place."""
-        values = [round(getattr(row, measure), 12) for row in self.rows]  # means of equal folds in another order are equal
+        """Return the rank of each row by a measure, 1 for the best; ties get the better rank."""
+        values = [round(getattr(row, measure), 12) for row in self.rows]  # equal means of folds can differ by rounding
         return [1 + sum(other > value for other in values) for value in values]
 
     def compute_agreement(self) -> dict[str, dict[str, float | int | None]]:
-        """Kendall's tau of each measure with the trained ranking, its p-value, and of how many taps; {} without a run.
+        """Return Kendall's tau of each measure with the trained accuracies, its p-value and the number of taps.
 
-        None where there is no telling: fewer than three taps, or all alike. The p-value is that of no agreement at all
-        (Kendall, Biometrika 30 (1938); ties as in his tau-b, 1945).
+        Empty without a run. Tau and p-value are None if undefined: fewer than three taps, or all values equal. The p-value
+        is for the hypothesis of no association (Kendall, Biometrika 30 (1938); ties as in his tau-b, 1945).
         """
         from scipy.stats import kendalltau
 
@@ -91,7 +92,7 @@ class Ranking:
         return agreement
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         ranks = {measure: self.compute_ranks(measure) for measure in MEASURES}
         return {
             "data": self.images.summarize(),
@@ -117,16 +118,45 @@ def rank(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
-    """Score every tap of `query`, without one every tap that is cached, on the images that may be learnt from.
+    """Rank cached taps by transferability scores on the images outside the test split, without training.
 
-    Nothing is trained. LogME and H-score are of all of those images; nearest neighbours and centroids are scored on the
-    folds of a sweep with the same `select` and `seed`. `run` is a finished run to compare with; without it the latest one
-    under `runs` of the same images, split the same way, that holds every tap ranked. `jobs`: threads of the products, every
-    core unless given. Raises `DataError`, `LayerError`, `RunError`.
+    LogME and H-score use all of these images; nearest neighbors and centroids are scored on the folds of a sweep with the
+    same `select` and `seed`.
+
+    Parameters
+    ----------
+    images : Images
+        The images, with labels.
+    store : Store
+        The cache.
+    query : FeatureQuery, optional
+        The taps to rank; by default every cached tap.
+    select : {"cv", "val"}, optional
+        As in `split`.
+    run : Path or str, optional
+        A complete run to compare with; by default the latest one under `runs` with the same images and splits that holds
+        all
+        ranked taps.
+    seed : int
+        Seed of the folds.
+    jobs : int, optional
+        Number of threads; every core by default.
+    progress : callable, optional
+        Called with the number of taps scored and their total.
+
+    Returns
+    -------
+    Ranking
+        The taps, best first.
+
+    Raises
+    ------
+    DataError, LayerError, RunError
+        If labels, taps or the run cannot be used.
     """
     from threadpoolctl import threadpool_limits
 
-    split(images, select)  # labels that cannot be used are found out first
+    split(images, select)  # fails early if the labels cannot be used
     feature_store = images.feature_file or store
     selection = sources.find_features(feature_store, images.keys, query or sources.FeatureQuery())
     images = selection.drop_non_finite(images).sort_by_digest()
@@ -162,8 +192,8 @@ def rank(
             progress(number + 1, len(selection.inputs))
     if run is not None and not any(row.trained is not None for row in rows):
         raise RunError(
-            f"{run}: expected a run of the taps that are ranked, found one of {len(trained_accuracies)} others; name the "
-            "run of these, or rank with its -b and -l"
+            f"{run}: none of the ranked taps is in the run (taps in the run: {len(trained_accuracies)}); give a run of these "
+            "taps, or rank with the -b and -l of the run"
         )
     unordered = Ranking(images, splits, tuple(rows), selection.left_out, reference_run)
     rank_sums = np.sum([unordered.compute_ranks(measure) for measure in MEASURES], axis=0)
@@ -183,12 +213,12 @@ def _score_taps(features: FeatureMatrix, labels: np.ndarray, folds: Folds) -> di
 
 
 def _get_tap_keys(taps: Sequence[TapRef]) -> _TapKeys:
-    """What names taps in every run, whatever else lay in the cache."""
+    """Return what identifies taps in every run, whatever else was cached."""
     return tuple((tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in taps)
 
 
 def _get_trained_accuracies(run: Run) -> dict[_TapKeys, float]:
-    """The cross-validated accuracy of the best head on each input of a run."""
+    """Return the cross-validated accuracy of the best head on each input of a run."""
     scores = run.load_trials()
     accuracies: dict[_TapKeys, float] = {}
     for trial in scores.ranked:
@@ -197,7 +227,7 @@ def _get_trained_accuracies(run: Run) -> dict[_TapKeys, float]:
 
 
 def _is_same_data(run: Run, images: Images, splits: Splits) -> bool:
-    """Whether a run was of the same images, with the same labels in the same splits."""
+    """Return whether a run has the same images, with the same labels in the same splits."""
     role_of_row = {int(row): name for name in ("train", "val", "test") for row in getattr(splits, name)}
     data_images = {(image.digest, image.item.label or "", role_of_row[row]) for row, image in enumerate(images.used)}
     run_images = {(record.digest, record.label, record.split) for record in run.load_image_records()}
@@ -208,14 +238,14 @@ def _load_matching_run(path: Path | str, images: Images, splits: Splits) -> Run:
     run = Run.load(path)
     if not _is_same_data(run, images, splits):
         raise RunError(
-            f"{path}: expected a run of these {len(images.used)} images with the same splits, found one of other images "
-            "or splits; give the DATA, --limit and --select that it was made with"
+            f"{path}: the run was not made from these {len(images.used)} images with the same labels and splits; "
+            "give the DATA, --limit and --select of the run"
         )
     return run
 
 
 def _find_latest_run(images: Images, splits: Splits, inputs: Sequence[Sequence[TapRef]]) -> Run | None:
-    """The latest finished run under `runs` of these images that holds every input."""
+    """Return the latest complete run under `runs` that has these images and every input."""
     files = Path("runs").glob("*/run.json")
     for file in sorted(files, key=lambda file: (-file.stat().st_mtime_ns, file)):
         try:
@@ -225,6 +255,6 @@ def _find_latest_run(images: Images, splits: Splits, inputs: Sequence[Sequence[T
                 and {_get_tap_keys(taps) for taps in inputs} <= _get_trained_accuracies(run).keys()
             ):
                 return run
-        except RunError:  # nobody asked for this one
+        except RunError:  # not a run that was asked for
             continue
     return None

@@ -1,1 +1,1 @@
-"""Rows of the cache as matrices, with labels, splits and views. May import `classify.evaluate`, `extract` and `cache`."""
+"""Cached rows as matrices, with labels, splits and views. May import `classify.evaluate`, `extract` and `cache`."""

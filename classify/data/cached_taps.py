@@ -1,4 +1,4 @@
-"""Cached taps that heads could be trained on, and what a user calls them."""
+"""The cached taps, and how patterns given by users select them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ...extract.backbones.tap_patterns import find_closest, is_match
 from ...extract.backbones.taps import Tap
 from ...extract.images.feature_file import FeatureFile, FileRowReader
 
-FeatureStore = Store | FeatureFile  # where features are
+FeatureStore = Store | FeatureFile  # where features are read from
 
 
 @dataclass(frozen=True, eq=False)
 class CachedTap:
-    """A cached tap, of the plain view."""
+    """A tap of the cache, in the plain view."""
 
     extraction: Extraction | FeatureFile
     features: TapFeatures | FileRowReader
 
     @property
     def tap(self) -> Tap:
-        """Layer and pool."""
+        """The layer and pool."""
         return Tap(self.features.layer, self.features.pool)
 
     @property
     def depth(self) -> float | None:
-        """The share of the network's forward cost that is spent when the layer is computed; None where it is not known."""
+        """Fraction of the network's forward cost spent up to and including the layer; None if unknown."""
         costs, layer = {item["name"]: item["cost"] for item in self.extraction.layers}, self.features.layer
         return round(costs[layer] / max(1, *costs.values()), 4) if layer in costs else None
 
     def matches_pattern(self, pattern: str, pools: Collection[str] = ()) -> bool:
-        """Whether `pattern`, `[BACKBONE/]LAYER[:POOL]`, names it: where no POOL is written, of `pools` if any."""
+        """Return whether `pattern`, `[BACKBONE/]LAYER[:POOL]`, selects this tap; `pools` apply if it has no POOL."""
         spec = self.extraction.spec
         sized_title = f"{spec.title},image_size={spec.image_size[0]}x{spec.image_size[1]}"
         prefixes = [f"{name}/" for name in (sized_title, spec.title) if pattern.startswith(f"{name}/")]
@@ -52,10 +52,14 @@ class CachedTap:
 def list_cached_taps(
     store: FeatureStore, backbone_specs: Sequence[BackboneSpec], only_taps: Collection[tuple[str, Tap]] | None = None
 ) -> list[CachedTap]:
-    """Every cached tap of the backbones asked for, or of `only_taps` these, as (spec digest, tap); raises `DataError`."""
+    """Return the cached taps of `backbone_specs`, of all backbones if there are none.
+
+    only_taps: (spec digest, tap) pairs to which the result is restricted. Raises `DataError` if nothing is cached for one of
+    the backbones.
+    """
     extractions: list[Extraction | FeatureFile] = [each for each in store.iter_extractions() if each.spec.views == "plain"]
     if backbone_specs and isinstance(store, FeatureFile):
-        raise DataError(f"{store.path}: its features are of one network, found -b {backbone_specs[0].title}; leave -b out")
+        raise DataError(f"{store.path}: -b {backbone_specs[0].title} does not apply to a feature file; leave -b out")
     if backbone_specs:
         digests = {}
         for backbone_spec in backbone_specs:
@@ -65,8 +69,8 @@ def list_cached_taps(
         for digest, backbone_spec in digests.items():
             if digest not in cached_digests:
                 raise DataError(
-                    f"{store.path}: expected cached features of -b {backbone_spec.title}, found none made so; "
-                    "run `humeris extract` with the same -b first"
+                    f"{store.path}: no features are cached for -b {backbone_spec.title}; run `humeris extract` "
+                    "with the same -b first"
                 )
         extractions = [extraction for extraction in extractions if extraction.spec.digest in digests]
     cached_taps = [CachedTap(extraction, features) for extraction in extractions for features in extraction.list_taps()]
@@ -74,14 +78,14 @@ def list_cached_taps(
 
 
 def check_patterns_and_pools(cached_taps: Sequence[CachedTap], patterns: Sequence[str], pools: Sequence[str]) -> None:
-    """Raise `LayerError` where a pattern or a pool names none of the cached taps, if there are any."""
+    """Raise `LayerError` if a pattern or a pool matches none of the cached taps; nothing is checked if there are no taps."""
     taps = [cached_tap.tap for cached_tap in cached_taps]
     _check_patterns(cached_taps, patterns, ())
     for pool in pools if taps else ():
         if not any(tap.pool == pool for tap in taps):
             cached_pools = ", ".join(sorted({tap.pool for tap in taps}))
             raise LayerError(
-                f"pool {pool!r}: expected a cached pool ({cached_pools}), found none; run `humeris extract` with it first"
+                f"pool {pool!r}: not cached (cached pools: {cached_pools}); run `humeris extract` with --pool {pool} first"
             )
     _check_patterns(cached_taps, patterns, pools)
 
@@ -91,8 +95,8 @@ def _check_patterns(cached_taps: Sequence[CachedTap], patterns: Sequence[str], p
         if not any(cached_tap.matches_pattern(pattern, pools) for cached_tap in cached_taps):
             names = ", ".join(find_closest(pattern.partition(":")[0], [str(cached_tap.tap) for cached_tap in cached_taps]))
             raise LayerError(
-                f"layer {pattern!r}{_format_pools(pools)}: expected a cached tap, found none; closest: {names}; "
-                f"run `humeris extract` with -l {pattern}{''.join(f' --pool {pool}' for pool in pools)} first"
+                f"layer {pattern!r}{_format_pools(pools)}: no cached tap matches (closest: {names}); run "
+                f"`humeris extract` with -l {pattern}{''.join(f' --pool {pool}' for pool in pools)} first"
             )
 
 
@@ -101,20 +105,20 @@ def _format_pools(pools: Sequence[str]) -> str:
 
 
 def find_one_tap(cached_taps: Sequence[CachedTap], side: str, sides: Sequence[str], pools: Sequence[str] = ()) -> CachedTap:
-    """The cached tap that one side of a concatenation names; raises `LayerError` unless it is one."""
+    """Return the one cached tap that a side of a concatenation selects; raises `LayerError` unless exactly one matches."""
     matching_taps = [cached_tap for cached_tap in cached_taps if cached_tap.matches_pattern(side, pools)]
     if len(matching_taps) != 1:
         names = disambiguate_titles([cached_tap.extraction for cached_tap in cached_taps])
         tap_names = [f"{names[cached_tap.extraction.name]}/{cached_tap.tap}" for cached_tap in matching_taps or cached_taps]
-        several_text = f"{len(matching_taps)}: {', '.join(tap_names[:5])}; write one of them"
-        none_text = f"none; closest: {', '.join(find_closest(side.partition(':')[0], tap_names))}"
+        several_text = f"{len(matching_taps)} cached taps match: {', '.join(tap_names[:5])}; write one of them"
+        none_text = f"no cached tap matches; closest: {', '.join(find_closest(side.partition(':')[0], tap_names))}"
         subject = f"layer {side!r} of {'+'.join(sides)}{_format_pools(() if matching_taps or ':' in side else pools)}"
-        raise LayerError(f"{subject}: expected one cached tap, found {several_text if matching_taps else none_text}")
+        raise LayerError(f"{subject}: {several_text if matching_taps else none_text}")
     return matching_taps[0]
 
 
 def disambiguate_titles(extractions: Sequence[Extraction | FeatureFile]) -> dict[str, str]:
-    """What to call each extraction (by folder): its title, with image size and digest where others have the same."""
+    """Return a unique title for each extraction, by folder: image size and digest are added where titles would be equal."""
     specs = {extraction.name: extraction.spec for extraction in extractions}
     sizes = {folder: f",image_size={spec.image_size[0]}x{spec.image_size[1]}" for folder, spec in specs.items()}
     digests = {folder: f" ({spec.digest[:8]})" for folder, spec in specs.items()}

@@ -1,4 +1,4 @@
-"""Features of many images as one matrix: held in memory where it fits, else read from the cache a block at a time."""
+"""Features of many images as one matrix, held in memory if it fits, else read from the cache in blocks."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any, Protocol
 
 import numpy as np
 
-_SHARE = 0.5  # of the machine's memory that one matrix may take
+_SHARE = 0.5  # of the machine's memory that one matrix may use
 _BLOCK = 1 << 24  # bytes of float32 in a block
-_PIECES = 4  # that a whole matrix is read in where what is stored is not what is held
+_PIECES = 4  # a matrix that must be converted or concatenated is read in so many pieces, to limit the extra memory
 
 
 class RowReader(Protocol):
-    """Where rows are: `TapFeatures` in the cache, or `FileRowReader` in a file of the user's."""
+    """A source of rows: `TapFeatures` in the cache, or `FileRowReader` for a feature file."""
 
     def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
-        """Rows (n, ...) of `view`, or (n, columns) of the flattened rows."""
+        """Return rows (n, ...) of `view`, or (n, columns) of the flattened rows."""
 
 
 @dataclass(frozen=True)
 class TapColumns:
-    """Rows of one tap: of the images `keys` (rows,), each in the view of `views` (rows,)."""
+    """The rows of one tap: image `keys` (rows,), each in the view given by `views` (rows,)."""
 
     reader: RowReader
     keys: np.ndarray
     views: np.ndarray
 
     def read(self, rows: np.ndarray, columns: slice | None = None) -> np.ndarray:
-        """Rows (len(rows), ...) as stored."""
+        """Return rows (len(rows), ...) as stored."""
         keys, views = self.keys[rows], self.views[rows]
         view_numbers = np.unique(views).tolist()
         if len(view_numbers) == 1:
@@ -50,9 +50,9 @@ class TapColumns:
 
 
 class FeatureMatrix:
-    """Rows of float32 features (rows, d): those of several taps side by side, maps flattened in row-major order.
+    """Float32 features (rows, d): one or more taps side by side, maps flattened in row-major order.
 
-    shape: (rows, d). row_shape: what a row was before it was flattened, (d,) where several taps lie side by side.
+    shape: (rows, d). row_shape: shape of a row before flattening; (d,) if several taps lie side by side.
     """
 
     def __init__(self, tap_columns: Sequence[TapColumns], row_shapes: Sequence[tuple[int, ...]], n_rows: int) -> None:
@@ -64,13 +64,13 @@ class FeatureMatrix:
 
     @classmethod
     def from_tap_columns(cls, tap_columns: Sequence[TapColumns]) -> FeatureMatrix:
-        """The rows of `tap_columns` side by side; every part has as many rows, at least one."""
+        """Concatenate the rows of `tap_columns` side by side; all must have the same number of rows, at least one."""
         shapes = [tap.read(np.zeros(1, np.intp)).shape[1:] for tap in tap_columns]
         return cls(tap_columns, shapes, len(tap_columns[0].keys))
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> FeatureMatrix:
-        """The matrix of an array (rows, ...), which is not copied where it is float32."""
+        """Return the matrix of an array (rows, ...), without a copy if it is float32."""
         rows = array.reshape(len(array), -1).astype(np.float32, copy=False)
         matrix = cls([], [array.shape[1:]], len(array))
         matrix._array = rows
@@ -78,16 +78,16 @@ class FeatureMatrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole matrix in float32."""
+        """Size in bytes of the whole matrix in float32."""
         return 4 * self.shape[0] * self.shape[1]
 
     @property
     def fits_in_memory(self) -> bool:
-        """Whether the matrix may be held in memory as a whole."""
+        """Whether the whole matrix may be held in memory."""
         return self._array is not None or (self._allow_in_memory and self.nbytes <= _SHARE * _get_total_memory())
 
     def to_streaming(self) -> FeatureMatrix:
-        """The same rows, read a block at a time and never held, unless they already are or take no more than a block."""
+        """Return the same rows read in blocks and never held in memory, unless they already are or fit in one block."""
         if self._array is not None or self.nbytes <= _BLOCK:
             return self
         streaming_matrix = copy.copy(self)
@@ -95,7 +95,7 @@ class FeatureMatrix:
         return streaming_matrix
 
     def to_array(self) -> np.ndarray:
-        """The whole matrix (rows, d) in memory: always the same array, so do not write into it."""
+        """Return the whole matrix (rows, d) in memory. The array is shared between calls: do not modify it."""
         if self._array is None:
             self._array = self._read_rows(np.arange(self.shape[0]))
         return self._array
@@ -104,20 +104,20 @@ class FeatureMatrix:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Rows (m, d) of an index array, a mask or a slice."""
+        """Return rows (m, d) for an index array, a mask or a slice."""
         if self.fits_in_memory:
             return np.asarray(self.to_array()[rows])
         return self._read_rows(np.arange(self.shape[0])[rows])
 
     def iter_blocks(self, rows: np.ndarray | None = None, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """(positions, values): the rows (all by default) a block of `size` at a time, positions counting within `rows`."""
+        """Yield (positions, values) for `rows` (default: all) in blocks of `size`; positions count within `rows`."""
         rows = np.arange(self.shape[0]) if rows is None else rows
         size = size or max(1, _BLOCK // (4 * max(1, self.shape[1])))
         for start in range(0, len(rows), size):
             yield slice(start, min(start + size, len(rows))), self[rows[start : start + size]]
 
     def read_columns(self, start: int, stop: int) -> np.ndarray:
-        """The columns from `start` to `stop` of every row, (rows, stop - start)."""
+        """Return the columns from `start` to `stop` of every row, (rows, stop - start)."""
         if self._array is not None:
             return self._array[:, start:stop]
         rows, out, offset = np.arange(self.shape[0]), [], 0
@@ -129,14 +129,14 @@ class FeatureMatrix:
         return out[0] if len(out) == 1 else np.hstack(out)
 
     def iter_column_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """(columns, values): every row, `size` columns at a time."""
+        """Yield (columns, values): all rows, `size` columns at a time."""
         size = size or max(1, _BLOCK // (4 * max(1, self.shape[0])))
         for start in range(0, self.shape[1], size):
             stop = min(start + size, self.shape[1])
             yield slice(start, stop), self.read_columns(start, stop)
 
     def _read_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (m, d) in float32; what is read besides, to be converted or put side by side, is a quarter of it at most."""
+        """Read rows (m, d) in float32; buffers for conversion or concatenation take at most a quarter of their size."""
         first_tap = self._tap_columns[0]
         is_small = 4 * len(rows) * self.shape[1] <= _BLOCK
         can_read_directly = is_small or (

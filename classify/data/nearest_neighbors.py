@@ -1,4 +1,4 @@
-"""The nearest rows by cosine similarity, found a block at a time."""
+"""Nearest rows by cosine similarity, computed in blocks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import numpy as np
 
 from .feature_matrix import FeatureMatrix
 
-_ROWS, _NUMBERS = 1024, 1 << 22  # in a block, at most
-_QUERY_FACTOR, _SHARE = (
-    4,
-    1 / 16,
-)  # times as many rows are asked for at once, that the others are read seldom: a share of those
+_ROWS, _NUMBERS = 1024, 1 << 22  # per block, at most
+_QUERY_FACTOR = 4  # query blocks may be so many times larger, since each reads all other rows
+_SHARE = 1 / 16  # of the searched rows: size of a query block
 
 
 def find_neighbors(
@@ -23,10 +21,27 @@ def find_neighbors(
     count: int,
     center: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` rows of `features` most similar to each row `query_rows` of `queries`: (similarities, places), best first.
+    """Find the rows of `features` most similar to each query row.
 
-    Both are (len(query_rows), min(count, len(rows))); places count within `rows`. Similarity is the cosine of the angle seen
-    from `center` (d,), or from zero; a row that lies there is similar to none. Blocks of both are in memory, never a whole.
+    Parameters
+    ----------
+    queries : FeatureMatrix
+        Matrix that holds the query rows.
+    query_rows : np.ndarray
+        Rows of `queries`, (m,).
+    features : FeatureMatrix
+        Matrix to search; read in blocks.
+    rows : np.ndarray
+        Rows of `features` to search, (n,).
+    count : int
+        Number of neighbors.
+    center : np.ndarray, optional
+        Point (d,) from which angles are measured; zero by default. A row equal to it has similarity 0 to all.
+
+    Returns
+    -------
+    similarities, positions : np.ndarray
+        Cosine similarities and positions within `rows`, both (m, min(count, n)), best first.
     """
     n_neighbors = min(count, len(rows))
     similarities, positions = (
@@ -45,10 +60,10 @@ def find_neighbors(
 def find_neighbors_in_blocks(
     query_values: np.ndarray, blocks: Iterable[tuple[slice, np.ndarray]], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows in `blocks` nearest to each of `query_values` (n, d), all of length one: (cosines, positions), best first.
+    """Return (cosines, positions) of the rows in `blocks` nearest to each of `query_values` (n, d), best first.
 
-    A block is (positions, rows). Both answers are (n, count), or of fewer columns where there are fewer rows; of equals the
-    first come first.
+    All rows have unit length; a block is (positions, rows). Both results are (n, count), with fewer columns if there are
+    fewer rows. Ties keep the order of the rows.
     """
     best_similarities, best_positions = (
         np.empty((len(query_values), 0), np.float32),
@@ -63,12 +78,14 @@ def find_neighbors_in_blocks(
 
 
 def top_k(similarity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest of each row (n, m), largest first, and where they are; of equals the first."""
+    """Return the `count` largest values of each row (n, m), in descending order, and their columns; ties stay in order."""
     n_columns = similarity.shape[1]
     if count < n_columns:
         indices = np.argpartition(similarity, n_columns - count, axis=1)[:, n_columns - count :]
         threshold = np.take_along_axis(similarity, indices, axis=1).min(axis=1, keepdims=True)
-        tied_rows = np.nonzero((similarity >= threshold).sum(axis=1) > count)[0]  # equals on the edge: the first ones
+        tied_rows = np.nonzero((similarity >= threshold).sum(axis=1) > count)[
+            0
+        ]  # ties at the threshold: keep the first ones
         indices[tied_rows] = np.argsort(-similarity[tied_rows], axis=1, kind="stable")[:, :count]
         indices.sort(axis=1)
     else:
@@ -81,15 +98,15 @@ def top_k(similarity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 def iter_unit_rows(
     features: FeatureMatrix, rows: np.ndarray, center: np.ndarray | None = None, size: int | None = None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """(positions, values): rows of length one seen from `center`, those that lie there left at zero."""
+    """Yield (positions, values): rows minus `center`, scaled to unit length; rows equal to it stay zero."""
     for positions, values in features.iter_blocks(rows, size or _get_block_size(features.shape[1])):
         if center is not None:
-            values -= center  # of an index array of rows, a block is a copy
+            values -= center  # safe: a block selected by an index array is a copy
         lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
         values /= np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]
         yield positions, values
 
 
 def _get_block_size(width: int) -> int:
-    """Rows in a block."""
+    """Return the number of rows of a block."""
     return min(_ROWS, max(1, _NUMBERS // max(1, width)))

@@ -1,4 +1,4 @@
-"""Which cached features a sweep is over."""
+"""Selection of the cached features that a sweep trains on."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from .views import ViewReader, ViewRows, Views
 
 @dataclass(frozen=True)
 class FeatureSelection:
-    """Sources that hold every image, by backbone and depth, and those left out, each with the images it lacks.
+    """Taps with rows for every image, by backbone and depth, and taps left out, with the number of images they lack.
 
-    With views a source holds an image that has a row in every one of them, but for those that were not finite.
+    With views, an image counts as present if it has a row for every view, except for views that were not finite.
 
-    inputs: what heads are trained on, each one or more of the sources side by side.
-    depths: share of the forward pass spent up to each source, where it is known.
-    not_finite: mask (n,) of images to be refused, because some source has no finite row of them.
+    row_readers: readers of the taps. inputs: what heads are trained on, each one or more of the taps side by side.
+    depths: fraction of the forward cost up to each tap, where known. left_out: number of missing images by tap.
+    not_finite: mask (n,) of the images to reject, because some tap has no finite row for them.
     """
 
     row_readers: dict[TapRef, RowReader]
@@ -49,18 +49,18 @@ class FeatureSelection:
     not_finite: np.ndarray
 
     def drop_non_finite(self, images: Images) -> Images:
-        """The images (n,) without those to be refused."""
+        """Return the images (n,) without those to reject."""
         names = [images.used[row].name for row in np.nonzero(self.not_finite)[0]]
         return images.reject({name: Rejection(name, "not_finite", "NaN or infinite activations") for name in names})
 
 
 @dataclass(frozen=True)
 class FeatureQuery:
-    """What a sweep is over; everything that is cached when nothing is said.
+    """What a sweep trains on; by default everything that is cached.
 
-    patterns: taps as `LAYER[:POOL]`, or several side by side as `A+B`, each side one tap, with `BACKBONE/` before it where
-    it is in more than one. pools: those of taps that are written without one. only_taps: exactly these, as (spec digest,
-    tap). concatenate: also all of them side by side.
+    patterns: taps as `LAYER[:POOL]`, or several side by side as `A+B`, each side one tap, with `BACKBONE/` in front if more
+    than one backbone has it. pools: pools of the patterns without one. only_taps: exactly these, as (spec digest, tap).
+    concatenate: also all of them side by side. views: augmented views to use.
     """
 
     backbone_specs: Sequence[BackboneSpec] = ()
@@ -77,29 +77,29 @@ class FeatureQuery:
 
     @property
     def single_patterns(self) -> list[str]:
-        """The patterns of taps that are taken alone."""
+        """The patterns of single taps."""
         return [pattern for pattern in self.patterns if "+" not in pattern]
 
     @property
     def default_pools(self) -> Sequence[str]:
-        """The pools that decide something, because some tap is written without one or none is written."""
+        """The pools that apply: none if every pattern names its own."""
         sides = [side for pattern in self.patterns for side in pattern.split("+")]
         return self.pools if not sides or not all(":" in side for side in sides) else ()
 
 
 def split_pattern(pattern: str) -> list[str]:
-    """The sides of `A+B`; raises `LayerError`."""
+    """Return the sides of `A+B`; raises `LayerError`."""
     sides = [side.strip() for side in pattern.split("+")]
     if not all(sides) or len(set(sides)) < len(sides):
-        raise LayerError(f"layer {pattern!r}: expected different taps to put side by side, as in mixed4+mixed7:max")
+        raise LayerError(f"layer {pattern!r}: a side is empty or given twice; give different taps, as in mixed4+mixed7:max")
     return sides
 
 
 def find_features(store: FeatureStore, keys: np.ndarray, query: FeatureQuery) -> FeatureSelection:
-    """The cached features of the images `keys` (n,), of the backbones, layers and pools asked for.
+    """Find the cached features of the images `keys` (n,) for the backbones, layers and pools of a query.
 
-    Sources that hold none of the images belong to other data and are passed over. Raises `DataError` or `LayerError` where
-    something asked for is not there.
+    Taps that hold none of the images belong to other data and are ignored. Raises `DataError` or `LayerError` if something
+    requested is not cached.
     """
     cached_taps = list_cached_taps(store, query.backbone_specs, query.only_taps)
     pools = query.default_pools
@@ -153,20 +153,20 @@ def _describe_no_match(store: FeatureStore, count: int, query: FeatureQuery, lef
         f" -l {pattern}" for pattern in query.patterns
     ]
     query_options += [f" --views {views.count} --augment {views.policy}"] if views.count else []
-    coverage = ", ".join(f"{tap_ref} lacks {n_missing}" for tap_ref, n_missing in left_out.items()) or "none"
+    coverage = ", ".join(f"{tap_ref} lacks {n_missing}" for tap_ref, n_missing in left_out.items())
     return (
-        f"{store.path}: expected cached features of these {count} "
-        f"images{' for' if query_options else ''}{''.join(query_options)}, found {coverage}; run `humeris extract` on the "
-        f"same data first{', with the same views' if views.count else ''}"
+        f"{store.path}: no features of all {count} images are cached"
+        f"{' for' if query_options else ''}{''.join(query_options)}{f' ({coverage})' if coverage else ''}; "
+        f"run `humeris extract` on the same data first{', with the same views' if views.count else ''}"
     )
 
 
 def _find_missing(
     store: FeatureStore, cached_tap: CachedTap, row_reader: RowReader, keys: np.ndarray, views: Views
 ) -> np.ndarray:
-    """Mask (n,) of the images without a plain row or without one of their augmented rows.
+    """Return the mask (n,) of images that lack the plain row or an augmented one.
 
-    Of an image whose augmented rows were not all finite, the ones that there are will do.
+    Augmented rows that were not finite do not count as missing.
     """
     reader: Any = row_reader
     missing_mask = np.array(reader.find_missing(keys))
@@ -179,24 +179,24 @@ def _find_missing(
 
 
 def load_matrix(store: FeatureStore, tap_refs: Sequence[TapRef], keys: np.ndarray) -> FeatureMatrix:
-    """The plain views of the images `keys` (n,), the sources side by side; `RunError` when the cache lost them."""
+    """Return the plain rows of the images `keys` (n,), taps side by side; raises `RunError` if they are no longer cached."""
     return ViewRows.from_readers(open_readers(store, tap_refs), keys).features
 
 
 def open_readers(store: FeatureStore, tap_refs: Sequence[TapRef], views: Views | None = None) -> list[RowReader]:
-    """The features of each source, with those of augmented `views`; `RunError` when the cache lost them."""
+    """Open the features of each tap, with those of augmented `views`; raises `RunError` if they are no longer cached."""
     extractions = {extraction.name: extraction for extraction in store.iter_extractions()}
     row_readers = []
     for tap_ref in tap_refs:
         if tap_ref.extraction not in extractions and isinstance(store, FeatureFile):
             raise RunError(
-                f"{store.path}: expected the features that {tap_ref} was made from, found others; put the file back as it "
-                "was, or run `humeris sweep` on this one"
+                f"{store.path}: the file has changed: it no longer holds the features of {tap_ref}; restore "
+                "the file, or run `humeris sweep` on this one"
             )
         if tap_ref.extraction not in extractions:
             raise RunError(
-                f"{store.path}: expected the extraction {tap_ref.extraction}, found it gone; "
-                f"run `humeris extract` with -b {tap_ref.backbone} -l {tap_ref.layer}:{tap_ref.pool} again"
+                f"{store.path}: extraction {tap_ref.extraction} is no longer cached; run `humeris extract` "
+                f"with -b {tap_ref.backbone} -l {tap_ref.layer}:{tap_ref.pool} again"
             )
         extraction = extractions[tap_ref.extraction]
         row_readers.append(
@@ -206,17 +206,17 @@ def open_readers(store: FeatureStore, tap_refs: Sequence[TapRef], views: Views |
 
 
 def build_matrix(row_readers: Sequence[RowReader], keys: np.ndarray) -> FeatureMatrix:
-    """The plain views of the images `keys` (n,), nothing of them read yet but one row."""
+    """Return the matrix of the plain rows of the images `keys` (n,); only one row is read until it is used."""
     return ViewRows.from_readers(row_readers, keys).features
 
 
 def _open_reader(
     store: FeatureStore, extraction: Extraction | FeatureFile, features: TapFeatures | FileRowReader, views: Views
 ) -> RowReader:
-    """The rows of a tap, with those of its augmented views."""
+    """Return a reader of a tap's rows, with those of its augmented views."""
     if not views.count:
         return features
     if not isinstance(store, Store):
-        raise DataError(f"{store.path}: expected images, which have views, found a file of features; leave --views out")
+        raise DataError(f"{store.path}: a feature file has no augmented views; leave --views out")
     augmented_extraction = store.get_extraction(replace(extraction.spec, views=views.version))
     return ViewReader(features, augmented_extraction.get_features(features.layer, features.pool))

@@ -1,4 +1,4 @@
-"""Which images train, which choose and which are scored once."""
+"""Train, validation and test splits, and the folds of cross-validation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class SplitsSummary:
-    """The class names, how many images are in each split, how heads are chosen (`cv` or `val`), and a note in words.
+    """Class names, number of images per split, how heads are selected (`cv` or `val`), and a note on the splits.
 
-    target_name: what kind of label it is, see `get_target`.
+    target_name: the kind of labels, see `get_target`.
     """
 
     classes: tuple[str, ...]
@@ -36,27 +36,27 @@ class SplitsSummary:
     target_name: str = SingleLabel.name
 
     def get_target(self) -> Target:
-        """What a label is; raises `DataError` where no such kind is registered."""
+        """Return the kind of labels; raises `DataError` if no such kind is registered."""
         return restore_target(self.target_name, self.classes)
 
     @property
     def n_development(self) -> int:
-        """How many images may be learnt from."""
+        """Number of images outside the test split."""
         return self.train + self.val
 
     @property
     def n_selection(self) -> int:
-        """How many images heads are chosen by."""
+        """Number of images that heads are selected on."""
         return self.val if self.select == "val" else self.n_development
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Row numbers of the used images, by role.
+    """Row numbers of the used images, by split.
 
-    target: what a label is. labels (n, …): encoded label of each image. train, val, test: rows; val is empty when choosing
-    is by cross-validation.
-    select: `cv` or `val`. note: how the roles were given, in words. root: where the images are.
+    target: kind of the labels. labels (n, …): encoded label of each image. groups (n,): group of each image, None without
+    groups. train, val, test: rows; val is empty if heads are selected by cross-validation. select: `cv` or `val`. note: how
+    the splits came about. root: where the images are.
     """
 
     target: Target
@@ -76,23 +76,23 @@ class Splits:
 
     @property
     def development(self) -> np.ndarray:
-        """Rows that may be learnt from: train, and val."""
+        """Rows outside the test split: train and val."""
         return np.sort(np.concatenate([self.train, self.val]))
 
     @property
     def selection_rows(self) -> np.ndarray:
-        """Rows that heads are chosen by: the validation split, or with cross-validation all that may be learnt from."""
+        """Rows that heads are selected on: the validation split, or all rows outside the test split for cross-validation."""
         return self.development if self.select == "cv" else self.val
 
     def get_group_ids(self, rows: np.ndarray) -> np.ndarray | None:
-        """The group number of each of the images `rows`; None where each stands for itself."""
+        """Return the group number of each image in `rows`; None if every image is its own group."""
         if self.groups is None:
             return None
         group_ids = np.unique(self.groups[rows], return_inverse=True)[1]
         return None if len(np.unique(group_ids)) == len(rows) else group_ids
 
     def get_selection_group_ids(self) -> np.ndarray | None:
-        """The group number of each image of `development`, -1 outside `selection_rows`; None as `get_group_ids` says."""
+        """Return the group number of each image in `development`, -1 outside `selection_rows`; None without groups."""
         selected_ids = self.get_group_ids(self.selection_rows)
         if selected_ids is None:
             return None
@@ -101,7 +101,7 @@ class Splits:
         return group_ids
 
     def iter_folds(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(fit, score) rows: one pair with a validation split, five stratified pairs with cross-validation."""
+        """Yield (fit, score) rows: one pair with a validation split, else one per stratified fold (five by default)."""
         if self.select == "val":
             yield self.train, self.val
             return
@@ -114,16 +114,17 @@ class Splits:
         n_splits, _ = self._smallest_class
         n_splits = min(FOLDS, n_splits)
         for fit, score in splitter_class(n_splits, shuffle=True, random_state=seed).split(rows, strata, groups):
-            if len(np.unique(strata[fit])) < len(self.target.stratum_names):  # large groups can leave a class nowhere else
+            if len(np.unique(strata[fit])) < len(self.target.stratum_names):  # large groups: all of a class in one fold
                 raise DataError(
-                    f"{self.root}: expected every class in every training part of {n_splits} folds, found one that lies in "
-                    "too few groups; use smaller ones, or give a validation split"
+                    f"{self.root}: in {n_splits}-fold cross-validation, some class has no training images in "
+                    "one of the folds, since its groups are too large; use smaller groups, or give a "
+                    "validation split"
                 )
             yield rows[fit], rows[score]
 
     @property
     def _smallest_class(self) -> tuple[int, int]:
-        """The smallest number of parts that a class can be divided into, its images or its groups, and that class."""
+        """The smallest number of images, or groups, of any class outside the test split, and the class number."""
         rows = self.development
         strata = self.target.stratify(self.labels[rows])
         parts_per_class = _count_parts(strata, None if self.groups is None else self.groups[rows])
@@ -131,7 +132,7 @@ class Splits:
 
     @property
     def folds_note(self) -> str:
-        """Why there are fewer folds than usual; "" where there are not."""
+        """Why there are fewer folds than usual; "" if there are not."""
         n_splits, class_index = self._smallest_class
         if self.select == "val" or n_splits >= FOLDS:
             return ""
@@ -139,7 +140,7 @@ class Splits:
         return f"{n_splits} folds instead of {FOLDS}: {self.target.stratum_names[class_index]!r} has only {n_splits} {parts}"
 
     def summarize(self) -> SplitsSummary:
-        """What a run records of them."""
+        """Return the summary that a run records."""
         return SplitsSummary(
             classes=self.classes,
             train=len(self.train),
@@ -152,34 +153,52 @@ class Splits:
 
 
 def split(images: Images, select: str | None = None) -> Splits:
-    """The roles of `images`: as the data gives them, else a test split cut by content.
+    """Split images into train, validation and test.
 
-    `select` is `cv` or `val`; None takes `val` where train, val and test are all given, else `cv`. Raises `DataError`.
+    Splits given by the data are kept. Without a test split, the validation split is used as test; without either, a test
+    split is chosen by content hash.
+
+    Parameters
+    ----------
+    images : Images
+        The images, with labels.
+    select : {"cv", "val"}, optional
+        How heads are selected: by cross-validation or on the validation split. By default `val` if the data has train, val
+        and test splits, else `cv`.
+
+    Returns
+    -------
+    Splits
+        The rows of each split.
+
+    Raises
+    ------
+    DataError
+        If there are no labels, fewer than two classes, or too few images of a class in a split.
     """
     root = images.dataset.root
     if select not in {None, "cv", "val"}:
-        raise DataError(f"{root}: expected to choose by cv or on val, found --select {select}")
+        raise DataError(f"{root}: unknown --select {select}; use cv or val")
     target = _detect_target(images)
     split_names = np.array([image.item.split or "" for image in images.used], dtype="<U5")
     given_splits = set(split_names) - {""}
     if given_splits and "train" not in given_splits and "" not in split_names:
-        raise DataError(f"{root}: expected a train split, found only {', '.join(sorted(given_splits))}")
+        raise DataError(f"{root}: the data has no train split, only {', '.join(sorted(given_splits))}; add a train split")
     split_names[split_names == ""] = "train"
     if "test" in given_splits:
         note = "test split as given"
     elif "val" in given_splits:
         split_names[split_names == "val"] = "test"
-        note = "no test split given: the validation split is scored once, choosing is by cross-validation on train"
+        note = "no test split: the validation split is used as test, model selection is by cross-validation on train"
     else:
         split_names[[_is_test_image(image) for image in images.used]] = "test"
-        reason = "only a train split given" if given_splits else "no split given"
-        note = f"{reason}: {TEST_FRACTION:.0%} of the images, cut by content, are the test split"
+        reason = "only a train split" if given_splits else "no splits"
+        note = f"{reason}: {TEST_FRACTION:.0%} of the images, chosen by content hash, are the test split"
     roles = {role: np.nonzero(split_names == role)[0] for role in ("train", "val", "test")}
     select = select or ("val" if len(roles["val"]) else "cv")
     if select == "val" and not len(roles["val"]):
         raise DataError(
-            f"{root}: choosing on a validation split needs train, val and test, found {_format_counts(roles)}; use --select "
-            "cv"
+            f"{root}: --select val needs separate train, val and test splits ({_format_counts(roles)}); use --select cv"
         )
     labels = target.encode(images.labels)
     names = [image.item.group or image.name for image in images.used]
@@ -194,25 +213,25 @@ def _detect_target(images: Images) -> Target:
     root = images.dataset.root
     if not images.dataset.has_labels:
         raise DataError(
-            f"{root}: expected class folders (root/cat/1.jpg), found images without labels; "
-            "put them in a folder per class, or list them in a CSV with the columns path,label"
+            f"{root}: the images have no labels; put them in a folder per class (root/cat/1.jpg), or list them "
+            "in a CSV with the columns path,label"
         )
     target = detect_target(images.labels)
     classes = target.class_names
     if len(classes) < target.min_classes:
         is_feature_file = images.source.holds_features
-        finding = f"one class, {classes[0]!r}" if classes else f"no usable {'row' if is_feature_file else 'image'}"
+        finding = f"only one class, {classes[0]!r}" if classes else f"no usable {'rows' if is_feature_file else 'images'}"
         remedy = (
-            "put rows of another class, with finite features, into the file"
+            "add rows of another class, with finite features, to the file"
             if is_feature_file
             else "add a folder per class, or check that DATA is the folder that holds the class folders"
         )
-        raise DataError(f"{root}: expected at least two classes, found {finding}; {remedy}")
+        raise DataError(f"{root}: {finding}; {remedy}")
     return target
 
 
 def _is_test_image(image: Image) -> bool:
-    """Whether an image is in the test split: decided by its own bytes (or its group), so others cannot move it."""
+    """Return whether an image is in the test split, which depends only on its own bytes (or its group)."""
     identity = image.item.group.encode("utf-8", "surrogateescape") if image.item.group else image.digest
     draw = hashlib.sha256(b"humeris test split" + identity).digest()[:8]
     return int.from_bytes(draw, "big") < TEST_FRACTION * 2**64
@@ -221,9 +240,7 @@ def _is_test_image(image: Image) -> bool:
 def _check_splits(splits: Splits, images: Images) -> None:
     root = images.dataset.root
     if not len(splits.test):
-        raise DataError(
-            f"{root}: expected images to test on, found none among {len(images.used)} ({splits.note}); add images"
-        )
+        raise DataError(f"{root}: none of the {len(images.used)} images is in the test split ({splits.note}); add images")
     training_rows = splits.train if splits.select == "val" else splits.development
     strata = splits.target.stratify(splits.labels)
     counts = Counter(strata[training_rows].tolist())
@@ -234,20 +251,18 @@ def _check_splits(splits: Splits, images: Images) -> None:
             in_stratum = np.nonzero(strata == stratum)[0]
             total, first_name = len(in_stratum), images.used[in_stratum[0]].name
             raise DataError(
-                f"{root}: expected at least {min_count} training images of each class, found {counts[stratum]} of "
-                f"{name!r} ({total} in all, {first_name} the first; {splits.note}); add images, take the class out, or give "
-                "splits"
+                f"{root}: too few training images of class {name!r}: {counts[stratum]}, at least {min_count} needed "
+                f"({total} in all, e.g. {first_name}; {splits.note}); add images, remove the class, or give splits"
             )
         if parts_per_class[stratum] < min_count:
             raise DataError(
-                f"{root}: expected training images of each class in at least {min_count} groups, for cross-validation "
-                f"without a leak, found all {counts[stratum]} of {name!r} in one; use smaller groups or take the class "
-                "out"
+                f"{root}: all {counts[stratum]} training images of class {name!r} are in one group, but cross-validation "
+                f"needs at least {min_count} groups per class; use smaller groups or remove the class"
             )
 
 
 def _count_parts(labels: np.ndarray, groups: np.ndarray | None) -> Counter[int]:
-    """Into how many parts each class can be divided: its images, or its groups."""
+    """Count the parts that each class can be divided into: its images, or its groups."""
     if groups is None:
         return Counter(labels.tolist())
     return Counter(label for label, _ in set(zip(labels.tolist(), groups.tolist(), strict=True)))

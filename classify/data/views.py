@@ -1,4 +1,4 @@
-"""Augmented views: which rows of an image heads are trained on, and which they are scored on."""
+"""Augmented views: which rows heads are trained on, and which rows are scored."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from .feature_matrix import FeatureMatrix, RowReader, TapColumns
 
 @dataclass(frozen=True)
 class Views:
-    """So many augmented views of each image, made by `policy`, are learnt from beside the plain one.
+    """The augmented views that heads are trained on besides the plain one.
 
-    All of them are cached, for taps that lack some are not swept over; only those that gave NaN or infinity are not there.
+    Taps that lack a view are left out of a sweep, so every view is cached except those that gave NaN or infinity.
 
-    average: whether an image is scored on the mean of the probabilities of all its views; else on its plain view.
-    version: the policy as the features of these views are keyed by it; of today unless given.
+    count: number of augmented views per image. policy: how they are made. average: whether an image is scored on the mean
+    probabilities over all its views, instead of its plain view only. version: the policy's version in the features' keys;
+    the
+    current one by default.
     """
 
     count: int = 0
@@ -31,31 +33,31 @@ class Views:
 
     def __post_init__(self) -> None:
         if self.average and self.policy is None:
-            raise DataError("--average-views: there are no views to average; give --views and --augment")
+            raise DataError("--average-views is given without --views; give --views and --augment too")
         if self.policy is not None and not self.version:
             object.__setattr__(self, "version", self.policy.version)
 
 
 @dataclass(frozen=True)
 class ViewReader:
-    """The rows of one tap, the plain view from one extraction and the augmented ones from another."""
+    """The rows of one tap: the plain view from one extraction, augmented views from another."""
 
     plain: RowReader
     augmented: RowReader
 
     def read(self, keys: np.ndarray, view: int = 0, columns: slice | None = None) -> np.ndarray:
-        """Rows (n, ...) of `view`, or (n, columns) of the flattened rows."""
+        """Return rows (n, ...) of `view`, or (n, columns) of the flattened rows."""
         return (self.augmented if view else self.plain).read(keys, view, columns)
 
     def find_missing(self, keys: np.ndarray, view: int = 0) -> np.ndarray:
-        """Mask (n,) of the keys that have no row of `view`."""
+        """Return the mask (n,) of the keys that have no row of `view`."""
         row_reader: Any = self.augmented if view else self.plain
         return np.asarray(row_reader.find_missing(keys, view))
 
 
 @dataclass(frozen=True)
 class ViewRows:
-    """Rows of features, and which image (its number) in which view each shows: every image in its plain view at least."""
+    """Rows of features with the image number and view number of each; every image has at least its plain view."""
 
     features: FeatureMatrix
     images: np.ndarray
@@ -63,9 +65,9 @@ class ViewRows:
 
     @classmethod
     def from_readers(cls, row_readers: Sequence[RowReader], keys: np.ndarray, count: int = 0) -> ViewRows:
-        """The images `keys` (n,) in the plain view and in those of `count` augmented ones that are finite at every tap.
+        """Return the rows of the images `keys` (n,): the plain view and those of `count` augmented views that are finite.
 
-        The taps lie side by side; nothing is read but one row of each.
+        Taps lie side by side; a view must be finite at all of them. Only one row of each tap is read.
         """
         images, views = [np.arange(len(keys))], [np.zeros(len(keys), np.intp)]
         for view in range(1, count + 1):
@@ -87,12 +89,12 @@ class ViewRows:
         )
 
     def select_rows(self, images: np.ndarray, average: bool = True) -> np.ndarray:
-        """The rows that show `images`, in every view or in the plain one."""
+        """Return the rows of `images`, of all views or of the plain view only."""
         mask = np.isin(self.images, images)
         return np.nonzero(mask if average else mask & (self.views == 0))[0]
 
     def average_views(self, probabilities: np.ndarray) -> np.ndarray:
-        """The mean (images, classes) of answers (rows, classes) over the views of each image."""
+        """Return the mean (images, classes) of probabilities (rows, classes) over the views of each image."""
         total = np.zeros((int(self.images[-1]) + 1, probabilities.shape[1]))
         np.add.at(total, self.images, probabilities)
         return np.asarray((total / np.bincount(self.images)[:, None]).astype(probabilities.dtype))

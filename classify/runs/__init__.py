@@ -1,1 +1,1 @@
-"""The folder that a sweep leaves behind. May import `classify.heads` and the rooms below it."""
+"""The run folder. May import `classify.heads` and the rooms below it."""

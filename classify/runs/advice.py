@@ -1,4 +1,4 @@
-"""The advice that a run records: which scenario the data is in, why, how sure that is, and what to try next."""
+"""The advice recorded in a run: the scenario of transfer learning, its reasons and caveats, and what to try next."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Peak:
-    """The best of the taps of one network, each with its best head and pool, and which others are as good.
+    """The best tap of one backbone, each layer with its best head and pool, and the layers that are as good.
 
-    depth: share of the forward cost up to it. n_layers: how many were tried, from `shallowest` to `deepest` of the forward
-    cost. tied_range: the depths between which layers lie that are not told apart from the best one: their paired 95 %
-    interval holds 0, or they are less than a point behind. gap_to_rival: how far the best layer on the other side of
-    `LATE_DEPTH` is behind, with that interval; None where none was tried.
-    position: `end` where the tied layers all lie in the last quarter of the forward cost and some layer before it was tried,
-    `early` where they all lie before it and some layer in it was tried, `unsure` where they lie on both sides, and
-    `unknown` where layers were tried on one side only. As every paired comparison with the best of many it is a little
-    optimistic, see `significance.compare_with_runner_up`.
+    depth: fraction of the forward cost up to the layer. n_layers: number of layers tried, from depth `shallowest` to depth
+    `deepest`. tied_range: depths of the shallowest and deepest layer not distinguishable from the best: their paired 95 %
+    interval contains 0, or they are less than a point behind. gap_to_rival: how far the best layer on the other side of
+    `LATE_DEPTH` is behind, with its 95 % interval; None if none was tried.
+    position: `end` if all tied layers are in the last quarter of the forward cost and a layer before it was tried, `early`
+    if
+    all are before it and a layer in it was tried, `unsure` if they are on both sides, `unknown` if layers were tried on one
+    side only. Like every comparison with the best of many it is slightly optimistic, see
+    `significance.compare_with_runner_up`.
     """
 
     backbone: str
@@ -34,11 +35,11 @@ class Peak:
 
 @dataclass(frozen=True)
 class PretrainingGain:
-    """The accuracy of a head on the backbone's own features and on those of random weights, on the same images.
+    """Accuracy of a head on pretrained features and on those of a random initialization, on the same images.
 
-    difference_95: the paired interval of own less random. Each is the best, by log-loss, of the hyperparameters tried.
-    errors_avoided: the share of the errors made on random weights that the own weights avoid; negative where they make more.
-    A difference in accuracy alone would call every gain small where both are nearly always right.
+    difference_95: paired 95 % interval of pretrained minus random. Both use the hyperparameters with the lowest log-loss.
+    errors_avoided: fraction of the errors with random weights that pretraining avoids, negative if it adds errors. Accuracy
+    alone would make every gain look small when both accuracies are high.
     """
 
     pretrained_accuracy: float
@@ -55,7 +56,7 @@ class PretrainingGain:
 
 @dataclass(frozen=True)
 class Step:
-    """A command to paste, and why."""
+    """A command to run, and the reason."""
 
     command: str
     reason: str
@@ -63,9 +64,10 @@ class Step:
 
 @dataclass(frozen=True)
 class ScenarioSummary:
-    """The scenario (B1 to B4, or None), the strategy that goes with it, what speaks for it, and what makes that unsure.
+    """The scenario (B1 to B4, or None), its strategy, reasons and caveats.
 
-    size: `small`, `large` or `between`. similarity: `similar` or `different` to what the network learnt from, or None.
+    size: `small`, `large` or `between`. similarity: `similar` or `different` to the data the network was pretrained on, or
+    None.
     """
 
     scenario: str | None
@@ -78,7 +80,7 @@ class ScenarioSummary:
 
 @dataclass(frozen=True)
 class Advice(ScenarioSummary):
-    """A scenario with commands to try next, and the figures it was judged by."""
+    """A scenario with the commands to try next, and the evidence for it."""
 
     next: tuple[Step, ...]
     peaks: tuple[Peak, ...]

@@ -1,4 +1,4 @@
-"""CSV tables whose cells no spreadsheet runs as formulas."""
+"""CSV tables in which no cell is run as a formula by a spreadsheet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FORMULA_PREFIXES = {"=", "+", "-", "@", "\t", "\r", "'"}
 
 
 def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """A table as the bytes of a file. A cell that a spreadsheet would run as a formula gets a leading apostrophe."""
+    """Return a table as the bytes of a file, with an apostrophe before cells that a spreadsheet would run as a formula."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(header)
@@ -21,19 +21,19 @@ def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table by the names of its columns; raises `OSError`, and `ValueError` for anything that is no table."""
+    """Return the rows of a table as dictionaries; raises `OSError`, and `ValueError` if the file is not a table."""
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return [{name: unescape_formula(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
-    except (csv.Error, TypeError, AttributeError) as error:  # rows that are longer or shorter than the header
+    except (csv.Error, TypeError, AttributeError) as error:  # a row is longer or shorter than the header
         raise ValueError(str(error)) from error
 
 
 def escape_formula(value: Any) -> Any:
-    """The cell of a table, with an apostrophe before what a spreadsheet would run as a formula."""
+    """Return a cell with an apostrophe in front if a spreadsheet would run it as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA_PREFIXES else value
 
 
 def unescape_formula(cell: str) -> str:
-    """The cell that `escape_formula` escaped."""
+    """Return the cell that `escape_formula` escaped."""
     return cell[1:] if cell[:1] == "'" else cell

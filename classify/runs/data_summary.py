@@ -1,4 +1,4 @@
-"""The data as a run saw it: where it is, and how much of it was used."""
+"""Summary of the data of a run: where it is, and how many images were used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...extract.images.registry import reopen_source
 
 @dataclass(frozen=True)
 class UnusualFormat:
-    """An image in a format that few others have."""
+    """An image in a format that few other images have."""
 
     name: str
     format: str
@@ -26,10 +26,11 @@ class UnusualFormat:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The data as a run saw it.
+    """Summary of the data of a run.
 
-    origin: where it is, as `ImageSource.describe` says. used: how many images; formats: of how many which. listing: SHA-256
-    of the names and digests of all of them.
+    origin: where the data is, as `ImageSource.describe` returns it. used: number of used images. refused: rejected images,
+    with reasons.
+    formats: number of images by format. listing: SHA-256 of the names and digests of all images.
     """
 
     origin: Mapping[str, Any]
@@ -42,7 +43,7 @@ class DataSummary:
 
     @classmethod
     def from_images(cls, images: Images, listing: str) -> DataSummary:
-        """What a run records of its images."""
+        """Return the summary that a run records."""
         summary: dict[str, Any] = images.summarize()
         return cls(
             origin=images.source.describe(),
@@ -56,40 +57,40 @@ class DataSummary:
 
     @property
     def location(self) -> str:
-        """DATA as it was given."""
+        """DATA as given on the command line."""
         return str(self.origin.get("source", ""))
 
     @property
     def root(self) -> str:
-        """What the names of images are relative to."""
+        """The folder that image names are relative to."""
         return str(self.origin.get("root", ""))
 
     def open(self, kv_store: KeyValueStore | None = None) -> ImageSource:
-        """Where the images, or features of them, come from; raises `DataError`."""
+        """Open the source of the images or features; raises `DataError`."""
         with _explain_torn_origin():
             return reopen_source(self.origin, kv_store)
 
     def open_images(self) -> ImageSource:
-        """Where the images themselves come from; raises `DataError` where that is not known."""
+        """Open the source of the images themselves; raises `DataError` if it is unknown."""
         with _explain_torn_origin():
             return reopen_source(self.origin).images
 
     def try_open(self) -> ImageSource | None:
-        """As `open`; None where the origin is torn, or of a kind that is not known here."""
+        """Like `open`, but return None if the origin is invalid or of an unknown kind."""
         try:
             return self.open()
         except HumerisError:
             return None
 
     def try_open_images(self) -> ImageSource | None:
-        """As `open_images`; None where the images are not known."""
+        """Like `open_images`, but return None if the images are unknown."""
         try:
             return self.open_images()
         except HumerisError:
             return None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, as `Images.summarize` gives them."""
+        """Return JSON values, as `Images.summarize` does."""
         fields = to_json(self)
         return {**fields.pop("origin"), **fields}
 
@@ -101,4 +102,6 @@ def _explain_torn_origin() -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, HumerisError):
             raise
-        raise DataError(f"expected where the images are, as a run writes it down, found no sound {error}") from error
+        raise DataError(
+            f"run.json: invalid record of where the images are ({error!r}); sweep again into another folder with -o"
+        ) from error

@@ -1,4 +1,4 @@
-"""What fine-tuning leaves in a run: the weights of the layers that were trained, and the head."""
+"""Result of fine-tuning in a run: the weights of the trained layers, and the head."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ..heads.head import Head
 from ..heads.registry import find_head_family
 from .run import Run
 
-FINETUNE_HEAD = "finetune"  # what a fine-tuned trial has in place of a head family
+FINETUNE_HEAD = "finetune"  # stands for the head family of a fine-tuned trial
 
 
 @dataclass(frozen=True)
 class FinetunedWeights:
-    """Weights by layer, as `backbone.build` takes them, and the head on the features of the network that has them.
+    """Weights by layer, as `backbone.build` takes them, and the head on the features of the fine-tuned network.
 
-    On disk `tuned/<trial>.npz` has the arrays `weights0`, `weights1`, …, `tuned/<trial>.head.npz` those of the head, and
-    `tuned/<trial>.json`, written last, says what they are.
+    On disk, `tuned/<trial>.npz` holds the arrays `weights0`, `weights1`, …, `tuned/<trial>.head.npz` those of the head, and
+    `tuned/<trial>.json`, written last, the names of the layers and the head's metadata.
     """
 
     weights: Mapping[str, list[np.ndarray]]
     head: Head
 
     def save(self, run: Run, trial: Trial) -> None:
-        """Write it into a run."""
+        """Write the weights and the head into a run."""
         arrays = [array for layer_arrays in self.weights.values() for array in layer_arrays]
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **{f"weights{number}": array for number, array in enumerate(arrays)})
@@ -43,7 +43,7 @@ class FinetunedWeights:
 
     @classmethod
     def load(cls, run: Run, trial: Trial) -> FinetunedWeights:
-        """What `save` wrote for a trial; raises `RunError`."""
+        """Load what `save` wrote for a trial; raises `RunError`."""
         path = run.path / "tuned" / f"{trial.id}.json"
         try:
             metadata: dict[str, Any] = read_json(path)
@@ -55,18 +55,17 @@ class FinetunedWeights:
                     offset += layer["arrays"]
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(
-                f"{path}: expected the weights that `humeris finetune` left, found: {error}; run the command again with "
-                "another folder"
+                f"{path}: cannot read the fine-tuned weights: {error}; run `humeris finetune` again into another folder"
             ) from error
         return cls(weights, head)
 
 
 def can_finetune(trial: Trial) -> bool:
-    """Whether a trial's head can be trained further, by gradients."""
+    """Return whether a trial's head can be trained further by gradient descent."""
     family = find_head_family(trial.head)
     return not is_finetuned(trial) and (family is None or family.can_finetune(trial.hyperparameters))
 
 
 def is_finetuned(trial: Trial | None) -> bool:
-    """Whether there is a trial, of a fine-tuned network."""
+    """Return whether there is a trial and it is a fine-tuned network."""
     return trial is not None and trial.head == FINETUNE_HEAD

@@ -1,4 +1,4 @@
-"""The images of a run as it saw them, from its table of images."""
+"""The images of a run, read from its `images.csv`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .csv_table import read_csv
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A used image as a run saw it: path relative to the data's root, label, role (train, val, test), digest.
+    """A used image of a run: path relative to the data's root, label, split (train, val, test), digest.
 
-    group: of images that belong together; "" where it stands for itself.
+    group: images with the same group belong together; "" if the image is its own group.
     """
 
     name: str
@@ -24,7 +24,7 @@ class ImageRecord:
 
 
 def read_image_records(path: Path) -> list[ImageRecord]:
-    """The used images that an `images.csv` lists, in its order; raises `RunError`."""
+    """Return the used images in an `images.csv`, in its order; raises `RunError`."""
     try:
         return [
             ImageRecord(row["path"], row["label"], row["split"], bytes.fromhex(row["sha256"]), row["group"])
@@ -32,4 +32,6 @@ def read_image_records(path: Path) -> list[ImageRecord]:
             if row["outcome"] == "used"
         ]
     except (OSError, KeyError, ValueError) as error:
-        raise RunError(f"{path}: expected the run's table of images, found: {error}") from error
+        raise RunError(
+            f"{path}: cannot read the run's table of images: {error}; sweep again into another folder with -o"
+        ) from error

@@ -1,4 +1,4 @@
-"""What `run.json` says: everything needed to repeat a run, and, once it is finished, what came of it."""
+"""Content of `run.json`: everything needed to reproduce a run, and its result once it is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT_VERSION = 3
 
 
 class OtherFormat(ValueError):
-    """A `run.json` of another format."""
+    """A `run.json` in another format."""
 
     def __init__(self, version: object) -> None:
         super().__init__(f"format {version!r:.60}, not {FORMAT_VERSION}")
@@ -30,7 +30,7 @@ class OtherFormat(ValueError):
 
 @dataclass(frozen=True)
 class SweptTap:
-    """A tap that heads were trained on, with its depth: the share of the forward cost up to it, None where not known."""
+    """A tap that heads were trained on. depth: fraction of the forward cost up to it, None if unknown."""
 
     backbone: str
     extraction: str
@@ -40,18 +40,18 @@ class SweptTap:
 
     @classmethod
     def from_tap_ref(cls, tap_ref: TapRef, depth: float | None) -> SweptTap:
-        """A tap with its depth."""
+        """Return a tap with its depth."""
         return cls(tap_ref.backbone, tap_ref.extraction, tap_ref.layer, tap_ref.pool, depth)
 
     @property
     def tap_ref(self) -> TapRef:
-        """The tap itself."""
+        """The tap without its depth."""
         return TapRef(self.backbone, self.extraction, self.layer, self.pool)
 
 
 @dataclass(frozen=True)
 class LeftOutTap:
-    """A cached tap that was left out, since it lacks so many of the images."""
+    """A cached tap that was left out because it lacks rows for some images."""
 
     backbone: str
     extraction: str
@@ -61,13 +61,16 @@ class LeftOutTap:
 
     @classmethod
     def from_tap_ref(cls, tap_ref: TapRef, images_missing: int) -> LeftOutTap:
-        """A tap and how many images it lacks."""
+        """Return a tap with the number of images it lacks."""
         return cls(tap_ref.backbone, tap_ref.extraction, tap_ref.layer, tap_ref.pool, images_missing)
 
 
 @dataclass(frozen=True)
 class HeadSummary:
-    """A head family and the hyperparameters that were tried; halving_rounds: (how many, epochs) of a search by halving."""
+    """A head family and the hyperparameters tried.
+
+    halving_rounds: (number of trials, epochs) of each round of a search by halving.
+    """
 
     head: str
     hyperparameter_sets: tuple[Mapping[str, Any], ...]
@@ -76,7 +79,7 @@ class HeadSummary:
 
 @dataclass(frozen=True)
 class FinetuneOrigin:
-    """What is fine-tuned: the frozen run's folder, the id of the trial started from, and the trial that comes of it."""
+    """Start of a fine-tuning: folder of the frozen run, id of its trial, and the resulting trial."""
 
     run: str
     start_trial: str
@@ -85,10 +88,10 @@ class FinetuneOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class RunMetadata:
-    """A run: what was asked, and what came of it.
+    """Configuration and result of a run.
 
-    config_hash: digest of everything that decides the result. humeris: the version. specs: how features were made, by the
-    extraction's name. finetune: of a fine-tuning. result: None until the run is complete.
+    config_hash: digest of everything that determines the result. humeris: its version. specs: extraction specs, by the
+    extraction's name. finetune: for fine-tuning only. result: None until the run is complete.
     """
 
     config_hash: str
@@ -107,7 +110,7 @@ class RunMetadata:
 
     @property
     def resume_command(self) -> str:
-        """What to type to finish an interrupted run."""
+        """The command that resumes an interrupted run."""
         return self.command or "`humeris sweep` with the same arguments"
 
     @property
@@ -116,12 +119,12 @@ class RunMetadata:
         return {tap.tap_ref: tap.depth for tap in self.taps}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: the content of `run.json`."""
+        """Return JSON values: the content of `run.json`."""
         return {"format": FORMAT_VERSION, **to_json(self)}
 
     @classmethod
     def from_dict(cls, value: Any) -> RunMetadata:
-        """What `to_dict` wrote; raises `OtherFormat`, and `ValueError` in one line that says where it is another value."""
+        """Parse what `to_dict` wrote; raises `OtherFormat`, or a one-line `ValueError` that names the invalid field."""
         if not isinstance(value, dict):
             raise ValueError("no object")
         if value.get("format") != FORMAT_VERSION or type(value["format"]) is not int:
@@ -130,5 +133,5 @@ class RunMetadata:
 
 
 def read_metadata(file: Path) -> RunMetadata:
-    """The content of a `run.json`; raises `OSError`, and what `RunMetadata.from_dict` raises."""
+    """Read a `run.json`; raises `OSError`, and whatever `RunMetadata.from_dict` raises."""
     return RunMetadata.from_dict(read_json(file))

@@ -1,4 +1,4 @@
-"""What the winner of a run predicted of each test image, from the run's table of predictions."""
+"""Predictions of a run's winner for the test images, read from `predictions.csv`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .csv_table import read_csv
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the winner predicted of a test image: name as in `ImageRecord`, true class, predicted class, its probability."""
+    """Prediction for a test image: name as in `ImageRecord`, true class, predicted class, its probability."""
 
     name: str
     label: str
@@ -20,8 +20,10 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The rows of a `predictions.csv`, in order of name; raises `RunError`."""
+    """Return the rows of a `predictions.csv`, in order of name; raises `RunError`."""
     try:
         return [Prediction(row["path"], row["label"], row["predicted"], float(row["probability"])) for row in read_csv(path)]
     except (OSError, KeyError, ValueError) as error:
-        raise RunError(f"{path}: expected the run's table of predictions, found: {error}") from error
+        raise RunError(
+            f"{path}: cannot read the run's table of predictions: {error}; sweep again into another folder with -o"
+        ) from error

@@ -1,4 +1,4 @@
-"""What a finished run records: the winner, its scores on the test split, and what makes them unsure."""
+"""Result of a complete run: the winner, its scores on the test split, and the caveats."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class BestTrial:
 
     @classmethod
     def from_trial(cls, trial: Trial, score: Score) -> BestTrial:
-        """A trial with its score."""
+        """Return a trial with its score."""
         return cls(trial.id, trial.tap_refs, trial.head, trial.hyperparameters, score)
 
     @property
     def trial(self) -> Trial:
-        """The trial itself."""
+        """The trial without its score."""
         return Trial(self.tap_refs, self.head, self.hyperparameters)
 
 
 @dataclass(frozen=True)
 class RunnerUpScore:
-    """How a runner-up did on the images held out for choosing, as `Score` has it."""
+    """The score of a runner-up on the held-out images, with the fields of `Score`."""
 
     accuracy: float
     log_loss: float
@@ -46,7 +46,7 @@ class RunnerUpScore:
 
 @dataclass(frozen=True)
 class RunnerUp:
-    """The best trial of another head or other taps, and how it compares with the winner on the same images."""
+    """The best trial with another head or other taps, compared with the winner on the same images."""
 
     id: str
     tap_refs: tuple[TapRef, ...]
@@ -57,19 +57,19 @@ class RunnerUp:
 
     @classmethod
     def from_trial(cls, trial: Trial, score: Score, comparison: Comparison) -> RunnerUp:
-        """A trial with its score, compared with the winner."""
+        """Return a trial with its score and its comparison with the winner."""
         runner_up_score = RunnerUpScore(score.accuracy, score.log_loss, score.folds, score.seconds)
         return cls(trial.id, trial.tap_refs, trial.head, trial.hyperparameters, runner_up_score, comparison)
 
     @property
     def trial(self) -> Trial:
-        """The trial itself."""
+        """The trial without its score."""
         return Trial(self.tap_refs, self.head, self.hyperparameters)
 
 
 @dataclass(frozen=True)
 class NearDuplicatePair:
-    """A test image that nearly equals one that was learnt from, by name; similarity: cosine."""
+    """Names of a test image and of an image outside the test split that nearly equals it. similarity: cosine."""
 
     test: str
     development: str
@@ -78,10 +78,10 @@ class NearDuplicatePair:
 
 @dataclass(frozen=True)
 class NearDuplicateSummary:
-    """Near-duplicates of test images among the others, most similar first, and the accuracy on the test images without them.
+    """Near-duplicates of test images outside the test split, most similar first, and the test accuracy without them.
 
-    cannot_tell: whether none but equal rows can be told from rows that are only alike. test_images: how many have one.
-    accuracy_without: None where no other test image is left.
+    cannot_tell: whether near-duplicates cannot be told from similar images by these features, so that only equal rows count.
+    test_images: number of test images that have one. accuracy_without: None if no test image is left.
     """
 
     pairs: tuple[NearDuplicatePair, ...]
@@ -93,9 +93,9 @@ class NearDuplicateSummary:
 
 @dataclass(frozen=True)
 class TestAccuracy:
-    """The accuracy on the test images, with its 95 % interval."""
+    """Accuracy on the test split, with its 95 % interval."""
 
-    __test__ = False  # no class of tests, whatever pytest reads in its name
+    __test__ = False  # tells pytest that this is not a test class
 
     images: int
     accuracy: float
@@ -103,16 +103,17 @@ class TestAccuracy:
 
     @classmethod
     def from_scores(cls, scores: ClassificationScores) -> TestAccuracy:
-        """The accuracy alone of all scores."""
+        """Return the accuracy of classification scores."""
         return cls(scores.images, scores.accuracy, scores.accuracy_95)
 
 
 @dataclass(frozen=True)
 class FrozenBaseline:
-    """The frozen winner that a fine-tuning began with, on the test split.
+    """The frozen trial that a fine-tuning started from, on the test split.
 
-    seconds: that its run took. comparison: of the tuned network with it, image by image; None where its predictions on plain
-    images were not kept.
+    seconds: elapsed time of its run. comparison: paired comparison of the fine-tuned network with it; None if its
+    predictions
+    for plain images were not recorded.
     """
 
     trial: Trial
@@ -123,11 +124,12 @@ class FrozenBaseline:
 
 @dataclass(frozen=True)
 class FinetuneSummary:
-    """What fine-tuning did.
+    """Summary of a fine-tuning.
 
-    initial_metrics: before the first epoch, by Keras's names. held_out: images that the best epoch was chosen by. frozen:
-    None where the frozen trial was not scored on the test split. max_map_difference: of a probability, from cached maps and
-    from pixels; None where images were trained on. cached: what was extracted first.
+    initial_metrics: metrics before the first epoch, by Keras's names. held_out: number of images that the best epoch was
+    selected on. frozen: None if the frozen trial was not scored on the test split. max_map_difference: largest difference of
+    a
+    probability between cached maps and pixels; None if images were trained on. cached: what was extracted first.
     """
 
     initial_metrics: Mapping[str, float]
@@ -139,12 +141,12 @@ class FinetuneSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run ends with.
+    """Result of a run.
 
-    runner_up: None where one trial was all. test: scores of the winner on the test split; test_plain: of its plain views,
-    where views are averaged. groups: how many groups the images are in that heads were chosen by; None where each stands
-    for itself. accuracy_95: the 95 % intervals by groups of the accuracies along the depth, by the ids of trials. advice:
-    None of a fine-tuning. seconds: of all sessions together.
+    runner_up: None if there was only one trial. test: scores of the winner on the test split. test_plain: those of plain
+    views, if views are averaged. groups: number of groups of the images that heads were selected on; None without groups.
+    accuracy_95: 95 % intervals, by groups, of the accuracies by depth, by trial id. advice: None for a fine-tuning. seconds:
+    total of all sessions.
     """
 
     best: BestTrial
@@ -161,5 +163,5 @@ class RunResult:
 
     @property
     def single_view_test(self) -> ClassificationScores:
-        """The scores of plain views, which is what an exported model sees."""
+        """Scores of plain views, which is what an exported model uses."""
         return self.test_plain or self.test

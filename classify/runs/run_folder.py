@@ -1,4 +1,4 @@
-"""A folder of files that are wholly written or not there, on which one process works at a time."""
+"""A folder whose files are written completely or not at all, locked by one process at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...cache.leases import Lease, Leases
 from .csv_table import format_csv
 
 ALTERNATIVE = "another folder with -o"
-TEMP_FOLDER = ".drafts"  # files on their way
+TEMP_FOLDER = ".drafts"  # of files being written
 
 
 class RunFolder:
-    """The files of a run, and the lock on them."""
+    """The files of a run, and its lock."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -26,17 +26,17 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from working on the run meanwhile; raises `RunError` where one does.
+        """Lock the run against other processes; raises `RunError` if another process holds the lock.
 
-        A lease is void once its process is gone (see `cache.leases`).
+        The lock is void once its process is gone (see `cache.leases`).
         """
         temp_folder = self.path / TEMP_FOLDER
         make_folder(temp_folder.absolute(), ALTERNATIVE)
         lease = Leases(temp_folder).acquire("sweep")
         if lease is None:
             raise RunError(
-                f"{self.path}: expected nobody at work on this run, found another process; wait until it has ended, "
-                "or give another folder with -o"
+                f"cannot lock run {self.path}: another process is writing to it; wait until it ends, or give "
+                "another folder with -o"
             )
         self._lease = lease
         try:
@@ -47,15 +47,15 @@ class RunFolder:
                 temp_folder.rmdir()
 
     def heartbeat(self) -> None:
-        """Say that this process is still at work on the run; others take a lease that is not renewed for void."""
+        """Renew the lock, which expires if it is not renewed."""
         self._lease.renew()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write one file of the run, whole."""
+        """Write one file of the run atomically."""
         path = self.path / name
         make_folder(path.parent.absolute(), ALTERNATIVE)
         publish(data, path, self.path / TEMP_FOLDER, 0o644, ALTERNATIVE)
-        with contextlib.suppress(OSError):  # another file may be on its way
+        with contextlib.suppress(OSError):  # another file may be being written
             (self.path / TEMP_FOLDER).rmdir()
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
@@ -63,5 +63,5 @@ class RunFolder:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Write one CSV file of the run. A cell that a spreadsheet would run as a formula gets a leading apostrophe."""
+        """Write one CSV file of the run, with an apostrophe before cells that a spreadsheet would run as a formula."""
         self.write(name, format_csv(header, rows))

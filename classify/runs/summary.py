@@ -1,4 +1,4 @@
-"""A finished run in short: what commands say of it, on the terminal and as JSON."""
+"""Summary of a complete run, for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .result import BestTrial, NearDuplicateSummary, RunnerUp
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Where a run is, which trial won, how good heads are along the depth, and the winner on the test split.
+    """Summary of a complete run: its folder, the winner and its test scores, and accuracy by depth.
 
-    trials: how many have ended. The others are as in `RunMetadata` and `RunResult`.
+    trials: number of finished trials. The other fields are those of `RunMetadata` and `RunResult`.
     """
 
     run: str

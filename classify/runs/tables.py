@@ -1,4 +1,4 @@
-"""The tables of a run: who did how well, what became of each image, and what the winner predicted."""
+"""The tables of a run: leaderboard, images and predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .run_folder import RunFolder
 def write(run: RunFolder, images: Images, splits: Splits, scores: Mapping[Trial, Score], probabilities: np.ndarray) -> None:
     """Write `leaderboard.csv`, `images.csv`, `predictions.csv` and `probabilities.npy`.
 
-    probabilities (n, classes): the winner's answers for the test split, in its order; the tables are in order of name.
+    probabilities (n, classes): the winner's predictions for the test split, in its order; the files are in order of name.
     """
     _write_leaderboard(run, scores)
     _write_images(run, images, splits)

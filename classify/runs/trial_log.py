@@ -1,4 +1,4 @@
-"""The trials that ended, a line each, appended: an interrupted sweep goes on from here."""
+"""Append-only log of finished trials, one per line, from which an interrupted sweep is resumed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from ...cache.atomic_files import translate_write_errors
 from ..evaluate.trial import Score, Trial, TrialScores
 
-_TORN_LINE_ERRORS = (ValueError, KeyError, TypeError, RecursionError)  # what reading a line that a crash tore may raise
+_TORN_LINE_ERRORS = (ValueError, KeyError, TypeError, RecursionError)  # raised by reading a line torn by a crash
 
 
 @dataclass(frozen=True)
 class _Content:
-    """The scores by trial, how many lines there are and how many of them are trials, and the largest `elapsed`."""
+    """Scores by trial, number of lines and of valid lines, and the largest `elapsed`."""
 
     scores: TrialScores
     n_lines: int
@@ -27,29 +27,29 @@ class _Content:
 
 
 class TrialLog:
-    """The file `trials.jsonl`, read once; what is appended is known without reading it again."""
+    """The file `trials.jsonl`, read once and kept up to date as trials are appended."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def scores(self) -> TrialScores:
-        """The trials that ended. A line torn by a crash is passed over and its trial is run again."""
+        """Scores of the finished trials. A line torn by a crash is ignored, and its trial is run again."""
         return self._content.scores
 
     @property
     def elapsed(self) -> float:
-        """Seconds that all sessions together had worked on the run when the last trial ended."""
+        """Seconds that all sessions had spent on the run when the last trial finished."""
         return self._content.elapsed
 
     @property
     def n_lines(self) -> int:
-        """How many lines there are that are not empty."""
+        """Number of non-empty lines."""
         return self._content.n_lines
 
     @property
     def n_torn(self) -> int:
-        """How many of them are no trials."""
+        """Number of lines that are not valid trials."""
         return self._content.n_lines - self._content.n_valid_lines
 
     @cached_property
@@ -67,7 +67,7 @@ class TrialLog:
         return _Content(TrialScores(scores), len(lines), n_valid_lines, elapsed)
 
     def append(self, scores: Mapping[Trial, Score], elapsed: float, alternative: str) -> None:
-        """Add ended trials, on the disk when this returns; elapsed: seconds worked on the run until now."""
+        """Append finished trials, synced to disk on return. elapsed: seconds spent on the run so far."""
         lines = [
             json.dumps({"id": trial.id, "trial": trial.to_dict(), "score": score.to_dict(), "elapsed": round(elapsed, 3)})
             for trial, score in scores.items()

@@ -1,1 +1,1 @@
-"""Train every head on every tap, choose one, score it once. May import `advise` and the rooms below it."""
+"""Train every head on every tap, select the best, score it once. May import `advise` and the rooms below it."""

@@ -1,4 +1,4 @@
-"""The tasks of a sweep: head families on one matrix, which is loaded once, in as many processes as there is memory for."""
+"""Scheduling of a sweep's tasks: each matrix is loaded once, in as many processes as memory allows."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ..heads.head_family import HeadFamily
 from ..heads.head_grid import HeadGrid
 from ..heads.training_data import TrainingData
 
-_MEMORY_FACTOR = 2.5  # how often a process may hold its matrix: the rows, and what a solver makes of them
-_FREE_MEMORY_FRACTION = 0.6  # of the memory that is free
+_MEMORY_FACTOR = 2.5  # peak memory of a process, as a multiple of its matrix: the rows, and copies made by a solver
+_FREE_MEMORY_FRACTION = 0.6  # of the free memory, for all processes
 
 
 @dataclass(frozen=True)
 class Task:
-    """The trials of several head grids on one matrix, the features of `tap_refs` side by side."""
+    """The trials of several head grids on one matrix: the features of `tap_refs` side by side."""
 
     tap_refs: tuple[TapRef, ...]
     head_grids: tuple[HeadGrid, ...]
 
     @property
     def n_trials(self) -> int:
-        """How many trials there are, as many as `get_next_trials` gives one after another."""
+        """Number of trials, as `get_next_trials` yields them one after another."""
         unique_trials: set[Trial] = set()
         n_halving_trials = 0
         for head_grid in self.head_grids:
@@ -39,9 +39,9 @@ class Task:
         return n_halving_trials + len(unique_trials)
 
     def get_next_trials(self, scores: Mapping[Trial, Score]) -> tuple[HeadFamily, list[Trial]] | None:
-        """The first family with trials that have no score, and those of them that can be tried now; None at the end.
+        """Return the first family with trials that have no score, and those that can run now; None if all have one.
 
-        In a search by halving, later trials depend on the scores of earlier ones: those with the lowest log-loss go on.
+        In a search by halving, later trials depend on earlier scores: those with the lowest log-loss advance.
         """
         for head_grid in self.head_grids:
             hyperparameter_sets = list(head_grid.hyperparameter_sets)
@@ -60,7 +60,7 @@ class Task:
         return [Trial(self.tap_refs, head_grid.family.name, hyperparameters) for hyperparameters in hyperparameter_sets]
 
 
-DataFactory = Callable[[Task, int], TrainingData]  # of a task, for so many threads
+DataFactory = Callable[[Task, int], TrainingData]  # builds the data of a task for a number of threads
 
 
 def check_hyperparameters(tasks: Sequence[Task], make_data: DataFactory) -> None:
@@ -79,20 +79,20 @@ def check_hyperparameters(tasks: Sequence[Task], make_data: DataFactory) -> None
 def run_task(
     task: Task, training_data: TrainingData, seed: int, scores: Mapping[Trial, Score]
 ) -> Iterator[dict[Trial, Score]]:
-    """The scores of the trials that are not in `scores`, family after family, as soon as they are there."""
+    """Yield the scores of the trials that are not in `scores`, family by family, as they become available."""
     scores = dict(scores)
     while (step := task.get_next_trials(scores)) is not None:
         for family, trials in _iter_trial_groups(training_data, *step):
             new_scores = _cross_validate(training_data, family, trials, seed)
             scores.update(new_scores)
             yield new_scores
-    training_data.cache.clear()  # what is in it refers to the problem, whose matrix the next one's would else meet in memory
+    training_data.cache.clear()  # its entries refer to training_data: without this, two matrices would be in memory
 
 
 def _iter_trial_groups(
     training_data: TrainingData, family: HeadFamily, trials: list[Trial]
 ) -> Iterator[tuple[HeadFamily, list[Trial]]]:
-    """The trials in the groups that the family trains one after another."""
+    """Yield the trials in the groups that the family trains together."""
     for indices in family.group(training_data, [trial.hyperparameters for trial in trials]):
         yield family, [trials[index] for index in indices]
 
@@ -107,13 +107,13 @@ def _cross_validate(
     return dict(zip(trials, scores, strict=True))
 
 
-_worker_data: dict[int, TrainingData] = {}  # in a worker process: the problem it is at, by the number of the task
+_worker_data: dict[int, TrainingData] = {}  # in a worker process: data of its current task, by task number
 
 
 def _run_step(
     task_id: int, training_data: TrainingData, family: HeadFamily, trials: Sequence[Trial], seed: int
 ) -> dict[Trial, Score]:
-    """The scores of one step of a task, in a worker process, which keeps the matrix for the next step."""
+    """Score one step of a task in a worker process, which keeps the matrix for the next step."""
     if task_id not in _worker_data:
         for stale_data in _worker_data.values():
             stale_data.cache.clear()
@@ -125,10 +125,10 @@ def _run_step(
 def run_tasks(
     tasks: Sequence[Task], make_data: DataFactory, seed: int, scores: Mapping[Trial, Score], jobs: int
 ) -> Iterator[dict[Trial, Score]]:
-    """Scores as they come, of every trial that is not in `scores`.
+    """Yield the scores of all trials that are not in `scores`, as they become available.
 
-    Matrices of which `jobs` fit into memory are worked on in processes; the others, and what trains with Keras, come one
-    after another in this process, which then uses every thread.
+    Matrices of which `jobs` fit into memory are processed in worker processes. The others, and families that train with
+    Keras, run one after another in this process, using all threads.
     """
     sized_tasks = [(task, make_data(task, 1).features.nbytes) for task in tasks if task.get_next_trials(scores) is not None]
     parallel_tasks, local_tasks = _partition_by_memory(
@@ -144,7 +144,7 @@ def run_tasks(
 def _run_in_processes(
     tasks: Sequence[Task], make_data: DataFactory, seed: int, scores: Mapping[Trial, Score], jobs: int
 ) -> Iterator[dict[Trial, Score]]:
-    """The scores of tasks, each a family at a time, in pools of one process: a task keeps to one, where its matrix is."""
+    """Yield the scores of tasks run in pools of one process each: a task stays in one process, which holds its matrix."""
     from concurrent.futures import FIRST_COMPLETED, Future, wait
 
     from joblib.externals.loky import ProcessPoolExecutor
@@ -156,7 +156,7 @@ def _run_in_processes(
     running: dict[Future[dict[Trial, Score]], tuple[Any, int, TrainingData, Task]] = {}
 
     def submit_next_step(pool: Any, task_id: int, training_data: TrainingData, task: Task) -> bool:
-        """Whether there is a next step of the task, which is then running."""
+        """Submit the next step of a task; return whether there was one."""
         if (step := task.get_next_trials(scores)) is None:
             return False
         running[pool.submit(_run_step, task_id, training_data, *step, seed)] = pool, task_id, training_data, task
@@ -172,13 +172,15 @@ def _run_in_processes(
             start_next_task(pool)
         while running:
             finished = wait(running, return_when=FIRST_COMPLETED).done
-            for future in sorted(finished, key=lambda each: each.exception() is not None):  # what was found is kept first
+            for future in sorted(
+                finished, key=lambda each: each.exception() is not None
+            ):  # results are kept before an error is raised
                 pool, task_id, training_data, task = running.pop(future)
                 new_scores = future.result()
                 scores.update(new_scores)
                 if not submit_next_step(
                     pool, task_id, training_data, task
-                ):  # the next work is given before the caller writes
+                ):  # the worker is busy again before the caller writes
                     start_next_task(pool)
                 yield new_scores
     finally:
@@ -187,7 +189,7 @@ def _run_in_processes(
 
 
 def _partition_by_memory(sized_tasks: Sequence[tuple[Task, int]], jobs: int) -> tuple[list[Task], list[Task]]:
-    """The tasks for several processes, the largest first, so that none is left over at the end, and those for this one."""
+    """Return the tasks for worker processes, largest first, for an even load at the end, and those for this process."""
     memory_limit = _FREE_MEMORY_FRACTION * memory.get_available_bytes() / _MEMORY_FACTOR
     sized_tasks = sorted(sized_tasks, key=lambda sized_task: -sized_task[1])
     for first in range(len(sized_tasks)):

@@ -1,4 +1,4 @@
-"""Stage two: train heads over cached features, choose one honestly, score it once."""
+"""Stage two of the pipeline: train heads on cached features, select one, score it once on the test split."""
 
 from __future__ import annotations
 
@@ -43,38 +43,41 @@ def sweep(
     command: str = "",
     progress: Progress | None = None,
 ) -> Run:
-    """Train every head on every tap asked for, cached or in DATA, choose one, and score it once on the test split.
+    """Train every head on every tap, cached or in DATA, select the best, and score it once on the test split.
 
-    The winner is the first of `rank_trials` by its scores on the folds (or the validation split), is trained again on
-    everything but the test split, and only then meets the test split. A run that was interrupted goes on where it stopped;
-    one that is complete is returned as it is, but for advice to which features of random weights, cached since, add.
+    The winner is the first by `rank_trials` on the folds (or the validation split). It is retrained on everything outside
+    the
+    test split, and only then scored on the test split. An interrupted run is resumed; a complete run is returned as it
+    is,
+    except that its advice is updated if features of a random initialization have been cached since.
 
     Parameters
     ----------
     images : Images
-        What `load_images` gives, with labels.
+        As returned by `load_images`, with labels.
     store : Store
-        The cache; it is only read, but for what advice remembers.
+        The cache; only read, except for cached results of advice.
     config : SweepConfig
         What to sweep over.
     only_taps : collection of (str, Tap), optional
-        Exactly these, by the digest of the extraction's spec; the config's layers still say which go side by side.
+        Restrict the sweep to these taps, by the digest of the extraction's spec; the config's layers still define
+        concatenations.
     command : str
-        How to do it again, for the run to say.
+        The command line, recorded in the run.
     progress : callable, optional
-        Is told how many trials of how many ended.
+        Called with the number of finished trials and their total.
 
     Returns
     -------
     Run
-        The finished run, in the folder `config.out`.
+        The complete run, in the folder `config.out`.
 
     Raises
     ------
     DataError, LayerError, HeadError, RunError
-        For labels, taps, heads or a folder that cannot be used.
+        If labels, taps, heads or the folder cannot be used.
     """
-    split(images, config.select)  # labels that cannot be used are found out first
+    split(images, config.select)  # fails early if the labels cannot be used
     feature_store = images.feature_file or store
     query = config.query if only_taps is None else replace(config.query, backbone_specs=(), only_taps=only_taps)
     selection = select_features.find_features(feature_store, images.keys, query)
@@ -128,10 +131,10 @@ def sweep(
 
 
 def compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence[Task], config: SweepConfig) -> str:
-    """Digest of everything that decides the result, so that the same question finds its own run again.
+    """Return a digest of everything that determines the result, so that the same configuration finds its own run again.
 
-    Of settings that are resolved, it is of what they come to: the images, the way of choosing, the taps, and the heads with
-    the settings to try. The others are in as they are, whichever there are.
+    Resolved settings enter with their results: the images, the selection method, the taps, and the heads with their
+    hyperparameters. All other settings enter as they are, including ones added later.
     """
     return compute_hash(
         [
@@ -154,7 +157,7 @@ def compute_config_hash(images: Images, splits: Splits, pending_tasks: Sequence[
 
 
 def _build_tasks(selection: select_features.FeatureSelection, head_grids: Sequence[HeadGrid]) -> list[Task]:
-    """On each input the families that train without Keras, then those that train with it.
+    """Return the tasks: for each input, the families that train without Keras, then those that train with it.
 
     Families that use all taps get them side by side.
     """
@@ -174,7 +177,7 @@ def _build_tasks(selection: select_features.FeatureSelection, head_grids: Sequen
 def _build_data_factory(
     images: Images, splits: Splits, row_readers: Mapping[TapRef, RowReader], views: Views, seed: int
 ) -> scheduler.DataFactory:
-    """What makes the problem of a task; raises `DataError` where the images cannot be divided into folds."""
+    """Return the function that builds the data of a task; raises `DataError` if the images cannot be divided into folds."""
     rows = splits.development
     folds = tuple(
         (np.searchsorted(rows, fit_rows), np.searchsorted(rows, score_rows))
@@ -199,7 +202,7 @@ def _run_trials(
     progress: Progress | None,
     started_at: float,
 ) -> None:
-    """Try every trial that has no score yet; `started_at` is when the run did, were it one session."""
+    """Run every trial that has no score yet. started_at: start time, shifted by the elapsed time of earlier sessions."""
     previous_scores = run.load_trials()
     total, n_finished = sum(task.n_trials for task in pending_tasks), len(previous_scores)
     if progress is not None and n_finished:

@@ -1,4 +1,4 @@
-"""What is swept over, and how: heads, taps, views, how the winner is chosen."""
+"""Configuration of a sweep: heads, taps, views, and how the winner is selected."""
 
 from __future__ import annotations
 
@@ -20,50 +20,51 @@ from ..heads.search_file import load_head_grids
 
 @dataclass(frozen=True)
 class SweepConfig(Config):
-    """What to sweep over; `humeris sweep` has an option for each setting.
+    """What to sweep over; `humeris sweep` has an option for each parameter.
 
     Parameters
     ----------
     heads : sequence of str
-        Head families, as `logreg,C=0.1/1`; logistic regression where neither they nor `grid` name any.
+        Head families, such as `logreg,C=0.1/1`; logistic regression if neither `heads` nor `grid` gives any.
     grid : Path or str, optional
         A TOML file of [[head]] tables.
     search, trials : str, int
-        `grid` tries every combination of a head's options, `random` and `halving` so many `trials` (30) of each head.
+        `grid` tries every combination of a head's options; `random` and `halving` try `trials` (30) of each head.
     backbones : sequence of BackboneSpec or str
-        The networks whose features are taken; without any every one that is cached.
+        The backbones whose features are used; by default every cached one.
     weights, image_size, precision : str, str or int, str
-        What a backbone's text leaves open, as in `ExtractConfig`; taken up by `backbones`.
+        Defaults for `backbones`, as in `ExtractConfig`.
     layers : sequence of str
-        Taps, `LAYER[:POOL]`, or several side by side, `A+B`, with `BACKBONE/` before what is of one backbone only; LAYER
-        may be a glob. Without any, every tap that is cached.
+        Taps, `LAYER[:POOL]`, or several side by side, `A+B`, with `BACKBONE/` in front if only one backbone is meant.
+        LAYER
+        may be a glob. By default every cached tap.
     pools : sequence of str
-        Those of layers that are given without one.
+        Pools of the layers given without one.
     concatenate : bool
-        Try all taps side by side as well.
+        Also try all taps side by side.
     views : int
-        How many augmented views of each image are learnt from beside the plain one.
+        Number of augmented views of each image to train on, besides the plain one.
     augment : Policy or str, optional
-        How views are made, as `flip,crop=0.5`; given with `views`, or not at all.
+        How views are made, such as `flip,crop=0.5`; required with `views`, and only then.
     average_views : bool
-        Score an image on the mean over its views, not on the plain one.
+        Score an image on the mean probabilities over its views, instead of the plain view only.
     select : {"val", "cv"}, optional
-        Choose on the validation split, or by cross-validation; by default on the split where there is one.
+        Select on the validation split, or by cross-validation; by default on the validation split if there is one.
     seed : int
-        Of the folds, the searches, the networks that are trained, and random weights.
+        Seed of the folds, the searches, the networks that are trained, and random initializations.
     limit : int, optional
-        Use the first so many images of each class and split.
+        Use only the first `limit` images of each class and split.
     jobs : int, optional
-        Processes and threads; every core unless given.
+        Number of processes and threads; every core by default.
     out : Path or str, optional
-        The run's folder; `runs/DATA-…` unless given.
+        The run's folder; `runs/DATA-…` by default.
     cache : Path or str, optional
-        The cache folder to open; not looked at where a `Store` is handed over.
+        The cache folder to open; ignored if a `Store` is given.
 
     Raises
     ------
     HumerisError
-        `ConfigError`, `BackboneError`, `DataError` or `HeadError`, for a setting that cannot be.
+        `ConfigError`, `BackboneError`, `DataError` or `HeadError`, for an invalid setting.
     """
 
     heads: Sequence[str] | str = field(default=(), metadata=RESOLVED)
@@ -99,24 +100,24 @@ class SweepConfig(Config):
 
     @property
     def backbone_specs(self) -> tuple[BackboneSpec, ...]:
-        """The backbones, parsed."""
+        """The parsed backbones."""
         return narrow_backbones(self.backbones)
 
     @property
     def view_set(self) -> Views:
-        """The views that are learnt from, and whether they are averaged."""
+        """The views to train on, and whether they are averaged."""
         return Views(self.views, self.augment if isinstance(self.augment, Policy) else None, self.average_views)
 
     @cached_property
     def head_grids(self) -> tuple[HeadGrid, ...]:
-        """The head families with the settings to try; those of a `grid` as its file says when first asked."""
+        """The head families with the hyperparameters to try; a `grid` file is read when they are first needed."""
         search = Search.parse(self.search, self.trials, self.seed)
         file = None if self.grid is None else Path(self.grid)
         return tuple(load_head_grids(to_tuple(self.heads), file, search))
 
     @property
     def query(self) -> FeatureQuery:
-        """What is taken of the features that are cached."""
+        """The query for cached features."""
         return FeatureQuery(
             self.backbone_specs,
             to_tuple(self.layers),

@@ -104,7 +104,7 @@ def test_labels_are_checked_before_anything_is_computed(
     for seed in range(4):
         draw_image(tmp_path / "photos/only" / f"{seed}.png", 0, seed)
     store = Store(tmp_path / "cache", write=True)
-    with pytest.raises(DataError, match="expected at least two classes"):
+    with pytest.raises(DataError, match="only one class, 'only'; add a folder per class"):
         pipeline.run(load_images(tmp_path / "photos", store), store, ExtractConfig("nano"), SweepConfig("logreg"))
 
 

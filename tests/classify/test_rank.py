@@ -213,16 +213,16 @@ def test_a_run_that_lacks_a_tap_is_taken_only_when_it_is_named(finished: Any, tm
     assert rank(images, store, FeatureQuery(patterns=["block5_out"])).run is not None
     named = rank(images, store, run=part)
     assert sorted(row.trained is None for row in named.rows) == [False, True]
-    with pytest.raises(RunError, match="expected a run of the taps that are ranked, found one of 1 others"):
+    with pytest.raises(RunError, match=r"none of the ranked taps is in the run \(taps in the run: 1\)"):
         rank(images, store, FeatureQuery(patterns=["block4_out"]), run=part)
 
 
 def test_errors_say_what_was_expected(finished: Any, tmp_path: Path) -> None:
     images, store = cached(finished)
-    with pytest.raises(RunError, match=r"expected a run folder with a run\.json"):
+    with pytest.raises(RunError, match=r"not a run folder \(no run\.json in it\)"):
         rank(images, store, run=tmp_path / "nothing")
     others = images.reject({images.used[0].name: images_refusal(images)})
-    with pytest.raises(RunError, match="expected a run of these 41 images with the same splits, found one of other images"):
+    with pytest.raises(RunError, match="the run was not made from these 41 images with the same labels and splits"):
         rank(others, store, run=finished.path)
     with pytest.raises(LayerError, match="closest"):
         rank(images, store, FeatureQuery(patterns=["blok5"]))
@@ -235,7 +235,7 @@ def test_relabelled_images_are_other_images(finished: Any) -> None:
     first = images.used[0]
     label = "blob" if first.item.label != "blob" else "noise"
     changed = replace(images, used=(replace(first, item=replace(first.item, label=label)), *images.used[1:]))
-    with pytest.raises(RunError, match="same splits"):
+    with pytest.raises(RunError, match="the same labels and splits; give the DATA"):
         rank(changed, store, run=finished.path)
 
 

@@ -71,7 +71,7 @@ def test_one_class_only(command: str, tmp_path: Path, draw_image: Draw, humeris:
     for seed in range(6):
         draw_image(tmp_path / "data/cat" / f"{seed}.png", 0, seed)
     result = humeris(command, "data", *NANO)
-    is_one_line(result, "data: expected at least two classes, found one class, 'cat'; add a folder per class")
+    is_one_line(result, "data: only one class, 'cat'; add a folder per class")
     assert not (tmp_path / "runs").exists()
 
 
@@ -80,22 +80,22 @@ def test_a_class_with_one_image(few: Path, draw_image: Draw, humeris: Callable[.
     result = humeris("run", few, *NANO)
     is_one_line(
         result,
-        "expected at least 2 training images of each class, found 1 of 'owl'",
-        "add images, take the class out, or give splits",
+        "too few training images of class 'owl': 1, at least 2 needed",
+        "add images, remove the class, or give splits",
     )
 
 
 def test_images_without_labels(tmp_path: Path, draw_image: Draw, humeris: Callable[..., Any]) -> None:
     for seed in range(3):
         draw_image(tmp_path / "data" / f"{seed}.png", 0, seed)
-    is_one_line(humeris("run", "data", *NANO), "expected class folders", "found images without labels; put them in a folder")
+    is_one_line(humeris("run", "data", *NANO), "the images have no labels; put them in a folder per class")
 
 
 def test_all_images_refused(tmp_path: Path, humeris: Callable[..., Any]) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "1.jpg").write_text("<html>404</html>")
-    is_one_line(humeris("run", "data", *NANO), "expected at least two classes, found no usable image")
+    is_one_line(humeris("run", "data", *NANO), "data: no usable images; add a folder per class")
     listed = humeris("extract", "data", *NANO, "--json")
     assert listed.code in {1, 2}
     assert "Traceback" not in listed.err
@@ -233,7 +233,7 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
     assert humeris("extract", few, *NANO).code == 0
     is_one_line(
         humeris("sweep", few, "-b", "mine.keras,preprocessing=tf"),
-        "mine.keras,preprocessing=tf, found none made so; run `humeris extract`",
+        "no features are cached for -b .*mine.keras,preprocessing=tf; run `humeris extract`",
     )
 
 
@@ -243,8 +243,12 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--select", "guess", "expected to choose by cv or on val, found --select guess"),
-        ("--select", "val", "needs train, val and test, found train 10, val 0, test 6; use --select cv"),
+        ("--select", "guess", "unknown --select guess; use cv or val"),
+        (
+            "--select",
+            "val",
+            r"--select val needs separate train, val and test splits \(train 10, val 0, test 6\); use --select cv",
+        ),
         ("--head", "forest", "head 'forest': expected one of logreg, "),
         ("--head", "logreg,C=0", r"expected C as numbers between 1e-12 and 1e\+12"),
         ("--head", "mlp,dropout=2", "expected dropout as a share from 0 to below 1"),
@@ -252,7 +256,7 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
 )
 def test_an_option_out_of_range(option: str, value: str, message: str, few: Path, humeris: Callable[..., Any]) -> None:
     is_one_line(humeris("run", few, *NANO, option, value), message)
-    is_one_line(humeris("sweep", few, option, value), f"{message}|expected cached features")
+    is_one_line(humeris("sweep", few, option, value), f"{message}|no features of all")
 
 
 @pytest.mark.parametrize(
@@ -288,9 +292,7 @@ def test_a_run_folder_that_is_something_else(few: Path, humeris: Callable[..., A
     assert humeris("extract", few, *NANO).code == 0
     (few.parent / "taken").mkdir()
     (few.parent / "taken/thesis.txt").write_text("years of work")
-    is_one_line(
-        humeris("sweep", few, "-j", 1, "-o", "taken"), "taken: expected a new folder or a run, found other files", "-o"
-    )
+    is_one_line(humeris("sweep", few, "-j", 1, "-o", "taken"), "taken: not empty, and not a run folder", "-o")
     assert [path.name for path in (few.parent / "taken").iterdir()] == ["thesis.txt"]
     (few.parent / "file").write_text("years of work")
     is_one_line(humeris("sweep", few, "-j", 1, "-o", "file"), "file")
@@ -311,8 +313,12 @@ def test_an_output_file_whose_place_is_taken_or_not_there(
 
 
 def test_nothing_cached_names_the_command_that_fills_it(few: Path, humeris: Callable[..., Any]) -> None:
-    is_one_line(humeris("sweep", few), "expected cached features of these 16 images, found none; run `humeris extract`")
-    is_one_line(humeris("cache", "export", few, "-b", "nano", "-o", "out.h5"), "expected cached features", "humeris extract")
+    is_one_line(humeris("sweep", few), "no features of all 16 images are cached; run `humeris extract`")
+    is_one_line(
+        humeris("cache", "export", few, "-b", "nano", "-o", "out.h5"),
+        "expected cached features",
+        "humeris extract",
+    )
 
 
 # Disks

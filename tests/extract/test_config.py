@@ -87,7 +87,7 @@ def test_configs_are_frozen() -> None:
         (ExtractConfig, {"compression": "zip"}, CacheError, "zip"),
         (SweepConfig, {"heads": "forest"}, HeadError, "head 'forest': expected one of logreg"),
         (SweepConfig, {"trials": 3}, HeadError, "--trials: a grid is tried whole"),
-        (SweepConfig, {"average_views": True}, DataError, "--average-views: there are no views to average"),
+        (SweepConfig, {"average_views": True}, DataError, "--average-views is given without --views"),
         (SweepConfig, {"seed": -1}, ConfigError, "--seed -1: expected a whole number of at least 0"),
         (FinetuneConfig, {"views": 2, "augment": "flip"}, HeadError, "--views: expected --from LAYER"),
         (FinetuneConfig, {"from_layer": "x", "weights": "random"}, HeadError, "--weights random: expected --from input"),

@@ -76,8 +76,8 @@ def test_a_side_that_names_several_taps_is_refused_with_their_names(store: Store
     assert find_one_tap(cached, "made_up,image_size=8x8/layer", ["a", "b"]) is of(cached, SPEC)
     with pytest.raises(LayerError) as caught:
         find_one_tap(cached, "made_up,image_size=16x16/layer", ["made_up,image_size=16x16/layer", "other/layer"])
-    assert "expected one cached tap, found 2: made_up,image_size=16x16 (" in str(caught.value)
-    with pytest.raises(LayerError, match=r"found none; closest: other/layer:avg"):
+    assert ": 2 cached taps match: made_up,image_size=16x16 (" in str(caught.value)
+    with pytest.raises(LayerError, match=r": no cached tap matches; closest: other/layer:avg"):
         find_one_tap(cached, "other/lair", ["other/lair", "layer"])
 
 
@@ -115,11 +115,15 @@ def test_pools_are_for_the_layers_that_name_none(
         (
             ["mid", "top"],
             ["max"],
-            r"layer 'top' with pool max: expected a cached tap, found none; closest: .*top:avg.* -l top --pool max first",
+            r"layer 'top' with pool max: no cached tap matches \(closest: .*top:avg.*\); run .* -l top --pool max first",
         ),
-        (["mid:cls"], ["avg"], r"layer 'mid:cls': expected a cached tap"),
-        (["mid:max", "top"], ["cls"], r"pool 'cls': expected a cached pool \(avg, max\), found none"),
-        (["mid+top"], ["max"], r"layer 'top' of mid\+top with pool max: expected one cached tap, found none"),
+        (["mid:cls"], ["avg"], r"layer 'mid:cls': no cached tap matches"),
+        (
+            ["mid:max", "top"],
+            ["cls"],
+            r"pool 'cls': not cached \(cached pools: avg, max\); run `humeris extract` with --pool cls first",
+        ),
+        (["mid+top"], ["max"], r"layer 'top' of mid\+top with pool max: no cached tap matches; closest: "),
     ],
 )
 def test_a_layer_that_is_not_cached_with_the_pool_is_named_with_it(

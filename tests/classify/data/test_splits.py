@@ -47,13 +47,13 @@ def test_without_a_split_about_a_fifth_of_the_images_are_tested_on() -> None:
     assert 0.16 < share < 0.24
     assert splits.select == "cv"
     assert not len(splits.val)
-    assert splits.note == "no split given: 20% of the images, cut by content, are the test split"
+    assert splits.note == "no splits: 20% of the images, chosen by content hash, are the test split"
 
 
 def test_where_all_is_marked_train_the_note_says_that_some_of_it_is_tested_on() -> None:
     splits = split(images_of([(f"{label}{i}", label, "train", None) for label in "ab" for i in range(100)]))
     assert len(splits.test)
-    assert splits.note == "only a train split given: 20% of the images, cut by content, are the test split"
+    assert splits.note == "only a train split: 20% of the images, chosen by content hash, are the test split"
 
 
 def test_every_image_has_exactly_one_role() -> None:
@@ -81,7 +81,7 @@ def test_train_and_val_make_val_the_test_split_and_choose_by_cross_validation_on
     splits = split(images_of(rows))
     assert (len(splits.train), len(splits.val), len(splits.test)) == (16, 0, 6)
     assert splits.select == "cv"
-    assert "validation split is scored once" in splits.note
+    assert "the validation split is used as test" in splits.note
     for fit, score in splits.iter_folds(0):
         assert not set(splits.test) & (set(fit) | set(score))
 
@@ -114,7 +114,10 @@ def test_select_cv_cross_validates_on_train_and_val_where_all_three_are_given() 
 
 def test_select_val_without_three_splits_says_what_there_is_and_what_to_use() -> None:
     rows = [(f"{label}{i}", label, role, None) for label in "ab" for i, role in enumerate(["train"] * 8 + ["val"] * 3)]
-    with pytest.raises(DataError, match=r"needs train, val and test, found train 16, val 0, test 6; use --select cv"):
+    with pytest.raises(
+        DataError,
+        match=r"--select val needs separate train, val and test splits \(train 16, val 0, test 6\); use --select cv",
+    ):
         split(images_of(rows), "val")
 
 
@@ -197,38 +200,38 @@ def test_a_summary_counts_the_roles() -> None:
 
 
 def test_one_class_only_is_refused_with_its_name() -> None:
-    with pytest.raises(DataError, match=r"expected at least two classes, found one class, 'cat'"):
+    with pytest.raises(DataError, match=r": only one class, 'cat'; add a folder per class"):
         split(images_of(unsplit(10, ("cat",))))
 
 
 def test_images_without_labels_are_refused_with_the_layout_that_is_expected() -> None:
     rows: list[Row] = [(f"{i}", "", None, None) for i in range(10)]
-    with pytest.raises(DataError, match=r"expected class folders .*, found images without labels"):
+    with pytest.raises(DataError, match=r"the images have no labels; put them in a folder per class \(root/cat/1.jpg\)"):
         split(images_of(rows))
 
 
 def test_a_class_with_one_image_is_refused_with_its_name_and_file() -> None:
     with pytest.raises(
-        DataError, match=r"of 'owl' \(1 in all, owl/owl0.png the first; no split given: 20% .*\); add images, take"
+        DataError, match=r"class 'owl': .* \(1 in all, e.g. owl/owl0.png; no splits: 20% .*\); add images, remove the class"
     ):
         split(images_of([*unsplit(40, ("cat", "dog")), *unsplit(1, ("owl",))]))
 
 
 def test_a_class_that_is_only_in_the_test_split_is_refused() -> None:
     rows = [(f"{label}{i}", label, role, None) for label in "ab" for i, role in enumerate(["train"] * 5 + ["test"] * 3)]
-    with pytest.raises(DataError, match=r"found 0 of 'new' \(2 in all"):
+    with pytest.raises(DataError, match=r"too few training images of class 'new': 0, at least 2 needed \(2 in all"):
         split(images_of([*rows, ("new0", "new", "test", None), ("new1", "new", "test", None)]))
 
 
 def test_a_class_that_is_only_in_val_is_refused_when_choosing_on_val() -> None:
     rows = [*three_splits(), ("new0", "new", "val", None), ("new1", "new", "val", None)]
-    with pytest.raises(DataError, match=r"at least 1 training images of each class, found 0 of 'new'"):
+    with pytest.raises(DataError, match=r"too few training images of class 'new': 0, at least 1 needed"):
         split(images_of(rows))
 
 
 def test_a_cut_that_leaves_nothing_to_test_on_is_refused() -> None:
     trained = [row for row in unsplit(60) if _is_train(row[0])]
-    with pytest.raises(DataError, match=r"expected images to test on, found none among"):
+    with pytest.raises(DataError, match=r"none of the \d+ images is in the test split"):
         split(images_of(trained))
 
 
@@ -240,7 +243,7 @@ def _is_train(content: str) -> bool:
 
 def test_a_test_split_without_a_train_split_is_refused() -> None:
     rows = [(f"{label}{i}", label, "test", None) for label in "ab" for i in range(5)]
-    with pytest.raises(DataError, match=r"expected a train split, found only test"):
+    with pytest.raises(DataError, match=r"the data has no train split, only test; add a train split"):
         split(images_of(rows))
 
 

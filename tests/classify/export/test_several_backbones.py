@@ -79,7 +79,9 @@ def test_networks_of_two_image_sizes_are_refused_before_anything_is_computed(fin
         images = load_images(finished.photos, store, jobs=1)
         config = ExtractConfig(requests, layers="block5_out", jobs=1)
         for asked in (SweepConfig("logreg,C=1", concatenate=True, jobs=1), SweepConfig("head2toe", jobs=1)):
-            with pytest.raises(ModelError, match=r"with backbones of several image sizes: expected one, .* --image-size"):
+            with pytest.raises(
+                ModelError, match=r": the backbones have several image sizes, but .* one input; give --image-size"
+            ):
                 pipeline.run(images, store, config, asked)
         assert list(store.iter_extractions()) == []
 

@@ -110,7 +110,7 @@ def test_a_layer_that_will_not_do(finetune: Finetune, tmp_path: Path, layer: str
         ("--views", "2", "--augment: give both --views and --augment, or neither"),
         ("--augment", "flip", "--augment: give both --views and --augment, or neither"),
         ("--compress", "zip", "zip"),
-        ("--trial", "0000", "expected the id of one trial, found 0 that begin with '0000'; leaderboard.csv lists them"),
+        ("--trial", "0000", "no trials have an id that begins with '0000'; give an id listed in leaderboard.csv"),
         ("--backbone", "nano,seed=x", "nano"),
         (
             "--backbone",
@@ -146,18 +146,21 @@ def test_an_option_that_does_not_go_with_images(
 
 
 def test_a_run_that_is_none_or_not_finished(made: SweepRun, finetune: Finetune, tmp_path: Path) -> None:
-    refused(finetune(run=tmp_path), "expected a run folder with a run.json, found none; `humeris sweep` makes one")
+    refused(finetune(run=tmp_path), "not a run folder (no run.json in it); `humeris sweep` creates one")
     copy_run(made.path, tmp_path / "run", result=None)
-    refused(finetune(run=tmp_path / "run"), f"this run was interrupted; finish it with: humeris sweep {made.photos}")
+    refused(finetune(run=tmp_path / "run"), f"the run was interrupted; resume it with: humeris sweep {made.photos}")
 
 
 def test_another_folder_is_never_written_into(made: SweepRun, finetune: Finetune, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    words = "expected a new folder or a run, found other files; give another folder with -o"
+    words = "not empty, and not a run folder; give another folder with -o"
     refused(finetune("-o", tmp_path / "mine", "-q"), words)
     assert read_files(tmp_path / "mine") == {"notes.txt": b"mine"}
-    refused(finetune("-o", made.path, "-q"), "found another one there; give another folder with -o")
+    refused(
+        finetune("-o", made.path, "-q"),
+        "the folder holds a run of other images, features or options; give another folder with -o",
+    )
 
 
 def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead_can(

@@ -228,7 +228,7 @@ def test_interrupted_in_both_trainings_it_ends_with_the_same_answers(made: Sweep
         with pytest.raises(KeyboardInterrupt):
             tune(made, out, on_epoch=interrupt_after(epochs, 2), **OPTIONS)
         assert (out / "checkpoint.npz").exists()
-        with pytest.raises(RunError, match="this run was interrupted; finish it with: "):
+        with pytest.raises(RunError, match="the run was interrupted; resume it with: "):
             Run.load(out)
     assert epochs[-1] == ("refit", 1)
     run = tune(made, out, on_epoch=interrupt_after(epochs, 0), **OPTIONS)

@@ -260,7 +260,7 @@ def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path: Path) -> None
         (["--trials", 5], "a grid is tried whole; give --search random or halving as well"),
         (["--search", "random", "--trials", 0], "expected at least 1, found 0"),
         (["--search", "random", "--trials", -3], "expected at least 1, found -3"),
-        (["--average-views"], "there are no views to average; give --views and --augment"),
+        (["--average-views"], "--average-views is given without --views; give --views and --augment too"),
         (["--views", 2], "give both --views and --augment, or neither"),
         (["--augment", "flip"], "give both --views and --augment, or neither"),
     ],

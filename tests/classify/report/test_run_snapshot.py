@@ -172,5 +172,5 @@ def test_what_cannot_be_read_of_a_description_is_said(
     result = json.loads((finished.path / "run.json").read_bytes())["result"]
     found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", result={**result, **change}), finished.cache)
     assert re.search(words, found.omissions[0])
-    with pytest.raises(RunError, match=rf"run\.json: expected a run's description, found something unreadable: {words}"):
+    with pytest.raises(RunError, match=rf"run\.json: cannot read the run: {words}"):
         Run.load(tmp_path / "run")

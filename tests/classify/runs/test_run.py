@@ -51,11 +51,11 @@ def begun(path: Path) -> Run:
 def test_a_run_is_described_before_anything_else_and_complete_only_at_the_end(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     assert not Run(run.path).complete
-    with pytest.raises(RunError, match=r"this run was interrupted; finish it with: humeris sweep photos"):
+    with pytest.raises(RunError, match=r"the run was interrupted; resume it with: humeris sweep photos"):
         Run.load(run.path)
     result = make_result(TRIALS[1], SCORES[TRIALS[1]])
     run.finish(result)
-    with pytest.raises(RunError, match=r"expected a whole run, found it without the trials in trials.jsonl"):
+    with pytest.raises(RunError, match=r"incomplete run: trials.jsonl is missing or has no readable trials"):
         Run.load(run.path)
     again = Run(run.path)
     assert again.complete
@@ -116,14 +116,14 @@ def test_trials_are_read_and_ranked_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_run_of_something_else_in_the_folder_is_refused(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    with pytest.raises(RunError, match=r"expected a run of the same images, features and options, found another one"):
+    with pytest.raises(RunError, match=r"the folder holds a run of other images, features or options"):
         Run(run.path).begin(make_metadata(config_hash="b" * 64, command="humeris sweep others"))
     Run(run.path).begin(make_metadata(command="anything"))
 
 
 def test_a_folder_of_other_files_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"expected a new folder or a run, found other files; give another folder with -o"):
+    with pytest.raises(RunError, match=r"not empty, and not a run folder; give another folder with -o"):
         begun(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -142,7 +142,7 @@ def test_a_damaged_description_is_one_line_that_names_the_file(tmp_path: Path, c
 
 def test_what_is_no_run_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(RunError, match=r"expected a run folder with a run.json, found none; `humeris sweep` makes one"):
+        with pytest.raises(RunError, match=r"not a run folder \(no run.json in it\); `humeris sweep` creates one"):
             Run.load(path)
 
 
@@ -153,9 +153,9 @@ def test_a_trial_is_found_by_the_beginning_of_its_id_and_the_best_without_one(tm
     assert run.find_trial() == (best, SCORES[best])
     assert run.find_trial(TRIALS[0].id) == (TRIALS[0], SCORES[TRIALS[0]])
     assert run.find_trial(TRIALS[2].id[:5])[0] == TRIALS[2]
-    with pytest.raises(RunError, match=r"expected the id of one trial, found 0 that begin with 'zz'; leaderboard.csv"):
+    with pytest.raises(RunError, match=r"no trials have an id that begins with 'zz'; give an id listed in leaderboard.csv"):
         run.find_trial("zz")
-    with pytest.raises(RunError, match=r"found 3 that begin with ''"):
+    with pytest.raises(RunError, match=r"3 trials have an id that begins with ''"):
         run.find_trial("")
 
 
@@ -198,7 +198,7 @@ def test_a_damaged_table_of_images_is_one_line_that_names_the_file(tmp_path: Pat
     run = begun(tmp_path / "run")
     if content is not None:
         (run.path / "images.csv").write_text(content)
-    with pytest.raises(RunError, match=r"images\.csv: expected the run's table of images, found: "):
+    with pytest.raises(RunError, match=r"images\.csv: cannot read the run's table of images: "):
         run.load_image_records()
 
 

@@ -278,7 +278,7 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(
         assert process.stdout.readline() == "4 10\n"
         process.kill()
     assert len(Run(out).load_trials()) == 4
-    with pytest.raises(RunError, match="this run was interrupted"):
+    with pytest.raises(RunError, match="the run was interrupted; resume it with: "):
         Run.load(out)
 
     solved = count_solved(monkeypatch)
@@ -354,7 +354,9 @@ def test_another_question_does_not_go_on_in_the_same_folder(
     else:
         (tmp_path / "photos/train/cat/000.png").unlink()
         images = load_images(tmp_path / "photos", store, jobs=1)
-    with pytest.raises(RunError, match=r"found another one there; give another folder with -o"):
+    with pytest.raises(
+        RunError, match=r"the folder holds a run of other images, features or options; give another folder with -o"
+    ):
         sweep(images, store, SweepConfig(heads, **options))
 
 
@@ -434,7 +436,7 @@ def test_with_nothing_cached_the_next_command_is_named(
     store: Store, photos_of: Callable[..., Images], tmp_path: Path
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
-    with pytest.raises(DataError, match=r"expected cached features of these 36 images, found none; run `humeris extract`"):
+    with pytest.raises(DataError, match=r"no features of all 36 images are cached; run `humeris extract`"):
         sweep(images, store, SweepConfig(["logreg"], out=tmp_path / "run", jobs=1))
     assert not (tmp_path / "run").exists()
 
@@ -453,7 +455,7 @@ def test_layers_pools_and_backbones_choose_what_is_swept(
     assert swept("a", layers=["mixed_5"]) == {"mixed5:avg", "mixed5:max"}
     assert swept("b", layers=["mixed*:avg"]) == {"mixed4:avg", "mixed5:avg"}
     assert swept("c", pools=["max"]) == {"mixed5:max"}
-    with pytest.raises(DataError, match=r"expected cached features of -b nano, found none"):
+    with pytest.raises(DataError, match=r"no features are cached for -b nano; run `humeris extract`"):
         swept("d", backbones=[BackboneSpec.parse("nano")], layers=["mixed5"])
 
 

@@ -240,9 +240,9 @@ def test_a_tap_that_lacks_a_single_view_of_an_image_is_left_out_until_it_has_it(
         augmented.add("layer", "avg", images.keys[~lacking], rows, views=np.full(len(rows), view, np.uint16))
         result = humeris(*words)
         assert result.code == 2
-        assert "--views 3 --augment flip=0.5, found made_up/layer:avg lacks 4" in result.err
+        assert "--views 3 --augment flip=0.5 (made_up/layer:avg lacks 4)" in result.err
     augmented.add("layer", "avg", images.keys[1:], rows_of(images, 1)[1:], views=np.ones(45, np.uint16))
-    assert "layer:avg lacks 1; run `humeris extract`" in humeris(*words).err
+    assert "layer:avg lacks 1); run `humeris extract`" in humeris(*words).err
     store.get_extraction(some_spec()).add("other", "avg", images.keys, rows_of(images, 0, 1))
     for view in (1, 2, 3):
         whole = np.full(46, view, np.uint16)
@@ -265,7 +265,7 @@ def test_a_tap_whose_views_are_mostly_not_finite_is_left_out(store: Store, image
     fill(store, images, "layer")
     most = [image.digest for image in images.used[:30]]
     NonFiniteImages(store.kv_store, some_spec(views=FLIP.version)).add(Tap("layer", "avg"), most)
-    with pytest.raises(DataError, match=r"layer:avg lacks 12; "):
+    with pytest.raises(DataError, match=r"layer:avg lacks 12\); "):
         sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), out=tmp_path / "run", jobs=1))
 
 
@@ -274,7 +274,7 @@ def test_a_tap_without_any_view_is_left_out_and_with_none_the_command_is_named(
 ) -> None:
     store.get_extraction(some_spec()).add("plain", "avg", images.keys, rows_of(images, 0, 5))
     with pytest.raises(
-        DataError, match=r"for --views 3 --augment flip=0.5, found .*plain:avg lacks 46; .* with the same views"
+        DataError, match=r"for --views 3 --augment flip=0.5 \(.*plain:avg lacks 46\); .* with the same views"
     ):
         sweep(images, store, SweepConfig(["logreg,C=0.1"], **view_options(FLIP), out=tmp_path / "run", jobs=1))
     fill(store, images, "layer")
@@ -336,14 +336,14 @@ def test_the_columns_side_by_side_are_those_of_the_taps_in_their_order(store: St
     [
         (
             "one+three",
-            r"layer 'one' of one\+three: expected one cached tap, found 2: made_up/one:avg, made_up/one:max; write",
+            r"layer 'one' of one\+three: 2 cached taps match: made_up/one:avg, made_up/one:max; write",
         ),
-        ("two+three", r"layer 'two' of .* found 2: made_up/two:avg, other/two:avg; write one of them"),
-        ("three+four", r"layer 'four' of three\+four: expected one cached tap, found none; closest: "),
-        ("one:avg+nobody/two", r"found none; closest: .*two"),
-        ("three+", r"expected different taps to put side by side"),
-        ("three+three", r"expected different taps to put side by side"),
-        ("nobody/three", r"layer 'nobody/three': expected a cached tap, found none"),
+        ("two+three", r"layer 'two' of .*: 2 cached taps match: made_up/two:avg, other/two:avg; write one of them"),
+        ("three+four", r"layer 'four' of three\+four: no cached tap matches; closest: "),
+        ("one:avg+nobody/two", r": no cached tap matches; closest: .*two"),
+        ("three+", r"a side is empty or given twice; give different taps"),
+        ("three+three", r"a side is empty or given twice; give different taps"),
+        ("nobody/three", r"layer 'nobody/three': no cached tap matches"),
     ],
 )
 def test_a_side_that_is_not_one_cached_tap_is_one_line_that_lists_them(

@@ -287,7 +287,7 @@ def test_without_a_description_there_is_a_table_all_the_same(evidence: RunSnapsh
 
 
 def test_there_is_nothing_to_measure_where_there_is_no_run(tmp_path: Path, humeris: Callable[..., Any]) -> None:
-    with pytest.raises(RunError, match=r"expected a run folder with a run\.json"):
+    with pytest.raises(RunError, match=r"not a run folder \(no run\.json in it\)"):
         latency.measure_all([Run(tmp_path / "none")])
     result = humeris("report", tmp_path / "none", "--latency")
     assert result.code == 2
