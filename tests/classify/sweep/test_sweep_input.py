@@ -253,10 +253,18 @@ def test_an_unknown_augmentation_and_views_that_are_not_cached(tmp_path: Path, h
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("pattern", ["layer+layer", "layer+", "+", "layer+other"])
-def test_a_concatenation_that_is_none(tmp_path: Path, humeris: Humeris, pattern: str) -> None:
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        ("layer+layer", "layer 'layer+layer': a side is empty or given twice"),
+        ("layer+", "layer 'layer+': a side is empty or given twice"),
+        ("+", "layer '+': a side is empty or given twice"),
+        ("layer+other", "layer 'other' of layer+other: no cached tap matches"),
+    ],
+)
+def test_a_concatenation_that_is_none(tmp_path: Path, humeris: Humeris, pattern: str, fault: str) -> None:
     root = photos(tmp_path / "photos", TWO)
-    refused(humeris("sweep", root, "--cache", cached(root, tmp_path / "cache"), "-l", pattern), "layer", "expected")
+    refused(humeris("sweep", root, "--cache", cached(root, tmp_path / "cache"), "-l", pattern), fault)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_a_tap_that_lacks_a_single_view_of_an_image_is_left_out_until_it_has_it(
         augmented.add("layer", "avg", images.keys[~lacking], rows, views=np.full(len(rows), view, np.uint16))
         result = humeris(*words)
         assert result.code == 2
-        assert "--views 3 --augment flip=0.5 (made_up/layer:avg lacks 4)" in result.err
+        assert "--views 3 --augment flip=0.5 (made_up/layer:avg lacks 4" in result.err
     augmented.add("layer", "avg", images.keys[1:], rows_of(images, 1)[1:], views=np.ones(45, np.uint16))
     assert "layer:avg lacks 1); run `humeris extract`" in humeris(*words).err
     store.get_extraction(some_spec()).add("other", "avg", images.keys, rows_of(images, 0, 1))
