@@ -192,8 +192,8 @@ def rank(
             progress(number + 1, len(selection.inputs))
     if run is not None and not any(row.trained is not None for row in rows):
         raise RunError(
-            f"{run}: none of the ranked taps is in the run (taps in the run: {len(trained_accuracies)}); give a run of these "
-            "taps, or rank with the -b and -l of the run"
+            f"{run}: none of the ranked taps is in the run (taps in the run: {len(trained_accuracies)}); give a run of "
+            "these taps, or rank with the -b and -l of the run"
         )
     unordered = Ranking(images, splits, tuple(rows), selection.left_out, reference_run)
     rank_sums = np.sum([unordered.compute_ranks(measure) for measure in MEASURES], axis=0)
