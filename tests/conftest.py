@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer import testing
+from warm_python import WarmPython
 
 ASSETS = os.environ.get("HUMERIS_ASSETS", "")
+testing._get_command = functools.cache(testing._get_command)  # the command line is put together once, and not each time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # behind nohup it is ignored, and in every child as well
 # What trains networks, exports models, kills processes or fills disks: folders and files that `make check` leaves out.
 SLOW = (
@@ -63,6 +70,37 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUMERIS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Python processes with Keras, where nothing is claimed of an interpreter's beginning."""
+    with WarmPython() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _warm_parity(request: pytest.FixtureRequest, warm_python: WarmPython, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let exported models be checked in a warm process, but where the check itself is tested."""
+    from humeris.classify.export import parity
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        with_keras = "import keras" in command[2] or "import tensorflow" in command[2]
+        return (warm_python if with_keras else subprocess).run(command, **options)
+
+    if request.path.stem not in {"test_parity", "test_format"}:
+        monkeypatch.setattr(parity, "subprocess", SimpleNamespace(run=run))
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of files are written, and each write waits for the disk."""
+    place = Path("/dev/shm")
+    if not os.access(place, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -142,12 +180,10 @@ class Result:
 @pytest.fixture
 def humeris() -> Callable[..., Result]:
     """Run a command in this process: `humeris("extract", folder, "-b", "nano")`."""
-    from typer.testing import CliRunner
-
     from humeris.cli import app
 
     def invoke(*arguments: object) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+        result = testing.CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
         return Result(result.exit_code, result.stdout, result.stderr)
 
     return invoke

@@ -8,6 +8,8 @@ replaced, by rows drawn from the digest of the pixels, so that a row that is not
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import hashlib
 import io
 import json
@@ -184,11 +186,16 @@ def run_child(job: Mapping[str, Any]) -> None:
 
 
 def warm_up() -> None:
-    """Run the command once here, so that whatever it imports late is imported before the first fork."""
+    """Run the command once here, so that whatever it imports late is imported before the first fork.
+
+    Typer puts the whole command line together each time that a command runs, which takes as long as the command: here once.
+    """
     from PIL import Image
+    from typer import main as typer_main
 
     from humeris.cli import main
 
+    typer_main.get_command = functools.cache(typer_main.get_command)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
         (Path(folder) / "data" / "a").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(Path(folder) / "data" / "a" / "0.png")
@@ -205,6 +212,7 @@ def serve_forks() -> None:
     warm_up()
     assert not {"keras", "tensorflow"} & set(sys.modules), "a process with TensorFlow's threads must not fork"
     assert len(os.listdir("/proc/self/task")) == 1
+    gc.freeze()  # a child that collects would copy every page
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin.buffer:
         job = json.loads(line)

@@ -9,9 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,17 +60,6 @@ def filled(path: Path, taps: Sequence[Tap] = TAPS) -> Path:
                 rows, compression = STORED[layer, pool]
                 store.get_extraction(SPEC).add(layer, pool, KEYS[part], rows[part], compression=compression)
     return path
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of files are written, and each write waits for the disk."""
-    place = Path("/dev/shm")
-    if not os.access(place, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        yield Path(folder)
 
 
 def shards(cache: Path, tap: Tap) -> list[Path]:

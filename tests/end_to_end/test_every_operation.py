@@ -32,19 +32,23 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for
 
 IMAGES = 6
 BATCH = 3
+# A process that ends where it would have read leaves what one leaves that ends at its next change.
+CHANGES = (*faulty_files.WRITES, "unlink", "rmdir", "chmod")
 FAULTS: list[dict[str, Any]] = [
     {"fault": "EIO"},
     {"fault": "ENOSPC", "only": faulty_files.WRITES},
     {"fault": "ENOSPC", "only": faulty_files.WRITES, "sticky": True},
     {"fault": "lost EIO", "only": ("write", "fsync", "rename", "mkdir", "close")},
     {"fault": "short", "only": ("write",)},
-    {"fault": "crash"},
+    {"fault": "crash", "only": CHANGES},
     {"fault": "torn", "only": ("write",)},
 ]
+MANY_FAULTS: list[dict[str, Any]] = [{"fault": "EIO", "sticky": True}, {"fault": "crash"}]
 
 
 def called(fault: Mapping[str, Any]) -> str:
-    return f"{fault['fault']}{' from there on' if fault.get('sticky') else ''}"
+    everywhere = " everywhere" if fault["fault"] == "crash" and "only" not in fault else ""
+    return f"{fault['fault']}{' from there on' if fault.get('sticky') else ''}{everywhere}"
 
 
 @dataclass(frozen=True)
@@ -77,21 +81,21 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
 
 
 @pytest.fixture(params=["no cache yet", "a cache with some rows and a damaged shard"])
-def scene(request: pytest.FixtureRequest, nursery: ForkServer, tmp_path: Path) -> Scene:
-    data = write_images(tmp_path / "data", IMAGES)
+def scene(request: pytest.FixtureRequest, nursery: ForkServer, memory: Path) -> Scene:
+    data = write_images(memory / "data", IMAGES)
     before = None
     if request.param != "no cache yet":
-        before = tmp_path / "before"
+        before = memory / "before"
         before.mkdir()
-        some = write_images(tmp_path / "some" / "data", IMAGES)
+        some = write_images(memory / "some" / "data", IMAGES)
         for path in sorted(some.glob("*/*"))[::3]:
             path.unlink()
         assert nursery.extract(some, before / "cache", batch_size=2).computed == (4, 2)
         victim = sorted(before.glob("cache/features/*/late.avg/*.h5"))[0]
         victim.chmod(0o644)
         victim.write_bytes(victim.read_bytes()[:-1])
-    (tmp_path / "places").mkdir()
-    return Scene(data, compute_reference(data), nursery, before, tmp_path / "places")
+    (memory / "places").mkdir()
+    return Scene(data, compute_reference(data), nursery, before, memory / "places")
 
 
 def complaint(run: Extractor, fault: Mapping[str, Any], met: Mapping[str, Any] | None) -> str:
@@ -134,7 +138,7 @@ def one(scene: Scene, fault: Mapping[str, Any], number: int, tally: Tally, compl
 
 
 @pytest.mark.parametrize(
-    "fault", [*FAULTS, pytest.param({"fault": "EIO", "sticky": True}, marks=pytest.mark.many)], ids=called
+    "fault", [*FAULTS, *(pytest.param(fault, marks=pytest.mark.many) for fault in MANY_FAULTS)], ids=called
 )
 def test_any_operation_may_fail_and_no_row_is_lost_wrong_or_filler(scene: Scene, fault: dict[str, Any]) -> None:
     began, tally = monotonic(), Tally()
