@@ -1,1 +1,1 @@
-"""Images and backbones to activations in the cache. May import `cache`."""
+"""Compute activations of images with backbones and store them in the cache. May import `cache`."""

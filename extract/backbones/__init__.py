@@ -1,4 +1,4 @@
-"""Frozen networks: where they come from, what layers they have, and their compiled forward pass.
+"""Frozen networks: their sources, their layers and their compiled forward pass.
 
 May import `cache` and `extract.pixels`.
 """

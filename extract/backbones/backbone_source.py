@@ -1,15 +1,15 @@
-"""The door through which networks come: a class for each place that has some.
+"""The interface of backbone sources: libraries, registries and files that networks come from.
 
 To add one (presets of another library, a registry of your own):
 
-1. Write a file with a subclass of `BackboneSource`. Where each backbone has a name of its own and takes no arguments,
-   `name`, `list_backbones`, `build` and `get_license` are all of it; where they are found in another way, by a path or a
-   prefix, override `matches` and `describe`; where they take arguments, `check`.
-2. Add an instance to `SOURCES` in `registry.py`. From outside of this package, call `register_backbone_source` where your
-   module is imported instead.
-3. Run `tests/extract/backbones/test_backbone_source.py`, which tries every source there is.
+1. Write a file with a subclass of `BackboneSource`. If each backbone has a unique name and takes no arguments, implement
+   `name`, `list_backbones`, `build` and `get_license`. If backbones are addressed by a path or a prefix, also override
+   `matches` and `describe`; if they take arguments, `check`.
+2. Add an instance to `SOURCES` in `registry.py`. Outside this package, call `register_backbone_source` in your module
+   instead.
+3. Run `tests/extract/backbones/test_backbone_source.py`, which tests every source.
 
-Nothing but `build` may import a deep learning framework: listing, parsing and completed runs must stay fast.
+Only `build` may import a deep learning framework: listing, parsing and completed runs must stay fast.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What is known of a backbone before it is built.
+    """The description of a backbone, available before it is built.
 
     Attributes
     ----------
     name : str
-        What it is called, in commands, tables and runs.
+        The name in commands, tables and runs.
     constructor : str
-        What it is called where it comes from: its second spelling.
+        The name in the library it comes from; users can write either name.
     size : int or None
-        Default side of its images, in pixels; None where the built network alone says.
+        Default side of the images, in pixels; None if only the built network tells.
     preprocessing : str
-        Mode of `preprocessing.apply`; "" where nothing says, so that the user must.
+        Mode of `preprocessing.apply`; "" if it is unknown, so that the user must give it.
     min_size : int
-        Least side of its images, in pixels.
+        Smallest side of the images, in pixels.
     pretrained_weights : str
-        What its own weights are called.
+        The name of the pretrained weights, such as ``imagenet``.
     file : pathlib.Path or None
-        The user's file that it lies in; None where it comes by name.
+        The user's file of the network; None for a backbone that is addressed by name.
     """
 
     name: str
@@ -60,28 +60,28 @@ class BackboneInfo:
 
     @property
     def address(self) -> str:
-        """What its source finds it by: its name, or the path of its file."""
+        """The text that identifies it to its source: its name, or the path of its file."""
         return str(self.file or self.name)
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Default (height, width) in pixels; None where the built network alone says."""
+        """Default (height, width) in pixels; None if only the built network tells."""
         return None if self.size is None else (self.size, self.size)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields of a backbone that comes by name, as JSON values."""
+        """Return the fields of a named backbone as JSON values."""
         return {name: value for name, value in vars(self).items() if name != "file"}
 
 
 class BackboneSource(ABC):
-    """A place that networks come from. It has no state: two sources of one class are equal, in every process.
+    """A source of networks. It has no state: two instances of one class are equal, also in different processes.
 
     Attributes
     ----------
     name : str
-        What the source is called: `keras.applications`. No two sources share one.
+        The unique name of the source, such as `keras.applications`.
     allows_random_weights : bool
-        Whether its networks can be built without their own weights.
+        Whether its networks can be built with random weights.
     """
 
     name: ClassVar[str]
@@ -95,69 +95,71 @@ class BackboneSource(ABC):
 
     @abstractmethod
     def list_backbones(self) -> Sequence[BackboneInfo]:
-        """The backbones that come by name, as `humeris backbones` lists them."""
+        """Return the backbones that are addressed by name, which `humeris backbones` lists."""
 
     @abstractmethod
     def build(self, spec: BackboneSpec) -> Any:
-        """The network that is asked for, which may import Keras.
+        """Build the network; may import Keras.
 
         Parameters
         ----------
         spec : BackboneSpec
-            What is asked for; `spec.input_shape` has the size of the images, where one is given or the backbone has one.
+            The requested backbone; `spec.input_shape` has the size of the images if it is known.
 
         Returns
         -------
         keras.Model
-            With one input (batch, height, width, 3), scaled as `spec.preprocessing` says and cut below its classifier. With
-            its own weights if `spec.has_pretrained_weights`, else with those that its initialisers draw: they are seeded,
-            and the user's weights file is loaded afterwards.
+            The network without its classifier, with one input (batch, height, width, 3) scaled as `spec.preprocessing`
+            says. It has its pretrained weights if `spec.has_pretrained_weights`, else those of its initializers, which
+            are seeded; the caller then loads the user's weights file, if there is one.
 
         Raises
         ------
         BackboneError, WeightsError
-            Where it cannot be built as asked, or its weights are not there. Anything else would be a traceback.
+            If the network cannot be built as requested, or its weights are missing. Users see any other exception as a
+            traceback.
         """
 
     @abstractmethod
     def get_license(self, spec: ExtractionSpec) -> str:
-        """A sentence, without its full stop, on the licence of the weights (not random ones) of a network from here."""
+        """Return a sentence, without a full stop, on the license of the pretrained weights of a network of this source."""
 
     def matches(self, text: str) -> bool:
-        """Whether a backbone called so comes from here."""
+        """Return whether this source has a backbone of that name."""
         return normalize_name(text) in index_by_name(self.list_backbones())
 
     def describe(self, text: str) -> BackboneInfo:
-        """What is known of the backbone called so, in any common spelling; raises `BackboneError` where it has none."""
+        """Return the description of a backbone by its name in any common spelling; raises `BackboneError`."""
         info = index_by_name(self.list_backbones()).get(normalize_name(text))
         if info is None:
-            raise BackboneError(f"backbone {text!r}: expected one of {self.name}, found another")
+            raise BackboneError(f"backbone {text!r}: no such backbone in {self.name}; `humeris backbones` lists all names")
         return info
 
     def check(self, spec: BackboneSpec) -> None:
-        """Raise `BackboneError` or `WeightsError` where what is asked for makes no sense here; imports nothing heavy."""
+        """Raise `BackboneError` or `WeightsError` if this source cannot build `spec`; imports no framework."""
         if spec.arguments:
-            raise BackboneError(f"backbone {spec.name}: it has no arguments, found {', '.join(spec.arguments)}")
+            raise BackboneError(f"backbone {spec.name}: takes no arguments, got {', '.join(spec.arguments)}; leave them out")
 
     def compute_architecture(self, spec: BackboneSpec) -> str:
-        """The network's structure as text: part of the key of its features, so that another structure is another text."""
+        """Return a text that identifies the structure of the network; it is part of the key of its features."""
         arguments = ", ".join(f"{key}={value!r}" for key, value in sorted(spec.arguments.items()))
         return f"{self.name}.{spec.info.constructor}({arguments})"
 
     def list_key_parts(self, spec: BackboneSpec) -> list[Any]:
-        """What decides the network that `build` gives, beside the options and files of `spec`: JSON values.
+        """Return JSON values that identify the network that `build` returns, besides the options and files of `spec`.
 
-        While they, the options, the files and the versions of the packages stay as they are, `build` is not asked again.
+        They are part of the key under which the metadata of the network is cached, together with the options, the files and
+        the versions of the packages.
         """
         return [self.name, spec.name]
 
     def is_same(self, spec: BackboneSpec, extraction: ExtractionSpec) -> bool:
-        """Whether `spec`, of this source, may name the network that features were made with."""
+        """Return whether `spec`, of this source, may name the network of `extraction`."""
         return self.matches(extraction.address) and spec.name == extraction.backbone
 
 
 def index_by_name(infos: Iterable[BackboneInfo]) -> dict[str, BackboneInfo]:
-    """Backbones by their normalised names, and by what they are called where they come from."""
+    """Return the backbones by the normalized spellings of their names and constructors."""
     infos = list(infos)
     by_name = {normalize_name(info.name): info for info in infos}
     return by_name | {normalize_name(info.constructor): info for info in infos if info.constructor}

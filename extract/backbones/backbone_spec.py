@@ -1,4 +1,4 @@
-"""What a user asks of a backbone: `mobilenet_v2,alpha=0.35` or `my.keras,preprocessing=tf`."""
+"""A requested backbone with its options: `mobilenet_v2,alpha=0.35` or `my.keras,preprocessing=tf`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ from .registry import find_source
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone as asked for; what is None is decided by the backbone itself.
+    """A requested backbone; for an option that is None, the default of the backbone is used.
 
     Attributes
     ----------
-    source, info : BackboneSource, BackboneInfo
-        Where it comes from, and what is known of it there.
+    source : BackboneSource
+        The source of the backbone.
+    info : BackboneInfo
+        Its description.
     weights : str
-        What its own are called (imagenet, synthetic, file), random, or the path of a weights file.
+        The name of the pretrained weights (``imagenet``, ``synthetic``, ``file``), ``random``, or the path of a weights
+        file.
     arguments : mapping
-        Further arguments, of the Keras constructor.
+        Arguments of the Keras constructor.
     image_size : tuple of int or None
         (height, width) in pixels.
     preprocessing : str or None
         A mode of `preprocessing.apply`.
     seed : int
-        Of random weights.
+        Seed of random weights.
     precision : str
         One of `PRECISIONS`.
     """
@@ -58,7 +61,7 @@ class BackboneSpec:
         seed: int = 0,
         precision: str = "float32",
     ) -> BackboneSpec:
-        """The request written `NAME[,key=value…]`.
+        """Parse a backbone written as `NAME[,key=value…]`.
 
         Parameters
         ----------
@@ -66,12 +69,17 @@ class BackboneSpec:
             A name or the path of a file, and options: `weights`, `image_size`, `preprocessing`, `seed`, `precision`, and any
             argument of the Keras constructor, with JSON values.
         weights, image_size, seed, precision : optional
-            What holds where `text` does not say it.
+            Defaults of the options that are not in `text`.
+
+        Returns
+        -------
+        BackboneSpec
+            The checked request.
 
         Raises
         ------
         BackboneError, WeightsError
-            Where there is no such backbone, or it cannot have what is asked for.
+            If there is no such backbone, or an option is invalid.
 
         Examples
         --------
@@ -83,17 +91,17 @@ class BackboneSpec:
         for pair in pairs:
             key, equals, value = pair.partition("=")
             if not equals:
-                raise BackboneError(f"backbone {text!r}: expected NAME,key=value,…, found {pair!r} without '='")
+                raise BackboneError(f"backbone {text!r}: option {pair!r} has no '='; write NAME,key=value,…")
             options[key.strip()] = value.strip()
         weights = options.pop("weights", weights)
         size = options.pop("image_size", image_size)
         preprocessing = options.pop("preprocessing", None)
         if preprocessing is not None and preprocessing not in MODES:
-            raise BackboneError(f"backbone {name}: expected preprocessing to be {_format_modes()}; found {preprocessing!r}")
+            raise BackboneError(f"backbone {name}: unknown preprocessing {preprocessing!r}; choose one of {_format_modes()}")
         seed = _parse_seed(options.pop("seed", seed), name)
         precision = options.pop("precision", precision)
         if precision not in PRECISIONS:
-            raise BackboneError(f"backbone {name}: expected precision {', '.join(PRECISIONS)}, found {precision!r}")
+            raise BackboneError(f"backbone {name}: unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
         source = find_source(name)
         info = source.describe(name)
         return cls(
@@ -109,12 +117,17 @@ class BackboneSpec:
 
     @classmethod
     def from_spec(cls, spec: ExtractionSpec) -> BackboneSpec:
-        """The request that builds the backbone of `spec` again.
+        """Return the request that builds the backbone of an extraction again.
+
+        Parameters
+        ----------
+        spec : ExtractionSpec
+            The spec of the extraction.
 
         Raises
         ------
         BackboneError
-            Where its file is gone, or its source is not registered in this process.
+            If the file of the backbone is missing, or its source is not registered in this process.
         """
         source = find_source(spec.address)
         weights, _, seed = spec.weights.partition(", seed ")
@@ -130,45 +143,45 @@ class BackboneSpec:
         ).check()
 
     def check(self) -> BackboneSpec:
-        """Itself; raises `BackboneError` or `WeightsError` where its source cannot build what it asks for."""
+        """Return the spec itself; raises `BackboneError` or `WeightsError` if its source cannot build it."""
         self.source.check(self)
         if not (self.preprocessing or self.info.preprocessing):
             address = self.info.address
             raise BackboneError(
-                f"backbone {address}: how were its inputs scaled? Nothing in the file says so; "
+                f"backbone {address}: unknown preprocessing: the file does not say how its inputs were scaled; "
                 f"write {address},preprocessing=MODE with MODE one of {_format_modes()}"
             )
         return self
 
     @property
     def name(self) -> str:
-        """What the backbone is called; a file by its stem."""
+        """The name of the backbone; the stem of a file."""
         return self.info.name
 
     @property
     def has_random_weights(self) -> bool:
-        """Whether it is to have random weights."""
+        """Whether random weights are requested."""
         return self.weights == "random"
 
     @property
     def has_pretrained_weights(self) -> bool:
-        """Whether it is to have the weights that it comes with."""
+        """Whether the pretrained weights are requested."""
         return self.weights == self.info.pretrained_weights
 
     @property
     def weights_file(self) -> Path | None:
-        """The user's file of weights, whether it is there or not; None where others are asked for."""
+        """The requested weights file, whether or not it exists; None for pretrained or random weights."""
         return None if self.has_random_weights or self.has_pretrained_weights else Path(self.weights)
 
     @property
     def input_shape(self) -> tuple[int | None, int | None, int]:
-        """(height, width, 3) of its images, as asked for or by default; None where the built network alone says."""
+        """(height, width, 3) of the images, as requested or by default; None for a side that only the network tells."""
         height, width = self.image_size or self.info.image_size or (None, None)
         return height, width, 3
 
     @property
     def title(self) -> str:
-        """The request as a user would write it."""
+        """The request as a user can write it."""
         options: dict[str, Any] = dict(self.arguments)
         if self.preprocessing is not None:
             options["preprocessing"] = self.preprocessing
@@ -185,15 +198,15 @@ class BackboneSpec:
 
     @property
     def label(self) -> str:
-        """What a sweep calls it: as a user would write it, but a file by its name alone."""
+        """The name in a sweep: the title, or for a file its stem."""
         return self.title if self.info.address == self.name else self.name
 
     def list_files(self) -> list[Path]:
-        """The user's files that the backbone is made of."""
+        """Return the user's existing files that the backbone is built from."""
         return [path for path in (self.info.file, self.weights_file) if path is not None and path.is_file()]
 
     def to_descriptive_fields(self) -> dict[str, Any]:
-        """The `DESCRIPTIVE_FIELDS` of an `ExtractionSpec`, which only name things, as this request names them."""
+        """Return the `DESCRIPTIVE_FIELDS` of an `ExtractionSpec`: names and paths, which are not part of its digest."""
         if self.has_random_weights:
             weights = f"random, seed {self.seed}"
         else:
@@ -211,10 +224,10 @@ class BackboneSpec:
 
 
 def parse_size(text: str | int) -> tuple[int, int]:
-    """(height, width) of `224` or `224x320`; raises `BackboneError`."""
+    """Return (height, width) of `224` or `224x320`; raises `BackboneError`."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(text))
     if not match or not 8 <= int(match[1]) <= 4096 or not 8 <= int(match[2] or match[1]) <= 4096:
-        raise BackboneError(f"image size {text!r}: expected pixels from 8 to 4096 as SIDE or HEIGHTxWIDTH")
+        raise BackboneError(f"invalid image size {text!r}; give SIDE or HEIGHTxWIDTH, from 8 to 4096 pixels each")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -233,4 +246,4 @@ def _parse_seed(value: str | int, name: str) -> int:
     try:
         return int(value)
     except ValueError as error:
-        raise BackboneError(f"backbone {name}: expected a whole number as seed, found {value!r}") from error
+        raise BackboneError(f"backbone {name}: invalid seed {value!r}; give a whole number") from error

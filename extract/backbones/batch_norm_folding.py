@@ -1,8 +1,8 @@
-"""Batch normalisation done by the convolution before it: the same function of the image in fewer steps.
+"""Batch normalization folding: merge a batch normalization into the convolution before it, to compute fewer steps.
 
-In inference a batch normalisation is a scale and a shift per channel, which the kernel and the bias of a convolution can
-take over (Jacob et al. 2018, arXiv 1712.05877, section 3.2). TensorFlow does not do it for a Keras model, whose weights are
-variables. Features move by about one part in 10^5, so it is part of the key: `VERSION`.
+In inference a batch normalization is a scale and a shift per channel, which can be merged into the kernel and the bias of
+the convolution (Jacob et al. 2018, arXiv 1712.05877, section 3.2). TensorFlow does not do so for a Keras model, because its
+weights are variables. Features change by about one part in 10^5, so `VERSION` is part of their key.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ VERSION = "1, normalisations folded"
 
 
 def can_fold(convolution: Any, normalization: Any) -> bool:
-    """Whether a convolution can do the batch normalization that takes its output.
+    """Return whether a batch normalization can be folded into the convolution before it.
 
     Parameters
     ----------
     convolution, normalization : keras.layers.Layer
-        Two layers of a built network; only plain ones, channels last, without an activation between them, can be folded.
+        Two consecutive layers of a built network.
 
     Returns
     -------
     bool
+        True for a plain or depthwise 2D convolution with channels last and no activation.
     """
     layers = load_keras().layers
     return (
@@ -39,7 +40,7 @@ def can_fold(convolution: Any, normalization: Any) -> bool:
 
 
 def build_folded_convolution(convolution: Any, normalization: Any, tensor: Any) -> Any:
-    """Apply a convolution and the batch normalization after it as one new convolution.
+    """Apply a convolution and the batch normalization after it as one convolution.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def build_folded_convolution(convolution: Any, normalization: Any, tensor: Any) 
     Returns
     -------
     keras.KerasTensor
-        What the normalization gives, to about one part in 10^5.
+        The output of the normalization, to about one part in 10^5.
     """
     config = {**convolution.get_config(), "use_bias": True, "name": f"humeris_{convolution.name}", "trainable": False}
     folded_convolution = type(convolution).from_config(config)
@@ -72,7 +73,7 @@ def _get_kernel_and_bias(convolution: Any) -> tuple[Any, Any]:
 
 
 def _compute_scale_and_shift(normalization: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shift (channels,)."""
+    """Return the scale (channels,) and the shift (channels,) of a batch normalization in inference."""
     mean, variance = (np.asarray(value, np.float64) for value in (normalization.moving_mean, normalization.moving_variance))
     scale = 1 / np.sqrt(variance + normalization.epsilon)
     if normalization.scale:

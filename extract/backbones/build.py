@@ -1,4 +1,4 @@
-"""A frozen network, built as asked: its flat graph and the spec that keys its features."""
+"""Build a frozen network: its flat graph, and the spec that is the key of its features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .registry import list_backbones
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that can be cut at any of its layers.
+    """A frozen network whose layers can all be tapped.
 
     Attributes
     ----------
@@ -41,22 +41,27 @@ def build(
     fold_batch_norm: bool = True,
     finetuned_weights: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> Backbone:
-    """The backbone that is asked for, with its weights; imports Keras.
+    """Build a backbone with its weights; imports Keras.
 
     Parameters
     ----------
     backbone_spec : BackboneSpec
-        What is asked for.
+        The requested backbone.
     fold_batch_norm : bool
-        Whether convolutions do the normalisations that follow them; False leaves these as they are, to be trained.
+        Whether to fold batch normalizations into convolutions; use False for a network that is to be trained.
     finetuned_weights : mapping or None
-        Other weights for some of the layers, by name, as their `get_weights` gave them. The result's `spec` is of the
-        network without them.
+        Layer name -> weights in the order of `get_weights`, which replace those of the layer. The `spec` of the result is
+        that of the network without them.
+
+    Returns
+    -------
+    Backbone
+        The network, which is not trainable.
 
     Raises
     ------
     BackboneError, WeightsError
-        Where the network cannot be built as asked, or its weights are not there or do not fit.
+        If the network cannot be built as requested, or its weights are missing or do not fit.
     """
     source = backbone_spec.source
     _check_minimum_size(backbone_spec)
@@ -78,7 +83,8 @@ def build(
             graph = Graph(model, image_size, mode, fold_batch_norm=fold_batch_norm)
         except (ValueError, TypeError) as error:
             raise BackboneError(
-                f"backbone {backbone_spec.name} at {image_size[0]}x{image_size[1]} pixels: {format_error(error)}"
+                f"backbone {backbone_spec.name}: cannot be built for images of {image_size[0]}x{image_size[1]} pixels: "
+                f"{format_error(error)}"
             ) from error
     spec = ExtractionSpec(
         **backbone_spec.to_descriptive_fields(),
@@ -98,18 +104,18 @@ def _check_minimum_size(backbone_spec: BackboneSpec) -> None:
     min_size = backbone_spec.info.min_size
     if height is not None and width is not None and min(height, width) < min_size:
         raise BackboneError(
-            f"backbone {backbone_spec.name}: expected images of at least {min_size} pixels a side, "
-            f"found {height}x{width}; give a larger --image-size"
+            f"backbone {backbone_spec.name}: images of {height}x{width} pixels are too small; "
+            f"give an --image-size of at least {min_size} pixels"
         )
 
 
 def _check_weights_name(backbone_spec: BackboneSpec) -> None:
-    """Raise `WeightsError` where the name of other backbones' weights would be taken for the path of a file."""
+    """Raise `WeightsError` for the name of another backbone's weights, which would be mistaken for the path of a file."""
     names = {info.pretrained_weights for info in list_backbones()}
     if backbone_spec.weights_file is not None and backbone_spec.weights in names:
         raise WeightsError(
-            f"backbone {backbone_spec.name}: expected weights {backbone_spec.info.pretrained_weights}, random or a file, "
-            f"found {backbone_spec.weights!r}"
+            f"backbone {backbone_spec.name}: has no weights {backbone_spec.weights!r}; "
+            f"choose {backbone_spec.info.pretrained_weights}, random or a weights file"
         )
 
 
@@ -117,18 +123,19 @@ def _check_input(model: Any, backbone_spec: BackboneSpec) -> None:
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
         raise BackboneError(
-            f"backbone {backbone_spec.info.address}: expected one input (batch, height, width, 3), found {shapes or 'none'}"
+            f"backbone {backbone_spec.info.address}: not a network of RGB images (inputs: {shapes or 'none'}); "
+            "give one with a single input (batch, height, width, 3)"
         )
 
 
 def _choose_image_size(backbone_spec: BackboneSpec, model: Any) -> tuple[int, int]:
-    """(height, width) as asked for, by default, or of the network's input; raises `BackboneError` where none is fixed."""
+    """Return the requested or default (height, width), or that of the network's input; raises `BackboneError`."""
     height, width, _ = backbone_spec.input_shape
     if height is None or width is None:
         height, width = model.inputs[0].shape[1:3]
     if height is None or width is None:
         raise BackboneError(
-            f"backbone {backbone_spec.info.address}: its input has no fixed size, found {(height, width)}; give --image-size"
+            f"backbone {backbone_spec.info.address}: its input has no fixed size, {(height, width)}; give --image-size"
         )
     return int(height), int(width)
 
@@ -142,6 +149,6 @@ def _set_finetuned_weights(
             operations[name].set_weights(list(values))
         except (KeyError, ValueError, AttributeError) as error:
             raise WeightsError(
-                f"backbone {backbone_spec.title}: expected a layer {name} that the tuned weights fit, found: "
-                f"{format_error(error)}; they belong to another network"
+                f"backbone {backbone_spec.title}: fine-tuned weights of another network do not fit layer {name}: "
+                f"{format_error(error)}"
             ) from error

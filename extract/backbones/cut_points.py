@@ -1,4 +1,4 @@
-"""Where a network can be cut for its upper part to be trained: what `--from` names."""
+"""Cuts: the layers at which a network can be divided, so that the part above can be trained (`--from LAYER`)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ INPUT = "input"
 
 
 def find_cut(text: str, layers: Sequence[Layer], head_taps: Sequence[Tap]) -> Layer | None:
-    """The layer at which a network is cut, so that what lies above it is trained.
+    """Return the layer at which to cut a network, so that the part above it is trained.
 
     Parameters
     ----------
     text : str
-        Its name in any common spelling, or `INPUT` for the whole network.
+        The name of the layer in any common spelling, or `INPUT` for the whole network.
     layers : sequence of Layer
-        Of the network, in the order of computation.
+        The layers of the network, in the order of computation.
     head_taps : sequence of Tap
-        The taps that the head takes.
+        The taps that the head is trained on.
 
     Returns
     -------
@@ -32,49 +32,42 @@ def find_cut(text: str, layers: Sequence[Layer], head_taps: Sequence[Tap]) -> La
     Raises
     ------
     LayerError
-        For a layer at or above one of the taps, one that skip connections pass by, and one with nothing to train above it.
+        For a layer that is at or above one of the taps, is bypassed by skip connections, or has no weights above it.
     """
     if text == INPUT:
         return None
     tap, *other_taps = resolve_taps([text], layers, [], ["map"])
     if other_taps:
-        raise LayerError(
-            f"--from {text}: expected one layer, found {len(other_taps) + 1}; name one of "
-            f"{_name_nearest_cuts(layers, head_taps)}"
-        )
+        raise LayerError(f"--from {text}: matches {len(other_taps) + 1} layers, not one; {_suggest_cuts(layers, head_taps)}")
     if tap.pool != "map":
         raise LayerError(
-            f"--from {text}: expected a layer, whose whole output is cached, found the pool {tap.pool}; leave it out"
+            f"--from {text}: a cut has no pool, because the whole output of the layer is cached; leave out :{tap.pool}"
         )
     order = {layer.name: number for number, layer in enumerate(layers)}
     index, lowest_tap = order[tap.layer], min(head_taps, key=lambda head_tap: order[head_tap.layer])
     if index >= order[lowest_tap.layer]:
         raise LayerError(
-            f"--from {text}: expected a layer below the run's tap {lowest_tap}, found one that is not; "
-            f"the nearest are {_name_nearest_cuts(layers, head_taps)}"
+            f"--from {text}: the layer is not below the run's tap {lowest_tap}; {_suggest_cuts(layers, head_taps)}"
         )
     if not layers[index].is_cut_point:
-        raise LayerError(
-            f"--from {text}: expected a layer that all of the network above depends on, found one that skip connections "
-            f"pass by; the nearest valid cuts are {_name_nearest_cuts(layers, head_taps, index)}"
-        )
+        raise LayerError(f"--from {text}: skip connections bypass the layer; {_suggest_cuts(layers, head_taps, index)}")
     if layers[index].parameters == layers[order[lowest_tap.layer]].parameters:
         raise LayerError(
-            f"--from {text}: expected a layer with something to train between it and the tap {lowest_tap}, found none; "
-            f"the nearest are {_name_nearest_cuts(layers, head_taps)}"
+            f"--from {text}: no weights to train between the layer and the run's tap {lowest_tap}; "
+            f"{_suggest_cuts(layers, head_taps)}"
         )
     return layers[index]
 
 
 def list_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap]) -> list[Layer]:
-    """The layers at which a network can be cut below every one of the taps, with something to train above them.
+    """List the cuts of a network: layers below all of the taps, with weights to train in between.
 
     Parameters
     ----------
     layers : sequence of Layer
-        Of the network, in the order of computation.
+        The layers of the network, in the order of computation.
     head_taps : sequence of Tap
-        The taps that the head takes.
+        The taps that the head is trained on.
 
     Returns
     -------
@@ -90,13 +83,13 @@ def list_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap]) -> list[Layer]:
     ]
 
 
-def _name_nearest_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap], index: int | None = None) -> str:
-    """The valid cuts nearest to a place, one on either side, or the last two; after a finished step where there are any."""
+def _suggest_cuts(layers: Sequence[Layer], head_taps: Sequence[Tap], index: int | None = None) -> str:
+    """Return the remedy of an error: the nearest cuts below and above `index`, or the last two; ends of blocks if any."""
     valid = list_cuts(layers, head_taps)
     valid = [layer for layer in valid if layer.is_block_end] or valid
     if not valid:
-        return "none; give --from input"
+        return "there is no cut; use --from input"
     order = {layer.name: number for number, layer in enumerate(layers)}
     below = [layer.name for layer in valid if index is None or order[layer.name] < index]
     above = [layer.name for layer in valid if index is not None and order[layer.name] > index]
-    return " and ".join([*below[-2 if index is None else -1 :], *above[:1]])
+    return f"use {' or '.join([*below[-2 if index is None else -1 :], *above[:1]])}"

@@ -1,4 +1,4 @@
-"""Which device computes: chosen before Keras is imported, by what this process is allowed to see."""
+"""Choose the device: it is set by limiting what this process can see, before Keras is imported."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ...cache.errors import DeviceError
 
 _PROC = Path("/proc/driver/nvidia/gpus")
 _requested = "auto"
-_visible_gpu = ("", "")  # what was asked for last, and what CUDA_VISIBLE_DEVICES is since
+_visible_gpu = ("", "")  # the GPU that was requested last, and the value of CUDA_VISIBLE_DEVICES since
 
 
 def parse(texts: list[str]) -> list[str]:
-    """The devices that texts name.
+    """Parse the names of devices.
 
     Parameters
     ----------
     texts : list of str
-        `auto`, `cpu`, `gpu` (every GPU there is), `gpu:1`, or several with commas between them.
+        `auto`, `cpu`, `gpu` (every GPU), `gpu:1`, or several separated by commas.
 
     Returns
     -------
     list of str
-        Single devices, `["auto"]` for no text.
+        Single devices; `["auto"]` for no text.
 
     Raises
     ------
@@ -44,13 +44,13 @@ def parse(texts: list[str]) -> list[str]:
     names = [name.strip().lower() for text in texts for name in text.split(",")]
     for name in names:
         if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", name):
-            raise DeviceError(f"device {name!r}: expected auto, cpu, gpu or gpu:N; `humeris doctor` lists what there is")
+            raise DeviceError(f"unknown device {name!r}; give auto, cpu, gpu or gpu:N (`humeris doctor` lists the devices)")
     all_gpus = [f"gpu:{index}" for index in range(len(_list_visible_gpus()))] or ["gpu"]
     return [device for name in names for device in (all_gpus if name == "gpu" else [name])] or ["auto"]
 
 
 def choose(texts: Sequence[str]) -> list[str]:
-    """The devices that each get a worker, where several are asked for; else [], and this process is to `use` the one."""
+    """Return the devices to start worker processes for; [] for a single device, which this process then uses itself."""
     devices = parse(list(texts) or ["auto"])
     if len(devices) > 1:
         return devices
@@ -59,10 +59,10 @@ def choose(texts: Sequence[str]) -> list[str]:
 
 
 def use(name: str) -> None:
-    """Let Keras see one device only, `cpu`, `gpu` or `gpu:N`; with `auto` it decides itself. Raises `DeviceError`."""
+    """Limit Keras to one device, `cpu`, `gpu` or `gpu:N`; with `auto` Keras chooses. Raises `DeviceError`."""
     global _requested, _visible_gpu
     _requested = name
-    if name == "auto" or _visible_gpu == (name, os.environ.get("CUDA_VISIBLE_DEVICES")):  # numbers are counted anew then
+    if name == "auto" or _visible_gpu == (name, os.environ.get("CUDA_VISIBLE_DEVICES")):  # GPU numbers have changed since
         return
     if "keras" in sys.modules:
         check(sys.modules["keras"])
@@ -73,37 +73,37 @@ def use(name: str) -> None:
         gpus, index = _list_visible_gpus(), int(name.partition(":")[2] or 0)
         if index >= len(gpus):
             raise DeviceError(
-                f"device {name}: expected one of {len(gpus)} GPUs that the driver shows and CUDA_VISIBLE_DEVICES allows, "
-                "found no such; `humeris doctor` lists what there is"
+                f"device {name}: no such GPU (the driver and CUDA_VISIBLE_DEVICES show {len(gpus)}); "
+                "`humeris doctor` lists the devices"
             )
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index]
         _visible_gpu = (name, gpus[index])
 
 
 def check(keras: Any) -> None:
-    """Raise `DeviceError` unless Keras, now imported, computes on the device that `use` named."""
+    """Raise `DeviceError` unless the imported Keras computes on the device given to `use`."""
     gpus = list_gpus(keras)
     if _requested.startswith("gpu") and not gpus:
         raise DeviceError(
-            f"device {_requested}: expected Keras to find a GPU, found none; install the libraries it needs with "
+            f"device {_requested}: Keras does not find a GPU; install the libraries it needs with "
             "`pip install 'humeris[gpu]'`, or leave --device out"
         )
     if _requested == "cpu" and gpus:
-        raise DeviceError("device cpu: expected to choose before Keras is imported, found it imported with a GPU")
+        raise DeviceError("device cpu: Keras is already imported and uses a GPU; choose the device before importing Keras")
 
 
 def list_gpus(keras: Any) -> list[str]:
-    """Names of the GPUs that the imported `keras` computes on; asked for by kind, some back ends raise without one."""
+    """Return the names of the GPUs that Keras uses. All devices are listed: some backends raise if asked for GPUs only."""
     return [name for name in keras.distribution.list_devices() if name.startswith(("gpu", "cuda"))]
 
 
 def format_visible_gpus() -> str:
-    """The GPUs this process may use, as text."""
+    """Return the GPUs that this process can use, joined by commas."""
     return ",".join(_list_visible_gpus())
 
 
 def get_compute_capability() -> float:
-    """CUDA compute capability of the first GPU that this process may use, such as 8.0; 0 where it cannot be read."""
+    """Return the CUDA compute capability of the first GPU that this process can use, such as 8.0; 0 if unknown."""
     program = shutil.which("nvidia-smi") or "nvidia-smi"
     command = [program, "--query-gpu=compute_cap", "--format=csv,noheader", f"--id={(_list_visible_gpus() or ['0'])[0]}"]
     try:
@@ -113,7 +113,7 @@ def get_compute_capability() -> float:
 
 
 def _list_visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs: those it names, or all that the driver shows."""
+    """Return the GPUs as CUDA_VISIBLE_DEVICES names them: those in it, or all GPUs of the driver if it is not set."""
     visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible_devices is not None:
         return [name.strip() for name in visible_devices.split(",") if name.strip() not in {"", "-1"}]

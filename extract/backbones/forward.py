@@ -1,4 +1,4 @@
-"""The compiled forward pass: a network cut above its deepest tap, every tap an output, pooled on the device."""
+"""The compiled forward pass: a network up to its deepest tap, with the pooled taps as its outputs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _OUT_OF_MEMORY = re.compile(r"ResourceExhausted|RESOURCE_EXHAUSTED|OutOfMemory|o
 
 
 class ForwardPass:
-    """Rows of several taps in one pass. Plain Keras, so it runs on any of its back ends.
+    """Computes the rows of several taps in one pass. It is plain Keras, so it runs on any Keras backend.
 
-    The batch always has `batch_size` images: a last, smaller one is padded, so that nothing is compiled twice and a
-    row does not depend on where in the data its image stands.
+    Every batch has `batch_size` images: the last one is padded, so that nothing is compiled twice and a row does not depend
+    on the position of its image in the data.
 
     Parameters
     ----------
     graph : Graph
-        The network; what lies above the taps is not computed.
+        The network; layers above the taps are not computed.
     requested_taps : sequence of Tap
         Taps of layers of the network.
     batch_size : int
-        Images in a batch.
+        Number of images in a batch.
 
     Attributes
     ----------
     passes : int
-        Batches computed so far.
+        Number of batches computed so far.
     """
 
     def __init__(self, graph: Graph, requested_taps: Sequence[Tap], batch_size: int) -> None:
@@ -56,23 +56,23 @@ class ForwardPass:
         Returns
         -------
         list of numpy.ndarray
-            Rows (n, ...) of each tap: maps in the precision of the computation, everything else in float32.
+            Rows (n, ...) of each tap: maps in the precision of the computation, other pools in float32.
 
         Raises
         ------
         DeviceError
-            Where the device has too little memory for the batch.
+            If the device has too little memory for the batch.
         """
         for index, image in enumerate(images):
             self._batch[index] = image
         self._batch[len(images) :] = 0
         try:
             results = self.model.predict_on_batch(self._batch)
-        except Exception as error:  # each back end has a type of its own for it
+        except Exception as error:  # each backend has its own type of out-of-memory error
             if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
                 raise
             raise DeviceError(
-                f"batches of {self.batch_size} images: expected memory for them, found too little; lower --batch-size"
+                f"batches of {self.batch_size} images: the device is out of memory; lower --batch-size"
             ) from error
         self.passes += 1
         rows = results if isinstance(results, list | tuple) else [results]

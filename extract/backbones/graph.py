@@ -1,4 +1,4 @@
-"""A network laid flat on top of an image of bytes: every layer's output, its cost, and where it can be cut."""
+"""A network as a flat graph with an input of uint8 pixels: the output and the cost of every layer, and the cuts."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from . import preprocessing
 from .batch_norm_folding import build_folded_convolution, can_fold
 from .keras_runtime import load_keras
 
-# A tap there sees half a step of a block: before normalisation, activation or addition.
+# Layers inside a block: their output is still to be normalized, activated or added.
 _MID_BLOCK_KINDS = {"ZeroPadding2D", "BatchNormalization", "LayerNormalization", "Normalization", "Rescaling", "Dropout"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's output, and what it takes to compute it for one image.
+    """The output of a layer and its cost for one image.
 
     Attributes
     ----------
-    name, kind : str
-        The layer's name in the network, and its Keras class.
+    name : str
+        The name of the layer in the network.
+    kind : str
+        Its Keras class.
     shape : tuple of int
-        Of the output, without the batch axis.
-    cost, elements, parameters : int
-        Multiply-adds, values written, and weights, of the layer and of everything below it that it needs.
+        Shape of the output, without the batch axis.
+    cost : int
+        Multiply-adds of the layer and of all layers below that it depends on.
+    elements : int
+        Values written by the same layers.
     is_cut_point : bool
-        Whether the layers above need nothing from below this one, except through it.
+        Whether the layers above depend on those below only through this one.
     is_block_end : bool
-        Whether a block of the network ends here, after its normalisation, activation or addition.
+        Whether a block of the network ends here, after its normalization, activation or addition.
+    parameters : int
+        Weights of the same layers as `cost`.
     """
 
     name: str
@@ -44,44 +50,44 @@ class Layer:
     parameters: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
+        """Return the fields as JSON values."""
         return {**asdict(self), "shape": list(self.shape)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Layer:
-        """The layer that `to_dict` wrote; raises `TypeError`, `KeyError` or `ValueError` on anything else."""
+        """Return the layer that `to_dict` wrote; raises `TypeError`, `KeyError` or `ValueError` for any other value."""
         layer = cls(**{**value, "shape": tuple(value["shape"])})
         numbers = (*layer.shape, layer.cost, layer.elements, layer.parameters)
         if not all(isinstance(number, int) for number in numbers):
-            raise TypeError(f"layer {layer.name}: expected whole numbers, found {numbers}")
+            raise TypeError(f"layer {layer.name}: shape, cost, elements and parameters are not all whole numbers: {numbers}")
         return layer
 
 
 class Graph:
-    """A network laid flat, with the preprocessing below it.
+    """A network with its nested models flattened, on top of its preprocessing.
 
     Parameters
     ----------
     model : keras.Model
-        With one input (batch, height, width, 3); its weights are shared.
+        A model with one input (batch, height, width, 3), whose weights are shared with the graph.
     image_size : tuple of int
         (height, width) in pixels.
     mode : str
-        How pixels are scaled: a mode of `preprocessing.apply`.
+        A mode of `preprocessing.apply`.
     fold_batch_norm : bool
-        Whether a convolution does the batch normalization that alone follows it; the convolution's own output is still
-        there.
+        Whether to fold a batch normalization into a convolution if nothing else uses the convolution's output, which is
+        available as an output all the same.
 
     Attributes
     ----------
     image : keras.KerasTensor
         Symbolic input, uint8 (None, height, width, 3).
     outputs : dict
-        Symbolic output of each layer, by name.
+        Layer name -> symbolic output.
     operations : dict
-        What computes each, by the names that `collect_operations` gives them.
+        Layer name -> the operation that computes it, with the names of `collect_operations`.
     layers : list of Layer
-        What is known of each, in the order of computation.
+        The layers, in the order of computation.
     """
 
     def __init__(self, model: Any, image_size: tuple[int, int], mode: str, *, fold_batch_norm: bool = True) -> None:
@@ -93,20 +99,20 @@ class Graph:
         self._kinds: list[str] = []
         self._block_ends: list[bool] = []
         self._costs: list[tuple[int, int]] = []  # multiply-adds, values written
-        self._parameters: list[tuple[int, int]] = []  # which operation, and how many it has
+        self._parameters: list[tuple[int, int]] = []  # id of the operation, and its number of weights
         self._ancestors: list[int] = []  # bit sets
         self._last_use: list[int] = []
         self._producer: dict[int, int] = {}
         self._original_names: dict[int, str] = {}
         self._fold_batch_norm = fold_batch_norm
-        self._single_use_producers: dict[int, tuple[Any, Any]] = {}  # convolution and its input, of an output with one user
-        self._used_names = {"image", "probabilities"}  # what `stack_model` adds besides names that begin with humeris_
+        self._single_use_producers: dict[int, tuple[Any, Any]] = {}  # id of an output that is used once -> (layer, input)
+        self._used_names = {"image", "probabilities"}  # names that `stack_model` adds, besides those with humeris_
         self._scaled_image, self._scaled_image_last_use = preprocessing.apply(self.image, mode), 0
         self._inline(model, self._scaled_image, "")
         self.layers = self._describe_layers()
 
     def _inline(self, model: Any, tensor: Any, prefix: str) -> Any:
-        """Run `model` on a symbolic tensor, layer by layer, so that nested models come out flat."""
+        """Apply `model` to a symbolic tensor layer by layer, so that nested models are flattened."""
         keras, model = load_keras(), _to_functional(model)
         single_use_ids = {
             id(node) for node in model.operations if len(node._inbound_nodes) == 1 == len(node._outbound_nodes)
@@ -128,9 +134,9 @@ class Graph:
         return model._run_through_graph(tensor, call_fn=call)
 
     def _assign_name(self, operation: Any, prefix: str) -> str:
-        """The operation's name with its prefix. Two nested models may each have a `conv`: the second is renamed inside.
+        """Return the name of an operation with its prefix, and rename the operation if another one has the same name.
 
-        A Keras model refuses to hold two operations of one name.
+        Two nested models may each have a `conv`, but a flat Keras model raises for two operations of one name.
         """
         if id(operation) not in self._original_names:
             original_name = self._original_names[id(operation)] = operation.name
@@ -172,7 +178,7 @@ class Graph:
                 )
                 n_parameters = sum(
                     dict(self._parameters[ancestor] for ancestor in ancestors).values()
-                )  # one that is used twice counts once
+                )  # weights of an operation that is used twice count once
                 shape = tuple(self.outputs[name].shape[1:])
                 is_block_end = self._block_ends[index]
                 layers.append(
@@ -182,17 +188,17 @@ class Graph:
 
 
 def collect_operations(model: Any) -> dict[str, Any]:
-    """The operations of a model by the names that a `Graph` of it gives them.
+    """Return the operations of a model by the names that they have in its `Graph`.
 
     Parameters
     ----------
     model : keras.Model
-        A model of which no `Graph` was made yet.
+        A model that no `Graph` was made from, because that may rename operations.
 
     Returns
     -------
     dict
-        Operations by name; those of nested models are flat, as `model/operation`.
+        Name -> operation; an operation of a nested model is named `model/operation`.
     """
     operations: dict[str, Any] = {}
     for operation in _to_functional(model).operations:
@@ -209,13 +215,13 @@ def collect_operations(model: Any) -> dict[str, Any]:
 
 
 def _to_functional(model: Any) -> Any:
-    """A model whose operations can be walked: a sequential one has none of its own."""
+    """Return a functional model, which has `operations`; a sequential model has none."""
     keras = load_keras()
     return keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
 
 
 def _is_nested(operation: Any) -> bool:
-    """Whether an operation is a model whose layers are to come out flat."""
+    """Return whether an operation is a nested model, to be flattened."""
     return isinstance(operation, load_keras().Sequential) or hasattr(operation, "_run_through_graph")
 
 
@@ -227,7 +233,7 @@ def _merge_bits(sets: Any) -> int:
 
 
 def _count_multiply_adds(operation: Any, shape: tuple[int | None, ...]) -> int:
-    """Each weight of rank 2 or more is used once at every output position (a dense layer has one position)."""
+    """Count one multiply-add per weight of rank 2 or more and output position (a dense layer has one position)."""
     kernels = sum(math.prod(weight.shape) for weight in getattr(operation, "weights", []) if len(weight.shape) >= 2)
     positions = math.prod(side or 1 for side in shape[1:-1]) if len(shape) > 2 else 1
     return int(kernels * positions)
@@ -242,16 +248,16 @@ def _is_block_end(operation: Any) -> bool:
 
 
 def choose_default_layers(layers: list[Layer], max_layers: int = 8) -> list[str]:
-    """Layers worth a tap: the last one at each resolution, and others where the cost between two is greatest.
+    """Choose the layers to tap by default: the last one at each resolution, then others in the widest gaps of cost.
 
-    Only layers that nothing bypasses are taken, so that the network can be cut there and trained on from there.
+    Only cuts are chosen, so that the network above each of them can be fine-tuned.
 
     Parameters
     ----------
     layers : list of Layer
-        Of one network, in the order of computation.
+        The layers of one network, in the order of computation.
     max_layers : int
-        At most so many are chosen.
+        The largest number of layers to choose.
 
     Returns
     -------

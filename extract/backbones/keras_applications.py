@@ -1,4 +1,4 @@
-"""The networks of `keras.applications`: a table, so that listing them imports nothing, and how Keras builds them."""
+"""The networks of `keras.applications`, as a table, so that listing them does not import Keras."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .keras_runtime import load_keras
 if TYPE_CHECKING:
     from .backbone_spec import BackboneSpec
 
-# Arguments of every constructor that the caller of `build` decides.
+# Arguments of the constructors that humeris sets itself.
 _RESERVED = {"input_tensor", "input_shape", "pooling", "classes", "name", "classifier_activation"}
 _EFFICIENTNET_SIZES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "B4": 380, "B5": 456, "B6": 528, "B7": 600}
 _EFFICIENTNET_V2_SIZES = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
 _CONVNEXT_SIZES = {"Tiny": 224, "Small": 224, "Base": 224, "Large": 224, "XLarge": 224}
-# By constructor, as Keras's documentation of each application has it, and for the later ones the repositories of the papers.
+# By constructor, from Keras's documentation of each application, or for later networks the repositories of their papers.
 _LICENSES = {
     r"VGG": "Creative Commons Attribution, by the Visual Geometry Group at Oxford",
     r"ResNet\d+$": "MIT, by Kaiming He",
@@ -60,21 +60,21 @@ APPLICATIONS = (
 
 
 class KerasApplications(BackboneSource):
-    """Networks by their names, with the arguments of Keras's constructors: `mobilenet_v2,alpha=0.35`."""
+    """The networks of `keras.applications` by name, with the arguments of their constructors: `mobilenet_v2,alpha=0.35`."""
 
     name = "keras.applications"
 
     def list_backbones(self) -> Sequence[BackboneInfo]:
-        """The table."""
+        """Return the networks of the table."""
         return APPLICATIONS
 
     def check(self, spec: BackboneSpec) -> None:
-        """Raise `BackboneError` for an argument that is not the user's to give; Keras alone knows the others."""
+        """Raise `BackboneError` for an argument that humeris sets; `build` checks the others, as that needs Keras."""
         if reserved_names := _RESERVED & set(spec.arguments):
-            raise BackboneError(f"backbone {spec.name}: {sorted(reserved_names)[0]} is set by humeris and cannot be given")
+            raise BackboneError(f"backbone {spec.name}: {sorted(reserved_names)[0]} is set by humeris; leave it out")
 
     def build(self, spec: BackboneSpec) -> Any:
-        """The network without its classifier; its weights are downloaded where `KERAS_HOME` does not have them."""
+        """Build the network without its classifier; Keras downloads the weights unless `KERAS_HOME` has them."""
         constructor = getattr(load_keras().applications, spec.info.constructor)
         _check_arguments(spec, constructor)
         pretrained = "imagenet" if spec.has_pretrained_weights else None
@@ -86,33 +86,35 @@ class KerasApplications(BackboneSource):
             raise
         except (ValueError, TypeError) as error:
             height, width, _ = spec.input_shape
-            raise BackboneError(f"backbone {spec.title} at {height}x{width} pixels: {format_error(error)}") from error
+            raise BackboneError(
+                f"backbone {spec.title}: cannot be built for images of {height}x{width} pixels: {format_error(error)}"
+            ) from error
 
     def get_license(self, spec: ExtractionSpec) -> str:
-        """That of the network's authors, as they say it."""
+        """Return the license that the authors of the network state."""
         constructor = self.describe(spec.backbone).constructor
         text = next((text for pattern, text in _LICENSES.items() if re.match(pattern, constructor)), "not known here")
         return (
-            f"{text}, through keras.applications (Apache-2.0); they learnt from ImageNet, whose images are for "
-            "non-commercial research: have this checked before you sell what rests on them"
+            f"{text}, through keras.applications (Apache-2.0); trained on ImageNet, whose images are licensed for "
+            "non-commercial research: seek legal advice before commercial use"
         )
 
     def list_key_parts(self, spec: BackboneSpec) -> list[Any]:
-        """Its name, and what Keras has downloaded, which a changed file would change."""
+        """Return the name, and for pretrained weights the files that Keras has downloaded, in case one is replaced."""
         return [self.name, spec.name, weights.list_downloads() if spec.has_pretrained_weights else []]
 
 
 def _check_arguments(spec: BackboneSpec, constructor: Any) -> None:
-    """Raise `BackboneError` for an argument that the constructor does not have, or one that leaves the scaling open."""
+    """Raise `BackboneError` for an argument that the constructor does not have, or one that leaves the scaling undefined."""
     accepted = inspect.signature(constructor).parameters
     for name in spec.arguments:
         if name not in accepted:
             raise BackboneError(
-                f"backbone {spec.name}: expected an argument of keras.applications.{spec.info.constructor} "
-                f"({', '.join(accepted)}), found {name!r}"
+                f"backbone {spec.name}: keras.applications.{spec.info.constructor} has no argument {name!r} "
+                f"(arguments: {', '.join(accepted)}); correct the name, or leave it out"
             )
     if spec.arguments.get("include_preprocessing") is False and spec.preprocessing is None:
         raise BackboneError(
-            f"backbone {spec.name}: with include_preprocessing=false its pixels must be scaled outside; "
+            f"backbone {spec.name}: include_preprocessing=false leaves the scaling of pixels undefined; "
             f"write {spec.name},include_preprocessing=false,preprocessing=MODE"
         )

@@ -1,4 +1,4 @@
-"""The user's own networks, in `.keras` files."""
+"""The user's networks in `.keras` files."""
 
 from __future__ import annotations
 
@@ -21,76 +21,74 @@ if TYPE_CHECKING:
 
 
 class KerasFile(BackboneSource):
-    """Networks by the path of their file, called by its stem: `networks/mine.keras,preprocessing=tf` is `mine`."""
+    """Networks by the path of their file, named by its stem: `networks/mine.keras,preprocessing=tf` is `mine`."""
 
     name = "keras file"
     allows_random_weights = False
 
     def list_backbones(self) -> Sequence[BackboneInfo]:
-        """None: they do not come by name."""
+        """Return [], because files are not addressed by name."""
         return []
 
     def matches(self, text: str) -> bool:
-        """Whether a path ends as Keras's files do; `.h5` is taken for one, so that `check` can say what to do with it."""
+        """Return whether the suffix is `.keras` or `.h5`; `check` then explains that `.h5` is not supported."""
         return text.endswith((".keras", ".h5"))
 
     def describe(self, text: str) -> BackboneInfo:
-        """The file at a path, of which nothing is known but its name."""
+        """Return the description of the file at a path, from its name alone."""
         file = Path(text)
         return BackboneInfo(file.stem, "", None, "", min_size=1, pretrained_weights="file", file=file)
 
     def check(self, spec: BackboneSpec) -> None:
-        """Raise `BackboneError` or `WeightsError` where there is no such file, or it cannot have what is asked for."""
+        """Raise `BackboneError` or `WeightsError` if the file does not exist, or an option is not available for files."""
         file = _get_file(spec)
         if not file.is_file():
-            raise BackboneError(f"backbone {file}: expected a .keras file, found no file there; check the path")
+            raise BackboneError(f"backbone {file}: no such file; check the path")
         if file.suffix == ".h5":
             raise BackboneError(
-                f"backbone {file}: expected the .keras format, found .h5; load it in Keras and save it as .keras"
+                f"backbone {file}: the .h5 format is not supported; load the file in Keras and save it as .keras"
             )
         if spec.arguments:
             raise BackboneError(
-                f"backbone {file}: a file has no constructor arguments, found {', '.join(spec.arguments)}; "
-                "it takes preprocessing, image_size and weights"
+                f"backbone {file}: a .keras file takes no constructor arguments, got {', '.join(spec.arguments)}; "
+                "leave them out (its options are preprocessing, image_size, precision and weights)"
             )
         if spec.has_random_weights:
-            raise WeightsError(f"backbone {file}: a file comes with its weights, found --weights random; leave it out")
+            raise WeightsError(f"backbone {file}: --weights random is not available for a .keras file; leave it out")
 
     def build(self, spec: BackboneSpec) -> Any:
-        """The network as the file has it; code in the file is refused, not run."""
+        """Load the network; a file with Python code in it is rejected, and the code is not run."""
         file = _get_file(spec)
         try:
             with weights.forbid_skipped_layers():
                 return load_keras().saving.load_model(file, compile=False, safe_mode=True)
-        except Exception as error:  # a file of the user's: Keras raises almost anything on a damaged or hostile one
+        except Exception as error:  # Keras raises many types for a corrupt or malicious file
             raise BackboneError(f"backbone {file}: cannot be loaded as a .keras file: {format_error(error)}") from error
 
-    def get_license(self, spec: ExtractionSpec) -> str:  # noqa: ARG002  # nothing in a file says so
-        """That it is not known."""
-        return "your own file: its licence is not known here"
+    def get_license(self, spec: ExtractionSpec) -> str:  # noqa: ARG002  # a file does not state it
+        """Return that the license is unknown."""
+        return "your own file, whose license is unknown to humeris"
 
     def compute_architecture(self, spec: BackboneSpec) -> str:
-        """The digest of the file's own configuration: the same weights in another structure give other features.
+        """Return the digest of the configuration in the file, since equal weights in another structure differ in features.
 
-        Raises `BackboneError`.
+        Raises `BackboneError` for a file that is not a `.keras` file.
         """
         file = _get_file(spec)
         try:
             with zipfile.ZipFile(file) as archive:
                 config = dict(json.loads(archive.read("config.json")))
         except (OSError, KeyError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
-            raise BackboneError(
-                f"backbone {file}: expected a .keras file, found another one: {format_error(error)}"
-            ) from error
+            raise BackboneError(f"backbone {file}: cannot be read as a .keras file: {format_error(error)}") from error
         config.pop("compile_config", None)
         return f"sha256:{hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()}"
 
-    def list_key_parts(self, spec: BackboneSpec) -> list[Any]:  # noqa: ARG002  # the file's digest decides
-        """The source alone: a file is the same one wherever it lies."""
+    def list_key_parts(self, spec: BackboneSpec) -> list[Any]:  # noqa: ARG002  # the digest of the file is in the key
+        """Return the source alone, so that moving or renaming the file changes nothing."""
         return [self.name]
 
     def is_same(self, spec: BackboneSpec, extraction: ExtractionSpec) -> bool:  # noqa: ARG002
-        """Whether the features were made with a file: any one may be it, as it may have been renamed."""
+        """Return whether the network of `extraction` is a file; it may be any file, since files can be renamed."""
         return self.matches(extraction.address)
 
 

@@ -1,4 +1,4 @@
-"""The one door to Keras: imported when first needed, without its start-up chatter."""
+"""Lazy, quiet import of Keras."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from . import device
 
 
 def load_keras() -> Any:
-    """Import Keras, without its start-up chatter, and check the device.
+    """Import Keras without its start-up messages, and check the device.
 
-    The first call takes seconds and hundreds of megabytes; `--help` and sweeps of linear heads avoid it.
+    The first call takes seconds and hundreds of megabytes; `--help` and sweeps of linear heads do not need it.
 
     Returns
     -------
@@ -25,11 +25,11 @@ def load_keras() -> Any:
     Raises
     ------
     DeviceError
-        Where Keras does not compute on the device that `device.use` named.
+        If Keras does not compute on the device given to `device.use`.
     """
     if "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with _silence_descriptor(2):  # TensorFlow's C++ prints on import and when it first looks for devices
+        with _silence_descriptor(2):  # TensorFlow's C++ prints on import and at its first search for devices
             import keras
 
             keras.ops.zeros(())
@@ -41,7 +41,7 @@ def load_keras() -> Any:
 
 
 def _disable_tf32(keras: Any) -> None:
-    """On GPUs TensorFlow takes TF32 for float32, with a relative error of 1e-3: another precision under the same key."""
+    """Disable TF32, which TensorFlow uses for float32 on GPUs: its relative error of 1e-3 would not be in the key."""
     if keras.backend.backend() == "tensorflow" and device.list_gpus(keras):
         import tensorflow
 
@@ -50,7 +50,7 @@ def _disable_tf32(keras: Any) -> None:
 
 @contextlib.contextmanager
 def _silence_descriptor(descriptor: int) -> Iterator[None]:
-    """Send a file descriptor to nowhere; Python exceptions are not affected."""
+    """Redirect a file descriptor to the null device; Python exceptions are not affected."""
     sys.stderr.flush()
     saved_descriptor = os.dup(descriptor)
     devnull_descriptor = os.open(os.devnull, os.O_WRONLY)
@@ -67,9 +67,8 @@ def _silence_descriptor(descriptor: int) -> Iterator[None]:
 def reset_layer_names() -> Iterator[None]:
     """Number unnamed layers from the start (`conv2d`, `conv2d_1`, …), whatever was built before.
 
-    Unnamed layers are named by a process-wide counter, so the second InceptionV3 of a process has other layer names
-    than the first. The caller's counter is put back. Keras offers no public way but `clear_session`, which also drops
-    the caller's state.
+    Keras names them with a process-wide counter, so the second InceptionV3 of a process has other layer names than the
+    first. The counter is restored afterwards. The only public alternative, `clear_session`, also drops the caller's state.
     """
     load_keras()
     from keras.src.backend.common import global_state
@@ -85,14 +84,14 @@ def reset_layer_names() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seed_initializers(seed: int) -> Iterator[None]:
-    """Make Keras's initializers repeatable inside the context.
+    """Make Keras's initializers deterministic inside the context.
 
-    They draw their seeds from Python's own generator, whose state is put back.
+    They draw their seeds from Python's `random`, whose state is restored afterwards.
 
     Parameters
     ----------
     seed : int
-        Of Python's generator.
+        Seed of Python's `random`.
     """
     saved_state = random.getstate()
     random.seed(seed)

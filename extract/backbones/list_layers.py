@@ -1,4 +1,4 @@
-"""A backbone's layers with what each would cost to tap."""
+"""The layers of a backbone with the cost of tapping each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .taps import Tap, choose_default_pool, compute_row_bytes, compute_row_shape
 
 
 def describe_layers(backbone_spec: BackboneSpec, store: Store, pools: Sequence[str] = ()) -> dict[str, Any]:
-    """What `humeris layers` lists.
+    """Return the table that `humeris layers` prints.
 
     Parameters
     ----------
@@ -21,13 +21,13 @@ def describe_layers(backbone_spec: BackboneSpec, store: Store, pools: Sequence[s
     store : Store
         The cache.
     pools : sequence of str
-        `avg`, `grid2` and `map` unless others are given; a layer lists those that it has.
+        The pools to list; `avg`, `grid2` and `map` by default. Pools that a layer does not have are left out.
 
     Returns
     -------
     dict
-        JSON values: of the backbone, and for each layer its kind, output shape, bytes per image at each pool, and share of
-        the forward cost up to it.
+        JSON values: the backbone, and for each layer its kind, output shape, bytes per image and pool, and the share of the
+        network's cost up to it.
     """
     metadata, _ = get_or_build(backbone_spec, store.kv_store)
     total = max((layer.cost for layer in metadata.layers), default=0) or 1

@@ -1,4 +1,4 @@
-"""What is known of a backbone without loading it: remembered in the cache from the last time it was built."""
+"""Metadata of a backbone, cached when it is built, so that most commands need not build it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .graph import Layer, choose_default_layers
 
 @dataclass(frozen=True)
 class BackboneMetadata:
-    """What is known of a built backbone.
+    """The spec and the layers of a backbone.
 
     Attributes
     ----------
     spec : ExtractionSpec
         The key of its features.
     layers : tuple of Layer
-        In the order of computation.
+        Its layers, in the order of computation.
     default_layers : tuple of str
         Names of the layers that are tapped by default.
     """
@@ -37,16 +37,16 @@ class BackboneMetadata:
 
     @classmethod
     def from_backbone(cls, backbone: Backbone) -> BackboneMetadata:
-        """The metadata of a built backbone."""
+        """Return the metadata of a built backbone."""
         return cls(backbone.spec, tuple(backbone.graph.layers), tuple(choose_default_layers(backbone.graph.layers)))
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Output shape of each layer, without the batch axis."""
+        """Layer name -> shape of its output, without the batch axis."""
         return {layer.name: layer.shape for layer in self.layers}
 
     def to_dict(self) -> dict[str, Any]:
-        """The metadata as JSON values."""
+        """Return the metadata as JSON values."""
         return {
             "spec": self.spec.to_dict(),
             "layers": [layer.to_dict() for layer in self.layers],
@@ -55,39 +55,47 @@ class BackboneMetadata:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> BackboneMetadata:
-        """The metadata that `to_dict` wrote."""
+        """Return the metadata that `to_dict` wrote."""
         layers = tuple(map(Layer.from_dict, value["layers"]))
         return cls(ExtractionSpec.from_dict(value["spec"]), layers, tuple(value["default_layers"]))
 
 
 def get_or_build(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> tuple[BackboneMetadata, Backbone | None]:
-    """The metadata of a backbone, built for it unless the cache has them.
+    """Return the metadata of a backbone, which is built unless the cache has the metadata.
 
-    They hold for as long as the options, the versions of the packages and the weights stay as they are: files of the user's
-    are compared by digest, Keras's own downloads by name, size and mtime.
+    Cached metadata is used while the options, the versions of the packages and the weights are unchanged: the user's files
+    are compared by digest, the downloads of Keras by name, size and mtime.
+
+    Parameters
+    ----------
+    backbone_spec : BackboneSpec
+        The requested backbone.
+    kv_store : KeyValueStore
+        Stores the metadata.
 
     Returns
     -------
     metadata : BackboneMetadata
+        The metadata.
     backbone : Backbone or None
-        The backbone itself if it had to be built, which imports Keras.
+        The backbone if it had to be built, which imports Keras.
 
     Raises
     ------
     BackboneError, WeightsError
-        As `build` does.
+        If the backbone cannot be built.
     """
     if (metadata := get_cached(backbone_spec, kv_store)) is not None:
         return metadata, None
     backbone = build(backbone_spec)
     metadata = BackboneMetadata.from_backbone(backbone)
-    # The key anew: building may have downloaded the weights.
+    # The key is computed again, because building may have downloaded weights, which are part of it.
     kv_store.put_json("backbone", _compute_key(backbone_spec), metadata.to_dict())
     return metadata, backbone
 
 
 def get_cached(backbone_spec: BackboneSpec, kv_store: KeyValueStore) -> BackboneMetadata | None:
-    """The metadata of a backbone as it was built before, under the names that `backbone_spec` gives it; imports no Keras."""
+    """Return the cached metadata of a backbone, with the names and paths of `backbone_spec`; does not import Keras."""
     if (cached := kv_store.get_json("backbone", _compute_key(backbone_spec))) is None:
         return None
     metadata = BackboneMetadata.from_dict(cached)

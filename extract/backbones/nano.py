@@ -1,4 +1,4 @@
-"""The source of nano, the small backbone that ships with the package."""
+"""The source of nano, the small backbone that comes with humeris."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _NANO = BackboneInfo("nano", "nano", 64, "tf", pretrained_weights="synthetic")
 
 
 class Nano(BackboneSource):
-    """One network, which needs no download: `nano_network.build_nano`."""
+    """The network `nano_network.build_nano`, which needs no download."""
 
     name = "nano"
 
     def list_backbones(self) -> Sequence[BackboneInfo]:
-        """Nano alone."""
+        """Return nano."""
         return [_NANO]
 
     def build(self, spec: BackboneSpec) -> Any:
-        """Nano at the size asked for, with the weights that ship or random ones."""
+        """Build nano for the requested image size, with its pretrained or random weights."""
         model = build_nano(spec.input_shape)
         if spec.has_pretrained_weights:
             weights.load(model, WEIGHTS)
         return model
 
-    def get_license(self, spec: ExtractionSpec) -> str:  # noqa: ARG002  # one network, one licence
-        """That of this package."""
+    def get_license(self, spec: ExtractionSpec) -> str:  # noqa: ARG002  # one network, one license
+        """Return the license of this package."""
         return "Apache-2.0, with humeris"
 
     def compute_architecture(self, spec: BackboneSpec) -> str:  # noqa: ARG002
-        """One text: its layers are fixed, and its weights have a digest."""
+        """Return a constant, because the layers are fixed."""
         return "humeris.nano()"

@@ -1,7 +1,7 @@
-"""The network of nano, the small backbone that ships with the package, and where its weights lie.
+"""The network of nano, the small backbone that comes with humeris, and the path of its weights.
 
-It is a convolutional network of about 110 thousand parameters, trained on drawings made by examples/train_nano.py and on
-nothing else. It is meant for 64x64 images but runs at any size.
+It is a convolutional network of about 110 thousand parameters, trained only on synthetic drawings by examples/train_nano.py.
+It is meant for 64x64 images but runs at any size.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ WEIGHTS = Path(__file__).with_name("nano.weights.h5")
 
 STEM = 24
 PLAIN = ((24, 1, 1), (40, 2, 1))  # (channels, stride, residual layers) of blocks 1 and 2
-SEPARABLE = ((80, 2, 2), (112, 2, 1), (144, 1, 1))  # the same of blocks 3, 4 and 5
+SEPARABLE = ((80, 2, 2), (112, 2, 1), (144, 1, 1))  # the same for blocks 3, 4 and 5
 
 
 def build_nano(input_shape: tuple[int | None, int | None, int] = (64, 64, 3)) -> keras.Model:
-    """The network without a classifier, with random weights.
+    """Build the network without a classifier, with random weights.
 
     Parameters
     ----------
     input_shape : tuple of int
-        (height, width, 3) of its images. Nothing inside scales the pixels: they are expected in [-1, 1].
+        (height, width, 3) of the images, whose pixels must be scaled to [-1, 1].
 
     Returns
     -------
     keras.Model
-        Its output is the map ``block5_out``. The outputs of its five blocks are named ``block1_out`` to ``block5_out``; for
-        an input of 64x64 they are 32, 16, 8, 4 and 4 wide, with 24, 40, 80, 112 and 144 channels.
+        The output is the map ``block5_out``. The outputs of the five blocks are named ``block1_out`` to ``block5_out``; for
+        an input of 64x64 they are 32, 16, 8, 4 and 4 pixels wide, with 24, 40, 80, 112 and 144 channels.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def build_nano(input_shape: tuple[int | None, int | None, int] = (64, 64, 3)) ->
 
 
 def _add_block(x: Any, channels: int, stride: int, residuals: int, name: str, *, separable: bool) -> Any:
-    """The map after one block: a layer that changes the shape, if needed, then residual layers."""
+    """Add a block: a convolution that changes the shape, if needed, then residual layers."""
     import keras
 
     if stride != 1 or x.shape[-1] != channels:
@@ -65,7 +65,7 @@ def _add_block(x: Any, channels: int, stride: int, residuals: int, name: str, *,
 
 
 def _convolve(x: Any, channels: int, stride: int, name: str, *, separable: bool) -> Any:
-    """A 3x3 convolution of x and its batch normalisation, without a nonlinearity."""
+    """Add a 3x3 convolution and a batch normalization, without an activation."""
     import keras
 
     if separable:

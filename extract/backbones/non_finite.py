@@ -1,4 +1,4 @@
-"""Images whose activations at a tap were NaN or infinite: never stored, and remembered so that they are not tried again."""
+"""Images with NaN or infinite activations: their rows are not stored, and the cache records which they are."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .taps import Tap
 
 
 class NonFiniteImages:
-    """The images that gave no finite row, for each tap of one extraction.
+    """The images without a finite row, for each tap of one extraction.
 
     Parameters
     ----------
     kv_store : KeyValueStore
-        Where they are remembered.
+        Stores their digests.
     spec : ExtractionSpec
         The key of the extraction.
     """
@@ -27,15 +27,15 @@ class NonFiniteImages:
         self._kv_store, self._extraction_digest = kv_store, spec.digest
 
     def get(self, tap: Tap) -> set[bytes]:
-        """The digests (32 bytes each) of the images known to be bad at `tap`."""
+        """Return the digests (32 bytes each) of the images that are not finite at `tap`."""
         return {bytes.fromhex(text) for text in self._kv_store.get_json("not_finite", self._format_key(tap)) or []}
 
     def get_mask(self, tap: Tap, keys: np.ndarray) -> np.ndarray:
-        """Mask (n,) of the `keys` (n,) S32 that are bad at `tap`."""
+        """Return the mask (n,) of the `keys` (n,) S32 that are not finite at `tap`."""
         return np.isin(keys, to_keys(sorted(self.get(tap))))
 
     def add(self, tap: Tap, digests: Iterable[bytes]) -> None:
-        """Remember that `digests` are bad at `tap`."""
+        """Record that `digests` are not finite at `tap`."""
         all_digests = self.get(tap) | set(digests)
         self._kv_store.put_json("not_finite", self._format_key(tap), sorted(digest.hex() for digest in all_digests))
 
@@ -44,19 +44,20 @@ class NonFiniteImages:
 
 
 def find_faulty_images(masks: Iterable[np.ndarray]) -> np.ndarray:
-    """The images to refuse.
+    """Find the images to reject because of NaN or infinite activations.
 
-    A tap that is bad for most images is at fault itself (a network that overflows there); its images are not.
+    If more than half of the images are not finite at a tap, the network overflows there: the tap is at fault, and no image
+    is rejected because of it.
 
     Parameters
     ----------
     masks : iterable of numpy.ndarray
-        For each tap, the images (n,) without a finite row there.
+        For each tap, the mask (n,) of the images without a finite row.
 
     Returns
     -------
     numpy.ndarray
-        Mask (n,).
+        Mask (n,) of the images to reject.
     """
     masks = list(masks)
     return np.asarray(

@@ -1,4 +1,4 @@
-"""In what floating point a network computes."""
+"""The floating-point precision of a network."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from . import device
 from .keras_runtime import load_keras
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-_SCALING = {"Rescaling", "Normalization", "Resizing"}  # on pixels, where bfloat16 would lose some of the eight bits
+_SCALING = {
+    "Rescaling",
+    "Normalization",
+    "Resizing",
+}  # of pixels: in bfloat16 the result would lose some of their eight bits
 
 
 def choose(precision: str) -> str:
-    """The precision to compute in.
+    """Choose the precision to compute in.
 
     Parameters
     ----------
     precision : str
-        One of `PRECISIONS`. For `auto`, a GPU computes in bfloat16 from compute capability 8.0 on and in float16 from 7.0
-        on, a processor in bfloat16 if it has instructions for it.
+        One of `PRECISIONS`. With `auto`, a GPU uses bfloat16 from compute capability 8.0 and float16 from 7.0, and a CPU
+        uses bfloat16 if it has instructions for it; otherwise float32 is used.
 
     Returns
     -------
@@ -35,7 +39,7 @@ def choose(precision: str) -> str:
 
 
 def apply(model: Any, precision: str) -> None:
-    """Let every layer of `model` compute in `precision`, its weights staying in float32."""
+    """Make every layer of `model` compute in `precision`; the weights stay in float32."""
     if precision == "float32":
         return
     policy = load_keras().dtype_policies.get(f"mixed_{precision}")
@@ -45,7 +49,7 @@ def apply(model: Any, precision: str) -> None:
 
 
 def list_key_parts(precision: str) -> list[str]:
-    """What decides the answer of `choose`, found out without Keras: part of the key of a backbone's metadata."""
+    """Return what the result of `choose` depends on, without importing Keras; part of the key of cached metadata."""
     if precision != "auto":
         return [precision]
     gpus = device.format_visible_gpus()
@@ -53,7 +57,7 @@ def list_key_parts(precision: str) -> list[str]:
 
 
 def has_bfloat16_instructions() -> bool:
-    """Whether the processor says that it has instructions for bfloat16 (x86 and Arm under Linux)."""
+    """Return whether the CPU reports instructions for bfloat16 (x86 and Arm on Linux)."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

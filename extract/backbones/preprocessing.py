@@ -1,4 +1,4 @@
-"""From 0..255 pixels to what a network was trained on, as Keras layers that survive every export."""
+"""Scale pixels from 0..255 to the range that a network was trained on, with Keras layers, which all formats can export."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .keras_runtime import load_keras
 # tf, torch and caffe are the modes of keras.applications.imagenet_utils.preprocess_input.
 MODES = {
     "tf": "[-1, 1]",
-    "torch": "[0, 1] less the ImageNet mean, over its deviation",
-    "caffe": "BGR less the ImageNet mean",
+    "torch": "[0, 1], minus the ImageNet mean, divided by its standard deviation",
+    "caffe": "BGR, minus the ImageNet mean",
     "unit": "[0, 1]",
     "none": "0..255",
 }

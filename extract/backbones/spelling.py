@@ -1,4 +1,4 @@
-"""Names of backbones and layers, compared in any common spelling."""
+"""Normalize the spelling of the names of backbones and layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def normalize_name(name: str) -> str:
-    """A name as it is compared: lower case, without separators.
+    """Return a name in lower case without separators, for comparison.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which taps a user names: `mixed_5:avg`, `block*_out`, in any common spelling."""
+"""Patterns of taps, such as `mixed_5:avg` or `block*_out`, in any common spelling."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from .taps import POOLS, Tap, choose_default_pool, compute_row_shape, is_pool
 def resolve_taps(
     patterns: Iterable[str], layers: Sequence[Layer], default_layers: Sequence[str], pools: Sequence[str]
 ) -> list[Tap]:
-    """The taps that patterns name.
+    """Return the taps that match patterns.
 
     Parameters
     ----------
     patterns : iterable of str
-        `LAYER`, `LAYER:POOL`, or globs of them; a layer is found whichever way it is commonly written.
+        `LAYER`, `LAYER:POOL`, or globs of them, with layers in any common spelling.
     layers : sequence of Layer
-        Of the network, in the order of computation.
+        The layers of the network, in the order of computation.
     default_layers : sequence of str
-        What is taken where there are no patterns.
+        The patterns to use if `patterns` is empty.
     pools : sequence of str
-        What is taken where a pattern has no pool; [] for the layer's default one.
+        The pools to use for a pattern without one; [] for the default pool of the layer.
 
     Returns
     -------
     list of Tap
-        By depth.
+        The taps, by depth.
 
     Raises
     ------
     LayerError
-        Where a pattern names no layer (the message lists the closest), or its layer has no such pool.
+        If a pattern matches no layer (the message lists the closest), or its layer has no such pool.
     """
     taps: dict[Tap, None] = {}
     by_name = {layer.name: layer for layer in layers}
     for pattern in list(patterns) or list(default_layers):
         name, pool = _split_pattern(pattern)
         if ":" in pattern and not is_pool(pool):
-            raise LayerError(f"tap {pattern!r}: expected a pool {POOLS}, found {pool!r}")
+            raise LayerError(f"tap {pattern!r}: unknown pool {pool!r}; choose one of {POOLS}")
         for layer_name in _match_names(name, list(by_name)):
             shape = by_name[layer_name].shape
             for chosen_pool in [pool] if pool else pools or [choose_default_pool(shape)]:
                 if not is_pool(chosen_pool):
-                    raise LayerError(f"expected a pool {POOLS}, found {chosen_pool!r}")
+                    raise LayerError(f"unknown pool {chosen_pool!r}; choose one of {POOLS}")
                 tap = Tap(layer_name, chosen_pool)
                 compute_row_shape(tap, shape)
                 taps[tap] = None
@@ -58,19 +58,19 @@ def resolve_taps(
 
 
 def is_match(pattern: str, tap: Tap) -> bool:
-    """Whether a pattern (`mixed*`, `mixed_5:avg`) names this tap."""
+    """Return whether a pattern (`mixed*`, `mixed_5:avg`) matches a tap."""
     name, pool = _split_pattern(pattern)
     return pool in {"", tap.pool} and bool(_find_names(name, [tap.layer]))
 
 
 def find_closest(name: str, names: Sequence[str]) -> list[str]:
-    """Up to five of `names` that resemble `name`, else the last three."""
+    """Return up to five of `names` that resemble `name`, or else the last three."""
     close_names = difflib.get_close_matches(normalize_name(name), [normalize_name(item) for item in names], n=5, cutoff=0.4)
     return [item for item in names if normalize_name(item) in close_names][:5] or list(names[-3:])
 
 
 def _split_pattern(pattern: str) -> tuple[str, str]:
-    """The layer and the pool of a pattern, "" where it has none."""
+    """Return the layer and the pool of a pattern; "" for a missing pool."""
     name, colon, pool = pattern.rpartition(":")
     return (name, pool) if colon else (pattern, "")
 
@@ -88,12 +88,10 @@ def _find_names(name: str, names: Sequence[str]) -> list[str]:
 def _match_names(name: str, names: Sequence[str]) -> list[str]:
     matched_names = _find_names(name, names)
     if len(matched_names) > 1 and not any(wildcard in name for wildcard in "*?["):
-        raise LayerError(
-            f"layer {name!r}: expected one layer, found {', '.join(matched_names)}; write it as it stands there"
-        )
+        raise LayerError(f"layer {name!r}: matches several layers: {', '.join(matched_names)}; give the exact name of one")
     if not matched_names:
         raise LayerError(
-            f"layer {name!r}: expected one of the network's {len(names)} layers, found none; "
-            f"closest: {', '.join(find_closest(name, names))}; `humeris layers` lists them all"
+            f"layer {name!r}: matches none of the network's {len(names)} layers "
+            f"(closest: {', '.join(find_closest(name, names))}); `humeris layers` lists them all"
         )
     return matched_names

@@ -1,4 +1,4 @@
-"""Taps: a layer and a pool, written `mixed_5:avg`, and what one row of a tap is."""
+"""Taps: a layer and a pool, written `mixed_5:avg`; the shape of their rows, and the pooling."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ POOLS = "avg, max, gridN, map, cls"
 
 @dataclass(frozen=True, order=True)
 class Tap:
-    """One layer, and how its output becomes a row, written `mixed_5:avg`.
+    """A layer and the pool that turns its output into a row, written `mixed_5:avg`.
 
     Attributes
     ----------
     layer : str
-        Name of a layer.
+        The name of the layer.
     pool : str
         `avg`, `max`, `gridN`, `map` or `cls`.
     """
@@ -34,28 +34,29 @@ class Tap:
 
 
 def choose_default_pool(shape: Sequence[int]) -> str:
-    """`avg` for maps and tokens, `map` for outputs that are rows already."""
+    """Return the default pool of an output: `avg` for maps and tokens, `map` for vectors."""
     return "avg" if len(shape) in {2, 3} else "map"
 
 
 def compute_row_shape(tap: Tap, shape: Sequence[int]) -> tuple[int, ...]:
-    """Shape of one stored row.
+    """Return the shape of one stored row.
 
     Parameters
     ----------
     tap : Tap
-        A layer and a pool.
+        The tap.
     shape : sequence of int
-        The layer's output: (height, width, channels), (tokens, channels) or (channels,).
+        Shape of the layer's output: (height, width, channels), (tokens, channels) or (channels,).
 
     Returns
     -------
     tuple of int
+        The shape of the row.
 
     Raises
     ------
     LayerError
-        Where an output of such a shape has no such pool.
+        If the pool does not apply to an output of this shape.
 
     Examples
     --------
@@ -70,28 +71,31 @@ def compute_row_shape(tap: Tap, shape: Sequence[int]) -> tuple[int, ...]:
     if len(shape) == 3 and grid:
         if grid > min(shape[:2]):
             raise LayerError(
-                f"tap {tap}: a grid of {grid}x{grid} needs a map at least that large, found {shape[0]}x{shape[1]}; "
+                f"tap {tap}: a {grid}x{grid} grid does not fit the layer's {shape[0]}x{shape[1]} map; "
                 "use a smaller grid or larger images"
             )
         return (grid * grid * shape[-1],)
-    kind = {1: "a row", 2: "tokens", 3: "a map"}.get(len(shape), "neither a map nor tokens")
-    raise LayerError(f"tap {tap}: the output of {tap.layer} is {kind} of shape {tuple(shape)}, which has no pool {tap.pool}")
+    kind = {1: "a vector", 2: "tokens", 3: "a map"}.get(len(shape), "neither a map nor tokens")
+    pools = {2: "avg, max, cls or map", 3: "avg, max, gridN or map"}.get(len(shape), "map")
+    raise LayerError(
+        f"tap {tap}: pool {tap.pool} does not apply to the layer's output, {kind} of shape {tuple(shape)}; use {pools}"
+    )
 
 
 def compute_row_bytes(tap: Tap, shape: Sequence[int]) -> int:
-    """Bytes of one stored row: half precision for maps, float32 for the rest."""
+    """Return the bytes of one stored row: two per value for the pool `map`, four for the others."""
     return math.prod(compute_row_shape(tap, shape)) * (2 if tap.pool == "map" else 4)
 
 
 def apply(tensor: Any, tap: Tap) -> Any:
-    """Pool a layer's output, in float32 whatever comes in.
+    """Pool the output of a layer, in float32; the pool `map` returns it unchanged.
 
     Parameters
     ----------
     tensor : keras.KerasTensor
-        The layer's output (batch, *shape).
+        The output of the layer (batch, *shape).
     tap : Tap
-        Its layer and pool.
+        The layer and the pool.
 
     Returns
     -------
@@ -118,7 +122,7 @@ def apply(tensor: Any, tap: Tap) -> Any:
 
 
 def is_pool(pool: str) -> bool:
-    """Whether a text is the name of a pool."""
+    """Return whether a text is the name of a pool."""
     return pool in {"avg", "max", "map", "cls"} or bool(_parse_grid(pool))
 
 

@@ -1,4 +1,4 @@
-"""Getting weights into a network, and the digest that says which they are."""
+"""Load the weights of a network, and compute the digest that identifies them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ...cache.formatting import format_error
 
 
 def get_keras_home() -> Path:
-    """Where Keras keeps downloaded weights: `$KERAS_HOME`, or `~/.keras`."""
+    """Return the folder in which Keras stores downloads: `$KERAS_HOME`, or `~/.keras`."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 def list_downloads() -> list[tuple[str, int, int]]:
-    """(name, size, mtime in ns) of the weights files that Keras has downloaded."""
+    """Return (name, size, mtime in ns) of the weights files that Keras has downloaded."""
     folder = get_keras_home() / "models"
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else []
     return [
@@ -38,37 +38,37 @@ def list_downloads() -> list[tuple[str, int, int]]:
 
 @contextlib.contextmanager
 def explain_download_errors(backbone: str) -> Iterator[None]:
-    """Say which weights file is missing, and where to put it, when Keras cannot download it.
+    """Turn a failed download of Keras into an error that names the weights file and the folder to save it in.
 
-    Keras's progress bar goes to a terminal only.
+    The progress bar of Keras is shown on a terminal only.
 
     Parameters
     ----------
     backbone : str
-        Its name, for the message.
+        The name of the backbone, for the message.
 
     Raises
     ------
     WeightsError
-        In place of the exception that Keras raises for a failed download.
+        If a download fails inside the context.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
             yield
-    except Exception as error:  # Keras raises a bare Exception for a failed download
+    except Exception as error:  # Keras raises Exception if a download fails
         match = re.search(r"URL fetch failure on (\S+?):? ", str(error))
         if match is None:
             raise
         url = match[1].rstrip(":")
         raise WeightsError(
-            f"backbone {backbone}: the weights file {url.rsplit('/', 1)[-1]} is not on this machine and cannot be "
-            f"downloaded; fetch {url} elsewhere and put it into {get_keras_home() / 'models'}, or use --weights random"
+            f"backbone {backbone}: weights file {url.rsplit('/', 1)[-1]} is missing and cannot be downloaded; "
+            f"download {url} on another machine and save it in {get_keras_home() / 'models'}, or use --weights random"
         ) from error
 
 
 @contextlib.contextmanager
 def forbid_skipped_layers() -> Iterator[None]:
-    """Raise `UserWarning` where Keras would only warn that layers keep the random weights they began with."""
+    """Raise `UserWarning` if Keras skips layers, which would keep their random weights."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Skipping nested container", UserWarning)
         yield
@@ -80,28 +80,26 @@ def load(model: Any, path: Path) -> None:
     Parameters
     ----------
     model : keras.Model
-        Changed in place.
+        The model, which is changed in place.
     path : pathlib.Path
         A `.weights.h5` file, or `.h5` in Keras's older layout.
 
     Raises
     ------
     WeightsError
-        Where there is no such file, it is damaged, or it is of another network.
+        If the file is missing, corrupt or of another network.
     """
     if not path.is_file():
-        raise WeightsError(f"weights {path}: expected imagenet, random or a weights file, found no file there")
+        raise WeightsError(f"weights {path}: no such file; give a weights file, pretrained or random")
     try:
         with forbid_skipped_layers():
             model.load_weights(path)
-    except Exception as error:  # a file of the user's: Keras raises almost anything on a damaged or foreign one
-        raise WeightsError(
-            f"weights {path}: expected weights of {model.name}, found other ones: {format_error(error, 200)}"
-        ) from error
+    except Exception as error:  # Keras raises many types for a corrupt file or one of another network
+        raise WeightsError(f"weights {path}: cannot be loaded into {model.name}: {format_error(error, 200)}") from error
 
 
 def compute_digest(model: Any) -> str:
-    """SHA-256, in hexadecimal, of the shapes, dtypes and values of a Keras model's weights, in their order."""
+    """Return the hexadecimal SHA-256 of the shapes, dtypes and values of a Keras model's weights, in their order."""
     hasher = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(weight.numpy() if hasattr(weight, "numpy") else np.asarray(weight))
@@ -111,6 +109,6 @@ def compute_digest(model: Any) -> str:
 
 
 def compute_file_digest(path: Path) -> str:
-    """SHA-256, in hexadecimal, of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

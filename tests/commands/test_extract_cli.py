@@ -108,12 +108,12 @@ def test_the_options_can_come_from_the_environment(photos: Path, humeris: Run, m
     [
         (("-b", "nanoo"), "closest: nano"),
         (("-b", "nano", "-l", "block6"), "closest: "),
-        (("-b", "nano", "-l", "block5_out:mean"), "expected a pool"),
-        (("-b", "nano", "--weights", "nowhere.h5"), "found no file there"),
+        (("-b", "nano", "-l", "block5_out:mean"), "unknown pool 'mean'; choose one of avg"),
+        (("-b", "nano", "--weights", "nowhere.h5"), "nowhere.h5: no such file; give"),
         (("-b", "nano", "--image-size", "big"), "8 to 4096"),
-        (("-b", "nano", "-l", "block5_out:grid9"), "at least that large"),
-        (("-b", "nano", "--pool", "cls", "-l", "block5_out"), "has no pool cls"),
-        (("-b", "net.keras,preprocessing=tf"), "no file there"),
+        (("-b", "nano", "-l", "block5_out:grid9"), "grid does not fit the layer's"),
+        (("-b", "nano", "--pool", "cls", "-l", "block5_out"), "pool cls does not apply to the layer's output"),
+        (("-b", "net.keras,preprocessing=tf"), "net.keras: no such file; check"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(arguments: tuple[str, ...], said: str, photos: Path, humeris: Run) -> None:

@@ -163,25 +163,26 @@ def test_images_that_are_not_there_cost_their_rows(few: Path, humeris: Callable[
 
 
 def test_an_unknown_backbone_lists_the_closest(few: Path, humeris: Callable[..., Any]) -> None:
-    is_one_line(humeris("extract", few, "-b", "resnet51"), r"backbone 'resnet51': expected a name in `humeris backbones`",
-                r"closest: .*resnet50")  # fmt: skip
+    is_one_line(humeris("extract", few, "-b", "resnet51"), r"backbone 'resnet51': unknown name \(closest: .*resnet50",
+                "`humeris backbones` lists all names")  # fmt: skip
 
 
 def test_an_unknown_layer_lists_the_closest(few: Path, humeris: Callable[..., Any]) -> None:
     result = humeris("extract", few, "-b", "nano,image_size=32", "-l", "block9_out")
-    is_one_line(result, r"layer 'block9_out': expected one of the network's \d+ layers, found none; closest: .*block5_out",
+    is_one_line(result, r"layer 'block9_out': matches none of the network's \d+ layers \(closest: .*block5_out",
                 "`humeris layers` lists them all")  # fmt: skip
 
 
 def test_an_unknown_pool(few: Path, humeris: Callable[..., Any]) -> None:
     is_one_line(
-        humeris("extract", few, "-b", "nano,image_size=32", "-l", "block5_out:sum"), "expected a pool avg, max, gridN"
+        humeris("extract", few, "-b", "nano,image_size=32", "-l", "block5_out:sum"),
+        "unknown pool 'sum'; choose one of avg, max, gridN",
     )
 
 
 def test_a_grid_that_needs_more_pixels(few: Path, humeris: Callable[..., Any]) -> None:
     result = humeris("extract", few, "-b", "nano,image_size=32", "-l", "block5_out:grid3")
-    is_one_line(result, r"a grid of 3x3 needs a map at least that large, found 2x2; use a smaller grid or larger images")
+    is_one_line(result, "a 3x3 grid does not fit the layer's 2x2 map; use a smaller grid or larger images")
 
 
 def test_a_layer_that_needs_more_pixels(few: Path, humeris: Callable[..., Any]) -> None:
@@ -199,37 +200,39 @@ def test_a_layer_that_needs_more_pixels(few: Path, humeris: Callable[..., Any]) 
 
 def test_an_image_size_below_the_networks_minimum(few: Path, humeris: Callable[..., Any]) -> None:
     is_one_line(humeris("extract", few, "-b", "inception_v3", "--weights", "random", "--image-size", 64),
-                "expected images of at least 75 pixels a side, found 64x64; give a larger --image-size")  # fmt: skip
+                "images of 64x64 pixels are too small; give an --image-size of at least 75 pixels")  # fmt: skip
 
 
 @pytest.mark.parametrize("size", ["0", "7", "5000", "64x", "-64", "big", "64x64x3"])
 def test_an_image_size_that_is_none(size: str, few: Path, humeris: Callable[..., Any]) -> None:
     is_one_line(
-        humeris("extract", few, "-b", "nano", f"--image-size={size}"), "expected pixels from 8 to 4096 as SIDE or HEI"
+        humeris("extract", few, "-b", "nano", f"--image-size={size}"),
+        f"invalid image size '{size}'; give SIDE or HEIGHTxWIDTH, from 8",
     )
 
 
 @pytest.mark.parametrize("name", ["nothing.h5", "imagenet", "nonsense"])
 def test_weights_that_are_not_there(name: str, few: Path, humeris: Callable[..., Any]) -> None:
-    is_one_line(
-        humeris("extract", few, "-b", "nano", "--weights", name), name, "expected (imagenet|weights synthetic), random or a"
+    fault = (
+        "nano: has no weights 'imagenet'; choose synthetic, random" if name == "imagenet" else f"{name}: no such file; give"
     )
+    is_one_line(humeris("extract", few, "-b", "nano", "--weights", name), fault)
 
 
 def test_a_weights_file_of_something_else(few: Path, humeris: Callable[..., Any]) -> None:
     (few.parent / "bad.weights.h5").write_text("hello")
     is_one_line(
-        humeris("extract", few, "-b", "nano", "--weights", "bad.weights.h5"), "bad.weights.h5: expected weights of nano"
+        humeris("extract", few, "-b", "nano", "--weights", "bad.weights.h5"), "bad.weights.h5: cannot be loaded into nano"
     )
 
 
 def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callable[..., Any]) -> None:
     (few.parent / "mine.keras").touch()
-    is_one_line(humeris("extract", few, "-b", "mine.keras"), r"how were its inputs scaled\?", "preprocessing=MODE")
+    is_one_line(humeris("extract", few, "-b", "mine.keras"), "does not say how its inputs were scaled", "preprocessing=MODE")
     is_one_line(
         humeris("extract", few, "-b", "mine.keras,preprocessing=tf"), "mine.keras: cannot be loaded as a .keras file"
     )
-    is_one_line(humeris("extract", few, "-b", "gone.keras,preprocessing=tf"), "found no file there; check the path")
+    is_one_line(humeris("extract", few, "-b", "gone.keras,preprocessing=tf"), "gone.keras: no such file; check the path")
     assert humeris("extract", few, *NANO).code == 0
     is_one_line(
         humeris("sweep", few, "-b", "mine.keras,preprocessing=tf"),

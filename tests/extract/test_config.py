@@ -83,7 +83,7 @@ def test_configs_are_frozen() -> None:
         (ExtractConfig, {"limit": True}, ConfigError, "--limit True: expected a whole number of at least 1"),
         (ExtractConfig, {"views": 2}, DataError, "give both --views and --augment, or neither"),
         (ExtractConfig, {"backbones": "nanoo"}, BackboneError, "nano"),
-        (ExtractConfig, {"precision": "half"}, BackboneError, "expected precision auto, float32"),
+        (ExtractConfig, {"precision": "half"}, BackboneError, "unknown precision 'half'; choose one of auto, float32"),
         (ExtractConfig, {"compression": "zip"}, CacheError, "zip"),
         (SweepConfig, {"heads": "forest"}, HeadError, "head 'forest': expected one of logreg"),
         (SweepConfig, {"trials": 3}, HeadError, "--trials: a grid is tried whole"),

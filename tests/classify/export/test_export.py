@@ -243,7 +243,7 @@ def test_other_weights_than_the_features_were_made_with_are_refused(
             r"backbone mine: expected weights_sha256 .*extract, sweep and export",
         )
         file.unlink()
-        refused(run, store, tmp_path / "m.keras", BackboneError, r"mine.keras: expected a .keras file, found no file there")
+        refused(run, store, tmp_path / "m.keras", BackboneError, r"mine.keras: no such file; check the path")
     finally:
         file.write_bytes(before)
 

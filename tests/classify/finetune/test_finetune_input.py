@@ -74,12 +74,12 @@ def _nothing_lost(made: SweepRun, tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        ("block5_out", "expected a layer below the run's tap block5_out:avg, found one that is not; the nearest are "),
-        ("block_9", "layer 'block_9': expected one of the network's "),
-        ("block4_res1_conv", "found one that skip connections pass by; the nearest valid cuts are block4_down_relu and "),
-        ("block4_out:avg", "expected a layer, whose whole output is cached, found the pool avg; leave it out"),
-        ("block*_out", "expected one layer, found 5; name one of block4_out and block5_down_relu"),
-        ("", "expected one of the network's "),
+        ("block5_out", "--from block5_out: the layer is not below the run's tap block5_out:avg; use block"),
+        ("block_9", "layer 'block_9': matches none of the network's "),
+        ("block4_res1_conv", "skip connections bypass the layer; use block4_down_relu or "),
+        ("block4_out:avg", "a cut has no pool, because the whole output of the layer is cached; leave out :avg"),
+        ("block*_out", "matches 5 layers, not one; use block4_out or block5_down_relu"),
+        ("", "layer '': matches none of the network's "),
     ],
 )
 def test_a_layer_that_will_not_do(finetune: Finetune, tmp_path: Path, layer: str, words: str) -> None:

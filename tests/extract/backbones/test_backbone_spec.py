@@ -52,17 +52,17 @@ def test_an_image_size_that_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nano,alpha", "without '='"),
-        ("nano,", "without '='"),
+        ("nano,alpha", "option 'alpha' has no '='"),
+        ("nano,", "option '' has no '='"),
         ("nano,seed=x", "whole number"),
         ("nano,preprocessing=keras", r"tf \(\[-1, 1\]\)"),
         ("nano,image_size=big", "8 to 4096"),
         ("resnet_51", "closest: resnet50"),
         ("resnet50,pooling=avg", "pooling is set by humeris"),
         ("resnet50,input_shape=3", "input_shape is set by humeris"),
-        ("net.keras,preprocessing=tf", "no file there"),
+        ("net.keras,preprocessing=tf", "no such file; check the path"),
         ("", "closest"),
-        (",", "without '='"),
+        (",", "has no '='"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_one_line(text: str, said: str) -> None:
@@ -83,9 +83,9 @@ def test_a_file_needs_its_preprocessing(tmp_path: Path) -> None:
 def test_a_file_takes_no_constructor_arguments_and_no_old_format(tmp_path: Path) -> None:
     for name in ("net.keras", "net.h5"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(BackboneError, match="no constructor arguments, found alpha"):
+    with pytest.raises(BackboneError, match="no constructor arguments, got alpha"):
         BackboneSpec.parse(f"{tmp_path}/net.keras,preprocessing=tf,alpha=1")
-    with pytest.raises(BackboneError, match=r"found \.h5"):
+    with pytest.raises(BackboneError, match=r"the \.h5 format is not supported"):
         BackboneSpec.parse(f"{tmp_path}/net.h5,preprocessing=tf")
 
 

@@ -87,7 +87,7 @@ def test_what_auto_chose_is_remembered_for_this_processor_only(photos: Path, mon
 
 
 def test_a_precision_that_does_not_exist_is_one_line(photos: Path, humeris: Run) -> None:
-    with pytest.raises(BackboneError, match="expected precision auto, float32, bfloat16, float16, found 'float8'"):
+    with pytest.raises(BackboneError, match="unknown precision 'float8'; choose one of auto, float32, bfloat16, float16"):
         BackboneSpec.parse("nano", precision="float8")
     result = humeris("extract", photos, "-b", "nano,precision=int8")
     assert result.code == 2  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ def test_devices_are_parsed_and_what_is_not_there_is_refused(monkeypatch: pytest
     assert device.format_visible_gpus() == "4,7"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert device.parse(["gpu"]) == ["gpu"]
-    with pytest.raises(DeviceError, match="expected auto, cpu, gpu or gpu:N"):
+    with pytest.raises(DeviceError, match="unknown device 'tpu'; give auto, cpu, gpu or gpu:N"):
         device.parse(["tpu"])
 
 
@@ -125,5 +125,5 @@ def test_a_gpu_that_keras_does_not_find_is_refused_and_never_replaced_by_the_pro
     monkeypatch.setattr(device, "_requested", "auto")
     result = humeris("extract", photos, "-b", "nano", "--device", "gpu:0")
     assert result.code == 2  # type: ignore[attr-defined]
-    assert "expected Keras to find a GPU, found none" in result.err  # type: ignore[attr-defined]
+    assert "device gpu:0: Keras does not find a GPU; install" in result.err  # type: ignore[attr-defined]
     assert humeris("extract", photos, "-b", "nano", "--device", "cpu", "-q").code == 0  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def test_the_default_pool_depends_on_the_shape() -> None:
 def test_an_exact_name_wins_over_a_likeness_and_a_likeness_to_two_is_refused() -> None:
     assert found("a_b") == ["a_b:avg"]
     assert found("ab") == ["ab:avg"]
-    with pytest.raises(LayerError, match="expected one layer, found a_b, ab"):
+    with pytest.raises(LayerError, match="matches several layers: a_b, ab; give"):
         found("a-b")
 
 
@@ -87,18 +87,18 @@ def test_an_exact_name_wins_over_a_likeness_and_a_likeness_to_two_is_refused() -
     [
         ("mixed_11", "closest: mixed0, mixed5, mixed10"),
         ("block3_conv2", "block3_conv1"),
-        ("qqqq", "10 layers, found none"),
-        ("zz*", "found none"),
-        ("", "found none"),
-        ("mixed5:mean", "expected a pool avg, max, gridN, map, cls, found 'mean'"),
-        ("mixed5:grid0", "expected a pool"),
-        ("mixed5:grid100", "expected a pool"),
-        ("mixed5:", "expected a pool"),
+        ("qqqq", "layer 'qqqq': matches none of the network's 10 layers"),
+        ("zz*", "matches none"),
+        ("", "matches none"),
+        ("mixed5:mean", "unknown pool 'mean'; choose one of avg, max, gridN, map, cls"),
+        ("mixed5:grid0", "unknown pool 'grid0'"),
+        ("mixed5:grid100", "unknown pool 'grid100'"),
+        ("mixed5:", "unknown pool ''"),
         ("mixed5:grid9", "8x8"),
         ("block3_conv1:grid5", "4x6"),
-        ("mixed5:cls", "a map of shape"),
-        ("tokens:grid2", "tokens of shape"),
-        ("predictions:avg", "a row of shape"),
+        ("mixed5:cls", "a map of shape .*; use avg, max, gridN or map"),
+        ("tokens:grid2", "tokens of shape .*; use avg, max, cls or map"),
+        ("predictions:avg", "a vector of shape .*; use map"),
     ],
 )
 def test_a_tap_that_is_not_there_says_what_is(pattern: str, said: str) -> None:
@@ -108,7 +108,7 @@ def test_a_tap_that_is_not_there_says_what_is(pattern: str, said: str) -> None:
 
 
 def test_a_pool_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(LayerError, match="expected a pool"):
+    with pytest.raises(LayerError, match="unknown pool 'mean'; choose one of avg, max"):
         found("mixed5", pools=["mean"])
 
 
