@@ -1,9 +1,10 @@
 """Image operations in integer arithmetic, so that every machine gets the same bytes.
 
 Images are RGB uint8 (height, width, 3); nothing is changed in place. Fractions and factors are in thousandths, angles in
-thousandths of a degree. Sines and Gaussians are rounded to integers, with no value close to a tie. The only library
-function is Pillow's `resize`, which also uses fixed point. Names and meanings follow Pillow's ImageOps and ImageEnhance,
-by which the published augmentations are defined.
+thousandths of a degree. Sines and Gaussians are rounded to integers, with no value close to a tie. Pillow's own `resize` and
+`equalize`, which compute in integers too, are used; its other operations compute in floating point, and which samples they
+round up depends on the processor. Names and meanings follow Pillow's ImageOps and ImageEnhance, by which the published
+augmentations are defined.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 FILL = (124, 116, 104)  # the mean colour of ImageNet, which a frozen network responds to least
 _ONE = 1 << 16
@@ -191,14 +192,7 @@ def autocontrast(pixels: np.ndarray) -> np.ndarray:
 
 def equalize(pixels: np.ndarray) -> np.ndarray:
     """Equalize the histogram of each channel."""
-    channels = []
-    for channel in range(3):
-        counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
-        step = (counts.sum() - counts[counts > 0][-1]) // 255
-        cumulative = np.cumsum(counts) - counts
-        table = (cumulative + step // 2) // step if step else np.arange(256)
-        channels.append(np.minimum(table, 255).astype(np.uint8)[pixels[..., channel]])
-    return np.stack(channels, axis=-1)
+    return np.asarray(ImageOps.equalize(Image.fromarray(np.ascontiguousarray(pixels))))
 
 
 def compute_gaussian_weights(sigma: int) -> list[int]:
