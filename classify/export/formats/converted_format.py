@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ...evaluate.target import Target
 from ..model_metadata import ModelMetadata
 from .bias_correction import correct_biases
 from .format import Format, PredictFn, explain_load_errors, explain_write_errors
@@ -65,7 +66,7 @@ class ConvertedFormat(Format):
         self.check_installed(write=True)
         with explain_write_errors(path, f"{self.title} in {precision}"):
             with silence(), compute_in_float32(model):
-                data, activations = self._convert_to_precision(model, precision, calibration)
+                data, activations = self._convert_to_precision(metadata.get_target(), model, precision, calibration)
             data = self.embed_metadata(data, replace(metadata, activations=activations))
         path.write_bytes(data)
 
@@ -74,15 +75,17 @@ class ConvertedFormat(Format):
         with explain_load_errors(path):
             return self.build_predict_fn(path)
 
-    def _convert_to_precision(self, model: Any, precision: str, images: np.ndarray | None) -> tuple[bytes, str]:
+    def _convert_to_precision(
+        self, target: Target, model: Any, precision: str, images: np.ndarray | None
+    ) -> tuple[bytes, str]:
         """The bytes of the model, and what its activations are computed in where its weights are in eight bits."""
         if precision == INT8.name:
             assert images is not None
-            return self._convert_to_int8(model, images)
+            return self._convert_to_int8(target, model, images)
         data = self.convert(freeze(model))
         return (self.to_float16(data) if precision == FLOAT16.name else data), ""
 
-    def _convert_to_int8(self, model: Any, images: np.ndarray) -> tuple[bytes, str]:
+    def _convert_to_int8(self, target: Target, model: Any, images: np.ndarray) -> tuple[bytes, str]:
         n_exact_kernels = count_head_kernels(model)
 
         def quantize_all() -> bytes:
@@ -95,4 +98,4 @@ class ConvertedFormat(Format):
                 graph = freeze(model)
             return self.to_int8_weights(self.convert(graph), n_exact_kernels)
 
-        return choose_quantization(model, images, quantize_all, quantize_weights, self.build_predict_fn)
+        return choose_quantization(target, model, images, quantize_all, quantize_weights, self.build_predict_fn)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....extract.backbones.keras_runtime import load_keras
+from ...evaluate.target import Target
 from .format import PredictFn
 
 MAX_FLOAT16_THRESHOLD, FLOAT16_THRESHOLD_DIVISOR = 1 << 14, 64
@@ -62,6 +63,7 @@ def count_head_kernels(model: Any) -> int:
 
 
 def choose_quantization(
+    target: Target,
     model: Any,
     images: np.ndarray,
     quantize_all: Callable[[], bytes],
@@ -74,6 +76,8 @@ def choose_quantization(
 
     Parameters
     ----------
+    target : Target
+        What a label is.
     model : keras.Model
         The model in float32.
     images : ndarray
@@ -97,10 +101,8 @@ def choose_quantization(
         predictions = np.concatenate([predict_fn(batch) for batch in _split_batches(images)])
     except Exception:  # quantizers know some graphs only; quantizing weights alone needs none
         return quantize_weights(), "float32"
-    agreement, mean_difference = (
-        (predictions.argmax(axis=1) == expected.argmax(axis=1)).mean(),
-        np.abs(predictions - expected).mean(),
-    )
+    agreement = 1 - target.find_disagreements(expected, predictions).mean()
+    mean_difference = np.abs(predictions - expected).mean()
     return (
         (model_bytes, "int8")
         if agreement >= MIN_CLASS_AGREEMENT and mean_difference <= MAX_MEAN_DIFFERENCE
