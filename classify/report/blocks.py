@@ -1,4 +1,4 @@
-"""What a page is made of: sections of paragraphs, charts, tables, galleries and commands, as values."""
+"""The elements of a page as values: sections of paragraphs, charts, tables, galleries and commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 class Text:
     """A paragraph of plain text.
 
-    kind: "words", or "warning" for what a reader must not pass over, or "missing" for what could not be shown and why.
+    Parameters
+    ----------
+    text : str
+    kind : {"words", "warning", "missing"}
+        Plain text, a caveat, or what could not be shown and why.
     """
 
     text: str
@@ -20,17 +24,28 @@ class Text:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line that a reader may copy."""
+    """A command line to copy."""
 
     line: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells: texts, and numbers, which are shown with `digits` digits after the point.
+    """Rows of texts and numbers.
 
-    caption: what it is a table of. shades: of each cell 0 to 1, or None, for a heat map. sortable: with buttons in the
-    header and a filter above. folded: behind a summary that is opened to read it.
+    Parameters
+    ----------
+    caption : str
+    header : sequence of str
+    rows : sequence of sequences
+    shades : sequence of sequences, optional
+        For a heat map: of each cell a value from 0 to 1, or None.
+    digits : int
+        Decimals of floating-point numbers.
+    sortable : bool
+        With sort buttons in the header and a filter above.
+    folded : bool
+        Collapsed until opened.
     """
 
     caption: str
@@ -44,10 +59,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A Vega-Lite chart with the table of what it shows.
+    """A Vega-Lite chart with the table of its values.
 
-    title: what it shows, which is also what a screen reader says. spec: Vega-Lite, without `$schema`, `config` and title.
-    thumbnails: pictures by the text of the datum's `image` field, which are shown as a pointer rests on a mark.
+    Parameters
+    ----------
+    title : str
+        Also read by screen readers.
+    spec : mapping
+        Vega-Lite, without `$schema`, `config` and title.
+    table : Table, optional
+    thumbnails : mapping of str to bytes, optional
+        WebP images by the `image` field of the datum, shown when the pointer is on a mark.
     """
 
     title: str
@@ -58,7 +80,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with its captions. webp: its bytes, or None where the image is gone. alt: what it shows."""
+    """An image with its captions. webp: encoded bytes, or None if the image is missing. alt: alternative text."""
 
     webp: bytes | None
     alt: str
@@ -67,7 +89,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures in a row that wraps."""
+    """Images in rows."""
 
     title: str
     pictures: Sequence[Picture]

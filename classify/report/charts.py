@@ -1,4 +1,4 @@
-"""A chart as SVG: Vega-Lite drawn while the page is made, so that it is seen without a script and fetches nothing."""
+"""Charts as SVG: Vega-Lite is rendered when the page is written, so that it needs no script and no network."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 from ...cache.formatting import to_printable
 from .blocks import Chart
 
-WIDE_WIDTH, NARROW_WIDTH = 780, 340  # pixels of a chart, legends and axes included
-HALF_WIDTH = 420  # up to which two charts stand side by side, and one is as good on a narrow screen
+WIDE_WIDTH, NARROW_WIDTH = 780, 340  # pixels, with legends and axes
+HALF_WIDTH = 420  # width up to which two charts fit in a row, and no narrow version is needed
 _HEIGHT, _MIN_HEIGHT = 360, 240
-_MAX_WIDE_CHARACTERS = 400_000  # characters of a wide drawing up to which a narrow one is worth its bytes
+_MAX_WIDE_CHARACTERS = 400_000  # characters of a wide drawing above which there is no narrow one
 _POINT_MARKS = {"point", "circle", "square"}
 _COMPOSED_KEYS = {"hconcat", "vconcat", "concat", "facet", "repeat"}
 _ID_PATTERN = re.compile(r'\b(id="|url\(#)((?:clip|gradient|pattern)_?[0-9]+)')
-# Okabe and Ito's colours, which the colour-blind tell apart; without black and yellow, of which one of the themes shows
-# nothing. page.css makes them a little darker on white and lighter on black, by these very values.
+# Okabe and Ito's color-blind safe palette, without black and yellow, which are invisible in one of the themes. page.css
+# matches these exact values to darken them on white and lighten them on black.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c", "#7a5195")
 _TEXT_CONFIG = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 13, "titleFontSize": 13}
 _CONFIG: dict[str, Any] = {
@@ -67,17 +67,32 @@ _CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """The SVG of a chart for wide screens, and one for narrow ones where the chart has a width of its own to change."""
+    """The SVG of a chart for wide screens, and one for narrow screens if the chart can be resized."""
 
     wide: str
     narrow: str | None
 
 
 def draw(chart: Chart, id_prefix: str) -> Drawing:
-    """The chart as SVG; id_prefix: what the ids in it begin with, as ids in a page have to differ.
+    """Render a chart as SVG.
 
-    A part of a mark's label up to the first "; " is the key of its thumbnail, where the chart has thumbnails. Raises
-    `ValueError` for a chart that Vega-Lite does not understand.
+    In a chart with thumbnails, the label of a mark up to the first "; " is the key of its thumbnail.
+
+    Parameters
+    ----------
+    chart : Chart
+        What to draw.
+    id_prefix : str
+        Prefix of the ids in the SVG, unique in the page.
+
+    Returns
+    -------
+    Drawing
+
+    Raises
+    ------
+    ValueError
+        If the spec is not valid Vega-Lite.
     """
     spec = to_plain(chart.spec)
     if chart.thumbnails:
@@ -91,19 +106,19 @@ def draw(chart: Chart, id_prefix: str) -> Drawing:
     ):
         return Drawing(wide, None)
     narrow_spec = {**spec, "width": NARROW_WIDTH}
-    if "width" in spec and isinstance(spec.get("height"), int | float):  # both were chosen, and so is their ratio
+    if "width" in spec and isinstance(spec.get("height"), int | float):  # keep the aspect ratio
         narrow_spec["height"] = max(_MIN_HEIGHT, round(spec["height"] * NARROW_WIDTH / spec["width"]))
     return Drawing(wide, _render_svg(_apply_size(narrow_spec, NARROW_WIDTH), f"{id_prefix}-n", to_printable(chart.title)))
 
 
 def is_half_width(chart: Chart) -> bool:
-    """Whether the chart is so small that another one stands beside it where there is room."""
+    """Return whether the chart is narrow enough for two in a row."""
     width = chart.spec.get("width", WIDE_WIDTH)
     return isinstance(width, int | float) and width <= HALF_WIDTH
 
 
 def to_plain(value: Any) -> Any:
-    """`value` as JSON holds it: texts without what could reorder them, NumPy's numbers as Python's, None for NaN."""
+    """Convert to JSON values: printable text, Python numbers, None for NaN and infinities."""
     if isinstance(value, str):
         return to_printable(value)
     if isinstance(value, Mapping):
@@ -136,7 +151,7 @@ def _render_svg(spec: Mapping[str, Any], id_prefix: str, title: str) -> str:
     import vl_convert
 
     svg: str = vl_convert.vegalite_to_svg(dict(spec), allowed_base_urls=[])
-    ids: dict[str, str] = {}  # ids that count on from drawing to drawing, in the order in which they are met in this one
+    ids: dict[str, str] = {}  # the renderer's ids are numbered across drawings; ours restart in each, for reproducible pages
     svg = _ID_PATTERN.sub(lambda match: match[1] + ids.setdefault(match[2], f"{id_prefix}{len(ids)}"), svg)
     opening_tag = f'<svg role="graphics-document" aria-label="{_escape_attribute(title)}" '
     return svg.replace("<svg ", opening_tag, 1).replace(' xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"', "", 1)
@@ -147,7 +162,7 @@ def _escape_attribute(text: str) -> str:
 
 
 def _add_descriptions(spec: dict[str, Any]) -> dict[str, Any]:
-    """The chart with the text of the field `image` as the label of every point, where it says no other."""
+    """Use the field `image` as the label of every point that has no description."""
     layers = [_add_descriptions(layer) for layer in spec.get("layer", [])]
     mark = spec.get("mark")
     kind = mark.get("type") if isinstance(mark, dict) else mark

@@ -1,4 +1,4 @@
-"""The parts of a page as HTML: whatever a name holds is escaped, kept apart from the words around it, and wrapped."""
+"""Rendering of a page and its parts as HTML: names are escaped, isolated in bidirectional text, and wrapped."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ from .charts import draw, is_half_width, to_plain
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_MAX_ROWS = 1000  # of a table
+_MAX_ROWS = 1000  # rows of a table
 _N_SHADES = 20  # steps of a heat map, `.s0` to `.s20` in page.css
 _FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class RenderedPart:
-    """A part as HTML. summary: the part in words, for a page that has no room for it.
+    """A part as HTML.
 
-    compact_html: the same without the drawing for narrow screens, on which the other one then is small, or None.
+    Parameters
+    ----------
+    html : str
+    summary : str
+        The name of the part, for a page that has to omit it.
+    compact_html : str, optional
+        The same without the drawing for narrow screens, if there is one.
     """
 
     html: str
@@ -38,28 +44,37 @@ class RenderedPart:
 
     @property
     def savings(self) -> int:
-        """How many characters fewer the smaller one has; 0 where there is none."""
+        """The number of characters that `compact_html` saves; 0 without one."""
         return 0 if self.compact_html is None else len(self.html) - len(self.compact_html)
 
 
 def render_part(part: Part, id_prefix: str) -> RenderedPart:
-    """The part as HTML; id_prefix: what the ids in it begin with. Raises `ValueError` for a chart that cannot be drawn."""
+    """Render a part, with ids that begin with `id_prefix`; raise `ValueError` for a chart that cannot be drawn."""
     macros: Any = get_environment().get_template("parts.html").module
     if isinstance(part, Text):
         return RenderedPart(macros.text(part), part.text)
     if isinstance(part, Command):
-        return RenderedPart(macros.command(part.line), "a command")
+        return RenderedPart(macros.command(part.line), "command")
     if isinstance(part, Gallery):
-        return RenderedPart(macros.gallery(part), f"the pictures of {part.title!r}")
+        return RenderedPart(macros.gallery(part), f"gallery {part.title!r}")
     if isinstance(part, Table):
-        return RenderedPart(_render_table(macros, part), f"the table of {part.caption!r}")
+        return RenderedPart(_render_table(macros, part), f"table {part.caption!r}")
     return _render_chart(macros, part, id_prefix)
 
 
 def render_page(blocks: Sequence[Any], title: str, subtitle: str, omissions: Sequence[str], version: str) -> bytes:
-    """The page of `blocks` in UTF-8, with its style and its script inside and a policy that allows nothing else.
+    """Render the page in UTF-8, with its style and script inline and a content security policy that allows only these.
 
-    title, subtitle: what it is of, and a line below that; omissions: what it lacks, a line each.
+    Parameters
+    ----------
+    blocks : sequence
+        Sections, or runs with sections.
+    title, subtitle : str
+        The heading, and the line below it.
+    omissions : sequence of str
+        A line for each part that is missing.
+    version : str
+        Of humeris.
     """
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     template = get_environment().get_template("page.html")
@@ -77,7 +92,7 @@ def render_page(blocks: Sequence[Any], title: str, subtitle: str, omissions: Seq
 
 @cache
 def get_environment() -> Environment:
-    """The templates of this folder, in which everything is escaped."""
+    """Return the Jinja environment of the templates in this folder, with autoescape on."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     jinja_environment = Environment(
@@ -96,7 +111,7 @@ def _render_chart(macros: Any, chart: Chart, id_prefix: str) -> RenderedPart:
         str(macros.chart(chart, variant, table, thumbnails_json, is_half_width(chart)))
         for variant in (drawing, replace(drawing, narrow=None))
     )
-    return RenderedPart(full_html, f"the chart {chart.title!r}", None if drawing.narrow is None else compact_html)
+    return RenderedPart(full_html, f"chart {chart.title!r}", None if drawing.narrow is None else compact_html)
 
 
 def _render_table(macros: Any, table: Table, is_nested: bool = False) -> str:
@@ -110,7 +125,7 @@ def _render_table(macros: Any, table: Table, is_nested: bool = False) -> str:
 
 
 def _format_cell(value: Any, digits: int) -> dict[str, Any]:
-    """What a cell shows, and the number that it is sorted by, if it is one."""
+    """Return the text of a cell, and the number it is sorted by, if it is one."""
     value = to_plain(value)
     if isinstance(value, bool):
         return {"text": "yes" if value else "no", "number": None}
@@ -130,5 +145,5 @@ def _to_data_url(data: bytes) -> str:
 
 
 def _format_csp_hash(text: str) -> str:
-    """What a page's policy names a style or a script by, which it then allows and no other."""
+    """Return the source expression that allows an inline style or script in a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

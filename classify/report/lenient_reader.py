@@ -1,4 +1,4 @@
-"""Reads the files of a run, whole or not, and says in words what cannot be read."""
+"""A tolerant reader of complete or partial runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..runs.run import Run
 
 
 class LenientReader:
-    """What there is of a run; `omissions` says in words what is not, a line each.
+    """Reads the files of a run, and adds a line to `omissions` for each that cannot be read.
 
-    metadata: None where run.json cannot be read.
+    `metadata` is None if run.json cannot be read.
     """
 
     def __init__(self, run: Run) -> None:
@@ -34,15 +34,15 @@ class LenientReader:
         except RunError as error:
             fault = error.__cause__
             self.omissions.append(
-                f"run.json is in format {fault.version!r:.60}, not {FORMAT_VERSION} as of this humeris: what cannot be read "
-                "is left out"
+                f"run.json has format {fault.version!r:.60}, but this version of humeris reads format {FORMAT_VERSION}: the "
+                "configuration and the test scores are not shown"
                 if isinstance(fault, OtherFormat)
-                else f"run.json is unreadable ({fault}): what was asked and how good the winner is on the test images"
+                else f"run.json cannot be read ({fault}): the configuration and the test scores are not shown"
             )
             return None
         if metadata.result is None:
             self.omissions.append(
-                f"the sweep did not end, so that no winner met the test images; finish it with: {metadata.resume_command}"
+                f"the run is not finished, so the test split has not been scored; resume it with: {metadata.resume_command}"
             )
         return metadata
 
@@ -51,81 +51,84 @@ class LenientReader:
         return self.metadata is not None and self.metadata.result is not None
 
     def read_scores(self) -> TrialScores:
-        """The trials that ended, those without finite scores left out."""
+        """Read the finished trials with finite scores."""
         log = self._run.trial_log
         try:
             scores = log.scores
         except OSError as error:
-            self.omissions.append(f"trials.jsonl cannot be read ({error.strerror}): the scores of the trials")
+            self.omissions.append(f"trials.jsonl cannot be read ({error.strerror}): the scores of the trials are not shown")
             return TrialScores({})
         valid_scores = {trial: score for trial, score in scores.items() if _is_valid(trial, score)}
         n_torn = log.n_torn + len(scores) - len(valid_scores)
         if n_torn:
             self.omissions.append(
-                f"{n_torn} of the {log.n_lines} lines of trials.jsonl are torn or of another version: their trials"
+                f"{n_torn} of the {log.n_lines} lines of trials.jsonl are corrupt or from another version: their trials are "
+                "not shown"
             )
         if not log.n_lines:
-            self.omissions.append("trials.jsonl is empty: no trial has ended")
+            self.omissions.append("trials.jsonl is empty: no trial has finished")
         return TrialScores(valid_scores)
 
     def read_images(self) -> tuple[ImageRecord, ...]:
-        """Every used image, in order of name; () of a run that is not complete, whose table is written at the end."""
+        """Read every used image, sorted by name; () of an unfinished run, as images.csv is written at the end."""
         if self.metadata is None or not self._is_complete:
             return ()
         try:
             images, n_used = tuple(self._run.load_image_records()), self.metadata.data.used
             if n_used != len(images):
-                raise RunError(f"expected {n_used} used images, found {len(images)}")
+                raise RunError(f"it has {len(images)} used images, run.json has {n_used}")
         except RunError as error:
-            self.omissions.append(f"images.csv cannot be read ({error.__cause__ or error}): which image is in which split")
+            self.omissions.append(
+                f"images.csv cannot be read ({error.__cause__ or error}): the split of each image is unknown"
+            )
             images = ()
         self._check_files(images)
         return images
 
     def _check_files(self, images: tuple[ImageRecord, ...]) -> None:
-        """Say where the images are gone as a whole, or some of them."""
-        assert self.metadata is not None  # or there were no images
+        """Report image files that no longer exist."""
+        assert self.metadata is not None  # checked by `read_images`
         source = self.metadata.data.try_open_images()
         if source is None:
             return
         if not source.is_reachable:
             self.omissions.append(
-                f"the images are not at {source.root} any more: no picture can be shown; put them back or link them there"
+                f"the images are no longer at {source.root}: no thumbnails are shown; move or link them back"
             )
         elif n_gone := sum(not source.exists(image.name) for image in images):
             self.omissions.append(
-                f"{n_gone} of the {len(images)} images are not under {source.root} any more: their pictures"
+                f"{n_gone} of the {len(images)} images are no longer under {source.root}: their thumbnails are not shown"
             )
 
     def read_predictions(self) -> tuple[tuple[Prediction, ...], np.ndarray | None]:
-        """What the winner predicted of the test images, in order of name, and the probabilities of all classes or None."""
+        """Read the winner's test predictions, sorted by name, and the probabilities of all classes or None."""
         if self.metadata is None or self.metadata.result is None:
             return (), None
         n_tested, n_classes = self.metadata.result.test.images, len(self.metadata.splits.classes)
         try:
             predictions = tuple(read_predictions(self._run.path / "predictions.csv"))
             if n_tested != len(predictions):
-                raise RunError(f"expected the answers to {n_tested} images, found {len(predictions)}")
+                raise RunError(f"it has {len(predictions)} predictions, run.json has {n_tested} test images")
         except RunError as error:
             self.omissions.append(
-                f"predictions.csv cannot be read ({error.__cause__ or error}): the answer to each test image"
+                f"predictions.csv cannot be read ({error.__cause__ or error}): the test predictions are not shown"
             )
             return (), None
         try:
             probabilities = self._run.load_probabilities()
             if probabilities.shape != (n_tested, n_classes) or probabilities.dtype.kind != "f":
-                raise ValueError(f"expected ({n_tested}, {n_classes}) numbers, found {probabilities.shape}")
+                raise ValueError(f"expected shape ({n_tested}, {n_classes}), got {probabilities.shape}")
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            self.omissions.append(f"probabilities.npy cannot be used ({error}): the probabilities of all classes")
+            self.omissions.append(f"probabilities.npy cannot be read ({error}): the class probabilities are not shown")
             return predictions, None
         return predictions, probabilities
 
     def open_store(self, cache: Path | None) -> Store | None:
-        """The cache in a folder; None where the folder is something else."""
+        """Open the cache; None if the folder is not a cache."""
         try:
             return Store(cache)
         except (CacheError, OSError) as error:
-            self.omissions.append(f"the cache cannot be used ({error}): what is drawn from the features")
+            self.omissions.append(f"the cache cannot be read ({error}): sections that need features are not shown")
             return None
 
 

@@ -1,11 +1,10 @@
 "use strict";
-// What a report gains from a script: tables that are sorted and filtered, what a mark stands for, commands that are copied.
-// Without it everything is there to read all the same.
+// Optional enhancements: sortable and filterable tables, tooltips, copy buttons. The page is complete without scripts.
 (() => {
   const make = (name, set = {}, ...inner) => {
-    const made = Object.assign(document.createElement(name), set);
-    made.append(...inner);
-    return made;
+    const element = Object.assign(document.createElement(name), set);
+    element.append(...inner);
+    return element;
   };
 
   // Tables
@@ -27,11 +26,11 @@
     for (const each of header.parentNode.cells) each.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", down ? "descending" : "ascending");
     const body = table.tBodies[0];
-    const rows = [...body.rows].map((row, place) => ({ row, place, key: key(row, column) }));
+    const rows = [...body.rows].map((row, index) => ({ row, index, key: key(row, column) }));
     rows.sort((a, b) => {
       const missing = (typeof b.key === "number") - (typeof a.key === "number");
-      if (numbers && missing) return missing; // what is not known comes last, whichever way
-      return (down ? compare(b.key, a.key) : compare(a.key, b.key)) || a.place - b.place;
+      if (numbers && missing) return missing; // missing values last in both directions
+      return (down ? compare(b.key, a.key) : compare(a.key, b.key)) || a.index - b.index;
     });
     body.append(...rows.map((each) => each.row));
   };
@@ -52,22 +51,22 @@
       header.append(button);
     });
     if (table.tBodies[0].rows.length < 12) continue;
-    const field = make("input", { type: "search", placeholder: "words that a row has to hold" });
+    const field = make("input", { type: "search", placeholder: "text to match" });
     const count = make("output");
     field.addEventListener("input", () => filter(table, field.value, count));
     table.closest(".scroll").before(make("div", { className: "filter" }, make("label", {}, "Filter ", field), count));
   }
 
-  // What a mark stands for, beside the pointer
+  // Tooltips of marks
   const tip = document.getElementById("tip");
-  let held = null;
+  let current = null;
   const pictures = new WeakMap();
   const picture = (figure, words) => {
     const source = figure.querySelector("script.thumbnails");
     if (!source) return null;
     if (!pictures.has(figure)) pictures.set(figure, JSON.parse(source.textContent));
-    const found = pictures.get(figure);
-    return found[words] || found[words.split("; ")[0]] || null;
+    const thumbnails = pictures.get(figure);
+    return thumbnails[words] || thumbnails[words.split("; ")[0]] || null;
   };
   const place = (event) => {
     const room = tip.getBoundingClientRect();
@@ -78,13 +77,13 @@
   };
   const hide = () => {
     tip.hidden = true;
-    held = null;
+    current = null;
   };
   document.addEventListener("pointermove", (event) => {
     const mark = event.target.closest?.("svg [aria-label][role='graphics-symbol']:not([aria-roledescription='axis'], [aria-roledescription='legend'])");
     if (!mark) return tip.hidden || hide();
-    if (mark !== held) {
-      held = mark;
+    if (mark !== current) {
+      current = mark;
       const words = mark.getAttribute("aria-label");
       const shown = picture(mark.closest("figure"), words);
       tip.replaceChildren(...(shown ? [make("img", { src: shown, alt: "" })] : []), ...words.split("; ").map((line) => make("div", {}, make("bdi", {}, line))));
@@ -112,7 +111,7 @@
     box.append(button);
   }
 
-  // Where one is on the page
+  // The current section in the navigation
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
   const seen = new IntersectionObserver(
     (entries) => {
@@ -126,7 +125,7 @@
   );
   for (const section of document.querySelectorAll("main section[id]")) seen.observe(section);
 
-  // Paper has no summary to open
+  // Open all details for printing
   let opened = [];
   window.addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];

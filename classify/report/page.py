@@ -1,4 +1,4 @@
-"""A report: one HTML file that holds everything it shows, fetches nothing, and is read without a script as well."""
+"""The report: one self-contained HTML file that makes no network requests and is readable without scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from .blocks import Part, Section, Text
 from .html import RenderedPart
 from .run_snapshot import RunSnapshot
 from .sections import (
-    answer,
     comparison,
     confusion,
     cost,
@@ -30,43 +29,44 @@ from .sections import (
     leaderboard,
     pretraining_gain,
     reproduce,
+    summary,
     training_curves,
 )
 
 MAX_BYTES = 2_000_000  # bytes of a page
-_MAX_NAME_LENGTH = 100  # letters of the name of what is left out
+_MAX_NAME_LENGTH = 100  # characters of the name of an omitted part
 _SECTIONS: tuple[tuple[str, str, Callable[[RunSnapshot], Section]], ...] = (
-    ("answer", "The answer", answer.build_section),
-    ("depth", "Accuracy along the depth", depth.build_section),
-    ("curves", "Settings and training", training_curves.build_section),
-    ("confusion", "What is taken for what", confusion.build_section),
-    ("gallery", "Mistakes and close calls", gallery.build_section),
-    ("suspects", "Suspected label errors and near-duplicates", label_issues.build_section),
-    ("features", "A map of the features", feature_map.build_section),
-    ("random", "What the backbone brings", pretraining_gain.build_section),
-    ("cost", "What it costs", cost.build_section),
+    ("summary", "Summary", summary.build_section),
+    ("depth", "Accuracy by depth", depth.build_section),
+    ("curves", "Training curves", training_curves.build_section),
+    ("confusion", "Confusion matrix", confusion.build_section),
+    ("gallery", "Errors and uncertain predictions", gallery.build_section),
+    ("label-issues", "Label issues", label_issues.build_section),
+    ("features", "t-SNE of the features", feature_map.build_section),
+    ("pretraining", "Gain from pretraining", pretraining_gain.build_section),
+    ("cost", "Cost", cost.build_section),
     ("leaderboard", "Leaderboard", leaderboard.build_section),
-    ("repeat", "To repeat it", reproduce.build_section),
+    ("reproduce", "Reproduce", reproduce.build_section),
 )
 _SECTION_ERRORS = (HumerisError, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """A report that was written: where, how many bytes, and in words what it lacks."""
+    """A written report: its path, its size in bytes, and a line for each omission."""
 
     path: Path
     n_bytes: int
     omissions: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the result as JSON values."""
         return {"path": str(self.path), "bytes": self.n_bytes, "missing": list(self.omissions)}
 
 
 @dataclass(frozen=True)
 class _Block:
-    """What stands under one heading: HTML of parts, or sections under headings of their own."""
+    """The contents of one heading: rendered parts, or sections with headings of their own."""
 
     id: str
     kind: str
@@ -83,11 +83,33 @@ def write_report(
     latency: bool = False,
     progress: Progress | None = None,
 ) -> ReportResult:
-    """Write the report of one or more runs to `out`, by default `report.html` in the first; whole, or not at all.
+    """Write the report of one or more runs, atomically.
 
-    A run that is not whole is reported as far as it goes, and what is missing is said. cache: the cache's folder, by default
-    the user's. With `latency` the networks are timed first, and `progress` is told; the page comes also where that fails.
-    Raises `RunError` where there is no run, and `CacheError` where the file cannot be written.
+    An incomplete or damaged run is reported as far as it can be read, with a list of what is missing.
+
+    Parameters
+    ----------
+    runs : sequence of Run or Path
+        Several are compared, and each reported in full.
+    out : Path or str, optional
+        The file; `report.html` in the first run by default.
+    cache : Path or str, optional
+        The cache folder; the user's by default.
+    latency : bool
+        Measure the latency of the networks first. If that fails, the report says so.
+    progress : Progress, optional
+        Called during the measurement.
+
+    Returns
+    -------
+    ReportResult
+
+    Raises
+    ------
+    RunError
+        If there is no run.
+    CacheError
+        If the file cannot be written.
     """
     opened_runs = [run if isinstance(run, Run) else Run(run) for run in runs]
     omissions = _measure_latency(opened_runs, progress) if latency else []
@@ -98,7 +120,7 @@ def write_report(
         omissions += snapshots[0].omissions
         blocks = list(_build_blocks(snapshots[0], "", counter, omissions))
     else:
-        placeholder = Section("comparison", "Side by side", ())
+        placeholder = Section("comparison", "Comparison", ())
         blocks = [_build_block(partial(comparison.build_section, snapshots), placeholder, "", counter, omissions)]
         for index, (name, snapshot) in enumerate(zip(run_names, snapshots, strict=True), start=1):
             omissions += [f"{name}: {omission}" for omission in snapshot.omissions]
@@ -112,7 +134,7 @@ def write_report(
 
 
 def _measure_latency(runs: Sequence[Run], progress: Progress | None) -> list[str]:
-    """Time the networks of the runs; why that was not possible, if it was not."""
+    """Measure the latency of the networks; return the reason if that fails."""
     from ..diagnose.latency import measure_all
 
     try:
@@ -130,14 +152,12 @@ def _build_blocks(snapshot: RunSnapshot, prefix: str, counter: Iterator[int], om
 def _build_block(
     builder: Callable[[], Section], placeholder: Section, prefix: str, counter: Iterator[int], omissions: list[str]
 ) -> _Block:
-    """The section as HTML; one that says why there is none where the run does not hold what it is made of."""
+    """Build and render a section; if that fails, one that says why."""
     try:
         section = builder()
         parts = [html.render_part(part, f"c{next(counter)}") for part in section.parts]
     except _SECTION_ERRORS as error:
-        fault_parts: list[Part] = [
-            Text(f"{placeholder.title}: cannot be shown ({type(error).__name__}: {error})", "missing")
-        ]
+        fault_parts: list[Part] = [Text(f"{placeholder.title} cannot be shown ({type(error).__name__}: {error})", "missing")]
         section = Section(placeholder.id, placeholder.title, fault_parts)
         parts = [html.render_part(part, "") for part in fault_parts]
     omissions += [part.text for part in section.parts if isinstance(part, Text) and part.kind == "missing"]
@@ -145,7 +165,7 @@ def _build_block(
 
 
 def _describe_data(snapshot: RunSnapshot) -> str:
-    """What images the run is about, in a few words; "" where that is not known."""
+    """Describe the data of a run briefly; "" if unknown."""
     data = snapshot.data
     if data is None or not data.location:
         return ""
@@ -154,17 +174,16 @@ def _describe_data(snapshot: RunSnapshot) -> str:
 
 
 def _render_within_limit(blocks: list[_Block], title: str, subtitle: str, omissions: list[str]) -> bytes:
-    """The page, at most `MAX_BYTES` bytes: drawings for narrow screens give way first, then the largest of its parts."""
+    """Render the page in at most `MAX_BYTES`: omit drawings for narrow screens first, then the largest parts."""
     part_lists: list[Any] = [section.parts for block in blocks for section in (block, *block.sections) if section.parts]
     positions = [(parts, index) for parts in part_lists for index in range(len(parts))]
     while len(content := html.render_page(blocks, title, subtitle, omissions, __version__)) > MAX_BYTES and positions:
         parts, index = max(positions, key=lambda position: position[0][position[1]].savings)
         if not parts[index].savings:
             parts, index = max(positions, key=lambda position: len(position[0][position[1]].html))
-            positions.remove((parts, index))  # what is left out is left out once
+            positions.remove((parts, index))  # omit each part once
             omission = (
-                f"{parts[index].summary[:_MAX_NAME_LENGTH]}: left out, since the page would be larger than "
-                f"{MAX_BYTES / 1e6:.0f} MB"
+                f"{parts[index].summary[:_MAX_NAME_LENGTH]} omitted: the page would be larger than {MAX_BYTES / 1e6:.0f} MB"
             )
             omissions.append(omission)
             parts[index] = html.render_part(Text(omission, "missing"), "")

@@ -1,4 +1,4 @@
-"""What a report is to say beside what its runs do, and where it is written."""
+"""The options of a report."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ...extract.config import NO_EFFECT, Config
 
 @dataclass(frozen=True)
 class ReportConfig(Config):
-    """How a report is made; `humeris report` has an option for each setting.
+    """The options of a report; `humeris report` has a flag for each.
 
     Parameters
     ----------
     latency : bool
-        First measure how long the networks take up to each tap on this machine, which loads Keras.
+        Measure the latency of the networks up to each tap on this machine first, which loads Keras.
     page : Path or str, optional
-        The file; `report.html` in the first run unless given.
+        The file; `report.html` in the first run by default.
     cache : Path or str, optional
-        The cache folder, for the map of the features and the like.
+        The cache folder, for sections that need features.
     """
 
     latency: bool = False

@@ -1,4 +1,4 @@
-"""A run as it lies there, whole or not: what can be read of it, and in words what cannot."""
+"""A snapshot of a run, complete or not: what can be read of it, and a line for each omission."""
 
 from __future__ import annotations
 
@@ -33,11 +33,26 @@ from .lenient_reader import LenientReader
 
 @dataclass(frozen=True)
 class RunSnapshot:
-    """What there is of a run; `omissions` says in words what is not, a line each.
+    """The readable contents of a run.
 
-    metadata: run.json, None where it cannot be read. scores: the trials that ended. images: every used image, in order of
-    name. predictions: of the test images, in order of name. probabilities (n_test, classes): row for row those of
-    `predictions`, or None. store: the cache, or None where the folder is something else.
+    Parameters
+    ----------
+    path : Path
+        The run folder.
+    metadata : RunMetadata or None
+        run.json; None if it cannot be read.
+    scores : TrialScores
+        Of the finished trials.
+    images : tuple of ImageRecord
+        Every used image, sorted by name.
+    predictions : tuple of Prediction
+        Of the test images, sorted by name.
+    probabilities : ndarray of shape (n_test, classes) or None
+        Row for row those of `predictions`.
+    store : Store or None
+        The cache; None if the folder is not one.
+    omissions : tuple of str
+        A line for each thing that cannot be read.
     """
 
     path: Path
@@ -51,13 +66,13 @@ class RunSnapshot:
 
     @classmethod
     def read(cls, run: Run | Path | str, cache: Path | None = None) -> RunSnapshot:
-        """What can be read of a run, or of the one in a folder; raises `RunError` only where there is no run.json.
+        """Read what can be read of a run or run folder; raise `RunError` only if there is no run.json.
 
-        cache: the folder of the cache, by default the user's; it need not exist.
+        `cache` is the cache folder, by default the user's; it need not exist.
         """
         run = run if isinstance(run, Run) else Run(run)
         if not run.exists:
-            raise RunError(f"{run.path}: expected a run folder with a run.json, found none; `humeris sweep` makes one")
+            raise RunError(f"{run.path}: not a run folder (no run.json in it); `humeris sweep` creates one")
         reader = LenientReader(run)
         scores, images = reader.read_scores(), reader.read_images()
         predictions, probabilities = reader.read_predictions()
@@ -67,27 +82,27 @@ class RunSnapshot:
 
     @property
     def title(self) -> str:
-        """What the run is called: its folder's name."""
+        """The name of the run's folder."""
         return self.path.resolve().name
 
     @property
     def result(self) -> RunResult | None:
-        """What came of the run; None where the sweep did not end, or run.json cannot be read."""
+        """The result of the run; None if it is not finished, or run.json cannot be read."""
         return None if self.metadata is None else self.metadata.result
 
     @property
     def complete(self) -> bool:
-        """Whether the sweep ended."""
+        """Whether the run is finished."""
         return self.result is not None
 
     @property
     def splits(self) -> SplitsSummary | None:
-        """How many images are in each split, and how heads were chosen."""
+        """The number of images in each split, and how the winner is selected."""
         return None if self.metadata is None else self.metadata.splits
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes in the order of the columns of `probabilities`."""
+        """The class names, in the order of the columns of `probabilities`."""
         return () if self.metadata is None else self.metadata.splits.classes
 
     @property
@@ -97,39 +112,39 @@ class RunSnapshot:
 
     @property
     def test(self) -> ClassificationScores | None:
-        """The scores of the winner on the test split; None before there are any."""
+        """The scores of the winner on the test split; None if it has not been scored."""
         return None if self.result is None else self.result.test
 
     @property
     def data(self) -> DataSummary | None:
-        """The data as the run saw it."""
+        """The summary of the data when the run was made."""
         return None if self.metadata is None else self.metadata.data
 
     @cached_property
     def source(self) -> ImageSource | None:
-        """Where the images, or features of them, come from; None where the run does not say."""
+        """The source of the images or features; None if unknown."""
         return None if self.data is None else self.data.try_open()
 
     @property
     def holds_features(self) -> bool:
-        """Whether the data is a file of features, of which no images need be known."""
+        """Whether the data is a file of features, without images."""
         return self.source is not None and self.source.holds_features
 
     @property
     def ranked_trials(self) -> tuple[Trial, ...]:
-        """The trials that ended, best first."""
+        """The finished trials, best first."""
         return self.scores.ranked
 
     @cached_property
     def best(self) -> Trial | None:
-        """The winner: that of run.json, before there is one the first of the trials that ended, or None."""
+        """The winner in run.json; without one the best finished trial, or None."""
         best_id = None if self.result is None else self.result.best.id
         winner = next((trial for trial in self.scores if trial.id == best_id), None)
         return winner or (self.ranked_trials[0] if self.ranked_trials else None)
 
     @cached_property
     def tap_depths(self) -> dict[TapRef, float | None]:
-        """The share of the forward cost up to each tap, in the order of the backbones; None where it is not known."""
+        """The fraction of the forward cost up to each tap, in the order of the run; None if unknown."""
         depths = {} if self.metadata is None else self.metadata.depths
         tried_tap_refs = dict.fromkeys(tap_ref for trial in self.scores for tap_ref in trial.tap_refs)
         return {**depths, **{tap_ref: depths.get(tap_ref) for tap_ref in tried_tap_refs}}
@@ -144,11 +159,11 @@ class RunSnapshot:
         return self.target.encode([record.label for record in records])
 
     def select_images(self, split: str) -> tuple[ImageRecord, ...]:
-        """The images of one split (train, val, test), in order of name."""
+        """Return the images of one split (train, val, test), sorted by name."""
         return tuple(image for image in self.images if image.split == split)
 
     def read_image(self, name: str) -> bytes | None:
-        """The encoded image `name`; None where it is gone, or is no longer the one that the run saw."""
+        """Return the encoded bytes of an image; None if it is missing or has changed since the run."""
         try:
             if self._image_source is None:
                 return None
@@ -158,7 +173,7 @@ class RunSnapshot:
         return encoded if self._digests.get(name, b"") in {b"", compute_digest(encoded)} else None
 
     def open_features(self, tap_refs: tuple[TapRef, ...]) -> list[RowReader] | None:
-        """Where the rows of `tap_refs` are read by the digests of images; None where the cache does not have them."""
+        """Open readers of the rows of `tap_refs`; None if the cache does not have them."""
         try:
             feature_store = (None if self.source is None else self.source.feature_file) or self.store
             return None if feature_store is None else select_features.open_readers(feature_store, tap_refs)
@@ -171,6 +186,6 @@ class RunSnapshot:
 
     @cached_property
     def _digests(self) -> dict[str, bytes]:
-        if self.holds_features:  # theirs are of rows, not of images
+        if self.holds_features:  # its digests are of rows, not of images
             return {}
         return {image.name: image.digest for image in self.images}

@@ -1,4 +1,4 @@
-"""Small pictures of a run's images, for a page that must stay small: WebP, made apart from this process."""
+"""WebP thumbnails of a run's images within a byte budget, decoded in separate processes."""
 
 from __future__ import annotations
 
@@ -24,39 +24,36 @@ _QUALITY_STEPS = (
     (1.0, 25),
     (0.8, 25),
     (0.8, 10),
-)  # share of the side, and quality, tried until the budget is kept
-_N_PREFETCH = 8  # images on their way
-_MAX_REASONS = 6  # that are told
+)  # scale and WebP quality, tried in turn until the budget is met
+_N_PREFETCH = 8  # images decoded ahead
+_MAX_REASONS = 6  # reasons listed
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Pictures of images, in their order, None where there is none. failure_counts: how many are lacking, by reason."""
+    """Thumbnails in the order of the images, None where one failed. failure_counts: the number of failures by reason."""
 
     pictures: tuple[bytes | None, ...]
     failure_counts: Mapping[str, int]
 
     def describe_failures(self, data: DataSummary | None) -> list[Text]:
-        """A paragraph that says which pictures cannot be shown and what brings them back; [] where none is lacking."""
+        """Return a paragraph on which thumbnails are missing and how to restore them; [] if none is missing."""
         if not self.failure_counts:
             return []
         reasons = sorted(self.failure_counts.items(), key=lambda item: -item[1])
         reason_list = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
-        reason_list += "; and others" if len(reasons) > _MAX_REASONS else ""
+        reason_list += "; and other reasons" if len(reasons) > _MAX_REASONS else ""
         source = None if data is None else data.try_open_images()
-        if source is not None:
-            root = source.root
-        else:
-            root = data.root if data is not None and data.root else "no folder that the run names"
+        root = (data.root if data is not None else "") if source is None else str(source.root)
         remedy = (
-            f"They are looked for in {root}: put them back there, or run `humeris sweep` where they are now (it trains "
-            "nothing again), and then `humeris report` anew."
+            f"The images were searched in {root or 'an unknown folder'}: move them back, or run `humeris sweep` on their "
+            "new folder (nothing is trained again), then `humeris report` again."
         )
         if source is not None and source.imports_keras:
-            remedy = "Save the images as files, or as arrays in an .npz file, and run `humeris run` on those to see them."
+            remedy = "To see them, save the images as files or as arrays in an .npz file, and run `humeris run` on those."
         return [
             Text(
-                f"{sum(self.failure_counts.values())} of {len(self.pictures)} pictures cannot be shown: {reason_list}. "
+                f"{sum(self.failure_counts.values())} of {len(self.pictures)} thumbnails are missing: {reason_list}. "
                 f"{remedy}",
                 "missing",
             )
@@ -64,22 +61,37 @@ class Thumbnails:
 
 
 def make_thumbnails(records: Sequence[ImageRecord], data: DataSummary | None, side: int, budget: int) -> Thumbnails:
-    """Pictures of the images `records`, at most `side` pixels long, all together of at most `budget` bytes.
+    """Make thumbnails of images.
 
-    An image is read where `data` says it is, has to have the digest it had, and is decoded in a process of its own. To keep
-    the budget they get worse and smaller, and at last only the first ones are made. Never raises for the sake of an image.
-    Keras's own data sets are not shown: only Keras reads them.
+    An image is used only if its digest is that of the record, and is decoded in a separate process. To meet the budget,
+    quality and scale are reduced; if that is not enough, only the first thumbnails are kept. Keras data sets have none, as
+    reading them needs Keras. An image that fails is counted, never raised.
+
+    Parameters
+    ----------
+    records : sequence of ImageRecord
+        The images.
+    data : DataSummary or None
+        Where the images are.
+    side : int
+        Longer side in pixels, at most.
+    budget : int
+        Bytes of all thumbnails together, at most.
+
+    Returns
+    -------
+    Thumbnails
     """
     if not records:
         return Thumbnails((), {})
     try:
         if data is None:
-            raise DataError("run.json does not say where the images are")
+            raise DataError("run.json does not name the folder of the images")
         source = data.open_images()
     except (HumerisError, OSError) as error:
         return Thumbnails((None,) * len(records), {_format_error(error): len(records)})
     if source.imports_keras:
-        reason = f"the images of {data.location} are read by Keras, which no report starts"
+        reason = f"{data.location} can only be read with Keras, which reports do not load"
         return Thumbnails((None,) * len(records), {reason: len(records)})
     failure_counts: Counter[str] = Counter()
     images: list[np.ndarray | None] = []
@@ -96,20 +108,20 @@ def make_thumbnails(records: Sequence[ImageRecord], data: DataSummary | None, si
 
 
 def _decode_thumbnail(decoders: DecoderPool, source: ImageSource, record: ImageRecord, side: int) -> np.ndarray | str:
-    """The small image, or why there is none."""
+    """Return the decoded thumbnail, or why it failed."""
     try:
         data = source.read(source.get_item(record.name))
         if read_file.compute_digest(data) != record.digest:
-            return "the file is not the one that the run was made from"
+            return "the file has changed since the run"
         return decoders.decode_thumbnail(data, side)
     except decode.ImageRejected as rejection:
         return str(rejection)
-    except (HumerisError, OSError, ValueError) as error:  # a name that no file can have, no process to decode in
+    except (HumerisError, OSError, ValueError) as error:  # an impossible file name, no decoder process
         return _format_error(error)
 
 
 def _encode_within_budget(images: Sequence[np.ndarray | None], budget: int) -> list[bytes | None]:
-    """The pictures as WebP; where all of them at the worst quality take more than `budget`, the first ones only."""
+    """Encode images as WebP; if all of them exceed `budget` at the lowest quality, only the first ones."""
     pictures: list[bytes | None] = []
     for scale, quality in _QUALITY_STEPS:
         pictures = [None if image is None else _encode_webp(image, scale, quality) for image in images]

@@ -1,4 +1,4 @@
-"""The winner's features of a run's images, or in words why they are not there and which command brings them."""
+"""The winner's features of a run's images; if unavailable, the reason and the command that extracts them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .run_snapshot import RunSnapshot
 
 
 class FeaturesUnavailable(Exception):
-    """Features that are not there; `parts` say so on the page."""
+    """Features are not available; `parts` is what the page shows instead."""
 
     def __init__(self, reason: str, command_line: str = "") -> None:
         super().__init__(reason)
@@ -32,19 +32,16 @@ class FeaturesUnavailable(Exception):
 def load_features(
     snapshot: RunSnapshot, records: Sequence[ImageRecord], tap_refs: tuple[TapRef, ...] | None = None
 ) -> FeatureMatrix:
-    """The rows of the images `records`, in their order, at the winner's taps side by side; raises `FeaturesUnavailable`."""
+    """Load the rows of `records` at `tap_refs` (the winner's by default); raise `FeaturesUnavailable` if any is missing."""
     tap_refs = tap_refs or (snapshot.best.tap_refs if snapshot.best else ())
     if not tap_refs or not records:
-        raise FeaturesUnavailable(
-            "There are no features to show, because the run names no winner or no images: finish the run first."
-        )
+        raise FeaturesUnavailable("No features to show: the run has no winner or no images yet; finish the run first.")
     keys = to_keys([record.digest for record in records])
     readers = snapshot.open_features(tap_refs)
     command_line = format_extract_command(snapshot, tap_refs)
     if readers is None:
         raise FeaturesUnavailable(
-            f"The features at {_format_taps(tap_refs)} are not in the cache (any "
-            f"more).{_describe_remedy(snapshot, command_line)}",
+            f"The features at {_format_taps(tap_refs)} are not in the cache.{_describe_remedy(snapshot, command_line)}",
             command_line,
         )
     missing_mask = np.zeros(len(keys), bool)
@@ -52,10 +49,7 @@ def load_features(
         untyped_reader: Any = reader
         missing_mask |= untyped_reader.find_missing(keys)
     if missing_mask.any():
-        message = (
-            f"{int(missing_mask.sum())} of {len(keys)} images have no row at {_format_taps(tap_refs)} in the cache (any "
-            "more)."
-        )
+        message = f"{int(missing_mask.sum())} of {len(keys)} images have no cached row at {_format_taps(tap_refs)}."
         raise FeaturesUnavailable(f"{message}{_describe_remedy(snapshot, command_line)}", command_line)
     try:
         return select_features.build_matrix(readers, keys).to_streaming()
@@ -64,10 +58,10 @@ def load_features(
 
 
 def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], weights: str | None = None) -> str:
-    """The command that fills the cache with the rows of `tap_refs`, or with those of other weights; "" where none can.
+    """Format the command that extracts the rows of `tap_refs`, with other `weights` if given; "" if there is none.
 
-    Of several networks it is several commands with && between them. None can where the taps are of a file of features, nor
-    with random weights where a network is a file.
+    For several networks the commands are joined by &&. There is none for a file of features, nor for random weights of a
+    network from a file.
     """
     metadata, source, lines = snapshot.metadata, snapshot.source, []
     if metadata is None or source is None or source.holds_features:
@@ -99,7 +93,7 @@ def _format_taps(tap_refs: Sequence[TapRef]) -> str:
 
 def _describe_remedy(snapshot: RunSnapshot, command_line: str) -> str:
     if command_line:
-        return " This brings them:"
+        return " To extract them:"
     if snapshot.holds_features:
-        return " Put the file of features back where it was."
-    return " Put the file of the network, or of how it was asked for in run.json, back where it was, and extract again."
+        return " Move the file of features back to its place."
+    return " Move the file of the network back to its place, and extract again."

@@ -1,4 +1,4 @@
-"""Words that the sections of a report share, and what `humeris report` says. Nothing here prints."""
+"""Phrases that the sections of a report share, and the terminal text of `humeris report`."""
 
 from __future__ import annotations
 
@@ -11,69 +11,70 @@ from ...cache.store import get_default_folder
 from ...extract.backbones.tap_ref import TapRef
 from ..evaluate.trial import Trial
 from ..heads.registry import find_head_family
+from ..runs.result import NearDuplicateSummary
 from .run_snapshot import RunSnapshot
 
-_COARSE_SPAN = 0.08  # span of an axis from which whole percents tell its labels apart
-_MAX_NAMED_TAPS = 3  # taps that are named one by one
+_COARSE_SPAN = 0.08  # range of an axis above which its labels are whole percents
+_MAX_NAMED_TAPS = 3  # taps listed by name; more are only counted
 
 
 def format_report(result: Mapping[str, Any]) -> str:
-    """`humeris report`."""
-    lines = [f"missing: {to_printable(words)}" for words in result["left_out"]]
+    """Format the result of `humeris report` for the terminal."""
+    lines = [f"missing: {to_printable(omission)}" for omission in result["left_out"]]
     return join_paragraphs(*lines, f"report: {to_printable(result['report'])} ({format_size(result['bytes'])})")
 
 
 def format_percent(share: float, digits: int = 1) -> str:
-    """A share as people read it: 91.5 %."""
+    """Format a proportion as a percentage: 91.5 %."""
     return f"{100 * share:.{digits}f} %"
 
 
 def build_share_axis(values: Iterable[float]) -> dict[str, Any]:
-    """Vega-Lite: an axis for such shares, with as many digits as tell its labels apart."""
+    """Build the Vega-Lite axis of proportions, with enough digits to keep its labels distinct."""
     share_values = list(values)
     span = max(share_values, default=1.0) - min(share_values, default=0.0)
     return {"format": ".0%" if span > _COARSE_SPAN else ".1%", "tickCount": 7}
 
 
 def format_interval(bounds: Sequence[float] | None) -> str:
-    """A 95 % interval as people read it: 86.0 to 95.0 %; "not known" where there is none."""
-    return "not known" if bounds is None else f"{100 * bounds[0]:.1f} to {format_percent(bounds[1])}"
+    """Format an interval of proportions in percent: 86.0–95.0; "unknown" if there is none."""
+    return "unknown" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
 
 
 def format_head(name: str) -> str:
-    """The family of heads in words, as they stand within a sentence."""
+    """Return the title of a head family, for use within a sentence."""
     family = find_head_family(name)
     return name if family is None else family.title
 
 
 def format_tap(tap_ref: TapRef) -> str:
-    """A tap without its backbone: mixed5:avg."""
+    """Format a tap without its backbone: mixed5:avg."""
     return f"{tap_ref.layer}:{tap_ref.pool}"
 
 
 def format_taps(tap_refs: Sequence[TapRef], include_backbone: bool = True) -> str:
-    """Where a head sits, in words: `mixed5:avg of inception_v3`, or several; the backbone if `include_backbone`."""
+    """Format taps as `mixed5:avg of inception_v3`; without the backbone unless `include_backbone`; many are only counted."""
     if not include_backbone:
         tap_names = " + ".join(format_tap(tap_ref) for tap_ref in tap_refs)
         return tap_names if len(tap_refs) <= _MAX_NAMED_TAPS else f"{len(tap_refs)} taps"
     backbones = list(dict.fromkeys(tap_ref.backbone for tap_ref in tap_refs))
     backbone_names = " and ".join(backbones)
     if len(tap_refs) > _MAX_NAMED_TAPS:
-        return f"{len(tap_refs)} taps of {backbone_names} side by side"
+        return f"{len(tap_refs)} concatenated taps of {backbone_names}"
     if len(backbones) == 1:
         return f"{' + '.join(format_tap(tap_ref) for tap_ref in tap_refs)} of {backbone_names}"
     return " + ".join(f"{format_tap(tap_ref)} of {tap_ref.backbone}" for tap_ref in tap_refs)
 
 
 def format_hyperparameters(trial: Trial, varied_options: Sequence[str] = ()) -> str:
-    """The options of a trial: those in `varied_options`, else all of them; "" where there are none."""
+    """Format the hyperparameters of a trial, only those in `varied_options` if any; "" if there are none."""
     return ", ".join(
         f"{name}={value}" for name, value in trial.hyperparameters.items() if not varied_options or name in varied_options
     )
 
 
 def list_varied_options(snapshot: RunSnapshot, name: str) -> list[str]:
-    """The options in which the trials of a family of heads differ, else its first."""
+    """Return the hyperparameters in which the trials of a head family differ, or its first if none do."""
     hyperparameter_sets = [trial.hyperparameters for trial in snapshot.scores if trial.head == name]
     options = list(hyperparameter_sets[0]) if hyperparameter_sets else []
     return [
@@ -84,7 +85,20 @@ def list_varied_options(snapshot: RunSnapshot, name: str) -> list[str]:
 
 
 def format_command(snapshot: RunSnapshot, *words: object) -> str:
-    """A command of humeris's on the run, with the cache that was given."""
+    """Format a humeris command line, with --cache unless the cache is the default one."""
     store = snapshot.store
     cache_options = [] if store is None or store.path == get_default_folder() else ["--cache", store.path]
     return " ".join(["humeris", *(shlex.quote(to_printable(word)) for word in (*words, *cache_options))])
+
+
+def format_selection(snapshot: RunSnapshot) -> str:
+    """Return "by cross-validation" or "on the validation split", whichever the winner was selected by."""
+    is_by_split = snapshot.splits is not None and snapshot.splits.select == "val"
+    return "on the validation split" if is_by_split else "by cross-validation"
+
+
+def describe_near_duplicates(near_duplicates: NearDuplicateSummary) -> str:
+    """Say how many test images are near-duplicates of training images, and the accuracy without them if known."""
+    accuracy_without = near_duplicates.accuracy_without
+    accuracy_note = "" if accuracy_without is None else f"; without them the accuracy is {format_percent(accuracy_without)}"
+    return f"{near_duplicates.test_images} test images are near-duplicates of training images{accuracy_note}."

@@ -1,4 +1,4 @@
-"""The sections of a report, a file each.
+"""The sections of a report, one per file.
 
 May import what `classify.report` may.
 """

@@ -1,4 +1,4 @@
-"""Runs side by side: their answers, how good they are, and, where they were tested on the same images, which is better."""
+"""Comparison of runs: their test accuracies, and paired comparisons on the test images they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...evaluate.significance import sign_flip_test
 from .. import wording
 from ..blocks import Chart, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
-from . import answer
+from . import summary
 from .depth import build_depth_spec, collect_points
 
 _SIGNIFICANCE_LEVEL = 0.05
@@ -23,12 +23,12 @@ _TestedRun = tuple[str, RunSnapshot, ClassificationScores]  # its name, and its 
 
 
 def build_section(snapshots: Sequence[RunSnapshot]) -> Section:
-    """The answers of two or more runs, their test accuracy and depth curves in one chart each, and paired comparisons."""
-    return Section("comparison", "Side by side", list(_build_parts(snapshots)))
+    """Build the section: summaries, a chart of test accuracies, paired comparisons, and a chart of accuracy by depth."""
+    return Section("comparison", "Comparison", list(_build_parts(snapshots)))
 
 
 def name_runs(snapshots: Sequence[RunSnapshot]) -> list[str]:
-    """What each run is called: its folder's name, or its path where another is called the same."""
+    """Return a name for each run: its folder's name, or its path if that name is not unique."""
     path_counts = Counter(str(snapshot.path) for snapshot in snapshots)
     paths_by_title: dict[str, set[str]] = {}
     for snapshot in snapshots:
@@ -44,16 +44,14 @@ def name_runs(snapshots: Sequence[RunSnapshot]) -> list[str]:
 
 def _build_parts(snapshots: Sequence[RunSnapshot]) -> Iterator[Part]:
     run_names = name_runs(snapshots)
-    yield from (Text(f"{name}: {answer.summarize(snapshot)}") for name, snapshot in zip(run_names, snapshots, strict=True))
+    yield from (Text(f"{name}: {summary.summarize(snapshot)}") for name, snapshot in zip(run_names, snapshots, strict=True))
     tested_runs = [
         (name, snapshot, snapshot.test)
         for name, snapshot in zip(run_names, snapshots, strict=True)
         if snapshot.test is not None
     ]
     if tested_runs:
-        yield Chart(
-            "Test accuracy of each run, with 95 % intervals", _build_accuracy_spec(tested_runs), _build_table(tested_runs)
-        )
+        yield Chart("Test accuracy of each run, with 95 % CIs", _build_accuracy_spec(tested_runs), _build_table(tested_runs))
     for other_name, snapshot in zip(run_names[1:], snapshots[1:], strict=True):
         yield from _compare_pair(run_names[0], snapshots[0], other_name, snapshot)
     yield from _build_depth_parts(run_names, snapshots)
@@ -66,12 +64,13 @@ def _build_table(tested_runs: Sequence[_TestedRun]) -> Table:
         head, tap_names = (None, None) if best is None else (best.head, wording.format_taps(best.tap_refs))
         scores = [test.accuracy, *test.accuracy_95, test.balanced_accuracy, test.log_loss]
         rows.append([name, head, tap_names, len(snapshot.scores), test.images, *scores])
-    header = ["run", "head", "tap", "trials", "test images", "accuracy", "95 % from", "to", "balanced accuracy", "log-loss"]
-    return Table("The winner of each run on its test images", header, rows, digits=4, sortable=True)
+    header = ["run", "head", "tap", "trials", "test images", "accuracy", "95 % CI low", "95 % CI high"]
+    header += ["balanced accuracy", "log-loss"]
+    return Table("Test scores of the winner of each run", header, rows, digits=4, sortable=True)
 
 
 def _build_accuracy_spec(tested_runs: Sequence[_TestedRun]) -> dict[str, Any]:
-    """Vega-Lite: a row for each run."""
+    """Build the Vega-Lite chart with one row per run."""
     values = [
         {
             "run": name,
@@ -79,7 +78,7 @@ def _build_accuracy_spec(tested_runs: Sequence[_TestedRun]) -> dict[str, Any]:
             "low": test.accuracy_95[0],
             "high": test.accuracy_95[1],
             "words": f"{name}; test accuracy {wording.format_percent(test.accuracy)}; "
-            f"95 % interval {wording.format_interval(test.accuracy_95)}",
+            f"95 % CI {wording.format_interval(test.accuracy_95)}",
         }
         for name, _, test in tested_runs
     ]
@@ -106,16 +105,14 @@ def _build_accuracy_spec(tested_runs: Sequence[_TestedRun]) -> dict[str, Any]:
 def _compare_pair(
     first_name: str, first_snapshot: RunSnapshot, second_name: str, second_snapshot: RunSnapshot
 ) -> Iterator[Text]:
-    """Which of two winners is better, on the test images that both have."""
+    """Compare two winners on the test images that both runs have."""
     first_results, second_results = _collect_results(first_snapshot), _collect_results(second_snapshot)
     common_keys = sorted(first_results.keys() & second_results.keys())
     if not common_keys:
-        yield Text(f"{first_name} and {second_name} have no test image in common: compare them by their intervals only.")
+        yield Text(f"{first_name} and {second_name} have no test images in common: compare their intervals only.")
         return
     if any(first_results[key][0] != second_results[key][0] for key in common_keys):
-        yield Text(
-            f"{first_name} and {second_name} label the test images that they have in common otherwise: no paired comparison."
-        )
+        yield Text(f"{first_name} and {second_name} label their common test images differently: no paired comparison.")
         return
     correct = np.array([[first_results[key][1], second_results[key][1]] for key in common_keys])
     n_only_first, n_only_second = int((correct[:, 0] & ~correct[:, 1]).sum()), int((correct[:, 1] & ~correct[:, 0]).sum())
@@ -128,29 +125,27 @@ def _compare_pair(
     difference = (n_only_first - n_only_second) / len(common_keys)
     (low, high), p_value = _compute_significance(correct, groups)
     better_name = first_name if difference > 0 else second_name
-    verdict = (
-        f"{better_name} is better by more than chance would do"
-        if p_value <= _SIGNIFICANCE_LEVEL
-        else "these images do not tell them apart"
-    )
+    verdict = f"{better_name} is significantly better" if p_value <= _SIGNIFICANCE_LEVEL else "not significant"
     image_scope = (
         "the same test images"
         if len(common_keys) == len(first_results) == len(second_results)
-        else "the test images that both have"
+        else "the test images in both"
     )
     sample_size = f"{len(common_keys)}" if groups is None else f"{len(common_keys)} in {groups.max() + 1} groups"
     yield Text(
-        f"{first_name} against {second_name}, on {image_scope} ({sample_size}): only {first_name} is right on "
-        f"{n_only_first}, only {second_name} on {n_only_second}; a difference of {100 * difference:+.1f} points (95 % "
-        f"interval {100 * low:+.1f} to {100 * high:+.1f}, p = {p_value:.2g}): {verdict}."
+        f"{first_name} vs {second_name}, on {image_scope} ({sample_size}): {n_only_first} correct only in {first_name}, "
+        f"{n_only_second} only in {second_name}; difference {100 * difference:+.1f} points (95 % CI {100 * low:+.1f} to "
+        f"{100 * high:+.1f}, p = {p_value:.2g}): {verdict}."
     )
     if groups is None and any(test and test.groups for test in (first_snapshot.test, second_snapshot.test)):
-        words = "The test images come in groups, which images.csv does not name: this comparison is surer than it should be."
-        yield Text(words, "warning")
+        yield Text(
+            "The test images are grouped, but images.csv does not name the groups, so the interval above is too narrow.",
+            "warning",
+        )
 
 
 def _compute_significance(correct: np.ndarray, groups: np.ndarray | None) -> tuple[tuple[float, float], float]:
-    """The 95 % interval of the difference and its p-value, as in `compare_with_runner_up`; right (n, 2), groups (n,)."""
+    """Return the 95 % CI of the difference and its p-value, as `compare_with_runner_up`; correct (n, 2), groups (n,)."""
     from scipy.stats import binomtest
 
     differences = correct[:, 0].astype(np.int64) - correct[:, 1]
@@ -163,7 +158,7 @@ def _compute_significance(correct: np.ndarray, groups: np.ndarray | None) -> tup
 
 
 def _collect_results(snapshot: RunSnapshot) -> Mapping[bytes, tuple[str, bool, str]]:
-    """Of each test image by its digest: its label, whether it was answered rightly, and its group."""
+    """Return the label, whether the prediction is correct, and the group of each test image, by digest."""
     records = {record.name: record for record in snapshot.select_images("test")}
     return {
         records[prediction.name].digest: (
@@ -177,7 +172,7 @@ def _collect_results(snapshot: RunSnapshot) -> Mapping[bytes, tuple[str, bool, s
 
 
 def _build_depth_parts(run_names: Sequence[str], snapshots: Sequence[RunSnapshot]) -> Iterator[Part]:
-    """The best head at each tap of each run, along the depth."""
+    """Build the chart of the best head at each tap of each run, by depth."""
     depth_points: list[dict[str, Any]] = []
     for name, snapshot in zip(run_names, snapshots, strict=True):
         best_points: dict[tuple[str, str], dict[str, Any]] = {}
@@ -192,9 +187,9 @@ def _build_depth_parts(run_names: Sequence[str], snapshots: Sequence[RunSnapshot
         ]
     if not depth_points:
         return
-    header = ["run", "backbone", "tap", "cost", "head", "accuracy", "95 % from", "to"]
+    header = ["run", "backbone", "tap", "depth", "head", "accuracy", "95 % CI low", "95 % CI high"]
     fields = ("run", "backbone", "tap", "depth", "head", "accuracy", "low", "high")
     rows = [[point[field] for field in fields] for point in depth_points]
-    table = Table("The best head at each tap of each run", header, rows, digits=4, sortable=True)
-    yield Chart("The best head at each tap, along the depth, of all runs", build_depth_spec(depth_points, None), table)
-    yield Text("These accuracies are on the images that each run chose by, which need not be the same ones.")
+    table = Table("Best head at each tap of each run", header, rows, digits=4, sortable=True)
+    yield Chart("Accuracy by depth: best head at each tap of each run", build_depth_spec(depth_points, None), table)
+    yield Text("These accuracies are on held-out images of each run, which may differ between runs.")

@@ -1,4 +1,4 @@
-"""What the winner takes for what: the confusion matrix, each class's scores, and whether its certainty can be trusted."""
+"""The confusion matrix on the test split, per-class metrics, and calibration."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from .. import wording
 from ..blocks import Chart, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
 
-_MAX_CLASSES_WITH_COUNTS = 14  # classes up to which the cells hold their numbers
-_MAX_CLASSES_IN_ORDER = 20  # classes up to which they stay in their own order
-_MAX_CLASSES_WITH_NAMES = 40  # classes up to which the axes have names
-_MAX_CELLS = 1500  # drawn at most, the fullest
-_MAX_CLASSES_CLUSTERED = 1500  # classes up to which those alike are put side by side
+_MAX_CLASSES_WITH_COUNTS = 14  # classes up to which the cells show their counts
+_MAX_CLASSES_IN_ORDER = 20  # classes up to which they are not reordered
+_MAX_CLASSES_WITH_NAMES = 40  # classes up to which the axes show names
+_MAX_CELLS = 1500  # cells drawn, the largest counts first
+_MAX_CLASSES_CLUSTERED = 1500  # classes up to which those often confused are made adjacent
 _MAX_PAIRS = 20
 _CORRECT_COLOR, _WRONG_COLOR = "#0072b2", "#d55e00"
-_NOTABLE_RATIO = 1.5  # times the calibration error that chance alone gives
+_NOTABLE_RATIO = 1.5  # calibration error, relative to that of perfectly calibrated probabilities
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """The test images by true and answered class, the pairs most often confused, each class's scores, and calibration."""
-    return Section("confusion", "What is taken for what", list(_build_parts(snapshot)))
+    """Build the section: the confusion matrix, the most confused pairs, per-class metrics and calibration."""
+    return Section("confusion", "Confusion matrix", list(_build_parts(snapshot)))
 
 
 def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
     test, class_names = snapshot.test, snapshot.class_names
     if test is None:
-        yield Text("No test image has been answered: there is no confusion matrix, no score of a class, no calibration.")
+        yield Text("The test split has not been scored, so there are no confusion matrix, per-class metrics or calibration.")
         return
     counts = np.asarray(test.confusion, dtype=np.int64)
     if counts.shape != (len(class_names), len(class_names)):
-        raise ValueError(f"expected a confusion matrix of {len(class_names)} classes, found {counts.shape}")
+        raise ValueError(f"the confusion matrix has shape {counts.shape}, but there are {len(class_names)} classes")
     order = order_classes(counts) if len(class_names) > _MAX_CLASSES_IN_ORDER else np.arange(len(class_names))
     yield from _build_matrix(counts, class_names, order)
     if pairs_table := _build_pairs_table(counts, class_names):
@@ -46,10 +46,24 @@ def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
 
 
 def order_classes(counts: np.ndarray) -> np.ndarray:
-    """The classes (k,) in an order that puts those side by side which are taken for each other; counts (k, k), rows true.
+    """Order the classes so that those often confused are adjacent.
 
-    Leaves of the tree that average linkage grows (Sokal and Michener, 1958) over one less the share of either class's images
-    that is taken for the other.
+    The order is that of the leaves of average-linkage clustering, with one minus the mean of the two confusion rates as the
+    distance between classes.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (k, k)
+        The confusion matrix, true classes by row.
+
+    Returns
+    -------
+    order : ndarray of shape (k,)
+        Class indices.
+
+    References
+    ----------
+    Sokal and Michener, "A statistical method for evaluating systematic relationships", 1958.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
@@ -72,12 +86,12 @@ def _build_matrix(counts: np.ndarray, class_names: Sequence[str], order: np.ndar
             "row": int(positions[row]),
             "column": int(positions[column]),
             "true": class_names[row],
-            "answered": class_names[column],
+            "predicted": class_names[column],
             "count": int(counts[row, column]),
             "share": float(counts[row, column] / row_totals[row]),
-            "kind": "right" if row == column else "wrong",
+            "kind": "correct" if row == column else "error",
             "words": (
-                f"{class_names[row]} taken for {class_names[column]}; {counts[row, column]} of {row_totals[row]} images"
+                f"{class_names[row]} predicted as {class_names[column]}; {counts[row, column]} of {row_totals[row]} images"
             ),
         }
         for row, column in zip(rows[fullest_cells].tolist(), columns[fullest_cells].tolist(), strict=True)
@@ -85,22 +99,23 @@ def _build_matrix(counts: np.ndarray, class_names: Sequence[str], order: np.ndar
     names = [class_names[class_index] for class_index in order]
     table = _build_counts_table(counts, class_names) if len(class_names) <= _MAX_CLASSES_WITH_COUNTS else None
     yield Chart(
-        "Confusion matrix of the test images: true classes by row",
+        "Confusion matrix on the test split: true classes by row, predicted classes by column",
         _build_matrix_spec(values, names, len(class_names)),
         table,
     )
-    words = "Blue is answered rightly, orange wrongly; the stronger, the larger the share of the true class's images."
+    legend = "Blue cells are correct predictions, orange cells are errors. Color intensity shows the share of the "
+    legend += "images of the true class."
     if len(class_names) > _MAX_CLASSES_IN_ORDER:
-        words += " Classes that are taken for each other stand side by side, so that groups of them show as blocks."
+        legend += " Classes that are often confused are adjacent, so groups of them show as blocks."
     if len(class_names) > _MAX_CLASSES_WITH_NAMES:
-        words += " There is no room for the names: they are in the tables below, and beside the pointer."
+        legend += " Class names do not fit on the axes; see the tables below, or point at a cell."
     if len(rows) > _MAX_CELLS:
-        words += f" Of {len(rows)} cells that are not empty the fullest {_MAX_CELLS} are drawn."
-    yield Text(words)
+        legend += f" Only the {_MAX_CELLS} largest of {len(rows)} non-empty cells are drawn."
+    yield Text(legend)
 
 
 def _build_matrix_spec(values: Sequence[Mapping[str, Any]], names: Sequence[str], n_classes: int) -> dict[str, Any]:
-    """Vega-Lite: a square for every cell that is not empty, with its number where there is room."""
+    """Build the Vega-Lite chart: a square per non-empty cell, with its count if there is room."""
     has_names = n_classes <= _MAX_CLASSES_WITH_NAMES
     axis = {
         "labelOverlap": n_classes > _MAX_CLASSES_WITH_COUNTS,
@@ -120,16 +135,16 @@ def _build_matrix_spec(values: Sequence[Mapping[str, Any]], names: Sequence[str]
     }
     label_angle = {"labelAngle": -55, "labelAlign": "left"} if n_classes > 4 else {"labelAngle": 0}
     top_axis = {**(axis if has_names else unnamed_axis), "orient": "top", **label_angle}
-    x = {"field": "answered", "type": "nominal", "scale": scale, "title": "answered class", "axis": top_axis}
+    x = {"field": "predicted", "type": "nominal", "scale": scale, "title": "predicted class", "axis": top_axis}
     has_counts = n_classes <= _MAX_CLASSES_WITH_COUNTS
     encoding = {
         "fill": {
             "field": "kind",
             "type": "nominal",
-            "scale": {"domain": ["right", "wrong"], "range": [_CORRECT_COLOR, _WRONG_COLOR]},
+            "scale": {"domain": ["correct", "error"], "range": [_CORRECT_COLOR, _WRONG_COLOR]},
             "legend": None,
         },
-        # Behind a number the colour stays so pale that text is read on it in both themes.
+        # Pale behind a count, so that the text is readable in both themes.
         "fillOpacity": {
             "field": "share",
             "type": "quantitative",
@@ -154,7 +169,7 @@ def _build_matrix_spec(values: Sequence[Mapping[str, Any]], names: Sequence[str]
 
 def _build_counts_table(counts: np.ndarray, class_names: Sequence[str]) -> Table:
     rows = [[name, *row] for name, row in zip(class_names, counts.tolist(), strict=True)]
-    return Table("Test images by true class (rows) and answered class (columns)", ["true class", *class_names], rows)
+    return Table("Test images by true class (rows) and predicted class (columns)", ["true class", *class_names], rows)
 
 
 def _build_pairs_table(counts: np.ndarray, class_names: Sequence[str]) -> Table | None:
@@ -170,8 +185,8 @@ def _build_pairs_table(counts: np.ndarray, class_names: Sequence[str]) -> Table 
             )
     if not rows or len(class_names) < 3:
         return None
-    header = ["true class", "taken for", "images", "of", "share"]
-    return Table("The pairs that are most often confused", header, rows, sortable=True)
+    header = ["true class", "predicted class", "errors", "images of the class", "error rate"]
+    return Table("Most confused pairs of classes", header, rows, sortable=True)
 
 
 def _build_class_table(test: ClassificationScores) -> Table:
@@ -187,8 +202,8 @@ def _build_class_table(test: ClassificationScores) -> Table:
             class_scores.f1 if n_images else None,
         ]
         rows.append([class_scores.class_name, n_images, *scores])
-    header = ["class", "test images", "precision", "recall", "recall 95 % from", "to", "F1"]
-    return Table("Each class on the test images", header, rows, sortable=True)
+    header = ["class", "test images", "precision", "recall", "recall 95 % CI low", "recall 95 % CI high", "F1"]
+    return Table("Per-class metrics on the test split", header, rows, sortable=True)
 
 
 def _build_calibration(test: ClassificationScores) -> Iterator[Part]:
@@ -197,22 +212,18 @@ def _build_calibration(test: ClassificationScores) -> Iterator[Part]:
         sum(bin_scores.images * (bin_scores.confidence - bin_scores.accuracy) for bin_scores in bins) / test.images
     )
     if error <= _NOTABLE_RATIO * chance_error:
-        verdict = "which is about what chance gives: nothing speaks against its probabilities"
+        verdict = "There is no evidence of miscalibration."
     else:
-        tendency = "more sure than it is right" if overconfidence > 0 else "less sure than it could be"
-        verdict = (
-            f"which is more than chance gives: on the whole it is {tendency}, by {100 * abs(overconfidence):.1f} points"
-        )
+        tendency = "overconfident" if overconfidence > 0 else "underconfident"
+        verdict = f"On average the probabilities are {tendency} by {100 * abs(overconfidence):.1f} points."
     yield Text(
-        f"Calibration: on average its certainty is {100 * error:.1f} points off its accuracy; wholly honest probabilities "
-        f"would seem {100 * chance_error:.1f} points off for want of images, {verdict}."
+        f"Calibration: the expected calibration error is {100 * error:.1f} points; with this many images, perfectly "
+        f"calibrated probabilities would show {100 * chance_error:.1f} points. {verdict}"
     )
     rows = [[bin_scores.images, bin_scores.confidence, bin_scores.accuracy, *bin_scores.accuracy_95] for bin_scores in bins]
-    header = ["images", "mean certainty", "accuracy", "95 % from", "to"]
-    table = Table("Accuracy by certainty", header, rows)
-    yield Chart(
-        "Calibration: accuracy by how sure the answers are, with 95 % intervals", _build_reliability_spec(bins), table
-    )
+    header = ["images", "mean confidence", "accuracy", "95 % CI low", "95 % CI high"]
+    table = Table("Accuracy by confidence", header, rows)
+    yield Chart("Calibration: accuracy by confidence, with 95 % CIs", _build_reliability_spec(bins), table)
 
 
 def _build_reliability_spec(bins: Sequence[ReliabilityBin]) -> dict[str, Any]:
@@ -222,14 +233,20 @@ def _build_reliability_spec(bins: Sequence[ReliabilityBin]) -> dict[str, Any]:
             "accuracy": bin_scores.accuracy,
             "low": bin_scores.accuracy_95[0],
             "high": bin_scores.accuracy_95[1],
-            "words": f"{bin_scores.images} images; certainty {wording.format_percent(bin_scores.confidence)}; "
+            "words": f"{bin_scores.images} images; mean confidence {wording.format_percent(bin_scores.confidence)}; "
             f"accuracy {wording.format_percent(bin_scores.accuracy)}",
         }
         for bin_scores in bins
     ]
     low = min(0.1 * int(10 * min(min(value["confidence"], value["low"]) for value in values)), 0.9)
     scale, axis = {"domain": [low, 1]}, {"format": ".0%"}
-    x = {"field": "confidence", "type": "quantitative", "scale": scale, "axis": axis, "title": "certainty of the answer"}
+    x = {
+        "field": "confidence",
+        "type": "quantitative",
+        "scale": scale,
+        "axis": axis,
+        "title": "mean confidence (probability of the predicted class)",
+    }
     y = {"field": "accuracy", "type": "quantitative", "scale": scale, "axis": axis, "title": "accuracy"}
     diagonal = {"data": {"values": [{"confidence": low, "accuracy": low}, {"confidence": 1, "accuracy": 1}]}}
     diagonal_mark = {"type": "line", "strokeDash": [5, 4], "color": "currentColor", "opacity": 0.5, "strokeWidth": 1.5}

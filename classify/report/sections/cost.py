@@ -1,4 +1,4 @@
-"""What each tap costs, in time and space, and what it is good for."""
+"""The cost of each tap in multiply-adds, latency, storage and training time, against its accuracy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..blocks import Chart, Command, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
 
 _MILLION = 1e6
-_CHOSEN, _ON_FRONT, _DOMINATED = "chosen", "on the front", "not on the front"
+_CHOSEN, _ON_FRONT, _DOMINATED = "selected", "on the Pareto front", "not on the front"
 _MARK_STYLES = {
     _CHOSEN: ("diamond", 220, "#d55e00"),
     _ON_FRONT: ("circle", 70, "#0072b2"),
@@ -31,12 +31,25 @@ _MARK_STYLES = {
 
 @dataclass(frozen=True)
 class Cost:
-    """One set of taps with its best trial; what is not known is None.
+    """The costs of one set of taps, with its best trial; unknown ones are None.
 
-    accuracy: in choosing. depth: share of the forward pass, of a single tap. bytes_per_image: of the rows of one image as
-    they are stored. multiply_adds, parameters: of the network cut there, of the deepest tap of each backbone.
-    training_seconds: of training all heads there. seconds_per_image, seconds_per_batch: seconds of the cut network for one
-    image and for `latency.BATCH_SIZE`.
+    Parameters
+    ----------
+    tap_refs : tuple of TapRef
+    trial : Trial
+        The best one on these taps.
+    accuracy : float
+        Of the trial, on held-out images.
+    depth : float, optional
+        Fraction of the forward cost up to the tap; None for several taps.
+    bytes_per_image : int, optional
+        Stored bytes of the rows of one image.
+    multiply_adds, parameters : int, optional
+        Of the network up to its deepest tap, summed over backbones.
+    training_seconds : float
+        Of all trials on these taps.
+    seconds_per_image, seconds_per_batch : float, optional
+        Latency of the network up to its deepest tap, for one image and for a batch of `latency.BATCH_SIZE`.
     """
 
     tap_refs: tuple[TapRef, ...]
@@ -52,15 +65,12 @@ class Cost:
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """The costs of every tap, and which taps nothing beats in accuracy for less."""
-    return Section("cost", "What it costs", _build_parts(snapshot))
+    """Build the section: the costs of every set of taps and the Pareto front of accuracy and cost."""
+    return Section("cost", "Cost", _build_parts(snapshot))
 
 
 def find_pareto_front(pairs: Sequence[tuple[float, float]]) -> list[int]:
-    """The places of the pairs (cost, accuracy) that no other is at least as good as for no more, by cost.
-
-    Of equal pairs the first is kept (Pareto).
-    """
+    """Return the indices of the Pareto-optimal pairs (cost, accuracy), by increasing cost; of equal pairs the first."""
     order = sorted(range(len(pairs)), key=lambda index: (pairs[index][0], -pairs[index][1], index))
     front_indices: list[int] = []
     best = -math.inf
@@ -72,7 +82,7 @@ def find_pareto_front(pairs: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def compute_costs(snapshot: RunSnapshot, latency_result: LatencyResult | None) -> list[Cost]:
-    """The cost of each set of taps that heads were tried on, the cheapest first where that is known."""
+    """Return the costs of each set of taps with trials, by increasing multiply-adds, unknown ones last."""
     trials_by_taps: dict[tuple[TapRef, ...], list[Trial]] = {}
     for trial in snapshot.ranked_trials:
         trials_by_taps.setdefault(trial.tap_refs, []).append(trial)
@@ -107,7 +117,7 @@ def _build_cost(
 
 
 def _read_layers(snapshot: RunSnapshot) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """What the cache knows of each extraction's layers, by name; nothing of those that are gone."""
+    """Return the cached layer metadata of each extraction by layer name; {} without a cache."""
     if snapshot.store is None:
         return {}
     try:
@@ -122,7 +132,7 @@ def _read_layers(snapshot: RunSnapshot) -> dict[str, dict[str, Mapping[str, Any]
 def _sum_deepest(
     tap_refs: Sequence[TapRef], layers: Mapping[str, Mapping[str, Mapping[str, Any]]], field: str
 ) -> int | None:
-    """The sum over the backbones of the largest number that a tap of each has; None where one is not known."""
+    """Sum over backbones the largest value of `field` among their tapped layers; None if one is unknown."""
     largest_values: dict[str, int] = {}
     for tap_ref in tap_refs:
         value = layers.get(tap_ref.extraction, {}).get(tap_ref.layer, {}).get(field)
@@ -145,7 +155,7 @@ def _compute_row_bytes(tap_refs: Sequence[TapRef], layers: Mapping[str, Mapping[
 
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     if not snapshot.scores:
-        return [Text("No trial of this run has ended: there is nothing to set costs against.", "missing")]
+        return [Text("No trial of this run has finished, so there is nothing to compare costs with.", "missing")]
     latency_result = latency.read(Run(snapshot.path))
     tap_costs = compute_costs(snapshot, latency_result)
     timed_costs = [tap_cost for tap_cost in tap_costs if tap_cost.seconds_per_image is not None]
@@ -161,7 +171,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
                 snapshot,
                 timed_costs,
                 [1000 * (tap_cost.seconds_per_image or 0.0) for tap_cost in timed_costs],
-                "milliseconds for one image",
+                "latency (ms per image)",
             )
         )
         parts.append(Text(_describe_timing(latency_result, len(tap_costs) - len(timed_costs))))
@@ -172,7 +182,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
             )
         )
         multiply_adds_in_millions = [(tap_cost.multiply_adds or 0) / _MILLION for tap_cost in counted_costs]
-        parts.append(_build_chart(snapshot, counted_costs, multiply_adds_in_millions, "million multiply-adds for one image"))
+        parts.append(_build_chart(snapshot, counted_costs, multiply_adds_in_millions, "multiply-adds per image (million)"))
         parts += _build_timing_hint(snapshot, counted_costs)
     else:
         parts += _build_unknown_costs(snapshot)
@@ -182,34 +192,34 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
 def _describe_front(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Sequence[float]) -> str:
     front_indices = find_pareto_front([(cost, tap_cost.accuracy) for cost, tap_cost in zip(prices, tap_costs, strict=True)])
     if len(tap_costs) == 1:
-        return "One set of taps stands here alone: more of them, or another backbone, show what accuracy costs."
+        return "There is only one set of taps. Sweep more taps or another backbone to compare costs."
     best = snapshot.best
     chosen_index = next(
         (index for index, tap_cost in enumerate(tap_costs) if best is not None and tap_cost.tap_refs == best.tap_refs), None
     )
-    words = (
-        f"{len(front_indices)} of {len(tap_costs)} sets of taps are on the front: nothing that was tried is as accurate for "
-        "less. Accuracies are those that heads were chosen by, not those of the test split."
+    introduction = (
+        f"{len(front_indices)} of {len(tap_costs)} sets of taps are on the Pareto front: no other is as accurate at a lower "
+        "cost. Accuracies are on held-out images, not on the test split."
     )
     if chosen_index is None or len(front_indices) < 2 or prices[chosen_index] <= 0:
-        return words
+        return introduction
     cheaper_indices = [index for index in front_indices if prices[index] < prices[chosen_index]]
     if not cheaper_indices:
-        return words
+        return introduction
     nearest_index = cheaper_indices[-1]
     accuracy_loss = tap_costs[chosen_index].accuracy - tap_costs[nearest_index].accuracy
     share = wording.format_percent(prices[nearest_index] / prices[chosen_index], 0)
     return (
-        f"{words} {_format_taps(tap_costs[nearest_index].tap_refs)} costs {share} of what the chosen taps do and is "
-        f"{100 * accuracy_loss:.1f} points less accurate."
+        f"{introduction} {_format_taps(tap_costs[nearest_index].tap_refs)} has {share} of the cost of the selected taps and "
+        f"is {100 * accuracy_loss:.1f} points less accurate."
     )
 
 
 def _describe_timing(latency_result: LatencyResult, n_others: int) -> str:
-    omission_note = f" Not measured, of {n_others} more: {'; '.join(latency_result.omissions)}" if n_others else ""
+    omission_note = f" Not measured for {n_others} more: {'; '.join(latency_result.omissions)}" if n_others else ""
     return (
-        f"The network cut at the taps, compiled, on {latency_result.device} with {latency_result.threads} processor "
-        f"threads: the median of repeated calls, decoding and the head left out.{omission_note}"
+        f"Median latency of the compiled network up to the taps on {latency_result.device} with {latency_result.threads} "
+        f"CPU threads, without decoding and the head.{omission_note}"
     )
 
 
@@ -217,23 +227,24 @@ def _build_timing_hint(snapshot: RunSnapshot, tap_costs: Sequence[Cost]) -> list
     if not _knows_architecture(snapshot):
         return []
     lacks_parameters = any(tap_cost.parameters is None for tap_cost in tap_costs)
-    parameter_note = (
-        ", and counts the parameters, which was not done when these features were made" if lacks_parameters else ""
-    )
-    reason = "Multiply-adds are not time: small layers wait for memory. This measures the time on the machine that runs it"
-    return [Text(f"{reason}{parameter_note}:"), Command(_format_latency_command(snapshot))]
+    parameter_note = " and count the parameters, which the cache does not have" if lacks_parameters else ""
+    reason = "Multiply-adds do not predict latency well, as small layers are limited by memory"
+    return [
+        Text(f"{reason}. To measure the latency on this machine{parameter_note}:"),
+        Command(_format_latency_command(snapshot)),
+    ]
 
 
 def _build_unknown_costs(snapshot: RunSnapshot) -> list[Part]:
     if snapshot.holds_features:
         has_architecture = _knows_architecture(snapshot)
-        reason = "A file of features does not say what its network costs"
-        measure_parts: list[Part] = [Text(f"{reason}. This measures it:"), Command(_format_latency_command(snapshot))]
+        reason = "A file of features does not record the cost of its network"
+        measure_parts: list[Part] = [Text(f"{reason}. To measure it:"), Command(_format_latency_command(snapshot))]
         return measure_parts if has_architecture else [Text(f"{reason}, nor which network it is.")]
     best = snapshot.best
     line = winner_features.format_extract_command(snapshot, best.tap_refs) if best else ""
-    reason = "What the taps cost is not known, because the cache that says so is gone or holds other features."
-    return [Text(f"{reason}{' This brings it back:' if line else ''}", "missing"), *([Command(line)] if line else [])]
+    reason = "The cost of the taps is unknown: the cache that records it is missing or has other features."
+    return [Text(f"{reason}{' To restore it:' if line else ''}", "missing"), *([Command(line)] if line else [])]
 
 
 def _format_latency_command(snapshot: RunSnapshot) -> str:
@@ -242,16 +253,16 @@ def _format_latency_command(snapshot: RunSnapshot) -> str:
 
 
 def _knows_architecture(snapshot: RunSnapshot) -> bool:
-    """Whether the run says which network made any of its features."""
+    """Return whether the run records the network of any of its features."""
     return snapshot.metadata is not None and any(spec.architecture for spec in snapshot.metadata.specs.values())
 
 
 def _format_taps(tap_refs: Sequence[TapRef]) -> str:
-    return " + ".join(map(str, tap_refs)) if len(tap_refs) <= 3 else f"{len(tap_refs)} taps side by side"
+    return " + ".join(map(str, tap_refs)) if len(tap_refs) <= 3 else f"{len(tap_refs)} concatenated taps"
 
 
 def _build_chart(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Sequence[float], cost_label: str) -> Chart:
-    """Accuracy against what it costs, the front as a line, the chosen taps marked; logarithmic where costs differ much."""
+    """Build the chart of accuracy by cost with the Pareto front as a line; log scale if costs differ much."""
     best = snapshot.best
     front_indices = find_pareto_front([(cost, tap_cost.accuracy) for cost, tap_cost in zip(prices, tap_costs, strict=True)])
     values = []
@@ -259,8 +270,8 @@ def _build_chart(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Seque
         is_chosen = best is not None and tap_cost.tap_refs == best.tap_refs
         role = _CHOSEN if is_chosen else _ON_FRONT if index in front_indices else _DOMINATED
         description = (
-            f"{_format_taps(tap_cost.tap_refs)}; {wording.format_percent(tap_cost.accuracy)} for {cost:.4g} {cost_label}; "
-            f"{tap_cost.trial.head}; {role}"
+            f"{_format_taps(tap_cost.tap_refs)}; accuracy {wording.format_percent(tap_cost.accuracy)}; "
+            f"{cost_label} {cost:.4g}; {tap_cost.trial.head}; {role}"
         )
         values.append(
             {"cost": cost, "accuracy": tap_cost.accuracy, "role": role, "words": description, "size": _MARK_STYLES[role][1]}
@@ -278,7 +289,7 @@ def _build_chart(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Seque
         "field": "accuracy",
         "type": "quantitative",
         "scale": {"zero": False},
-        "axis": {"title": "accuracy in choosing", **wording.build_share_axis([tap_cost.accuracy for tap_cost in tap_costs])},
+        "axis": {"title": "held-out accuracy", **wording.build_share_axis([tap_cost.accuracy for tap_cost in tap_costs])},
     }
     roles = [role for role in (_CHOSEN, _ON_FRONT, _DOMINATED) if any(value["role"] == role for value in values)]
     field = {"field": "role", "type": "nominal", "title": None}
@@ -302,16 +313,19 @@ def _build_chart(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Seque
         [_format_taps(tap_cost.tap_refs), cost, tap_cost.accuracy, index in front_indices]
         for index, (cost, tap_cost) in enumerate(zip(prices, tap_costs, strict=True))
     ]
-    title = f"Accuracy against {'time' if 'seconds' in cost_label else 'multiply-adds'}; the line is the front"
-    table = Table(title, ["taps", cost_label, "accuracy", "on the front"], cells, digits=4, sortable=True)
+    title = f"Accuracy by {'latency' if 'latency' in cost_label else 'multiply-adds'}; the line is the Pareto front"
+    table = Table(title, ["taps", cost_label, "accuracy", "on the Pareto front"], cells, digits=4, sortable=True)
     return Chart(title, {"data": {"values": values}, "layer": [line_layer, point_layer]}, table)
 
 
 def _build_table(tap_costs: Sequence[Cost]) -> Table:
     has_timings = any(tap_cost.seconds_per_image is not None for tap_cost in tap_costs)
-    header = ["taps", "accuracy", "bytes per image", "share of the forward pass", "multiply-adds (million)", "parameters"]
-    header += ["training (s)"]
-    header += ["one image (ms)", f"a batch of {latency.BATCH_SIZE} (ms)", "images per second"] if has_timings else []
+    header = ["taps", "accuracy", "bytes per image", "depth", "multiply-adds (million)", "parameters", "training (s)"]
+    header += (
+        ["latency (ms per image)", f"latency (ms per batch of {latency.BATCH_SIZE})", "images per second"]
+        if has_timings
+        else []
+    )
     cells = []
     for tap_cost in tap_costs:
         multiply_adds_in_millions = None if tap_cost.multiply_adds is None else round(tap_cost.multiply_adds / _MILLION, 1)
@@ -332,4 +346,4 @@ def _build_table(tap_costs: Sequence[Cost]) -> Table:
             ]
             row += [None if not batch_seconds else round(latency.BATCH_SIZE / batch_seconds)]
         cells.append(row)
-    return Table("What each set of taps costs", header, cells, sortable=True)
+    return Table("Cost of each set of taps", header, cells, sortable=True)

@@ -1,4 +1,4 @@
-"""Accuracy along the depth of each backbone: which layer the head should sit on."""
+"""Accuracy by depth of the tap: which layer of each backbone a head should be trained on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .. import wording
 from ..blocks import Chart, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
 
-_MAX_LINES = 8  # that can be told apart
-_MAX_WHISKER_LINES = 3  # lines up to which each point has its interval drawn
+_MAX_LINES = 8  # lines in one chart
+_MAX_WHISKER_LINES = 3  # lines up to which every point shows its interval
 _MAX_ROWS = 30  # rows of a dot plot
-_COST_TITLE = "share of the forward cost up to the tap"
+_DEPTH_TITLE = "tap depth (fraction of the forward cost)"
 _ROW_HEIGHT = 26  # pixels
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """The best setting of each head at each tap: drawn along the forward cost, and as a heat map of taps and heads."""
-    return Section("depth", "Accuracy along the depth", list(_build_parts(snapshot)))
+    """Build the section: the best trial of each head at each tap, by depth and as a heat map of taps and heads."""
+    return Section("depth", "Accuracy by depth", list(_build_parts(snapshot)))
 
 
 def collect_points(snapshot: RunSnapshot) -> list[dict[str, Any]]:
-    """The best trial of each head on each tap, as `DepthPoint` has it, with `low` and `high` of its 95 % interval."""
+    """Return the fields of `DepthPoint` of the best trial of each head on each tap, with `low` and `high` of its 95 % CI."""
     intervals = {} if snapshot.result is None else snapshot.result.accuracy_95
     n_images = count_selection_images(snapshot)
     depth_points = compute_depth_curve(snapshot.tap_depths, snapshot.scores) if snapshot.scores else ()
@@ -37,12 +37,12 @@ def collect_points(snapshot: RunSnapshot) -> list[dict[str, Any]]:
 
 
 def count_selection_images(snapshot: RunSnapshot) -> int:
-    """How many images heads were chosen by; 0 where that is not known."""
+    """Return the number of images that trials were scored on for selection; 0 if unknown."""
     return 0 if snapshot.splits is None else snapshot.splits.n_selection
 
 
 def build_depth_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | None) -> dict[str, Any]:
-    """Vega-Lite: accuracy against the forward cost, a line for each value of `line`, the trial `chosen_id` marked."""
+    """Build the Vega-Lite chart of accuracy by depth, one line per value of `line`, with the trial `chosen_id` marked."""
     lines = list(dict.fromkeys(point["line"] for point in curve_points))
     axis = wording.build_share_axis(point[name] for point in curve_points for name in ("low", "high"))
     y = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": axis}
@@ -50,7 +50,7 @@ def build_depth_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str |
         "field": "depth",
         "type": "quantitative",
         "scale": {"domain": [0, 1]},
-        "axis": {"format": ".0%", "title": _COST_TITLE},
+        "axis": {"format": ".0%", "title": _DEPTH_TITLE},
     }
     color = {"field": "line", "type": "nominal", "title": None, "scale": {"domain": lines}}
     line_color = color if len(lines) > 1 else {**color, "legend": None}
@@ -77,21 +77,21 @@ def build_depth_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str |
 def _build_chosen_layers(
     chosen_points: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """A ring around the chosen one, with the word."""
+    """Build a ring and a label around the selected trial."""
     data = {"values": [_build_datum(point) for point in chosen_points[:1]]}
     ring_mark = {"type": "point", "filled": False, "size": 260, "strokeWidth": 2, "color": "currentColor", "aria": False}
     word_mark = {"type": "text", "dy": -18, "align": "right", "dx": 14, "fontWeight": 600, "aria": False}
     plain_color = {"color": {"value": "currentColor"}}
     return [
         {"data": data, "mark": ring_mark, "encoding": {"x": x, "y": y, **plain_color}},
-        {"data": data, "mark": word_mark, "encoding": {"x": x, "y": y, "text": {"value": "chosen"}, **plain_color}},
+        {"data": data, "mark": word_mark, "encoding": {"x": x, "y": y, "text": {"value": "selected"}, **plain_color}},
     ] * bool(chosen_points)
 
 
 def _build_datum(point: Mapping[str, Any]) -> dict[str, Any]:
     words = (
         f"{point['head']} on {point['tap']} of {point['backbone']}; accuracy {wording.format_percent(point['accuracy'])}; "
-        f"95 % interval {wording.format_interval((point['low'], point['high']))}"
+        f"95 % CI {wording.format_interval((point['low'], point['high']))}"
     )
     return {"words": words, **{name: point[name] for name in ("line", "depth", "accuracy", "low", "high")}}
 
@@ -99,16 +99,16 @@ def _build_datum(point: Mapping[str, Any]) -> dict[str, Any]:
 def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
     curve_points = collect_points(snapshot)
     if not curve_points:
-        yield Text("There are no scores of trials to draw.", "missing")
+        yield Text("No trial has finished, so there are no scores to show.", "missing")
         return
     yield Text(
-        "These are accuracies on the images that heads were chosen by, each the best of its settings and so a little too "
-        "good; the test images were met by the chosen one alone."
+        f"Accuracy {wording.format_selection(snapshot)}, with the best hyperparameters of each head at each tap. As the "
+        "best of several trials they are slightly optimistic; only the winner was scored on the test split."
     )
     if snapshot.best is not None and is_finetuned(snapshot.best):
         yield Text(
-            "The fine-tuned network was scored on a part of those images only, so that its interval is the wider one, and "
-            "its best epoch was chosen on them."
+            "The fine-tuned network was scored on a subset of these images, so its interval is wider; its best epoch was "
+            "selected on the same subset."
         )
     best_id = None if snapshot.best is None else snapshot.best.id
     heads, backbones = _list_distinct(curve_points, "head"), _list_distinct(curve_points, "backbone")
@@ -123,32 +123,30 @@ def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
     ):
         shown_points, n_left_out = _select_best_lines(single_tap_points)
         interval_note = (
-            "95 % intervals"
+            "95 % CIs"
             if len(_list_distinct(shown_points, "line")) <= _MAX_WHISKER_LINES
-            else "the chosen one's 95 % interval"
+            else "the 95 % CI of the selected trial"
         )
-        yield Chart(
-            f"Accuracy by the depth of the tap, with {interval_note}", build_depth_spec(shown_points, best_id), table
-        )
-        yield from [Text(f"Of {n_left_out + _MAX_LINES} lines the best {_MAX_LINES} are drawn; the table has all.")] * bool(
-            n_left_out
-        )
+        yield Chart(f"Accuracy by depth of the tap, with {interval_note}", build_depth_spec(shown_points, best_id), table)
+        yield from [
+            Text(f"The best {_MAX_LINES} of {n_left_out + _MAX_LINES} lines are shown; the table has all of them.")
+        ] * bool(n_left_out)
         multi_tap_points = [point for point in curve_points if point["depth"] is None]
         if multi_tap_points:
             yield Text(
-                "Several taps side by side have no depth of their own: "
+                "Concatenated taps have no single depth and are not in the chart: "
                 + "; ".join(map(_describe_point, multi_tap_points[:5]))
                 + "."
             )
     else:
         ranked_points = sorted(curve_points, key=lambda point: int(point["rank"]))
         yield Chart(
-            "Accuracy of each head on each tap, with 95 % intervals",
+            "Accuracy of each head on each tap, with 95 % CIs",
             _build_dot_spec(ranked_points[:_MAX_ROWS], best_id),
             table,
         )
         if len(curve_points) > _MAX_ROWS:
-            yield Text(f"Of {len(curve_points)} the best {_MAX_ROWS} are drawn; the table has all.")
+            yield Text(f"The best {_MAX_ROWS} of {len(curve_points)} rows are shown; the table has all of them.")
     yield from _build_heatmaps(curve_points, heads)
 
 
@@ -157,7 +155,7 @@ def _describe_point(point: Mapping[str, Any]) -> str:
 
 
 def _select_best_lines(curve_points: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], int]:
-    """The points of the lines that reach highest, and how many lines are left out."""
+    """Return the points of the lines with the highest maxima, and the number of lines left out."""
     best_accuracies = {
         line: max(point["accuracy"] for point in curve_points if point["line"] == line)
         for line in _list_distinct(curve_points, "line")
@@ -167,18 +165,18 @@ def _select_best_lines(curve_points: Sequence[Mapping[str, Any]]) -> tuple[list[
 
 
 def _build_dot_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | None) -> dict[str, Any]:
-    """Vega-Lite: a row for each head on each tap, where there is no line to draw."""
+    """Build the Vega-Lite chart with one row per head and tap, for taps that do not form lines."""
     values = []
     for point in curve_points:
         row_name = f"{point['rank']}. {point['head']}, {point['tap']}"
         values.append(
-            {**_build_datum(point), "name": row_name, "chosen": "chosen" if point["trial"] == chosen_id else "others"}
+            {**_build_datum(point), "name": row_name, "role": "selected" if point["trial"] == chosen_id else "others"}
         )
     names = [point["name"] for point in values]
     color = {
-        "field": "chosen",
+        "field": "role",
         "type": "nominal",
-        "scale": {"domain": ["chosen", "others"], "range": ["#d55e00", "#0072b2"]},
+        "scale": {"domain": ["selected", "others"], "range": ["#d55e00", "#0072b2"]},
         "legend": {"title": None},
     }
     y = {"field": "name", "type": "nominal", "sort": names, "title": None}
@@ -202,14 +200,14 @@ def _build_dot_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | 
 
 
 def _build_heatmaps(curve_points: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> Iterator[Table]:
-    """Taps by heads, the cells shaded by accuracy: a table for each backbone, or one where they have a tap each."""
+    """Build heat maps of accuracy, taps by heads: one per backbone, or a single one if each backbone has one tap."""
     cells: dict[str, dict[tuple[str, float | None], dict[str, float]]] = {}
     for point in curve_points:
         tap_cells = cells.setdefault(point["backbone"], {})
         tap_cells.setdefault((point["tap"], point["depth"]), {})[point["head"]] = point["accuracy"]
     low, high = min(point["accuracy"] for point in curve_points), max(point["accuracy"] for point in curve_points)
     span = (high - low) or 1.0
-    caption = "accuracy of each head (best setting) at each tap; the lighter the better"
+    caption = "accuracy of each head at each tap (best hyperparameters; lighter is better)"
     if all(len(tap_cells) == 1 for tap_cells in cells.values()):
         single_tap_cells = {
             (tap if " + " in name else f"{tap} of {name}", depth): scores
@@ -226,7 +224,7 @@ def _build_heatmaps(curve_points: Sequence[Mapping[str, Any]], heads: Sequence[s
             [None, None, *((scores[head] - low) / span if head in scores else None for head in heads)]
             for scores in tap_cells.values()
         ]
-        yield Table(f"{backbone}: {caption}" if backbone else caption.capitalize(), ["tap", "cost", *heads], rows, shades)
+        yield Table(f"{backbone}: {caption}" if backbone else caption.capitalize(), ["tap", "depth", *heads], rows, shades)
 
 
 def _build_table(curve_points: Sequence[Mapping[str, Any]]) -> Table:
@@ -245,14 +243,15 @@ def _build_table(curve_points: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for point in curve_points
     ]
-    header = ["rank", "backbone", "tap", "cost", "head", "best setting", "accuracy", "95 % from", "to", "log-loss"]
-    return Table("The best setting of each head at each tap", header, rows, digits=4, sortable=True)
+    header = ["rank", "backbone", "tap", "depth", "head", "hyperparameters", "accuracy"]
+    header += ["95 % CI low", "95 % CI high", "log-loss"]
+    return Table("Best hyperparameters of each head at each tap", header, rows, digits=4, sortable=True)
 
 
 def _format_taps(point: Mapping[str, Any]) -> list[str]:
-    """The taps without the backbone, which stands beside them; many by their number."""
+    """Format taps without the backbone, which has a column of its own; more than three are only counted."""
     tap_names = [str(tap).removeprefix(f"{point['backbone']}/") for tap in point["taps"]]
-    return tap_names if len(tap_names) <= 3 else [f"{len(tap_names)} taps side by side"]
+    return tap_names if len(tap_names) <= 3 else [f"{len(tap_names)} concatenated taps"]
 
 
 def _list_distinct(curve_points: Sequence[Mapping[str, Any]], name: str) -> list[str]:

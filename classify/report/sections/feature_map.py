@@ -1,4 +1,4 @@
-"""The winner's features in two dimensions, a point for each image."""
+"""A t-SNE projection of the winner's features, one point per image."""
 
 from __future__ import annotations
 
@@ -20,27 +20,41 @@ from ..charts import PALETTE
 from ..run_snapshot import RunSnapshot
 
 MAX_POINTS = 600
-MAX_TEST_POINTS = 240  # of them, at most
+MAX_TEST_POINTS = 240  # of these
 THUMBNAIL_SIDE = 40
-THUMBNAIL_BYTES = 170_000  # bytes of thumbnails
+THUMBNAIL_BYTES = 170_000  # of all thumbnails together
 N_NEIGHBORS = 10
 _SKETCH_WIDTH, _N_COMPONENTS = 1024, 50
 _MIN_IMAGES = 12
 _GRAY = "#8c8c8c"
 _COLORS = tuple(color for color in PALETTE if color != _GRAY)
 _OTHER_CLASSES = "other classes"
-_KINDS = ("learnt from", "test image, answered rightly", "test image, answered wrongly")
-
+_KINDS = ("training image", "test image, correct", "test image, error")
 _SHAPES, _SIZES = ("circle", "triangle-up", "cross"), (30, 60, 120)
 
 
 def project_tsne(values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Places (n, 2) of rows (n, d) on a map by t-SNE, from their principal components; the same each time.
+    """Project rows to two dimensions by t-SNE.
 
-    Rows are taken in direction only, as cosine similarity does, and their first 50 principal components are what t-SNE sees
-    (van der Maaten, Hinton, Visualizing data using t-SNE, Journal of Machine Learning Research 9 (2008)), begun from the
-    first two (Kobak, Berens, The art of using t-SNE for single-cell transcriptomics, Nature Communications 10 (2019)). Each
-    axis runs from 0 to 1. Rows that do not differ lie in the middle.
+    Rows are scaled to unit length, so that distances follow cosine similarity, and reduced to 50 principal components; t-SNE
+    is initialized with the first two. The result is deterministic.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, d)
+        Features.
+    seed : int
+        Random seed of t-SNE.
+
+    Returns
+    -------
+    positions : ndarray of shape (n, 2), float64
+        Each axis is scaled to [0, 1]; all points are at 0.5 if the rows do not differ.
+
+    References
+    ----------
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9, 2008.
+    Kobak and Berens, "The art of using t-SNE for single-cell transcriptomics", Nature Communications 10, 2019.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -48,7 +62,7 @@ def project_tsne(values: np.ndarray, seed: int = 0) -> np.ndarray:
     directions = values.astype(np.float64)
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
     directions -= directions.mean(axis=0)
-    with threadpool_limits(1):  # threads would wait for each other in every one of many short steps
+    with threadpool_limits(1):  # many short steps: more threads only wait for each other
         left_vectors, singular_values, _ = np.linalg.svd(directions, full_matrices=False)
         kept_mask = singular_values[:_N_COMPONENTS] > 1e-6
         components = (left_vectors[:, :_N_COMPONENTS] * singular_values[:_N_COMPONENTS])[:, kept_mask].astype(np.float32)
@@ -63,16 +77,16 @@ def project_tsne(values: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """The map, and how many of an image's neighbours are of its class."""
-    return Section("features", "A map of the features", _build_parts(snapshot))
+    """Build the section: the map, and how often nearest neighbors share the class."""
+    return Section("features", "t-SNE of the features", _build_parts(snapshot))
 
 
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     labeled_records = snapshot.select_labeled(snapshot.images)
     if not labeled_records or len(labeled_records) < len(snapshot.images):
-        return [Text("There is no map of the features: which images of which classes there are is not known.", "missing")]
+        return [Text("No map of the features: the images and their classes are unknown.", "missing")]
     if len(labeled_records) < _MIN_IMAGES:
-        return [Text(f"There is no map of the features: {len(labeled_records)} images are too few for one.", "missing")]
+        return [Text(f"No map of the features: {len(labeled_records)} images are too few.", "missing")]
     try:
         features = winner_features.load_features(snapshot, labeled_records)
     except winner_features.FeaturesUnavailable as error:
@@ -86,7 +100,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     thumbnail_set = thumbnails.make_thumbnails(records, snapshot.data, THUMBNAIL_SIDE, THUMBNAIL_BYTES)
     colored_classes = _choose_colored_classes(snapshot, records)
     chart = Chart(
-        "Map of the features",
+        "t-SNE of the features",
         _build_spec(project_tsne(values), records, colored_classes, _list_kinds(snapshot, records)),
         _build_table(values, labels, snapshot.class_names),
         {record.name: webp for record, webp in zip(records, thumbnail_set.pictures, strict=True) if webp},
@@ -103,21 +117,20 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
 
 
 def _describe_map(n_drawn: int, n_total: int, n_classes: int, colored_classes: Sequence[str], finetuned: bool) -> str:
-    view_note = "the network saw them before it was fine-tuned" if finetuned else "the winner sees them"
-    scope = f"All {n_total} images" if n_drawn == n_total else f"{n_drawn} of the {n_total} images, drawn by class,"
+    stage = " before fine-tuning" if finetuned else ""
+    scope = f"all {n_total} images" if n_drawn == n_total else f"{n_drawn} of the {n_total} images (a stratified sample)"
     color_note = ""
     if len(colored_classes) < n_classes:
-        color_note = f" Of the {n_classes} classes those {len(colored_classes)} have a colour that are most often confused."
+        color_note = f" Only the {len(colored_classes)} most often confused of the {n_classes} classes have a color."
     return (
-        f"{scope} as {view_note}: in the features at its taps, laid out by t-SNE so that images near each other "
-        "are alike. What is far apart there may be far apart or not: the distance between clusters, their size and where "
-        f"they lie mean nothing, and a cluster of few points may be chance.{color_note} Rest on a point to see its image; "
-        "one among those of another class is a hard image or has a wrong label."
+        f"Features of {scope} at the winner's taps{stage}, projected by t-SNE: images close together are similar. "
+        "Distances between clusters, their sizes and positions have no meaning, and a cluster of few points may be chance."
+        f"{color_note} Point at a mark to see its image; an image among those of another class is hard or mislabeled."
     )
 
 
 def _sample_rows(records: Sequence[ImageRecord], labels: np.ndarray, max_rows: int) -> np.ndarray:
-    """The rows that are drawn: test images up to `MAX_TEST_POINTS`, or 2 of 5, and others, each by class."""
+    """Sample the rows to draw, stratified by class: up to `MAX_TEST_POINTS` or two fifths test images, then others."""
     test_mask = np.array([record.split == "test" for record in records])
     samples, n_remaining = [], max_rows
     for candidates, quota in (
@@ -134,13 +147,13 @@ def _sample_rows(records: Sequence[ImageRecord], labels: np.ndarray, max_rows: i
 
 
 def _list_kinds(snapshot: RunSnapshot, records: Sequence[ImageRecord]) -> list[str]:
-    """What each image is: learnt from, or tested and answered rightly or wrongly."""
+    """Return the kind of each image: training image, or test image with a correct or wrong prediction."""
     wrong_names = {prediction.name for prediction in snapshot.predictions if prediction.label != prediction.predicted}
     return [_KINDS[0] if record.split != "test" else _KINDS[2 if record.name in wrong_names else 1] for record in records]
 
 
 def _choose_colored_classes(snapshot: RunSnapshot, records: Sequence[ImageRecord]) -> list[str]:
-    """The classes with a colour of their own: all, or those most often confused, or else the commonest."""
+    """Return the classes with a color of their own: all, or those most often confused, then the most frequent."""
     class_names = snapshot.class_names
     if len(class_names) <= 2 * len(_COLORS):
         return list(class_names)
@@ -159,7 +172,7 @@ def _choose_colored_classes(snapshot: RunSnapshot, records: Sequence[ImageRecord
 def _build_spec(
     positions: np.ndarray, records: Sequence[ImageRecord], colored_classes: Sequence[str], kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """Vega-Lite: a point for each image, what was learnt from below what was tested."""
+    """Build the Vega-Lite chart: a point per image, test images above training images."""
     values = [
         {
             "x": round(float(x), 4),
@@ -203,17 +216,17 @@ def _build_spec(
 
 
 def _build_table(values: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Table:
-    """Of each class, how many of its images' nearest ones in the features, not on the map, are of the class as well."""
+    """Build the table of how many nearest neighbors, in the features and not on the map, share the class."""
     all_rows, matrix = np.arange(len(labels)), FeatureMatrix.from_array(values)
     n_neighbors = min(N_NEIGHBORS, len(labels) - 1)
     _, neighbor_rows = find_neighbors(matrix, all_rows, matrix, all_rows, n_neighbors + 1)
     self_mask = neighbor_rows == all_rows[:, None]
-    self_mask[:, -1] |= ~self_mask.any(axis=1)  # behind equal rows
+    self_mask[:, -1] |= ~self_mask.any(axis=1)  # hidden by identical rows
     same_class_shares = (labels[neighbor_rows[~self_mask].reshape(len(labels), n_neighbors)] == labels[:, None]).mean(axis=1)
     cells = [
         [name, int((labels == k).sum()), float(same_class_shares[labels == k].mean())]
         for k, name in enumerate(class_names)
         if k in labels
     ]
-    header = ["class", "images on the map", f"share of the {n_neighbors} nearest in the features that are of the class"]
-    return Table("How much the images of a class keep together", header, cells, sortable=True)
+    header = ["class", "images on the map", f"share of the {n_neighbors} nearest neighbors in the same class"]
+    return Table("Nearest neighbors in the same class, computed on the features", header, cells, sortable=True)

@@ -1,4 +1,4 @@
-"""What a report says of a run whose winner is a fine-tuned network: how it was trained, and what that brought."""
+"""Texts about a run whose winner is a fine-tuned network: its training, and the gain over the frozen network."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from .. import wording
 from ..blocks import Part, Table, Text
 
 _SIGNIFICANCE_LEVEL = 0.05
-_KINDS = {"random": "trained from scratch", "input": "fine-tuned as a whole"}
+_KINDS = {"random": "trained from scratch", "input": "fine-tuned end to end"}
 
 
 def describe_trial(trial: Trial) -> str:
-    """The trial in words, as they stand within a sentence."""
+    """Describe a fine-tuning trial, for use within a sentence."""
     hyperparameters = trial.hyperparameters
     method = _KINDS.get(
         str(hyperparameters.get("weights") or hyperparameters.get("from")), f"fine-tuned above {hyperparameters.get('from')}"
     )
     return (
-        f"the network {method}, with the head of {wording.format_head(str(hyperparameters.get('head')))} on "
-        f"{wording.format_taps(trial.tap_refs)},"
+        f"the network {method} (head: {wording.format_head(str(hyperparameters.get('head')))} on "
+        f"{wording.format_taps(trial.tap_refs)})"
     )
 
 
 def describe_training(splits: SplitsSummary, result: RunResult) -> str:
-    """How it was trained and chosen."""
+    """Describe how the network was trained and its epoch selected."""
     score, hyperparameters = result.best.score, result.best.hyperparameters
     n_held_out = 0 if result.finetune is None else result.finetune.held_out
     best_epoch = int(score.fit_info["epochs"])
     refit_note = (
-        f"it was then trained again for as many on all {splits.n_development} images outside the test split"
+        f"the network was then trained for as many epochs on all {splits.n_development} images outside the test split"
         if hyperparameters.get("refit")
-        else f"it is what {splits.n_development - n_held_out} images had made of it by then"
+        else f"the weights of that epoch, trained on {splits.n_development - n_held_out} images, were kept"
     )
     return (
-        f"It began as trial {hyperparameters.get('start')} of the frozen heads. On {n_held_out} images that it did not "
-        f"learn from, epoch {best_epoch} was best ({wording.format_percent(score.accuracy)} right); "
-        f"{refit_note}, and met the test images once."
+        f"Fine-tuning started from trial {hyperparameters.get('start')} on frozen features. Epoch {best_epoch} was best on "
+        f"{n_held_out} held-out images (accuracy {wording.format_percent(score.accuracy)}); {refit_note} and scored once on "
+        "the test split."
     )
 
 
 def compare_to_frozen(result: RunResult) -> Iterator[Part]:
-    """The test accuracy of the tuned network and of the frozen one, and whether they are told apart."""
+    """Compare the test accuracy of the fine-tuned network with that of the frozen one."""
     frozen = None if result.finetune is None else result.finetune.frozen
     if frozen is None:
         return
@@ -53,18 +53,23 @@ def compare_to_frozen(result: RunResult) -> Iterator[Part]:
         _build_row(f"frozen, {wording.format_head(frozen.trial.head)}", frozen.test),
         _build_row("fine-tuned", TestAccuracy.from_scores(result.test)),
     ]
-    yield Table("On the test images", ["network", "accuracy", "95 % from", "to", "images"], rows, digits=4)
+    yield Table(
+        "Test accuracy, frozen and fine-tuned",
+        ["network", "accuracy", "95 % CI low", "95 % CI high", "images"],
+        rows,
+        digits=4,
+    )
     comparison = frozen.comparison
     if comparison is None:
-        yield Text("The two are not compared image by image: the frozen one's answers to plain images were not kept.")
+        yield Text("No paired comparison: the frozen network's predictions on plain test images were not stored.")
         return
     low, high = comparison.difference_95
-    verdict = "more than chance would do" if comparison.p_value <= _SIGNIFICANCE_LEVEL else "which does not tell them apart"
+    verdict = "significant" if comparison.p_value <= _SIGNIFICANCE_LEVEL else "not significant"
     sample_size = f"{comparison.images} test images" if comparison.groups is None else f"{comparison.groups} groups"
     yield Text(
-        f"Fine-tuning changed the accuracy by {100 * comparison.difference:+.1f} points on {sample_size} (95 % interval "
-        f"{100 * low:+.1f} to {100 * high:+.1f}, p = {comparison.p_value:.2g}), {verdict}: {comparison.only_winner} "
-        f"are answered rightly only by the tuned network, {comparison.only_runner_up} only by the frozen one."
+        f"Fine-tuning changed the test accuracy by {100 * comparison.difference:+.1f} points on {sample_size} (95 % CI "
+        f"{100 * low:+.1f} to {100 * high:+.1f}, p = {comparison.p_value:.2g}): {verdict}. {comparison.only_winner} images "
+        f"are correct only with the fine-tuned network, {comparison.only_runner_up} only with the frozen one."
     )
 
 

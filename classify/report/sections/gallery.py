@@ -1,4 +1,4 @@
-"""Test images that the winner got wrong, and those that it was least sure of."""
+"""Thumbnails of misclassified test images and of the least certain predictions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,26 @@ from ..run_snapshot import RunSnapshot
 
 MAX_PICTURES = 24
 THUMBNAIL_SIDE = 160
-THUMBNAIL_BYTES = 180_000  # bytes of pictures
+THUMBNAIL_BYTES = 180_000  # of all thumbnails together
 
 
 def find_mistakes(target: Target, labels: np.ndarray, probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
-    """Return the rows (m,) of wrong predictions, the most confident first; rows that are not finite are left out.
+    """Return the rows of misclassified images, most confident first.
 
-    labels (n, …): as `target` encodes them. probabilities (n, classes).
+    Parameters
+    ----------
+    target : Target
+        What is predicted.
+    labels : ndarray of shape (n, …)
+        As `target` encodes them.
+    probabilities : ndarray of shape (n, classes)
+        Rows that are not finite are skipped.
+    max_rows : int
+        Return at most this many rows.
+
+    Returns
+    -------
+    rows : ndarray of shape (m,)
     """
     finite_mask, confidences = np.isfinite(probabilities).all(axis=1), probabilities.max(axis=1)
     wrong_rows = np.nonzero(finite_mask & ~target.find_correct(labels, probabilities))[0]
@@ -29,24 +42,22 @@ def find_mistakes(target: Target, labels: np.ndarray, probabilities: np.ndarray,
 
 
 def find_least_certain(probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
-    """The rows (m,) whose two most probable classes are nearest to each other, the nearest first; of (n, classes)."""
+    """Return the rows (m,) of `probabilities` (n, classes) with the smallest margin between the top two classes."""
     rows = np.nonzero(np.isfinite(probabilities).all(axis=1))[0]
     top_two = np.partition(probabilities[rows], -2, axis=1)[:, -2:]
     return rows[np.argsort(top_two[:, 1] - top_two[:, 0], kind="stable")][:max_rows]
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """The gallery, or in words why there is none."""
-    return Section("gallery", "Mistakes and close calls", _build_parts(snapshot))
+    """Build the section: two galleries, or why there are none."""
+    return Section("gallery", "Errors and uncertain predictions", _build_parts(snapshot))
 
 
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     predictions, probabilities = snapshot.predictions, snapshot.probabilities
     target = snapshot.target
     if probabilities is None or not predictions or not all(map(target.can_encode, {each.label for each in predictions})):
-        message = (
-            "No answers to the test images are there, or not for all classes: finish the run, or run `humeris sweep` again."
-        )
+        message = "Test predictions are missing, or do not match the classes: finish the run, or run `humeris sweep` again."
         return [Text(message, "missing")]
     labels = target.encode([prediction.label for prediction in predictions])
     wrong_rows, unsure_rows = find_mistakes(target, labels, probabilities), find_least_certain(probabilities)
@@ -67,30 +78,30 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
         _build_picture(prediction, webp) for prediction, webp in zip(chosen_predictions, thumbnail_set.pictures, strict=True)
     ]
     if len(wrong_rows):
-        parts.append(Gallery("Mistakes, the most confident first", pictures[: len(wrong_rows)]))
-    parts.append(Text("Where the two most probable classes are close, the answer might as easily have been the other one."))
-    parts.append(Gallery("Least certain answers, right or wrong", pictures[len(wrong_rows) :]))
+        parts.append(Gallery("Errors, most confident first", pictures[: len(wrong_rows)]))
+    parts.append(Text("Below are the predictions with the smallest margin between the two most probable classes."))
+    parts.append(Gallery("Least certain predictions, correct or not", pictures[len(wrong_rows) :]))
     return parts
 
 
 def _describe_mistakes(n_wrong: int, n_shown: int, n_total: int) -> str:
     if not n_wrong:
-        return f"The winner got none of the {n_total} test images wrong."
-    scope = "all of them" if n_shown == n_wrong else f"the {n_shown} that it was surest of"
+        return f"All {n_total} test images are classified correctly."
+    scope = "all of them" if n_shown == n_wrong else f"the {n_shown} most confident errors"
     return (
-        f"The winner got {n_wrong} of the {n_total} test images wrong; here are {scope}. An answer that is wrong and sure "
-        "is worth a look: often it is the label that is wrong, or a second thing is in the picture."
+        f"{n_wrong} of the {n_total} test images are misclassified; {scope} are shown. Inspect confident errors: often the "
+        "label is wrong, or the image shows more than one class."
     )
 
 
 def _build_picture(prediction: Prediction, webp: bytes | None) -> Picture:
     if prediction.label == prediction.predicted:
-        caption = f"{prediction.label}, rightly, with probability {prediction.probability:.3f}"
+        caption = f"label {prediction.label}, predicted correctly ({prediction.probability:.3f})"
     else:
-        caption = f"{prediction.label}, taken for {prediction.predicted} with probability {prediction.probability:.3f}"
+        caption = f"label {prediction.label}, predicted {prediction.predicted} ({prediction.probability:.3f})"
     return Picture(webp, f"{prediction.name}: {caption}", (caption, prediction.name))
 
 
 def _get_record(records: Mapping[str, ImageRecord], name: str) -> ImageRecord:
-    """The image that is called so; one without a digest, which no file has, where the table of images lacks it."""
+    """Return the record of an image; one with an empty digest, which matches no file, if images.csv lacks it."""
     return records.get(name, ImageRecord(name, "", "test", b""))

@@ -1,4 +1,4 @@
-"""The trials, best first."""
+"""The leaderboard: the trials, best first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MAX_ROWS = 200
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """The best trials as a table that is sorted and filtered, and how many more there are."""
+    """Build the section: the best trials as a sortable table, and how many more there are."""
     if not snapshot.ranked_trials:
-        return Section("leaderboard", "Leaderboard", [Text("No trial has ended.")])
+        return Section("leaderboard", "Leaderboard", [Text("No trial has finished.")])
     varied_options = {
         head: wording.list_varied_options(snapshot, head) for head in {trial.head for trial in snapshot.ranked_trials}
     }
@@ -31,16 +31,17 @@ def build_section(snapshot: RunSnapshot) -> Section:
         rows.append(
             [rank, score.accuracy, *trial_cells, score.log_loss, spread, backbones, f"{score.seconds:.2f}", trial.id]
         )
-    header = ["rank", "accuracy", "head", "setting", "tap", "log-loss", "std of folds", "backbone", "seconds", "trial"]
+    header = ["rank", "accuracy", "head", "hyperparameters", "tap", "log-loss", "std of folds", "backbone"]
+    header += ["seconds", "trial"]
     n_more = len(snapshot.ranked_trials) - len(rows)
-    words = (
-        "Among the settings of one head at one tap the lowest log-loss comes first; heads and taps are then ordered by "
-        "accuracy. These are scores on the images that choosing was done by, not on the test images. Any of them becomes a "
-        "model with --trial and its id. Of a setting there is what was varied; leaderboard.csv has all of it."
+    introduction = (
+        f"Scores are computed {wording.format_selection(snapshot)}, not on the test split. Trials of one head and tap are "
+        "ranked by log-loss, heads and taps by the accuracy of their best trial. Only hyperparameters that vary are shown; "
+        "leaderboard.csv has all of them. To export another trial, give its ID to --trial."
     )
     parts: list[Part] = [
-        Text(words),
-        Table(f"The best {len(rows)} of {len(snapshot.ranked_trials)} trials", header, rows, digits=4, sortable=True),
-        *([Text(f"{n_more} more are in leaderboard.csv.")] if n_more > 0 else []),
+        Text(introduction),
+        Table(f"Best {len(rows)} of {len(snapshot.ranked_trials)} trials", header, rows, digits=4, sortable=True),
+        *([Text(f"{n_more} more trials are in leaderboard.csv.")] if n_more > 0 else []),
     ]
     return Section("leaderboard", "Leaderboard", parts)

@@ -1,4 +1,4 @@
-"""What the backbone knew before it saw these images: learning curves against the same network with random weights."""
+"""The gain from pretraining: learning curves with the pretrained weights and with random weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ from .. import winner_features, wording
 from ..blocks import Chart, Command, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
 
-MAX_IMAGES, WIDE_COLUMNS, MAX_WIDE_IMAGES = 5000, 1500, 2000  # images; columns from which they are fewer, and how many then
-IMAGES_PER_CLASS, MAX_IMAGES_OF_MANY_CLASSES = (
-    20,
-    8000,
-)  # images, where classes are many: with fewer, no small size has two of each
-_OWN_WEIGHTS, _RANDOM_WEIGHTS = "the backbone's weights", "random weights"
+MAX_IMAGES, WIDE_COLUMNS, MAX_WIDE_IMAGES = 5000, 1500, 2000  # at most; `MAX_WIDE_IMAGES` with more than `WIDE_COLUMNS`
+# With many classes more images are needed, so that the small subsets have two of each class.
+IMAGES_PER_CLASS, MAX_IMAGES_OF_MANY_CLASSES = 20, 8000
+_OWN_WEIGHTS, _RANDOM_WEIGHTS = "pretrained weights", "random weights"
 _MIN_DIFFERENCE = 0.005  # of accuracy
 
 
 @dataclass(frozen=True)
 class _CurveImages:
-    """Images that a curve is made of, with numbers of their labels (n,) and groups (n,)."""
+    """The images of a learning curve, with their class indices (n,) and group indices (n,)."""
 
     records: tuple[ImageRecord, ...]
     labels: np.ndarray
@@ -42,8 +40,8 @@ class _CurveImages:
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """Start, slope and asymptote of the head on the winner's taps, and on those of the same network with random weights."""
-    return Section("random", "What the backbone brings", _build_parts(snapshot))
+    """Build the section: learning curves of a head on the winner's taps, with pretrained and with random weights."""
+    return Section("pretraining", "Gain from pretraining", _build_parts(snapshot))
 
 
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
@@ -52,17 +50,18 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
         images, own_features = _load_own_features(snapshot)
     except winner_features.FeaturesUnavailable as error:
         return error.parts
-    assert best is not None  # or there had been no features
+    assert best is not None  # else there would be no features
     head, hyperparameters, head_note = _choose_head(snapshot, best)
     arguments = (images.labels, images.groups, snapshot.target, head, hyperparameters, count_cores())
-    curves = {_OWN_WEIGHTS: compute_learning_curve(own_features, *arguments)}
-    if not curves[_OWN_WEIGHTS].accuracy.size:
+    own_weights = _name_weights(snapshot, best)
+    curves = {own_weights: compute_learning_curve(own_features, *arguments)}
+    if not curves[own_weights].accuracy.size:
         count_note = (
-            f"{images.n_total} images" if len(images.records) == images.n_total else f"{len(images.records)} drawn images"
+            f"{images.n_total} images" if len(images.records) == images.n_total else f"{len(images.records)} sampled images"
         )
         return [
             Text(
-                f"There is no learning curve: {count_note} are too few for one of {len(snapshot.class_names)} classes.",
+                f"No learning curve: {count_note} are too few for {len(snapshot.class_names)} classes.",
                 "missing",
             )
         ]
@@ -72,31 +71,38 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
             winner_features.load_features(snapshot, images.records, random_tap_refs), *arguments
         )
     sample_note = (
-        "" if len(images.records) == images.n_total else f" ({len(images.records)} of them, drawn by class, to be done soon)"
+        "" if len(images.records) == images.n_total else f" (a stratified sample of {len(images.records)}, to save time)"
     )
     asymptotes = {name: fit_asymptote(learning_curve) for name, learning_curve in curves.items()}
     head_name = wording.format_head(head)
     options = ", ".join(f"{name}={value}" for name, value in hyperparameters.items())
     options_note = f" ({options})" if options else ""
-    n_draws = len(curves[_OWN_WEIGHTS].starts)
+    n_draws = len(curves[own_weights].starts)
     introduction = (
-        f"{head_name[:1].upper()}{head_name[1:]}{options_note}{head_note} on the winner's taps, learning from ever more of "
-        f"the {images.n_total} images that are not in the test split{sample_note}. Each point is the mean of {n_draws} "
-        "draws, scored on a fifth of these images that was held out; the band reaches from the lowest to the highest. The "
-        "asymptote is where a power law through the points ends (accuracy = a - b n^-c), which is to say a guess beyond "
-        "them."
+        f"{head_name[:1].upper()}{head_name[1:]}{options_note}{head_note} on the winner's taps, trained on increasing "
+        f"numbers of the {images.n_total} images outside the test split{sample_note}. Each point is the mean accuracy of "
+        f"{n_draws} random draws on a held-out fifth of these images; the band spans the lowest to the highest. The "
+        "asymptote a is extrapolated from a power law fitted to the points (accuracy = a - b n^-c)."
     )
     parts: list[Part] = [Text(introduction), _build_chart(curves, images.labels), _build_table(curves, asymptotes)]
     if random_tap_refs is not None:
-        words = compare_curves(
-            curves[_OWN_WEIGHTS], curves[_RANDOM_WEIGHTS], asymptotes[_OWN_WEIGHTS], asymptotes[_RANDOM_WEIGHTS]
+        comparison = compare_curves(
+            curves[own_weights], curves[_RANDOM_WEIGHTS], asymptotes[own_weights], asymptotes[_RANDOM_WEIGHTS]
         )
-        parts.append(Text(f"{words} Taps and setting were chosen for the backbone's own weights, which favours these."))
+        bias_note = "Taps and hyperparameters were selected for the pretrained weights, which biases this in their favor."
+        parts.append(Text(f"{comparison} {bias_note}"))
     return [*parts, *substitute_parts]
 
 
+def _name_weights(snapshot: RunSnapshot, best: Trial) -> str:
+    specs = {} if snapshot.metadata is None else snapshot.metadata.specs
+    extractions = {tap_ref.extraction for tap_ref in best.tap_refs}
+    is_random = all(name in specs and specs[name].has_random_weights for name in extractions)
+    return _RANDOM_WEIGHTS if is_random else _OWN_WEIGHTS
+
+
 def _load_own_features(snapshot: RunSnapshot) -> tuple[_CurveImages, Any]:
-    """The images of the curves and their features at the winner's taps; raises `FeaturesUnavailable`."""
+    """Return the images of the curves and their features at the winner's taps; raise `FeaturesUnavailable` without them."""
     development_records = tuple(snapshot.select_labeled([each for each in snapshot.images if each.split != "test"]))
     all_features = winner_features.load_features(snapshot, development_records)
     labels = snapshot.encode_labels(development_records)
@@ -118,23 +124,23 @@ def _load_own_features(snapshot: RunSnapshot) -> tuple[_CurveImages, Any]:
 
 
 def _choose_head(snapshot: RunSnapshot, best: Trial) -> tuple[str, Mapping[str, Any], str]:
-    """The head of the curves and its setting: the winner's, or one that is trained in seconds; and in words why that."""
+    """Return the head of the curves, its hyperparameters and a note: the winner's head, or one that trains in seconds."""
     head, hyperparameters = choose_quick_head(snapshot.ranked_trials, best)
     if is_quick(best.head):
         return head, hyperparameters, ", the winner's head,"
-    return head, hyperparameters, f", which is trained faster than {wording.format_head(best.head)}, the winner's head,"
+    return head, hyperparameters, f", which trains faster than {wording.format_head(best.head)}, the winner's head,"
 
 
 def _find_random_init_taps(
     snapshot: RunSnapshot, best: Trial, images: _CurveImages
 ) -> tuple[tuple[TapRef, ...] | None, list[Part]]:
-    """The winner's taps of the same networks with random weights; else None, and what to say instead."""
+    """Return the winner's taps of the same networks with random weights; else None, and parts that say why."""
     known_specs = {} if snapshot.metadata is None else snapshot.metadata.specs
     specs = {name: known_specs[name] for name in {tap_ref.extraction for tap_ref in best.tap_refs} & known_specs.keys()}
     if any(tap_ref.extraction not in specs for tap_ref in best.tap_refs):
-        return None, [Text("How the features were made is not known: nothing to compare them with.", "missing")]
+        return None, [Text("No comparison with random weights: how the features were extracted is unknown.", "missing")]
     if all(spec.has_random_weights for spec in specs.values()):
-        return None, [Text("The winner's own backbone has random weights: there is nothing to compare it with.")]
+        return None, [Text("No comparison: the winner's own backbone has random weights.")]
     random_init_twins = {name: _find_random_init_twin(snapshot, spec) for name, spec in specs.items()}
     tap_refs = tuple(replace(tap_ref, extraction=random_init_twins[tap_ref.extraction] or "") for tap_ref in best.tap_refs)
     if all(random_init_twins.values()):
@@ -146,14 +152,14 @@ def _find_random_init_taps(
             return tap_refs, []
     line = winner_features.format_extract_command(snapshot, best.tap_refs, "random")
     if not line:
-        reason = "a network that is a file, or features that are one, have no counterpart with random weights"
-        return None, [Text(f"There is no comparison with random weights: {reason}.")]
-    message = "The cache does not hold the same taps of this network with random weights, to compare with."
-    return None, [Text(f"{message} This computes them; then make the report anew:"), Command(line)]
+        reason = "a network or features from a file have no counterpart with random weights"
+        return None, [Text(f"No comparison with random weights: {reason}.")]
+    message = "The cache has no features of the same taps with random weights."
+    return None, [Text(f"{message} To compare, extract them, then write the report again:"), Command(line)]
 
 
 def _find_random_init_twin(snapshot: RunSnapshot, spec: ExtractionSpec) -> str | None:
-    """The folder of the extraction that differs from `spec` in its weights alone, which are random; None without one."""
+    """Return the folder of the extraction that differs from `spec` only in having random weights; None without one."""
     if snapshot.store is None:
         return None
     try:
@@ -165,37 +171,50 @@ def _find_random_init_twin(snapshot: RunSnapshot, spec: ExtractionSpec) -> str |
 def compare_curves(
     own_curve: Curve, random_curve: Curve, own_asymptote: Asymptote | None, random_asymptote: Asymptote | None
 ) -> str:
-    """In words how the two curves differ in start, slope and asymptote.
+    """Describe how two learning curves differ in start, slope and asymptote.
 
-    What transfer may bring is a higher start, a higher slope and a higher asymptote (Torrey, Shavlik, Transfer learning,
-    2010). A start or slope is higher where it is so in every draw and by half a point in the mean.
+    A start or slope counts as different if it is so in every draw and by half a point on average, an asymptote if the
+    difference exceeds the two margins together.
+
+    Parameters
+    ----------
+    own_curve, random_curve : Curve
+        With the pretrained weights and with random weights.
+    own_asymptote, random_asymptote : Asymptote or None
+        None where the power law could not be fitted.
+
+    Returns
+    -------
+    sentence : str
+
+    References
+    ----------
+    Torrey and Shavlik, "Transfer learning", 2010: a higher start, slope and asymptote are the three gains of transfer.
     """
     n_images = int(own_curve.sizes[0])
-    starts = f"{_format_mean(own_curve.starts)} against {_format_mean(random_curve.starts)}"
-    slopes = f"{_format_points(own_curve.slopes)} against {_format_points(random_curve.slopes)}"
+    starts = f"{_format_mean(own_curve.starts)} vs {_format_mean(random_curve.starts)}"
+    slopes = f"{_format_points(own_curve.slopes)} vs {_format_points(random_curve.slopes)}"
     findings = [
-        f"{_describe_difference(own_curve.starts - random_curve.starts)} start ({starts} with {n_images} images)",
-        f"{_describe_difference(own_curve.slopes - random_curve.slopes)} slope ({slopes} points for each of the first "
-        "doublings)",
+        f"{_describe_difference(own_curve.starts - random_curve.starts, 'start')} ({starts} with {n_images} images)",
+        f"{_describe_difference(own_curve.slopes - random_curve.slopes, 'slope')} ({slopes} points per doubling)",
     ]
     if own_asymptote is None or random_asymptote is None:
-        findings.append("an asymptote that cannot be compared, since it cannot be told of both")
+        findings.append("an unknown difference in asymptote (it could not be fitted to both curves)")
     else:
         difference = own_asymptote.accuracy - random_asymptote.accuracy
         is_clear = abs(difference) > own_asymptote.margin + random_asymptote.margin
-        verdict = ("a higher" if difference > 0 else "a lower") if is_clear else "no clearly different"
-        findings.append(
-            f"{verdict} asymptote ({_format_asymptote(own_asymptote)} against {_format_asymptote(random_asymptote)})"
-        )
-    return f"Against random weights the backbone's own give {findings[0]}, {findings[1]}, and {findings[2]}."
+        verdict = ("a higher" if difference > 0 else "a lower") if is_clear else "no clear difference in"
+        findings.append(f"{verdict} asymptote ({_format_asymptote(own_asymptote)} vs {_format_asymptote(random_asymptote)})")
+    return f"Compared with random weights, pretrained weights give {findings[0]}, {findings[1]}, and {findings[2]}."
 
 
-def _describe_difference(differences: np.ndarray) -> str:
-    if not np.isfinite(differences).all() or abs(float(differences.mean())) < _MIN_DIFFERENCE:
-        return "no clearly different"
-    if (differences > 0).all():
-        return "a higher"
-    return "a lower" if (differences < 0).all() else "no clearly different"
+def _describe_difference(differences: np.ndarray, name: str) -> str:
+    if np.isfinite(differences).all() and abs(float(differences.mean())) >= _MIN_DIFFERENCE:
+        if (differences > 0).all():
+            return f"a higher {name}"
+        if (differences < 0).all():
+            return f"a lower {name}"
+    return f"no clear difference in {name}"
 
 
 def _format_mean(values: np.ndarray) -> str:
@@ -208,14 +227,14 @@ def _format_points(values: np.ndarray) -> str:
 
 def _format_asymptote(fitted_asymptote: Asymptote | None) -> str:
     return (
-        "cannot be told"
+        "not fitted"
         if fitted_asymptote is None
         else f"{100 * fitted_asymptote.accuracy:.1f} ± {wording.format_percent(fitted_asymptote.margin)}"
     )
 
 
 def _build_table(curves: Mapping[str, Curve], asymptotes: Mapping[str, Asymptote | None]) -> Table:
-    header = ["", "start", "slope (points for each of the first doublings)", "with the most", "asymptote (95 % interval)"]
+    header = ["weights", "accuracy at start", "slope (points per doubling)", "accuracy at end", "asymptote (95 % CI)"]
     cells = [
         [
             name,
@@ -226,11 +245,11 @@ def _build_table(curves: Mapping[str, Curve], asymptotes: Mapping[str, Asymptote
         ]
         for name, learning_curve in curves.items()
     ]
-    return Table("Start, slope and asymptote", header, cells)
+    return Table("Start, slope of the first doublings, end and asymptote of the learning curves", header, cells)
 
 
 def _build_chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
-    """Accuracy against the number of images, on a logarithmic axis, a line for each curve with a band of its draws."""
+    """Build the chart of accuracy by number of images on a log axis: a line per curve with a band of its draws."""
     values: list[dict[str, Any]] = []
     cells: list[Sequence[Any]] = []
     for weights_name, learning_curve in curves.items():
@@ -249,14 +268,14 @@ def _build_chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
         "field": "images",
         "type": "quantitative",
         "scale": {"type": "log", "nice": False, "padding": 12},
-        "axis": {"title": "images learnt from", "values": sizes, "format": ",.0f"},
+        "axis": {"title": "training images", "values": sizes, "format": ",.0f"},
     }
     y = {"type": "quantitative", "scale": {"zero": False}, "axis": {"format": ".0%", "title": "accuracy on held-out images"}}
     color: dict[str, Any] = {"field": "weights", "type": "nominal", "title": None, "scale": {"domain": list(curves)}}
     if len(curves) == 1:
         color["legend"] = None
     chance_datum = {
-        "words": f"always the commonest class: {wording.format_percent(chance_accuracy)}",
+        "words": f"majority class: {wording.format_percent(chance_accuracy)}",
         "accuracy": chance_accuracy,
     }
     spec = {
@@ -283,5 +302,5 @@ def _build_chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
             },
         ],
     }
-    caption = "Accuracy by the number of images learnt from; dashed, what always naming the commonest class would get"
+    caption = "Accuracy by number of training images; the dashed line is the majority-class accuracy"
     return Chart(caption, spec, Table(caption, ["weights", "images", "accuracy", "lowest", "highest"], cells))

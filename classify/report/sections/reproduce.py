@@ -1,4 +1,4 @@
-"""Everything that is needed to do it again."""
+"""Everything that is needed to reproduce a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ...runs.result import RunResult
 from ..blocks import Command, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
 
-_MAX_LISTED = 50  # refused images
+_MAX_LISTED = 50  # rejected images
 _SPEC_LABELS = {
     "backbone": "backbone",
     "architecture": "architecture",
     "weights": "weights",
     "weights_sha256": "SHA-256 of the weights",
-    "image_size": "pixels",
+    "image_size": "image size",
     "preprocessing": "preprocessing",
-    "pixels": "decoding and resizing, version",
+    "pixels": "version of decoding and resizing",
     "precision": "precision",
-    "forward": "forward pass, version",
+    "forward": "version of the forward pass",
     "views": "views",
     "arguments": "arguments",
     "file": "file",
@@ -30,8 +30,8 @@ _SPEC_LABELS = {
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """The command, versions, seed, splits, the data's digest, how features were made, and what was left out."""
-    return Section("repeat", "To repeat it", list(_build_parts(snapshot)))
+    """Build the section: command, versions, seed, splits, data digest, extraction specs, heads, and rejected images."""
+    return Section("reproduce", "Reproduce", list(_build_parts(snapshot)))
 
 
 def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
@@ -44,7 +44,7 @@ def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
     facts += [("trials", len(snapshot.scores)), ("winner", snapshot.best.id if snapshot.best else None)]
     if snapshot.result is not None:
         facts += _list_result_facts(snapshot.result)
-    yield Table("The run", ["", "what"], [[name, str(value)] for name, value in facts if value not in (None, "")])
+    yield Table("The run", ["field", "value"], [[name, str(value)] for name, value in facts if value not in (None, "")])
     if metadata is None:
         return
     yield from _build_spec_table(metadata.specs)
@@ -52,10 +52,10 @@ def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
         [entry.head, len(entry.hyperparameter_sets), _format_values(entry.hyperparameter_sets)] for entry in metadata.heads
     ]
     if heads:
-        yield Table("What was tried", ["head", "settings", "values"], heads)
+        yield Table("Heads and hyperparameters tried", ["head", "trials per tap", "values"], heads)
     left_out_taps = [[tap.backbone, f"{tap.layer}:{tap.pool}", tap.images_missing] for tap in metadata.left_out]
     if left_out_taps:
-        yield Table("Taps that were left out, since they lack images", ["backbone", "tap", "images"], left_out_taps)
+        yield Table("Taps skipped because cached rows are missing", ["backbone", "tap", "images missing"], left_out_taps)
     yield from _build_image_parts(metadata.data)
 
 
@@ -63,24 +63,24 @@ def _list_facts(metadata: RunMetadata) -> Iterator[tuple[str, Any]]:
     splits, data, views = metadata.splits, metadata.data, metadata.views
     yield "humeris", metadata.humeris
     yield "data", data.location
-    yield "where it was", data.root
+    yield "data folder", data.root
     yield "images", data.used
-    yield "SHA-256 of the names and digests of all images", data.listing
+    yield "SHA-256 of image names and digests", data.listing
     yield "classes", len(splits.classes)
     n_groups = None if metadata.result is None else metadata.result.groups
     groups = f", in {n_groups} groups" if n_groups else ""
     yield "splits", f"{splits.train} train, {splits.val} val, {splits.test} test{groups}"
-    yield "how they were made", splits.note
-    yield "chosen by", "the validation split" if splits.select == "val" else "cross-validation"
+    yield "split method", splits.note
+    yield "selected by", "the validation split" if splits.select == "val" else "cross-validation"
     yield "seed", metadata.seed
-    yield "plan (images, features and heads, as one digest)", metadata.config_hash
+    yield "config hash", metadata.config_hash
     if views.count:
-        average_note = ", answers averaged over them" if views.average else ""
+        average_note = ", predictions averaged" if views.average else ""
         yield "views", f"{views.count} of each image ({views.policy}){average_note}"
 
 
 def _list_result_facts(result: RunResult) -> Iterator[tuple[str, Any]]:
-    yield "seconds", result.seconds
+    yield "elapsed (s)", result.seconds
     for name, words in _SCORE_LABELS.items():
         if (value := getattr(result.test, name)) is not None:
             yield f"test {words}", f"{value:.4f}"
@@ -102,7 +102,7 @@ def _build_spec_table(specs: Mapping[str, ExtractionSpec]) -> Iterator[Table]:
     rows = [
         [words, *(_format_value(getattr(spec, name)) for spec in specs.values())] for name, words in _SPEC_LABELS.items()
     ]
-    yield Table("How the features were made", ["", *specs], [row for row in rows if any(row[1:])])
+    yield Table("Feature extraction", ["field", *specs], [row for row in rows if any(row[1:])])
 
 
 def _format_value(value: Any) -> str:
@@ -114,7 +114,7 @@ def _format_value(value: Any) -> str:
 
 
 def _format_values(hyperparameter_sets: Sequence[Mapping[str, Any]]) -> str:
-    """The values of each option: C=0.1/1, ..."""
+    """Format the values of each hyperparameter, as in C=0.1/1."""
     names = list(hyperparameter_sets[0]) if hyperparameter_sets else []
     values_by_name = {
         name: list(dict.fromkeys(_format_value(hyperparameters.get(name)) for hyperparameters in hyperparameter_sets))
@@ -131,13 +131,13 @@ def _build_image_parts(data: DataSummary) -> Iterator[Part]:
     if formats or data.duplicates:
         n_across = sum(duplicate.across for duplicate in data.duplicates)
         words = (
-            f"{len(data.duplicates)} byte-for-byte copies were left out, {n_across} of them of an image in another split. "
+            f"{len(data.duplicates)} duplicates (identical bytes) were skipped, {n_across} of them across splits. "
             if data.duplicates
             else ""
         )
-        yield Text(f"{words}Formats of the images: {formats or 'not known'}.")
+        yield Text(f"{words}Image formats: {formats or 'unknown'}.")
     if data.refused:
         rows = [[rejection.name, rejection.reason, rejection.detail] for rejection in data.refused[:_MAX_LISTED]]
-        yield Table(f"{len(data.refused)} images were refused", ["image", "reason", "detail"], rows, folded=True)
+        yield Table(f"{len(data.refused)} rejected images", ["image", "reason", "detail"], rows, folded=True)
         if len(data.refused) > _MAX_LISTED:
-            yield Text(f"{len(data.refused) - _MAX_LISTED} more refused images are in images.csv.")
+            yield Text(f"{len(data.refused) - _MAX_LISTED} more rejected images are in images.csv.")

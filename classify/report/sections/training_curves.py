@@ -1,4 +1,4 @@
-"""How heads did along what was varied in them, and how the training of the best networks went, epoch by epoch."""
+"""Training and held-out accuracy of the winner, scores by hyperparameter, and training curves by epoch."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ..blocks import Chart, Part, Section, Table, Text
 from ..run_snapshot import RunSnapshot
 from .depth import count_selection_images
 
-LARGE_GAP = 0.1  # of training accuracy over validation accuracy
-LARGE_RISE = 0.1  # of the validation loss over its lowest, as a share of it
-_MAX_FIT_IMAGES = 5000  # images that the winner is asked about again
-_MAX_TRAININGS = 3  # whose curves are drawn
+LARGE_GAP = 0.1  # training accuracy minus validation accuracy
+LARGE_RISE = 0.1  # of the validation loss above its minimum, relative to the minimum
+_MAX_FIT_IMAGES = 5000  # training images that the winner predicts
+_MAX_TRAININGS = 3  # trials whose curves are drawn
 _MAX_SERIES = 6  # lines in one chart
-_MAX_TICKS = 9  # values that are named one by one
-_MIN_LOG_RATIO = 10  # from which the axis is logarithmic
+_MAX_TICKS = 9  # values up to which each has a tick
+_MIN_LOG_RATIO = 10  # largest over smallest value from which the axis is logarithmic
 _WIDTH, _HEIGHT = 400, 260
 _NUMBER_FORMAT = "format(datum.value, datum.value >= 1e4 || datum.value < 1e-3 ? '~e' : '~g')"
-_TRAIN_LINE, _VALIDATION_LINE = "images it learnt from", "images held out"
+_TRAIN_LINE, _VALIDATION_LINE = "training images", "held-out images"
 
 
 def build_section(snapshot: RunSnapshot) -> Section:
-    """Scores against C, alpha and the like for each head at its best tap, then learning curves of the best networks."""
+    """Build the section: the fit of the winner, scores by C, alpha, … of each head at its best tap, and training curves."""
     return Section(
         "curves",
-        "Settings and training",
+        "Training curves",
         [*_build_training_fit(snapshot), *_build_regularization(snapshot), *_build_learning_curves(snapshot)],
     )
 
 
 def _build_training_fit(snapshot: RunSnapshot) -> Iterator[Part]:
-    """How well the winner answers the images that it learnt from, beside those held out; nothing where that is not known."""
+    """Compare the winner's accuracy on training images with that on held-out images; nothing if the former is unknown."""
     best = snapshot.best
     train_records = snapshot.select_labeled([record for record in snapshot.images if record.split != "test"])
     if best is None or not train_records:
@@ -47,23 +47,21 @@ def _build_training_fit(snapshot: RunSnapshot) -> Iterator[Part]:
     try:
         head = Run(snapshot.path).load_head(best)
         probabilities = None if head is None else head.predict_proba(rows.load_features(snapshot, train_records))
-    except (rows.FeaturesUnavailable, HumerisError, ValueError):  # the sections of what needs features say which are missing
+    except (rows.FeaturesUnavailable, HumerisError, ValueError):  # sections that need features say which are missing
         return
     if probabilities is None:
         return
     train_accuracy = float(snapshot.target.find_correct(snapshot.encode_labels(train_records), probabilities).mean())
     gap = train_accuracy - snapshot.scores[best].accuracy
-    words = (
-        f"The winner answers {wording.format_percent(train_accuracy)} of {len(train_records)} images it learnt from "
-        f"rightly, and {wording.format_percent(snapshot.scores[best].accuracy)} of images held out: a gap of "
-        f"{100 * gap:.1f} points"
+    comparison = (
+        f"Accuracy of the winner: {wording.format_percent(train_accuracy)} on {len(train_records)} training images, "
+        f"{wording.format_percent(snapshot.scores[best].accuracy)} on held-out images, a gap of {100 * gap:.1f} points"
     )
-    gap_note = (
-        f", which is large (more than {100 * LARGE_GAP:.0f}): it overfits. Stronger regularisation, more images or views "
-    )
-    yield Text(
-        f"{words}{gap_note}of them may help." if gap > LARGE_GAP else f"{words}.", "warning" if gap > LARGE_GAP else "words"
-    )
+    advice = "the head overfits. Stronger regularization, more images or augmented views may help."
+    if gap > LARGE_GAP:
+        yield Text(f"{comparison}, which is large (more than {100 * LARGE_GAP:.0f}): {advice}", "warning")
+    else:
+        yield Text(f"{comparison}.")
 
 
 def _build_regularization(snapshot: RunSnapshot) -> Iterator[Part]:
@@ -71,14 +69,14 @@ def _build_regularization(snapshot: RunSnapshot) -> Iterator[Part]:
     parts = [part for head in heads for part in _build_head_charts(snapshot, head)]
     if parts:
         yield Text(
-            "Each head at its best tap, by what was varied in it; the best setting, by log-loss, is ringed. How well a "
-            "setting but the winner's fits the images it learnt from is not kept: all scores here are of images held out."
+            "Held-out scores of each head at its best tap, by hyperparameter. The trial with the lowest log-loss is ringed. "
+            "Scores on training images are not stored with the trials."
         )
     yield from parts
 
 
 def _build_head_charts(snapshot: RunSnapshot, head: str) -> Iterator[Part]:
-    """Two charts of one head, and whether its best setting lies at the end of what was tried."""
+    """Build two charts of one head, and a note if its best value is the smallest or largest tried."""
     best = next(trial for trial in snapshot.ranked_trials if trial.head == head)
     trials = [trial for trial in snapshot.scores if (trial.head, trial.tap_refs) == (head, best.tap_refs)]
     name = _choose_axis(trials)
@@ -94,14 +92,14 @@ def _build_head_charts(snapshot: RunSnapshot, head: str) -> Iterator[Part]:
     ]
     shown_values = [value for value in values if value["line"] in kept_lines]
     title = f"{head} at {wording.format_taps(best.tap_refs, False)}"
-    table = _build_hyperparameter_table(snapshot, trials, f"The settings of {head} at its best tap")
+    table = _build_hyperparameter_table(snapshot, trials, f"Hyperparameters of {head} at its best tap")
     yield Chart(f"{title}: accuracy by {name}", _build_score_spec(shown_values, name, "accuracy", "accuracy"), table)
     yield Chart(f"{title}: log-loss by {name}", _build_score_spec(shown_values, name, "log_loss", "log-loss"))
     numbers = sorted({trial.hyperparameters[name] for trial in trials})
     if best.hyperparameters.get(name) in (numbers[0], numbers[-1]) and len(numbers) > 2:
         end, comparative = ("smallest", "smaller") if best.hyperparameters[name] == numbers[0] else ("largest", "larger")
         yield Text(
-            f"The best {name} of {head} is the {end} that was tried, {_format_end(numbers, end)}: {comparative} ones may be "
+            f"The best {name} of {head} is the {end} value tried, {_format_end(numbers, end)}: {comparative} values may be "
             "better."
         )
 
@@ -111,7 +109,7 @@ def _format_end(numbers: Sequence[float], end: str) -> str:
 
 
 def _choose_axis(trials: Sequence[Trial]) -> str | None:
-    """The number that was tried in most values, if there are three."""
+    """Return the numeric hyperparameter with the most values, if it has at least three."""
     names = list(trials[0].hyperparameters)
     values = {
         name: {trial.hyperparameters.get(name) for trial in trials if _is_number(trial.hyperparameters.get(name))}
@@ -150,7 +148,7 @@ def _compute_interval(snapshot: RunSnapshot, score: Score) -> tuple[float, float
 
 
 def _build_score_spec(values: Sequence[Mapping[str, Any]], name: str, field: str, title: str) -> dict[str, Any]:
-    """Vega-Lite: a score against what was varied, a line for each of the other settings."""
+    """Build the Vega-Lite chart of a score by one hyperparameter, one line per combination of the others."""
     numbers = [value["x"] for value in values]
     is_log = min(numbers) > 0 and max(numbers) / min(numbers) >= _MIN_LOG_RATIO
     lines = list(dict.fromkeys(value["line"] for value in values))
@@ -185,7 +183,7 @@ def _build_score_spec(values: Sequence[Mapping[str, Any]], name: str, field: str
 
 
 def _choose_ticks(numbers: Sequence[float], is_log: bool) -> list[float]:
-    """What was tried, each value where there is room, else powers of ten or every fourth value."""
+    """Return the values tried if they fit, else powers of ten or every fourth value."""
     distinct_values = sorted(set(numbers))
     if len(distinct_values) <= _MAX_TICKS:
         return distinct_values
@@ -209,18 +207,18 @@ def _build_hyperparameter_table(snapshot: RunSnapshot, trials: Sequence[Trial], 
         score = snapshot.scores[trial]
         values = [f"{value:g}" if isinstance(value, float) else value for value in trial.hyperparameters.values()]
         cells.append([trial.id, *values, score.accuracy, *_compute_interval(snapshot, score), score.log_loss])
-    header = ["trial", *trials[0].hyperparameters, "accuracy", "95 % from", "to", "log-loss"]
+    header = ["trial", *trials[0].hyperparameters, "accuracy", "95 % CI low", "95 % CI high", "log-loss"]
     return Table(caption, header, cells, digits=4, sortable=True)
 
 
 def _build_learning_curves(snapshot: RunSnapshot) -> Iterator[Part]:
-    """Learning curves of the best few trials that have some, with what is to be seen in them in words."""
+    """Build the training curves of the best trials that have some, each with notes on overfitting."""
     trained_trials = [trial for trial in snapshot.ranked_trials if snapshot.scores[trial].fit_info.get("curves")]
     for trial in trained_trials[:_MAX_TRAININGS]:
         fit_info = snapshot.scores[trial].fit_info
         curves, epoch = fit_info["curves"], int(fit_info["epochs"])
         trial_name = f"{trial.head} at {wording.format_taps(trial.tap_refs, False)}, trial {trial.id}"
-        # Without a training accuracy (triplet, supcon), the training loss is of pairs of images: it has a scale of its own.
+        # Without a training accuracy (triplet, supcon) the training loss is over pairs of images, on another scale.
         has_accuracies = {"accuracy", "val_accuracy"} <= set(curves)
         loss_names = ("loss" if has_accuracies else "", "val_loss")
         yield Chart(
@@ -233,43 +231,57 @@ def _build_learning_curves(snapshot: RunSnapshot) -> Iterator[Part]:
             yield Chart(f"{trial_name}: accuracy by epoch", _build_epoch_spec(curves, accuracy_names, epoch, "accuracy"))
         yield from describe_learning_curve(curves, epoch)
     if len(trained_trials) > _MAX_TRAININGS:
-        yield Text(f"{len(trained_trials)} trials have learning curves; those of the best {_MAX_TRAININGS} are drawn.")
+        yield Text(f"Training curves of the best {_MAX_TRAININGS} of {len(trained_trials)} trials are shown.")
 
 
 def describe_learning_curve(curves: Mapping[str, Sequence[float]], epoch: int) -> list[Text]:
-    """What a learning curve says of overfitting, in words; epoch: the one that was kept, from 1."""
+    """Describe convergence and overfitting in a training curve.
+
+    Parameters
+    ----------
+    curves : mapping of str to sequence of float
+        `val_loss`, and `loss`, `accuracy` and `val_accuracy` if known, one value per epoch.
+    epoch : int
+        The epoch whose weights were kept, counted from 1.
+
+    Returns
+    -------
+    paragraphs : list of Text
+    """
     val_loss = curves["val_loss"]
     n_epochs = len(val_loss)
-    words = f"Kept is epoch {epoch} of {n_epochs}, after which the loss on images held out was lowest."
-    paragraphs = [Text(words + (" It was still falling: more epochs may be better." if epoch == n_epochs else ""))]
+    best_note = f"Epoch {epoch} of {n_epochs} was kept, as its held-out loss is the lowest."
+    falling_note = " The loss was still falling: more epochs may help." if epoch == n_epochs else ""
+    paragraphs = [Text(best_note + falling_note)]
     rise = val_loss[-1] / val_loss[epoch - 1] - 1 if val_loss[epoch - 1] > 0 else 0.0
     if rise > LARGE_RISE:
         paragraphs.append(
             Text(
-                f"After it that loss rises by {wording.format_percent(rise, 0)} until epoch {n_epochs}, which is large "
-                f"(more than {wording.format_percent(LARGE_RISE, 0)}): from there on the head learns its own images by "
-                "heart. What it had reached before is what is used.",
+                f"The held-out loss rises by {wording.format_percent(rise, 0)} until epoch {n_epochs}, which is large (more "
+                f"than {wording.format_percent(LARGE_RISE, 0)}): the head overfits after epoch {epoch}, whose weights are "
+                "used.",
                 "warning",
             )
         )
     if {"accuracy", "val_accuracy"} <= set(curves):
         gap, val_accuracy = _compute_gap(curves, epoch), curves["val_accuracy"][epoch - 1]
-        learnt = wording.format_percent(curves["accuracy"][epoch - 1])
-        epoch_note = f"at epoch {epoch} it answers {learnt} of the images it learnt from rightly"
+        train_accuracy = curves["accuracy"][epoch - 1]
         if gap > LARGE_GAP:
             paragraphs.append(
                 Text(
-                    f"The gap between training and validation is large: {epoch_note} and "
-                    f"{wording.format_percent(val_accuracy)} of those held out, {100 * gap:.0f} points fewer (large is more "
-                    f"than {100 * LARGE_GAP:.0f}). More images, views of them (--views), dropout or a smaller head narrow "
-                    "it.",
+                    f"The gap between training and validation accuracy is large (more than {100 * LARGE_GAP:.0f} points): "
+                    f"at epoch {epoch} accuracy is {wording.format_percent(train_accuracy)} on training images and "
+                    f"{wording.format_percent(val_accuracy)} on held-out images. More images, augmented views (--views), "
+                    "dropout or a smaller head may reduce it.",
                     "warning",
                 )
             )
         elif (gap_at_end := _compute_gap(curves, n_epochs)) > LARGE_GAP:
             paragraphs.append(
                 Text(
-                    f"The gap is {100 * gap:.0f} points at epoch {epoch} and {100 * gap_at_end:.0f} at the last.", "warning"
+                    f"The gap between training and validation accuracy is {100 * gap:.0f} points at epoch {epoch} and "
+                    f"{100 * gap_at_end:.0f} points at the last epoch.",
+                    "warning",
                 )
             )
     return paragraphs
@@ -282,7 +294,7 @@ def _compute_gap(curves: Mapping[str, Sequence[float]], epoch: int) -> float:
 def _build_epoch_spec(
     curves: Mapping[str, Sequence[float]], names: tuple[str, str], epoch: int, title: str
 ) -> dict[str, Any]:
-    """Vega-Lite: the same measure on images learnt from and on images held out, with the kept epoch marked."""
+    """Build the Vega-Lite chart of one metric on training and held-out images, with the kept epoch marked."""
     lines = {_TRAIN_LINE: names[0], _VALIDATION_LINE: names[1]}
     values = [
         {"epoch": number, "value": value, "line": line, "words": f"epoch {number}, {line}; {title} {value:.3f}"}
@@ -306,7 +318,7 @@ def _build_epoch_spec(
     kept_epoch = {"data": {"values": [{"epoch": epoch, "word": f"kept: {epoch}"}]}}
     rule = {"type": "rule", "strokeDash": [4, 3], "color": "currentColor", "opacity": 0.7, "aria": False}
     word: dict[str, Any] = {"type": "text", "align": "left", "dx": 5, "fontWeight": 600, "aria": False}
-    word |= {"y": "height", "dy": -10} if title == "accuracy" else {"y": 8}  # where the curves are not
+    word |= {"y": "height", "dy": -10} if title == "accuracy" else {"y": 8}  # away from the curves
     is_right = epoch > 0.75 * len(curves["val_loss"])
     word |= {"align": "right", "dx": -5} if is_right else {}
     return {
@@ -328,4 +340,4 @@ def _build_epoch_spec(
 def _build_epoch_table(curves: Mapping[str, Sequence[float]]) -> Table:
     names = [name for name in ("loss", "val_loss", "accuracy", "val_accuracy") if name in curves]
     rows = [[number, *values] for number, values in enumerate(zip(*(curves[name] for name in names), strict=True), start=1)]
-    return Table("The learning curve", ["epoch", *names], rows, digits=4)
+    return Table("Training curve", ["epoch", *names], rows, digits=4)

@@ -680,13 +680,13 @@ def test_a_run_without_advice_is_told_of_without(store: Store, tmp_path: Path) -
     data = {"data": run.metadata.data.to_dict()}
     assert "advice: " in classify.format_sweep(data, run.summarize())
     page = write_report([run.path], cache=store.path).path
-    assert "What next?" in page.read_text()
+    assert "Advice: " in page.read_text()
     run.finish(replace(advised, advice=None))
     loaded = Run.load(run.path)
     assert loaded.summarize().advice is None
     assert "advice: " not in classify.format_sweep(data, loaded.summarize())
     page = write_report([run.path], cache=store.path).path
-    assert "What next?" not in page.read_text()
+    assert "Advice: " not in page.read_text()
 
 
 def test_a_real_run_tells_what_it_lacks_and_every_command_it_gives_runs(

@@ -25,7 +25,7 @@ from humeris.classify.report.blocks import Section
 from humeris.classify.report.page import write_report
 from humeris.classify.report.run_snapshot import RunSnapshot
 
-SECTIONS = ["answer", "depth", "curves", "confusion", "gallery", "suspects", "leaderboard", "repeat"]
+SECTIONS = ["summary", "depth", "curves", "confusion", "gallery", "label-issues", "leaderboard", "reproduce"]
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def read(run: Path, out: Path, cache: Path) -> str:
     return out.read_text(encoding="utf-8")
 
 
-HEAVY = {"suspects", "features", "random", "cost"}  # sections with tests of their own
+HEAVY = {"label-issues", "features", "pretraining", "cost"}  # sections with tests of their own
 
 
 @pytest.fixture
@@ -77,10 +77,9 @@ def test_the_answer_comes_first_with_the_figures_of_the_run(finished: Any, tmp_p
     test = finished.run.result.test
     low, high = (100 * bound for bound in test.accuracy_95)
     first = found.find_all("section")[0]
-    assert first.attributes["id"] == "answer"
-    assert f"answers {100 * test.accuracy:.1f} % of 18 test images rightly" in first.text
-    assert f"(95 % interval {low:.1f} to {high:.1f} %)" in first.text
-    assert "always naming the commonest class would get 33.3 %" in first.text
+    assert first.attributes["id"] == "summary"
+    assert f"Test accuracy {100 * test.accuracy:.1f} % (95 % CI {low:.1f}–{high:.1f}) on 18 images: " in first.text
+    assert "the majority class alone scores 33.3 %" in first.text
     assert f"humeris export {finished.path} -o model.keras --cache {finished.cache}" in first.text
 
 
@@ -211,7 +210,7 @@ def test_a_page_is_written_whole_or_not_at_all(
 
 
 def test_without_a_run_there_is_no_page(tmp_path: Path, finished: Any) -> None:
-    with pytest.raises(RunError, match="expected a run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         write_report([finished.path, tmp_path], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
@@ -228,15 +227,15 @@ def test_a_page_says_at_its_top_what_is_missing_and_comes_all_the_same(finished:
     found = Markup((tmp_path / "page.html").read_text())
     (box,) = found.find_all("aside")
     for words in (
-        "run.json is in format 99",
-        f"the images are not at {tmp_path / 'nowhere'}",
-        "probabilities.npy cannot be used",
+        "run.json has format 99",
+        f"the images are no longer at {tmp_path / 'nowhere'}",
+        "probabilities.npy cannot be read",
     ):
         assert words in box.text
         assert any(words in line for line in done.omissions)
     assert list(dict.fromkeys(each.text for each in box.descendants if each.tag == "li")) == list(done.omissions)
-    assert "test images rightly" in section(found, "run1-answer")
-    assert "is ahead with" in section(found, "run2-answer")
+    assert "Test accuracy" in section(found, "run1-summary")
+    assert "best accuracy so far" in section(found, "run2-summary")
 
 
 def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
@@ -249,10 +248,10 @@ def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
         if path.name not in {"run.json", "trials.jsonl"}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     found = Markup(read(run, tmp_path / "page.html", finished.cache))
-    assert "So far" in section(found, "answer")
-    assert "is ahead with" in section(found, "answer")
-    assert "finish it with: humeris sweep" in found.text
-    assert "1 of the 5 lines of trials.jsonl are torn" in found.text
+    assert "best accuracy so far" in section(found, "summary")
+    assert "The test split has not been scored" in section(found, "summary")
+    assert "resume it with: humeris sweep" in found.text
+    assert "1 of the 5 lines of trials.jsonl are corrupt" in found.text
     assert "humeris export" not in found.text
     assert len(found.find_all("table")) >= 2
     assert [each.attributes["id"] for each in found.find_all("section")][:4] == SECTIONS[:4]
@@ -264,7 +263,7 @@ def test_a_run_of_which_nothing_is_left_but_a_torn_description_has_a_page(finish
     (run / "run.json").write_text('{"format": 3, "config_hash"')
     done = write_report([run], tmp_path / "page.html", finished.cache)
     found = Markup((tmp_path / "page.html").read_text())
-    assert "No trial of this run has ended" in section(found, "answer")
+    assert "No trial of this run has finished" in section(found, "summary")
     assert len(done.omissions) >= 2
     assert found.faults == []
 
@@ -273,7 +272,9 @@ def test_a_run_of_which_nothing_is_left_but_a_torn_description_has_a_page(finish
 def test_no_value_of_another_type_keeps_the_page_from_coming(
     value: Any, finished: Any, base: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = [each for each in page._SECTIONS if each[0] in {"answer", "depth", "curves", "confusion", "leaderboard", "repeat"}]
+    own = [
+        each for each in page._SECTIONS if each[0] in {"summary", "depth", "curves", "confusion", "leaderboard", "reproduce"}
+    ]
     monkeypatch.setattr(page, "_SECTIONS", tuple(own))
     run = make_varied_run(finished, base)
     described = json.loads((run / "run.json").read_bytes())
@@ -293,7 +294,7 @@ def test_a_run_without_a_score_says_which_and_every_section_is_there(
     found = Markup((tmp_path / "page.html").read_text())
     assert [each.attributes["id"] for each in found.find_all("section") if each.attributes["id"] in SECTIONS] == SECTIONS
     assert section(found, "depth").count("accuracy") > 1
-    assert done.omissions[0].startswith(f"run.json is unreadable (result.test.{name}: expected ")
+    assert done.omissions[0].startswith(f"run.json cannot be read (result.test.{name}: expected ")
     assert f"result.test.{name}" in found.text
 
 
@@ -307,7 +308,7 @@ def test_a_section_that_cannot_be_made_says_so_and_the_others_are_there(finished
     assert "cannot be shown" in section(found, "confusion")
     (omission,) = done.omissions
     assert omission.startswith(
-        "What is taken for what: cannot be shown (ValueError: expected a confusion matrix of 3 classes"
+        "Confusion matrix cannot be shown (ValueError: the confusion matrix has shape (1, 1), but there are 3 classes"
     )
 
 
@@ -327,11 +328,11 @@ def test_a_page_is_never_larger_than_its_limit_and_says_what_gave_way(
     monkeypatch.setattr(page, "MAX_BYTES", 60_000)
     done = write_report([make_varied_run(finished, base)], tmp_path / "page.html", finished.cache)
     assert done.n_bytes <= 60_000
-    gave_way = [words for words in done.omissions if "left out, since the page would be larger" in words]
+    gave_way = [words for words in done.omissions if "omitted: the page would be larger" in words]
     assert gave_way
     found = Markup((tmp_path / "page.html").read_text())
     assert all(words in found.text for words in gave_way)
-    assert "test images rightly" in section(found, "answer")
+    assert "Test accuracy" in section(found, "summary")
 
 
 def test_before_anything_is_left_out_the_drawings_for_narrow_screens_give_way(
@@ -402,8 +403,8 @@ def test_two_runs_stand_side_by_side_and_then_one_after_the_other(finished: Any,
             prefix + each for each in SECTIONS
         ]
     told = section(found, "comparison")
-    assert told.count("test images rightly") == 2
-    assert "varied against run, on the same test images (18)" in told
+    assert told.count(": Test accuracy ") == 2
+    assert "varied vs run, on the same test images (18)" in told
     assert [each.tag for each in found.elements if each.tag in {"h1", "h2"}] == ["h1", "h2", "h2", "h2"]
 
 
@@ -436,12 +437,12 @@ def test_the_command_lists_what_is_missing_and_ends_with_1(
     run = copy_run(finished.path, tmp_path / "run", format=99)
     done = humeris("report", run, "--cache", finished.cache)
     assert done.code == 1
-    assert done.out.splitlines()[0].startswith("missing: run.json is in format 99")
+    assert done.out.splitlines()[0].startswith("missing: run.json has format 99")
     assert (run / "report.html").exists()
 
 
 def test_the_command_refuses_what_is_no_run_in_one_line(tmp_path: Path, humeris: Callable[..., Any]) -> None:
     done = humeris("report", tmp_path)
     assert (done.code, done.out) == (2, "")
-    assert done.err == f"humeris: {tmp_path}: expected a run folder with a run.json, found none; `humeris sweep` makes one\n"
+    assert done.err == f"humeris: {tmp_path}: not a run folder (no run.json in it); `humeris sweep` creates one\n"
     assert list(tmp_path.iterdir()) == []

@@ -184,7 +184,7 @@ def test_without_scripts_everything_is_there_to_read(pages: dict[str, Path], bro
     assert browser.evaluate("document.querySelectorAll('tbody tr').length") == rows
     assert browser.evaluate("document.querySelectorAll('button, input').length") == 0
     assert browser.evaluate("[...document.querySelectorAll('tr')].every((row) => !row.hidden)")
-    assert "test images rightly" in browser.evaluate("document.body.innerText")
+    assert "Test accuracy" in browser.evaluate("document.body.innerText")
     assert browser.evaluate("tip.getBoundingClientRect().height") == 0
     browser.evaluate("document.querySelector('details').open = true")
     assert browser.evaluate("document.querySelector('details table').getBoundingClientRect().height") > 30

@@ -61,7 +61,7 @@ def test_images_are_read_only_while_they_are_what_the_run_saw(finished: Any, tmp
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"expected a run folder with a run\.json, found none"):
+    with pytest.raises(RunError, match=r"not a run folder \(no run\.json in it\)"):
         RunSnapshot.read(tmp_path)
 
 
@@ -70,14 +70,17 @@ def test_an_unreadable_description_leaves_the_trials(text: str, finished: Any, t
     run = copy_run(finished.path, tmp_path / "run")
     (run / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     found = RunSnapshot.read(run, finished.cache)
-    assert found.omissions[0].startswith("run.json is unreadable")
+    assert found.omissions[0].startswith("run.json cannot be read")
     assert found.scores == finished.run.load_trials()
     assert (found.metadata, found.class_names, found.test) == (None, (), None)
 
 
 def test_a_run_in_another_format_says_which(finished: Any, tmp_path: Path) -> None:
     found = RunSnapshot.read(copy_run(finished.path, tmp_path / "run", format=77), finished.cache)
-    assert found.omissions == ("run.json is in format 77, not 3 as of this humeris: what cannot be read is left out",)
+    assert found.omissions == (
+        "run.json has format 77, but this version of humeris reads format 3: the configuration and the test scores are not "
+        "shown",
+    )
     assert found.best is not None
 
 
@@ -87,7 +90,7 @@ def test_an_interrupted_run_says_how_to_finish_it(finished: Any, tmp_path: Path)
         (run / name).unlink()
     found = RunSnapshot.read(run, finished.cache)
     (line,) = found.omissions
-    assert line.endswith(f"finish it with: humeris run {finished.photos}")
+    assert line.endswith(f"resume it with: humeris run {finished.photos}")
     assert found.best == found.ranked_trials[0]
     assert not found.complete
 
@@ -117,7 +120,9 @@ def test_a_torn_line_of_trials_is_counted_and_the_others_are_kept(finished: Any,
     (run / "trials.jsonl").write_text("\n".join([lines[0], json.dumps(broken), lines[2][:40], "", lines[3]]) + "\n")
     found = RunSnapshot.read(run, finished.cache)
     assert len(found.scores) == 2
-    assert found.omissions == ("2 of the 4 lines of trials.jsonl are torn or of another version: their trials",)
+    assert found.omissions == (
+        "2 of the 4 lines of trials.jsonl are corrupt or from another version: their trials are not shown",
+    )
 
 
 def test_images_that_were_moved_or_are_partly_gone_are_counted(finished: Any, tmp_path: Path) -> None:
@@ -128,10 +133,10 @@ def test_images_that_were_moved_or_are_partly_gone_are_counted(finished: Any, tm
     for path in sorted(photos.rglob("*.png"))[:3]:
         path.unlink()
     (line,) = RunSnapshot.read(run, finished.cache).omissions
-    assert line == f"3 of the 42 images are not under {photos} any more: their pictures"
+    assert line == f"3 of the 42 images are no longer under {photos}: their thumbnails are not shown"
     photos.rename(tmp_path / "elsewhere")
     (line,) = RunSnapshot.read(run, finished.cache).omissions
-    assert line.startswith(f"the images are not at {photos} any more")
+    assert line.startswith(f"the images are no longer at {photos}: ")
 
 
 def test_a_cache_that_is_none_is_said_and_one_that_is_gone_is_empty(finished: Any, tmp_path: Path) -> None:
@@ -139,7 +144,7 @@ def test_a_cache_that_is_none_is_said_and_one_that_is_gone_is_empty(finished: An
     (tmp_path / "other" / "file").touch()
     found = RunSnapshot.read(finished.path, tmp_path / "other")
     assert found.store is None
-    assert found.omissions[0].startswith("the cache cannot be used")
+    assert found.omissions[0].startswith("the cache cannot be read")
     assert found.best is not None
     assert found.open_features(found.best.tap_refs) is None
     assert RunSnapshot.read(finished.path, tmp_path / "gone").open_features(found.best.tap_refs) is None
@@ -153,8 +158,8 @@ def test_a_description_of_other_types_is_no_reason_to_fail(value: Any, finished:
         assert found.title == str(number)
         assert found.scores == finished.run.load_trials()
         readable = found.metadata is not None
-        assert readable == (found.omissions == () or found.omissions[0].startswith("the sweep did not end"))
-        assert readable or found.omissions[0].startswith("run.json is ")
+        assert readable == (found.omissions == () or found.omissions[0].startswith("the run is not finished"))
+        assert readable or found.omissions[0].startswith("run.json ")
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_taps_side_by_side_cost_the_deepest_of_each_backbone(evidence: RunSnapsh
 
 def test_of_one_set_of_taps_there_is_no_front_to_speak_of(evidence: RunSnapshot) -> None:
     scores = {trial: score for trial, score in evidence.scores.items() if trial.tap_refs[0].layer == "block5_out"}
-    assert "One set of taps stands here alone" in words(cost.build_section(replace(evidence, scores=TrialScores(scores))))
+    assert "There is only one set of taps" in words(cost.build_section(replace(evidence, scores=TrialScores(scores))))
     assert "2 of 2 sets of taps" in words(cost.build_section(evidence)) or "1 of 2 sets" in words(
         cost.build_section(evidence)
     )
@@ -114,25 +114,25 @@ def test_without_a_measurement_multiply_adds_are_drawn_and_the_command_is_told(e
     section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     (table,) = some(section, Table)
-    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "million multiply-adds for one image"
-    assert "one image (ms)" not in table.header
+    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "multiply-adds per image (million)"
+    assert "latency (ms per image)" not in table.header
     (line,) = [part.line for part in some(section, Command)]
     assert shlex.split(line)[:3] == ["humeris", "report", str(evidence.path)]
     assert shlex.split(line)[-1] == "--latency"
     assert words(section, "missing") == ""
-    assert "which was not done" not in words(section)
+    assert "count the parameters" not in words(section)
 
 
 def test_the_chart_has_a_mark_for_all_taps_and_the_chosen_ones_stand_out(evidence: RunSnapshot) -> None:
     (chart,) = some(cost.build_section(evidence), Chart)
     values = chart.spec["data"]["values"]
-    assert [value["role"] for value in values].count("chosen") == 1
+    assert [value["role"] for value in values].count("selected") == 1
     assert evidence.best is not None
-    (chosen,) = [value for value in values if value["role"] == "chosen"]
+    (chosen,) = [value for value in values if value["role"] == "selected"]
     assert chosen["words"].startswith(f"{evidence.best.tap_refs[0]}; ")
     svg = draw(chart, "m").wide
     assert all(f'aria-label="{value["words"]}"' in svg for value in values)
-    assert "chosen</text>" in svg
+    assert "selected</text>" in svg
     assert chart.table is not None
     assert [row[0] for row in chart.table.rows] == [str(source) for source in sorted(evidence.tap_depths, key=str)]
 
@@ -155,17 +155,17 @@ def test_the_command_measures_and_the_page_then_shows_the_time(evidence: RunSnap
     section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     (table,) = some(section, Table)
-    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "milliseconds for one image"
+    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"] == "latency (ms per image)"
     assert [value["cost"] for value in chart.spec["data"]["values"]] == [
         1000 * shallow.seconds_per_image,
         1000 * deep.seconds_per_image,
     ]
     row = dict(zip(table.header, table.rows[0], strict=True))
-    assert row["one image (ms)"] == 1000 * shallow.seconds_per_image
+    assert row["latency (ms per image)"] == 1000 * shallow.seconds_per_image
     assert row["images per second"] == round(32 / shallow.seconds_per_batch)
     assert "on cpu with" in words(section)
     assert some(section, Command) == []
-    assert "milliseconds for one image" in Path(result.json["report"]).read_text()
+    assert "latency (ms per image)" in Path(result.json["report"]).read_text()
 
 
 def test_a_backbone_that_is_gone_is_left_out_of_the_measurement(
@@ -186,7 +186,7 @@ def test_a_backbone_that_is_gone_is_left_out_of_the_measurement(
     assert latency.read(Run(evidence.path)) == again
     section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
-    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"].startswith("million multiply-adds")
+    assert chart.spec["layer"][1]["encoding"]["x"]["axis"]["title"].startswith("multiply-adds")
 
 
 def test_only_what_was_measured_is_drawn_by_time(evidence: RunSnapshot) -> None:
@@ -198,8 +198,8 @@ def test_only_what_was_measured_is_drawn_by_time(evidence: RunSnapshot) -> None:
     section = cost.build_section(evidence)
     (chart,) = some(section, Chart)
     assert [value["cost"] for value in chart.spec["data"]["values"]] == [2.0]
-    assert "Not measured, of 1 more: my.keras: gone" in words(section)
-    assert "on gpu:0 with 3 processor threads" in words(section)
+    assert "Not measured for 1 more: my.keras: gone" in words(section)
+    assert "on gpu:0 with 3 CPU threads" in words(section)
     assert [row[7] for row in some(section, Table)[0].rows] == [2.0, None]
 
 
@@ -218,7 +218,7 @@ def test_only_what_was_measured_is_drawn_by_time(evidence: RunSnapshot) -> None:
 def test_a_torn_measurement_is_as_none(evidence: RunSnapshot, content: bytes) -> None:
     (evidence.path / "latency.json").write_bytes(content)
     assert latency.read(Run(evidence.path)) is None
-    assert "milliseconds" not in str(some(cost.build_section(evidence), Chart)[0].spec)
+    assert "latency" not in str(some(cost.build_section(evidence), Chart)[0].spec)
 
 
 @pytest.mark.parametrize("change", [{"format": 1}, {"batch_size": 8}])
@@ -241,7 +241,7 @@ def test_layers_whose_parameters_were_not_counted_are_costed_without(evidence: R
     found = cost.compute_costs(evidence, None)
     assert all(each.parameters is None and each.multiply_adds and each.bytes_per_image for each in found)
     section = cost.build_section(evidence)
-    assert "and counts the parameters, which was not done" in words(section)
+    assert "and count the parameters, which the cache does not have" in words(section)
     assert some(section, Command)[0].line.endswith("--latency")
     timed = {
         latency.make_key(each.tap_refs): latency.Latency(latency.make_key(each.tap_refs), 0.1, 1.0, 5) for each in found
@@ -259,7 +259,7 @@ def test_without_the_cache_the_page_says_which_command_brings_it_back(
 ) -> None:
     section = cost.build_section(replace(evidence, store=None if store is None else Store(tmp_path / store)))
     assert some(section, Chart) == []
-    assert "the cache that says so is gone" in words(section, "missing")
+    assert "the cache that records it is missing" in words(section, "missing")
     assert some(section, Command)[0].line.startswith("humeris extract ")
     (table,) = some(section, Table)
     assert [row[3] for row in table.rows] == [evidence.tap_depths[each] for each in sorted(evidence.tap_depths, key=str)]
@@ -271,7 +271,7 @@ def test_a_file_of_features_does_not_say_what_its_network_costs(evidence: RunSna
     specs = {name: replace(spec, architecture=architecture) for name, spec in evidence.metadata.specs.items()}
     described = change_metadata(evidence, data=change_origin(evidence.metadata.data, kind="features"), specs=specs)
     section = cost.build_section(replace(described, store=None))
-    assert "A file of features does not say" in words(section)
+    assert "A file of features does not record" in words(section)
     assert [part.line.endswith("--latency") for part in some(section, Command)] == ([True] if architecture else [])
 
 
@@ -291,7 +291,7 @@ def test_there_is_nothing_to_measure_where_there_is_no_run(tmp_path: Path, humer
         latency.measure_all([Run(tmp_path / "none")])
     result = humeris("report", tmp_path / "none", "--latency")
     assert result.code == 2
-    assert "expected a run folder" in result.err
+    assert "not a run folder (no run.json in it)" in result.err
     assert not (tmp_path / "none").exists()
 
 
@@ -305,6 +305,6 @@ def test_a_report_with_all_its_sections_imports_neither_keras_nor_tensorflow(evi
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "() set()\n"
     page = (tmp_path / "page.html").read_text()
-    for name in ("gallery", "suspects", "features", "random", "cost"):
+    for name in ("gallery", "label-issues", "features", "pretraining", "cost"):
         assert f'id="{name}"' in page
     assert "cannot be shown" not in page

@@ -94,17 +94,17 @@ def test_every_image_of_a_small_run_is_a_point_with_a_picture(evidence: RunSnaps
     found = {each["image"]: each for each in points(section)}
     assert set(found) == {each.name for each in evidence.images}
     assert Counter(each["kind"] for each in found.values()) == {
-        "learnt from": 24,
-        "test image, answered rightly": 17,
-        "test image, answered wrongly": 1,
+        "training image": 24,
+        "test image, correct": 17,
+        "test image, error": 1,
     }
-    assert found[first.name]["kind"] == "test image, answered wrongly"
+    assert found[first.name]["kind"] == "test image, error"
     assert all(found[each.name]["class"] == each.label for each in evidence.images)
     assert set(chart_of(section).thumbnails or {}) == set(found)
     places = np.array([[each["x"], each["y"]] for each in found.values()])
     assert together(places, np.array([each["class"] for each in found.values()])) > 0.8  # each point is its own image's
-    assert "All 42 images" in words(section)
-    assert "mean nothing" in words(section)
+    assert "Features of all 42 images at" in words(section)
+    assert "have no meaning" in words(section)
     assert words(section, "missing") == ""
 
 
@@ -138,7 +138,7 @@ def test_the_table_counts_neighbours_as_scikit_learn_finds_them(evidence: RunSna
 def test_of_many_images_some_are_drawn_by_class(evidence: RunSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_map, "MAX_POINTS", 20)
     section = feature_map.build_section(evidence)
-    assert "20 of the 42 images, drawn by class" in words(section)
+    assert "20 of the 42 images (a stratified sample)" in words(section)
     tested = {each.name for each in evidence.select_images("test")}
     shown = points(section)
     assert sum(each["image"] in tested for each in shown) == 8
@@ -162,7 +162,7 @@ def test_colours_tell_classes_apart_as_far_as_they_can(evidence: RunSnapshot, co
     assert evidence.splits is not None
     described = change_metadata(evidence, splits=replace(evidence.splits, classes=classes))
     shown = feature_map._choose_colored_classes(replace(described, predictions=answers), records)
-    spec = feature_map._build_spec(np.zeros((400, 2)), records, shown, ["learnt from"] * 400)
+    spec = feature_map._build_spec(np.zeros((400, 2)), records, shown, ["training image"] * 400)
     domain = spec["encoding"]["fill"]["scale"]["domain"]
     looks = list(zip(spec["encoding"]["stroke"]["scale"]["range"], spec["encoding"]["fill"]["scale"]["range"], strict=True))
     assert len(looks) == len(domain) == len(set(looks))
@@ -179,7 +179,7 @@ def test_hostile_names_are_drawn(evidence: RunSnapshot) -> None:
     svg = draw(chart_of(section), "m").wide
     assert "<script>" not in svg
     assert "&lt;script>41&amp;" in svg or "&lt;script&gt;41&amp;" in svg
-    assert "42 of 42 pictures cannot be shown" in words(section, "missing")
+    assert "42 of 42 thumbnails are missing" in words(section, "missing")
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_hostile_names_are_drawn(evidence: RunSnapshot) -> None:
     [
         ({"store": None}, "not in the cache"),
         ({"scores": TrialScores({})}, "no winner"),
-        ({"images": ()}, "not known"),
-        ({"metadata": None}, "not known"),
+        ({"images": ()}, "are unknown"),
+        ({"metadata": None}, "are unknown"),
     ],
 )
 def test_where_there_can_be_no_map_the_page_says_why(evidence: RunSnapshot, lost: dict[str, Any], expected: str) -> None:

@@ -137,10 +137,10 @@ def test_hostile_changed_and_missing_images_cost_their_own_picture_only(tmp_path
     assert [bool(webp) for webp in made.pictures] == [True, False, False, False, False, False, False, True, False, False]
     (text,) = made.describe_failures(data_of(tmp_path))
     assert text.kind == "missing"
-    assert text.text.startswith("8 of 10 pictures cannot be shown")
+    assert text.text.startswith("8 of 10 thumbnails are missing")
     for part in (
         "64,000,000 pixels",
-        "not the one that the run was made from",
+        "the file has changed since the run",
         "No such file",
         "regular file",
         str(tmp_path),
@@ -172,8 +172,8 @@ def test_pictures_keep_within_their_budget(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (None, "run.json does not say"),
-        ({"kind": "keras", "source": "keras.datasets.mnist", "root": "/x"}, "no report starts"),
+        (None, "run.json does not name"),
+        ({"kind": "keras", "source": "keras.datasets.mnist", "root": "/x"}, "reports do not load"),
         ({"kind": "features", "source": "rows.h5", "root": "rows.h5"}, "where its images are"),
         ({"kind": "arrays", "source": "a.npz", "root": "/nowhere/a.npz"}, "found nothing"),
     ],
@@ -226,13 +226,13 @@ def test_the_section_shows_the_mistakes_and_the_close_calls_of_a_run(evidence: R
     wrong, unsure = galleries(section)
     assert [picture.captions[1] for picture in wrong.pictures] == [answer.name for answer in evidence.predictions[:5]]
     first = evidence.predictions[0]
-    assert wrong.pictures[0].captions[0] == f"{first.label}, taken for {first.predicted} with probability 0.900"
+    assert wrong.pictures[0].captions[0] == f"label {first.label}, predicted {first.predicted} (0.900)"
     assert first.name in wrong.pictures[0].alt
     assert len(unsure.pictures) == len(evidence.predictions)
     assert unsure.pictures[0].captions[1] == evidence.predictions[-1].name
-    assert "rightly" in unsure.pictures[0].captions[0]
+    assert "predicted correctly" in unsure.pictures[0].captions[0]
     assert all(picture.webp for part in (wrong, unsure) for picture in part.pictures)
-    assert "5 of the 18 test images wrong; here are all of them" in words(section)
+    assert "5 of the 18 test images are misclassified; all of them are shown" in words(section)
     assert words(section, "missing") == ""
 
 
@@ -241,7 +241,7 @@ def test_without_its_images_the_section_shows_names(evidence: RunSnapshot) -> No
     shutil.rmtree(evidence.data.root)
     section = gallery.build_section(evidence)
     assert all(picture.webp is None for part in galleries(section) for picture in part.pictures)
-    assert "23 of 23 pictures cannot be shown" in words(section, "missing")
+    assert "23 of 23 thumbnails are missing" in words(section, "missing")
 
 
 @pytest.mark.parametrize(
@@ -268,9 +268,9 @@ def test_a_run_without_a_mistake_says_so(evidence: RunSnapshot) -> None:
         replace(evidence, predictions=answers, probabilities=np.eye(3, dtype=np.float32)[labels])
     )
     assert len(galleries(section)) == 1
-    assert "none of the 18 test images wrong" in words(section)
+    assert "All 18 test images are classified correctly" in words(section)
 
 
 def test_an_image_that_the_table_lacks_has_no_picture(evidence: RunSnapshot) -> None:
     section = gallery.build_section(replace(evidence, images=evidence.select_images("train")))
-    assert "23 of 23 pictures cannot be shown" in words(section, "missing")
+    assert "23 of 23 thumbnails are missing" in words(section, "missing")

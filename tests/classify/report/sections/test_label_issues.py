@@ -239,10 +239,10 @@ def test_labels_that_were_changed_are_suspected_on_the_page(evidence: RunSnapsho
     changed, names = judged(evidence, 3)
     section = label_issues.build_section(changed)
     found = tables(section)
-    assert {str(row[0]) for row in found["Suspected labels of test images"].rows} == set(names[:3])
-    learnt = found["Suspected labels of images that were learnt from"].rows
+    assert {str(row[0]) for row in found["Potential label errors in test images"].rows} == set(names[:3])
+    learnt = found["Potential label errors in training images"].rows
     assert {str(row[0]) for row in learnt[:3]} == set(names[3:])
-    for row in [*found["Suspected labels of test images"].rows, *learnt[:3]]:
+    for row in [*found["Potential label errors in test images"].rows, *learnt[:3]]:
         name, given, rather = str(row[0]), row[1], row[2]
         assert rather == name.split("/")[1]
         assert given != rather
@@ -251,7 +251,7 @@ def test_labels_that_were_changed_are_suspected_on_the_page(evidence: RunSnapsho
     assert all(row[6] > row[5] for row in learnt[:3])  # the neighbours' labels
     first, second = galleries(section)
     assert [picture.captions[-1] for picture in first.pictures] == [
-        row[0] for row in found["Suspected labels of test images"].rows
+        row[0] for row in found["Potential label errors in test images"].rows
     ]
     assert all(picture.webp for gallery in (first, second) for picture in gallery.pictures)
     assert words(section, "missing") == ""
@@ -259,7 +259,7 @@ def test_labels_that_were_changed_are_suspected_on_the_page(evidence: RunSnapsho
 
 def test_a_run_without_a_doubtful_label_says_so(evidence: RunSnapshot) -> None:
     answers = np.eye(3, dtype=np.float32)[[evidence.class_names.index(a.label) for a in evidence.predictions]]
-    assert "Of the 18 test images, no label is suspected." in words(
+    assert "No potential label errors in 18 test images." in words(
         label_issues.build_section(replace(evidence, probabilities=answers)), "words"
     )
 
@@ -267,7 +267,7 @@ def test_a_run_without_a_doubtful_label_says_so(evidence: RunSnapshot) -> None:
 def test_a_sample_of_many_images_is_owned_to(evidence: RunSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_issues, "MAX_IMAGES", 12)
     monkeypatch.setattr(label_issues, "_SKETCH_WIDTH", 8)
-    assert "12 of the 24 images were looked at" in words(label_issues.build_section(evidence), "words")
+    assert "12 of the 24 images were checked" in words(label_issues.build_section(evidence), "words")
 
 
 def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
@@ -281,15 +281,18 @@ def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
     gallery = galleries(section)[-1]
     assert [picture.captions for picture in gallery.pictures[:2]] == [
         ("pair 1, test image", tested[0].name),
-        ("pair 1, learnt from", learnt[0].name),
+        ("pair 1, training image", learnt[0].name),
     ]
     assert [bool(picture.webp) for picture in gallery.pictures] == [True] * 5 + [False]
-    assert "without them the winner's accuracy is 87.5 %" in words(section, "warning")
+    assert "without them the accuracy is 87.5 %" in words(section, "warning")
     assert tables(section)["Near-duplicates"].rows[1][2] == 0.8
-    assert "1 of 6 pictures" in words(section, "missing")
+    assert "1 of 6 thumbnails" in words(section, "missing")
 
 
-@pytest.mark.parametrize(("cannot_tell", "expected"), [(True, "only equal rows"), (False, "No test image was found")])
+@pytest.mark.parametrize(
+    ("cannot_tell", "expected"),
+    [(True, "only identical rows"), (False, "No test image is a near-duplicate of a training image.")],
+)
 def test_what_is_known_of_near_duplicates_is_said(evidence: RunSnapshot, cannot_tell: bool, expected: str) -> None:
     changed = change_result(evidence, near_duplicates=replace(NEAR_DUPLICATES, cannot_tell=cannot_tell))
     assert expected in words(label_issues.build_section(changed), "words")
@@ -297,7 +300,7 @@ def test_what_is_known_of_near_duplicates_is_said(evidence: RunSnapshot, cannot_
 
 def test_of_an_unfinished_run_near_duplicates_were_not_looked_for(evidence: RunSnapshot) -> None:
     for changed in (change_metadata(evidence, result=None), replace(evidence, metadata=None)):
-        assert "not looked for" in words(label_issues.build_section(changed), "missing")
+        assert "were not computed" in words(label_issues.build_section(changed), "missing")
 
 
 def test_without_the_cache_the_command_that_fills_it_is_told(evidence: RunSnapshot, tmp_path: Path) -> None:
@@ -306,12 +309,17 @@ def test_without_the_cache_the_command_that_fills_it_is_told(evidence: RunSnapsh
         assert "not in the cache" in words(section, "missing")
         (line,) = [part.line for part in section.parts if isinstance(part, Command)]
         assert line.startswith("humeris extract ")
-        assert "Suspected labels of test images" in tables(section) or "no label is suspected" in words(section, "words")
+        assert "Potential label errors in test images" in tables(section) or "No potential label errors in" in words(
+            section, "words"
+        )
 
 
 @pytest.mark.parametrize(
     ("kind", "file", "expected"),
-    [("features", "", "Put the file of features back"), ("splits", "/nowhere/my.keras", "Put the file of the network")],
+    [
+        ("features", "", "Move the file of features back"),
+        ("splits", "/nowhere/my.keras", "Move the file of the network back"),
+    ],
 )
 def test_where_no_command_brings_the_features_back_the_page_says_what_does(
     evidence: RunSnapshot, kind: str, file: str, expected: str
@@ -326,7 +334,7 @@ def test_where_no_command_brings_the_features_back_the_page_says_what_does(
 
 def test_rows_that_the_cache_lacks_are_counted(evidence: RunSnapshot) -> None:
     images = tuple(replace(each, digest=b"\1" * 32) if each.name.endswith("03.png") else each for each in evidence.images)
-    assert "3 of 24 images have no row at nano" in words(
+    assert "3 of 24 images have no cached row at nano" in words(
         label_issues.build_section(replace(evidence, images=images)), "missing"
     )
 

@@ -182,19 +182,19 @@ def test_where_the_law_does_not_fit_no_end_is_told(curve: Curve) -> None:
 def test_curves_are_compared_in_words() -> None:
     good, bad = law(0.95, 0.4, 0.6), law(0.5, 0.2, 0.6)
     words = pretraining_gain.compare_curves(good, bad, Asymptote(0.95, 0.01), Asymptote(0.5, 0.02))
-    assert "a higher start (55.0 % against 30.0 % with 100 images)" in words
-    assert "a higher slope (11.3 against 5.6 points" in words
-    assert "a higher asymptote (95.0 ± 1.0 % against 50.0 ± 2.0 %)" in words
+    assert "a higher start (55.0 % vs 30.0 % with 100 images)" in words
+    assert "a higher slope (11.3 vs 5.6 points per doubling)" in words
+    assert "a higher asymptote (95.0 ± 1.0 % vs 50.0 ± 2.0 %)" in words
     words = pretraining_gain.compare_curves(bad, good, Asymptote(0.5, 0.2), Asymptote(0.6, 0.1))
     assert "a lower start" in words
     assert "a lower slope" in words
-    assert "no clearly different asymptote" in words
+    assert "no clear difference in asymptote" in words
     words = pretraining_gain.compare_curves(good, good, None, Asymptote(0.5, 0.02))
-    assert "no clearly different start" in words
-    assert "cannot be compared" in words
+    assert "no clear difference in start" in words
+    assert "an unknown difference in asymptote" in words
     mixed = Curve(good.n_images, good.accuracy + np.array([-0.1, 0.05, 0.1]))
     for pair in ((good, mixed), (mixed, good)):
-        assert "no clearly different start" in pretraining_gain.compare_curves(*pair, None, None)
+        assert "no clear difference in start" in pretraining_gain.compare_curves(*pair, None, None)
 
 
 @pytest.fixture
@@ -219,8 +219,8 @@ def test_the_command_that_is_told_brings_the_comparison(
     shutil.copytree(finished.cache, tmp_path / "copy")
     evidence = replace(evidence, store=Store(tmp_path / "copy"))
     alone_ = pretraining_gain.build_section(evidence)
-    assert [row[0] for row in one(alone_, Table).rows] == ["the backbone's weights"]
-    assert "does not hold the same taps of this network with random weights" in words(alone_)
+    assert [row[0] for row in one(alone_, Table).rows] == ["pretrained weights"]
+    assert "has no features of the same taps with random weights" in words(alone_)
     program, *arguments = shlex.split(one(alone_, Command).line)
     assert program == "humeris"
     assert humeris(*arguments).code == 0
@@ -229,8 +229,8 @@ def test_the_command_that_is_told_brings_the_comparison(
     assert words(section, "missing") == ""
     assert not [part for part in section.parts if isinstance(part, Command)]
     ours, random = one(section, Table).rows
-    assert (ours[0], random[0]) == ("the backbone's weights", "random weights")
-    assert "Against random weights the backbone's own give" in words(section)
+    assert (ours[0], random[0]) == ("pretrained weights", "random weights")
+    assert "Compared with random weights, pretrained weights give" in words(section)
     chart = one(section, Chart)
     assert {row[0] for row in chart.table.rows} == {ours[0], random[0]}
     first = next(row for row in chart.table.rows if row[0] == ours[0])

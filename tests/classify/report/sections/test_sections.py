@@ -24,7 +24,7 @@ from humeris.classify.evaluate.trial import Score, Trial, TrialScores, rank_tria
 from humeris.classify.report import charts as drawing
 from humeris.classify.report.blocks import Chart, Command, Section, Table, Text
 from humeris.classify.report.run_snapshot import RunSnapshot
-from humeris.classify.report.sections import answer, comparison, confusion, depth, leaderboard, reproduce, training_curves
+from humeris.classify.report.sections import comparison, confusion, depth, leaderboard, reproduce, summary, training_curves
 from humeris.classify.runs.metadata import SweptTap
 from humeris.classify.runs.run import Run
 from humeris.extract.backbones.tap_ref import TapRef
@@ -60,26 +60,26 @@ def tried(accuracies: dict[str, float], **depths: float) -> RunSnapshot:
     return RunSnapshot(Path("run"), metadata, TrialScores(scores), (), (), None, None, ())
 
 
-# The answer
+# The summary
 
 
 def test_the_runner_up_is_as_the_run_compared_it(evidence: RunSnapshot) -> None:
     assert evidence.result is not None
     found = evidence.result.runner_up
     assert found is not None
-    told = words(answer.build_section(evidence))
+    told = words(summary.build_section(evidence))
     low, high = found.comparison.difference_95
     assert f"{100 * found.score.accuracy:.1f} %" in told
     assert f"{100 * low:+.1f} to {100 * high:+.1f}" in told
-    assert ("is not told apart from it" in told) == (found.comparison.p_value > 0.05)
+    assert (", not significant. " in told) == (found.comparison.p_value > 0.05)
 
 
 @pytest.mark.parametrize(
     ("p_value", "difference", "verdict"),
     [
-        (0.2, 0.01, "is not told apart from it by these images"),
-        (0.01, 0.1, "is worse by more than chance would do"),
-        (0.01, -0.1, "did better on these images"),
+        (0.2, 0.01, "p = 0.2), not significant."),
+        (0.01, 0.1, "p = 0.01), significant."),
+        (0.01, -0.1, "p = 0.01), the winner was selected by log-loss as well."),
     ],
 )
 def test_how_sure_the_winner_is_better_is_said(
@@ -90,14 +90,14 @@ def test_how_sure_the_winner_is_better_is_said(
     assert found is not None
     compared = replace(found.comparison, p_value=p_value, difference=difference)
     changed = change_result(evidence, runner_up=replace(found, comparison=compared))
-    assert verdict in words(answer.build_section(changed))
+    assert verdict in words(summary.build_section(changed))
 
 
 def test_notes_and_near_duplicates_are_warnings(evidence: RunSnapshot) -> None:
     copies = replace(NEAR_DUPLICATES, test_images=4, accuracy_without=0.5)
-    changed = change_result(evidence, notes=("mind the width",), near_duplicates=copies)
-    told = words(answer.build_section(changed), "warning")
-    assert told.startswith("mind the width 4 test images are nearly the same")
+    changed = change_result(evidence, notes=("the width is unusual",), near_duplicates=copies)
+    told = words(summary.build_section(changed), "warning")
+    assert told.startswith("the width is unusual 4 test images are near-duplicates of training images")
     assert "without them the accuracy is 50.0 %" in told
 
 
@@ -105,10 +105,10 @@ def test_features_of_an_unknown_network_have_no_command_that_exports_them(eviden
     assert evidence.metadata is not None
     specs = {name: replace(spec, architecture="") for name, spec in evidence.metadata.specs.items()}
     changed = change_result(change_metadata(evidence, specs=specs), advice=None)
-    section = answer.build_section(changed)
+    section = summary.build_section(changed)
     assert not [part for part in section.parts if isinstance(part, Command)]
     assert "there is no model to export" in words(section)
-    assert [part for part in answer.build_section(evidence).parts if isinstance(part, Command)]
+    assert [part for part in summary.build_section(evidence).parts if isinstance(part, Command)]
 
 
 # Depth
@@ -131,7 +131,7 @@ def test_points_are_the_runs_own_with_the_intervals_of_the_terminal(evidence: Ru
 
 def test_the_heat_map_runs_from_the_lowest_to_the_highest_accuracy(evidence: RunSnapshot) -> None:
     (heat,) = tables(depth.build_section(evidence))
-    assert heat.header == ["tap", "cost", "logreg", "knn", "mlp"]
+    assert heat.header == ["tap", "depth", "logreg", "knn", "mlp"]
     assert [row[0] for row in heat.rows] == ["block4_out:avg", "block5_out:avg"]
     assert heat.shades is not None
     shown = [shade for row in heat.shades for shade in row if shade is not None]
@@ -147,7 +147,7 @@ def test_a_line_is_drawn_only_where_a_backbone_has_several_depths(evidence: RunS
     assert not any(layer.get("mark") == {"type": "line"} for layer in dots.spec["layer"])
     for chart in (line, dots):
         assert drawing.draw(chart, "c").wide.count('aria-roledescription="point"') in {2, 3}  # and the ring
-    assert "chosen" in drawing.draw(line, "c").wide
+    assert "selected" in drawing.draw(line, "c").wide
 
 
 def test_of_many_lines_the_best_are_drawn_and_the_rest_is_said() -> None:
@@ -160,7 +160,7 @@ def test_of_many_lines_the_best_are_drawn_and_the_rest_is_said() -> None:
     section = depth.build_section(replace(base, scores=TrialScores(scores)))
     drawn = {value["line"] for value in charts(section)[0].spec["data"]["values"]}
     assert drawn == {f"head{number}" for number in range(3, 11)}
-    assert "Of 11 lines the best 8 are drawn" in words(section)
+    assert "The best 8 of 11 lines are shown" in words(section)
     table = charts(section)[0].table
     assert table is not None
     assert len(table.rows) == 22
@@ -189,8 +189,8 @@ def test_a_best_setting_at_the_end_of_what_was_tried_is_said() -> None:
         }
         return words(training_curves.build_section(replace(tried({"a": 0.5}), scores=TrialScores(scores))))
 
-    assert "The best alpha of ridge is the largest that was tried, 1000: larger ones may be better." in run([4, 3, 2, 1])
-    assert "is the smallest that was tried, 1: smaller ones" in run([1, 2, 3, 4])
+    assert "The best alpha of ridge is the largest value tried, 1000: larger values may be better." in run([4, 3, 2, 1])
+    assert "is the smallest value tried, 1: smaller values" in run([1, 2, 3, 4])
     assert "may be better" not in run([2, 1, 3, 4])
 
 
@@ -204,13 +204,16 @@ def course(accuracy: Sequence[float], val_accuracy: Sequence[float], val_loss: S
 @pytest.mark.parametrize(
     ("accuracy", "val_accuracy", "val_loss", "epoch", "told", "not_told"),
     [
-        ([0.8, 0.97], [0.5, 0.5], [0.7, 0.69], 2, ["training and validation is large", "97.0 %", "50.0 %"], ["rises"]),
-        ([0.6, 0.7], [0.6, 0.601], [0.7, 0.6], 2, ["It was still falling"], ["large", "gap"]),
+        (
+            [0.8, 0.97], [0.5, 0.5], [0.7, 0.69], 2,
+            ["training and validation accuracy is large", "97.0 % on training", "50.0 % on held-out"], ["rises"],
+        ),
+        ([0.6, 0.7], [0.6, 0.601], [0.7, 0.6], 2, ["The loss was still falling"], ["large", "gap"]),
         (
             [0.6, 0.7, 0.9], [0.6, 0.65, 0.65], [0.7, 0.6, 0.8], 2,
-            ["rises by 33 % until epoch 3", "The gap is 5 points at epoch 2 and 25"], ["still"],
+            ["rises by 33 % until epoch 3", "accuracy is 5 points at epoch 2 and 25 points at the last"], ["still"],
         ),
-        ([0.6, 0.7, 0.7], [0.6, 0.65, 0.65], [0.7, 0.6, 0.659], 2, ["Kept is epoch 2 of 3"], ["rises", "gap", "still"]),
+        ([0.6, 0.7, 0.7], [0.6, 0.65, 0.65], [0.7, 0.6, 0.659], 2, ["Epoch 2 of 3 was kept"], ["rises", "gap", "still"]),
     ],
 )  # fmt: skip
 def test_overfitting_is_called_out_in_words_where_it_is_large(
@@ -234,7 +237,7 @@ def test_learning_curves_are_drawn_with_the_kept_epoch_and_a_head_without_traini
     detail = {"epochs": 1, "curves": {"loss": [5.0, 4.0], "val_loss": [0.5, 0.6], "val_accuracy": [0.5, 0.5]}}
     alone = {best: replace(evidence.scores[best], fit_info=detail)}
     section = training_curves.build_section(replace(evidence, scores=TrialScores(alone)))
-    assert {value["line"] for value in charts(section)[0].spec["data"]["values"]} == {"images held out"}
+    assert {value["line"] for value in charts(section)[0].spec["data"]["values"]} == {"held-out images"}
     assert "rises by 20 %" in words(section, "warning")
 
 
@@ -279,10 +282,10 @@ def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: RunSnaps
     values = charts(section)[0].spec["data"]["values"]
     assert len(values) == (counts > 0).sum()
     for value in values:
-        row, column = evidence.class_names.index(value["true"]), evidence.class_names.index(value["answered"])
+        row, column = evidence.class_names.index(value["true"]), evidence.class_names.index(value["predicted"])
         assert (value["count"], value["share"]) == (counts[row, column], counts[row, column] / counts[row].sum())
-        assert (value["kind"] == "right") == (row == column)
-    (per_class,) = [table for table in tables(section) if "Each class" in table.caption]
+        assert (value["kind"] == "correct") == (row == column)
+    (per_class,) = [table for table in tables(section) if "Per-class metrics" in table.caption]
     assert evidence.test is not None
     for row, each in zip(per_class.rows, evidence.test.per_class, strict=True):
         assert row[:4] == [each.class_name, each.images, each.precision, each.recall]
@@ -292,9 +295,9 @@ def test_the_cells_of_the_matrix_are_those_that_are_not_empty(evidence: RunSnaps
 @pytest.mark.parametrize(
     ("error", "confidence", "told"),
     [
-        (0.03, 0.9, "about what chance gives"),
-        (0.2, 0.9, "more sure than it is right"),
-        (0.2, 0.5, "less sure than it could be"),
+        (0.03, 0.9, "There is no evidence of miscalibration"),
+        (0.2, 0.9, "overconfident by 20.0 points"),
+        (0.2, 0.5, "underconfident by 20.0 points"),
     ],
 )
 def test_calibration_is_judged_against_what_chance_would_show(
@@ -327,7 +330,7 @@ def test_the_leaderboard_is_in_the_order_of_the_run_and_says_how_many_more_there
     }
     section = leaderboard.build_section(replace(evidence, scores=TrialScores(many)))
     assert len(tables(section)[0].rows) == 200
-    assert "10 more are in leaderboard.csv" in words(section)
+    assert "10 more trials are in leaderboard.csv" in words(section)
 
 
 def test_what_is_needed_to_repeat_a_run_is_there(evidence: RunSnapshot) -> None:
@@ -365,13 +368,13 @@ def test_two_winners_are_compared_on_the_test_images_that_both_have(evidence: Ru
     told = words(comparison.build_section([one, other]))
     low, high = confidence_intervals.paired_difference_ci(5, 1, 18)
     assert "on the same test images (18)" in told
-    assert "only varied (1) is right on 5, only varied (2) on 1;" in told
-    assert f"a difference of +22.2 points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}" in told
-    assert f"p = {binomtest(5, 6).pvalue:.2g}): these images do not tell them apart" in told
+    assert "5 correct only in varied (1), 1 only in varied (2);" in told
+    assert f"difference +22.2 points (95 % CI {100 * low:+.1f} to {100 * high:+.1f}" in told
+    assert f"p = {binomtest(5, 6).pvalue:.2g}): not significant." in told
     fewer = replace(other, images=tuple(image for image in other.images if not image.name.startswith("test/blob")))
-    assert "on the test images that both have (12)" in words(comparison.build_section([one, fewer]))
+    assert "on the test images in both (12)" in words(comparison.build_section([one, fewer]))
     none = replace(other, images=())
-    assert "have no test image in common" in words(comparison.build_section([one, none]))
+    assert "have no test images in common" in words(comparison.build_section([one, none]))
 
 
 def test_images_of_one_group_count_once_in_a_comparison(evidence: RunSnapshot) -> None:
@@ -381,12 +384,12 @@ def test_images_of_one_group_count_once_in_a_comparison(evidence: RunSnapshot) -
     low, high = confidence_intervals.grouped_difference_ci(sums, sizes)
     told = words(comparison.build_section([one, other]))
     assert "(18 in 6 groups)" in told
-    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {significance.sign_flip_test(sums):.2g})" in told
+    assert f"95 % CI {100 * low:+.1f} to {100 * high:+.1f}, p = {significance.sign_flip_test(sums):.2g})" in told
 
 
 def test_runs_that_label_the_same_images_otherwise_are_not_compared(evidence: RunSnapshot) -> None:
     other = replace(evidence, predictions=tuple(replace(each, label="dog") for each in evidence.predictions))
-    assert "label the test images that they have in common otherwise" in words(comparison.build_section([evidence, other]))
+    assert "label their common test images differently" in words(comparison.build_section([evidence, other]))
 
 
 def test_the_table_of_runs_has_the_figures_of_each(evidence: RunSnapshot, finished: Any) -> None:
@@ -452,14 +455,14 @@ def test_how_well_the_winner_fits_what_it_learnt_from_is_said_beside_what_it_has
     )
     held_out = evidence.scores[evidence.best].accuracy
     said = (
-        f"The winner answers {100 * fitted:.1f} % of 24 images it learnt from rightly, and {100 * held_out:.1f} % of images"
+        f"Accuracy of the winner: {100 * fitted:.1f} % on 24 training images, {100 * held_out:.1f} % on held-out images, a"
     )
     assert said in words(training_curves.build_section(evidence), "words")
     worse = replace(evidence.scores[evidence.best], accuracy=fitted - 0.2)
     lower = TrialScores({**evidence.scores, evidence.best: worse})
     warned = words(training_curves.build_section(replace(evidence, scores=lower)), "warning")
-    assert "a gap of 20.0 points, which is large (more than 10): it overfits" in warned
+    assert "a gap of 20.0 points, which is large (more than 10): the head overfits" in warned
 
 
 def test_nothing_is_said_of_the_fit_where_the_features_are_gone(evidence: RunSnapshot) -> None:
-    assert "it learnt from rightly" not in words(training_curves.build_section(replace(evidence, store=None)))
+    assert "Accuracy of the winner" not in words(training_curves.build_section(replace(evidence, store=None)))
