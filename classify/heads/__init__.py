@@ -1,1 +1,1 @@
-"""Heads: what is trained on cached rows. May import `classify.evaluate` and `classify.data`."""
+"""Heads: the classifiers trained on cached rows. May import `classify.evaluate` and `classify.data`."""

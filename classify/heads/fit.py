@@ -1,4 +1,4 @@
-"""Fitting the head of one trial, and predicting with it."""
+"""Fit the head of one trial, and predict with it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def build_training_data(
 ) -> TrainingData:
     """Put the features of several taps side by side as training data.
 
-    An image is trained on in every view there is, and scored in the plain one, or in all where views are averaged.
+    An image is trained on in every view, and scored in its plain view, or in all views if views are averaged.
 
     Parameters
     ----------
     readers
-        The rows of each tap.
+        A reader of the rows of each tap.
     keys : ndarray of shape (images, 32)
         Digests of the images.
     labels : ndarray of shape (images, …)
-        Labels as `target` encodes them.
+        Labels as encoded by `target`.
     target
-        What a label is.
+        The kind of labels.
     folds
         (fit, score) image numbers.
     views
-        The augmented views, if there are any.
+        The augmented views, if any.
     threads
-        Processor threads that training may use.
+        Number of threads for training.
     """
     views = views or Views()
     view_rows = ViewRows.from_readers(readers, keys, views.count)
@@ -55,11 +55,11 @@ def build_training_data(
 
 
 def train(trial: Trial, score: Score, data: TrainingData, seed: int) -> Head:
-    """Fit the head of a trial on all rows; `score` is the trial's own, which says for how many epochs."""
+    """Fit the head of a trial on all rows; `score` is that of the trial, which has the number of epochs."""
     return get_head_family(trial.head).fit(data, trial.hyperparameters, score.fit_info, seed)
 
 
 def predict_proba(head: Head, view_rows: ViewRows) -> np.ndarray:
-    """Probabilities (images, classes), the mean over each image's views; computed a block of rows at a time."""
+    """Return probabilities (images, classes), averaged over each image's views; computed in blocks of rows."""
     probabilities = np.concatenate([head.predict_proba(values) for _, values in view_rows.features.iter_blocks()])
     return probabilities if len(probabilities) == int(view_rows.images[-1]) + 1 else view_rows.average_views(probabilities)

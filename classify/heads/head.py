@@ -1,4 +1,4 @@
-"""A trained head: layers from a row of features to class probabilities, in plain arrays."""
+"""A trained head: layers from a row of features to class probabilities, as plain arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Head:
     Parameters
     ----------
     layers
-        What rows of features go through; the last one gives class probabilities.
+        Layers applied to rows of features in turn; the last one returns class probabilities.
     class_names
         The classes, in the order of the probabilities.
     """
@@ -38,7 +38,7 @@ class Head:
     class_names: tuple[str, ...]
 
     def predict_proba(self, features: np.ndarray | FeatureMatrix) -> np.ndarray:
-        """Predict class probabilities, a block of rows at a time.
+        """Predict class probabilities, in blocks of rows.
 
         Parameters
         ----------
@@ -58,7 +58,7 @@ class Head:
         return out
 
     def find_ties(self, features: np.ndarray | FeatureMatrix, rounding: float, tolerance: float) -> np.ndarray:
-        """Mask (n,) of rows whose prediction rests on a tie among neighbours; see `NeighborVotes.find_ties`."""
+        """Return the mask (n,) of rows whose prediction depends on a tie among neighbors; see `NeighborVotes.find_ties`."""
         matrix = features if isinstance(features, FeatureMatrix) else FeatureMatrix.from_array(features)
         mask = np.zeros(len(matrix), bool)
         for positions, values in matrix.iter_blocks():
@@ -69,20 +69,20 @@ class Head:
         return mask
 
     def to_npz_bytes(self) -> bytes:
-        """The layers' arrays (`weights0`, `bias0`, `weights1` …) as the bytes of an `.npz` file without pickle."""
+        """Return the layers' arrays (`weights0`, `bias0`, `weights1` …) as the bytes of an `.npz` file without pickle."""
         buffer = io.BytesIO()
         arrays = {f"{name}{i}": getattr(layer, name) for i, layer in enumerate(self.layers) for name in layer.array_fields}
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     def to_metadata(self) -> dict[str, Any]:
-        """Everything but the arrays, as JSON values."""
+        """Return everything but the arrays, as JSON values."""
         layers = [_describe_layer(layer) for layer in self.layers]
         return {"format": FORMAT_VERSION, "class_names": list(self.class_names), "layers": layers}
 
     @classmethod
     def load(cls, arrays_path: Path, metadata: Mapping[str, Any]) -> Head:
-        """Read an `.npz` file and what `to_metadata` gave; raises `RunError`."""
+        """Read an `.npz` file and the metadata from `to_metadata`; raises `RunError`."""
         try:
             if metadata["format"] != FORMAT_VERSION:
                 raise ValueError(f"format {metadata['format']!r:.60}, not {FORMAT_VERSION}")
@@ -92,21 +92,23 @@ class Head:
             for layer in layers:
                 width = layer.compute_output_width(width)
             if width != len(class_names):
-                raise ValueError(f"probabilities of {width} classes, where {len(class_names)} are named")
+                raise ValueError(f"{width} probabilities for {len(class_names)} class names")
         except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
-            raise RunError(f"{arrays_path}: expected a head written by `humeris sweep`, found: {error}") from error
+            raise RunError(
+                f"{arrays_path}: cannot read the head: {error}; sweep again into another folder with -o"
+            ) from error
         return cls(layers, class_names)
 
 
 def _describe_layer(layer: HeadLayer) -> dict[str, Any]:
-    """The fields of a layer that are no arrays, as JSON values."""
+    """Return the fields of a layer that are not arrays, as JSON values."""
     return {"kind": layer.kind, **{name: getattr(layer, name) for name in layer.json_fields}}
 
 
 def _restore_layer(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray], index: int) -> HeadLayer:
     """Read layer number `index`; raises `KeyError` if an array is missing, `ValueError` if its kind is unknown."""
     if metadata["kind"] not in _LAYER_KINDS:
-        raise ValueError(f"a layer of kind {metadata['kind']!r}, which this version does not know")
+        raise ValueError(f"unknown layer kind {metadata['kind']!r}")
     kind = _LAYER_KINDS[metadata["kind"]]
     values = {name: arrays[f"{name}{index}"] for name in kind.array_fields} | {
         name: metadata[name] for name in kind.json_fields

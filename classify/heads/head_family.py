@@ -1,4 +1,4 @@
-"""The door through which every kind of head comes: what a head family offers, with defaults for a small one."""
+"""Interface of head families, with defaults for simple ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .training_data import TrainingData
 
 @dataclass(frozen=True)
 class Regularization:
-    """The option of a head family that says how strongly its heads are regularized.
+    """The option of a head family that controls the strength of regularization.
 
     Parameters
     ----------
@@ -36,28 +36,28 @@ class Regularization:
 
 
 class HeadFamily(ABC):
-    """A kind of head: its options, how it is cross-validated, and how it is fitted.
+    """A kind of head: its options, and how it is cross-validated and fitted.
 
-    To add one, write a subclass in a file of ``families/`` and name it in ``registry.py``; from outside the package, pass
-    an instance to ``register_head_family``. A subclass needs ``name``, ``title`` and ``fit``; one that shares work between
-    folds or hyperparameters overrides ``cross_validate`` too. Instances hold no state of a training and can be pickled,
-    because worker processes receive them.
+    To add one, write a subclass in a file of ``families/`` and add it to ``registry.py``; from outside the package, pass
+    an instance to ``register_head_family``. A subclass needs ``name``, ``title`` and ``fit``; to share work between folds
+    or hyperparameters, override ``cross_validate`` too. Instances hold no training state and can be pickled, since they
+    are sent to worker processes.
 
     Attributes
     ----------
     name
-        What a user writes: ``--head NAME``. Also stored in runs.
+        Name on the command line: ``--head NAME``. Also stored in runs.
     title
         The family in words, as within a sentence: ``"logistic regression"``.
     options
-        What a user may write behind the name, with the values tried by default.
+        The options that users may set, with the values tried by default.
     search_space
-        What a random search draws from where the user gives no range or list: option to ``"a/b"`` or ``"low..high"``.
+        Ranges or lists for a random search if the user gives none: option to ``"a/b"`` or ``"low..high"``.
     uses_keras
-        Whether training imports Keras, which uses every core by itself: such heads are trained one after another in the main
+        Whether training uses Keras, which uses every core by itself: such heads are trained one after another in the main
         process.
     uses_all_taps
-        Whether a head takes the features of all taps side by side, in place of one tap.
+        Whether a head takes the features of all taps side by side, instead of one tap.
     regularization
         The option for the strength of regularization, if there is one.
     """
@@ -76,17 +76,17 @@ class HeadFamily(ABC):
         Parameters
         ----------
         options
-            Option to a value, a list of values, or text such as ``"0.1/1"``. The others have their defaults.
+            Option to a value, a list of values, or text such as ``"0.1/1"``. Other options have their defaults.
 
         Returns
         -------
         list of dict
-            Every combination once. The values are JSON values, as they are stored in runs.
+            Every combination once, as JSON values, which are stored in runs.
 
         Raises
         ------
         HeadError
-            If there is no such option, or a value is not allowed.
+            If there is no such option, or a value is invalid.
         """
         return expand_combinations(self.name, self.options, options)
 
@@ -96,7 +96,7 @@ class HeadFamily(ABC):
         """Raise `HeadError` if some hyperparameters cannot be trained on these rows, before anything is trained."""
 
     def can_predict(self, target: Target) -> bool:
-        """Return whether heads of this family can be trained on such labels; by default on class numbers alone."""
+        """Return whether heads of this family can be trained on this kind of labels; by default only on class numbers."""
         return isinstance(target, SingleLabel)
 
     def group(
@@ -104,33 +104,34 @@ class HeadFamily(ABC):
         data: TrainingData,  # noqa: ARG002 - for families that group by memory
         hyperparameter_sets: Sequence[Mapping[str, Any]],
     ) -> list[list[int]]:
-        """Divide hyperparameters into groups, each of which is trained and written down before the next starts.
+        """Divide hyperparameters into groups, each of which is trained and recorded before the next starts.
 
         Returns
         -------
         list of list of int
-            Indices into `hyperparameter_sets`, each in one group. By default all are in one, so that they can share work.
+            Indices into `hyperparameter_sets`, each in one group. By default all are in one group, so that they can share
+            work.
         """
         return [list(range(len(hyperparameter_sets)))]
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score hyperparameters on the rows that each fold holds out.
+        """Score hyperparameters on the held-out rows of each fold.
 
-        By default each fold is fitted by ``fit``, and its rows are copied into memory.
+        By default each fold is fitted by ``fit``, with a copy of its rows in memory.
 
         Parameters
         ----------
         data
             Rows, labels and folds.
         hyperparameter_sets
-            Sets of hyperparameters that ``expand_grid`` made.
+            Sets of hyperparameters from ``expand_grid``.
         seed
-            Of whatever is random.
+            Seed of everything random.
 
         Returns
         -------
         list of Score
-            One for each set, in that order. ``fit`` receives a score's ``fit_info`` as `fit_info`.
+            One for each set, in that order. A score's ``fit_info`` is passed on to ``fit``.
         """
         start_time = time.perf_counter()
         predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
@@ -155,15 +156,15 @@ class HeadFamily(ABC):
         Parameters
         ----------
         data
-            Rows and labels; the folds play no part.
+            Rows and labels; folds are ignored.
         hyperparameters
-            One set that ``expand_grid`` made.
+            One set from ``expand_grid``.
         fit_info
-            What cross-validation found out: the ``fit_info`` of the score, such as the number of epochs.
+            The ``fit_info`` of the score from cross-validation, such as the number of epochs.
         seed
-            Of whatever is random.
+            Seed of everything random.
         """
 
     def can_finetune(self, hyperparameters: Mapping[str, Any]) -> bool:  # noqa: ARG002 - for families with several kinds
-        """Whether such a head can be trained further by gradients: its last layer is a weighted sum."""
+        """Return whether such a head can be trained further by gradient descent: its last layer is a weighted sum."""
         return True

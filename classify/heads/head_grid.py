@@ -18,11 +18,11 @@ class HeadGrid:
     Parameters
     ----------
     family
-        The kind of head.
+        The head family.
     hyperparameter_sets
-        What to try, as ``HeadFamily.expand_grid`` makes it.
+        Sets of hyperparameters from ``HeadFamily.expand_grid``.
     halving_rounds
-        For successive halving: (how many of the sets, epochs) of each round, where the best of a round go on to the next.
+        For successive halving: (number of sets, epochs) of each round; the best sets of a round advance to the next.
         Empty to try all sets as they are.
     """
 
@@ -44,7 +44,7 @@ class HeadGrid:
 
     @classmethod
     def from_options(cls, name: str, options: Mapping[str, Any]) -> HeadGrid:
-        """Every combination of the options of the family called `name`; raises `HeadError`."""
+        """Return every combination of the options of the family called `name`; raises `HeadError`."""
         family = get_head_family(name)
         return cls(family, tuple(family.expand_grid(options)))
 
@@ -57,8 +57,8 @@ def parse_options(text: str) -> tuple[str, dict[str, str]]:
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not key or not value:
-            raise HeadError(f"head {text!r}: expected NAME,option=value,…, found {pair!r}, which is no option=value")
+            raise HeadError(f"head {text!r}: {pair!r} is not option=value; write NAME,option=value,…")
         if key in options:
-            raise HeadError(f"head {text!r}: expected each option once, found {key} twice; write {key}=a/b for several")
+            raise HeadError(f"head {text!r}: {key} is given twice; write {key}=a/b for several values")
         options[key] = value
     return name, options

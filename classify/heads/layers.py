@@ -1,4 +1,4 @@
-"""The layers that heads are made of, in NumPy; `stack_model` builds the same layers in Keras."""
+"""The layers of heads, in NumPy; `stack_model` builds the same layers in Keras."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ACTIVATIONS = ("linear", "relu", "leaky_relu", "silu", "mish", "gelu", "softmax"
 
 
 class HeadLayer(Protocol):
-    """A layer of a head: float32 rows (n, d) in, float32 rows (n, k) out.
+    """A layer of a head, from float32 rows (n, d) to float32 rows (n, k).
 
     Attributes
     ----------
     kind
         Its name in files.
     array_fields, json_fields
-        The names of the fields that are stored as arrays, and of those that are stored as JSON values.
+        Names of the fields stored as arrays, and of those stored as JSON values.
     """
 
     kind: ClassVar[str]
@@ -26,10 +26,10 @@ class HeadLayer(Protocol):
     json_fields: ClassVar[tuple[str, ...]]
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Rows (n, k) of rows (n, d)."""
+        """Return rows (n, k) for rows (n, d)."""
 
     def compute_output_width(self, width: int | None) -> int | None:
-        """Columns that come out if `width` go in, None if unknown; raises `ValueError` if the layer does not fit them."""
+        """Return the output width for an input width, None if unknown; raises `ValueError` if the layer rejects it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Dense:
     weights : ndarray of shape (d, k), float32
     bias : ndarray of shape (k,), float32
     activation
-        One of Keras's, with its default arguments.
+        One of Keras's activations, with its default arguments.
     """
 
     weights: np.ndarray
@@ -53,27 +53,30 @@ class Dense:
     json_fields: ClassVar[tuple[str, ...]] = ("activation",)
 
     def absorb_scaler(self, mean: np.ndarray, scale: np.ndarray) -> Dense:
-        """The layer for raw rows that equals this one on `(x - mean) / scale`; mean and scale (d,), computed in float64."""
+        """Return the layer for raw rows that equals this one on `(x - mean) / scale`; mean and scale (d,).
+
+        Computed in float64.
+        """
         weights = self.weights.astype(np.float64) / scale.astype(np.float64)[:, None]
         bias = self.bias.astype(np.float64) - mean.astype(np.float64) @ weights
         return Dense(weights.astype(np.float32), bias.astype(np.float32), self.activation)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Rows (n, k)."""
+        """Return rows (n, k)."""
         return activate(values @ self.weights + self.bias, self.activation)
 
     def compute_output_width(self, width: int | None) -> int:
-        """The columns that come out, k."""
+        """Return the output width, k."""
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[1:]:
-            raise ValueError(f"weights {self.weights.shape} and a bias {self.bias.shape} that do not fit")
+            raise ValueError(f"shapes of weights {self.weights.shape} and bias {self.bias.shape} do not match")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"an activation {self.activation!r}")
+            raise ValueError(f"unknown activation {self.activation!r}")
         return check_width(width, *self.weights.shape)
 
 
 @dataclass(frozen=True)
 class Standardize:
-    """Standardise columns: `(x - mean) * factor`.
+    """Standardize columns: `(x - mean) * factor`.
 
     Parameters
     ----------
@@ -88,30 +91,30 @@ class Standardize:
     json_fields: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Rows (n, d)."""
+        """Return rows (n, d)."""
         return np.asarray((values - self.mean) * self.factor)
 
     def compute_output_width(self, width: int | None) -> int:
-        """The columns that come out, d."""
+        """Return the output width, d."""
         if self.mean.ndim != 1 or self.factor.shape != self.mean.shape:
-            raise ValueError(f"a mean {self.mean.shape} and a factor {self.factor.shape} that do not fit")
+            raise ValueError(f"shapes of mean {self.mean.shape} and factor {self.factor.shape} do not match")
         return check_width(width, len(self.mean), len(self.mean))
 
 
 @dataclass(frozen=True)
 class L2Normalize:
-    """Divide each row by its Euclidean length; a row of zeros stays one."""
+    """Scale each row to unit Euclidean length; rows of zeros stay zero."""
 
     kind: ClassVar[str] = "l2_normalize"
     array_fields: ClassVar[tuple[str, ...]] = ()
     json_fields: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Rows (n, d)."""
+        """Return rows (n, d)."""
         return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
 
     def compute_output_width(self, width: int | None) -> int | None:
-        """The columns that go in."""
+        """Return the input width."""
         return width
 
 
@@ -122,7 +125,7 @@ class SelectColumns:
     Parameters
     ----------
     indices : ndarray of shape (k,), integer
-        Their numbers, in the order in which they come out.
+        Column numbers, in the order of the output.
     """
 
     indices: np.ndarray
@@ -132,15 +135,15 @@ class SelectColumns:
     json_fields: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Rows (n, k)."""
+        """Return rows (n, k)."""
         return np.asarray(values[:, self.indices])
 
     def compute_output_width(self, width: int | None) -> int:
-        """The columns that come out, k."""
+        """Return the output width, k."""
         if self.indices.ndim != 1 or self.indices.dtype.kind not in "iu" or not len(self.indices):
-            raise ValueError(f"column numbers that are {self.indices.dtype} {self.indices.shape}")
+            raise ValueError(f"invalid column numbers of dtype {self.indices.dtype} and shape {self.indices.shape}")
         if self.indices.min() < 0 or (width is not None and self.indices.max() >= width):
-            raise ValueError(f"a column numbered {int(self.indices.max())} of {width}")
+            raise ValueError(f"column number {int(self.indices.max())} of only {width} columns")
         return len(self.indices)
 
 
@@ -165,7 +168,7 @@ def activate(values: np.ndarray, activation: str) -> np.ndarray:
 
 
 def check_width(width: int | None, columns: int, out: int) -> int:
-    """Return `out`, the columns that come out; raises `ValueError` if `width` go in and the layer takes `columns`."""
+    """Return the output width `out`; raises `ValueError` if the input width is not `columns`."""
     if width is not None and width != columns:
-        raise ValueError(f"a layer of {columns} columns after one of {width}")
+        raise ValueError(f"a layer takes {columns} columns, but gets {width}")
     return out

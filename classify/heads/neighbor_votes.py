@@ -1,4 +1,4 @@
-"""The layer that lets the nearest stored rows vote."""
+"""The layer in which the nearest stored rows vote."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from ..data.nearest_neighbors import top_k
 from .layers import check_width
 
 VOTE_WEIGHTS = ("uniform", "distance")
-MIN_COSINE_DISTANCE = 1e-3  # rows that are nearer count as equally near: float32 knows this distance to a ten-thousandth
-_MAX_SIMILARITIES = 1 << 22  # in memory at a time
+MIN_COSINE_DISTANCE = 1e-3  # nearer rows count as equally near: float32 resolves this distance to one part in ten thousand
+_MAX_SIMILARITIES = 1 << 22  # held in memory at a time
 
 
 @dataclass(frozen=True)
 class NeighborVotes:
     """Class probabilities by a vote of the nearest stored rows, by cosine.
 
-    Of equally near rows the first stored comes first. One more vote is shared equally among all classes, so that no
-    probability is 0; it does not change the order.
+    Among equally near rows the first stored comes first. One more vote is divided equally among all classes, so that no
+    probability is 0; it does not change their order.
 
     Parameters
     ----------
     rows : ndarray of shape (m, d), float32
-        Stored rows, of length 1, as the rows that come in must be.
+        Stored rows, of unit length, as input rows must be.
     labels : ndarray of shape (m,), integer
         Their class numbers.
     n_neighbors
-        How many of them vote.
+        Number of neighbors that vote.
     weights
-        ``uniform``, or ``distance``: a vote counts one over the cosine distance, as in scikit-learn.
+        ``uniform``, or ``distance``: a vote is weighted by the inverse cosine distance, as in scikit-learn.
     n_classes
-        The number of classes.
+        Number of classes.
     """
 
     rows: np.ndarray
@@ -47,7 +47,7 @@ class NeighborVotes:
     json_fields: ClassVar[tuple[str, ...]] = ("n_neighbors", "weights", "n_classes")
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Probabilities (n, classes)."""
+        """Return probabilities (n, classes)."""
         probabilities, block_size = (
             np.empty((len(values), self.n_classes), np.float32),
             max(1, _MAX_SIMILARITIES // len(self.rows)),
@@ -58,19 +58,19 @@ class NeighborVotes:
         return probabilities
 
     def find_ties(self, values: np.ndarray, rounding: float, tolerance: float) -> np.ndarray:
-        """Find rows whose probabilities rounding may change.
+        """Find rows whose probabilities may change by rounding.
 
-        Either rows of several classes are equally near at the edge of the neighbourhood, so that any of them may vote, or
-        (for weights ``distance``, to first order) the neighbours are so near that their weights are uncertain.
+        Either rows of several classes are equally near at the edge of the neighborhood, so that any of them may vote, or
+        (for weights ``distance``, to first order) the neighbors are so near that their weights are uncertain.
 
         Parameters
         ----------
         values : ndarray of shape (n, d)
-            Rows of length 1.
+            Rows of unit length.
         rounding
-            By how much a cosine may change.
+            Bound on the error of a cosine.
         tolerance
-            By how much a probability may change without being counted.
+            Change of a probability up to which a row is not counted.
 
         Returns
         -------
@@ -104,18 +104,20 @@ class NeighborVotes:
         return mask
 
     def compute_output_width(self, width: int | None) -> int:
-        """The number of classes."""
+        """Return the number of classes."""
         if self.rows.ndim != 2 or self.labels.shape != self.rows.shape[:1] or self.labels.dtype.kind not in "iu":
-            raise ValueError(f"rows {self.rows.shape} and labels {self.labels.shape} that do not fit")
+            raise ValueError(f"shapes of rows {self.rows.shape} and labels {self.labels.shape} do not match")
         if not 1 <= self.n_neighbors <= len(self.rows) or not 0 <= self.labels.min() <= self.labels.max() < self.n_classes:
-            raise ValueError(f"{self.n_neighbors} neighbours of {len(self.rows)} rows in {self.n_classes} classes")
+            raise ValueError(
+                f"invalid votes: {self.n_neighbors} neighbors of {len(self.rows)} rows in {self.n_classes} classes"
+            )
         if self.weights not in VOTE_WEIGHTS:
             raise ValueError(f"weights {self.weights!r}")
         return check_width(width, self.rows.shape[1], self.n_classes)
 
 
 def vote(similarity: np.ndarray, labels: np.ndarray, n_classes: int, weights: str) -> np.ndarray:
-    """Compute class probabilities from the votes of k neighbours; see `NeighborVotes`.
+    """Compute class probabilities from the votes of k neighbors; see `NeighborVotes`.
 
     Parameters
     ----------
@@ -140,14 +142,14 @@ def vote(similarity: np.ndarray, labels: np.ndarray, n_classes: int, weights: st
 
 
 def _compute_vote_shares(similarity: np.ndarray, weights: str) -> np.ndarray:
-    """The weight of each neighbour's vote (n, k), with a sum of 1, from cosines (n, k)."""
+    """Return the weight of each neighbor's vote (n, k), summing to 1, for cosines (n, k)."""
     distance = np.float32(1) - similarity if weights == "distance" else np.ones_like(similarity)
     shares = 1 / np.maximum(distance, np.float32(MIN_COSINE_DISTANCE))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 def _sum_by_class(labels: np.ndarray, shares: np.ndarray, n_classes: int) -> np.ndarray:
-    """Sum the shares (n, k) of neighbours by their class numbers (n, k) to (n, n_classes)."""
+    """Sum the weights (n, k) of neighbors by their class numbers (n, k) into (n, n_classes)."""
     totals = np.zeros((len(labels), n_classes), np.float32)
     np.add.at(totals, (np.arange(len(labels))[:, None], labels), shares)
     return totals

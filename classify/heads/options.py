@@ -1,7 +1,8 @@
-"""The options of head families, and the values that a user may give them: numbers or words, one or `a/b/c`."""
+"""Options of head families and their values: numbers or words, one or several as `a/b/c`."""
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ class NumberOption:
     Parameters
     ----------
     default
-        The values that are tried if the option is not given.
+        The values tried if the option is not given.
     kind
         ``int`` or ``float``.
     minimum, maximum
         The bounds.
     exclusive
-        Whether the bounds themselves are not allowed.
+        Whether the bounds themselves are excluded.
     allowed_words
-        Texts that are allowed besides numbers.
+        Words allowed besides numbers.
     """
 
     default: tuple[Any, ...]
@@ -36,7 +37,7 @@ class NumberOption:
     allowed_words: tuple[str, ...] = ()
 
     def parse(self, text: str) -> Any:
-        """Read a value; raises `ValueError`."""
+        """Parse a value; raises `ValueError`."""
         if text in self.allowed_words:
             return text
         number = self.kind(text)
@@ -51,36 +52,36 @@ class NumberOption:
         else:
             bounds = f"{'above' if self.exclusive else 'of at least'} {self.minimum:g}"
         kind = "whole numbers" if self.kind is int else "numbers"
-        return f"{' or '.join([f'{kind} {bounds}', *self.allowed_words])}, one or as a/b/c"
+        return f"{' or '.join([f'{kind} {bounds}', *self.allowed_words])}, or several as a/b/c"
 
 
 @dataclass(frozen=True)
 class ChoiceOption:
-    """An option whose values are some words, `choices`."""
+    """An option whose values are words, `choices`."""
 
     default: tuple[str, ...]
     choices: tuple[str, ...]
 
     def parse(self, text: str) -> str:
-        """Read a word; raises `ValueError`."""
+        """Parse a word; raises `ValueError`."""
         if text not in self.choices:
             raise ValueError(text)
         return text
 
     def __str__(self) -> str:
-        return f"{' or '.join(self.choices)}, one or as a/b/c"
+        return f"one of {', '.join(self.choices)}, or several as a/b/c"
 
 
 @dataclass(frozen=True)
 class ParsedOption:
-    """An option read by a function, which raises `ValueError` or `KeyError`; `expected` says in words what it accepts."""
+    """An option parsed by a function, which raises `ValueError` or `KeyError`; `expected` describes what it accepts."""
 
     default: tuple[Any, ...]
     parse: Callable[[str], Any]
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.expected}, or a/b/c for several"
+        return f"{self.expected}, or several as a/b/c"
 
 
 Option: TypeAlias = NumberOption | ChoiceOption | ParsedOption
@@ -94,7 +95,7 @@ def expand_combinations(head: str, declared: Mapping[str, Option], options: Mapp
     head
         The family's name, for messages.
     declared
-        The options there are.
+        The options of the family.
     options
         Option to a value, a list of values, or text such as ``"a/b/c"``. Values of `NumberOption` and `ChoiceOption` are
         sorted.
@@ -102,13 +103,10 @@ def expand_combinations(head: str, declared: Mapping[str, Option], options: Mapp
     Raises
     ------
     HeadError
-        If there is no such option, or a value is not allowed.
+        If there is no such option, or a value is invalid.
     """
     if unknown := sorted(set(options) - set(declared)):
-        if not declared:
-            raise HeadError(f"head {head}: it takes no options; found {unknown[0]!r}")
-        plural = "an option of " if len(declared) > 1 else "the option "
-        raise HeadError(f"head {head}: expected {plural}{', '.join(declared)}; found {unknown[0]!r}")
+        raise HeadError(_describe_unknown(head, unknown[0], list(declared)))
     lists: list[Sequence[Any]] = []
     for name, option in declared.items():
         if name not in options:
@@ -119,8 +117,17 @@ def expand_combinations(head: str, declared: Mapping[str, Option], options: Mapp
         try:
             values = list(dict.fromkeys(option.parse(text.strip()) for text in texts))
         except (ValueError, KeyError) as error:
-            raise HeadError(f"head {head}: expected {name} as {option}; found {raw_value!r}") from error
+            raise HeadError(f"head {head}: invalid {name} {raw_value!r}; give {option}") from error
         if not isinstance(option, ParsedOption):
             values.sort(key=lambda value: (isinstance(value, str), value))
         lists.append(values)
     return [dict(zip(declared, values, strict=True)) for values in itertools.product(*lists)]
+
+
+def _describe_unknown(head: str, name: str, declared: Sequence[str]) -> str:
+    if not declared:
+        return f"head {head} has no option {name!r}, nor any other; leave it out"
+    by_lowercase = {option.lower(): option for option in declared}
+    close_matches = difflib.get_close_matches(name.lower(), by_lowercase, 1)
+    remedy = f"did you mean {by_lowercase[close_matches[0]]}?" if close_matches else "use one of these"
+    return f"head {head} has no option {name!r} (options: {', '.join(declared)}); {remedy}"

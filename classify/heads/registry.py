@@ -1,4 +1,4 @@
-"""The head families there are, by the names that users write."""
+"""The registered head families, by name."""
 
 from __future__ import annotations
 
@@ -46,29 +46,32 @@ def register_head_family(family: HeadFamily) -> None:
     Raises
     ------
     HeadError
-        If the name is taken, or is not made of lowercase letters, digits and underscores.
+        If the name is taken, or has characters other than lowercase letters, digits and underscores.
     """
     if not _NAME.fullmatch(family.name):
-        raise HeadError(f"cannot register head {family.name!r}: a name has lowercase letters, digits and underscores only")
+        raise HeadError(
+            f"cannot register head {family.name!r}: the name has other characters than lowercase letters, "
+            "digits and underscores; rename it"
+        )
     if family.name in _FAMILIES:
-        raise HeadError(f"cannot register head {family.name!r}: there is one of that name; give it another")
+        raise HeadError(f"cannot register head {family.name!r}: the name is taken; give another")
     _FAMILIES[family.name] = family
 
 
 def list_head_families() -> tuple[HeadFamily, ...]:
-    """All registered families, in the order of registration."""
+    """Return all registered families, in the order of registration."""
     return tuple(_FAMILIES.values())
 
 
 def find_head_family(name: str) -> HeadFamily | None:
-    """The family called `name`, or None: a run may hold heads of a family that is not registered here."""
+    """Return the family called `name`, or None: a run may hold heads of a family that is not registered here."""
     return _FAMILIES.get(name)
 
 
 def get_head_family(name: str) -> HeadFamily:
-    """The family called `name`; raises `HeadError` with the closest name."""
+    """Return the family called `name`; raises `HeadError` with the closest name."""
     if name not in _FAMILIES:
         close_matches = difflib.get_close_matches(name.lower(), _FAMILIES, n=1)
-        hint = f"; the closest is {close_matches[0]}" if close_matches else ""
-        raise HeadError(f"head {name!r}: expected one of {', '.join(_FAMILIES)}{hint}")
+        hint = f"; did you mean {close_matches[0]}?" if close_matches else ""
+        raise HeadError(f"head {name!r}: unknown head family; use one of {', '.join(_FAMILIES)}{hint}")
     return _FAMILIES[name]

@@ -1,4 +1,4 @@
-"""Which hyperparameters to try: all of a grid, some at random, or many for a few epochs and the best for more."""
+"""Search over hyperparameters: a whole grid, a random sample, or successive halving."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ SEARCH_KINDS = ("grid", "random", "halving")
 DEFAULT_TRIALS = 30
 HALVING_FACTOR = 3
 _RANGE = re.compile(r"(?P<low>[^/]+?)\.\.(?P<high>[^/]+)")
-_MAX_ATTEMPTS = 100  # draws for each set of hyperparameters that is to differ from the others
+_MAX_ATTEMPTS = 100  # draws per set of hyperparameters, to find one that differs from the others
 
 
 @dataclass(frozen=True)
 class Search:
-    """How hyperparameters are chosen.
+    """How hyperparameters are selected to be tried.
 
     Parameters
     ----------
     kind
         ``grid``, ``random`` or ``halving``.
     trials
-        How many sets of hyperparameters of each family, unless it is a grid.
+        Number of sets of hyperparameters of each family, unless `kind` is ``grid``.
     seed
-        Of what is drawn.
+        Seed of the random sample.
     """
 
     kind: str = "grid"
@@ -43,29 +43,31 @@ class Search:
 
     @classmethod
     def parse(cls, kind: str, trials: int | None, seed: int) -> Search:
-        """Read `--search KIND --trials N`; raises `HeadError`."""
+        """Parse `--search KIND --trials N`; raises `HeadError`."""
         if kind not in SEARCH_KINDS:
-            raise HeadError(f"--search: expected one of {', '.join(SEARCH_KINDS)}, found {kind!r}")
+            raise HeadError(f"--search {kind}: unknown; use one of {', '.join(SEARCH_KINDS)}")
         if trials is not None and kind == "grid":
-            raise HeadError("--trials: a grid is tried whole; give --search random or halving as well")
+            raise HeadError(
+                "--trials does not apply to --search grid, which tries every combination; give --search random or halving"
+            )
         if trials is not None and trials < 1:
-            raise HeadError(f"--trials: expected at least 1, found {trials}")
+            raise HeadError(f"--trials {trials}: too few; give at least 1")
         return cls(kind, trials or DEFAULT_TRIALS, seed)
 
     def build_grid(self, name: str, options: Mapping[str, str]) -> HeadGrid:
-        """Choose what to try of a head family.
+        """Select the hyperparameters of a head family to try.
 
-        A grid of no more than `trials` sets is tried whole. With ``halving`` the sets of a family that has epochs are tried
-        for a few, and the best third of them for three times as many, until few are left.
+        A grid of at most `trials` sets is tried completely. With ``halving``, the sets of a family that has epochs are
+        tried for a few epochs, the best third of them for three times as many, until few are left.
 
         Parameters
         ----------
         name
-            Of the family.
+            Name of the family.
         options
-            Option to a value, a list ``a/b/c``, or a range ``low..high``, drawn from evenly on a logarithmic scale, or on a
-            linear one where it starts at 0; a range between whole numbers gives whole numbers. If there is neither a list
-            nor a range, the family's `search_space` is drawn from.
+            Option to a value, a list ``a/b/c``, or a range ``low..high``, sampled uniformly on a logarithmic scale, or on
+            a linear one if it starts at 0; a range between integers gives integers. If there is neither a list nor a
+            range, the family's `search_space` is sampled.
 
         Raises
         ------
@@ -77,7 +79,10 @@ class Search:
         if self.kind == "grid":
             if ranges:
                 key, text = next(iter(ranges.items()))
-                raise HeadError(f"head {name}: {key}={text} is a range; give --search random or halving, or a list a/b/c")
+                raise HeadError(
+                    f"head {name}: {key}={text} is a range, but --search grid needs a list; give --search "
+                    "random or halving, or a list a/b/c"
+                )
             return HeadGrid.from_options(name, options)
         lists = {key for key, text in options.items() if "/" in text}
         if not ranges and not lists:
@@ -98,7 +103,7 @@ class Search:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     def _draw(self, family: HeadFamily, options: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
-        """Up to `trials` sets of hyperparameters, all different."""
+        """Return up to `trials` sets of hyperparameters, all different."""
         rng, hyperparameter_sets = self._build_rng(family.name), []
         choices = {key: _parse_choice(f"head {family.name}: {key}", text) for key, text in options.items()}
         for _ in range(_MAX_ATTEMPTS * self.trials):
@@ -115,7 +120,8 @@ def _build_halving_grid(family: HeadFamily, hyperparameter_sets: tuple[Mapping[s
     epochs = {hyperparameters["epochs"] for hyperparameters in hyperparameter_sets}
     if len(epochs) > 1:
         raise HeadError(
-            f"head {family.name}: with --search halving the epochs are what is shared out; give one number of them"
+            f"head {family.name}: several numbers of epochs, but --search halving divides one number over "
+            "its rounds; give one"
         )
     return HeadGrid(family, hyperparameter_sets, plan_halving_rounds(len(hyperparameter_sets), epochs.pop()))
 
@@ -123,9 +129,9 @@ def _build_halving_grid(family: HeadFamily, hyperparameter_sets: tuple[Mapping[s
 def plan_halving_rounds(n_candidates: int, epochs: int) -> tuple[tuple[int, int], ...]:
     """Plan the rounds of successive halving, by thirds.
 
-    There are as many rounds, of as many candidates, as in scikit-learn's `HalvingRandomSearchCV(min_resources="exhaust")`;
-    the epochs are counted back from the last round, so that it has all of them. Jamieson and Talwalkar: Non-stochastic best
-    arm identification and hyperparameter optimization, AISTATS 2016.
+    The number of rounds and of candidates is that of scikit-learn's `HalvingRandomSearchCV(min_resources="exhaust")`;
+    epochs are counted back from the last round, which has all of them. Jamieson and Talwalkar: Non-stochastic best arm
+    identification and hyperparameter optimization, AISTATS 2016.
 
     Returns
     -------
@@ -140,7 +146,7 @@ def plan_halving_rounds(n_candidates: int, epochs: int) -> tuple[tuple[int, int]
 
 
 def _floor_log(value: int) -> int:
-    """The whole part of the logarithm to the base `HALVING_FACTOR`."""
+    """Return the integer part of the logarithm to the base `HALVING_FACTOR`."""
     power = 0
     while HALVING_FACTOR ** (power + 1) <= value:
         power += 1
@@ -149,7 +155,7 @@ def _floor_log(value: int) -> int:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Values to draw from: a list, or the numbers from `low` to `high`."""
+    """Values to sample from: a list, or the numbers from `low` to `high`."""
 
     values: tuple[str, ...] = ()
     low: float = 0.0
@@ -157,7 +163,7 @@ class _Choice:
     is_integer: bool = False
 
     def draw(self, rng: np.random.Generator) -> str:
-        """One of them, as a user would write it."""
+        """Return a random value, as a user would write it."""
         if self.values:
             return self.values[int(rng.integers(len(self.values)))]
         if self.low > 0:
@@ -177,5 +183,5 @@ def _parse_choice(location: str, text: str) -> _Choice:
     except ValueError:
         low, high = 1.0, 0.0
     if not 0 <= low < high < math.inf:
-        raise HeadError(f"{location}: expected a range low..high of numbers, 0 <= low < high, found {text!r}")
+        raise HeadError(f"{location}: invalid range {text!r}; give low..high, numbers with 0 <= low < high")
     return _Choice(low=low, high=high, is_integer=bool(re.fullmatch(r"\d+\.\.\d+", text)))

@@ -16,7 +16,7 @@ _TYPE_NAMES = {dict: "a table", list: "a list", bool: "true or false", int: "a w
 
 
 def load_head_grids(heads: Sequence[str], file: Path | None = None, search: Search | None = None) -> list[HeadGrid]:
-    """Read what to try from the command line and from a file.
+    """Read the heads to try from the command line and from a file.
 
     Parameters
     ----------
@@ -25,12 +25,12 @@ def load_head_grids(heads: Sequence[str], file: Path | None = None, search: Sear
     file
         A TOML file of `[[head]]` tables.
     search
-        How hyperparameters are chosen; all of a grid by default.
+        How hyperparameters are selected; by default all combinations.
 
     Raises
     ------
     HeadError
-        With file, table and key, where the fault is in the file.
+        With file, table and key, if the error is in the file.
     """
     search = search or Search()
     requests = [("", *parse_options(text)) for text in heads]
@@ -49,18 +49,18 @@ def read_toml(file: Path) -> list[tuple[str, str, dict[str, str]]]:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise HeadError(f"{file}: expected a TOML file of [[head]] tables, found no file there; check the path") from error
+        raise HeadError(f"{file}: no such file; check the path") from error
     except IsADirectoryError as error:
-        raise HeadError(f"{file}: expected a TOML file of [[head]] tables, found a folder; name the file in it") from error
+        raise HeadError(f"{file}: is a folder; give the TOML file in it") from error
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise HeadError(f"{file}: expected a TOML file of [[head]] tables, found: {reason}") from error
+        raise HeadError(f"{file}: cannot be read as TOML ({reason}); give a file of [[head]] tables") from error
     tables = document.pop("head", None)
     if document:
-        raise HeadError(f"{file}: expected [[head]] tables only, found the key {next(iter(document))!r}")
+        raise HeadError(f"{file}: unknown key {next(iter(document))!r}; write [[head]] tables only")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        kind = "none" if tables in (None, []) else _describe_value(tables)
-        raise HeadError(f"{file}: expected [[head]] tables, each with a name and options, found {kind} called head")
+        fault = "no [[head]] tables" if tables in (None, []) else f"head is {_describe_value(tables)}, not a list of tables"
+        raise HeadError(f"{file}: {fault}; write [[head]] tables, each with a name and options")
     return [_parse_table(file, number, table) for number, table in enumerate(tables, start=1)]
 
 
@@ -68,9 +68,9 @@ def _parse_table(file: Path, number: int, table: dict[str, Any]) -> tuple[str, s
     location = f"{file}: [[head]] {number}"
     name = table.pop("name", None)
     if not isinstance(name, str) or find_head_family(name) is None:
-        name_text = "none" if name is None else repr(name)
+        fault = "missing" if name is None else f"{name!r} is not a head family"
         names = ", ".join(family.name for family in list_head_families())
-        raise HeadError(f"{location}, key name: expected one of {names}, found {name_text}")
+        raise HeadError(f"{location}, key name: {fault}; give one of {names}")
     return (
         f"{location}: ",
         name,
@@ -81,10 +81,10 @@ def _parse_table(file: Path, number: int, table: dict[str, Any]) -> tuple[str, s
 def _format_option(location: str, value: Any) -> str:
     values = value if isinstance(value, list) else [value]
     if not values:
-        raise HeadError(f"{location}: expected a value or a list of them, found an empty list")
+        raise HeadError(f"{location}: empty list; give a value or a list of values")
     for item in values:
         if not isinstance(item, bool | int | float | str) or (isinstance(item, str) and (not item or "," in item)):
-            raise HeadError(f"{location}: expected a number, text, or a list of them, found {_describe_value(item)}")
+            raise HeadError(f"{location}: invalid value, {_describe_value(item)}; give a number, text, or a list of these")
     return "/".join(str(item).lower() if isinstance(item, bool) else str(item) for item in values)
 
 

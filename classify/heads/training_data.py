@@ -1,4 +1,4 @@
-"""What heads are trained on and scored by: rows with labels, and folds."""
+"""The data that heads are trained and scored on: rows with labels, and folds."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class TrainingData:
     features
         Rows (n, d).
     labels : ndarray of shape (n, …)
-        Labels as `target` encodes them: class numbers (n,) of a single label.
+        Labels as encoded by `target`: class numbers (n,) for single labels.
     target
-        What a label is; classes without a row are among its class names.
+        The kind of labels; its class names include classes without rows.
     folds
         (fit, score) row numbers; an image is scored in one fold at most.
     images : ndarray of shape (n,)
-        The number of the image that each row shows, the same for its views.
+        The image number of each row, the same for all its views.
     threads
-        Processor threads to use.
+        Number of threads.
     cache
-        What one head family computed from the rows and the next may use.
+        Results computed from the rows by one head family that the next may use.
     """
 
     features: FeatureMatrix
@@ -50,7 +50,7 @@ class TrainingData:
     def from_arrays(
         cls, features: np.ndarray, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> TrainingData:
-        """Training data of arrays: features (n, ...), class numbers (n,) and folds, with one row for each image."""
+        """Return training data for features (n, ...), class numbers (n,) and folds, with one row per image."""
         target = SingleLabel.from_n_classes(int(labels.max()) + 1)
         return cls(FeatureMatrix.from_array(features), labels, target, tuple(folds), np.arange(len(labels)))
 
@@ -74,17 +74,18 @@ class TrainingData:
     def score(
         self, predictions: Sequence[np.ndarray], seconds: float = 0.0, fit_info: Mapping[str, Any] | None = None
     ) -> Score:
-        """Score predictions over all images that folds hold out, each counted once.
+        """Score predictions over all held-out images of the folds, each counted once.
 
-        The probabilities of an image's views are averaged; a row that is not finite counts as the same probability for every
-        class. Accuracy is the share of all images, not a mean over folds, which may differ much in size, as groups do.
+        The probabilities of an image's views are averaged; a row that is not finite counts as equal probabilities for all
+        classes. Accuracy is computed over all images instead of averaging folds, which may differ much in size if there
+        are groups.
 
         Parameters
         ----------
         predictions
             For each fold the probabilities (rows to score, classes).
         seconds
-            How long training took.
+            Elapsed time of training.
         fit_info
             What ``HeadFamily.fit`` needs to know, as JSON values.
         """

@@ -16,7 +16,7 @@ class Peak:
     position: `end` if all tied layers are in the last quarter of the forward cost and a layer before it was tried, `early`
     if
     all are before it and a layer in it was tried, `unsure` if they are on both sides, `unknown` if layers were tried on one
-    side only. Like every comparison with the best of many it is slightly optimistic, see
+    side only. Like every comparison with the best of many it is slightly optimiztic, see
     `significance.compare_with_runner_up`.
     """
 

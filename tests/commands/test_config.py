@@ -120,7 +120,7 @@ def test_a_run_and_a_sweep_do_what_a_file_says(plan: Path, photos: Path, humeris
         ("[sweep", "plan.toml: expected a TOML file of settings, found: "),
         (None, "expected a TOML file of settings, found no file there; check the path"),
         ("[extract]\nbatch_size = 0", "Input should be greater than or equal to 1, found 0"),
-        ('[sweep]\nheads = "forest"', "head 'forest': expected one of logreg"),
+        ('[sweep]\nheads = "forest"', "head 'forest': unknown head family; use one of logreg"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_in_one_line(

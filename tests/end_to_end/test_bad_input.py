@@ -252,9 +252,9 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
             "val",
             r"--select val needs separate train, val and test splits \(train 10, val 0, test 6\); use --select cv",
         ),
-        ("--head", "forest", "head 'forest': expected one of logreg, "),
-        ("--head", "logreg,C=0", r"expected C as numbers between 1e-12 and 1e\+12"),
-        ("--head", "mlp,dropout=2", "expected dropout as a share from 0 to below 1"),
+        ("--head", "forest", "head 'forest': unknown head family; use one of logreg, "),
+        ("--head", "logreg,C=0", r"invalid C '0'; give numbers between 1e-12 and 1e\+12"),
+        ("--head", "mlp,dropout=2", "invalid dropout '2'; give a number from 0 to below 1"),
     ],
 )
 def test_an_option_out_of_range(option: str, value: str, message: str, few: Path, humeris: Callable[..., Any]) -> None:

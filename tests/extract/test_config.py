@@ -85,15 +85,15 @@ def test_configs_are_frozen() -> None:
         (ExtractConfig, {"backbones": "nanoo"}, BackboneError, "nano"),
         (ExtractConfig, {"precision": "half"}, BackboneError, "unknown precision 'half'; choose one of auto, float32"),
         (ExtractConfig, {"compression": "zip"}, CacheError, "zip"),
-        (SweepConfig, {"heads": "forest"}, HeadError, "head 'forest': expected one of logreg"),
-        (SweepConfig, {"trials": 3}, HeadError, "--trials: a grid is tried whole"),
+        (SweepConfig, {"heads": "forest"}, HeadError, "head 'forest': unknown head family; use one of logreg"),
+        (SweepConfig, {"trials": 3}, HeadError, "--trials does not apply to --search grid"),
         (SweepConfig, {"average_views": True}, DataError, "--average-views is given without --views"),
         (SweepConfig, {"seed": -1}, ConfigError, "--seed -1: expected a whole number of at least 0"),
         (FinetuneConfig, {"views": 2, "augment": "flip"}, HeadError, "--views: expected --from LAYER"),
         (FinetuneConfig, {"from_layer": "x", "weights": "random"}, HeadError, "--weights random: expected --from input"),
         (FinetuneConfig, {"epochs": 0}, HeadError, "--epochs 0: expected at least 1"),
         (FinetuneConfig, {"augment": "flop"}, DataError, "augmentation 'flop'"),
-        (SweepConfig, {"grid": "none.toml"}, HeadError, "none.toml: expected a TOML file"),
+        (SweepConfig, {"grid": "none.toml"}, HeadError, "none.toml: no such file; check the path"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(

@@ -1,4 +1,4 @@
-"""The head families, a file each; to add one, write its class here and a line in `classify.heads.registry`.
+"""The head families, one file each; to add one, write its class here and add it to `classify.heads.registry`.
 
 May import `linear` and `neural`.
 """

@@ -1,4 +1,4 @@
-"""The nearest class centroid of standardised rows, as scikit-learn's `NearestCentroid` with equal priors."""
+"""Nearest class centroid on standardized rows, as scikit-learn's `NearestCentroid` with equal priors."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..training_data import TrainingData
 
 
 class NearestCentroid(HeadFamily):
-    """scikit-learn's `NearestCentroid`, whose decisions become probabilities by one temperature.
+    """scikit-learn's `NearestCentroid`; its decisions become probabilities by a temperature.
 
     Options
     -------
     metric
-        ``euclidean``: decisions `x m - |m|^2 / 2` for each centroid m, which order classes as the distances do.
+        ``euclidean``: decisions `x m - |m|^2 / 2` for each centroid m, which rank classes as the distances do.
         ``cosine``: `x m / |x| |m|`.
     """
 
     name = "centroid"
-    title = "the nearest class centroid"
+    title = "nearest class centroid"
     options: Mapping[str, Option] = {"metric": ChoiceOption(("euclidean", "cosine"), ("euclidean", "cosine"))}
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
@@ -53,7 +53,7 @@ class NearestCentroid(HeadFamily):
         fit_info: Mapping[str, Any],
         seed: int,
     ) -> Head:
-        """Take the centroids of all rows; ``fit_info["temperature"]`` is folded into the weights."""
+        """Compute the centroids of all rows; ``fit_info["temperature"]`` is folded into the weights."""
         fold = fit_all_rows(data)
         weights, bias = (values / fit_info["temperature"] for values in _compute_centroids(fold, hyperparameters["metric"]))
         if hyperparameters["metric"] == "euclidean":
@@ -68,7 +68,7 @@ class NearestCentroid(HeadFamily):
 
 
 def _compute_centroids(fold: Fold, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (width, classes) and bias (classes,); a class without rows has weights of 0."""
+    """Return weights (width, classes) and bias (classes,); a class without rows has weights of 0."""
     sums, counts = fold.compute_class_sums()
     means = sums / np.maximum(counts, 1)[:, None]
     squares = np.einsum("ij,ij->i", means, means)

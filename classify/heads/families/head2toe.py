@@ -1,7 +1,7 @@
-"""Head2Toe: the strongest columns of every tap by a group lasso, and logistic regression on those alone.
+"""Head2Toe: select the strongest columns of all taps by a group lasso, and fit logistic regression on them.
 
-Evci, Dumoulin, Larochelle and Mozer, "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning" (2022).
-Columns are ranked inside each fold, by the rows that the fold learns from.
+Evci, Dumoulin, Larochelle and Mozer, "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning"
+(2022). Columns are ranked inside each fold, on its training rows only.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Head2Toe(HeadFamily):
     Options
     -------
     penalty
-        Of the group lasso, as a share of the smallest one that drops every column.
+        Penalty of the group lasso, as a fraction of the smallest one that drops every column.
     fraction
-        The share of the columns that is kept, strongest first.
+        Fraction of the columns that is kept, strongest first.
     C
-        Of the logistic regression on those.
+        Inverse regularization strength of the logistic regression on these columns.
     """
 
     name = "head2toe"
@@ -48,9 +48,9 @@ class Head2Toe(HeadFamily):
     uses_all_taps = True
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score all hyperparameters: one ranking for each penalty, and one gathering of columns for each fraction.
+        """Score all hyperparameters: one ranking for each penalty, and one selection of columns for each fraction.
 
-        In memory are what `group_lasso.rank` says, and then the kept columns of every row, for one fold at a time.
+        Peak memory is that of `group_lasso.rank`, and then the kept columns of every row, for one fold at a time.
         ``fit_info`` has the number of ``columns`` kept, and whether everything ``converged``.
         """
         fit_rows_per_fold = [fit_rows for fit_rows, _ in data.folds]
@@ -113,7 +113,7 @@ def _add_fit_info(score: Score, seconds: float, fit_info: Mapping[str, Any]) -> 
 
 
 def _merge_scores(fold_scores: Sequence[Score], counts: Sequence[int]) -> Score:
-    """Merge the scores of folds, each of which holds out `counts` images, as `TrainingData.score` would."""
+    """Merge the scores of single folds, with `counts` held-out images each, into the score of all folds."""
     correct = np.bitwise_or.reduce(
         [np.frombuffer(bytes.fromhex(fold_score.correct), np.uint8) for fold_score in fold_scores]
     )

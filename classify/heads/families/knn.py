@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine among standardised rows, as scikit-learn's `KNeighborsClassifier`."""
+"""Nearest neighbors by cosine on standardized rows, as scikit-learn's `KNeighborsClassifier`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..neighbor_votes import VOTE_WEIGHTS, NeighborVotes, vote
 from ..options import ChoiceOption, NumberOption, Option
 from ..training_data import TrainingData
 
-_SIMILARITIES = 1 << 22  # in memory at a time
+_SIMILARITIES = 1 << 22  # held in memory at a time
 
 
 class KNearestNeighbors(HeadFamily):
@@ -28,20 +28,20 @@ class KNearestNeighbors(HeadFamily):
     Options
     -------
     n_neighbors
-        How many neighbours vote; all rows where there are fewer.
+        Number of neighbors that vote; all rows if there are fewer.
     weights
-        ``uniform``, or ``distance``: a vote counts one over the cosine distance.
+        ``uniform``, or ``distance``: a vote is weighted by the inverse cosine distance.
     """
 
     name = "knn"
-    title = "voting of the nearest neighbours"
+    title = "nearest neighbors"
     options: Mapping[str, Option] = {
         "n_neighbors": NumberOption((1, 5, 20), int, 1),
         "weights": ChoiceOption(VOTE_WEIGHTS, VOTE_WEIGHTS),
     }
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score all hyperparameters from one search for neighbours in each fold."""
+        """Score all hyperparameters from one search for neighbors in each fold."""
         start_time = time.perf_counter()
         predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
         max_neighbors = max(hyperparameters["n_neighbors"] for hyperparameters in hyperparameter_sets)
@@ -63,8 +63,8 @@ class KNearestNeighbors(HeadFamily):
         fit_info: Mapping[str, Any],
         seed: int,
     ) -> Head:
-        """Store all rows, standardised and of length 1."""
-        data = replace(data, features=data.features.to_streaming())  # beside the rows of the head they would be twice
+        """Store all rows, standardized and scaled to unit length."""
+        data = replace(data, features=data.features.to_streaming())  # streamed, else the rows would be in memory twice
         scaler, normalizer = fit_all_rows(data).to_standardize_layer(), L2Normalize()
         rows = np.empty(data.features.shape, np.float32)
         for positions, values in data.features.iter_blocks():
@@ -74,19 +74,19 @@ class KNearestNeighbors(HeadFamily):
         return Head((scaler, normalizer, votes), data.target.class_names)
 
     def can_finetune(self, hyperparameters: Mapping[str, Any]) -> bool:
-        """False: a vote has no gradient."""
+        """Return False: a vote has no gradient."""
         return False
 
 
 def find_neighbors(fold: Fold, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the fit rows nearest to each row to score.
 
-    The rows to score stay in memory, and the fit rows pass by in blocks.
+    The rows to score stay in memory; fit rows are read in blocks.
 
     Returns
     -------
     similarity : ndarray of shape (score rows, n_neighbors)
-        Cosines, highest first; fewer columns where there are fewer fit rows.
+        Cosines, highest first; fewer columns if there are fewer fit rows.
     nearest : ndarray of the same shape
         Positions among the fit rows.
     """

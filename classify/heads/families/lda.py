@@ -1,4 +1,4 @@
-"""Linear discriminant analysis with shrinkage, on standardised rows."""
+"""Linear discriminant analysis with shrinkage, on standardized rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..training_data import TrainingData
 
 
 class LinearDiscriminantAnalysis(HeadFamily):
-    """scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr")`, with the classes' shares of the rows as priors.
+    """scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr")`, with class frequencies as priors.
 
     Options
     -------
     shrinkage
-        A share s from 0 to 1: the covariance S within classes becomes `(1 - s) S + s tr(S) / d`. ``auto``: the covariance of
-        each class becomes what Ledoit and Wolf make of its own standardised rows.
+        A fraction s from 0 to 1: the covariance S within classes becomes `(1 - s) S + s tr(S) / d`. ``auto``: the
+        Ledoit-Wolf estimate of the covariance of each class, on its own standardized rows.
     """
 
     name = "lda"
@@ -37,7 +37,7 @@ class LinearDiscriminantAnalysis(HeadFamily):
     }
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score every shrinkage; all numbers come from one eigendecomposition for each fold."""
+        """Score every shrinkage; all numeric values share one eigendecomposition per fold."""
         predictions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]
         seconds = np.zeros(len(hyperparameter_sets))
         for fold in iter_folds(data):
@@ -107,7 +107,7 @@ class _WithinCovariance:
         return cls(np.maximum(values, 0), vectors, means, moments.counts, max(0.0, float(values.sum())) / fold.n_columns)
 
     def solve(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (width, classes) and bias (classes,)."""
+        """Return weights (width, classes) and bias (classes,)."""
         projected_means = _invert_eigenvalues((1 - shrinkage) * self.values + shrinkage * self.mean_variance)[:, None] * (
             self.vectors.T @ self.means.T
         )
@@ -115,7 +115,7 @@ class _WithinCovariance:
 
 
 def _solve(fold: Fold, within: _WithinCovariance | None, shrinkage: float | str) -> tuple[Fold, np.ndarray, np.ndarray]:
-    """The fold, weights (width, classes) and bias (classes,); the fold is another where ``auto`` needs another row space."""
+    """Return the fold, weights (width, classes) and bias (classes,); ``auto`` may return a fold with another row space."""
     if within is not None and not isinstance(shrinkage, str):
         return fold, *within.solve(shrinkage)
     if fold.row_space is not None:
@@ -137,13 +137,13 @@ def _solve(fold: Fold, within: _WithinCovariance | None, shrinkage: float | str)
 
 
 def _invert_eigenvalues(values: np.ndarray) -> np.ndarray:
-    """One over each eigenvalue; 0 where it is nothing but rounding, as in a pseudoinverse."""
+    """Return the inverse of each eigenvalue; 0 for those that are only rounding errors, as in a pseudoinverse."""
     is_nonzero = values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)
     return np.asarray(np.where(is_nonzero, 1 / np.where(is_nonzero, values, 1), 0))
 
 
 def _build_discriminant(weights: np.ndarray, means: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (width, classes) with the bias (classes,), which is -inf for a class without rows."""
+    """Return weights (width, classes) and bias (classes,), which is -inf for a class without rows."""
     with np.errstate(divide="ignore"):
         priors = np.log(counts / counts.sum())
     return weights, priors - np.einsum("ij,ji->i", means, weights) / 2

@@ -1,4 +1,4 @@
-"""Logistic regression over a path of C, standardised inside each fold; all folds and C are solved together."""
+"""Logistic regression over a path of C, standardized inside each fold; all folds and values of C are solved together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LogisticRegression(HeadFamily):
     Options
     -------
     C
-        Inverse regularization strength, in ascending order, because each solution is the start of the next.
+        Inverse regularization strength; solved in ascending order, each solution starting from the previous one.
     """
 
     name = "logreg"
@@ -32,7 +32,7 @@ class LogisticRegression(HeadFamily):
     regularization = Regularization("C", is_inverse=True)
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score every C; ``fit_info["converged"]`` says whether every fold did. See `joint_solver` for the method."""
+        """Score every C; ``fit_info["converged"]`` says whether every fold converged. See `joint_solver` for the method."""
         order = sorted(range(len(hyperparameter_sets)), key=lambda index: hyperparameter_sets[index]["C"])
         results = regularization_path.cross_validate(
             data, _choose_loss(data), [hyperparameter_sets[index]["C"] for index in order]
@@ -60,5 +60,8 @@ def _choose_loss(data: TrainingData) -> Loss:
 
 
 def _expand_binary(logits: np.ndarray) -> np.ndarray:
-    """Logits (n, classes) of logits (n, k), where k is 1 for two classes: `softmax([-z/2, z/2])` is `[1 - s(z), s(z)]`."""
+    """Return logits (n, classes) for logits (n, k).
+
+    k is 1 for two classes, where `softmax([-z/2, z/2])` is `[1 - s(z), s(z)]`.
+    """
     return logits if logits.shape[1] > 1 else np.hstack([-logits / 2, logits / 2])

@@ -1,7 +1,7 @@
-"""Metric learning: an embedding in which classes lie apart, and nearest neighbours or nearest centroids in it.
+"""Metric learning: an embedding that separates classes, with nearest neighbors or nearest centroids on top of it.
 
-A head is an `EmbeddingNetwork`, and after it the votes of the nearest fit rows by cosine, or a softmax over the cosines with
-the centroids of the classes. `triplet` and `supcon` differ in the loss alone.
+A head is an `EmbeddingNetwork`, followed by the votes of the nearest fit rows by cosine, or by a softmax over the cosines
+with the class centroids. `triplet` and `supcon` differ only in the loss.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ _OPTIONS: dict[str, Option] = {
 
 
 class MetricLearning(HeadFamily):
-    """An embedding trained with a loss over pairs of rows, and a classifier in it.
+    """An embedding trained with a loss over pairs of rows, and a classifier on top of it.
 
     Options
     -------
     margin or temperature
-        Of the loss; see `metric_losses`.
+        Parameter of the loss; see `metric_losses`.
     embedding
-        Columns of the embedding.
+        Dimension of the embedding.
     hidden
-        Width of the layer before it, 0 for none.
+        Width of the hidden layer before it, 0 for none.
     learning_rate, epochs
         Of Keras's Adam.
     batch_size
         See `BalancedBatches`.
     patience
-        Training stops after so many epochs without a lower log-loss; 0 for never.
+        Number of epochs without a lower log-loss after which training stops; 0 to never stop early.
     classifier
         ``knn`` or ``centroid``.
     n_neighbors
-        Of ``classifier=knn`` alone, and not among the hyperparameters of the other.
+        Only with ``classifier=knn``; not a hyperparameter of ``centroid``.
     """
 
     uses_keras = True
@@ -74,11 +74,12 @@ class MetricLearning(HeadFamily):
         }
 
     def expand_grid(self, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """List the hyperparameters to try; those without a vote of neighbours have no ``n_neighbors``."""
+        """List the hyperparameters to try; ``n_neighbors`` is left out of those with ``classifier=centroid``."""
         hyperparameter_sets = super().expand_grid(options)
         if "n_neighbors" in options and not any(map(_uses_knn, hyperparameter_sets)):
             raise HeadError(
-                f"head {self.name}: n_neighbors needs classifier=knn, found classifier=centroid alone; leave one of them out"
+                f"head {self.name}: n_neighbors applies only to classifier=knn, but only "
+                "classifier=centroid is given; leave one of them out"
             )
         distinct_sets: list[dict[str, Any]] = []
         for hyperparameters in hyperparameter_sets:
@@ -89,24 +90,25 @@ class MetricLearning(HeadFamily):
         return distinct_sets
 
     def check(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> None:
-        """Raise `HeadError` for a network that does not fit into memory."""
+        """Raise `HeadError` if the network does not fit into memory."""
         for hyperparameters in hyperparameter_sets:
             hidden, embedding = hyperparameters["hidden"], hyperparameters["embedding"]
             widths = [data.features.shape[1], *([hidden] if hidden else []), embedding]
             check_memory(f"head {self.name}: hidden={hidden},embedding={embedding}", widths, len(data.folds))
 
     def group(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-        """Each by itself: nothing is shared."""
+        """Return one group per set of hyperparameters: nothing is shared."""
         return [[index] for index in range(len(hyperparameter_sets))]
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
         """Score all hyperparameters, each after its best epoch.
 
-        Folds are trained in step, an epoch of each in turn, so that training stops early on the score over all folds. The
-        number of epochs is chosen like any other hyperparameter: the one with the lowest log-loss is scored, and stored as
-        ``fit_info["epochs"]`` for ``fit``; with centroids ``fit_info["temperature"]`` is that of the cosines (see
-        `temperature.score_decisions`). ``fit_info["curves"]`` has, after each epoch, the training ``loss``, a mean over
-        folds, and ``val_loss`` and ``val_accuracy``, log-loss and accuracy on all images held out.
+        Folds are trained in step, one epoch of each in turn, so that early stopping uses the score over all folds. The
+        number of epochs is a hyperparameter like any other: the one with the lowest log-loss is scored, and stored as
+        ``fit_info["epochs"]`` for ``fit``. With centroids, ``fit_info["temperature"]`` is the temperature of the cosines
+        (see `temperature.score_decisions`). ``fit_info["curves"]`` has the values after each epoch of ``loss``, the
+        training loss averaged over folds, and of ``val_loss`` and ``val_accuracy``, log-loss and accuracy on all held-out
+        images.
         """
         return [
             _train_and_score(data, hyperparameters, self._bind_loss(hyperparameters), seed)
@@ -136,15 +138,15 @@ class MetricLearning(HeadFamily):
         return Head((*layers, classifier), data.target.class_names)
 
     def can_finetune(self, hyperparameters: Mapping[str, Any]) -> bool:
-        """Whether it ends in centroids: a vote of neighbours has no gradient."""
+        """Return whether the classifier is ``centroid``: a vote of neighbors has no gradient."""
         return not _uses_knn(hyperparameters)
 
     def _bind_loss(self, hyperparameters: Mapping[str, Any]) -> LossFunction:
         return self.loss.bind(hyperparameters[self.loss.option])
 
 
-TRIPLET = MetricLearning("triplet", "an embedding learnt by triplets", TRIPLET_LOSS)
-SUPCON = MetricLearning("supcon", "an embedding learnt by supervised contrast", SUPERVISED_CONTRASTIVE_LOSS)
+TRIPLET = MetricLearning("triplet", "an embedding trained with triplet loss", TRIPLET_LOSS)
+SUPCON = MetricLearning("supcon", "an embedding trained with supervised contrastive loss", SUPERVISED_CONTRASTIVE_LOSS)
 
 
 def _uses_knn(hyperparameters: Mapping[str, Any]) -> bool:
@@ -152,7 +154,7 @@ def _uses_knn(hyperparameters: Mapping[str, Any]) -> bool:
 
 
 def _train_and_score(data: TrainingData, hyperparameters: Mapping[str, Any], loss: LossFunction, seed: int) -> Score:
-    """Train in every fold, and score after the best epoch."""
+    """Train on every fold, and score after the best epoch."""
     start_time = time.perf_counter()
     network = EmbeddingNetwork(data.features, data.labels, hyperparameters, loss, seed)
     trainings = [network.start_training(rows) for rows, _ in data.folds]
@@ -182,7 +184,10 @@ def _train_and_score(data: TrainingData, hyperparameters: Mapping[str, Any], los
 def _compute_decisions(
     data: TrainingData, hyperparameters: Mapping[str, Any], fit_embeddings: np.ndarray, rows: np.ndarray, queries: np.ndarray
 ) -> np.ndarray:
-    """Probabilities (s, classes) of embeddings `queries` (s, e) by the fit rows' votes, or cosines with their centroids."""
+    """Return the decisions for embeddings `queries` (s, e), of shape (s, classes).
+
+    They are probabilities from the votes of the fit rows, or cosines with the class centroids.
+    """
     labels = data.labels[rows]
     if not _uses_knn(hyperparameters):
         cosines = queries @ _compute_centroids(fit_embeddings, labels, data.n_classes)
@@ -193,13 +198,13 @@ def _compute_decisions(
 def _build_neighbor_votes(
     fit_embeddings: np.ndarray, labels: np.ndarray, n_classes: int, hyperparameters: Mapping[str, Any]
 ) -> NeighborVotes:
-    """The votes of the nearest embeddings; where there are fewer than `n_neighbors`, all of them vote."""
+    """Build the vote of the nearest embeddings; all vote if there are fewer than `n_neighbors`."""
     n_neighbors = min(hyperparameters["n_neighbors"], len(fit_embeddings))
     return NeighborVotes(fit_embeddings, labels.astype(np.int32), n_neighbors, "uniform", n_classes)
 
 
 def _compute_centroids(fit_embeddings: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """The mean embedding of each class divided by its length, (e, classes); 0 for a class without rows."""
+    """Return the mean embedding of each class scaled to unit length, (e, classes); 0 for a class without rows."""
     sums = np.zeros((n_classes, fit_embeddings.shape[1]))
     np.add.at(sums, labels, fit_embeddings)
     return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).T

@@ -1,8 +1,8 @@
-"""Multilayer perceptrons in Keras, on standardised features; those of one shape are trained at once.
+"""Multilayer perceptrons in Keras, on standardized features; those of one shape are trained together.
 
-A head is, in this order: the standardised rows; batch normalisation, if asked for, there and nowhere else, without scale and
-offset, which the next layer has anyway; for each hidden layer Dense (He normal), the activation and dropout; and a softmax
-layer (Glorot uniform).
+A head consists of the standardized rows; optionally one batch normalization of them, without scale and offset, which the
+next layer has anyway; for each hidden layer Dense (He normal), the activation and dropout; and a softmax layer (Glorot
+uniform).
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ def _parse_share(text: str) -> float:
 
 
 _PARSE_NUMBER, _PARSE_COUNT = NumberOption(()).parse, NumberOption((), int, 1).parse
-# A default of None is the optimizer's own, as in Keras.
+# None stands for the optimizer's own default, as in Keras.
 OPTIONS: dict[str, Option] = {
     "hidden": ParsedOption((128,), _parse_hidden, "a width such as 128, or widths such as 256x128"),
     "activation": ParsedOption(("relu",), _parse_activation, f"one of {', '.join(_ACTIVATIONS)} (swish is silu)"),
     "batch_norm": ParsedOption((False,), _parse_boolean, "true or false"),
-    "dropout": ParsedOption((0.3,), _parse_share, "a share from 0 to below 1"),
+    "dropout": ParsedOption((0.3,), _parse_share, "a number from 0 to below 1"),
     "optimizer": ParsedOption(("adam",), ChoiceOption((), OPTIMIZERS).parse, f"one of {', '.join(OPTIMIZERS)}"),
     "learning_rate": ParsedOption((None,), NumberOption((), exclusive=True).parse, "a number above 0"),
     "weight_decay": ParsedOption((None,), _PARSE_NUMBER, "a number of at least 0"),
     "schedule": ParsedOption(("constant",), ChoiceOption((), SCHEDULES).parse, f"one of {', '.join(SCHEDULES)}"),
-    "label_smoothing": ParsedOption((0.0,), _parse_share, "a share from 0 to below 1"),
+    "label_smoothing": ParsedOption((0.0,), _parse_share, "a number from 0 to below 1"),
     "mixup": ParsedOption((0.0,), _PARSE_NUMBER, "alpha, a number of at least 0"),
     "cutmix": ParsedOption((0.0,), _PARSE_NUMBER, "alpha, a number of at least 0"),
     "batch_size": ParsedOption((64,), _PARSE_COUNT, "a whole number above 0"),
     "epochs": ParsedOption((40,), _PARSE_COUNT, "a whole number above 0"),
-    "patience": ParsedOption((10,), NumberOption((), int).parse, "a number of epochs, 0 for never to stop early"),
+    "patience": ParsedOption((10,), NumberOption((), int).parse, "a number of epochs, 0 to never stop early"),
 }
 
 
@@ -75,24 +75,24 @@ class MultilayerPerceptron(HeadFamily):
     Options
     -------
     hidden, activation, batch_norm, dropout
-        The network: `256x128` are two hidden layers; batch normalisation is of the inputs.
+        The network: `256x128` are two hidden layers; batch normalization is applied to the inputs.
     optimizer
         Keras's SGD (momentum 0.9, Nesterov), Adam or AdamW, or `optimizers.RAdam` or `optimizers.Ranger`.
     learning_rate
         By default 0.01 for sgd, 0.001 for the others.
     weight_decay
-        Decoupled, and of every weight, as in Keras; by default 0.004 for adamw, 0 for the others (adam with weight decay is
-        adamw).
+        Decoupled weight decay of every weight, as in Keras; by default 0.004 for adamw, 0 for the others (adam with
+        weight decay is adamw).
     schedule
-        Of the learning rate; see `schedules.compute_factors`.
+        Schedule of the learning rate; see `schedules.compute_factors`.
     label_smoothing
-        The share that is spread over all classes.
+        As in Keras's `CategoricalCrossentropy`.
     mixup, cutmix
         Alpha of the Beta distribution, 0 for none.
     batch_size, epochs
         As in Keras.
     patience
-        Training stops after so many epochs without a lower log-loss; 0 for never.
+        Number of epochs without a lower log-loss after which training stops; 0 to never stop early.
     """
 
     name = "mlp"
@@ -112,31 +112,31 @@ class MultilayerPerceptron(HeadFamily):
         return [_fill_optimizer_defaults(hyperparameters) for hyperparameters in super().expand_grid(options)]
 
     def check(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> None:
-        """Raise `HeadError` for CutMix on rows that are no maps, or a network that does not fit into memory."""
+        """Raise `HeadError` for CutMix on rows that are not maps, or if a network does not fit into memory."""
         if any(hyperparameters["cutmix"] for hyperparameters in hyperparameter_sets) and len(data.features.row_shape) != 3:
             raise HeadError(
-                f"head mlp: expected whole maps (height, width, channels) for cutmix, found rows of shape "
-                f"{data.features.row_shape}; leave cutmix out, or choose one tap whose pool is map"
+                "head mlp: cutmix needs whole maps (height, width, channels), but rows have the shape "
+                f"{data.features.row_shape}; leave cutmix out, or give one tap with the pool map"
             )
         for hyperparameters in hyperparameter_sets:
             widths = [data.features.shape[1], *parse_widths(hyperparameters["hidden"]), data.n_classes]
             check_memory(f"head mlp: hidden={hyperparameters['hidden']}", widths, len(data.folds))
 
     def group(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-        """Put together what can be trained as one model that fits in memory."""
+        """Group what can be trained as one model that fits in memory."""
         return group_by_shape(data, hyperparameter_sets)
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
         """Score all hyperparameters, each after its best epoch.
 
-        The number of epochs is chosen like any other hyperparameter: the one with the lowest log-loss, averaged over the
-        folds, is scored, and stored as ``fit_info["epochs"]`` for ``fit``. Folds are trained in step, an epoch of each in
-        turn, so that training stops early on the average over the folds.
+        The number of epochs is a hyperparameter like any other: the one with the lowest log-loss, averaged over the
+        folds, is scored, and stored as ``fit_info["epochs"]`` for ``fit``. Folds are trained in step, one epoch of each
+        in turn, so that early stopping uses the average over the folds.
 
-        ``fit_info["curves"]`` has loss and accuracy after each epoch, means over the folds. ``val_loss`` and
-        ``val_accuracy`` are of the images held out; ``loss`` and ``accuracy`` are measured in the same way, after the epoch
-        and in inference mode (no dropout, no mixing, no smoothing, views averaged), on as many images of the training set.
-        A head that has diverged to NaN counts as predicting the same probability for every class.
+        ``fit_info["curves"]`` has loss and accuracy after each epoch, averaged over the folds. ``val_loss`` and
+        ``val_accuracy`` are computed on the held-out images; ``loss`` and ``accuracy`` in the same way, after the epoch
+        and in inference mode (no dropout, mixing or smoothing; views averaged), on equally many images of the training
+        set. A head that has diverged to NaN counts as predicting equal probabilities for all classes.
         """
         self.check(data, hyperparameter_sets)
         scores: dict[int, Score] = {}
@@ -155,7 +155,7 @@ class MultilayerPerceptron(HeadFamily):
         fit_info: Mapping[str, Any],
         seed: int,
     ) -> Head:
-        """Train on all rows for ``fit_info["epochs"]`` epochs; the scaler and batch normalisation are folded in."""
+        """Train on all rows for ``fit_info["epochs"]`` epochs; the scaler and batch normalization are folded in."""
         from ..neural.parallel_mlp import ParallelMLP
 
         model = ParallelMLP(data.features, data.labels, data.n_classes, [hyperparameters], seed)

@@ -1,4 +1,4 @@
-"""Ridge classification over a path of alpha, as scikit-learn's, all penalties from one eigendecomposition per fold."""
+"""Ridge classification over a path of alpha, as scikit-learn's; all penalties share one eigendecomposition per fold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..training_data import TrainingData
 
 
 class RidgeClassifier(HeadFamily):
-    """scikit-learn's `RidgeClassifier`, whose decisions become probabilities by one temperature for each alpha.
+    """scikit-learn's `RidgeClassifier`; its decisions become probabilities by a temperature for each alpha.
 
     Options
     -------
@@ -35,9 +35,9 @@ class RidgeClassifier(HeadFamily):
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
         """Score every alpha.
 
-        Decisions become probabilities by a softmax at one temperature for each alpha, which leaves accuracy unchanged. A
-        fold is scored with the temperature that fits the other folds; ``fit_info["temperature"]`` is the one for the fitted
-        head. See `temperature.score_decisions`.
+        Decisions become probabilities by a softmax with one temperature for each alpha, which leaves accuracy unchanged.
+        A fold is scored with the temperature fitted on the other folds; ``fit_info["temperature"]`` is the one for the
+        final head. See `temperature.score_decisions`.
         """
         start_time = time.perf_counter()
         decisions: list[list[np.ndarray]] = [[] for _ in hyperparameter_sets]

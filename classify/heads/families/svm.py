@@ -1,4 +1,4 @@
-"""Linear support vector machines over a path of C: one class against the rest, squared hinge, all solved together."""
+"""Linear support vector machines over a path of C: one-vs-rest, squared hinge, all solved together."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..training_data import TrainingData
 
 
 class LinearSVM(HeadFamily):
-    """scikit-learn's `LinearSVC`, whose decisions become probabilities by one temperature for each C.
+    """scikit-learn's `LinearSVC`; its decisions become probabilities by a temperature for each C.
 
-    The intercept is not penalised; liblinear penalises it unless `intercept_scaling` is large.
+    The intercept is not penalized; liblinear penalizes it unless `intercept_scaling` is large.
 
     Options
     -------
@@ -34,7 +34,7 @@ class LinearSVM(HeadFamily):
     regularization = Regularization("C", is_inverse=True)
 
     def cross_validate(self, data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> list[Score]:
-        """Score every C; see `temperature.score_decisions`. ``fit_info["converged"]``: whether every fold did."""
+        """Score every C; see `temperature.score_decisions`. ``fit_info["converged"]`` says whether every fold converged."""
         order = sorted(range(len(hyperparameter_sets)), key=lambda index: hyperparameter_sets[index]["C"])
         results = regularization_path.cross_validate(
             data, SquaredHinge(), [hyperparameter_sets[index]["C"] for index in order]
@@ -67,5 +67,5 @@ class LinearSVM(HeadFamily):
 
 
 def _expand_binary(decisions: np.ndarray) -> np.ndarray:
-    """Decisions (n, classes) of decisions (n, k), where k is 1 for two classes."""
+    """Return decisions (n, classes) for decisions (n, k); k is 1 for two classes."""
     return decisions if decisions.shape[1] > 1 else np.hstack([-decisions, decisions])

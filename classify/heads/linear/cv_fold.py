@@ -1,4 +1,4 @@
-"""A cross-validation fold as linear heads see it: standardised, and projected if there are more columns than rows."""
+"""A cross-validation fold for linear heads: standardized, and projected if there are more columns than rows."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .scatter import ScatterMatrices
 from .standardize import RowPartition, Statistics, standardize
 
 _BLOCK = 1 << 24  # bytes of float32 in a block of rows
-_CACHE_BYTES = 1 << 27  # of folds that are kept for the next head; or a quarter of the features'
-_GRAM_BYTES = 1 << 26  # of Gram matrices made in one pass; or a quarter of the features'
+_CACHE_BYTES = 1 << 27  # memory for folds kept for the next head; or a quarter of the features' size
+_GRAM_BYTES = 1 << 26  # memory for Gram matrices computed in one pass; or a quarter of the features' size
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second and first moments of a fold's standardised fit rows, in float64.
+    """Second and first moments of a fold's standardized fit rows, in float64.
 
     Parameters
     ----------
     scatter : ndarray of shape (r, r)
-        Products of columns.
+        Scatter matrix.
     sums : ndarray of shape (classes, r)
-        The sum of each class's rows.
+        Sum of the rows of each class.
     counts : ndarray of shape (classes,)
-        The number of each class's rows.
+        Number of rows of each class.
     """
 
     scatter: np.ndarray
@@ -42,12 +42,12 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Rows to fit on and rows to score, standardised by the fit rows as scikit-learn's `StandardScaler` does.
+    """Rows to fit on and rows to score, standardized by the fit rows as scikit-learn's `StandardScaler` does.
 
     Parameters
     ----------
     data
-        The rows that the fold is part of.
+        The training data that the fold is part of.
     fit_rows : ndarray of shape (m,)
         Row numbers.
     score_rows : ndarray of shape (s,)
@@ -55,7 +55,7 @@ class Fold:
     mean, scale : ndarray of shape (d,), float64
         The scaler.
     row_space
-        The projection of the rows; None if they are used as they are.
+        The projection of the rows; None if they are not projected.
     """
 
     data: TrainingData
@@ -74,25 +74,25 @@ class Fold:
 
     @property
     def n_classes(self) -> int:
-        """How many classes there are, those without fit rows included."""
+        """Number of classes, including those without fit rows."""
         return self.data.n_classes
 
     @property
     def n_columns(self) -> int:
-        """Columns of a raw row, d."""
+        """Number of columns of a raw row, d."""
         return self.data.features.shape[1]
 
     @property
     def width(self) -> int:
-        """Columns of a row as heads see it: d, or the rank of the fit rows if they are projected."""
+        """Number of columns that heads use: d, or the rank of the fit rows if they are projected."""
         return self.n_columns if self.row_space is None else len(self.row_space.values)
 
     def iter_fit_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """(positions, rows (b, width) float32) of the fit rows."""
+        """Yield (positions, rows (b, width) float32) of the fit rows."""
         return self._iter_blocks(self.fit_rows, None if self.row_space is None else self.row_space.fit_projection, size)
 
     def iter_score_blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """(positions, rows (b, width) float32) of the rows to score."""
+        """Yield (positions, rows (b, width) float32) of the rows to score."""
         return self._iter_blocks(self.score_rows, None if self.row_space is None else self.row_space.score_projection, size)
 
     def _iter_blocks(
@@ -107,7 +107,7 @@ class Fold:
                 yield slice(start, min(start + size, len(rows))), projected_rows[start : start + size]
 
     def compute_score_norms(self) -> np.ndarray:
-        """Squared lengths (s,) of the rows to score, including what lies outside the row space."""
+        """Return the squared lengths (s,) of the rows to score, including their parts outside the row space."""
         if self.row_space is not None:
             return self.row_space.score_norms
         out = np.empty(len(self.score_rows))
@@ -116,14 +116,14 @@ class Fold:
         return out
 
     def compute_class_sums(self) -> tuple[np.ndarray, np.ndarray]:
-        """Class sums (classes, width) and counts (classes,) of the fit rows, without a scatter matrix."""
+        """Return class sums (classes, width) and counts (classes,) of the fit rows, without a scatter matrix."""
         sums, counts = np.zeros((self.n_classes, self.width)), np.bincount(self.labels, minlength=self.n_classes)
         for positions, rows in self.iter_fit_blocks():
             sums += np.eye(self.n_classes, dtype=np.float32)[self.labels[positions]].T @ rows
         return sums, counts.astype(np.float64)
 
     def compute_moments(self) -> Moments:
-        """Scatter matrix, class sums and class counts of the fit rows."""
+        """Return scatter matrix, class sums and class counts of the fit rows."""
         if self.row_space is not None:
             one_hot = np.eye(self.n_classes)[self.labels]
             return Moments(
@@ -137,14 +137,14 @@ class Fold:
 
     @cached_property
     def eigendecomposition(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Eigenvalues (width,) of the scatter matrix, and its eigenvectors as columns; None if they are the axes."""
+        """Eigenvalues (width,) of the scatter matrix, and eigenvectors as columns; None if these are the axes."""
         if self.row_space is not None:
             return self.row_space.values, None
         values, vectors = decompose_symmetric(self.compute_moments().scatter)
         return np.maximum(values, 0), vectors
 
     def compute_decisions(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """`rows @ weights + bias` (s, k) float32 of the rows to score; weights (width, k), bias (k,)."""
+        """Return `rows @ weights + bias` (s, k) float32 for the rows to score; weights (width, k), bias (k,)."""
         decisions = np.empty((len(self.score_rows), len(bias)), np.float32)
         weights32 = weights.astype(np.float32)
         for positions, rows in self.iter_score_blocks():
@@ -152,9 +152,9 @@ class Fold:
         return decisions
 
     def to_dense_layer(self, weights: np.ndarray, bias: np.ndarray, activation: str = "softmax") -> Dense:
-        """Build the layer for raw rows (n, d) of weights (width, k) and bias (k,) for rows as heads see them.
+        """Return the layer for raw rows (n, d), given weights (width, k) and bias (k,) for the fold's rows.
 
-        The scaler is folded in, and weights of projected rows become weights of columns, a block of columns at a time.
+        The scaler is folded in, and weights of projected rows become weights of columns, computed in blocks of columns.
         """
         out = np.empty((self.n_columns, len(bias)), np.float32)
         shift = bias.astype(np.float64)
@@ -164,7 +164,7 @@ class Fold:
         return Dense(out, shift.astype(np.float32), activation)
 
     def iter_column_weights(self, weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """(columns, weights (columns, k) float64) for standardised rows that are not projected, of weights (width, k)."""
+        """Yield (columns, weights (columns, k) float64) for standardized rows, given weights (width, k) of the fold."""
         if self.row_space is None:
             yield slice(0, self.n_columns), np.asarray(weights, np.float64)
             return
@@ -174,7 +174,7 @@ class Fold:
             yield column_slice, rows.T @ dual_weights
 
     def to_standardize_layer(self) -> Standardize:
-        """The layer that standardises raw rows (n, d)."""
+        """Return the layer that standardizes raw rows (n, d)."""
         return Standardize(self.mean.astype(np.float32), (1 / self.scale).astype(np.float32))
 
 
@@ -186,8 +186,7 @@ def iter_folds(data: TrainingData, project: bool | None = None) -> Iterator[Fold
     data
         Rows, labels and folds.
     project
-        Whether rows are projected onto the row space of those that are fitted on; by default if there are more columns than
-        rows.
+        Whether rows are projected onto the row space of the fit rows; by default if there are more columns than rows.
     """
     count, width = data.features.shape
     project = width > count if project is None else project
@@ -210,7 +209,7 @@ def iter_folds(data: TrainingData, project: bool | None = None) -> Iterator[Fold
 
 
 def fit_all_rows(data: TrainingData, project: bool | None = None) -> Fold:
-    """Build the fold of all rows to fit on, and none to score; `project` as in `iter_folds`."""
+    """Build a fold that fits on all rows and scores none; `project` as in `iter_folds`."""
     count, width = data.features.shape
     project = width > count if project is None else project
     (fold,) = _build_folds(data, [np.arange(len(data.labels))], [np.arange(0)], project)

@@ -1,4 +1,7 @@
-"""The rows of several folds as the joint solver multiplies them: shared by all, or projected onto each fold's row space."""
+"""Products with the rows of several folds for the joint solver.
+
+The rows are shared by all folds, or projected onto the row space of each.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ from .cv_fold import Fold
 from .eigen import decompose_symmetric
 from .standardize import standardize
 
-_MAX_OFFSET = 50.0  # deviations: products of raw rows whose means lie farther from zero than this lose too many digits
-_ROWS_PER_COLUMN = 4  # rows for each column that the covariance is estimated from: it is a preconditioner
-_MAX_FULL_EIGEN = 3000  # columns up to which all eigenvectors are computed
+_MAX_OFFSET = 50.0  # in standard deviations: farther from zero, products of raw rows lose too many digits
+_ROWS_PER_COLUMN = 4  # rows per column for estimating the covariance, which is only a preconditioner
+_MAX_FULL_EIGEN = 3000  # number of columns up to which all eigenvectors are computed
 _N_LEADING = 512
-_BLOCK = 1 << 24  # bytes of rows read or standardised at once
+_BLOCK = 1 << 24  # bytes of rows read or standardized at once
 
 
 @dataclass(frozen=True)
 class Basis:
-    """An eigendecomposition of the rows' covariance, to precondition with.
+    """An eigendecomposition of the rows' covariance, for preconditioning.
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ class Basis:
     vectors : ndarray of shape (r, q) or None
         Eigenvectors as columns; None for the axes.
     residual_variance
-        The mean variance along all other directions.
+        Mean variance along all other directions.
     """
 
     values: np.ndarray
@@ -44,10 +47,11 @@ class Basis:
 class SharedDesign:
     """Rows (n, d) that are multiplied with the weights of all folds at once.
 
-    Each fold standardises by its own rows, which is an affine map of columns and moves from the rows to the weights: with
-    scales s and means m, `((x - m) / s) w + b = x (w / s) + (b - m (w / s))`. So one product serves the weights of all folds
-    and all classes, and no standardised copy is made. Only if some column's mean lies many deviations from zero are rows
-    centred first: as a copy, or block by block if they are not held in memory.
+    Each fold standardizes by its own fit rows. This is an affine map of columns and can be applied to the weights
+    instead: with scales s and means m, `((x - m) / s) w + b = x (w / s) + (b - m (w / s))`. So one product serves the
+    weights of all folds and classes, without a standardized copy of the rows. Only if the mean of some column is many
+    standard deviations from zero are the rows centered first: as a copy, or block by block if they are not held in
+    memory.
     """
 
     def __init__(self, features: FeatureMatrix, folds: Sequence[Fold], threads: int = 1) -> None:
@@ -66,7 +70,7 @@ class SharedDesign:
         self._inverse_scales = np.stack([1 / fold.scale for fold in folds])
 
     def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """Logits (folds, k, n) of weights (folds, k, d) for standardised rows of the folds numbered `fold_ids`."""
+        """Return logits (folds, k, n) of weights (folds, k, d) for standardized rows of the folds `fold_ids`."""
         scaled = weights * self._inverse_scales[fold_ids, None, :].astype(np.float32)
         shift = (scaled @ self._means[fold_ids, :, None].astype(np.float32))[..., 0]
         columns = np.ascontiguousarray(scaled.reshape(-1, self.width).T)
@@ -80,7 +84,7 @@ class SharedDesign:
         return logits.reshape(*weights.shape[:2], self.count)
 
     def backward(self, residuals: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """`residuals (folds, k, n) @ standardised rows`, (folds, k, d)."""
+        """Return `residuals (folds, k, n) @ standardized rows`, (folds, k, d)."""
         flat = residuals.reshape(-1, self.count)
         products = self._map_blocks(lambda row_slice, rows: flat[:, row_slice] @ rows)
         gradient = np.sum(products, axis=0).reshape(*residuals.shape[:2], self.width)
@@ -90,7 +94,7 @@ class SharedDesign:
         return np.asarray(gradient)
 
     def _map_blocks(self, work: Callable[[slice, np.ndarray], Any]) -> list[Any]:
-        """Call `work` with (positions, rows) of every block; each thread has rows of its own, and one thread of BLAS."""
+        """Call `work` with (positions, rows) of every block; blocks are divided over threads, with one BLAS thread each."""
         if self._rows is None:
             blocks = self._features.iter_blocks(size=max(1, _BLOCK // (4 * self.width)))
             return [work(positions, self._center_rows(rows)) for positions, rows in blocks]
@@ -102,7 +106,7 @@ class SharedDesign:
         return list(self._pool.map(lambda row_slice: work(row_slice, rows[row_slice]), slices))
 
     def compute_basis(self) -> Basis:
-        """The basis of a sample of the rows that the first fold fits on."""
+        """Return the basis computed from a sample of the first fold's fit rows."""
         sample_size = _ROWS_PER_COLUMN * self.width if self.width <= _MAX_FULL_EIGEN else 4 * _N_LEADING
         sample_rows = self._first_fold.fit_rows[:: max(1, len(self._first_fold.fit_rows) // sample_size)]
         blocks = (
@@ -147,17 +151,17 @@ class ProjectedDesign:
             self._values[index, :rank] = row_space.values / len(fold.fit_rows)
 
     def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """Logits (folds, k, n) of weights (folds, k, r) of the folds numbered `fold_ids`."""
+        """Return logits (folds, k, n) of weights (folds, k, r) of the folds `fold_ids`."""
         return np.stack(
             list(self._pool.map(lambda fold_weights, fold: fold_weights @ self._rows[fold].T, weights, fold_ids))
         )
 
     def backward(self, residuals: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """Products (folds, k, r) of residuals (folds, k, n) with the rows."""
+        """Return products (folds, k, r) of residuals (folds, k, n) with the rows."""
         return np.stack(
             list(self._pool.map(lambda fold_residuals, fold: fold_residuals @ self._rows[fold], residuals, fold_ids))
         )
 
     def compute_basis(self) -> Basis:
-        """The axes, which are the eigenvectors already."""
+        """Return the axes: projected rows are along the eigenvectors."""
         return Basis(self._values.astype(np.float32), None)

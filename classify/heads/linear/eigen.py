@@ -1,4 +1,4 @@
-"""Eigendecompositions that take no more memory than they must."""
+"""Eigendecompositions with minimal memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def decompose_symmetric(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (n,), ascending, and eigenvectors as columns (n, n) of a symmetric matrix, which is overwritten.
+    """Return eigenvalues (n,), ascending, and eigenvectors as columns (n, n) of a symmetric matrix, which is overwritten.
 
-    NumPy's own keeps the matrix beside its vectors, which are four times as much as the matrix with LAPACK's workspace.
+    `numpy.linalg.eigh` keeps the matrix besides its vectors and takes four times its memory with LAPACK's workspace.
     """
     from scipy.linalg import eigh
 

@@ -13,7 +13,7 @@ from .design_matrix import Basis
 from .losses import Loss
 from .quasi_newton import CurvaturePair, dot
 
-_CHUNK = 1 << 16  # logits worked on at once: they stay in a core's cache
+_CHUNK = 1 << 16  # logits processed at once, so that they stay in a core's cache
 
 
 class Design(Protocol):
@@ -22,42 +22,42 @@ class Design(Protocol):
     Attributes
     ----------
     count
-        Rows, n.
+        Number of rows, n.
     width
-        Columns, r.
+        Number of columns, r.
     """
 
     count: int
     width: int
 
     def forward(self, weights: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """Logits (folds, k, n) of weights (folds, k, r) of the folds numbered `fold_ids`."""
+        """Return logits (folds, k, n) of weights (folds, k, r) of the folds `fold_ids`."""
 
     def backward(self, residuals: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """Products (folds, k, r) of residuals (folds, k, n) with the rows."""
+        """Return products (folds, k, r) of residuals (folds, k, n) with the rows."""
 
     def compute_basis(self) -> Basis:
-        """The directions to precondition with."""
+        """Return the directions for preconditioning."""
 
 
 @dataclass
 class FoldStates:
-    """Where the folds are that are still being solved.
+    """State of the folds that have not converged.
 
     Parameters
     ----------
     which : ndarray of shape (folds,)
-        The numbers of the folds.
+        Numbers of the folds.
     point : ndarray of shape (folds, k, r + 1)
         Weights, and the bias last.
     logits, residual : ndarray of shape (folds, k, n)
-        Logits of all rows, and the derivative of the loss by them.
+        Logits of all rows, and the derivative of the loss with respect to them.
     losses : ndarray of shape (folds,)
         The loss, without C and penalty.
     gradient : ndarray of shape (folds, k, r + 1)
-        Of the objective.
+        Gradient of the objective.
     pairs
-        The last steps with the changes of the gradient along them; zeros where a fold had none.
+        The last steps with the changes of the gradient along them; zeros for a fold that had none.
     """
 
     which: np.ndarray
@@ -69,34 +69,34 @@ class FoldStates:
     pairs: list[CurvaturePair] = field(default_factory=list)
 
     def keep(self, mask: np.ndarray) -> None:
-        """Drop the folds that are not in the mask."""
+        """Keep only the folds in the mask."""
         for name in ("which", "point", "logits", "residual", "losses", "gradient"):
             setattr(self, name, getattr(self, name)[mask])
         self.pairs = [(step[mask], gradient_change[mask]) for step, gradient_change in self.pairs]
 
 
 class FoldObjective:
-    """`|w|^2 / 2 + C sum(loss)` for every fold, with an intercept that is not penalised.
+    """`|w|^2 / 2 + C sum(loss)` for every fold, with an intercept that is not penalized.
 
     Parameters
     ----------
     design
         The rows.
     loss
-        Of one row.
+        Loss of one row.
     labels : ndarray of shape (n,)
         Class numbers.
     n_classes
-        How many there are.
+        Number of classes.
     fit_masks : ndarray of shape (folds, n), bool
         The rows that each fold fits on.
     threads
-        That evaluate the loss.
+        Number of threads that evaluate the loss.
 
     Attributes
     ----------
     n_outputs
-        Logits of a row, k.
+        Number of logits per row, k.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class FoldObjective:
         self.n_outputs = loss.count_outputs(n_classes)
 
     def compute(self, states: FoldStates, penalty: float) -> np.ndarray:
-        """The objective (folds,) for one C."""
+        """Return the objective (folds,) for one C."""
         weights = states.point[..., :-1]
         return np.asarray(penalty * states.losses + dot(weights, weights) / 2)
 
     def compute_gradient(self, states: FoldStates, penalty: float) -> np.ndarray:
-        """Its gradient (folds, k, r + 1), by one product of the residuals with the rows."""
+        """Return the gradient (folds, k, r + 1) of the objective, by one product of the residuals with the rows."""
         gradient = np.empty_like(states.point)
         np.multiply(self.design.backward(states.residual, states.which), np.float32(penalty), out=gradient[..., :-1])
         gradient[..., :-1] += states.point[..., :-1]
@@ -120,7 +120,7 @@ class FoldObjective:
         return gradient
 
     def build_states(self, pool: ThreadPoolExecutor, folds: np.ndarray, point: np.ndarray, logits: np.ndarray) -> FoldStates:
-        """The folds at points (folds, k, r + 1) whose logits (folds, k, n) are known, without a gradient."""
+        """Return the state of folds at points (folds, k, r + 1) with known logits (folds, k, n), without a gradient."""
         states = FoldStates(folds.copy(), point.copy(), logits, np.empty_like(logits), np.zeros(len(folds)))
         evaluated_logits = np.empty_like(logits)
         states.losses, _ = self.evaluate(
@@ -144,22 +144,22 @@ class FoldObjective:
         Parameters
         ----------
         pool
-            Of threads.
+            The threads.
         states
             The folds.
         logit_direction : ndarray of shape (folds, k, n)
-            The change of the logits along a step of 1.
+            Change of the logits for a step of 1.
         step : ndarray of shape (folds,)
-            How far to go.
+            Step length.
         open_folds : ndarray of shape (open,)
             Positions of the folds to evaluate.
         logits, residual : ndarray of shape (folds, k, n)
-            Are overwritten with the logits there and the derivative of the loss.
+            Overwritten with the new logits and the derivative of the loss.
 
         Returns
         -------
         losses, slopes : ndarray of shape (open,)
-            The loss, and its derivative by the step.
+            The loss, and its derivative with respect to the step.
         """
 
         def evaluate_chunk(task: tuple[int, int, slice]) -> tuple[int, float, float]:

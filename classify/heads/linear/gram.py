@@ -1,4 +1,4 @@
-"""Gram matrices of standardised rows with more columns than rows, for all folds from one pass over blocks of columns."""
+"""Gram matrices of standardized rows with more columns than rows, for all folds in one pass over blocks of columns."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ...data.feature_matrix import FeatureMatrix
 from .standardize import RowPartition, Statistics
 
 _READ = 1 << 24  # bytes of float32 that a thread reads at once
-_COLUMNS = 2048  # in one product: short float32 sums
-_FLOAT64_RATIO = 4  # columns per row below which products are in float64: there the smallest eigenvalues may matter
+_COLUMNS = 2048  # per product: keeps float32 sums short
+_FLOAT64_RATIO = 4  # with fewer columns per row, products are in float64, since the smallest eigenvalues may matter
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Inner products of all rows, standardised by a fold's scaler.
+    """Inner products of all rows, standardized by a fold's scaler.
 
     Parameters
     ----------
     products : ndarray of shape (n, n), float64
-        Not yet exactly centred: the mean was rounded to float32.
+        Not exactly centered: the mean was rounded to float32.
     mean, scale : ndarray of shape (d,)
         The scaler.
     noise
-        What rounding may add to a product, relative to the largest.
+        Bound on the rounding error of a product, relative to the largest product.
     """
 
     products: np.ndarray
@@ -38,9 +38,10 @@ class Gram:
 
 
 def compute_grams(features: FeatureMatrix, fit_rows_per_fold: Sequence[np.ndarray], threads: int) -> list[Gram]:
-    """Compute each fold's Gram matrix, with no more of the features in memory than a block for each worker.
+    """Compute each fold's Gram matrix, with only one block of features per worker in memory.
 
-    Each worker also holds a product; there are so few workers that these take no more than an eighth of the features.
+    Each worker also holds one matrix of products; the number of workers is limited so that these take at most an eighth
+    of the features' size.
     """
     from threadpoolctl import threadpool_limits
 

@@ -1,9 +1,9 @@
-"""Rank columns of features by a group lasso: a linear layer that whole columns of the features drop out of.
+"""Ranking of feature columns by a group lasso: a linear layer in which whole columns drop out.
 
-The layer W (d, k) minimises `|Y - X W|² / 2n + penalty * sum over columns j of |W[j]|`, where X are the rows standardised
-and Y their classes, one column each, 1 or 0, less its mean. The penalty is given as a share of the smallest one that drops
-every column. Evci et al. ("Head2Toe", 2022) put the same penalty on cross-entropy, by stochastic gradients that leave no
-weight at exactly zero; squared error is solved exactly, and many times faster, for columns that are as good.
+The layer W (d, k) minimizes `|Y - X W|² / 2n + penalty * sum over columns j of |W[j]|`, where X are the standardized rows
+and Y the centered one-hot classes. The penalty is given as a fraction of the smallest one that drops every column. Evci
+et al. ("Head2Toe", 2022) use the same penalty with cross-entropy and stochastic gradients, which leave no weight at
+exactly zero; squared error is solved exactly, many times faster, and selects columns that are as good.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import numpy as np
 from ...data.feature_matrix import FeatureMatrix
 
 TOLERANCE = 1e-4  # scikit-learn's `tol`: the duality gap, relative to |Y|² / n
-_SLACK = 1e-2  # by which share of the penalty the gradient of an inactive column may exceed it
-_INITIAL_COLUMNS = 256  # active at first
+_SLACK = 1e-2  # tolerated excess of an inactive column's gradient over the penalty, as a fraction
+_INITIAL_COLUMNS = 256  # active at the start
 _BLOCK = 1 << 25  # bytes of float32 in a block of columns
 _MAX_ITER = 10_000
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Columns by strength, and the state in which the group lasso ended.
+    """Columns by strength, and the final state of the group lasso.
 
     Parameters
     ----------
     order : ndarray of shape (d,)
-        Column numbers by the length of their row of weights, longest first; those that dropped out follow, by the length of
+        Column numbers by decreasing norm of their weights, followed by those that dropped out, by decreasing norm of
         their gradient.
     norms : ndarray of shape (d,)
-        The lengths, 0 for a column that dropped out.
+        The norms of the weights, 0 for a column that dropped out.
     penalty
-        As it enters the objective.
+        As in the objective.
     mean, scale : ndarray of shape (d,)
-        Of the fit rows, as in scikit-learn's `StandardScaler`.
+        Scaler of the fit rows, as in scikit-learn's `StandardScaler`.
     converged
         Whether the tolerance was reached.
     """
@@ -60,9 +60,9 @@ def rank(
 ) -> list[Ranking]:
     """Rank the columns separately for each fold.
 
-    An active-set method: the problem is solved on the columns that violate the optimality conditions most, and more are
-    added until none outside violates them. That takes a few passes over the features, a block of columns at a time, which
-    all folds share. In memory are, for every fold, its active columns: about twice those that do not drop out.
+    An active-set method: the problem is solved on the columns that violate the optimality conditions most, and violating
+    columns are added until there are none. This takes a few passes over the features in blocks of columns, shared by all
+    folds. Memory holds the active columns of every fold: about twice those that remain.
 
     Parameters
     ----------
@@ -71,13 +71,13 @@ def rank(
     labels : ndarray of shape (n,)
         Class numbers.
     n_classes
-        How many there are.
+        Number of classes.
     fit_rows_per_fold
-        The row numbers that each fold fits on.
+        Row numbers that each fold fits on.
     penalty_share
-        The penalty, as a share of the smallest one that drops every column.
+        The penalty, as a fraction of the smallest one that drops every column.
     tolerance
-        Of the duality gap, relative to `|Y|² / n`.
+        Tolerance of the duality gap, relative to `|Y|² / n`.
     """
     tasks = [_Task(features.shape[1], labels[rows], n_classes, rows, tolerance) for rows in fit_rows_per_fold]
     _update_gradients(features, tasks, is_first_pass=True)
@@ -103,7 +103,7 @@ def gather(features: FeatureMatrix, columns: np.ndarray) -> np.ndarray:
 
 
 class _Task:
-    """The group lasso of one fold, as far as it is solved."""
+    """The state of the group lasso of one fold."""
 
     def __init__(self, width: int, labels: np.ndarray, n_classes: int, rows: np.ndarray, tolerance: float) -> None:
         self.rows, self._tolerance = rows, tolerance
@@ -111,7 +111,7 @@ class _Task:
         self._targets = targets - targets.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.residual = self._targets
         self.mean, self.scale = np.zeros(width), np.ones(width)
-        self.gradient = np.zeros(width)  # lengths of the gradient's rows, (d,)
+        self.gradient = np.zeros(width)  # norms of the gradient's rows, (d,)
         self.penalty, self._converged = 0.0, True
         self._active = np.zeros(0, np.intp)
         self._values = np.zeros((len(rows), 0), np.float32)
@@ -122,7 +122,7 @@ class _Task:
         self.penalty = penalty_share * float(self.gradient.max())
 
     def find_violations(self) -> np.ndarray:
-        """Inactive columns that violate the optimality conditions, the worst first; at most as many as are active."""
+        """Return the inactive columns that violate the optimality conditions, worst first; at most as many as are active."""
         outside = self.gradient.copy()
         outside[self._active] = 0
         worst = np.argsort(-outside, kind="stable")[: max(_INITIAL_COLUMNS, len(self._active))]
@@ -136,7 +136,7 @@ class _Task:
         self._weights = np.vstack([self._weights, np.zeros((len(columns), self._weights.shape[1]), np.float32)])
 
     def solve(self) -> None:
-        """Solve on the active columns, from the weights so far."""
+        """Solve on the active columns, starting from the current weights."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import MultiTaskLasso
 
@@ -159,7 +159,7 @@ class _Task:
 
 
 def _update_gradients(features: FeatureMatrix, tasks: Sequence[_Task], is_first_pass: bool = False) -> None:
-    """Compute the length of the gradient for every column; in the first pass mean and scale as well."""
+    """Compute the norm of the gradient for every column; in the first pass mean and scale as well."""
     from sklearn.preprocessing import StandardScaler
 
     for block, values in features.iter_column_blocks(_compute_block_width(features)):
@@ -174,7 +174,7 @@ def _update_gradients(features: FeatureMatrix, tasks: Sequence[_Task], is_first_
 
 
 def _add_violating_columns(features: FeatureMatrix, tasks: Sequence[_Task]) -> None:
-    """Activate each task's violating columns, in one pass over the union of them."""
+    """Activate each task's violating columns, in one pass over their union."""
     violations = [task.find_violations() for task in tasks]
     union = np.unique(np.concatenate(violations))
     values = gather(features, union)

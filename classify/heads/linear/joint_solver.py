@@ -1,13 +1,14 @@
 """Solver of linear heads with an L2 penalty: all folds at once along a path of C, with shared products.
 
-The objective is scikit-learn's, `|w|^2 / 2 + C sum(loss)`, with an intercept that is not penalised. Each step is one product
-of the rows with the search directions of all folds and classes, and one of all residuals with the rows:
+The objective is scikit-learn's, `|w|^2 / 2 + C sum(loss)`, with an intercept that is not penalized. Each step takes one
+product of the rows with the search directions of all folds and classes, and one of all residuals with the rows:
 
-* Directions are those of L-BFGS with a second-order model in place of the identity: the rows' eigenvectors times those of
-  the mean curvature over classes, `(C n a_k l_j + 1)^-1` along each pair (l_j the variance of direction j, a_k the curvature
-  of class combination k). The curvature pairs of one C are the first of the next.
-* Logits are kept, and are linear along a direction, so that a line search costs no product, and steps are nearly exact.
-* Each C starts from the line through the last two solutions, in log C: where classes are separable, weights grow along it.
+* Directions are those of L-BFGS with a second-order model instead of the identity: the eigenvectors of the rows'
+covariance
+  times those of the mean curvature over classes, `(C n a_k l_j + 1)^-1` along each pair (l_j the variance of direction j,
+  a_k the curvature of class combination k). The curvature pairs of one C are reused for the next.
+* Logits are kept and are linear along a direction, so a line search needs no product, and steps are nearly exact.
+* Each C starts from the line through the last two solutions, in log C: for separable classes, weights grow along it.
 * Folds that have converged are dropped from the products.
 """
 
@@ -24,9 +25,9 @@ from .fold_objective import Design, FoldObjective, FoldStates
 from .losses import Loss
 from .quasi_newton import CurvaturePair, QuadraticModel, dot, rescale_gradient_change, scale_vectors
 
-TOLERANCE = 3e-6  # a fold has converged if, by the model, a step would gain less than this share of the objective
+TOLERANCE = 3e-6  # a fold has converged if the model predicts a smaller relative gain of the objective for the next step
 MAX_ITER = 500
-_PAIR_BYTES = 1 << 25  # of steps and changes of the gradient to remember: up to 40 pairs, and at least 8
+_PAIR_BYTES = 1 << 25  # memory for steps and gradient changes: up to 40 pairs, at least 8
 _MAX_TRIAL_STEPS = 8  # trial steps of a line search
 _ABSENT_LOGIT = -1e30  # the logit of a class that a fold has no row of
 
@@ -38,17 +39,17 @@ class Solution:
     Parameters
     ----------
     weights : ndarray of shape (folds, k, r)
-        For rows as the folds standardise them.
+        For rows as standardized by the folds.
     bias : ndarray of shape (folds, k)
-        The intercepts.
+        Intercepts.
     logits : ndarray of shape (folds, k, n)
-        Of all rows.
+        Logits of all rows.
     objective : ndarray of shape (folds,)
-        At the solution.
+        Objective at the solution.
     converged : ndarray of shape (folds,), bool
         Whether the tolerance was reached.
     evaluations
-        Gradients of one fold's objective that were computed, over all folds.
+        Number of gradient evaluations, summed over folds.
     """
 
     weights: np.ndarray
@@ -60,24 +61,24 @@ class Solution:
 
 
 class Solver:
-    """Fits the heads of all folds along a path of C.
+    """Solver for the heads of all folds along a path of C.
 
     Parameters
     ----------
     design
         The rows.
     loss
-        Of one row.
+        Loss of one row.
     labels : ndarray of shape (n,)
         Class numbers.
     n_classes
-        How many there are.
+        Number of classes.
     fit_masks : ndarray of shape (folds, n), bool
         The rows that each fold fits on.
     threads
-        Processor threads.
+        Number of threads.
     tolerance, max_iter
-        When to stop.
+        Stopping criteria.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Solver:
                 self._floor[fold_index, absent] = _ABSENT_LOGIT
 
     def solve_path(self, penalties: Sequence[float]) -> Iterator[Solution]:
-        """The solutions for `penalties`, values of C in ascending order, one after another."""
+        """Yield the solutions for `penalties`, values of C in ascending order."""
         design, n_outputs, folds = self._objective.design, self._objective.n_outputs, np.arange(len(self._n_fit_rows))
         point = np.zeros((len(folds), n_outputs, design.width + 1), np.float32)
         logits = np.zeros((len(folds), n_outputs, design.count), np.float32) + self._floor
@@ -129,7 +130,7 @@ class Solver:
                     (step, rescale_gradient_change(gradient_change, step, penalty / previous[-1][0]))
                     for step, gradient_change in pairs
                 ]
-                pairs = []  # they would be as much memory again
+                pairs = []  # frees as much memory again
                 solution, point, pairs = self._solve(pool, states, penalty)
                 logits = solution.logits
                 previous = [*previous[-1:], (penalty, point, logits)]
@@ -171,7 +172,7 @@ class Solver:
                 if not len(states.which):
                     break
             has_moved = self._search_line(pool, states, direction, penalty)
-            if not has_moved.all():  # float32 has no better point in this direction
+            if not has_moved.all():  # no lower value can be reached in this direction in float32
                 is_near = -slope[~is_converged] <= 200 * self._tolerance * value[~is_converged]
                 retire(~has_moved, is_near)
                 if not len(states.which):
@@ -181,7 +182,7 @@ class Solver:
         return Solution(points[..., :-1], points[..., -1], logits, objective, converged, evaluations), points, pairs
 
     def _compute_direction(self, pool: ThreadPoolExecutor, model: QuadraticModel, states: FoldStates) -> np.ndarray:
-        """The search direction (folds, k, r + 1) of every fold; each thread has folds of its own."""
+        """Return the search direction (folds, k, r + 1) of every fold; folds are divided over threads."""
         bounds = np.linspace(0, len(states.which), min(self._threads, len(states.which)) + 1).astype(int)
 
         def compute_slice(fold_slice: slice) -> np.ndarray:
@@ -193,7 +194,7 @@ class Solver:
     def _search_line(
         self, pool: ThreadPoolExecutor, states: FoldStates, direction: np.ndarray, penalty: float
     ) -> np.ndarray:
-        """Move every fold along its direction to where the slope is almost 0; returns a mask of those that moved."""
+        """Move every fold along its direction to where the slope is almost 0; return the mask of folds that moved."""
         logit_direction = self._objective.design.forward(direction[..., :-1], states.which) + direction[..., -1:]
         start, slope = self._objective.compute(states, penalty), dot(states.gradient, direction)
         penalty_terms = (dot(states.point[..., :-1], direction[..., :-1]), dot(direction[..., :-1], direction[..., :-1]))
@@ -241,7 +242,7 @@ class Solver:
             )
             width = np.where(np.isinf(high[open_folds]), 10 * step[open_folds], high[open_folds]) - low[open_folds]
             step[open_folds] = np.clip(secant, low[open_folds] + 0.1 * width, low[open_folds] + 0.9 * width)
-        if len(open_folds):  # the longest step that is known to be lower, if any
+        if len(open_folds):  # use the longest step known to be lower, if any
             step[open_folds] = low[open_folds]
             trial_losses, _ = self._objective.evaluate(pool, states, logit_direction, step, open_folds, logits, residual)
             best[open_folds], losses[open_folds] = step[open_folds], trial_losses

@@ -1,7 +1,8 @@
 """Covariance within classes with Ledoit-Wolf shrinkage, as in `LinearDiscriminantAnalysis(shrinkage="auto")`.
 
-scikit-learn standardises the rows of each class, takes their Ledoit-Wolf covariance, and undoes the scale, so that a class
-is shrunk towards the diagonal matrix of its own variances. The covariances are then averaged over classes by their priors.
+scikit-learn standardizes the rows of each class, computes their Ledoit-Wolf covariance, and undoes the scaling, so that a
+class is shrunk towards the diagonal matrix of its own variances. The covariances are then averaged over classes, weighted
+by the priors.
 
 Ledoit, Wolf: A well-conditioned estimator for large-dimensional covariance matrices, Journal of Multivariate Analysis 88
 (2004).
@@ -22,7 +23,7 @@ _BLOCK = 1 << 24  # bytes of float32 in a block
 
 
 def compute_covariance(fold: Fold) -> np.ndarray:
-    """The covariance (d, d) float64 of standardised rows; for a fold that is not projected."""
+    """Return the covariance (d, d) float64 of standardized rows, for a fold that is not projected."""
     features, width = fold.data.features, fold.n_columns
     covariance, size = np.zeros((width, width)), max(256, _BLOCK // (4 * width))
     for rows in _list_class_rows(fold):
@@ -49,7 +50,7 @@ def compute_covariance(fold: Fold) -> np.ndarray:
 def rescale_to_identity_target(fold: Fold) -> tuple[Fold, np.ndarray]:
     """Scale columns so that the shrinkage targets of all classes add up to the identity.
 
-    The features are read twice. A column in which no class is shrunk has no target, and gets the scale infinity.
+    Reads the features twice. A column in which no class is shrunk has no target, and gets an infinite scale.
 
     Returns
     -------
@@ -105,16 +106,16 @@ def _sum_fourth_powers(squares: np.ndarray) -> float:
 
 
 def _compute_shrinkage(products: np.ndarray, fourth_powers: float, count: int, width: int) -> tuple[float, float]:
-    """Compute shrinkage and mean variance of `count` centred rows with `width` columns.
+    """Compute shrinkage and mean variance of `count` centered rows with `width` columns.
 
     Parameters
     ----------
     products : ndarray of shape (count, count) or (width, width)
-        Of rows with rows, or of columns with columns.
+        Inner products of rows with rows, or of columns with columns.
     fourth_powers
-        The sum of the fourth powers of the rows' lengths.
+        Sum of the fourth powers of the rows' lengths.
     count, width
-        Rows and columns.
+        Number of rows and columns.
     """
     trace = float(products.trace()) / count
     mean_variance = trace / width

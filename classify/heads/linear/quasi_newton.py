@@ -1,4 +1,4 @@
-"""A second-order model of a linear head's objective, and the search direction that L-BFGS makes of it."""
+"""A second-order model of a linear head's objective, and the search direction of L-BFGS based on it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from .design_matrix import Basis
 
-CurvaturePair = tuple[np.ndarray, np.ndarray]  # a step and the change of the gradient along it; 0 where a fold had none
+CurvaturePair = tuple[np.ndarray, np.ndarray]  # a step and the change of the gradient along it; 0 for a fold that had none
 
 
 @dataclass(frozen=True)
 class QuadraticModel:
-    """The inverse of `C n A (x) cov + 1`: mean curvature A over classes, the rows' covariance, and the penalty.
+    """The inverse of `C n A (x) cov + 1`: mean curvature A over classes, covariance of the rows, and the penalty.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class QuadraticModel:
     inverse_along : ndarray of shape (folds, k, q)
         The inverse along each pair of a class combination and a direction of the basis.
     inverse_outside : ndarray of shape (folds, k)
-        The inverse for what is outside the basis.
+        The inverse outside the basis.
     bias : ndarray of shape (folds, k)
         The inverse for the intercept.
     mixing : ndarray of shape (folds, k, k)
@@ -48,7 +48,7 @@ class QuadraticModel:
         return cls(basis, inverse_along, inverse_outside, bias, mixing.astype(np.float32))
 
     def apply(self, vectors: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """The inverse times vectors (folds, k, r + 1), with the intercept last, of the folds numbered `fold_ids`."""
+        """Return the inverse times vectors (folds, k, r + 1), with the intercept last, for the folds `fold_ids`."""
         weights, projected, bias = self._to_basis(vectors, fold_ids)
         projected *= self._compute_factors(fold_ids)
         out = np.empty_like(vectors)
@@ -63,7 +63,7 @@ class QuadraticModel:
         return np.asarray(self.mixing[fold_ids] @ out)
 
     def compute_quadratic_form(self, vectors: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-        """The inner products (folds,) of vectors with the inverse times the vectors."""
+        """Return the inner products (folds,) of vectors with the inverse times the vectors."""
         weights, projected, bias = self._to_basis(vectors, fold_ids)
         out = dot(projected, projected * self._compute_factors(fold_ids)) + dot(bias, bias * self.bias[fold_ids])
         if projected.shape[2] < weights.shape[2]:
@@ -71,7 +71,10 @@ class QuadraticModel:
         return np.asarray(out)
 
     def _to_basis(self, vectors: np.ndarray, fold_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Vectors by class combinations: weights (folds, k, r), these along the basis (folds, k, q), biases (folds, k)."""
+        """Return vectors by class combination.
+
+        The result are weights (folds, k, r), their parts along the basis (folds, k, q), and biases (folds, k).
+        """
         combined = self.mixing[fold_ids].transpose(0, 2, 1) @ vectors
         weights, axes = np.ascontiguousarray(combined[..., :-1]), self.basis.vectors
         if axes is None:
@@ -79,13 +82,13 @@ class QuadraticModel:
         return weights, (weights.reshape(-1, weights.shape[2]) @ axes).reshape(*weights.shape[:2], -1), combined[..., -1]
 
     def _compute_factors(self, fold_ids: np.ndarray) -> np.ndarray:
-        """The factor of each pair of a class combination and a direction of the basis."""
+        """Return the factor for each pair of a class combination and a direction of the basis."""
         axes, inverse_along = self.basis.vectors, self.inverse_along[fold_ids]
         is_complete = axes is None or axes.shape[1] == axes.shape[0]
         return np.asarray(inverse_along if is_complete else inverse_along - self.inverse_outside[fold_ids][..., None])
 
     def compute_direction(self, gradient: np.ndarray, pairs: Sequence[CurvaturePair], fold_ids: np.ndarray) -> np.ndarray:
-        """Minus the inverse Hessian times the gradient, by the two loops of L-BFGS (Nocedal 1980) around this model."""
+        """Return minus the inverse Hessian times the gradient, by the two-loop recursion of L-BFGS (Nocedal 1980)."""
         remainder, applied_pairs = gradient.copy(), []
         for step, gradient_change in reversed(pairs):
             product = dot(step, gradient_change)
@@ -104,7 +107,7 @@ class QuadraticModel:
 
 
 def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products (folds,) float64 of arrays (folds, ...)."""
+    """Return inner products (folds,) float64 of arrays (folds, ...)."""
     count = len(left)
     return np.asarray(np.vecdot(left.reshape(count, -1), right.reshape(count, -1)), np.float64)
 
@@ -115,7 +118,7 @@ def scale_vectors(factors: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def rescale_gradient_change(gradient_change: np.ndarray, step: np.ndarray, factor: float) -> np.ndarray:
-    """The change of the gradient along a step if C is `factor` times as large: only the part of the penalty stays."""
+    """Return the change of the gradient along a step after scaling C by `factor`: only the part of the penalty stays."""
     out = np.float32(factor) * gradient_change
     out[..., :-1] -= np.float32(factor - 1) * step[..., :-1]
     return np.asarray(out)

@@ -1,4 +1,4 @@
-"""Linear heads along a path of C by the joint solver: in all folds, and one head on all rows."""
+"""Linear heads along a path of C by the joint solver: cross-validated on all folds, or fitted on all rows."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from .design_matrix import ProjectedDesign, SharedDesign
 from .joint_solver import MAX_ITER, TOLERANCE, Solution, Solver
 from .losses import Loss
 
-_MAX_PROJECTED_ROWS = 3000  # up to which wide rows are projected: it costs their cube, the products their square
-_MAX_C_RATIO = 30.0  # of a C and the previous one
-_BATCH_BYTES = 1 << 28  # of projected rows held at once
+_MAX_PROJECTED_ROWS = (
+    3000  # rows up to which wide features are projected: the cost is cubic in them, that of products quadratic
+)
+_MAX_C_RATIO = 30.0  # of consecutive values of C
+_BATCH_BYTES = 1 << 28  # of projected rows in memory at once
 
 
 @dataclass
 class FoldLogits:
-    """The results of all folds for one C.
+    """Results of all folds for one C.
 
     Parameters
     ----------
     logits
-        The logits (s, k) of each fold's rows to score.
+        Logits (s, k) of each fold's rows to score.
     converged
-        Whether all folds did.
+        Whether all folds converged.
     seconds
-        How long it took.
+        Elapsed time.
     """
 
     logits: list[np.ndarray]
@@ -41,14 +43,14 @@ class FoldLogits:
 
 
 def cross_validate(data: TrainingData, loss: Loss, path: Sequence[float]) -> list[FoldLogits]:
-    """Compute the logits of the rows that each fold holds out.
+    """Compute the logits of the held-out rows of each fold.
 
     Parameters
     ----------
     data
         Rows, labels and folds.
     loss
-        Of one row.
+        Loss of one row.
     path
         Values of C, ascending.
 
@@ -77,7 +79,7 @@ def fit(data: TrainingData, loss: Loss, penalty: float) -> tuple[Fold, np.ndarra
     Returns
     -------
     fold : Fold
-        Whose ``to_dense_layer`` makes a layer of the weights.
+        Its ``to_dense_layer`` turns the weights into a layer.
     weights : ndarray of shape (width, k)
     bias : ndarray of shape (k,)
     """
@@ -107,14 +109,16 @@ def _solve_path(
         threads=threads, tolerance=tolerance, max_iter=MAX_ITER,
     )  # fmt: skip
     steps = _bridge_gaps(path)
-    with threadpool_limits(1, "blas"):  # the solver's threads are its own: BLAS's wait spinning, and double its time
+    with threadpool_limits(
+        1, "blas"
+    ):  # the solver has its own threads; those of BLAS would spin while waiting and double its time
         for penalty, solution in zip(steps, solver.solve_path(steps), strict=True):
             if penalty in path:
                 yield solution
 
 
 def _bridge_gaps(path: Sequence[float]) -> list[float]:
-    """Add steps between values of C that are far apart, and from 1 to the first, so that each start is near its solution."""
+    """Add values of C between those far apart, and from 1 to the first, so that each start is near its solution."""
     steps: list[float] = []
     previous = min(1.0, path[0])
     for penalty in path:
@@ -126,7 +130,7 @@ def _bridge_gaps(path: Sequence[float]) -> list[float]:
 
 
 def _iter_batches(data: TrainingData) -> Iterator[list[Fold]]:
-    """The folds that are solved at once: all if they share rows, else as many as fit into memory."""
+    """Yield the folds that are solved together: all if they share rows, else as many as fit into memory."""
     project = _should_project(data)
     size = max(1, _BATCH_BYTES // (4 * len(data.labels) ** 2)) if project else len(data.folds)
     batch: list[Fold] = []

@@ -1,7 +1,7 @@
-"""Project rows onto the row space of the training rows.
+"""Projection of rows onto the row space of the training rows.
 
-A head that depends on rows through inner products only, as every one with an L2 penalty does, predicts the same from the
-projections: n centred rows have rank n - 1 at most, however many columns there are.
+Heads that depend on rows only through inner products, such as those with an L2 penalty, make the same predictions from
+the projections: n centered rows have rank n - 1 at most, however many columns there are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RowSpace:
     Parameters
     ----------
     values : ndarray of shape (r,)
-        Eigenvalues of the centred fit rows' Gram matrix, descending.
+        Eigenvalues of the centered fit rows' Gram matrix, descending.
     vectors : ndarray of shape (m, r)
         Its eigenvectors as columns.
     fit_projection : ndarray of shape (m, r), float32
@@ -29,7 +29,7 @@ class RowSpace:
     score_projection : ndarray of shape (s, r), float32
         The rows to score.
     score_norms : ndarray of shape (s,)
-        Squared lengths of the rows to score, including what lies outside the row space.
+        Squared lengths of the rows to score, including their parts outside the row space.
     """
 
     values: np.ndarray
@@ -40,15 +40,14 @@ class RowSpace:
 
     @classmethod
     def from_gram(cls, gram: Gram, fit_rows: np.ndarray, score_rows: np.ndarray) -> RowSpace:
-        """Decompose a fold's Gram matrix, without the directions that are no more than rounding.
+        """Decompose a fold's Gram matrix, without the directions that are only rounding errors.
 
-        The reference to the matrix is dropped before the decomposition, so that memory holds one of them if the caller keeps
-        none.
+        The reference to the matrix is dropped before the decomposition, so that it is freed if the caller keeps none.
 
         Parameters
         ----------
         gram
-            Products of all rows, standardised by the fold's scaler.
+            Inner products of all rows, standardized by the fold's scaler.
         fit_rows : ndarray of shape (m,)
             Row numbers.
         score_rows : ndarray of shape (s,)

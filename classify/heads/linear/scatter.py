@@ -1,4 +1,4 @@
-"""Scatter matrices of features with more rows than columns, for all folds from one pass."""
+"""Scatter matrices of features with more rows than columns, for all folds in one pass."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...data.feature_matrix import FeatureMatrix
 from .standardize import RowPartition, Statistics, standardize
 
 _BLOCK = 1 << 24  # bytes of float32 in a block of rows
-_STRIP = 256  # rows in a strip of half a scatter matrix
+_STRIP = 256  # rows per strip of half a scatter matrix
 
 
 class ScatterMatrices:
-    """Scatter matrices of the standardised fit rows of every fold.
+    """Scatter matrices of the standardized fit rows of every fold.
 
-    The scatter of each part of the rows is around its own mean, and a fold adds up those of its parts, so that no digits
-    cancel, however far rows that are held out lie from the others.
+    The scatter of each part of the rows is around the part's own mean, and a fold adds those of its parts, so that no
+    digits cancel, however far held-out rows are from the others.
     """
 
     def __init__(
@@ -28,10 +28,10 @@ class ScatterMatrices:
 
     @cached_property
     def _part_moments(self) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
-        """Scatters of the parts, class sums (parts, classes, d) and class counts (parts, classes).
+        """Scatter matrices of the parts, class sums (parts, classes, d) and class counts (parts, classes).
 
-        Rows have their part's mean subtracted and are divided by `_scale`. A scatter matrix is symmetric: only strips of
-        its rows are kept, each from the diagonal on.
+        Rows have their part's mean subtracted and are divided by `_scale`. Scatter matrices are symmetric: only strips of
+        rows from the diagonal on are kept.
         """
         n_parts, width = len(self._partition.rows), self._features.shape[1]
         heights = [(start, min(_STRIP, width - start)) for start in range(0, width, _STRIP)]
@@ -50,7 +50,7 @@ class ScatterMatrices:
 
     @cached_property
     def _scale(self) -> np.ndarray:
-        """The scale (d,) over all parts, so that float32 products are of moderate size."""
+        """The scale (d,) over all parts, which keeps float32 products of moderate size."""
         return self._statistics.compute_scaler(np.ones(len(self._partition.rows), bool))[1]
 
     def compute_moments(
@@ -68,11 +68,11 @@ class ScatterMatrices:
         Returns
         -------
         scatter : ndarray of shape (d, d)
-            Of the standardised rows.
+            Scatter matrix of the standardized rows.
         class_sums : ndarray of shape (classes, d)
-            Of the standardised rows.
+            Sums of the standardized rows.
         class_counts : ndarray of shape (classes,)
-            Rows of each class.
+            Number of rows of each class.
         """
         scatters, sums, counts = self._part_moments
         mean_shifts, ratio = (self._statistics.means - mean) / scale, self._scale / scale

@@ -12,14 +12,14 @@ _EPSILON = np.finfo(np.float64).eps
 
 @dataclass(frozen=True)
 class RowPartition:
-    """Rows divided into parts, so that each fold fits on some of the parts.
+    """Rows divided into parts, so that each fold fits on a union of parts.
 
     Parameters
     ----------
     rows
         The row numbers of each part, ascending.
     membership : ndarray of shape (folds, parts), bool
-        Which parts a fold fits on.
+        The parts that each fold fits on.
     """
 
     rows: tuple[np.ndarray, ...]
@@ -27,7 +27,7 @@ class RowPartition:
 
     @classmethod
     def from_folds(cls, count: int, fit_rows_per_fold: Sequence[np.ndarray]) -> RowPartition:
-        """Divide `count` rows by the row numbers that each fold fits on; rows that no fold fits on are in no part."""
+        """Divide `count` rows into parts given the row numbers that each fold fits on; rows in no fold are in no part."""
         is_used = np.zeros((count, len(fit_rows_per_fold)), bool)
         for fold_index, rows in enumerate(fit_rows_per_fold):
             is_used[rows, fold_index] = True
@@ -43,7 +43,7 @@ class Statistics:
     Parameters
     ----------
     counts : ndarray of shape (parts,), float64
-        Rows.
+        Number of rows.
     means : ndarray of shape (parts, d), float64
         Column means.
     squares : ndarray of shape (parts, d), float64
@@ -56,7 +56,7 @@ class Statistics:
 
     @classmethod
     def from_blocks(cls, blocks: Sequence[np.ndarray]) -> Statistics:
-        """Measure the rows (m, d) of each part; exact for columns that are constant within it."""
+        """Compute the statistics of the rows (m, d) of each part; exact for columns that are constant within it."""
         counts, width = np.array([len(block) for block in blocks], float), blocks[0].shape[1]
         means, squares = np.empty((len(blocks), width)), np.empty((len(blocks), width))
         for part, block in enumerate(blocks):
@@ -96,9 +96,9 @@ class Statistics:
 
 
 def standardize(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Compute `(values - mean) / scale` in float32, for float64 mean and scale; a mean far from zero costs no digits.
+    """Return `(values - mean) / scale` in float32 for float64 mean and scale, exact even if the mean is large.
 
-    What float32 cannot hold of the mean is subtracted after the values are near zero.
+    The part of the mean that float32 cannot represent is subtracted once values are near zero.
     """
     rounded_mean = mean.astype(np.float32)
     out = values - rounded_mean

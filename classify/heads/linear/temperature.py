@@ -1,4 +1,4 @@
-"""Probabilities from decisions: a softmax at the temperature with the lowest log-loss on rows held out."""
+"""Probabilities from decisions: a softmax with the temperature of lowest log-loss on held-out rows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from ...evaluate.trial import Score
 from ..training_data import TrainingData
 
-_LOG_MIN, _LOG_MAX = np.log(1e-4), np.log(1e4)  # of the factor, where decisions spread by 1 on average
+_LOG_MIN, _LOG_MAX = np.log(1e-4), np.log(1e4)  # of the factor, for decisions with a mean spread of 1
 _N_POINTS = 401  # between them, 5 % apart; the derivative is interpolated linearly
 
 
 def softmax(decisions: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes); NaN in rows with a decision that is not finite, as `TrainingData.score` accepts."""
+    """Return probabilities (n, classes); NaN for rows with a decision that is not finite (see `TrainingData.score`)."""
     with np.errstate(invalid="ignore"):
         powers = np.exp(decisions - decisions.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
@@ -23,9 +23,9 @@ def softmax(decisions: np.ndarray) -> np.ndarray:
 def score_decisions(data: TrainingData, decisions: Sequence[np.ndarray], seconds: float) -> Score:
     """Score the decisions of every fold as probabilities.
 
-    The decisions of a fold are divided by the temperature that fits the other folds, so that no row is scored with one
-    fitted on it; with a single fold, each half of its images has the temperature of the other. Rows with decisions that
-    are not finite get the same probability for every class.
+    The decisions of a fold are divided by the temperature fitted on the other folds, so that no row is scored with a
+    temperature fitted on it; with a single fold, each half of its images uses the temperature of the other half. Rows
+    with decisions that are not finite get equal probabilities for all classes.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def score_decisions(data: TrainingData, decisions: Sequence[np.ndarray], seconds
     decisions
         For each fold an array (rows to score, classes).
     seconds
-        How long training took.
+        Elapsed time of training.
 
     Returns
     -------
     Score
-        ``detail["temperature"]`` fits all folds, and is for the head that is fitted on all rows.
+        ``fit_info["temperature"]`` is fitted on all folds, for the head that is fitted on all rows.
     """
     all_decisions = np.concatenate(decisions).astype(np.float64)
     all_decisions[~np.isfinite(all_decisions).all(axis=1)] = 0
@@ -55,13 +55,16 @@ def score_decisions(data: TrainingData, decisions: Sequence[np.ndarray], seconds
 
 
 def mask_absent_classes(decisions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Give classes without fit rows the lowest decision of the others; decisions (n, classes), counts (classes,)."""
+    """Set the decisions of classes without fit rows to the lowest of the others.
+
+    decisions: (n, classes). counts: fit rows of each class, (classes,).
+    """
     minimum = decisions[:, counts > 0].min(axis=1, keepdims=True)
     return np.asarray(np.where(counts > 0, decisions, minimum))
 
 
 def split_halves(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Divide rows into halves 0 and 1: the images of a class alternate in their order, and views stay with their image."""
+    """Divide rows into halves 0 and 1: the images of a class alternate, and views stay with their image."""
     _, first, inverse = np.unique(images, return_index=True, return_inverse=True)
     half_ids = np.empty(len(first), np.intp)
     half_ids[np.argsort(labels[first], kind="stable")] = np.arange(len(first)) % 2
@@ -69,31 +72,31 @@ def split_halves(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def fit_factors(decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray) -> tuple[float, np.ndarray]:
-    """Fit the factor (one over the temperature) by which decisions are multiplied before a softmax.
+    """Fit the factor (inverse temperature) by which decisions are multiplied before a softmax.
 
-    It minimises the mean cross-entropy on rows that the decisions were not fitted to, which is convex in it (Guo, Pleiss,
-    Sun, Weinberger: On calibration of modern neural networks, ICML 2017, arXiv:1706.04599). If all rows are classified
-    correctly it would be infinite, so that labels are smoothed as Platt smooths those of two classes (Probabilistic outputs
-    for support vector machines, 1999): a row's own class has the target (n + 1) / (n + 2), where n rows are of that class.
-    With k classes the remainder is 2 / k of that for two, because all classes share one factor: about two rows in all count
-    as errors. The remainder is the target of the highest of the other decisions, so that classes far below have no effect.
-    If no factor above 0 is better than another, as for uninformative decisions, it is almost 0.
+    It minimizes the mean cross-entropy on held-out rows, which is convex in the factor (Guo, Pleiss, Sun, Weinberger: On
+    calibration of modern neural networks, ICML 2017, arXiv:1706.04599). It would be infinite if all rows are classified
+    correctly, so labels are smoothed as Platt does for two classes (Probabilistic outputs for support vector machines,
+    1999): the target of a row's own class is (n + 1) / (n + 2), for n rows of that class. With k classes the remainder is
+    2 / k of that for two, since all classes share one factor: about two rows in total count as errors. The remainder is
+    the target of the highest other decision, so that classes far below have no effect. If no positive factor is better
+    than another, as for uninformative decisions, it is almost 0.
 
     Parameters
     ----------
     decisions : ndarray of shape (n, classes)
-        Of rows held out.
+        Decisions for held-out rows.
     labels : ndarray of shape (n,)
         Class numbers.
     part_ids : ndarray of shape (n,)
-        The part of each row, from 0 on.
+        The part of each row, starting at 0.
 
     Returns
     -------
     overall_factor : float
-        Of all rows.
+        Factor of all rows.
     other_factors : ndarray of shape (parts,)
-        For each part that of the rows of all other parts, or of its own if there is one part.
+        For each part, the factor of all other parts, or its own if there is only one part.
     """
     sums = _SlopeSums(decisions.astype(np.float64), labels, part_ids)
     all_parts = np.ones(sums.n_parts, bool)
@@ -104,7 +107,7 @@ def fit_factors(decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray)
 
 
 class _SlopeSums:
-    """The terms of the derivative of the loss for each part of the rows, so that a union of parts is their sum."""
+    """The terms of the derivative of the loss for each part of the rows; those of a union of parts add up."""
 
     def __init__(self, decisions: np.ndarray, labels: np.ndarray, part_ids: np.ndarray) -> None:
         self.n_parts = int(part_ids.max()) + 1
@@ -124,7 +127,7 @@ class _SlopeSums:
         self._slopes: dict[int, np.ndarray] = {}
 
     def find_factor(self, part_mask: np.ndarray) -> float:
-        """The factor at which the derivative of the loss over the chosen parts is 0."""
+        """Return the factor at which the derivative of the loss over the selected parts is 0."""
         row_counts = self._row_counts[part_mask].sum(axis=0)
         weights = 2 / len(row_counts) / (row_counts + 2)
         target = float((self._label_sums[part_mask].sum(axis=0) + weights * self._gap_sums[part_mask].sum(axis=0)).sum())
@@ -143,7 +146,7 @@ class _SlopeSums:
         return self._to_factor(low + slope(low) / (slope(low) - slope(high)))
 
     def _compute_means(self, point: int) -> np.ndarray:
-        """For each part, the sum over rows of the mean decision under the softmax at a factor."""
+        """Return for each part the sum over rows of the mean decision under the softmax with a factor."""
         if point not in self._slopes:
             powers = np.exp(self._to_factor(point) * self._centered)
             means = np.einsum("ij,ij->i", powers, self._centered) / powers.sum(axis=1)

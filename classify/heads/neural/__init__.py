@@ -1,4 +1,4 @@
-"""Heads that Keras trains, several at once.
+"""Heads trained with Keras, several at once.
 
 May import `linear`.
 """

@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-MIN_ROWS_PER_CLASS = 4  # in a batch, if the class has as many
+MIN_ROWS_PER_CLASS = 4  # per batch, if the class has as many
 
 
 class BalancedBatches:
-    """Batches of P classes with K rows each, both drawn without replacement until few are left.
+    """Batches of P classes with K rows each, both drawn without replacement until too few are left.
 
-    P is as large as possible with K of at least `MIN_ROWS_PER_CLASS`. A class with fewer than K rows gives each of them
-    once; no batch has a row twice. Views of one image are rows like any other, and so are positives of each other.
+    P is as large as possible for K of at least `MIN_ROWS_PER_CLASS`. A class with fewer than K rows contributes each of
+    them once; no batch has a row twice. Views of one image are rows like any other, and so are positives of each other.
 
     Parameters
     ----------
     labels : ndarray of shape (n,)
         Class numbers.
     size
-        Rows in a batch, at most.
+        Maximum number of rows per batch.
     rng
-        Draws classes and rows.
+        Random generator for classes and rows.
     """
 
     def __init__(self, labels: np.ndarray, size: int, rng: np.random.Generator) -> None:
@@ -36,13 +36,13 @@ class BalancedBatches:
         ]
 
     def iterate_epoch(self) -> Iterator[np.ndarray]:
-        """Yield row numbers of as many batches as would hold all rows once."""
+        """Yield the row numbers of batches, as many as would cover all rows once."""
         for _ in range(-(-self._n_rows // self._batch_size)):
             yield np.concatenate([self._row_decks[index].deal() for index in self._class_deck.deal()])
 
 
 class _Deck:
-    """Numbers drawn `count` at a time without replacement; if fewer are left, all are shuffled again."""
+    """Numbers drawn `count` at a time without replacement; all are reshuffled when fewer are left."""
 
     def __init__(self, numbers: np.ndarray, count: int, rng: np.random.Generator) -> None:
         self._numbers, self._count, self._rng = numbers, min(count, len(numbers)), rng

@@ -13,22 +13,22 @@ from ..training_data import TrainingData
 
 @dataclass
 class EarlyStopping:
-    """The learning curves of one training, and the predictions after its best epoch.
+    """The training curves of one head, and its predictions after the best epoch.
 
     Parameters
     ----------
     epochs
-        How many at most.
+        Maximum number of epochs.
     patience
-        After so many epochs without a lower ``val_loss`` training stops; 0 for never.
+        Number of epochs without a lower ``val_loss`` after which training stops; 0 to never stop early.
     curves
-        Metric to its values after each epoch; ``val_loss`` is among them.
+        Values of each metric after each epoch, including ``val_loss``.
     predictions
-        After the best epoch, for each fold.
+        Predictions after the best epoch, for each fold.
     best_epoch
-        The index of the epoch with the lowest ``val_loss``.
+        Index of the epoch with the lowest ``val_loss``.
     min_epochs
-        Epochs that are trained in any case; `patience` counts from there.
+        Minimum number of epochs; `patience` counts from there.
     """
 
     epochs: int
@@ -39,7 +39,7 @@ class EarlyStopping:
     min_epochs: int = 0
 
     def add_epoch(self, epoch_metrics: Mapping[str, float], predictions: Sequence[np.ndarray]) -> None:
-        """Record the metrics after an epoch, and its predictions for each fold if it is the best so far."""
+        """Record the metrics of an epoch, and its predictions for each fold if it is the best so far."""
         if not self.predictions or epoch_metrics["val_loss"] < self.curves["val_loss"][self.best_epoch]:
             self.predictions = [prediction.copy() for prediction in predictions]
             self.best_epoch = len(self.curves["val_loss"])
@@ -48,12 +48,12 @@ class EarlyStopping:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or `patience` of them were no better than the best."""
+        """Whether all epochs are done, or the last `patience` of them did not improve."""
         n_epochs = len(self.curves["val_loss"])
         return n_epochs == self.epochs or 0 < self.patience < n_epochs - max(self.best_epoch, self.min_epochs - 1)
 
     def to_fit_info(self) -> dict[str, Any]:
-        """The number of epochs up to the best, and the curves, as JSON values."""
+        """Return the number of epochs up to the best, and the curves, as JSON values."""
         return {
             "epochs": self.best_epoch + 1,
             "curves": {name: [round(value, 5) for value in curve] for name, curve in self.curves.items()},
@@ -61,18 +61,18 @@ class EarlyStopping:
 
 
 def train_subsample(data: TrainingData, rows: np.ndarray, held_out: np.ndarray, seed: int) -> np.ndarray:
-    """Draw as many of the training images as are held out; returns all rows of them.
+    """Sample as many training images as are held out; return all rows of them.
 
     Parameters
     ----------
     data
-        Whose ``images`` say which image a row shows.
+        Its ``images`` are the image numbers of rows.
     rows : ndarray of shape (m,)
         Row numbers that are trained on.
     held_out : ndarray of shape (s,)
         Row numbers that are held out.
     seed
-        Of the draw.
+        Seed of the sample.
     """
     images = np.unique(data.images[rows])
     count = min(len(images), len(np.unique(data.images[held_out])))
@@ -81,7 +81,7 @@ def train_subsample(data: TrainingData, rows: np.ndarray, held_out: np.ndarray, 
 
 
 def measure(data: TrainingData, rows: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Measure log-loss and accuracy of several heads, with predictions averaged over each image's views.
+    """Compute log-loss and accuracy of several heads, with predictions averaged over each image's views.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A network that embeds standardised rows on the unit sphere, trained in Keras with a loss over pairs of rows."""
+"""A network that embeds standardized rows on the unit sphere, trained in Keras with a loss over pairs of rows."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..layers import Dense, HeadLayer, L2Normalize
 from .balanced_batches import BalancedBatches
 from .variable_swap import VariableSwap
 
-LossFunction = Callable[[Any, Any], Any]  # of class numbers (n,) and embeddings (n, e) of length 1
+LossFunction = Callable[[Any, Any], Any]  # takes class numbers (n,) and embeddings (n, e) of unit length
 
 
 @dataclass
 class EmbeddingTraining:
-    """One training (of a fold, say) in a network that several share.
+    """The state of one training, such as that of a fold, in a network shared by several.
 
     Parameters
     ----------
     rows : ndarray of shape (m,)
-        Row numbers that it trains on.
+        Row numbers to train on.
     mean, scale : ndarray of shape (d,)
-        Its scaler.
+        The scaler.
     batches
-        Its batches.
+        The batches.
     state
-        The values of the network's and the optimizer's variables.
+        Values of the network's and the optimizer's variables.
     """
 
     rows: np.ndarray
@@ -41,9 +41,9 @@ class EmbeddingTraining:
 
 
 class EmbeddingNetwork:
-    """A linear layer, or a hidden layer (ReLU) and a linear one; trainings of several folds share the compiled model.
+    """A linear layer, optionally after a hidden layer (ReLU); trainings of several folds share the compiled model.
 
-    Rows are standardised a batch at a time: no standardised copy of the features is made.
+    Rows are standardized per batch: no standardized copy of the features is made.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ class EmbeddingNetwork:
     hyperparameters
         ``hidden``, ``embedding``, ``learning_rate`` and ``batch_size`` are used.
     loss
-        Of class numbers and embeddings of a batch.
+        Loss of the class numbers and embeddings of a batch.
     seed
-        Of the initial weights and the batches.
+        Seed of the initial weights and the batches.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EmbeddingNetwork:
         self._variable_swap = VariableSwap([*self._network.variables, *optimizer.variables])
 
     def start_training(self, rows: np.ndarray) -> EmbeddingTraining:
-        """Begin a training on some rows (m,) of the features."""
+        """Start a training on some rows (m,) of the features."""
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
@@ -89,7 +89,7 @@ class EmbeddingNetwork:
         return EmbeddingTraining(rows, scaler.mean_, scaler.scale_, batches, self._variable_swap.initial_state)
 
     def train_epoch(self, training: EmbeddingTraining) -> float:
-        """Train on as many batches as would hold all rows once; returns the mean loss."""
+        """Train on as many batches as would cover all rows once; return the mean loss."""
         self._variable_swap.swap_in(training)
         mean, scale = training.mean.astype(np.float32), training.scale.astype(np.float32)
         losses = []
@@ -101,7 +101,7 @@ class EmbeddingNetwork:
         return float(np.mean(losses))
 
     def build_layers(self, training: EmbeddingTraining) -> tuple[HeadLayer, ...]:
-        """The trained embedding as layers for raw rows; the scaler is folded in."""
+        """Return the trained embedding as layers for raw rows; the scaler is folded in."""
         self._variable_swap.swap_in(training)
         dense_layers = []
         for layer in self._dense_layers:

@@ -1,6 +1,6 @@
-"""Metric-learning losses in Keras, for the class numbers (n,) and the embeddings (n, e) of a batch, each of length 1.
+"""Metric-learning losses in Keras, for the class numbers (n,) and unit-length embeddings (n, e) of a batch.
 
-Views of one image have one class, and so count as each other's positives.
+Views of one image have the same class, and so are positives of each other.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class EmbeddingLoss:
     function
         Takes class numbers (n,), embeddings (n, e) and the hyperparameter.
     option
-        What users call the hyperparameter.
+        Name of the hyperparameter for users.
     default
-        Its value where none is given.
+        Its default value.
     search_range
-        What a random search draws it from.
+        Its range for a random search.
     """
 
     function: Callable[[Any, Any, float], Any]
@@ -34,7 +34,7 @@ class EmbeddingLoss:
     search_range: str
 
     def bind(self, value: float) -> Callable[[Any, Any], Any]:
-        """The loss with a value of its hyperparameter, as Keras calls it."""
+        """Return the loss with a value of its hyperparameter, as Keras calls it."""
 
         def loss(labels: Any, embeddings: Any) -> Any:
             return self.function(labels, embeddings, value)
@@ -54,7 +54,7 @@ def triplet_loss(labels: Any, embeddings: Any, margin: float) -> Any:
     same_class, embeddings = _match_labels(labels, embeddings)
     squared = ops.maximum(2 - 2 * ops.matmul(embeddings, ops.transpose(embeddings)), 0.0)
     positive = ops.logical_and(same_class, ops.logical_not(_build_diagonal_mask(same_class)))
-    upper_bound = 5.0  # more than any squared distance of rows of length 1
+    upper_bound = 5.0  # more than any squared distance of unit-length rows
     from_other = ops.where(same_class, upper_bound, squared)  # (a, n)
     farther = from_other[:, None, :] > squared[:, :, None]  # (a, p, n)
     nearest = ops.min(ops.where(farther, from_other[:, None, :], upper_bound), axis=2)

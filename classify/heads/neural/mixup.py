@@ -11,19 +11,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mix:
-    """How one batch is mixed, for each head, with the same batch in reverse order.
+    """The mix of one batch with itself in reverse order, for each head.
 
-    Rows come shuffled, so that pairs are random. Mixup: Zhang et al., 2018, arXiv:1710.09412. CutMix: Yun et al., 2019,
+    Rows are shuffled, so that pairs are random. Mixup: Zhang et al., 2018, arXiv:1710.09412. CutMix: Yun et al., 2019,
     arXiv:1905.04899.
 
     Parameters
     ----------
     row_shares : ndarray of shape (heads,)
-        The share of the row itself, in mixup.
+        Weight of the row itself, in mixup.
     label_shares : ndarray of shape (heads,)
-        The share of its label.
+        Weight of its label.
     box
-        In CutMix (top, bottom, left, right) of the region that comes from the other row, the same for all heads; else None.
+        For CutMix (top, bottom, left, right) of the region taken from the other row, the same for all heads; else None.
     """
 
     row_shares: np.ndarray
@@ -44,21 +44,21 @@ class Mix:
 def draw_mixes(
     hyperparameter_sets: Sequence[Mapping[str, Any]], shape: tuple[int, ...], steps: int, seed: Sequence[int]
 ) -> list[Mix]:
-    """Draw the mixes of an epoch, with shares from Beta(alpha, alpha).
+    """Draw the mixes of an epoch, with weights from Beta(alpha, alpha).
 
-    A head draws the same whatever other heads are trained with it. With both mixup and CutMix, each batch uses one of them,
-    with equal probability.
+    A head draws the same mixes whatever heads it is trained with. With both mixup and CutMix, each batch uses one of
+    them, with equal probability.
 
     Parameters
     ----------
     hyperparameter_sets
-        Of each head; they agree on ``cutmix``, and on whether ``mixup`` is 0.
+        Those of each head; they agree on ``cutmix``, and on whether ``mixup`` is 0.
     shape
         (height, width, channels) of a row, for CutMix.
     steps
-        Batches in the epoch.
+        Number of batches in the epoch.
     seed
-        Of the draws.
+        Seed of the draws.
     """
     alphas = [hyperparameters["mixup"] for hyperparameters in hyperparameter_sets]
     shares_by_step = np.ones((steps, len(alphas)))
@@ -81,7 +81,10 @@ def draw_mixes(
 
 
 def _build_box(share: float, center: np.ndarray, shape: tuple[int, ...]) -> tuple[float, tuple[int, int, int, int]]:
-    """A box around `center` with 1 - share of the area, clipped at the edges, and the share that remains outside."""
+    """Return a box around `center` with the fraction 1 - share of the area, and the fraction that remains outside.
+
+    The box is clipped at the edges.
+    """
     height, width = shape[:2]
     sides = np.sqrt(1 - share) * np.array([height, width])
     low = np.clip(np.rint(center * (height, width) - sides / 2), 0, (height, width)).astype(int)

@@ -1,4 +1,4 @@
-"""Training of a group of multilayer perceptrons over the folds, an epoch of each fold in turn."""
+"""Training of a group of multilayer perceptrons on the folds, one epoch of each fold in turn."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from .training_memory import estimate_training_bytes, parse_widths
 if TYPE_CHECKING:
     from .parallel_mlp import MLPTraining, ParallelMLP
 
-_MAX_MEMORY_BYTES = 1 << 29  # of the weights of the heads trained at once, and all that goes with them
-_MIN_REBUILD_WEIGHTS = 1_000_000  # from which it pays to build the model again without the heads that have stopped
+_MAX_MEMORY_BYTES = 1 << 29  # for the weights of the heads trained at once, and everything else of their size
+_MIN_REBUILD_WEIGHTS = (
+    1_000_000  # number of weights from which it pays to rebuild the model without the heads that have stopped
+)
 
 
 def group_by_shape(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -41,9 +43,9 @@ def train_group(data: TrainingData, hyperparameter_sets: Sequence[Mapping[str, A
     data
         Rows, labels and folds.
     hyperparameter_sets
-        One group that `group_by_shape` made.
+        One group from `group_by_shape`.
     seed
-        Of the initial weights, the order of rows, dropout and mixing.
+        Seed of the initial weights, the order of rows, dropout and mixing.
 
     Returns
     -------

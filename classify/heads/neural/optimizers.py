@@ -18,9 +18,10 @@ ops = keras.ops
 class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
     """Rectified Adam (Liu et al., ICLR 2020, arXiv:1908.03265, algorithm 2).
 
-    As long as the variance of the adaptive step cannot be estimated (rho_t <= 4: the first four steps at beta_2 = 0.999),
-    a step is the bias-corrected momentum times the rate; from then on it is Adam's times the rectification r_t. `epsilon`,
-    which the paper leaves out, is added to the root of the second moment before its bias is corrected, as in Keras's Adam.
+    While the variance of the adaptive step cannot be estimated (rho_t <= 4: the first four steps for beta_2 = 0.999), a
+    step is the bias-corrected momentum times the learning rate; afterwards it is Adam's step times the rectification r_t.
+    `epsilon`, which the paper leaves out, is added to the root of the second moment before its bias correction, as in
+    Keras's Adam.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
         self.assign_sub(variable, rate / momentum_correction * m * ops.where(is_rectified > 0, adaptive, 1.0))
 
     def _compute_corrections(self) -> tuple[Any, Any, Any, Any]:
-        """1 - beta_1^t, 1 - beta_2^t, 1 where rho_t > 4 (else 0), and r_t, all in float32.
+        """Return 1 - beta_1^t, 1 - beta_2^t, 1 if rho_t > 4 (else 0), and r_t, all in float32.
 
-        rho_t is the difference of two numbers near 2,000, of which float32 would leave three digits. With
-        a = -t log(beta_2) it is a constant plus 2 / -log(beta_2) times (1 - a / (e^a - 1)), which has a series near 0.
+        rho_t is the difference of two numbers near 2,000, of which float32 would leave three digits. With a = -t
+        log(beta_2) it is a constant plus 2 / -log(beta_2) times (1 - a / (e^a - 1)), which has a series near 0.
         """
         step = ops.cast(self.iterations + 1, "float32")
         decay = -math.log(self.beta_2)
@@ -73,15 +74,15 @@ class RAdam(keras.optimizers.Optimizer):  # type: ignore[misc, name-defined]
         return -ops.expm1(step * math.log(self.beta_1)), -ops.expm1(-a), is_rectified, factor
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that build the same optimizer."""
+        """Return the arguments that build the same optimizer."""
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable("humeris")
 class Ranger(RAdam):
-    """RAdam inside Lookahead (Zhang et al., NeurIPS 2019, arXiv:1907.08610, algorithm 1).
+    """RAdam with Lookahead (Zhang et al., NeurIPS 2019, arXiv:1907.08610, algorithm 1).
 
-    After every `k` steps the slow weights move by the share `alpha` towards the fast ones, which continue from there.
+    After every `k` steps the slow weights move by the fraction `alpha` towards the fast ones, which restart from there.
     """
 
     def __init__(self, *args: Any, k: int = 6, alpha: float = 0.5, **kwargs: Any) -> None:
@@ -105,12 +106,12 @@ class Ranger(RAdam):
         self.assign(variable, ops.where(synchronize, updated, variable))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that build the same optimizer."""
+        """Return the arguments that build the same optimizer."""
         return {**super().get_config(), "k": self.k, "alpha": self.alpha}
 
 
-# The values of the option `optimizer`, with Keras's defaults. Adam with the decoupled weight decay that the functions below
-# add is AdamW.
+# Values of the option `optimizer`, with Keras's defaults. Adam with the decoupled weight decay that the functions below add
+# is AdamW.
 _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
     "adam": (keras.optimizers.Adam, {}),
@@ -136,9 +137,9 @@ def build_per_head_optimizer(kind: str, n_rates: int, decays: np.ndarray, axes: 
     n_rates
         The number of heads, or 1.
     decays : ndarray of shape (heads,)
-        Weight decay of each head, decoupled and of every weight, as Keras's ``weight_decay``.
+        Decoupled weight decay of each head, of every weight, as Keras's ``weight_decay``.
     axes
-        For each variable that it will be built on, the axis of the heads.
+        For each variable of the optimizer, the axis of the heads.
     """
     base, options = _KINDS[kind]
 

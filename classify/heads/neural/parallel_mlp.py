@@ -1,8 +1,8 @@
 """Several MLP heads of one shape trained at once, as one Keras model. Importing this loads Keras.
 
-The heads see the same batches, so that their first layers are one wide product; inner layers are one product per head. They
-start from the same weights and share the noise of dropout, and no head enters another's gradient: a head trained with others
-is the head that it would be alone.
+All heads use the same batches, so that their first layers are one wide product; inner layers are one product per head.
+They start from the same weights and share the noise of dropout, and gradients are separate: a head trained with others
+equals the head trained alone.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from .variable_swap import VariableSwap
 ops = load_keras().ops
 
 _SCALER_BLOCK_VALUES = 1 << 21  # values of the features in a block that the scaler is fitted on
-_PREDICT_ROWS = 256  # rows in one forward pass; blocks are padded, so that it is traced once
-_MIN_XLA_WORK = 5e9  # weights x steps from which fused updates save more than the 2 s that compiling with XLA takes
+_PREDICT_ROWS = 256  # rows per forward pass; blocks are padded, so that it is traced once
+_MIN_XLA_WORK = 5e9  # weights x steps from which fused updates save more than the 2 s of compiling with XLA
 _STREAMS = {"order": 0, "noise": 1, "mix": 2}
 
 
 @dataclass
 class MLPTraining:
-    """One training (of a fold, say) of all heads, and its state.
+    """The state of one training, such as that of a fold, of all heads.
 
     Parameters
     ----------
     rows : ndarray of shape (m,)
-        Row numbers that it trains on.
+        Row numbers to train on.
     mean, scale : ndarray of shape (d,), float64
-        Its scaler.
+        The scaler.
     rates : ndarray of shape (steps, heads or 1)
         Learning rates.
     generators
-        Of random numbers, for the order of rows, dropout and mixing.
+        Random generators for the order of rows, dropout and mixing.
     state
-        The values of the model's and the optimizer's variables.
+        Values of the model's and the optimizer's variables.
     step
-        How many steps are done.
+        Number of steps done.
     """
 
     rows: np.ndarray
@@ -70,12 +70,12 @@ class ParallelMLP:
     labels : ndarray of shape (n,)
         Class numbers.
     n_classes
-        How many there are.
+        Number of classes.
     hyperparameter_sets
-        Of each head; they agree on ``hidden``, ``activation``, ``batch_norm``, ``batch_size``, ``optimizer``, ``cutmix``,
-        and with CutMix on whether there is mixup.
+        Those of each head; they agree on ``hidden``, ``activation``, ``batch_norm``, ``batch_size``, ``optimizer``,
+        ``cutmix``, and with CutMix on whether there is mixup.
     seed
-        Of the initial weights, the order of rows, dropout and mixing.
+        Seed of the initial weights, the order of rows, dropout and mixing.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ParallelMLP:
         self._current_rates = np.zeros(0)
 
     def start_training(self, rows: np.ndarray) -> MLPTraining:
-        """Begin a training on some rows (m,) of the features."""
+        """Start a training on some rows (m,) of the features."""
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
@@ -161,7 +161,7 @@ class ParallelMLP:
         return np.concatenate(predictions)
 
     def build_layers(self, training: MLPTraining, head: int) -> tuple[Dense, ...]:
-        """One trained head as layers for raw rows; scaler and batch normalisation are folded into the first."""
+        """Return one trained head as layers for raw rows; scaler and batch normalization are folded into the first."""
         self._variable_swap.swap_in(training)
         network, activation = self._network, self.hyperparameter_sets[head]["activation"]
         kernels = [np.array(ops.convert_to_numpy(variable)) for variable in network.kernels]
@@ -182,7 +182,7 @@ class ParallelMLP:
         return (layers[0].absorb_scaler(mean, scale), *layers[1:])
 
     def select_heads(self, heads: Sequence[int], trainings: Sequence[MLPTraining]) -> ParallelMLP:
-        """Continue with some of the heads: a smaller model, for which `trainings` are changed in place."""
+        """Return a smaller model with some of the heads, to continue with; `trainings` are changed in place."""
         self._variable_swap.store()
         subset = ParallelMLP(
             self._features, self._labels, self._n_classes, [self.hyperparameter_sets[head] for head in heads], self._seed
@@ -199,7 +199,7 @@ class ParallelMLP:
         return standardize(self._features[rows], training.mean, training.scale)
 
     def _compute_rates(self, n_rows: int) -> np.ndarray:
-        """The learning rate of each head at each step (steps, heads), or (steps, 1) if all have the same."""
+        """Return the learning rate of each head at each step (steps, heads), or (steps, 1) if all have the same."""
         steps = -(-n_rows // self.hyperparameter_sets[0]["batch_size"])
         rated_sets = self.hyperparameter_sets[:1] if self._has_one_rate else self.hyperparameter_sets
         rates = np.zeros(

@@ -21,11 +21,11 @@ class ParallelMLPModel(keras.Model):  # type: ignore[misc, name-defined]
     Parameters
     ----------
     n_columns, n_classes
-        Inputs and outputs of each head.
+        Number of inputs and outputs of each head.
     hyperparameter_sets
-        Of each head; all have the same shape.
+        Those of each head; all have the same shape.
     seed
-        Of the initial weights.
+        Seed of the initial weights.
     """
 
     def __init__(self, n_columns: int, n_classes: int, hyperparameter_sets: Sequence[Mapping[str, Any]], seed: int) -> None:
@@ -59,13 +59,13 @@ class ParallelMLPModel(keras.Model):  # type: ignore[misc, name-defined]
         self.built = True
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
-        """Compute probabilities of ``inputs["rows"]``, or logits in training."""
+        """Return probabilities for ``inputs["rows"]``, or logits in training."""
         values = inputs["rows"]
         if self.norm is not None:
             values = self.norm(values, training=training)
         products = ops.matmul(values, ops.reshape(self.kernels[0], (self._n_columns, -1)))
         values = ops.reshape(products, (-1, *self.kernels[0].shape[1:])) + self.biases[0]
-        if training and self.uses_mixing:  # mixing goes through a linear layer: mixed rows are never made
+        if training and self.uses_mixing:  # mixing commutes with a linear layer, so mixed rows are never computed
             share = ops.reshape(inputs["share"], (1, -1, 1))
             values = share * values + (1 - share) * ops.flip(values, axis=0)
         for layer_index in range(1, len(self.kernels)):
@@ -79,7 +79,7 @@ class ParallelMLPModel(keras.Model):  # type: ignore[misc, name-defined]
         return values if training else ops.softmax(values)
 
     def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True) -> Any:  # noqa: ARG002
-        """The cross-entropy as the mean over the batch and the sum over heads, which keeps the gradients of heads apart."""
+        """Return the cross-entropy averaged over the batch and summed over heads, which keeps their gradients separate."""
         negative_log_probabilities = -ops.log_softmax(y_pred)
         one_hot = ops.one_hot(y, negative_log_probabilities.shape[-1])[:, None]
         loss = ops.sum(one_hot * negative_log_probabilities, axis=-1)
@@ -97,7 +97,7 @@ def _collect_values(hyperparameter_sets: Sequence[Mapping[str, Any]], name: str)
 
 
 def find_head_axis(variable: Any) -> int | None:
-    """The axis of the heads in a variable of the model or the optimizer; None if it has none."""
+    """Return the axis of the heads in a variable of the model or the optimizer; None if it has none."""
     if "heads_kernel0" in variable.path:
         return 1
     return 0 if "heads_" in variable.path else None

@@ -17,7 +17,7 @@ def compute_factors(schedule: str, steps: int) -> np.ndarray:
         restarts); or ``one_cycle``: linearly from 1/10 to 1 over 45 % of the steps, back over the next 45 %, and down to
         1/1000 over the rest, with constant momentum (Smith, 2018, arXiv:1803.09820 and arXiv:1708.07120).
     steps
-        How many there are.
+        Number of steps.
 
     Returns
     -------

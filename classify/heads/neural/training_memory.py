@@ -1,4 +1,4 @@
-"""The memory that training a network of dense layers takes."""
+"""Memory needed to train a network of dense layers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ....extract import memory
 
 
 def parse_widths(hidden: int | str) -> list[int]:
-    """Read the widths of hidden layers: `128` or `256x128`."""
+    """Parse the widths of hidden layers: `128` or `256x128`."""
     return [int(width) for width in str(hidden).split("x")]
 
 
 def estimate_training_bytes(widths: Sequence[int], n_folds: int) -> int:
-    """Estimate the bytes for training dense layers of these widths, inputs first, on several folds in step.
+    """Estimate the bytes needed to train dense layers of these widths, inputs first, on several folds in step.
 
-    Counted are weights, two moments and slow weights, for each fold and for the work on them.
+    Counts weights, two moments and slow weights, for each fold and for the active training.
     """
     weights = sum((n_inputs + 1) * n_outputs for n_inputs, n_outputs in itertools.pairwise(widths))
     return 4 * weights * 4 * (n_folds + 3)
@@ -28,6 +28,6 @@ def check_memory(location: str, widths: Sequence[int], n_folds: int) -> None:
     required, available = estimate_training_bytes(widths, n_folds), memory.get_available_bytes()
     if required > available:
         raise HeadError(
-            f"{location}: expected a network that {available / 1e9:.1f} GB of free memory can train, found one that needs "
-            f"{required / 1e9:,.1f} GB on rows of {widths[0]} columns; take a narrower one, or fewer columns"
+            f"{location}: training needs {required / 1e9:,.1f} GB of memory, but {available / 1e9:.1f} GB "
+            f"are free ({widths[0]} input columns); use a narrower network, or fewer columns"
         )

@@ -1,4 +1,4 @@
-"""Swap the weights of several trainings, one for each fold, through one compiled model."""
+"""Swap the weights of several trainings, one for each fold, in and out of one compiled model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ....extract.backbones.keras_runtime import load_keras
 
 
 class StatefulTraining(Protocol):
-    """A training; `state` has the values of the model's and the optimizer's variables, as `VariableSwap` orders them."""
+    """A training; `state` has the values of the model's and the optimizer's variables, in the order of `VariableSwap`."""
 
     state: list[Any]
 
@@ -31,7 +31,7 @@ class VariableSwap:
         self._current: StatefulTraining | None = None
 
     def swap_in(self, training: StatefulTraining) -> None:
-        """Store the state of the training that is swapped in, and load that of `training`."""
+        """Store the state of the active training, and load that of `training`."""
         if self._current is not training:
             self.store()
             for variable, value in zip(self.variables, training.state, strict=True):
@@ -39,7 +39,7 @@ class VariableSwap:
             self._current = training
 
     def store(self) -> None:
-        """Store the values of the variables in the training that is swapped in."""
+        """Store the values of the variables in the active training."""
         if self._current is not None:
             self._current.state = self._copy_values()
 

@@ -46,7 +46,7 @@ def test_the_arrays_of_a_head_are_float32_and_need_no_pickle() -> None:
 def test_a_damaged_head_is_one_line_that_names_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "head.npz"
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"head\.npz: expected a head written by `humeris sweep`, found: ") as caught:
+    with pytest.raises(RunError, match=r"head\.npz: cannot read the head: ") as caught:
         Head.load(path, some_head().to_metadata())
     assert "\n" not in str(caught.value)
 
@@ -118,26 +118,26 @@ def test_a_head_is_written_name_and_options() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("forest", r"head 'forest': expected one of logreg, "),
-        ("", r"head '': expected one of logreg, "),
-        ("logreg,C", r"expected NAME,option=value,…, found 'C', which is no option=value"),
-        ("logreg,c=1", r"expected the option C[,;] found 'c'"),
-        ("logreg,C=big", r"expected C as .*a/b/c[,;] found 'big'"),
-        ("logreg,C=1/", r"expected C as .*a/b/c[,;] found '1/'"),
-        ("logreg,C=0", r"expected C as numbers between 1e-12 and 1e\+12, .* found '0'"),
-        ("logreg,C=-1/1", r"expected C as numbers between 1e-12 and 1e\+12"),
-        ("logreg,C=nan", r"expected C as numbers between 1e-12 and 1e\+12"),
-        ("logreg,C=inf", r"expected C as numbers between 1e-12 and 1e\+12"),
-        ("mlp,width=8", r"expected an option of hidden, .*; found 'width'"),
-        ("mlp,hidden=8.5", r"expected hidden as a width .*, or a/b/c for several; found '8.5'"),
-        ("mlp,hidden=0", r"expected hidden as a width .*; found '0'"),
-        ("mlp,epochs=0", r"expected epochs as a whole number above 0, .*; found '0'"),
-        ("mlp,batch_size=-1", r"expected batch_size as a whole number above 0"),
-        ("mlp,learning_rate=0", r"expected learning_rate as a number above 0"),
-        ("mlp,learning_rate=nan", r"expected learning_rate as a number above 0"),
-        ("mlp,learning_rate=inf", r"expected learning_rate"),
-        ("mlp,dropout=1", r"expected dropout as a share from 0 to below 1, .*; found '1'"),
-        ("mlp,dropout=-0.1", r"expected dropout as a share"),
+        ("forest", r"head 'forest': unknown head family; use one of logreg, "),
+        ("", r"head '': unknown head family; use one of logreg, "),
+        ("logreg,C", r"'C' is not option=value; write NAME,option=value,…"),
+        ("logreg,c=1", r"head logreg has no option 'c' \(options: C\); did you mean C\?"),
+        ("logreg,C=big", r"invalid C 'big'; give .*a/b/c"),
+        ("logreg,C=1/", r"invalid C '1/'; give .*a/b/c"),
+        ("logreg,C=0", r"invalid C '0'; give numbers between 1e-12 and 1e\+12, "),
+        ("logreg,C=-1/1", r"invalid C '-1/1'; give numbers between 1e-12 and 1e\+12"),
+        ("logreg,C=nan", r"invalid C 'nan'; give numbers between 1e-12 and 1e\+12"),
+        ("logreg,C=inf", r"invalid C 'inf'; give numbers between 1e-12 and 1e\+12"),
+        ("mlp,width=8", r"head mlp has no option 'width' \(options: hidden, .*\); use one of these"),
+        ("mlp,hidden=8.5", r"invalid hidden '8.5'; give a width .*, or several as a/b/c"),
+        ("mlp,hidden=0", r"invalid hidden '0'; give a width "),
+        ("mlp,epochs=0", r"invalid epochs '0'; give a whole number above 0, "),
+        ("mlp,batch_size=-1", r"invalid batch_size '-1'; give a whole number above 0"),
+        ("mlp,learning_rate=0", r"invalid learning_rate '0'; give a number above 0"),
+        ("mlp,learning_rate=nan", r"invalid learning_rate 'nan'; give a number above 0"),
+        ("mlp,learning_rate=inf", r"invalid learning_rate 'inf'"),
+        ("mlp,dropout=1", r"invalid dropout '1'; give a number from 0 to below 1, "),
+        ("mlp,dropout=-0.1", r"invalid dropout '-0.1'; give a number from 0"),
     ],
 )
 def test_a_wrong_head_is_refused_with_what_was_expected(text: str, message: str) -> None:

@@ -83,7 +83,7 @@ def test_hyperparameters_are_distinct_json_values_of_the_options(family: HeadFam
 
 @every_family
 def test_an_unknown_option_is_refused_with_the_familys_name(family: HeadFamily) -> None:
-    with pytest.raises(HeadError, match=rf"^head {family.name}: .*'nonsense'"):
+    with pytest.raises(HeadError, match=rf"^head {family.name} has no option 'nonsense'"):
         family.expand_grid({"nonsense": "1"})
 
 
@@ -160,7 +160,7 @@ def test_a_family_without_options_says_so() -> None:
     family = NaiveBayes()
     family.options = {}
     assert family.expand_grid({}) == [{}]
-    with pytest.raises(HeadError, match=r"^head bayes: it takes no options; found 'alpha'$"):
+    with pytest.raises(HeadError, match=r"^head bayes has no option 'alpha', nor any other; leave it out$"):
         family.expand_grid({"alpha": 1})
 
 

@@ -476,7 +476,7 @@ def test_a_wrong_head_is_refused_before_anything_is_written(
 ) -> None:
     images = photos_of({"train": 12, "test": 6})
     fill(store, images, {"layer": 2})
-    with pytest.raises(HeadError, match="expected one of logreg, "):
+    with pytest.raises(HeadError, match="head 'forest': unknown head family; use one of logreg, "):
         sweep(images, store, SweepConfig(["logreg", "forest"], out=tmp_path / "run", jobs=1))
     assert not (tmp_path / "run").exists()
 

@@ -136,10 +136,10 @@ def test_a_file_without_a_finite_row(tmp_path: Path, humeris: Humeris) -> None:
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        ("mlp,cutmix=1", "expected whole maps (height, width, channels) for cutmix, found rows of shape (4,)"),
-        ("mlp,hidden=999999999", "head mlp: hidden=999999999: expected a network that"),
-        ("triplet,embedding=9999999999", "head triplet: hidden=0,embedding=9999999999: expected a network that"),
-        ("supcon,hidden=9999999999", "head supcon: hidden=9999999999,embedding=64: expected a network that"),
+        ("mlp,cutmix=1", "cutmix needs whole maps (height, width, channels), but rows have the shape (4,)"),
+        ("mlp,hidden=999999999", "head mlp: hidden=999999999: training needs "),
+        ("triplet,embedding=9999999999", "head triplet: hidden=0,embedding=9999999999: training needs "),
+        ("supcon,hidden=9999999999", "head supcon: hidden=9999999999,embedding=64: training needs "),
     ],
 )
 def test_a_head_that_cannot_be_trained_leaves_no_run(tmp_path: Path, humeris: Humeris, head: str, words: str) -> None:
@@ -237,10 +237,11 @@ def test_labels_that_changed_since_the_run(tmp_path: Path, humeris: Humeris) -> 
 def test_an_empty_grid(tmp_path: Path, humeris: Humeris) -> None:
     (tmp_path / "heads.toml").write_text("")
     refused(
-        humeris("sweep", tmp_path, "--grid", tmp_path / "heads.toml"), "heads.toml: expected [[head]] tables", "found none"
+        humeris("sweep", tmp_path, "--grid", tmp_path / "heads.toml"),
+        "heads.toml: no [[head]] tables; write [[head]] tables",
     )
-    refused(humeris("sweep", tmp_path, "--grid", tmp_path / "no.toml"), "no.toml", "found no file there")
-    refused(humeris("sweep", tmp_path, "--grid", tmp_path), "expected a TOML file of [[head]] tables, found a folder")
+    refused(humeris("sweep", tmp_path, "--grid", tmp_path / "no.toml"), "no.toml", "no such file; check the path")
+    refused(humeris("sweep", tmp_path, "--grid", tmp_path), ": is a folder; give the TOML file in it")
 
 
 def test_an_unknown_augmentation_and_views_that_are_not_cached(tmp_path: Path, humeris: Humeris) -> None:

@@ -197,21 +197,24 @@ def test_it_is_for_all_taps_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fraction": 1}, "expected fraction as numbers between 0 and 1, both excluded, one or as a/b/c; found 1"),
-        ({"lambda": 1}, "expected an option of penalty, fraction, C; found 'lambda'"),
-        ({"fraction": "0"}, "fraction"),
-        ({"fraction": "1.5"}, "fraction"),
-        ({"penalty": "2"}, "penalty"),
-        ({"penalty": "nan"}, "penalty"),
-        ({"C": "inf"}, "C"),
-        ({"C": "few"}, "C"),
+        (
+            {"fraction": 1},
+            "head head2toe: invalid fraction 1; give numbers between 0 and 1, both excluded, or several as a/b/c",
+        ),
+        ({"lambda": 1}, r"head head2toe has no option 'lambda' \(options: penalty, fraction, C\); use one of these"),
+        ({"fraction": "0"}, "head head2toe: invalid fraction '0'; give "),
+        ({"fraction": "1.5"}, "head head2toe: invalid fraction '1.5'; give "),
+        ({"penalty": "2"}, "head head2toe: invalid penalty '2'; give "),
+        ({"penalty": "nan"}, "head head2toe: invalid penalty 'nan'; give "),
+        ({"C": "inf"}, "head head2toe: invalid C 'inf'; give "),
+        ({"C": "few"}, "head head2toe: invalid C 'few'; give "),
     ],
 )
 def test_an_option_that_cannot_be_is_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadError, match=message) as caught:
         head2toe.expand_grid(options)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("head head2toe: expected ")
+    assert str(caught.value).startswith("head head2toe")
 
 
 def test_every_combination_is_tried() -> None:

@@ -317,5 +317,7 @@ def test_every_combination_of_options_is_tried() -> None:
 def test_centroids_have_no_number_of_neighbours() -> None:
     found = triplet.expand_grid({"classifier": "centroid/knn", "n_neighbors": "1/5"})
     assert [(each["classifier"], each.get("n_neighbors")) for each in found] == [("centroid", None), ("knn", 1), ("knn", 5)]
-    with pytest.raises(HeadError, match=r"^head supcon: n_neighbors needs classifier=knn, found .*; leave one of them out$"):
+    with pytest.raises(
+        HeadError, match=r"^head supcon: n_neighbors applies only to classifier=knn, .*; leave one of them out$"
+    ):
         supcon.expand_grid({"classifier": "centroid", "n_neighbors": "1/5"})

@@ -155,7 +155,7 @@ def test_cutmix_is_for_whole_maps() -> None:
     tried = mlp.expand_grid({**SMALL, "cutmix": "0/1"})
     found = mlp.cross_validate(of_maps(), tried, seed=0)
     assert found[0].fit_info["curves"] != found[1].fit_info["curves"]
-    with pytest.raises(HeadError, match=r"expected whole maps .* found rows of shape \(6,\)"):
+    with pytest.raises(HeadError, match=r"cutmix needs whole maps .* rows have the shape \(6,\)"):
         mlp.cross_validate(problem(), tried, seed=0)
 
 
@@ -311,7 +311,7 @@ def test_swish_is_silu() -> None:
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(option: str, value: str) -> None:
-    with pytest.raises(HeadError, match=f"head mlp: expected {option} as .*found '{value}'") as caught:
+    with pytest.raises(HeadError, match=f"head mlp: invalid {option} '{value}'; give .* or several as a/b/c") as caught:
         mlp.expand_grid({option: value})
     assert "\n" not in str(caught.value)
 
