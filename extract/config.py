@@ -7,9 +7,9 @@ import hashlib
 import inspect
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ..cache.errors import ConfigError
 
@@ -77,6 +77,43 @@ class Config:
             if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value >= minimum):
                 expected = "a whole number" if kind is int else "a number"
                 raise ConfigError(f"{format_option(name)} {value!r}: expected {expected} of at least {minimum:g}; give one")
+
+
+_ConfigType = TypeVar("_ConfigType", bound=Config)
+
+
+def build_config(
+    kind: type[_ConfigType], value: _ConfigType | Any | None, name: str, settings: Mapping[str, Any]
+) -> _ConfigType:
+    """Return the config of a call whose settings are given by keyword, but for one that may also be a whole config.
+
+    Parameters
+    ----------
+    kind : type of Config
+        The class of the config.
+    value : Config or Any or None
+        The config that `settings` change, or the value of the setting called `name`; the default if it is None.
+    name : str
+        A setting.
+    settings : mapping of str to Any
+        The others, by name; those that `kind` does not have are ignored (see `check_names`).
+
+    Raises
+    ------
+    HumerisError
+        For a setting that cannot be; `ConfigError` for one that the backbones of a given config have taken up already.
+    """
+    names = kind.list_settings()
+    own_settings = {key: each for key, each in settings.items() if key in names}
+    if not isinstance(value, kind):
+        return kind(**own_settings if value is None else {name: value, **own_settings})
+    taken_up = own_settings.keys() - {each.name for each in fields(kind)}
+    if taken_up:
+        raise ConfigError(
+            f"{min(taken_up)}: the backbones of the {kind.__name__} are parsed, so it would change nothing; "
+            "give it where the config is made"
+        )
+    return replace(value, **own_settings)
 
 
 def to_tuple(value: Any) -> tuple[Any, ...]:

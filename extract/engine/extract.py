@@ -30,7 +30,7 @@ from .serial_executor import SerialExecutor
 from .tap_rows import TapRows
 
 
-@dataclass
+@dataclass(repr=False)
 class ExtractResult:
     """What one extraction did.
 
@@ -51,6 +51,12 @@ class ExtractResult:
     bytes: int = 0
     seconds: float = 0.0
     non_finite_counts: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"<ExtractResult of {self.metadata.spec.title}: {', '.join(map(str, self.taps))} of {len(self.images)} images, "
+            f"{self.computed} computed in {self.seconds:.1f} s>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -38,7 +38,7 @@ class Duplicate:
     across: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Images:
     """The used images sorted by name, and the outcome of every other listed path.
 
@@ -60,6 +60,16 @@ class Images:
     used: tuple[Image, ...]
     duplicates: tuple[Duplicate, ...]
     rejections: tuple[Rejection, ...]
+
+    def __len__(self) -> int:
+        return len(self.used)
+
+    def __repr__(self) -> str:
+        classes, counts = self.dataset.classes, Counter(self.labels)
+        class_counts = f", {len(classes)} classes: {', '.join(f'{name} {counts[name]}' for name in classes[:5])}"
+        more = ", …" if len(classes) > 5 else ""
+        others = f", {len(self.duplicates)} duplicates, {len(self.rejections)} rejected"
+        return f"<Images of {self.source.data}: {len(self)} used{class_counts + more if classes else ''}{others}>"
 
     @property
     def source(self) -> ImageSource:
