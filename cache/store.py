@@ -52,12 +52,15 @@ class Store:
 
     def __init__(self, path: Path | str | None = None, *, write: bool = False) -> None:
         self.path = Path(path) if path is not None else get_default_folder()
-        self._tmp = self.path / "tmp"
+        self._tmp, self._is_writable = self.path / "tmp", write
         self._check()
         self.kv_store = KeyValueStore(self.path / "index", self._tmp, self.create if write else None)
         self.verifier = Verifier(self.path, self.kv_store, write)
         self.leases = Leases(self._tmp)
         self._extractions: dict[Path, Extraction] = {}
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, write={self._is_writable})"
 
     def _check(self) -> None:
         marker = self.path / _MARKER

@@ -31,7 +31,7 @@ from .sweep.sweep_config import SweepConfig
 ProgressFactory = Callable[[str], Progress]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PipelineResult:
     """Images, cost of each backbone, run, model and report."""
 
@@ -40,6 +40,10 @@ class PipelineResult:
     run: Run
     export_result: ExportResult
     report_result: ReportResult
+
+    def __repr__(self) -> str:
+        parts = (self.images, *self.extract_results, self.run, self.export_result, self.report_result)
+        return "\n".join(["<PipelineResult>", *(f"  {part!r}" for part in parts)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

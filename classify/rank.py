@@ -52,7 +52,7 @@ class TapScores:
         return {**asdict(self), "tap_refs": [asdict(tap_ref) for tap_ref in self.tap_refs]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranking:
     """Taps in order of their mean rank over the four scores, computed on the images outside the test split.
 
@@ -64,6 +64,10 @@ class Ranking:
     rows: tuple[TapScores, ...]
     left_out: Mapping[TapRef, int]
     run: Run | None
+
+    def __repr__(self) -> str:
+        lines = [f"{number:3}. {' + '.join(map(str, row.tap_refs))}" for number, row in enumerate(self.rows, start=1)]
+        return "\n".join([f"<Ranking of {len(self.rows)} taps on {len(self.images)} images, best first>", *lines])
 
     def compute_ranks(self, measure: str) -> list[int]:
         """Return the rank of each row by a measure, 1 for the best; ties get the better rank."""

@@ -63,7 +63,7 @@ def load_features(
     >>> import humeris
     >>> features = humeris.load_features("photos", "block5_out:avg", cache="features")
     >>> features.X.shape, features.class_names
-    ((36, 64), ('blob', 'noise', 'stripes'))
+    ((36, 144), ('blob', 'noise', 'stripes'))
     >>> from sklearn.neighbors import KNeighborsClassifier
     >>> model = KNeighborsClassifier().fit(*features.select("train"))
     >>> model.score(*features.select("test"))
@@ -127,7 +127,7 @@ def rank(
     >>> import humeris
     >>> ranking = humeris.rank("photos", layers="block*_out", cache="features")
     >>> [str(scores.tap_refs[0]) for scores in ranking.rows]
-    ['nano/block5_out:avg', 'nano/block4_out:avg']
+    ['nano/block4_out:avg', 'nano/block5_out:avg']
     """
     check_names("humeris.rank", settings, _FEATURE_SETTINGS)
     config = build_config(SweepConfig, backbones, "backbones", settings)

@@ -11,7 +11,7 @@ from .formats.format import Format
 from .parity import Parity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExportResult:
     """An exported model.
 
@@ -50,6 +50,12 @@ class ExportResult:
     bytes: int
     sha256: str
     trusted: bool
+
+    def __repr__(self) -> str:
+        return (
+            f"<ExportResult {self.path}: {self.format.name}, {self.precision}, {self.bytes / 1e6:.1f} MB, "
+            f"{self.milliseconds:.1f} ms per image, {self.parity.top1_agree} of {self.parity.images} images as cached>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -108,6 +108,10 @@ class Predictor:
         self._model = self.format.load(self.path)
         self._has_seen_full_batch = False
 
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f"<Predictor {self.path}: {self.format.name}, {len(self.classes)} classes, images of {height} x {width}>"
+
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Predict the probabilities of images.
 
@@ -140,13 +144,13 @@ class Predictor:
         return probabilities
 
     def predict(
-        self, paths: Iterable[Path | str], *, top: int = 1, batch_size: int = 32, jobs: int | None = None
+        self, paths: Iterable[Path | str] | Path | str, *, top: int = 1, batch_size: int = 32, jobs: int | None = None
     ) -> Iterator[Prediction]:
         """Predict the classes of image files; memory does not grow with their number.
 
         Parameters
         ----------
-        paths : iterable of Path or str
+        paths : iterable of Path or str, or one of them
             The image files.
         top : int
             How many classes of each image.
@@ -162,6 +166,7 @@ class Predictor:
         """
         if top < 1 or batch_size < 1:
             raise ValueError(f"expected top and batch_size of at least 1, found {top} and {batch_size}")
+        paths = [paths] if isinstance(paths, Path | str) else paths
         jobs = jobs or read_file.count_cores()
         pending: list[tuple[str, np.ndarray | str]] = []
         with DecoderPool(jobs) as decoders:

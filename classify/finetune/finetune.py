@@ -32,13 +32,16 @@ def _ignore_epoch(_: Epoch) -> None:
     """What is told where nobody listens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FinetuneResult:
     """A finished fine-tuning: its run, the model, and the page about it."""
 
     run: Run
     exported: ExportResult
     reported: ReportResult
+
+    def __repr__(self) -> str:
+        return "\n".join(["<FinetuneResult>", *(f"  {part!r}" for part in (self.run, self.exported, self.reported))])
 
     @property
     def summary(self) -> FinetuneSummary:

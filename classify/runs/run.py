@@ -41,6 +41,15 @@ class Run(RunFolder):
         self.trial_log = TrialLog(self.path / "trials.jsonl")
         self._metadata: RunMetadata | None = None
 
+    def __repr__(self) -> str:
+        try:
+            result = self.metadata.result
+        except RunError:
+            return f"<Run {self.path}: cannot be read>" if self.exists else f"<Run {self.path}: nothing there>"
+        if result is None:
+            return f"<Run {self.path}: unfinished>"
+        return f"<Run {self.path}: {result.best.trial}, test accuracy {result.test.accuracy:.4f}>"
+
     @classmethod
     def load(cls, path: Path | str) -> Run:
         """Open the complete run at `path`; raises `RunError`."""
