@@ -76,9 +76,9 @@ def extract(
     Examples
     --------
     >>> import humeris
-    >>> results = humeris.extract("photos", "nano", layers="block[45]_out", cache="features")
-    >>> results[0].rows
-    {'block4_out:avg': 36, 'block5_out:avg': 36}
+    >>> (result,) = humeris.extract("photos", "nano", layers="block[45]_out", cache="features")
+    >>> [str(tap) for tap in result.taps], len(result.images)
+    (['block4_out:avg', 'block5_out:avg'], 36)
     >>> humeris.extract("photos", "nano", layers="block[45]_out", cache="features")[0].computed
     0
     """

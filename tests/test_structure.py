@@ -268,6 +268,19 @@ def test_the_public_names_are_sorted_importable_and_all_there_is() -> None:
         _ = humeris.nothing  # type: ignore[attr-defined]
 
 
+def test_type_checkers_see_the_public_names_and_no_other() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    branch = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = {
+        alias.asname: (alias.name, node.module)
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names
+    }
+    assert imports == {name: (name, module) for name, module in humeris._MODULES.items()}
+    assert len(imports) == sum(len(node.names) for node in branch.body if isinstance(node, ast.ImportFrom))
+
+
 HEAVY = ["tensorflow", "keras", "h5py", "sklearn", "joblib", "PIL", "rich", "typer", "platformdirs", "numpy", "scipy"]
 
 

@@ -82,9 +82,12 @@ class Predictor:
 
     Examples
     --------
-    >>> predictor = Predictor("flowers.keras")  # doctest: +SKIP
-    >>> for prediction in predictor.predict(["rose.jpg"], top=3):  # doctest: +SKIP
-    ...     print(prediction.path, prediction.top)
+    >>> import humeris
+    >>> predictor = humeris.Predictor("model.keras")
+    >>> predictor
+    <Predictor model.keras: keras, 3 classes, images of 64 x 64>
+    >>> [prediction.top[0][0] for prediction in predictor.predict(["photos/blob/00.png", "photos/noise/00.png"])]
+    ['blob', 'noise']
     """
 
     def __init__(self, path: Path | str, *, cache: Path | str | None = None, trust: bool = False) -> None:

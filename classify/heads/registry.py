@@ -47,6 +47,16 @@ def register_head_family(family: HeadFamily) -> None:
     ------
     HeadError
         If the name is taken, or has characters other than lowercase letters, digits and underscores.
+
+    Examples
+    --------
+    >>> import humeris
+    >>> from humeris.classify.heads.families.ridge import RidgeClassifier
+    >>> class StrongRidge(RidgeClassifier):
+    ...     name = "strong_ridge"
+    >>> humeris.register_head_family(StrongRidge())
+    >>> humeris.SweepConfig("strong_ridge,alpha=10").head_grids[0].hyperparameter_sets
+    ({'alpha': 10.0},)
     """
     if not _NAME.fullmatch(family.name):
         raise HeadError(

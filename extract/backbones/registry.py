@@ -31,6 +31,27 @@ def register_backbone_source(source: BackboneSource) -> None:
     ------
     ValueError
         If another source has the same name, or a backbone of the same name.
+
+    Examples
+    --------
+    >>> import humeris
+    >>> class Toys(humeris.BackboneSource):
+    ...     name = "toys"
+    ...
+    ...     def list_backbones(self):
+    ...         return [humeris.BackboneInfo("toy", "toy", 32, "unit", pretrained_weights="none")]
+    ...
+    ...     def build(self, spec):
+    ...         import keras
+    ...
+    ...         image = keras.Input(spec.input_shape)
+    ...         return keras.Model(image, keras.layers.Conv2D(8, 3, name="edges")(image))
+    ...
+    ...     def get_license(self, spec):
+    ...         return "CC0"
+    >>> humeris.register_backbone_source(Toys())
+    >>> humeris.ExtractConfig("toy,image_size=48").backbone_specs[0].title
+    'toy,image_size=48x48'
     """
     if source in list_sources():
         return

@@ -46,6 +46,20 @@ def register_image_source(source_class: type[ImageSource]) -> type[ImageSource]:
     ------
     ValueError
         If another class already has one of its `kinds`.
+
+    Examples
+    --------
+    >>> import humeris
+    >>> from humeris.extract.images.class_folders import ClassFolders
+    >>> @humeris.register_image_source
+    ... class Album(ClassFolders):
+    ...     kinds = ("album",)
+    ...
+    ...     @classmethod
+    ...     def matches(cls, data):
+    ...         return data.endswith(".album")
+    >>> Album in list_image_sources()
+    True
     """
     for other_class in _SOURCES:
         shared_kinds = set(source_class.kinds) & set(other_class.kinds)

@@ -31,6 +31,17 @@ def register_format(model_format: Format) -> None:
     ------
     ValueError
         Where the name or the suffix is taken, or a precision is unknown.
+
+    Examples
+    --------
+    >>> import humeris
+    >>> from humeris.classify.export.formats.litert_format import LiteRtFormat
+    >>> class Micro(LiteRtFormat):
+    ...     name, suffix = "micro", ".micro"
+    >>> humeris.register_format(Micro())
+    >>> detect_format(Path("flowers.micro"))
+    Traceback (most recent call last):
+    humeris.cache.errors.ModelError: flowers.micro: ...
     """
     if model_format.name in FORMATS:
         raise ValueError(f"format {model_format.name!r}: the name is taken; give it another one")
