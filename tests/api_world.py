@@ -12,6 +12,7 @@ import pytest
 from conftest import draw
 
 import humeris
+from humeris.classify.evaluate import target_registry as targets
 from humeris.classify.export.formats import registry as formats
 from humeris.classify.heads import registry as heads
 from humeris.extract.backbones import registry as backbones
@@ -60,7 +61,7 @@ def run_examples(name: str) -> None:
 
 def restore_doors() -> Iterator[None]:
     """Let what is registered meanwhile be forgotten at the end."""
-    tables: list[Any] = [formats.FORMATS, heads._FAMILIES, backbones._registered_sources, images._SOURCES]
+    tables: list[Any] = [formats.FORMATS, heads._FAMILIES, backbones._registered_sources, images._SOURCES, targets._TARGETS]
     copies = [table.copy() for table in tables]
     yield
     for table, copy in zip(tables, copies, strict=True):

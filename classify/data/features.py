@@ -26,7 +26,8 @@ class Features:
     X : ndarray
         (n, d) float32; rows of maps are flattened in row-major order.
     y : ndarray
-        (n,) intp, indices into `class_names`; -1 where the data has no labels.
+        (n,) int, indices into `class_names`, -1 where the data has no labels; or (n, …), as the `Target` of the data encodes
+        labels.
     class_names : tuple of str
         Sorted.
     paths : tuple of str

@@ -28,6 +28,20 @@ def register_target(target_class: type[Target]) -> type[Target]:
     ------
     ValueError
         Where another class has its name.
+
+    Examples
+    --------
+    >>> import humeris
+    >>> from humeris.classify.evaluate.single_label import SingleLabel
+    >>> @humeris.register_target
+    ... class Grade(SingleLabel):
+    ...     name = "grade"
+    ...
+    ...     @classmethod
+    ...     def matches(cls, labels):
+    ...         return set(labels) <= set("ABCDEF")
+    >>> detect_target(["B", "A", "B"]).class_names
+    ('A', 'B')
     """
     if any(other.name == target_class.name and other is not target_class for other in _TARGETS):
         raise ValueError(f"cannot register target {target_class.name!r}: the name is taken; give it another")
