@@ -1,4 +1,4 @@
-"""The base of the configs: frozen values that check themselves, have a plain form, and know which fields decide a result."""
+"""Base class of the configs: frozen dataclasses that validate themselves and convert to and from plain values."""
 
 from __future__ import annotations
 
@@ -13,40 +13,48 @@ from typing import Any, Self, TypeVar
 
 from ..cache.errors import ConfigError
 
-NO_EFFECT: Mapping[str, Any] = {"affects_results": False}  # a field that changes how fast or where, and no figure
-RESOLVED: Mapping[str, Any] = {"resolved": True}  # a field of which only what it comes to is hashed, by who resolves it
+NO_EFFECT: Mapping[str, Any] = {"affects_results": False}  # a field that changes speed or location, but no result
+RESOLVED: Mapping[str, Any] = {"resolved": True}  # a field that is hashed elsewhere, in its resolved form
 
 
 @dataclass(frozen=True)
 class Config:
-    """What was asked for. A subclass is a frozen dataclass whose fields have defaults and plain values, or texts of them."""
+    """A validated set of settings.
+
+    A subclass is a frozen dataclass. Its fields have defaults, and their values are plain or can be parsed from their text.
+    """
 
     @classmethod
     def list_settings(cls) -> dict[str, Any]:
-        """The name of every setting, with its default; those that are taken up by other fields too."""
+        """Return setting -> default, including the settings that become part of other fields."""
         parameters = inspect.signature(cls).parameters.values()
         return {each.name: None if each.default is inspect.Parameter.empty else each.default for each in parameters}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
-        """The config of these settings, as `to_dict` gives them; the others have their defaults.
+        """Return a config from settings.
+
+        Parameters
+        ----------
+        value : mapping
+            Setting -> value, as from `to_dict`; missing settings have their defaults.
 
         Raises
         ------
         ConfigError
-            For a name that is no setting; it names the closest.
+            For an unknown setting; the message names the closest one.
         """
         check_names(cls.__name__, value, cls.list_settings())
         return cls(**value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field by its name, as JSON and TOML write it."""
+        """Return field -> value, with values that JSON and TOML can represent."""
         return {each.name: _to_plain(getattr(self, each.name)) for each in fields(self)}
 
     def get_result_settings(self) -> dict[str, Any]:
-        """The fields that decide a result by themselves, as `to_dict` gives them: all but those that are marked.
+        """Return the fields that affect results, as `to_dict` does.
 
-        A field is marked by its metadata, `NO_EFFECT` or `RESOLVED`; one that nobody thought of is in.
+        These are all fields except those whose metadata is `NO_EFFECT` or `RESOLVED`, so a new field counts by default.
         """
         settings = self.to_dict()
         return {
@@ -56,27 +64,27 @@ class Config:
         }
 
     def _set(self, name: str, value: object) -> None:
-        """Put the checked form of a field in its place; for `__post_init__` alone."""
+        """Set a field of the frozen instance; only for `__post_init__`."""
         object.__setattr__(self, name, value)
 
     def _set_tuples(self, *names: str) -> None:
-        """Make tuples of these fields; one text alone is a tuple of it."""
+        """Convert these fields to tuples; a single value becomes a tuple of one."""
         for name in names:
             self._set(name, to_tuple(getattr(self, name)))
 
     def _set_paths(self, *names: str) -> None:
-        """Make paths of these fields, where they are not None."""
+        """Convert these fields to paths, unless they are None."""
         for name in names:
             value = getattr(self, name)
             self._set(name, None if value is None else Path(value))
 
     def _check_numbers(self, kind: type[int] | type[float], minimum: float, *names: str) -> None:
-        """Raise `ConfigError` where one of these fields is neither None nor such a number of at least `minimum`."""
+        """Raise `ConfigError` unless each of these fields is None, or a number of type `kind` and at least `minimum`."""
         for name in names:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value >= minimum):
-                expected = "a whole number" if kind is int else "a number"
-                raise ConfigError(f"{format_option(name)} {value!r}: expected {expected} of at least {minimum:g}; give one")
+                kind_name = "a whole number" if kind is int else "a number"
+                raise ConfigError(f"{format_option(name)} {value!r}: must be {kind_name} of at least {minimum:g}")
 
 
 _ConfigType = TypeVar("_ConfigType", bound=Config)
@@ -117,32 +125,32 @@ def build_config(
 
 
 def to_tuple(value: Any) -> tuple[Any, ...]:
-    """A sequence as a tuple, and anything else as the only item of one; None as the empty one."""
+    """Return a sequence as a tuple, None as (), and any other value, including text, as a tuple of one."""
     if value is None:
         return ()
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
 def check_names(location: str, names: Iterable[str], valid_names: Collection[str], kind: str = "setting") -> None:
-    """Raise `ConfigError` for the first of `names` that is not valid, with the one that is closest."""
+    """Raise `ConfigError` for the first unknown name; the message names the closest valid one."""
     for name in names:
         if name not in valid_names:
             closest = difflib.get_close_matches(name, valid_names, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{location}: expected a {kind} of humeris, found {name!r}; the closest is {closest}")
+            raise ConfigError(f"{location}: no {kind} named {name!r}; did you mean {closest}?")
 
 
 def format_option(name: str) -> str:
-    """The option that sets a field of this name."""
+    """Return the command-line option of a field."""
     return "--" + name.replace("_", "-")
 
 
 def compute_hash(value: Any) -> str:
-    """sha-256 of JSON values, in hexadecimal digits; the order of keys does not count."""
+    """Return the hexadecimal SHA-256 of JSON values, regardless of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _to_plain(value: Any) -> Any:
-    """A field's value as JSON has it: objects by their text, which makes them again."""
+    """Return a field's value as JSON values; other objects as the text that they can be parsed from."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):

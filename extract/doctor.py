@@ -1,4 +1,4 @@
-"""What this machine has for the job."""
+"""Diagnose the environment: versions, devices, weights and the cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,18 @@ _PACKAGES = ("humeris", "keras", "tensorflow", "h5py", "numpy", "scikit-learn", 
 
 
 def examine(cache: Path | None = None) -> dict[str, Any]:
-    """Versions, processors and devices, the precision that is used, weights at hand, and the cache's state."""
+    """Return the versions, cores and devices, the precisions, the downloaded weights and the state of the cache.
+
+    Parameters
+    ----------
+    cache : Path or None
+        The cache folder; the default one if None.
+
+    Returns
+    -------
+    dict
+        JSON values, which `humeris doctor` prints.
+    """
     keras = load_keras()
     return {
         "python": platform.python_version(),

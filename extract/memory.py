@@ -1,4 +1,4 @@
-"""How much memory there is, and a limit on what parsing a file from anywhere may take of it."""
+"""Available memory, and a limit on the memory that parsing an untrusted file may take."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 try:
     import resource
-except ImportError:  # no POSIX
+except ImportError:  # not a POSIX system
     resource = None  # type: ignore[assignment]
 
-_MAX_PARSING_BYTES = 2 << 30  # a half-written HDF5 file can make the library ask for tens of GB
+_MAX_PARSING_BYTES = 2 << 30  # a truncated HDF5 file can make the library allocate tens of GB
 
 
 def get_available_bytes() -> int:
-    """Bytes that can be had without swapping."""
+    """Return the bytes that can be allocated without swapping."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo", encoding="ascii") as file:
         return 1024 * next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
@@ -23,7 +23,7 @@ def get_available_bytes() -> int:
 
 @contextlib.contextmanager
 def limit_memory(extra_bytes: int = _MAX_PARSING_BYTES) -> Iterator[None]:
-    """Let the process take at most `extra_bytes` bytes beyond what it has (Linux only); beyond that, allocations fail."""
+    """Limit the address space of the process to its present size plus `extra_bytes` (Linux only)."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             current_bytes = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,1 +1,1 @@
-"""One pass over the images: decode, forward, store; only what is missing. May import every other room of `extract`."""
+"""Pipelined extraction of missing rows: decode, forward, store. May import every other folder of `extract`."""

@@ -1,4 +1,4 @@
-"""One backbone's share of a pass over the images: batches through its network, rows to the cache."""
+"""Batches images for one backbone and stores its rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,31 @@ from .tap_rows import TapRows
 
 
 class BackboneBatcher:
-    """Gathers image views into batches for one network; several batchers share the decoded images.
+    """Collects image views into batches for one network; several batchers share the decoded images.
 
-    keys: digests (n,) of all images; they are known by number here. missing_masks: what `TapRows.find_missing` says of
-    them; what it leaves out is not computed. n_views, passes: how many views, and batches of them, went through the network.
+    Parameters
+    ----------
+    tap_rows : TapRows
+        The rows of the backbone.
+    graph : Graph
+        The network.
+    missing_masks : mapping
+        Tap -> mask (n, 1 + views) of the rows to compute, from `TapRows.find_missing`.
+    keys : np.ndarray
+        Digests (n,) S32 of all images, which are referred to by their index.
+    batch_size : int
+        Number of image views in a batch.
+    compute_executor, store_executor : SerialExecutor
+        The threads that run the network and store rows.
+    compression : str
+        Compression of whole maps.
+
+    Attributes
+    ----------
+    n_views : int
+        Number of image views computed so far.
+    writer : RowWriter
+        Stores the rows.
     """
 
     def __init__(
@@ -47,32 +68,32 @@ class BackboneBatcher:
 
     @property
     def passes(self) -> int:
-        """Batches that went through the network."""
+        """Number of batches computed so far."""
         return self._forward.passes
 
     def find_missing(self, indices: np.ndarray) -> np.ndarray:
-        """Mask (n, 1 + views) of the image views that lack a row at any tap, and that no other process stored meanwhile."""
+        """Return the mask (n, 1 + views) of image views still to compute, after a look for rows of other processes."""
         if self.tap_rows.has_new_rows:
-            current_masks = self.tap_rows.find_missing(self._keys)  # of all, for the next time there may be no news
+            current_masks = self.tap_rows.find_missing(self._keys)  # of all images, as has_new_rows is then false
             for tap, mask in self._missing_masks.items():
                 mask &= current_masks.get(tap, False)
         return np.asarray(np.logical_or.reduce([mask[indices] for mask in self._missing_masks.values()]))
 
     def add(self, index: int, view: int, pixels: np.ndarray) -> None:
-        """Take a view (height, width, 3) of an image, unless its rows are there."""
+        """Add a view (height, width, 3) of an image to the batch, unless all its rows are stored."""
         if any(mask[index, view] for mask in self._missing_masks.values()):
             self._batch.append((index, view, pixels))
             if len(self._batch) == self._forward.batch_size:
                 self.run()
 
     def run(self) -> None:
-        """Give the batch, full or not, to the computing stage."""
+        """Submit the batch, full or not, to the compute executor."""
         if self._batch:
             self._compute_executor(self._run, self._batch)
             self._batch = []
 
     def finish(self) -> None:
-        """Compute and store all that was taken."""
+        """Submit the last batch, and then the storing of all rows."""
         self.run()
         self._compute_executor(self.writer.flush)
 

@@ -1,4 +1,4 @@
-"""What an extraction would cost, before anything is computed."""
+"""Estimate the cost of an extraction before anything is computed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,39 @@ from ..pixels.read_file import count_cores
 from .extract_config import ExtractConfig
 from .tap_rows import TapRows
 
-# A forward pass takes its multiply-adds at the speed of a matrix product, and this long per value it writes. On two cores
-# that gave 0.8 to 1.3 times the measured time of MobileNetV2-0.35, MobileNet, ResNet50 and VGG16, and half that of nano.
+# Time of a forward pass: its multiply-adds at the speed of a matrix product, plus this for each value that it writes. On two
+# cores the estimate was 0.8 to 1.3 times the time of MobileNetV2-0.35, MobileNet, ResNet50 and VGG16, and half that of nano.
 _SECONDS_PER_ELEMENT = 0.4e-9
-_DECODE_SECONDS = 0.004  # a 500 x 375 JPEG, on one core
+_DECODE_SECONDS = 0.004  # of a 500 x 375 JPEG on one core
 
 
 @dataclass(frozen=True)
 class ExtractEstimate:
-    """Images and rows still to compute, bytes they will take, bytes free on the disk, and a rough time."""
+    """The estimated cost of an extraction from one backbone.
+
+    Parameters
+    ----------
+    metadata : BackboneMetadata
+        The backbone.
+    taps : list of Tap
+        The taps to extract.
+    images : int
+        Number of images.
+    to_compute : int
+        Number of image views to compute.
+    rows : dict
+        Tap -> number of rows to compute.
+    bytes : int
+        Size of these rows, before compression.
+    bytes_free : int
+        Free disk space of the cache.
+    seconds : float
+        Rough time on this CPU.
+    views : int
+        Number of augmented views of each image.
+    compression : str
+        Compression of whole maps.
+    """
 
     metadata: BackboneMetadata
     taps: list[Tap]
@@ -43,11 +67,11 @@ class ExtractEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether the disk can hold the rows; of whole maps to be compressed nobody knows."""
+        """Whether the disk can hold the rows; True with compression, as the compressed size is unknown."""
         return self.bytes <= self.bytes_free or self.compression != "none"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the estimate as JSON values."""
         return {
             "backbone": self.metadata.spec.title,
             "extraction": self.metadata.spec.folder_name,
@@ -64,9 +88,23 @@ class ExtractEstimate:
 
 
 def estimate_extraction(images: Images, store: Store, config: ExtractConfig) -> list[ExtractEstimate]:
-    """What `extract_features` with the same arguments would do of each backbone; runs no forward pass and stores no row.
+    """Estimate what `extract_features` would compute; runs no forward pass and stores no row.
 
-    A backbone that was never built here is built once to learn its shapes. The seconds are of this processor.
+    A backbone whose metadata is not cached is built once. The time is estimated for the CPU.
+
+    Parameters
+    ----------
+    images : Images
+        The images.
+    store : Store
+        The cache.
+    config : ExtractConfig
+        What to extract.
+
+    Returns
+    -------
+    list of ExtractEstimate
+        One for each backbone, in order.
     """
     return [_estimate_backbone(images, backbone_spec, store, config) for backbone_spec in config.backbone_specs]
 
@@ -96,7 +134,7 @@ def _estimate_backbone(images: Images, backbone_spec: BackboneSpec, store: Store
 
 
 def _measure_multiply_adds_per_second() -> float:
-    """The speed of a matrix product on all cores, from a few milliseconds of it."""
+    """Measure the speed of a matrix product on all cores, in a few milliseconds."""
     side = 768
     matrix = np.ones((side, side), np.float32)
     matrix @ matrix

@@ -1,4 +1,4 @@
-"""One portable HDF5 file of a dataset's features: a dataset per tap, readable with h5py alone."""
+"""Export features to one portable HDF5 file with a data set per tap, readable with h5py alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class ExportHdf5Result:
-    """A written file: its taps, rows and size."""
+    """The written file: its path, taps, number of images (rows) and size in bytes."""
 
     path: Path
     taps: list[str]
@@ -36,19 +36,48 @@ class ExportHdf5Result:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the result as JSON values."""
         return {"path": str(self.path), "taps": self.taps, "images": self.images, "bytes": self.bytes}
 
 
 def export_hdf5(
     images: Images, backbone_spec: BackboneSpec, patterns: Sequence[str], store: Store, out: Path, pools: Sequence[str] = ()
 ) -> ExportHdf5Result:
-    """Write `out`: a dataset `<layer>.<pool>` (n, ...) per cached tap, and what each row is.
+    """Write cached features to an HDF5 file.
 
-    `labels` (n,) class numbers (-1 where there is none), `split` (n,), `paths` (n,) and, if there are any, `groups` (n,)
-    text, `keys` (n, 32) uint8; and `classes`, the class names. Attributes repeat the spec, as JSON in `spec` too, and say
-    in `data` where the images are. `feature_file` reads it. Without patterns every tap is written that holds all
-    images. Raises `DataError`, `RowsMissing` and `CacheFull`.
+    The file has a data set `<layer>.<pool>` (n, ...) for each tap; `labels` (n,), class numbers or -1; `split`, `paths` and,
+    if any image has one, `groups` (n,), text; `keys` (n, 32) uint8; and `classes`, the class names. The attributes hold the
+    fields of the spec, the spec as JSON (`spec`), and the description of the image source as JSON (`data`). `FeatureFile`
+    reads it.
+
+    Parameters
+    ----------
+    images : Images
+        The n images.
+    backbone_spec : BackboneSpec
+        The backbone.
+    patterns : sequence of str
+        The taps, as for `resolve_taps`; by default all taps that are cached for all images.
+    store : Store
+        The cache.
+    out : Path
+        The file, which is replaced atomically.
+    pools : sequence of str
+        The pools of patterns without one.
+
+    Returns
+    -------
+    ExportHdf5Result
+        The written file.
+
+    Raises
+    ------
+    DataError
+        If no tap is cached for all images.
+    RowsMissing
+        If a requested tap is not cached for all images.
+    CacheFull
+        If the disk is too small for the file.
     """
     metadata, _ = get_or_build(backbone_spec, store.kv_store)
     extraction = store.get_extraction(metadata.spec)
@@ -60,13 +89,14 @@ def export_hdf5(
         ]
     if not cached_features:
         raise DataError(
-            f"{store.path}: expected cached features of all {len(images.used)} images for {backbone_spec.title}, found "
-            "none; run `humeris extract` on the same data first"
+            f"{store.path}: no tap of {backbone_spec.title} is cached for all {len(images.used)} images; "
+            "run `humeris extract` on the same data first"
         )
     required_bytes = sum(features.read(images.keys[:1]).nbytes * len(images.used) for features in cached_features)
-    if required_bytes > (available_bytes := get_free_bytes(out)):  # asked before hours of writing
+    if required_bytes > (available_bytes := get_free_bytes(out)):  # fail before writing, which can take hours
         raise CacheFull(
-            f"{out}: expected {required_bytes:,} bytes free, found {available_bytes:,}; free some space or write elsewhere"
+            f"{out}: not enough disk space ({required_bytes:,} bytes needed, {available_bytes:,} free); "
+            "free some space, or give another place with -o"
         )
     temporary_path = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
@@ -117,5 +147,5 @@ def _write(target: SafeHdf5Writer, images: Images, named_features: list[tuple[st
 
 
 def _to_utf8(name: str) -> str:
-    """A name that is not UTF-8 keeps its odd bytes as escapes."""
+    """Return a name with the bytes that are not UTF-8 escaped."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Stage one: run frozen networks once over each image and store the activations of every tap."""
+"""Extraction: run frozen networks once over each image and store the activations of every tap."""
 
 from __future__ import annotations
 
@@ -32,12 +32,33 @@ from .tap_rows import TapRows
 
 @dataclass(repr=False)
 class ExtractResult:
-    """What one extraction did.
+    """The result of extracting from one backbone.
 
-    computed: image views that went through the network; passes: batches of them; rows: stored rows per tap;
-    kept_float32: those that float16 cannot hold and that are stored in float32; seconds: of the pass, which backbones of one
-    image size share. non_finite_counts: how many images gave NaN or infinity, for each tap where any did; such rows are not
-    stored, and the images are refused unless most images are so there.
+    Parameters
+    ----------
+    metadata : BackboneMetadata
+        The backbone.
+    taps : list of Tap
+        The extracted taps.
+    images : Images
+        The images, with those that could not be used among the rejections.
+    views : int
+        Number of augmented views of each image.
+    computed : int
+        Number of image views computed.
+    passes : int
+        Number of batches computed.
+    rows : dict
+        Tap -> number of rows stored.
+    kept_float32 : dict
+        Tap -> number of these rows that overflow float16 and were stored in float32.
+    bytes : int
+        Bytes written.
+    seconds : float
+        Time of the pass, which all backbones of one image size share.
+    non_finite_counts : dict
+        Tap -> number of images with NaN or infinite activations, if any. Their rows are not stored, and the images are
+        rejected, unless more than half of the images have them.
     """
 
     metadata: BackboneMetadata
@@ -59,7 +80,7 @@ class ExtractResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the result as JSON values."""
         return {
             "backbone": self.metadata.spec.title,
             "extraction": self.metadata.spec.folder_name,
@@ -79,7 +100,7 @@ class ExtractResult:
 
 @dataclass
 class _BackboneTask:
-    """One backbone's part of the work; `missing_masks` as of `TapRows.find_missing`."""
+    """The extraction from one backbone; `missing_masks` is the result of `TapRows.find_missing`."""
 
     backbone_spec: BackboneSpec
     tap_rows: TapRows
@@ -96,20 +117,20 @@ def extract_features(
     num_extractors: int = 1,
     progress: Callable[[str], Progress] | None = None,
 ) -> list[ExtractResult]:
-    """Fill the cache with the taps of every backbone; only what is missing is computed.
+    """Compute the rows that are missing in the cache, for the taps of every backbone.
 
     Parameters
     ----------
     images : Images
-        What `load_images` gives. Those that cannot be decoded are refused, and the rest is done.
+        The result of `load_images`. Images that cannot be decoded are rejected.
     store : Store
         The cache, open for writing.
     config : ExtractConfig
-        What to extract. Its `devices` are for `extract_on_devices`, which starts workers; here this process computes.
+        What to extract. Its `devices` are ignored: this process computes (`extract_on_devices` starts workers).
     num_extractors : int
-        How many processes do the same work at once, and share it.
+        Number of processes that do the same extraction at once and share the work.
     progress : callable, optional
-        Gives the callback (done, total) of a named stage.
+        Called with the name of a stage; returns a function of (number done, total).
 
     Returns
     -------
@@ -119,26 +140,28 @@ def extract_features(
     Raises
     ------
     BackboneError, LayerError
-        For a network that cannot be built, or a tap that it has not.
+        If a network cannot be built, or has no such tap.
     CacheReadOnly, CacheFull
-        Where the rows cannot be stored. On `KeyboardInterrupt` what was computed is stored before the interrupt goes on.
+        If the rows cannot be stored.
+    KeyboardInterrupt
+        If it is interrupted; the rows computed so far are stored first.
     """
     tasks = [_prepare_task(images, backbone_spec, store, config) for backbone_spec in config.backbone_specs]
     if config.compression == "none":
         _check_disk_space(tasks, store)
     for task in tasks:
         if task.missing_masks or not task.tap_rows.is_created:
-            task.tap_rows.create()  # finds out a read-only cache before a network runs
+            task.tap_rows.create()  # fails on a read-only cache before a network runs
     tasks_by_size: dict[tuple[int, int], list[_BackboneTask]] = {}
     for task in tasks:
         if task.missing_masks:
             tasks_by_size.setdefault(task.result.metadata.spec.image_size, []).append(task)
-    refusals: dict[str, Rejection] = {}
+    rejections: dict[str, Rejection] = {}
     for same_size_tasks in tasks_by_size.values():
         report_progress = progress(" + ".join(task.backbone_spec.title for task in same_size_tasks)) if progress else None
-        refusals |= _run_pass(same_size_tasks, images, store, config, num_extractors, report_progress)
-    remember_rejections(images, refusals.values(), store.kv_store)
-    images = images.reject(refusals)
+        rejections |= _run_pass(same_size_tasks, images, store, config, num_extractors, report_progress)
+    remember_rejections(images, rejections.values(), store.kv_store)
+    images = images.reject(rejections)
     for task in tasks:
         images = images.reject(_find_non_finite(task, images))
     for task in tasks:
@@ -156,16 +179,16 @@ def _prepare_task(images: Images, backbone_spec: BackboneSpec, store: Store, con
 
 
 def _check_disk_space(tasks: Sequence[_BackboneTask], store: Store) -> None:
-    """Raise `CacheFull` when the disk cannot hold what is missing: better now than after hours."""
+    """Raise `CacheFull` if the disk cannot hold the missing rows, rather than after hours of computing."""
     required_bytes, available_bytes = (
         sum(task.tap_rows.count_bytes(task.missing_masks) for task in tasks),
         get_free_bytes(store.path),
     )
     if required_bytes > available_bytes:
         raise CacheFull(
-            f"{store.path}: expected {required_bytes:,} bytes free for the rows to compute, found {available_bytes:,}; give "
-            "fewer or smaller taps (--dry-run lists them), compress whole maps with --compress, or give another folder with "
-            "--cache"
+            f"{store.path}: not enough disk space for the rows to compute ({required_bytes:,} bytes needed, "
+            f"{available_bytes:,} free); give fewer or smaller taps (--dry-run lists them), compress whole maps with "
+            "--compress, or give another folder with --cache"
         )
 
 
@@ -177,7 +200,7 @@ def _run_pass(
     num_extractors: int,
     progress: Progress | None,
 ) -> dict[str, Rejection]:
-    """Compute what is missing of backbones of one image size; the images that turned out to be unusable, by name."""
+    """Compute the missing rows of backbones of one image size; return the rejected images by name."""
     start_time = time.monotonic()
     size = tasks[0].result.metadata.spec.image_size
     compute_executor, store_executor = SerialExecutor("compute", 2), SerialExecutor("store", 1)
@@ -211,28 +234,26 @@ def _run_pass(
 def _get_backbone(task: _BackboneTask, store: Store) -> Backbone:
     backbone, spec = task.backbone or build(task.backbone_spec), task.result.metadata.spec
     if backbone.spec.digest != spec.digest:
-        expected_fields, actual_fields = spec.to_dict(), backbone.spec.to_dict()
+        cached_fields, actual_fields = spec.to_dict(), backbone.spec.to_dict()
         changed_field = next(
-            name
-            for name in expected_fields
-            if expected_fields[name] != actual_fields[name] and name not in DESCRIPTIVE_FIELDS
+            name for name in cached_fields if cached_fields[name] != actual_fields[name] and name not in DESCRIPTIVE_FIELDS
         )
         raise BackboneError(
-            f"backbone {task.backbone_spec.title}: expected {changed_field} {str(expected_fields[changed_field])[:40]} as "
-            f"it was before, found {str(actual_fields[changed_field])[:40]}; delete {store.path / 'index'} and run the "
-            "command again"
+            f"backbone {task.backbone_spec.title}: {changed_field} differs from the cached metadata "
+            f"({str(cached_fields[changed_field])[:40]} cached, {str(actual_fields[changed_field])[:40]} now); "
+            f"delete {store.path / 'index'} and run the command again"
         )
     return backbone
 
 
 def _find_non_finite(task: _BackboneTask, images: Images) -> dict[str, Rejection]:
-    """The images without a finite row, to be refused; counts those of each tap."""
+    """Return the images to reject for NaN or infinite activations, by name, and set the counts of the result."""
     masks = {tap: task.tap_rows.find_non_finite(tap, images.keys) for tap in task.result.taps}
     counts = {tap: int(np.logical_or.reduce(view_masks).sum()) for tap, view_masks in masks.items()}
     task.result.non_finite_counts = {str(tap): count for tap, count in counts.items() if count}
-    refusals = {}
+    rejections = {}
     for index in np.nonzero(find_faulty_images([view_masks[0] for view_masks in masks.values()]))[0]:
         name = images.used[index].name
         tap_names = ", ".join(str(tap) for tap, view_masks in masks.items() if view_masks[0][index])
-        refusals[name] = Rejection(name, "not_finite", f"NaN or infinite activations at {tap_names}")
-    return refusals
+        rejections[name] = Rejection(name, "not_finite", f"NaN or infinite activations at {tap_names}")
+    return rejections

@@ -1,4 +1,4 @@
-"""What is extracted, and how: backbones, taps, views, storage."""
+"""The config of an extraction: backbones, taps, views and storage."""
 
 from __future__ import annotations
 
@@ -22,36 +22,42 @@ class ExtractConfig(Config):
     Parameters
     ----------
     backbones : sequence of BackboneSpec or str
-        The networks, as `mobilenet_v2,alpha=0.35`, or `my.keras,preprocessing=tf` for a file. Those of one image size share
-        the decoding.
+        The networks, such as `mobilenet_v2,alpha=0.35`, or `my.keras,preprocessing=tf` for a file. Images are decoded once
+        for all backbones of one image size.
     layers : sequence of str
-        Taps, `LAYER[:POOL]`, where LAYER may be a glob; without any a backbone's default layers.
+        Taps, `LAYER[:POOL]`, where LAYER can be a glob; the default layers of each backbone if empty.
     pools : sequence of str
-        `avg`, `max`, `gridN`, `map` or `cls`, for the layers given without one.
-    weights, image_size, precision, seed : str, str or int, str, int
-        What a backbone's text leaves open: `imagenet`, `random` or a weights file; SIDE or HEIGHTxWIDTH in pixels;
-        `float32`, `bfloat16`, `float16` or `auto`; the seed of random weights. They are taken up by `backbones`.
+        `avg`, `max`, `gridN`, `map` or `cls`, for layers without a pool.
+    weights : str, optional
+        `imagenet`, `random` or a weights file. This and the next three settings apply to backbones whose text does not give
+        them.
+    image_size : str or int, optional
+        SIDE or HEIGHTxWIDTH, in pixels.
+    precision : str
+        `float32`, `bfloat16`, `float16` or `auto`.
+    seed : int
+        Seed of random weights.
     views : int
-        How many augmented views of each image are cached beside the plain one.
+        Number of augmented views of each image, cached in addition to the plain image.
     augment : Policy or str, optional
-        How views are made, as `flip,crop=0.5`; given with `views`, or not at all.
+        The augmentation of views, such as `flip,crop=0.5`; required with `views`, and not allowed without.
     compression : str
-        Of whole maps: `none`, `gzip` or `blosc2`.
+        Compression of whole maps: `none`, `gzip` or `blosc2`.
     limit : int, optional
-        Use the first so many images of each class and split.
+        Use only the first `limit` images of each class and split.
     batch_size : int
-        Images in a forward pass.
+        Number of images in a forward pass.
     devices : sequence of str
-        `auto`, `cpu`, `gpu` or `gpu:N`; where several are given, a worker process on each.
+        `auto`, `cpu`, `gpu` or `gpu:N`; with several devices, one worker process runs on each.
     jobs : int, optional
-        Processes that decode; every core unless given.
+        Number of decoder processes; the number of cores by default.
     cache : Path or str, optional
-        The cache folder to open; not looked at where a `Store` is handed over.
+        The cache folder; ignored by functions that take a `Store`.
 
     Raises
     ------
-    HumerisError
-        `ConfigError`, `BackboneError`, `DataError` or `CacheError`, for a setting that cannot be.
+    ConfigError, BackboneError, DataError, CacheError
+        For an invalid setting.
     """
 
     backbones: Sequence[BackboneSpec | str] | BackboneSpec | str = DEFAULT_BACKBONE
@@ -82,25 +88,28 @@ class ExtractConfig(Config):
 
     @property
     def backbone_specs(self) -> tuple[BackboneSpec, ...]:
-        """The backbones, parsed."""
+        """The parsed backbones."""
         return narrow_backbones(self.backbones)
 
     @property
     def policy(self) -> Policy | None:
-        """How views are made, parsed; None without views."""
+        """The parsed augmentation; None without views."""
         return self.augment if isinstance(self.augment, Policy) else None
 
 
 def parse_backbones(
     backbones: object, weights: str | None, image_size: str | int | None, precision: str, seed: int
 ) -> tuple[BackboneSpec, ...]:
-    """The backbones of a tuple of them and of their texts; the rest is what the texts do not say. Raises `BackboneError`."""
+    """Parse the texts in a tuple of backbones, with defaults for the options that they leave out.
+
+    Raises `BackboneError` or `WeightsError`.
+    """
     assert isinstance(backbones, tuple)
     options: dict[str, Any] = {"weights": weights, "image_size": image_size, "seed": seed, "precision": precision}
     return tuple(BackboneSpec.parse(each, **options) if isinstance(each, str) else each for each in backbones)
 
 
 def narrow_backbones(backbones: object) -> tuple[BackboneSpec, ...]:
-    """The same tuple, for a type checker, once it was parsed."""
+    """Return the same tuple with the type of parsed backbones."""
     assert isinstance(backbones, tuple)
     return backbones

@@ -1,4 +1,4 @@
-"""More than one device: a worker process on each. They share the work by its slices, and the cache merges the results."""
+"""Extraction on several devices: one worker process on each. Workers share the work with leases and store in one cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .extract_config import ExtractConfig
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """What every worker is to extract: the images at `data`, into the cache at `cache`."""
+    """The job of every worker: extract the images at `data` into the cache at `cache`."""
 
     data: Path | str
     cache: Path
@@ -35,10 +35,26 @@ class ExtractJob:
 
 
 def run_extract_job(devices: Sequence[str], extract_job: ExtractJob, progress: Progress | None) -> list[list[ExtractResult]]:
-    """What each worker did, in the order of `devices`; the rows are in the cache.
+    """Run `extract_features` in one worker process per device; the rows are in the cache afterwards.
 
-    A worker is `extract_features` in a fresh process that sees one device. Raises what it raises, and `DeviceError` when a
-    worker dies; what was stored until then is kept.
+    Parameters
+    ----------
+    devices : sequence of str
+        Single devices; each worker sees one of them.
+    extract_job : ExtractJob
+        The job of every worker. Its decoder processes are divided among the workers.
+    progress : callable or None
+        Called with the number of images done and the total.
+
+    Returns
+    -------
+    list of list of ExtractResult
+        The results of each worker, in the order of `devices`.
+
+    Raises
+    ------
+    DeviceError
+        If a worker is killed; the rows stored so far are kept. Errors of `extract_features` are raised as they are.
     """
     context = multiprocessing.get_context("spawn")
     progress_queue = context.SimpleQueue()
@@ -52,15 +68,15 @@ def run_extract_job(devices: Sequence[str], extract_job: ExtractJob, progress: P
             futures = [pool.submit(_run_worker, index, name, len(devices), worker_job) for index, name in enumerate(devices)]
             finished_futures, unfinished_futures = wait(futures, return_when=FIRST_EXCEPTION)
             if unfinished_futures and any(future.exception() for future in finished_futures):
-                for child in multiprocessing.active_children():  # they store what they have
+                for child in multiprocessing.active_children():  # they store the rows computed so far
                     os.kill(child.pid or 0, signal.SIGINT)
             for future in finished_futures:
                 future.result()
             return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise DeviceError(
-            f"devices {', '.join(devices)}: expected every worker to come to its end, found one that was killed; "
-            "what was stored is kept, run the command again for the rest"
+            f"devices {', '.join(devices)}: a worker process was killed; the rows stored so far are kept, "
+            "run the command again to compute the rest"
         ) from error
     finally:
         progress_queue.put(None)
@@ -70,17 +86,37 @@ def run_extract_job(devices: Sequence[str], extract_job: ExtractJob, progress: P
 def extract_on_devices(
     images: Images, store: Store, config: ExtractConfig, progress: Callable[[str], Progress] | None = None
 ) -> list[ExtractResult]:
-    """`extract_features`, where the config names several devices by a worker on each of them.
+    """Extract features as `extract_features` does, with one worker per device if the config has several.
 
-    What the workers did counts as done here. The images are read again by each worker, from where they lie. Raises what
-    `extract_features` raises, and `DeviceError`.
+    Each worker opens the image source again. The results include what the workers did.
+
+    Parameters
+    ----------
+    images : Images
+        The result of `load_images`.
+    store : Store
+        The cache, open for writing.
+    config : ExtractConfig
+        What to extract.
+    progress : callable, optional
+        Called with the name of a stage; returns a function of (number done, total).
+
+    Returns
+    -------
+    list of ExtractResult
+        One for each backbone, in order.
+
+    Raises
+    ------
+    DeviceError
+        If a device does not exist, or a worker is killed. Errors of `extract_features` are raised as they are.
     """
     devices = device.choose(to_tuple(config.devices))
     worker_results: list[list[ExtractResult]] = []
     if devices:
         extract_job = ExtractJob(images.source.data, store.path, config)
         worker_results = run_extract_job(devices, extract_job, progress(" + ".join(devices)) if progress else None)
-    results = extract_features(images, store, config, progress=progress)  # what the workers left: nothing
+    results = extract_features(images, store, config, progress=progress)  # nothing is missing after workers
     for parts in worker_results:
         for result, part in zip(results, parts, strict=True):
             add_result(result, part)
@@ -88,7 +124,7 @@ def extract_on_devices(
 
 
 def add_result(total: ExtractResult, part: ExtractResult) -> None:
-    """Count in `total` what a worker did."""
+    """Add the counts of a worker's result to `total`."""
     total.computed += part.computed
     total.passes += part.passes
     total.bytes += part.bytes
@@ -108,12 +144,12 @@ def _initialize_worker(progress_queue: Any) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process leave soon after the one that started it is gone, however that ended."""
+    """Make this process exit about a second after its parent has ended, even if the parent was killed."""
     threading.Thread(target=_exit_after_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def _exit_after_parent(parent_pid: int) -> None:
-    """Leave when the parent is gone: nobody would ask for the result."""
+    """Exit once the parent process has ended."""
     while os.getppid() == parent_pid:
         time.sleep(1)
     os._exit(1)
@@ -134,7 +170,7 @@ def _run_worker(index: int, device_name: str, num_extractors: int, extract_job: 
 
             return extract_features(images, store, config, num_extractors=num_extractors, progress=start_progress)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to store, and a traceback would tell nobody anything
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is stored: an interrupt would only print a traceback
 
 
 def _listen(progress_queue: Any, progress: Progress | None) -> None:

@@ -1,4 +1,4 @@
-"""One pass over the images: decoded ahead, handed to every network, computed and stored, all at the same time."""
+"""Pipelined extraction: decode, forward and store run at the same time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_VIEWS_PER_STEP = 8
 
 @dataclass(frozen=True)
 class _DecodeStep:
-    """An image, by number, and up to `_MAX_VIEWS_PER_STEP` of its views; `is_last` of those that are wanted."""
+    """Up to `_MAX_VIEWS_PER_STEP` missing views of the image `index`; `is_last` if they are the last ones."""
 
     index: int
     views: tuple[int, ...]
@@ -37,10 +37,27 @@ _Step = _DecodeStep | WorkItem | Wait
 
 
 class ExtractionPipeline:
-    """Images of one `size` through the networks of several batchers, which all have the same views.
+    """Runs images of one size through the networks of several batchers.
 
-    The config's `jobs` decoders work ahead in processes of their own, this thread hands their images out, `compute_executor`
-    computes and `store_executor` stores, each in a thread of its own. The work is shared with other extractors by `leases`.
+    Decoder processes work ahead, this thread passes the decoded images to the batchers, one thread computes and one thread
+    stores.
+
+    Parameters
+    ----------
+    images : Images
+        The images.
+    size : tuple of int
+        (height, width) in pixels.
+    batchers : sequence of BackboneBatcher
+        One for each backbone, all with the same views.
+    compute_executor, store_executor : SerialExecutor
+        The threads that the batchers use.
+    leases : Leases
+        The leases by which extractors share the work.
+    config : ExtractConfig
+        Its `jobs` is the number of decoder processes.
+    num_extractors : int
+        Number of processes that do the same extraction at once.
     """
 
     def __init__(
@@ -66,11 +83,11 @@ class ExtractionPipeline:
         self._total = int(pending.sum())
 
     def run(self, progress: Progress | None = None) -> dict[str, Rejection]:
-        """Do all of it; the images that turned out to be unusable, by name.
+        """Compute and store all missing rows; return the rejected images by name.
 
-        What was computed is stored also when this is interrupted.
+        If it is interrupted, the rows computed so far are stored.
         """
-        refusals: dict[str, Rejection] = {}
+        rejections: dict[str, Rejection] = {}
         n_completed = 0
         with ExitStack() as stack:
             stack.callback(self._work_queue.close)
@@ -95,18 +112,18 @@ class ExtractionPipeline:
                 else:
                     n_completed += step.is_last
                     if isinstance(outcome, decode.ImageRejected):
-                        refusals.update(self._refuse(step, outcome))
+                        rejections.update(self._reject(step, outcome))
                     else:
                         self._dispatch(step, outcome)
                 if progress is not None:
                     progress(n_completed, self._total)
-        return refusals
+        return rejections
 
     def _find_missing(self, indices: np.ndarray) -> np.ndarray:
         return np.asarray(np.logical_or.reduce([batcher.find_missing(indices) for batcher in self._batchers]))
 
     def _generate_steps(self) -> Iterator[_Step]:
-        """What is to be done, in order; a slice comes after its images."""
+        """Yield the steps in order; a work item comes after the steps of its images."""
         for queue_item in self._work_queue:
             if isinstance(queue_item, WorkItem):
                 for index, missing_mask in zip(queue_item.indices, queue_item.missing_mask, strict=True):
@@ -131,12 +148,12 @@ class ExtractionPipeline:
             for batcher in self._batchers:
                 batcher.add(step.index, view, view_pixels)
 
-    def _refuse(self, step: _DecodeStep, rejection: decode.ImageRejected) -> dict[str, Rejection]:
+    def _reject(self, step: _DecodeStep, rejection: decode.ImageRejected) -> dict[str, Rejection]:
         name = self._images.used[step.index].name
         return {name: Rejection(name, rejection.reason, str(rejection))}
 
     def _finish_work_item(self, work_item: WorkItem) -> None:
-        """Compute and store the rest of a slice, and then give it back."""
+        """Compute and store the rest of a work item, then release its leases."""
         for batcher in self._batchers:
             batcher.finish()
         self._compute_executor(self._store_executor, self._work_queue.release, work_item)

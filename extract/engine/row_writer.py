@@ -1,4 +1,4 @@
-"""Rows on their way from the network to the cache, stored by the handful in a thread of their own."""
+"""Collects rows of a network and stores them as shards in a thread."""
 
 from __future__ import annotations
 
@@ -26,16 +26,31 @@ class _Batch:
     masks: Mapping[Tap, np.ndarray]
 
     def select(self, tap: Tap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keys, views and rows of a tap that are to be stored."""
+        """Return the keys, views and rows of a tap that are to be stored."""
         mask = self.masks[tap]
         return self.keys[mask], self.views[mask], self.features[tap][mask]
 
 
 class RowWriter:
-    """Gathers rows and stores a shard per tap every 64 MB or 20 s, so that an interruption costs at most that.
+    """Collects rows and stores a shard per tap every 64 MB or 20 s, so that a crash loses at most that.
 
-    stored_counts: rows stored per tap; kept_float32: those of them whose values overflow float16 and that are kept in
-    float32; bytes: written.
+    Parameters
+    ----------
+    tap_rows : TapRows
+        Where rows are stored.
+    store_executor : SerialExecutor
+        The thread that stores them.
+    compression : str
+        Compression of whole maps.
+
+    Attributes
+    ----------
+    stored_counts : dict
+        Tap -> number of rows stored.
+    kept_float32 : dict
+        Tap -> number of these rows that overflow float16 and were stored in float32.
+    bytes : int
+        Bytes written.
     """
 
     def __init__(self, tap_rows: TapRows, store_executor: SerialExecutor, compression: str = "none") -> None:
@@ -49,14 +64,24 @@ class RowWriter:
     def add(
         self, keys: np.ndarray, views: np.ndarray, features: Mapping[Tap, np.ndarray], masks: Mapping[Tap, np.ndarray]
     ) -> None:
-        """Take rows (n, ...) of each tap for `keys` (n,) and `views` (n,), but only those in `masks` (n,)."""
+        """Add the rows of a batch.
+
+        Parameters
+        ----------
+        keys, views : np.ndarray
+            Digest (n,) S32 and view (n,) of each row.
+        features : mapping
+            Tap -> rows (n, ...).
+        masks : mapping
+            Tap -> mask (n,) of the rows to store.
+        """
         self._pending_batches.append(_Batch(keys, views, features, masks))
         self._pending_bytes += sum(rows.nbytes for rows in features.values())
         if self._pending_bytes >= _BYTES or time.monotonic() - self._last_flush >= _SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Give everything that waits to the storing stage."""
+        """Submit all collected rows to the store executor."""
         if self._pending_batches:
             self._store_executor(self._store_batches, self._pending_batches)
             self._pending_batches = []
@@ -86,7 +111,7 @@ class RowWriter:
 
 
 def _split_by_width(rows: np.ndarray, to_float16: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rows, where) pairs: float32 as float16 if `to_float16`, the rows that would overflow it kept as they are."""
+    """Return (rows, positions) parts; with `to_float16`, float32 rows become float16 unless they overflow it."""
     positions = np.arange(len(rows))
     if not to_float16 or rows.dtype != np.float32:
         return [(rows, positions)]

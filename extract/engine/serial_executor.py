@@ -1,4 +1,4 @@
-"""One step of the assembly line: a thread that does what it is given, in order."""
+"""Single-thread executor with a bounded queue."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any
 
 
 class SerialExecutor:
-    """Calls run one after another in a thread of their own; giving one waits while `max_pending` others are not done.
+    """Runs calls one after another in a thread; submitting one blocks while `max_pending` calls are unfinished.
 
-    What a call raises is raised to whoever gives the next one, or by `drain`.
+    An exception of a call is raised by a later submission, or by `drain`.
+
+    Parameters
+    ----------
+    name : str
+        The name of the thread.
+    max_pending : int
+        The largest number of unfinished calls.
     """
 
     def __init__(self, name: str, max_pending: int) -> None:
@@ -20,13 +27,13 @@ class SerialExecutor:
         self._max_pending = max_pending
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Give a call."""
+        """Submit a call; raises the exception of an earlier one."""
         while len(self._futures) >= self._max_pending or (self._futures and self._futures[0].done()):
             self._futures.popleft().result()
         self._futures.append(self._pool.submit(function, *arguments))
 
     def drain(self) -> None:
-        """Wait until everything is done; the first thing that was raised is raised when the rest is done too."""
+        """Wait until all calls are finished, then raise the first exception, if any."""
         first_error: BaseException | None = None
         while self._futures:
             error = self._futures.popleft().exception()
@@ -35,5 +42,5 @@ class SerialExecutor:
             raise first_error
 
     def close(self) -> None:
-        """Wait for what was given and end the thread."""
+        """Wait until all calls are finished and end the thread."""
         self._pool.shutdown()

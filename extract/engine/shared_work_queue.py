@@ -1,4 +1,4 @@
-"""Parts of the work, taken in turn, so that several extractors on one cache share it."""
+"""Work queue that several extractors on one cache share by leases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WAIT_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Images, by number (n,), that are computed and stored together; `missing_mask` (n, views): what is missing of each."""
+    """Images that are computed and stored together: their `indices` (n,), and the mask (n, 1 + views) of missing views."""
 
     indices: np.ndarray
     missing_mask: np.ndarray
@@ -28,18 +28,32 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to do until others are done with what they have; look again at `until` (seconds of `time.monotonic`)."""
+    """Other extractors hold the leases on all remaining work; try again at `until` (seconds of `time.monotonic`)."""
 
     until: float
 
 
 class SharedWorkQueue:
-    """The images of the mask `pending` (n,), in work items that no other extractor is at.
+    """Iterates over work items: pending images on which this extractor holds the leases.
 
-    All images, pending or not, are divided into blocks that are leased by name, and the name is made of the block's images
-    and of the work: so extractors agree on them, whenever they begin. An item is as many blocks as have enough to do.
-    find_missing: asks the cache anew what is missing of some images, (n, views). num_extractors: how many are known to be
-    at it; several get smaller blocks, where the work is small.
+    All images, pending or not, are divided into blocks. A block is leased by a name that depends on its images and the work,
+    so that extractors that start at different times agree on the blocks. A work item is one or more blocks, until it has
+    enough pending images.
+
+    Parameters
+    ----------
+    pending : np.ndarray
+        Mask (n,) of the images that lack any row.
+    keys : np.ndarray
+        Digests (n,) S32 of all images.
+    work_key : str
+        Identifies the work: extraction, taps and views.
+    leases : Leases
+        The leases of the cache.
+    find_missing : callable
+        Takes the indices (m,) of images; returns the mask (m, 1 + views) of the views that the cache lacks now.
+    num_extractors : int
+        Number of extractors that are known to share the work; blocks are smaller for more of them if the work is small.
     """
 
     def __init__(
@@ -65,7 +79,7 @@ class SharedWorkQueue:
 
     def __iter__(self) -> Iterator[WorkItem | Wait]:
         while self._waiting_blocks:
-            if time.monotonic() < self._wait.until:  # asked for ahead of time
+            if time.monotonic() < self._wait.until:  # the pipeline reads ahead, so it asks before the wait is over
                 yield self._wait
                 continue
             indices, leases = self._acquire_blocks()
@@ -76,7 +90,7 @@ class SharedWorkQueue:
                 yield self._wait
 
     def _acquire_blocks(self) -> tuple[np.ndarray, tuple[Lease, ...]]:
-        """As many of the waiting blocks as make a work item, and the leases on them; none where others have all of them."""
+        """Lease waiting blocks until they make a work item; none if other extractors hold the leases on all of them."""
         index_blocks: list[np.ndarray] = [np.zeros(0, np.int64)]
         leases: list[Lease] = []
         for _ in range(len(self._waiting_blocks)):
@@ -92,18 +106,18 @@ class SharedWorkQueue:
         return np.concatenate(index_blocks), tuple(leases)
 
     def renew_leases(self) -> None:
-        """Say that what was taken is being worked on."""
+        """Renew the leases on the current work items."""
         for lease in list(self._active_leases):
             lease.renew()
 
     def release(self, work_item: WorkItem) -> None:
-        """Give back a slice whose rows are stored."""
+        """Release the leases on a work item whose rows are stored."""
         for lease in work_item.leases:
             self._active_leases.remove(lease)
             lease.release()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all leases."""
         while self._active_leases:
             self._active_leases.pop().release()
 

@@ -1,4 +1,4 @@
-"""The rows of a backbone's taps for every view: which are missing, and where they are stored."""
+"""The rows of a backbone's taps for every view: find the missing ones, and store new ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,23 @@ _KEY_BYTES = 34
 
 
 class TapRows:
-    """Rows of `taps` for view 0, the plain image, and for `views` augmented ones, numbered from 1.
+    """The rows of taps for view 0, the plain image, and for augmented views, numbered from 1.
 
-    Augmented rows lie in an extraction of their own, whose key has the policy and its version: the plain ones are shared by
-    all policies.
+    Augmented rows are stored in a separate extraction, whose key includes the policy and its version, so that the rows of
+    plain images are shared by all policies.
+
+    Parameters
+    ----------
+    store : Store
+        The cache.
+    metadata : BackboneMetadata
+        The backbone.
+    taps : sequence of Tap
+        The taps.
+    views : int
+        Number of augmented views.
+    policy : Policy, optional
+        The augmentation of views.
     """
 
     def __init__(
@@ -35,28 +48,28 @@ class TapRows:
 
     @property
     def work_key(self) -> str:
-        """What is asked for, the same for everyone who asks for it."""
+        """A text that identifies the work: equal for extractors that do the same extraction."""
         return f"{self.metadata.spec.digest} {[str(tap) for tap in self.taps]} {self.views} {self.policy}"
 
     def create(self) -> None:
-        """Lay the extractions out; finds out a read-only cache before a network runs."""
+        """Create the folders of the extractions; raises `CacheReadOnly`."""
         for extraction in self.extractions:
             extraction.create([layer.to_dict() for layer in self.metadata.layers])
 
     @property
     def is_created(self) -> bool:
-        """Whether the extractions are laid out."""
+        """Whether the folders of the extractions exist."""
         return all(extraction.is_created for extraction in self.extractions)
 
     @property
     def has_new_rows(self) -> bool:
-        """Whether another process stored rows since this object last looked."""
+        """Whether another process has stored rows since `find_missing` was last called."""
         return any(
             extraction.get_features(tap.layer, tap.pool).has_new_rows for extraction in self.extractions for tap in self.taps
         )
 
     def find_missing(self, keys: np.ndarray) -> dict[Tap, np.ndarray]:
-        """Mask (n, 1 + views) of the rows of `keys` (n,) that are still to be computed, for each tap that lacks any."""
+        """Return tap -> mask (n, 1 + views) of the rows of `keys` (n,) S32 to compute, for the taps that lack any."""
         masks = {}
         for tap in self.taps:
             non_finite_masks = self.find_non_finite(tap, keys)
@@ -71,22 +84,22 @@ class TapRows:
         return masks
 
     def count_bytes(self, masks: Mapping[Tap, np.ndarray]) -> int:
-        """Bytes that the rows of `masks`, as `find_missing` gives them, take when they are not compressed."""
+        """Return the uncompressed bytes of the rows of `masks`, which come from `find_missing`."""
         shapes = self.metadata.shapes
         return sum(int(mask.sum()) * (compute_row_bytes(tap, shapes[tap.layer]) + _KEY_BYTES) for tap, mask in masks.items())
 
     def find_non_finite(self, tap: Tap, keys: np.ndarray) -> list[np.ndarray]:
-        """Masks (n,) of the `keys` that are known to give NaN or infinity: in the plain view, and in any augmented one."""
+        """Return the masks (n,) of the `keys` (n,) known to be not finite: in the plain view, and in any augmented view."""
         return [non_finite_images.get_mask(tap, keys) for non_finite_images in self._non_finite]
 
     def mark_non_finite(self, tap: Tap, keys: np.ndarray, views: np.ndarray) -> None:
-        """Remember that these rows are NaN or infinite."""
+        """Record that the rows of these `keys` (n,) and `views` (n,) are not finite."""
         for index, non_finite_images in enumerate(self._non_finite):
             if (mask := (views > 0) == index).any():
                 non_finite_images.add(tap, [key.ljust(32, b"\0") for key in keys[mask].tolist()])
 
     def add(self, tap: Tap, keys: np.ndarray, views: np.ndarray, rows: np.ndarray, compression: str) -> int:
-        """Store rows (n, ...) for `keys` (n,) and `views` (n,); the bytes written. They then survive a crash."""
+        """Store the rows (n, ...) of `keys` (n,) and `views` (n,), durably; return the bytes written."""
         bytes_written = 0
         for index, extraction in enumerate(self.extractions):
             if (mask := (views > 0) == index).any():

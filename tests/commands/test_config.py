@@ -107,9 +107,9 @@ def test_a_run_and_a_sweep_do_what_a_file_says(plan: Path, photos: Path, humeris
     [
         (
             "[extract]\nbatchsize = 3",
-            "[extract]: expected a setting of humeris, found 'batchsize'; the closest is batch_size",
+            "[extract]: no setting named 'batchsize'; did you mean batch_size?",
         ),
-        ("[extact]\n", "expected a table of humeris, found 'extact'; the closest is extract"),
+        ("[extact]\n", "plan.toml: no table named 'extact'; did you mean extract?"),
         ("sweep = 3", "expected the table [sweep], found 3"),
         ('[sweep]\nseed = "x"', '[sweep]: expected a whole number as seed, found "x"'),
         ("[sweep]\nseed = true", "[sweep]: expected a whole number as seed, found true"),

@@ -382,7 +382,9 @@ def test_a_full_disk_loses_nothing(
     assert planned.code == 2
     assert ": not enough disk space" in planned.out
     is_one_line(
-        humeris(*big), "expected 197,152 bytes free for the rows to compute, found", "give another folder with --cache"
+        humeris(*big),
+        r"not enough disk space for the rows to compute \(197,152 bytes needed, .* free\); ",
+        "give another folder with --cache",
     )
     monkeypatch.setattr(extraction, "_check_disk_space", lambda *_: None)  # the disk fills up later
     result = humeris(*big)

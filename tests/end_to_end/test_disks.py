@@ -203,7 +203,7 @@ def test_a_disk_that_is_too_small_is_found_out_before_anything_is_computed(
     disk = mounted("-t", "tmpfs", "-o", "size=200k", "tmpfs")
     done = command("extract", photos, "-b", "nano", "-l", "block2_out:map", "--cache", disk / "cache")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert "bytes free for the rows to compute" in done.stderr
+    assert "not enough disk space for the rows to compute" in done.stderr
 
 
 _LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); del sys.argv[1]; "

@@ -296,7 +296,7 @@ def test_too_little_disk_for_the_maps(
     done = finetune("--from", "block3_out", "--json", run=mine.path, cache=mine.cache)
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
-    assert "bytes free for the rows to compute, found 1,000; give fewer or smaller taps" in done.json["error"]
+    assert "bytes needed, 1,000 free); give fewer or smaller taps" in done.json["error"]
     assert {name for name in read_files(mine.cache) if name.endswith(".h5")} == {
         name for name in shards if name.endswith(".h5")
     }

@@ -71,7 +71,9 @@ def test_a_tap_that_is_not_stored_leaves_no_file(done: ExtractResult, tmp_path: 
 
 
 def test_nothing_cached_is_one_line(done: ExtractResult, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="humeris extract"):
+    with pytest.raises(
+        DataError, match=r"no tap of nano,image_size=40x40 is cached for all .* images; run `humeris extract`"
+    ):
         export_hdf5.export_hdf5(done.images, BackboneSpec.parse("nano,image_size=40"), [], Store(), tmp_path / "out.h5")
 
 
@@ -81,7 +83,7 @@ def test_an_older_file_stays_when_the_new_one_fails(
     (tmp_path / "out.h5").write_bytes(b"older")
     with monkeypatch.context() as patch:
         patch.setattr(export_hdf5, "get_free_bytes", lambda _: 10)
-        with pytest.raises(CacheFull, match=r"expected .* bytes free, found 10"):
+        with pytest.raises(CacheFull, match=r"not enough disk space \(.* bytes needed, 10 free\); free"):
             export(done, tmp_path / "out.h5")
 
     def fail(*_: object) -> None:

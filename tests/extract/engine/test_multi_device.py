@@ -107,5 +107,5 @@ def _die(*_: object) -> None:
 def test_a_worker_that_is_killed_is_told_of(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_device, "_run_worker", _die)
     order = ExtractJob(photos, tmp_path / "cache", replace(CONFIG, jobs=1))
-    with pytest.raises(DeviceError, match="found one that was killed; what was stored is kept"):
+    with pytest.raises(DeviceError, match="a worker process was killed; the rows stored so far are kept, run"):
         run_extract_job(["cpu", "cpu"], order, None)
