@@ -1,1 +1,1 @@
-"""Which scenario the data is in, and what to try next. May import `classify.diagnose` and the rooms below it."""
+"""The transfer-learning scenario of the data, and what to try next. May import `classify.diagnose` and what is below it."""

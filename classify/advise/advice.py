@@ -1,4 +1,4 @@
-"""What a run is concluded with: which case the data is in, why, how sure that is, and what to try next."""
+"""The advice at the end of a run: the scenario, its evidence and caveats, and what to try next."""
 
 from __future__ import annotations
 
@@ -29,10 +29,28 @@ from .scenario import ScenarioEvidence, Size
 
 
 def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store: FeatureStore, jobs: int) -> Advice:
-    """The advice that a run whose trials have ended is concluded with.
+    """Return the advice of a run whose trials have finished.
 
-    It takes milliseconds, and where features of random weights are cached a few seconds for heads that are trained on
-    those. feature_store: where the features are, the store or the user's file.
+    This takes milliseconds, or a few seconds if features with random weights are cached, to train heads on them.
+
+    Parameters
+    ----------
+    run : Run
+        With its trials.
+    images : Images
+        The data of the run.
+    splits : Splits
+        Of the images.
+    store : Store
+        The cache.
+    feature_store : FeatureStore
+        Where the features are: the cache, or the user's file.
+    jobs : int
+        Number of parallel jobs.
+
+    Returns
+    -------
+    Advice
     """
     scores, specs = run.load_trials(), run.metadata.specs
     ranked_trials = scores.ranked
@@ -91,7 +109,7 @@ def advise(run: Run, images: Images, splits: Splits, store: Store, feature_store
 
 
 def is_outdated(run: Run, images: Images, splits: Splits, store: Store) -> bool:
-    """Whether features of random weights, cached since, would add to the advice of a finished run."""
+    """Return whether features with random weights, cached since, would add to the advice of a finished run."""
     advice = run.result.advice
     if advice is None or advice.pretraining_gain is not None or images.feature_file is not None:
         return False
@@ -108,13 +126,13 @@ def _measure_size(splits: Splits, groups: np.ndarray | None) -> Size:
 def _select_correct(
     score: Score, splits: Splits, scored_rows: np.ndarray, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Which of the images that a trial was scored on it answered rightly, and their group numbers."""
+    """Return whether each of `scored_rows` was predicted correctly, and their group indices."""
     indices = np.searchsorted(splits.development, scored_rows)
     return significance.unpack_correct(score)[indices], None if groups is None else groups[indices]
 
 
 def _compute_chance(correct: np.ndarray, groups: np.ndarray | None, majority_class_accuracy: float, n_heads: int) -> float:
-    """How often, at most, the best of so many heads that always name the commonest class would answer as many rightly."""
+    """Return the p-value of the winner against the majority class, Bonferroni-corrected for `n_heads`."""
     from scipy.stats import binomtest
 
     effect = design_effect(correct, groups)
@@ -126,11 +144,11 @@ def _compute_chance(correct: np.ndarray, groups: np.ndarray | None, majority_cla
 
 
 def _load_layers(feature_store: FeatureStore, specs: Mapping[str, ExtractionSpec]) -> dict[str, list[Layer]]:
-    """The layers of each network, where they are written down whole."""
+    """Return the layers of each network whose metadata is complete."""
     layers_by_extraction = {}
     for extraction in feature_store.iter_extractions():
         if extraction.name in specs:
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # those of a file of features may say less
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a file of features may have less
                 layers_by_extraction[extraction.name] = [Layer.from_dict(entry) for entry in extraction.layers]
     return layers_by_extraction
 
@@ -149,7 +167,7 @@ def _compute_gain(
     ranked_trials: Sequence[Trial],
     jobs: int,
 ) -> tuple[PretrainingGain | None, str]:
-    """The gap, or None and why: `random`, `file`, `cached` or `few`."""
+    """Return the gain from pretraining, or None and the reason: `random`, `file`, `cached` or `few`."""
     best_trial = ranked_trials[0]
     own_specs = [specs[tap_ref.extraction] for tap_ref in best_trial.tap_refs]
     if all(spec.has_random_weights for spec in own_specs):

@@ -1,4 +1,4 @@
-"""What there is to build on after a run: its trials, its networks, and how its commands were typed."""
+"""The context of advice: the trials and networks of a run, and the options of its command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..evaluate.trial import Score, Trial
 from ..runs.finetuned_weights import can_finetune
 from .scenario import ScenarioEvidence
 
-_MAX_MAP_BYTES = 20e9  # bytes of maps
+_MAX_MAP_BYTES = 20e9  # of the maps to cache for fine-tuning
 _SHARED_OPTIONS = {"run": ("--limit", "--select"), "sweep": ("--limit", "--select"), "extract": ("--limit",)}
 
 
@@ -30,9 +30,32 @@ _SHARED_OPTIONS = {"run": ("--limit", "--select"), "sweep": ("--limit", "--selec
 class AdviceContext:
     """What the next steps depend on.
 
-    run, data, command_line: the run's folder, the data and the command as they were written. cache_options: those that name
-    the cache. n_images: that are learnt from. from_images: whether the data is images, not a file of features.
-    ranked_trials: best first. layers: of each network, by its extraction.
+    Parameters
+    ----------
+    evidence : ScenarioEvidence
+        The evidence for the scenario.
+    run, data, command_line : Path or str
+        The run folder, the data and the command, as typed.
+    cache_options : tuple of str
+        Options that name the cache, if it is not the default one.
+    n_images : int
+        Images outside the test split.
+    views : Views
+        Of the run.
+    seed : int
+        Of the run.
+    from_images : bool
+        Whether the data is images, not a file of features.
+    ranked_trials : sequence of Trial
+        Best first.
+    scores : mapping of Trial to Score
+        Of these trials.
+    layers : mapping of str to sequence of Layer
+        Of each network, by extraction.
+    specs : mapping of str to ExtractionSpec
+        By extraction.
+    runner_up : Comparison or None
+        Of the winner with the runner-up.
     """
 
     evidence: ScenarioEvidence
@@ -57,14 +80,14 @@ class AdviceContext:
 
     @property
     def taps(self) -> str:
-        """The winner's taps as `-l` of a sweep over what is cached takes them; "" where two networks have one name."""
-        if any(tap_ref.backbone.endswith(")") for tap_ref in self.best.tap_refs):  # a digest tells them apart
+        """The winner's taps for the option `-l` of a sweep; "" if two networks have the same name."""
+        if any(tap_ref.backbone.endswith(")") for tap_ref in self.best.tap_refs):  # a digest distinguishes them
             return ""
         return "+".join(map(str, self.best.tap_refs))
 
     @cached_property
     def backbone_spec(self) -> BackboneSpec | None:
-        """The network of the winner's taps; None where they are of several, it is gone, or there are no images for it."""
+        """The network of the winner's taps; None if there are several, its file is missing, or the data has no images."""
         names = {tap_ref.extraction for tap_ref in self.best.tap_refs}
         if len(names) > 1 or not self.from_images:
             return None
@@ -74,11 +97,11 @@ class AdviceContext:
             return None
 
     def build_command(self, *words: object) -> str:
-        """A command of humeris's on the run, as one types it."""
+        """Format a humeris command line with the run's cache."""
         return shlex.join(["humeris", *(to_printable(word) for word in (*words, *self.cache_options))])
 
     def build_repeat_command(self, verb: str, *words: object) -> str:
-        """A command on the same images, chosen among in the same way, and in the same views but for `extract`."""
+        """Format a command on the same data, with the run's limit and selection, and its views except for `extract`."""
         shared_words: list[object] = []
         typed_words = _split_words(self.command_line)
         for option in _SHARED_OPTIONS[verb]:
@@ -93,7 +116,7 @@ class AdviceContext:
 
     @cached_property
     def start_trial(self) -> Trial | None:
-        """The trial that a network can be trained on from: the best whose head can, on taps of one network."""
+        """The trial to fine-tune from: the best one with a trainable head on taps of one network."""
         for trial in self.ranked_trials if self.from_images else ():
             names = {layer.name for layer in self.layers.get(trial.tap_refs[0].extraction, ())}
             is_on_one_network = len({tap_ref.extraction for tap_ref in trial.tap_refs}) == 1
@@ -102,9 +125,20 @@ class AdviceContext:
         return None
 
     def find_cut(self, trial: Trial, share: float) -> tuple[Layer, float] | None:
-        """The layer nearest to a share of the cost of a trial's taps at which the network can be cut, and its share.
+        """Find the layer to fine-tune from.
 
-        After a finished step if it can be; None where the maps of all such layers are too large.
+        Parameters
+        ----------
+        trial : Trial
+            On taps of one network.
+        share : float
+            The wanted position of the layer, as a fraction of the forward cost of the trial's taps.
+
+        Returns
+        -------
+        cut : tuple of (Layer, float) or None
+            The cut point nearest to `share`, at the end of a block if possible, and its position; None if there is none or
+            the maps are too large to cache.
         """
         layers = self.layers[trial.tap_refs[0].extraction]
         trial_taps = [Tap(tap_ref.layer, tap_ref.pool) for tap_ref in trial.tap_refs]
@@ -120,11 +154,11 @@ class AdviceContext:
         return None if nearest_layer is None else (nearest_layer, nearest_layer.cost / top_cost)
 
     def count_map_bytes(self, layer: Layer) -> int:
-        """Bytes of the whole maps of the images learnt from, in half precision."""
+        """Return the size in bytes of the maps of all training images, in half precision."""
         return 2 * self.n_images * math.prod(layer.shape)
 
     def compute_cost(self, trial: Trial) -> int:
-        """Multiply-adds of all that a trial needs of its networks; 0 where they are not known."""
+        """Return the multiply-adds of a trial's networks up to its taps; 0 if unknown."""
         cost_by_extraction: dict[str, int] = {}
         for tap_ref in trial.tap_refs:
             costs = {layer.name: layer.cost for layer in self.layers.get(tap_ref.extraction, ())}
@@ -135,7 +169,7 @@ class AdviceContext:
 
 
 def to_backbone_spec(spec: ExtractionSpec) -> BackboneSpec:
-    """The request for the network of a spec, as short as can be; raises `HumerisError` where its file is gone."""
+    """Return the shortest backbone spec of an extraction's network; raise `HumerisError` if its file is missing."""
     full_spec = BackboneSpec.from_spec(spec)
     info = full_spec.info
     return replace(
@@ -146,12 +180,12 @@ def to_backbone_spec(spec: ExtractionSpec) -> BackboneSpec:
 
 
 def repeat_option(name: str, values: Iterable[object]) -> list[str]:
-    """The option `name` once for each value."""
+    """Return the option `name` once for each value."""
     return [word for value in values for word in (name, str(value))]
 
 
 def _split_words(command_line: str) -> list[str]:
-    """The words of a command; [] of what is none."""
+    """Split a command line into words; [] if it is malformed."""
     try:
         return shlex.split(command_line)
     except ValueError:

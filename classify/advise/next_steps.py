@@ -1,4 +1,4 @@
-"""What to try after a run: commands, at most three of them, each with its reason."""
+"""Next steps after a run: at most three commands, each with its reason."""
 
 from __future__ import annotations
 
@@ -13,21 +13,18 @@ from ..runs.advice import Step
 from .context import AdviceContext, repeat_option
 
 MAX_STEPS = 3
-_LATE_SHARE, _MIDDLE_SHARE = 0.75, 0.5  # shares of the cost of the tap from where the network is trained on
+_LATE_SHARE, _MIDDLE_SHARE = 0.75, 0.5  # of the forward cost of the tap, where fine-tuning starts
 _LINEAR_HEADS = ("logreg", "svm", "ridge", "lda")
-_STRENGTH_RANGE = 1e-12, 1e12  # of the values of the option for regularization
+_STRENGTH_RANGE = 1e-12, 1e12  # range of regularization values to suggest
 _OTHER_NETWORKS = ("resnet50", "efficientnet_v2_b0", "convnext_tiny")  # networks of three families
-_OVERFIT_ACCURACY, _OVERFIT_GAP = (
-    0.98,
-    0.1,
-)  # training accuracy, and how much lower the held-out one is, where a head overfits
-_CHEAPER_SHARE = 0.9  # of the winner's cost, or less
+_OVERFIT_ACCURACY, _OVERFIT_GAP = 0.98, 0.1  # training accuracy, and gap to held-out accuracy, of a head that overfits
+_CHEAPER_SHARE = 0.9  # largest cost of a cheaper model, relative to the winner's
 _SIGNIFICANCE_LEVEL = 0.05
 _VIEW_OPTIONS = ("--views", "4", "--augment", "flip,crop,color")
 
 
 def suggest_steps(context: AdviceContext) -> list[Step]:
-    """What to try next, the most promising first; `MAX_STEPS` at the most."""
+    """Return at most `MAX_STEPS` next steps, the most promising first."""
     steps_by_scenario: dict[str, tuple[Callable[[AdviceContext], Iterator[Step]], ...]] = {
         "B1": (
             _finetune_tail,
@@ -95,38 +92,40 @@ def _finetune(context: AdviceContext, reason: str, *start: str) -> Iterator[Step
         is_other = context.start_trial != context.best
         trial_options = ("--trial", context.start_trial.id) if is_other else ()
         if is_other:
-            reason += f"; from the best {context.start_trial.head}, as the winner cannot be trained further"
+            reason += f"; starts from the best {context.start_trial.head}, as the winner cannot be fine-tuned"
         yield Step(context.build_command("finetune", context.run, "--from", *start, *trial_options), reason)
 
 
 def _finetune_tail(context: AdviceContext) -> Iterator[Step]:
-    yield from _finetune_from_layer(context, _LATE_SHARE, "fits the last layers to these images as well")
+    yield from _finetune_from_layer(context, _LATE_SHARE, "fine-tune the last layers")
 
 
 def _finetune_middle(context: AdviceContext) -> Iterator[Step]:
-    yield from _finetune_from_layer(context, _MIDDLE_SHARE, "keeps the first layers and fits the others to these images")
+    yield from _finetune_from_layer(context, _MIDDLE_SHARE, "keep the first layers frozen and fine-tune the others")
 
 
 def _finetune_all(context: AdviceContext) -> Iterator[Step]:
-    yield from _finetune(context, "retrains the whole network from its pretrained weights, at a small rate", "input")
+    yield from _finetune(
+        context, "fine-tune the whole network from its pretrained weights, with a low learning rate", "input"
+    )
 
 
 def _train_from_scratch(context: AdviceContext) -> Iterator[Step]:
     start_trial = context.start_trial
     if start_trial is not None and allows_random_weights(context.specs[start_trial.tap_refs[0].extraction]):
-        yield from _finetune(context, "trains the same architecture from scratch", "input", "--weights", "random")
+        yield from _finetune(context, "train the same architecture from scratch", "input", "--weights", "random")
 
 
 def _try_pretrained(context: AdviceContext) -> Iterator[Step]:
-    """The same network with the weights that it comes with, where all there is are random ones."""
+    """Suggest the network's pretrained weights, if the winner's are random."""
     backbone_spec = context.backbone_spec
     if context.evidence.gain_lacks == "random" and backbone_spec is not None:
         name = replace(backbone_spec, weights=backbone_spec.info.pretrained_weights, seed=0).title
-        yield Step(context.build_repeat_command("run", "-b", name), "the same network with its pretrained weights")
+        yield Step(context.build_repeat_command("run", "-b", name), "use the same network with its pretrained weights")
 
 
 def _widen_grid(context: AdviceContext) -> Iterator[Step]:
-    """A wider grid, where the winner is the last value tried on either side."""
+    """Suggest a wider grid, if the winner is at either end of the values tried."""
     best = context.best
     family = find_head_family(best.head)
     if family is None or family.regularization is None:
@@ -141,30 +140,31 @@ def _widen_grid(context: AdviceContext) -> Iterator[Step]:
     if new_values and _STRENGTH_RANGE[0] <= new_values[0] and new_values[-1] <= _STRENGTH_RANGE[1]:
         is_strongest = (value == values[0]) == family.regularization.is_inverse
         head = f"{best.head},{option}={'/'.join(f'{new_value:g}' for new_value in new_values)}"
-        reason = f"{option}={value:g} won, the {'strongest' if is_strongest else 'weakest'} regularisation that was tried"
+        strength = "strongest" if is_strongest else "weakest"
+        reason = f"extend the grid: the best {option}={value:g} is the {strength} regularization tried"
         yield Step(context.build_repeat_command("sweep", "-l", context.taps, "--head", head), reason)
 
 
 def _try_other_heads(context: AdviceContext) -> Iterator[Step]:
-    """Other kinds of head, where the winner's taps have seen one kind only."""
+    """Suggest other heads, if only one was tried on the winner's taps."""
     tried_heads = {trial.head for trial in context.ranked_trials if trial.tap_refs == context.best.tap_refs}
     if len(tried_heads) == 1 and not _uses_all_taps(context) and _can_gain(context):
         heads = dict.fromkeys([context.best.head, *_LINEAR_HEADS])
-        reason = f"nothing but {context.best.head} was tried on the winner's tap; these take seconds"
+        reason = f"try other heads: only {context.best.head} was tried on the winner's tap, and these take seconds"
         yield Step(context.build_repeat_command("sweep", "-l", context.taps, *repeat_option("--head", heads)), reason)
 
 
 def _extract_random_weights(context: AdviceContext) -> Iterator[Step]:
-    """Features of the same network with random weights, where none are cached and they would tell something."""
+    """Suggest extracting features with random weights, if none are cached and a comparison is possible."""
     backbone_spec = context.backbone_spec
     if context.evidence.gain_lacks == "cached" and backbone_spec is not None and backbone_spec.source.allows_random_weights:
-        reason = "random weights, to compare with: type the command of this run again afterwards"
+        reason = "measure the gain from pretraining: extract the same taps with random weights, then run this command again"
         name = replace(backbone_spec, weights="random").title
         yield Step(context.build_repeat_command("extract", "-b", name, *_build_layer_options(context)), reason)
 
 
 def _counter_overfitting(context: AdviceContext) -> Iterator[Step]:
-    """Augmented views, where the winner's curves say that it knows by heart what it learnt from."""
+    """Suggest augmented views, if the winner's training curves show overfitting."""
     fit_info = context.scores[context.best].fit_info
     curves, last_epoch = fit_info.get("curves") or {}, int(fit_info.get("epochs") or 0) - 1
     train_accuracy, val_accuracy = curves.get("accuracy") or [], curves.get("val_accuracy") or []
@@ -173,12 +173,14 @@ def _counter_overfitting(context: AdviceContext) -> Iterator[Step]:
         and train_accuracy[last_epoch] >= _OVERFIT_ACCURACY
         and train_accuracy[last_epoch] - val_accuracy[last_epoch] >= _OVERFIT_GAP
     ):
-        accuracies = f"{train_accuracy[last_epoch]:.3f} on what it learnt from, {val_accuracy[last_epoch]:.3f} held out"
-        yield from _augment(context, f"the head overfits ({accuracies}): views of each image work against that")
+        accuracies = (
+            f"{train_accuracy[last_epoch]:.3f} on training images, {val_accuracy[last_epoch]:.3f} on held-out images"
+        )
+        yield from _augment(context, f"train on augmented views, as the head overfits (accuracy {accuracies})")
 
 
 def _add_views(context: AdviceContext) -> Iterator[Step]:
-    yield from _augment(context, "augmented views of each image, of which there are few")
+    yield from _augment(context, "train on augmented views, as there are few images")
 
 
 def _augment(context: AdviceContext, reason: str) -> Iterator[Step]:
@@ -195,28 +197,28 @@ def _augment(context: AdviceContext, reason: str) -> Iterator[Step]:
 
 
 def _export_cheaper(context: AdviceContext) -> Iterator[Step]:
-    """The runner-up, where it is not told apart from the winner and costs less."""
+    """Suggest exporting the runner-up, if it is not significantly worse than the winner and cheaper."""
     comparison = context.runner_up
     if comparison is None or comparison.p_value <= _SIGNIFICANCE_LEVEL or not context.from_images:
         return
     runner_up_trial = next(trial for trial in context.ranked_trials if trial.id == comparison.runner_up)
     cost, other_cost = context.compute_cost(context.best), context.compute_cost(runner_up_trial)
     if 0 < other_cost <= _CHEAPER_SHARE * cost:
-        reason = f"the runner-up, which is not told apart from the winner, at {other_cost / cost:.0%} of its cost"
+        reason = f"export the runner-up: not significantly worse than the winner, at {other_cost / cost:.0%} of its cost"
         yield Step(
             context.build_command("export", context.run, "--trial", runner_up_trial.id, "-o", "cheaper.keras"), reason
         )
 
 
 def _spread_layers(context: AdviceContext) -> Iterator[Step]:
-    """Layers over the whole depth, where so few were tried that there is no telling where accuracy peaks."""
+    """Suggest layers over the whole depth, if too few were tried to see where accuracy peaks."""
     if context.backbone_spec is not None and context.evidence.peak_position == "unknown":
-        reason = "up to eight layers over the whole depth: where accuracy peaks tells similar from different"
+        reason = "try up to eight layers over the whole depth: where accuracy peaks shows how similar the data is"
         yield Step(context.build_repeat_command("sweep", "--extract", "-b", context.backbone_spec.title), reason)
 
 
 def _search_around_peak(context: AdviceContext) -> Iterator[Step]:
-    """Layers between the best one and its neighbours among those that were tried."""
+    """Suggest untried layers between the best one and its neighbors among those tried."""
     backbone_spec, peak = context.backbone_spec, context.evidence.peak
     if backbone_spec is None or peak is None:
         return
@@ -242,7 +244,7 @@ def _search_around_peak(context: AdviceContext) -> Iterator[Step]:
     if names:
         chosen_names = dict.fromkeys(names[round(share * (len(names) - 1))] for share in (0, 0.5, 1))
         words = ("-b", backbone_spec.title, *repeat_option("-l", [*chosen_names, peak.layer]), "--head", context.best.head)
-        reason = f"layers on either side of {peak.layer}, the best one, that were not tried"
+        reason = f"try layers on either side of {peak.layer}, the best one"
         yield Step(context.build_repeat_command("sweep", "--extract", *words), reason)
 
 
@@ -252,7 +254,7 @@ def _try_other_network(context: AdviceContext) -> Iterator[Step]:
     if context.from_images and other_network is not None:
         yield Step(
             context.build_repeat_command("run", "-b", other_network),
-            "a network of another family, which may know more of such images",
+            "try a network of another family",
         )
 
 
@@ -266,5 +268,5 @@ def _uses_all_taps(context: AdviceContext) -> bool:
 
 
 def _can_gain(context: AdviceContext) -> bool:
-    """Whether another head on the same taps can be tried, and could be any better."""
+    """Return whether another head can be tried on the same taps, and could be better."""
     return bool(context.taps) and context.scores[context.best].accuracy < 1

@@ -194,7 +194,7 @@ def test_sizes_lie_on_a_scale_of_logarithms(images: int, groups: int | None, cla
     found = Size(images, groups, classes, 100)
     assert (found.category, found.nearest_category) == (word, leans)
     assert 0 <= found.position <= 1
-    assert f"{images:,} images" in found.reason
+    assert f"{images:,} training images" in found.reason
     assert ("groups" in found.reason) == (groups is not None)
 
 
@@ -245,46 +245,46 @@ def test_the_case_is_of_size_and_of_where_the_peak_and_random_weights_are(
     assert (found.strategy is None) == (scenario is None)
     said = format_scenario(found)
     assert found.size in said
-    assert (f"case {scenario} of four" in said) == (scenario is not None)
+    assert (f"(scenario {scenario})" in said) == (scenario is not None)
     assert found.similarity == {None: None, "B1": "similar", "B3": "similar"}.get(scenario, "different")
 
 
 def test_plain_evidence_has_nothing_to_mind_and_its_figures_are_told() -> None:
     found = figures().summarize()
     assert found.caveats == ()
-    assert found.reasons[0].startswith("3,000 images to learn from, 300 a class")
+    assert found.reasons[0].startswith("3,000 training images, 300 per class")
     assert (
-        "peaks at at1.00, 100% of the forward cost; the best one before the last quarter is behind by 30.0"
+        "peaks at at1.00, 100% of the forward cost; the best layer before the last quarter is worse by 30.0"
         in found.reasons[1]
     )
-    assert "0.900 on the network's own weights, 0.500 on random ones: 40.0 points" in found.reasons[2]
+    assert "0.900 with pretrained weights, 0.500 with random weights, a gain of 40.0 points" in found.reasons[2]
     assert "80% of the errors avoided" in found.reasons[2]
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"size": Size(120, None, 2, 60)}, "are few"),
-        ({"size": Size(3_000, None, 10, 5)}, "5 of the rarest class, are few"),
+        ({"size": Size(120, None, 2, 60)}, "only 120 images"),
+        ({"size": Size(3_000, None, 10, 5)}, "5 of the rarest class: another sample might lead"),
         ({"size": BETWEEN}, "52% of the way from small to large"),
-        ({"accuracy_95": (0.7, 0.85)}, "no better than 0.700 to 0.850"),
-        ({"chance_p_value": 0.06}, "nothing may have been learnt"),
+        ({"accuracy_95": (0.7, 0.85)}, "uncertain (95 % CI 0.700–0.850)"),
+        ({"chance_p_value": 0.06}, "not significantly better than the majority class"),
         ({"curve": {1.0: 0.9}}, "only at1.00 was tried"),
-        ({"curve": {0.2: 0.5, 0.5: 0.9}}, "no layer beyond 75%"),
+        ({"curve": {0.2: 0.5, 0.5: 0.9}}, "no layer after 75%"),
         ({"curve": {0.8: 0.5, 1.0: 0.9}}, "no layer before 75%"),
-        ({"curve": FLAT}, "unsure"),
-        ({"curve": {0.2: 0.5, 0.8: 0.9}}, "the deepest layer tried lies at 80%"),
-        ({"peak": None}, "no depth of the winner's taps"),
+        ({"curve": FLAT}, "peaks is uncertain"),
+        ({"curve": {0.2: 0.5, 0.8: 0.9}}, "the deepest layer tried is at 80%"),
+        ({"peak": None}, "the depths of the winner's taps are unknown"),
         ({"gain": None}, "random weights are cached"),
-        ({"gain": None, "gain_lacks": "file"}, "is a file"),
+        ({"gain": None, "gain_lacks": "file"}, "network from a file"),
         ({"gain": None, "gain_lacks": "few"}, "too few images of a class"),
         ({"gain": None, "gain_lacks": "features"}, "a file of features"),
         ({"gain": None, "gain_lacks": "random"}, "has random weights"),
         ({"gain": LITTLE}, "contradict"),
-        ({"gain": SOME}, "bring the network less"),
-        ({"curve": FLAT, "gain": SOME}, "lies between"),
+        ({"gain": SOME}, "smaller than usual"),
+        ({"curve": FLAT, "gain": SOME}, "is between that of similar"),
         ({"curve": FLAT, "gain": MUCH}, "alone"),
-        ({"other_peaks": [peak_of(EARLY)]}, "says otherwise"),
+        ({"other_peaks": [peak_of(EARLY)]}, "suggests the opposite"),
     ],
 )
 def test_thin_evidence_is_said_to_be_thin(changed: dict[str, Any], said: str) -> None:
@@ -626,8 +626,8 @@ def test_a_sweep_without_layers_or_depths_still_ends_with_advice(
     found = run.result.advice
     assert found is not None
     assert (found.scenario, found.size, found.peaks, found.pretraining_gain) == (None, "small", (), None)
-    assert any("no depth" in line for line in found.caveats)
-    assert any("nothing may have been learnt" in line for line in found.caveats)
+    assert any("the depths of the winner's taps are unknown" in line for line in found.caveats)
+    assert any("not significantly better than the majority class" in line for line in found.caveats)
     assert Run(run.path).result.advice == found
 
 
@@ -665,7 +665,7 @@ def test_the_best_of_many_has_to_beat_chance_by_more_than_one_of_them(
     right = round(2 * count * run.load_trials()[rank_trials(run.load_trials())[0]].accuracy)
     by_chance = 6 * binomtest(right, 2 * count, 0.5, alternative="greater").pvalue > 0.05
     assert run.result.advice is not None
-    assert any("nothing may have been learnt" in line for line in run.result.advice.caveats) == by_chance
+    assert any("not significantly better than the majority class" in line for line in run.result.advice.caveats) == by_chance
     assert by_chance != learnt
 
 

@@ -174,8 +174,8 @@ def test_pictures_keep_within_their_budget(tmp_path: Path) -> None:
     [
         (None, "run.json does not name"),
         ({"kind": "keras", "source": "keras.datasets.mnist", "root": "/x"}, "reports do not load"),
-        ({"kind": "features", "source": "rows.h5", "root": "rows.h5"}, "where its images are"),
-        ({"kind": "arrays", "source": "a.npz", "root": "/nowhere/a.npz"}, "found nothing"),
+        ({"kind": "features", "source": "rows.h5", "root": "rows.h5"}, "no reference to its images"),
+        ({"kind": "arrays", "source": "a.npz", "root": "/nowhere/a.npz"}, "no such file or folder"),
     ],
 )
 def test_data_without_pictures_say_so(data: dict[str, Any] | None, expected: str, block_keras: None) -> None:
