@@ -165,9 +165,7 @@ def extract_taps(
     for backbone_group, taps in group_backbones_by_taps(config.backbone_specs, to_tuple(config.layers)):
         results += extract_on_devices(images, store, replace(config, backbones=backbone_group, layers=taps), progress)
         images = results[-1].images
-    for result in results:
-        result.images = images
-    return results
+    return [replace(result, images=images) for result in results]
 
 
 def group_backbones_by_taps(

@@ -77,12 +77,15 @@ def sweep(
     DataError, LayerError, HeadError, RunError
         If labels, taps, heads or the folder cannot be used.
     """
-    split(images, config.select)  # fails early if the labels cannot be used
+    images = images.sort_by_digest()
+    splits = split(images, config.select)  # fails early if the labels cannot be used
     feature_store = images.feature_file or store
     query = config.query if only_taps is None else replace(config.query, backbone_specs=(), only_taps=only_taps)
     selection = select_features.find_features(feature_store, images.keys, query)
-    images = selection.drop_non_finite(images).sort_by_digest()
-    splits, views, seed = split(images, config.select), config.view_set, config.seed
+    if selection.not_finite.any():
+        images = selection.drop_non_finite(images)
+        splits = split(images, config.select)
+    views, seed = config.view_set, config.seed
     pending_tasks = _build_tasks(selection, config.head_grids)
     make_data = _build_data_factory(images, splits, selection.row_readers, views, seed)
     scheduler.check_hyperparameters(pending_tasks, make_data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -164,10 +164,8 @@ def extract_features(
     images = images.reject(rejections)
     for task in tasks:
         images = images.reject(_find_non_finite(task, images))
-    for task in tasks:
-        task.result.images = images
     store.flush()
-    return [task.result for task in tasks]
+    return [replace(task.result, images=images) for task in tasks]
 
 
 def _prepare_task(images: Images, backbone_spec: BackboneSpec, store: Store, config: ExtractConfig) -> _BackboneTask:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -118,20 +118,25 @@ def extract_on_devices(
         worker_results = run_extract_job(devices, extract_job, progress(" + ".join(devices)) if progress else None)
     results = extract_features(images, store, config, progress=progress)  # nothing is missing after workers
     for parts in worker_results:
-        for result, part in zip(results, parts, strict=True):
-            add_result(result, part)
+        results = [combine_results(result, part) for result, part in zip(results, parts, strict=True)]
     return results
 
 
-def add_result(total: ExtractResult, part: ExtractResult) -> None:
-    """Add the counts of a worker's result to `total`."""
-    total.computed += part.computed
-    total.passes += part.passes
-    total.bytes += part.bytes
-    total.seconds = max(total.seconds, part.seconds)
-    for total_counts, part_counts in ((total.rows, part.rows), (total.kept_float32, part.kept_float32)):
-        for tap, count in part_counts.items():
-            total_counts[tap] = total_counts.get(tap, 0) + count
+def combine_results(result: ExtractResult, part: ExtractResult) -> ExtractResult:
+    """Return a result that counts what a worker did as well."""
+    return replace(
+        result,
+        computed=result.computed + part.computed,
+        passes=result.passes + part.passes,
+        bytes=result.bytes + part.bytes,
+        seconds=max(result.seconds, part.seconds),
+        rows=_add_counts(result.rows, part.rows),
+        kept_float32=_add_counts(result.kept_float32, part.kept_float32),
+    )
+
+
+def _add_counts(counts: Mapping[str, int], more_counts: Mapping[str, int]) -> dict[str, int]:
+    return {tap: counts.get(tap, 0) + more_counts.get(tap, 0) for tap in {**counts, **more_counts}}
 
 
 _progress_queue: Any = None

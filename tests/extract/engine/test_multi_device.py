@@ -39,7 +39,7 @@ def test_two_workers_share_the_work_and_the_cache_merges_it(photos: Path, tmp_pa
         (total,) = extract_features(images, store, replace(CONFIG, batch_size=32))
         assert total.computed == 0
         for (part,) in apart:
-            multi_device.add_result(total, part)
+            total = multi_device.combine_results(total, part)
         assert (total.computed, total.rows) == (36, {"block4_out:avg": 36})
         (one,) = extract_features(images, alone, CONFIG)
         rows = [
