@@ -110,7 +110,7 @@ def _compute_key(backbone_spec: BackboneSpec) -> str:
             dict(backbone_spec.arguments),
             backbone_spec.image_size,
             backbone_spec.preprocessing,
-            backbone_spec.seed,
+            backbone_spec.seed if backbone_spec.has_random_weights else 0,
             *precision.list_key_parts(backbone_spec.precision),
         ],
         "versions": [importlib.metadata.version(name) for name in ("humeris", "keras", "tensorflow")],

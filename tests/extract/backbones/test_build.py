@@ -342,6 +342,13 @@ def test_a_backbone_is_built_once_and_then_remembered(memo: KeyValueStore) -> No
     assert get_or_build(BackboneSpec.parse("nano,image_size=32"), memo)[1] is not None
 
 
+def test_a_seed_makes_another_network_only_of_random_weights(memo: KeyValueStore) -> None:
+    for text, is_other in (("nano", False), ("nano,weights=random", True)):
+        get_or_build(BackboneSpec.parse(text), memo)
+        backbone = get_or_build(BackboneSpec.parse(f"{text},seed=1"), memo)[1]
+        assert (backbone is not None) == is_other
+
+
 def test_a_card_survives_json(memo: KeyValueStore) -> None:
     import json
 
