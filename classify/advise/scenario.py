@@ -251,14 +251,14 @@ def _list_accuracy_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
 def _list_depth_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
     peak, position = evidence.peak, evidence.peak_position
     if peak is None:
-        yield "where accuracy peaks is unknown: the depths of the winner's taps are unknown"
+        yield "the depth of the accuracy peak is unknown, as the depths of the winner's taps are unknown"
     elif peak.n_layers == 1:
-        yield f"where accuracy peaks is unknown: only {peak.layer} was tried"
+        yield f"the depth of the accuracy peak is unknown, as only {peak.layer} was tried"
     elif position == "unknown":
         side = "before" if peak.shallowest >= LATE_DEPTH else "after"
-        yield f"where accuracy peaks is unknown: no layer {side} {LATE_DEPTH:.0%} of the forward cost was tried"
+        yield f"the depth of the accuracy peak is unknown, as no layer {side} {LATE_DEPTH:.0%} of the forward cost was tried"
     elif position == "unsure":
-        yield f"where accuracy peaks is uncertain: layers before and after {LATE_DEPTH:.0%} of the cost are equally good"
+        yield f"the depth of the accuracy peak is uncertain: layers before and after {LATE_DEPTH:.0%} are equally good"
     elif position == "end" and peak.deepest < _NEAR_END:
         yield f"the deepest layer tried is at {peak.deepest:.0%} of the forward cost: the peak may be deeper"
     for other_peak in evidence.other_peaks:
@@ -279,7 +279,7 @@ def _list_gain_caveats(evidence: ScenarioEvidence) -> Iterator[str]:
     if evidence.gain_lacks == "random":
         yield "the winner's network has random weights, so there is no pretraining data to compare with"
     elif evidence.gain is None:
-        yield f"the gain from pretraining is unknown: {reasons[evidence.gain_lacks]}"
+        yield f"the gain from pretraining is unknown, as {reasons[evidence.gain_lacks]}"
     elif evidence.peak_position == "end" and evidence.gain_category == "little":
         yield "contradictory evidence: a late peak suggests similar data, a small gain from pretraining different data"
     elif evidence.peak_position == "end" and evidence.gain_category == "some":

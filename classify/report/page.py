@@ -127,7 +127,7 @@ def write_report(
             sections = list(_build_blocks(snapshot, f"run{index}-", counter, omissions))
             blocks.append(_Block(f"run{index}", "run", name, sections=sections))
     content = _render_within_limit(
-        blocks, " and ".join(run_names), "; ".join(dict.fromkeys(map(_describe_data, snapshots))), omissions
+        blocks, " and ".join(run_names), "; ".join(dict.fromkeys(filter(None, map(_describe_data, snapshots)))), omissions
     )
     publish(content, out, out.absolute().parent, 0o644, "another file with -o")
     return ReportResult(out, len(content), tuple(dict.fromkeys(omissions)))

@@ -101,4 +101,4 @@ def describe_near_duplicates(near_duplicates: NearDuplicateSummary) -> str:
     """Say how many test images are near-duplicates of training images, and the accuracy without them if known."""
     accuracy_without = near_duplicates.accuracy_without
     accuracy_note = "" if accuracy_without is None else f"; without them the accuracy is {format_percent(accuracy_without)}"
-    return f"{near_duplicates.test_images} test images are near-duplicates of training images{accuracy_note}."
+    return f"Test images that are near-duplicates of training images: {near_duplicates.test_images}{accuracy_note}."

@@ -18,7 +18,7 @@ THUMBNAIL_SIDE = 160
 THUMBNAIL_BYTES = 180_000  # of all thumbnails together
 
 
-def find_mistakes(target: Target, labels: np.ndarray, probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
+def find_errors(target: Target, labels: np.ndarray, probabilities: np.ndarray, max_rows: int = MAX_PICTURES) -> np.ndarray:
     """Return the rows of misclassified images, most confident first.
 
     Parameters
@@ -60,7 +60,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
         message = "Test predictions are missing, or do not match the classes: finish the run, or run `humeris sweep` again."
         return [Text(message, "missing")]
     labels = target.encode([prediction.label for prediction in predictions])
-    wrong_rows, unsure_rows = find_mistakes(target, labels, probabilities), find_least_certain(probabilities)
+    wrong_rows, unsure_rows = find_errors(target, labels, probabilities), find_least_certain(probabilities)
     chosen_predictions = [predictions[row] for row in (*wrong_rows.tolist(), *unsure_rows.tolist())]
     records = {record.name: record for record in snapshot.images}
     thumbnail_set = thumbnails.make_thumbnails(
@@ -71,7 +71,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     )
     n_wrong = sum(prediction.label != prediction.predicted for prediction in predictions)
     parts: list[Part] = [
-        Text(_describe_mistakes(n_wrong, len(wrong_rows), len(predictions))),
+        Text(_describe_errors(n_wrong, len(wrong_rows), len(predictions))),
         *thumbnail_set.describe_failures(snapshot.data),
     ]
     pictures = [
@@ -84,7 +84,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     return parts
 
 
-def _describe_mistakes(n_wrong: int, n_shown: int, n_total: int) -> str:
+def _describe_errors(n_wrong: int, n_shown: int, n_total: int) -> str:
     if not n_wrong:
         return f"All {n_total} test images are classified correctly."
     scope = "all of them" if n_shown == n_wrong else f"the {n_shown} most confident errors"

@@ -32,10 +32,8 @@ def summarize(snapshot: RunSnapshot) -> str:
     winner = _describe_trial(snapshot, best)
     if test is None:
         accuracy = wording.format_percent(snapshot.scores[best].accuracy)
-        return (
-            f"Not finished; best accuracy so far {accuracy} {wording.format_selection(snapshot)}: {winner}. The test "
-            "split has not been scored."
-        )
+        test_note = "The test scores cannot be read" if snapshot.metadata is None else "The test split has not been scored"
+        return f"Best accuracy so far {accuracy} {wording.format_selection(snapshot)}: {winner}. {test_note}."
     groups = f" in {test.groups} groups" if test.groups else ""
     majority_count = max((class_scores.images for class_scores in test.per_class), default=0)
     return (
@@ -131,9 +129,13 @@ def _build_export(snapshot: RunSnapshot, specs: Mapping[str, ExtractionSpec], be
 
 def _build_advice(advice: Advice) -> Iterator[Part]:
     """Show the scenario, its evidence and the next steps, as stored when the run ended."""
-    yield Text(f"Advice: {format_scenario(advice)}. Evidence: {'; '.join(advice.reasons)}.")
+    yield Text(f"Advice: {format_scenario(advice)}. Evidence: {'. '.join(map(_capitalize, advice.reasons))}.")
     if advice.caveats:
-        yield Text(f"The evidence is limited: {'; '.join(advice.caveats)}.", "warning")
+        yield Text(f"{_capitalize('; '.join(advice.caveats))}.", "warning")
     for step in advice.next:
-        yield Text(f"{step.reason[:1].upper()}{step.reason[1:]}:")
+        yield Text(f"{_capitalize(step.reason)}:")
         yield Command(step.command)
+
+
+def _capitalize(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"

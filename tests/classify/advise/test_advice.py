@@ -272,7 +272,7 @@ def test_plain_evidence_has_nothing_to_mind_and_its_figures_are_told() -> None:
         ({"curve": {1.0: 0.9}}, "only at1.00 was tried"),
         ({"curve": {0.2: 0.5, 0.5: 0.9}}, "no layer after 75%"),
         ({"curve": {0.8: 0.5, 1.0: 0.9}}, "no layer before 75%"),
-        ({"curve": FLAT}, "peaks is uncertain"),
+        ({"curve": FLAT}, "accuracy peak is uncertain"),
         ({"curve": {0.2: 0.5, 0.8: 0.9}}, "the deepest layer tried is at 80%"),
         ({"peak": None}, "the depths of the winner's taps are unknown"),
         ({"gain": None}, "random weights are cached"),

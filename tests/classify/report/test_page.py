@@ -235,7 +235,8 @@ def test_a_page_says_at_its_top_what_is_missing_and_comes_all_the_same(finished:
         assert any(words in line for line in done.omissions)
     assert list(dict.fromkeys(each.text for each in box.descendants if each.tag == "li")) == list(done.omissions)
     assert "Test accuracy" in section(found, "run1-summary")
-    assert "best accuracy so far" in section(found, "run2-summary")
+    assert "Best accuracy so far" in section(found, "run2-summary")
+    assert "The test scores cannot be read" in section(found, "run2-summary")
 
 
 def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
@@ -248,7 +249,7 @@ def test_an_interrupted_run_shows_who_is_ahead_and_how_to_finish(
         if path.name not in {"run.json", "trials.jsonl"}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     found = Markup(read(run, tmp_path / "page.html", finished.cache))
-    assert "best accuracy so far" in section(found, "summary")
+    assert "Best accuracy so far" in section(found, "summary")
     assert "The test split has not been scored" in section(found, "summary")
     assert "resume it with: humeris sweep" in found.text
     assert "1 of the 5 lines of trials.jsonl are corrupt" in found.text

@@ -40,8 +40,8 @@ def test_mistakes_are_the_wrong_answers_most_confident_first(seed: int) -> None:
     answers, labels = probabilities(40, seed), np.random.default_rng(seed).integers(0, 3, 40)
     wrong = [row for row in range(40) if max(range(3), key=lambda k: answers[row, k]) != labels[row]]
     expected = sorted(wrong, key=lambda row: -max(answers[row]))
-    assert gallery.find_mistakes(SingleLabel.from_n_classes(answers.shape[1]), labels, answers, 100).tolist() == expected
-    assert gallery.find_mistakes(SingleLabel.from_n_classes(answers.shape[1]), labels, answers, 7).tolist() == expected[:7]
+    assert gallery.find_errors(SingleLabel.from_n_classes(answers.shape[1]), labels, answers, 100).tolist() == expected
+    assert gallery.find_errors(SingleLabel.from_n_classes(answers.shape[1]), labels, answers, 7).tolist() == expected[:7]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,7 +56,7 @@ def test_rows_that_are_not_finite_are_no_answers() -> None:
     answers, labels = probabilities(10), np.ones(10, int)
     answers[3, 1], answers[5] = np.nan, np.inf
     assert not {3, 5} & {
-        *gallery.find_mistakes(SingleLabel.from_n_classes(answers.shape[1]), labels, answers, 10).tolist(),
+        *gallery.find_errors(SingleLabel.from_n_classes(answers.shape[1]), labels, answers, 10).tolist(),
         *gallery.find_least_certain(answers, 10).tolist(),
     }
     assert len(gallery.find_least_certain(answers, 10)) == 8

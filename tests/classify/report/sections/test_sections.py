@@ -97,7 +97,7 @@ def test_notes_and_near_duplicates_are_warnings(evidence: RunSnapshot) -> None:
     copies = replace(NEAR_DUPLICATES, test_images=4, accuracy_without=0.5)
     changed = change_result(evidence, notes=("the width is unusual",), near_duplicates=copies)
     told = words(summary.build_section(changed), "warning")
-    assert told.startswith("the width is unusual 4 test images are near-duplicates of training images")
+    assert told.startswith("the width is unusual Test images that are near-duplicates of training images: 4; ")
     assert "without them the accuracy is 50.0 %" in told
 
 
