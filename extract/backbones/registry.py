@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 from ...cache.errors import BackboneError
 from ...cache.spec import ExtractionSpec
@@ -99,7 +100,11 @@ def find_source(text: str) -> BackboneSource:
 
 def describe_license(spec: ExtractionSpec) -> str:
     """Return a sentence, without a full stop, on the license of the weights of an extraction."""
-    return "random numbers" if spec.has_random_weights else find_source(spec.address).get_license(spec)
+    if spec.has_random_weights:
+        return "random numbers"
+    if Path(spec.weights).is_absolute():  # a file of the user's, in place of the source's own
+        return f"not known here: the weights are those of the file {Path(spec.weights).name}; ask whoever trained them"
+    return find_source(spec.address).get_license(spec)
 
 
 def allows_random_weights(spec: ExtractionSpec) -> bool:

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackboneSo
     module = importlib.import_module("toy_backbones")
     yield module.Toys()
     del sys.modules["toy_backbones"]
+
+
+def test_the_license_of_a_users_weights_is_not_that_of_the_network() -> None:
+    from humeris.extract.backbones.build import build
+
+    spec = build(BackboneSpec.parse("nano")).spec
+    assert describe_license(replace(spec, weights="/home/me/own.weights.h5")).startswith(
+        "not known here: the weights are those of the file own.weights.h5"
+    )
+    assert "not known" not in describe_license(spec)
 
 
 # --- a source from outside
