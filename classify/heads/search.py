@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,49 +17,18 @@ from .head_family import HeadFamily
 from .head_grid import HeadGrid
 from .registry import get_head_family
 
-SEARCH_KINDS = ("grid", "random", "halving")
 DEFAULT_TRIALS = 30
 HALVING_FACTOR = 3
 _RANGE = re.compile(r"(?P<low>[^/]+?)\.\.(?P<high>[^/]+)")
 _MAX_ATTEMPTS = 100  # draws per set of hyperparameters, to find one that differs from the others
 
 
-@dataclass(frozen=True)
-class Search:
-    """How hyperparameters are selected to be tried.
+class Search(ABC):
+    """How hyperparameters are selected to be tried."""
 
-    Parameters
-    ----------
-    kind
-        ``grid``, ``random`` or ``halving``.
-    trials
-        Number of sets of hyperparameters of each family, unless `kind` is ``grid``.
-    seed
-        Seed of the random sample.
-    """
-
-    kind: str = "grid"
-    trials: int = DEFAULT_TRIALS
-    seed: int = 0
-
-    @classmethod
-    def parse(cls, kind: str, trials: int | None, seed: int) -> Search:
-        """Parse `--search KIND --trials N`; raises `HeadError`."""
-        if kind not in SEARCH_KINDS:
-            raise HeadError(f"--search {kind}: unknown; use one of {', '.join(SEARCH_KINDS)}")
-        if trials is not None and kind == "grid":
-            raise HeadError(
-                "--trials does not apply to --search grid, which tries every combination; give --search random or halving"
-            )
-        if trials is not None and trials < 1:
-            raise HeadError(f"--trials {trials}: too few; give at least 1")
-        return cls(kind, trials or DEFAULT_TRIALS, seed)
-
+    @abstractmethod
     def build_grid(self, name: str, options: Mapping[str, str]) -> HeadGrid:
         """Select the hyperparameters of a head family to try.
-
-        A grid of at most `trials` sets is tried completely. With ``halving``, the sets of a family that has epochs are
-        tried for a few epochs, the best third of them for three times as many, until few are left.
 
         Parameters
         ----------
@@ -66,38 +36,56 @@ class Search:
             Name of the family.
         options
             Option to a value, a list ``a/b/c``, or a range ``low..high``, sampled uniformly on a logarithmic scale, or on
-            a linear one if it starts at 0; a range between integers gives integers. If there is neither a list nor a
-            range, the family's `search_space` is sampled.
+            a linear one if it starts at 0; a range between integers gives integers.
 
         Raises
         ------
         HeadError
             If there is no such family, option or value.
         """
-        family = get_head_family(name)
-        ranges = {key: text for key, text in options.items() if ".." in text}
-        if self.kind == "grid":
-            if ranges:
-                key, text = next(iter(ranges.items()))
+
+
+class GridSearch(Search):
+    """Every combination of the values."""
+
+    def build_grid(self, name: str, options: Mapping[str, str]) -> HeadGrid:
+        """See `Search.build_grid`; ranges are not allowed."""
+        for key, text in options.items():
+            if ".." in text:
                 raise HeadError(
                     f"head {name}: {key}={text} is a range, but --search grid needs a list; give --search "
                     "random or halving, or a list a/b/c"
                 )
-            return HeadGrid.from_options(name, options)
-        lists = {key for key, text in options.items() if "/" in text}
-        if not ranges and not lists:
+        return HeadGrid.from_options(name, options)
+
+
+@dataclass(frozen=True)
+class RandomSearch(Search):
+    """A random sample of the combinations; a grid of at most `trials` combinations is tried completely.
+
+    If neither a list nor a range is given, the family's `search_space` is sampled.
+
+    Parameters
+    ----------
+    trials
+        Number of sets of hyperparameters of each family.
+    seed
+        Seed of the random sample.
+    """
+
+    trials: int = DEFAULT_TRIALS
+    seed: int = 0
+
+    def build_grid(self, name: str, options: Mapping[str, str]) -> HeadGrid:
+        """See `Search.build_grid`."""
+        family = get_head_family(name)
+        if not any(".." in text or "/" in text for text in options.values()):
             options = {**family.search_space, **options}
         if any(".." in text for text in options.values()):
-            hyperparameter_sets = self._draw(family, options)
-        else:
-            full_grid = family.expand_grid(options)
-            indices = np.sort(self._build_rng(name).permutation(len(full_grid))[: self.trials])
-            hyperparameter_sets = tuple(full_grid[index] for index in indices)
-        return (
-            _build_halving_grid(family, hyperparameter_sets)
-            if self.kind == "halving" and "epochs" in hyperparameter_sets[0]
-            else HeadGrid(family, hyperparameter_sets)
-        )
+            return HeadGrid(family, self._draw(family, options))
+        full_grid = family.expand_grid(options)
+        indices = np.sort(self._build_rng(name).permutation(len(full_grid))[: self.trials])
+        return HeadGrid(family, tuple(full_grid[index] for index in indices))
 
     def _build_rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
@@ -114,6 +102,36 @@ class Search:
             if len(hyperparameter_sets) == self.trials:
                 break
         return tuple(hyperparameter_sets)
+
+
+class HalvingSearch(RandomSearch):
+    """A random sample by successive halving.
+
+    The sets of a family that has epochs are tried for a few epochs, the best third of them for three times as many, until
+    few are left; families without epochs are sampled at random.
+    """
+
+    def build_grid(self, name: str, options: Mapping[str, str]) -> HeadGrid:
+        """See `Search.build_grid`."""
+        grid = super().build_grid(name, options)
+        if "epochs" not in grid.hyperparameter_sets[0]:
+            return grid
+        return _build_halving_grid(grid.family, grid.hyperparameter_sets)
+
+
+def parse_search(name: str, trials: int | None, seed: int) -> Search:
+    """Parse `--search NAME --trials N`; raises `HeadError`."""
+    if name == "grid":
+        if trials is not None:
+            raise HeadError(
+                "--trials does not apply to --search grid, which tries every combination; give --search random or halving"
+            )
+        return GridSearch()
+    if name not in _RANDOM_SEARCHES:
+        raise HeadError(f"--search {name}: unknown; use one of {', '.join(SEARCHES)}")
+    if trials is not None and trials < 1:
+        raise HeadError(f"--trials {trials}: too few; give at least 1")
+    return _RANDOM_SEARCHES[name](trials or DEFAULT_TRIALS, seed)
 
 
 def _build_halving_grid(family: HeadFamily, hyperparameter_sets: tuple[Mapping[str, Any], ...]) -> HeadGrid:
@@ -185,3 +203,7 @@ def _parse_choice(location: str, text: str) -> _Choice:
     if not 0 <= low < high < math.inf:
         raise HeadError(f"{location}: invalid range {text!r}; give low..high, numbers with 0 <= low < high")
     return _Choice(low=low, high=high, is_integer=bool(re.fullmatch(r"\d+\.\.\d+", text)))
+
+
+_RANDOM_SEARCHES: Mapping[str, type[RandomSearch]] = {"random": RandomSearch, "halving": HalvingSearch}
+SEARCHES = ("grid", *_RANDOM_SEARCHES)

@@ -10,7 +10,7 @@ from typing import Any
 from ...cache.errors import HeadError
 from .head_grid import HeadGrid, parse_options
 from .registry import find_head_family, list_head_families
-from .search import Search
+from .search import GridSearch, Search
 
 _TYPE_NAMES = {dict: "a table", list: "a list", bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -32,7 +32,7 @@ def load_head_grids(heads: Sequence[str], file: Path | None = None, search: Sear
     HeadError
         With file, table and key, if the error is in the file.
     """
-    search = search or Search()
+    search = search or GridSearch()
     requests = [("", *parse_options(text)) for text in heads]
     requests += [] if file is None else read_toml(file)
     head_grids = []

@@ -14,7 +14,7 @@ from ...extract.pixels.augment import Policy, parse_policy
 from ..data.select_features import FeatureQuery
 from ..data.views import Views
 from ..heads.head_grid import HeadGrid
-from ..heads.search import Search
+from ..heads.search import parse_search
 from ..heads.search_file import load_head_grids
 
 
@@ -111,7 +111,7 @@ class SweepConfig(Config):
     @cached_property
     def head_grids(self) -> tuple[HeadGrid, ...]:
         """The head families with the hyperparameters to try; a `grid` file is read when they are first needed."""
-        search = Search.parse(self.search, self.trials, self.seed)
+        search = parse_search(self.search, self.trials, self.seed)
         file = None if self.grid is None else Path(self.grid)
         return tuple(load_head_grids(to_tuple(self.heads), file, search))
 

@@ -17,7 +17,7 @@ from humeris.cache.errors import HeadError
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.heads.head_grid import HeadGrid
 from humeris.classify.heads.registry import list_head_families
-from humeris.classify.heads.search import Search, plan_halving_rounds
+from humeris.classify.heads.search import GridSearch, HalvingSearch, RandomSearch, Search, parse_search, plan_halving_rounds
 from humeris.classify.heads.search_file import load_head_grids
 from humeris.classify.sweep.scheduler import Task
 from humeris.extract.backbones.tap_ref import TapRef
@@ -31,16 +31,16 @@ def values(settings: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 def test_a_grid_is_every_combination_whatever_the_seed() -> None:
     options = {"hidden": "16/32", "dropout": "0/0.5"}
-    first, second = (Search("grid", seed=seed).build_grid("mlp", options) for seed in (0, 1))
+    first, second = (parse_search("grid", None, seed).build_grid("mlp", options) for seed in (0, 1))
     assert first == second == HeadGrid.parse("mlp,hidden=16/32,dropout=0/0.5")
     assert len(first.hyperparameter_sets) == 4
 
 
 def test_random_draws_are_distinct_repeatable_and_inside_their_ranges() -> None:
     options = {"learning_rate": "1e-4..1e-2", "hidden": "16/32/64", "epochs": "5..50"}
-    found = Search("random", 40, seed=3).build_grid("mlp", options).hyperparameter_sets
-    assert Search("random", 40, seed=3).build_grid("mlp", options).hyperparameter_sets == found
-    assert Search("random", 40, seed=4).build_grid("mlp", options).hyperparameter_sets != found
+    found = RandomSearch(40, seed=3).build_grid("mlp", options).hyperparameter_sets
+    assert RandomSearch(40, seed=3).build_grid("mlp", options).hyperparameter_sets == found
+    assert RandomSearch(40, seed=4).build_grid("mlp", options).hyperparameter_sets != found
     assert len({tuple(sorted(map(str, setting.items()))) for setting in found}) == len(found) == 40
     assert all(1e-4 <= rate <= 1e-2 for rate in values(found, "learning_rate"))
     assert set(values(found, "hidden")) == {
@@ -50,17 +50,17 @@ def test_random_draws_are_distinct_repeatable_and_inside_their_ranges() -> None:
 
 
 def test_a_range_is_even_on_a_logarithmic_scale_and_from_zero_on_a_linear_one() -> None:
-    found = Search("random", 400).build_grid("mlp", {"learning_rate": "1e-4..1e-2", "dropout": "0..0.8"}).hyperparameter_sets
+    found = RandomSearch(400).build_grid("mlp", {"learning_rate": "1e-4..1e-2", "dropout": "0..0.8"}).hyperparameter_sets
     assert abs(np.mean(np.log10(values(found, "learning_rate"))) + 3) < 0.1
     assert abs(np.mean(values(found, "dropout")) - 0.4) < 0.05
     assert min(values(found, "learning_rate")) < 1.3e-4
 
 
 def test_a_short_list_is_tried_whole_and_a_long_one_in_part_without_repeats() -> None:
-    whole = Search("random", 30).build_grid("logreg", {"C": "0.01/0.1/1"})
+    whole = RandomSearch(30).build_grid("logreg", {"C": "0.01/0.1/1"})
     assert whole == HeadGrid.parse("logreg,C=0.01/0.1/1")
     many = {"C": "/".join(str(number) for number in range(1, 60))}
-    part = Search("random", 7).build_grid("logreg", many).hyperparameter_sets
+    part = RandomSearch(7).build_grid("logreg", many).hyperparameter_sets
     assert len(part) == 7
     assert max(Counter(values(part, "C")).values()) == 1
 
@@ -68,8 +68,8 @@ def test_a_short_list_is_tried_whole_and_a_long_one_in_part_without_repeats() ->
 @pytest.mark.parametrize("options", [{}, {"C": "1"}])
 def test_a_family_with_nothing_to_draw_is_tried_as_it_is(options: dict[str, str]) -> None:
     assert (
-        Search("random", 30).build_grid("logreg", options).hyperparameter_sets
-        == Search().build_grid("logreg", options).hyperparameter_sets
+        RandomSearch(30).build_grid("logreg", options).hyperparameter_sets
+        == GridSearch().build_grid("logreg", options).hyperparameter_sets
     )
 
 
@@ -78,12 +78,12 @@ SPACES = {family.name: family.search_space for family in list_head_families() if
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_a_family_has_something_to_draw_where_nothing_is_said(name: str) -> None:
-    found = Search("random", 12).build_grid(name, {"epochs": "7"}).hyperparameter_sets
+    found = RandomSearch(12).build_grid(name, {"epochs": "7"}).hyperparameter_sets
     assert len(found) == 12
     assert set(values(found, "epochs")) == {7}
     for option in SPACES[name]:
         assert len(set(values(found, option))) > 1
-    assert Search("halving", 9).build_grid(name, {"epochs": "18"}).halving_rounds == ((9, 2), (3, 6), (1, 18))
+    assert HalvingSearch(9).build_grid(name, {"epochs": "18"}).halving_rounds == ((9, 2), (3, 6), (1, 18))
 
 
 def halving_of_scikit_learn(candidates: int, epochs: int) -> tuple[list[int], list[int]]:
@@ -125,7 +125,7 @@ def test_halving_has_the_rounds_of_scikit_learn_and_ends_with_every_epoch(candid
 
 
 def test_halving_takes_the_settings_of_lowest_loss_on_to_more_epochs() -> None:
-    family = Search("halving", 9).build_grid("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"})
+    family = HalvingSearch(9).build_grid("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"})
     assert family.halving_rounds == ((9, 2), (3, 6), (1, 18))
     task = Task(TAP, (family,))
     known: dict[Trial, Score] = {}
@@ -143,7 +143,7 @@ def test_halving_takes_the_settings_of_lowest_loss_on_to_more_epochs() -> None:
 
 
 def test_halving_goes_on_from_any_trial_on() -> None:
-    task = Task(TAP, (Search("halving", 9).build_grid("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"}),))
+    task = Task(TAP, (HalvingSearch(9).build_grid("mlp", {"learning_rate": "1e-4..1e-1", "epochs": "18"}),))
 
     def score(trial: Trial) -> Score:
         return Score(0.5, int(trial.id, 16) / 2**32, (0.5,))
@@ -163,35 +163,35 @@ def test_halving_goes_on_from_any_trial_on() -> None:
 
 
 def test_families_without_epochs_are_searched_at_random_by_halving_too() -> None:
-    assert Search("halving", 5).build_grid("logreg", {"C": "1e-3..1e2"}).halving_rounds == ()
+    assert HalvingSearch(5).build_grid("logreg", {"C": "1e-3..1e2"}).halving_rounds == ()
 
 
 @pytest.mark.parametrize(
     ("search", "options", "message"),
     [
         (
-            Search("grid"),
+            GridSearch(),
             {"learning_rate": "1e-4..1e-2"},
             r"is a range, but --search grid needs a list; give --search random or halving, or a list a/b/c",
         ),
         (
-            Search("random"),
+            RandomSearch(),
             {"learning_rate": "1e-2..1e-4"},
             r"mlp: learning_rate: invalid range '1e-2\.\.1e-4'; give low\.\.high",
         ),
-        (Search("random"), {"learning_rate": "a..b"}, r"learning_rate: invalid range .*; give low\.\.high"),
-        (Search("random"), {"learning_rate": "1e-4..inf"}, r"learning_rate: invalid range .*; give low\.\.high"),
-        (Search("random"), {"learning_rate": "1e-4..1e-2/1"}, r"learning_rate: invalid range .*; give low\.\.high"),
-        (Search("random"), {"learning_rate": "1..2..3"}, r"learning_rate: invalid range .*; give low\.\.high"),
-        (Search("random"), {"learning_rat": "1e-4..1e-2"}, r"'?learning_rat'?"),
-        (Search("random"), {"dropout": "0.5..2"}, r"dropout"),
+        (RandomSearch(), {"learning_rate": "a..b"}, r"learning_rate: invalid range .*; give low\.\.high"),
+        (RandomSearch(), {"learning_rate": "1e-4..inf"}, r"learning_rate: invalid range .*; give low\.\.high"),
+        (RandomSearch(), {"learning_rate": "1e-4..1e-2/1"}, r"learning_rate: invalid range .*; give low\.\.high"),
+        (RandomSearch(), {"learning_rate": "1..2..3"}, r"learning_rate: invalid range .*; give low\.\.high"),
+        (RandomSearch(), {"learning_rat": "1e-4..1e-2"}, r"'?learning_rat'?"),
+        (RandomSearch(), {"dropout": "0.5..2"}, r"dropout"),
         (
-            Search("halving"),
+            HalvingSearch(),
             {"epochs": "5..50"},
             r"head mlp: several numbers of epochs, but --search halving divides one number over its rounds; give one",
         ),
         (
-            Search("halving"),
+            HalvingSearch(),
             {"epochs": "5/50"},
             r"head mlp: several numbers of epochs, but --search halving divides one number over its rounds; give one",
         ),
@@ -215,7 +215,7 @@ def test_a_file_says_the_same_as_the_options_do(tmp_path: Path) -> None:
         '[[head]]\nname = "logreg"\nC = [0.1, 1, 10]\n\n[[head]]\nname = "mlp"\nhidden = [16, 32]\nepochs = 7\n'
         'learning_rate = "1e-4..1e-2"\n',
     )
-    search = Search("random", 10)
+    search = RandomSearch(10)
     options = ["logreg,C=0.1/1/10", "mlp,hidden=16/32,epochs=7,learning_rate=1e-4..1e-2"]
     assert load_head_grids([], file, search) == load_head_grids(options, None, search)
     assert [head_grid.family.name for head_grid in load_head_grids(["logreg,C=3"], file, search)] == [

@@ -16,7 +16,7 @@ from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.evaluate.trial import Score
 from humeris.classify.heads.neural import mlp_training
 from humeris.classify.heads.registry import get_head_family
-from humeris.classify.heads.search import Search
+from humeris.classify.heads.search import RandomSearch
 from humeris.classify.heads.training_data import TrainingData
 
 mlp = get_head_family("mlp")
@@ -279,7 +279,7 @@ def test_rates_and_decays_left_out_are_kerass_own() -> None:
 
 
 def test_a_search_draws_settings_that_are_settings() -> None:
-    found = Search("random", 12, 0).build_grid("mlp", {}).hyperparameter_sets
+    found = RandomSearch(12, 0).build_grid("mlp", {}).hyperparameter_sets
     assert len({json.dumps(each) for each in found}) == 12
     assert all(len({each[name] for each in found}) > 1 for name in mlp.search_space)
 
