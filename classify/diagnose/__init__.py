@@ -1,4 +1,4 @@
-"""What else the features show: near-duplicates, label errors, depth, baselines.
+"""Diagnostics of runs: near-duplicates, label errors, accuracy by depth, baselines.
 
 May import `classify.runs` and the rooms below it.
 """

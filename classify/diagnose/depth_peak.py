@@ -1,4 +1,4 @@
-"""Where along the depth of a network the accuracy peaks, and how sure that is."""
+"""The depth of a network at which accuracy peaks, and how certain that is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..evaluate import significance
 from ..evaluate.trial import Score, Trial, rank_trials
 from ..runs.advice import Peak
 
-LATE_DEPTH = 0.75  # share of the forward cost below which a peak lies well before the end
-_TIE_MARGIN = 0.01  # of accuracy: so much less is no less, however many images tell it apart
+LATE_DEPTH = 0.75  # fraction of the forward cost from which on a peak is at the end of the network
+_TIE_MARGIN = 0.01  # of accuracy: smaller differences count as ties, even if they are significant
 
 
 def find_peaks(
@@ -21,10 +21,23 @@ def find_peaks(
     n_images: int,
     groups: np.ndarray | None = None,
 ) -> dict[str, Peak]:
-    """The peak of each network, by its extraction; without those of whose taps no depth is known.
+    """Find the peak of each network, by its extraction; networks without known depths are left out.
 
-    depth_by_tap: of each source. n_images: how many were scored for choosing; groups: as in `compare_with_runner_up`. Heads
-    on several taps side by side have no depth and do not count.
+    Parameters
+    ----------
+    depth_by_tap : mapping of TapRef to float or None
+        Depth of each tap, None if unknown.
+    scores : mapping of Trial to Score
+        All trials. Heads on several taps side by side have no depth and are ignored.
+    n_images : int
+        Number of images that trials were scored on.
+    groups : ndarray, optional
+        As in `compare_with_runner_up`.
+
+    Returns
+    -------
+    dict of str to Peak
+        The peak of each network.
     """
     best_trials: dict[str, dict[str, Trial]] = {}
     for trial in rank_trials(scores):
@@ -44,7 +57,7 @@ def _find_peak(
     n_images: int,
     groups: np.ndarray | None,
 ) -> Peak:
-    """The peak of one network's layers, whose best trials are given best first."""
+    """Return the peak of one network's layers, given their best trials in descending order."""
     depths = {trial: float(depth_by_tap[trial.tap_refs[0]] or 0.0) for trial in trials}
     best = trials[0]
     best_is_late = depths[best] >= LATE_DEPTH
@@ -73,7 +86,7 @@ def _find_peak(
 def _compare_with_best(
     best: Trial, other: Trial, scores: Mapping[Trial, Score], n_images: int, groups: np.ndarray | None
 ) -> tuple[float, float, float]:
-    """How far the other is behind the best in accuracy, with its paired 95 % interval."""
+    """Return how far the other trial is behind the best in accuracy, with its paired 95 % interval."""
     correct, other_correct = significance.unpack_correct(scores[best]), significance.unpack_correct(scores[other])
     comparison = significance.compare_predictions(best.id, other.id, correct, other_correct, n_images, groups)
     return comparison.difference, *comparison.difference_95

@@ -1,4 +1,4 @@
-"""Images whose label is likely to be wrong, by classifiers that have not seen it."""
+"""Images whose label is likely wrong, according to classifiers not trained on them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _N_FOLDS = 5
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image whose given label is doubted.
+    """An image with a doubtful label.
 
-    row: its place. given_label, likely_label: class numbers; probabilities: their probabilities.
-    votes: how many of its `N_NEIGHBORS` nearest other images have the given and the likely label, where that was counted.
+    row: its position. given_label, likely_label: class numbers; given_probability, likely_probability: their
+    probabilities. votes: how many of its `N_NEIGHBORS` nearest other images have the given and the likely label, if that
+    was counted.
     """
 
     row: int
@@ -37,16 +38,25 @@ class LabelIssue:
 
 
 def find_label_issues(labels: np.ndarray, probabilities: np.ndarray) -> list[LabelIssue]:
-    """Images that count as another class by confident learning, those least like their label first.
+    """Find images that count as another class by confident learning, in ascending order of the given label's probability.
 
-    labels (n,): class numbers as given; probabilities (n, classes) by a classifier that has not learnt from the image.
+    The threshold of a class is its mean probability among the images labeled so. An image counts as the most probable
+    class whose threshold its probability reaches (the confident joint of Northcutt, Jiang, Chuang, Confident learning:
+    estimating uncertainty in dataset labels, Journal of Artificial Intelligence Research 70 (2021), arXiv 1911.00068,
+    section 3.1). Its label is suspected if this is another class, and the given label is less probable and below its own
+    threshold. A class without images has no threshold and is never likely; rows that are not finite are ignored.
 
-    The threshold of a class is the mean probability of it among the images labelled so. An image counts as that class, of
-    those whose threshold its probability reaches, that is the most probable (the confident joint of Northcutt, Jiang,
-    Chuang, Confident learning: estimating uncertainty in dataset labels, Journal of Artificial Intelligence Research 70
-    (2021), arXiv 1911.00068, section 3.1). It is suspected where that is not the given one, and the given label is below its
-    own threshold and less probable. They are ranked by the given label's probability. A class without an image has no
-    threshold and is never likely; rows that are not finite are passed over.
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Class numbers as given.
+    probabilities : ndarray of shape (n, classes)
+        Probabilities from classifiers not trained on the image.
+
+    Returns
+    -------
+    list of LabelIssue
+        The suspected images.
     """
     finite_mask = np.isfinite(probabilities).all(axis=1)
     finite_probabilities = np.where(finite_mask[:, None], probabilities, 0).astype(np.float64)
@@ -74,12 +84,13 @@ def find_label_issues(labels: np.ndarray, probabilities: np.ndarray) -> list[Lab
 def predict_out_of_fold(
     features: FeatureMatrix, labels: np.ndarray, groups: np.ndarray, n_classes: int, seed: int = 0
 ) -> np.ndarray:
-    """Probabilities (n, classes) of each row by a ridge classifier fitted on the four fifths that its group is not in.
+    """Predict probabilities (n, classes) of each row with ridge classifiers fitted on the four fifths without its group.
 
-    features (n, d), labels (n,), groups (n,): numbers. The penalty is the one of a few with the least log-loss, and the
-    temperature of a fifth is that of the others. Ridge, because all penalties cost one eigendecomposition of a fold.
+    features (n, d), labels (n,), groups (n,): numbers. The penalty is the one of several with the lowest log-loss; the
+    temperature of a fifth is fitted on the others. Ridge is used since all penalties share one eigendecomposition per
+    fold.
     """
-    import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, limited only where it is loaded by then
+    import scipy.linalg  # noqa: F401 - its BLAS is a separate library, whose threads are limited only if it is loaded by then
     from threadpoolctl import threadpool_limits
 
     fold_ids = assign_folds(labels, groups, _N_FOLDS, seed)
@@ -89,7 +100,7 @@ def predict_out_of_fold(
     training_data = TrainingData(
         features, labels, SingleLabel.from_n_classes(n_classes), tuple(splits), np.arange(len(labels))
     )
-    with threadpool_limits(1):  # the folds are small: threads would wait for each other more than they work
+    with threadpool_limits(1):  # folds are small: threads would wait for each other more than they compute
         for fold in iter_folds(training_data):
             solution = RidgeSolution.from_fold(fold)
             weights = np.hstack([solution.compute_weights(penalty) for penalty in _PENALTIES])
@@ -102,7 +113,7 @@ def predict_out_of_fold(
 
 
 def add_neighbor_votes(issues: list[LabelIssue], features: FeatureMatrix, labels: np.ndarray) -> list[LabelIssue]:
-    """The suspects with their neighbours' votes: the labels of the nearest other rows of `features` (n, d), by cosine."""
+    """Add the votes of neighbors: labels of the nearest other rows of `features` (n, d), by cosine."""
     rows = np.array([issue.row for issue in issues], np.intp)
     all_rows = np.arange(len(labels))
     _, neighbor_rows = find_neighbors(features, rows, features, all_rows, min(N_NEIGHBORS + 1, len(labels)))
@@ -115,6 +126,6 @@ def add_neighbor_votes(issues: list[LabelIssue], features: FeatureMatrix, labels
 
 
 def _to_probabilities(decisions: np.ndarray, labels: np.ndarray, fold_ids: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes) of decisions, each part at the temperature of the others."""
+    """Return probabilities (n, classes) for decisions, each fold with the temperature fitted on the others."""
     _, temperatures = fit_factors(decisions, labels, fold_ids)
     return softmax(temperatures[fold_ids][:, None] * decisions)

@@ -1,4 +1,4 @@
-"""How long the network takes up to each tap of a run, measured on this machine."""
+"""Inference time of the network up to each tap of a run, measured on this machine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from ..runs.run import Run
 FILE = "latency.json"
 BATCH_SIZE = 32
 _FORMAT_VERSION = 2
-_TARGET_SECONDS, _MIN_CALLS, _MAX_CALLS = 0.5, 7, 200  # of repeated calls; how many there are at least and at most
+_TARGET_SECONDS, _MIN_CALLS, _MAX_CALLS = 0.5, 7, 200  # of repeated calls; minimum and maximum number of calls
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What one set of taps costs: seconds for one image and for a batch of `BATCH_SIZE`, and parameters of the cut network.
+    """Cost of one set of taps: seconds for one image and for a batch of `BATCH_SIZE`, and parameters of the cut network.
 
-    tap_keys: (extraction, layer, pool) of each, as in a trial.
+    tap_keys: (extraction, layer, pool) of each tap, as in a trial.
     """
 
     tap_keys: tuple[tuple[str, str, str], ...]
@@ -44,7 +44,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """Latencies by taps, and on what they were measured: device and processor threads. omissions: why some were not."""
+    """Latencies by taps, with the device and number of threads they were measured on. omissions: why some are missing."""
 
     device: str
     threads: int
@@ -65,23 +65,23 @@ class _File:
 
 
 def make_key(tap_refs: Sequence[TapRef]) -> tuple[tuple[str, str, str], ...]:
-    """What names the taps of a trial in `LatencyResult.latencies`."""
+    """Return the key of a trial's taps in `LatencyResult.latencies`."""
     return tuple((tap_ref.extraction, tap_ref.layer, tap_ref.pool) for tap_ref in tap_refs)
 
 
 def measure_all(runs: Sequence[Run], progress: Progress | None = None) -> list[LatencyResult]:
-    """What `measure` finds for each of the runs; raises `RunError` before anything is measured."""
+    """Return the result of `measure` for each run; raises `RunError` before anything is measured."""
     for run in runs:
         run.read_metadata()
     return [measure(run, progress) for run in runs]
 
 
 def measure(run: Run, progress: Progress | None = None) -> LatencyResult:
-    """Build the backbones, cut them at the taps of the run's trials, and time each; writes `latency.json` into the run.
+    """Build the backbones, cut them at the taps of the run's trials, and time them; writes `latency.json` into the run.
 
-    The cut network is compiled as extraction compiles it, given random pixels, and called for about half a second; the
-    median of the calls counts. Heads are left out, which are small beside it. Of taps in several backbones the times are
-    added. A backbone that is gone, or not what it was, is left out. Imports Keras. Raises `CacheError` where the run cannot
+    The cut network is compiled as for extraction and called with random pixels for about half a second; the median call
+    is reported. Heads are left out, since they are small compared to the network. The times of taps in several backbones
+    are added. A backbone that is missing or has changed is left out. Imports Keras. Raises `CacheError` if the run cannot
     be written.
     """
     tap_groups = list(dict.fromkeys(trial.tap_refs for trial in run.load_trials()))
@@ -108,7 +108,7 @@ def measure(run: Run, progress: Progress | None = None) -> LatencyResult:
 
 
 def read(run: Run) -> LatencyResult | None:
-    """What `measure` wrote into the run; None where it did not, or where the file is not whole."""
+    """Return what `measure` wrote into the run; None if it did not, or the file is invalid."""
     try:
         content = from_json(_File, read_json(run.path / FILE))
     except (OSError, ValueError):
@@ -120,16 +120,16 @@ def read(run: Run) -> LatencyResult | None:
 
 
 def _build_backbone(run: Run, name: str) -> Backbone:
-    """The backbone of an extraction; raises `HumerisError` where it is gone, or another one by now."""
+    """Build the backbone of an extraction; raises `HumerisError` if it is missing or has changed."""
     spec = run.get_spec(TapRef("", name, "", ""))
     backbone = build(BackboneSpec.from_spec(spec))
     if backbone.spec.architecture != spec.architecture or backbone.spec.weights_sha256 != spec.weights_sha256:
-        raise BackboneError(f"backbone {spec.title}: expected the network that the features were made with, found another")
+        raise BackboneError(f"backbone {spec.title}: the network is not the one that the features were extracted with")
     return backbone
 
 
 def _cut_networks(backbones: Mapping[str, Backbone], tap_refs: Sequence[TapRef]) -> tuple[list[Any], int]:
-    """The networks that give the rows of `tap_refs`, one for each backbone, and how many parameters they have."""
+    """Return the networks that compute the rows of `tap_refs`, one for each backbone, and their number of parameters."""
     keras = load_keras()
     models, parameters = [], 0
     for name in dict.fromkeys(tap_ref.extraction for tap_ref in tap_refs):
@@ -142,10 +142,10 @@ def _cut_networks(backbones: Mapping[str, Backbone], tap_refs: Sequence[TapRef])
 
 
 def _time_calls(calls: Sequence[tuple[Sequence[Any], int]], progress: Progress | None) -> list[float]:
-    """The median time of each call, of all its networks with so many images.
+    """Return the median time of each call, over all its networks, with its number of images.
 
-    All are called in turns, so that what else the machine does meanwhile slows all alike; the first two rounds, which
-    compile, do not count.
+    Calls alternate, so that other load on the machine affects all alike; the first two rounds, which compile, are not
+    counted.
     """
     rng = np.random.default_rng(0)
     times: list[list[float]] = [[] for _ in calls]
@@ -164,6 +164,6 @@ def _time_calls(calls: Sequence[tuple[Sequence[Any], int]], progress: Progress |
 
 
 def _get_device() -> str:
-    """What Keras computes on, in words."""
+    """Return the device that Keras computes on, in words."""
     devices: list[str] = load_keras().distribution.list_devices()
     return next((name for name in devices if name.startswith(("gpu", "cuda"))), "cpu")

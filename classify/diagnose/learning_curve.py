@@ -1,4 +1,4 @@
-"""How good a head is with how many images to learn from: where it starts, how fast it rises and where it ends."""
+"""Learning curves: accuracy of a head by number of training images, with initial accuracy, slope and asymptote."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ..heads.registry import get_head_family
 from ..heads.training_data import TrainingData
 
 TRAIN_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-N_DRAWS, N_DRAWS_OF_FEW, FEW_IMAGES = 3, 5, 1000  # of up to so many images
-_N_FOLDS = 5  # one in so many
-_N_DOUBLINGS = 2  # doublings that the slope is taken over
-_MIN_R2 = 0.9  # of the variance of the means, where a curve is one of the kind
-_MAX_MARGIN = 0.1  # to either side, where an asymptote is told
+N_DRAWS, N_DRAWS_OF_FEW, FEW_IMAGES = 3, 5, 1000  # number of draws, and more draws up to so many images
+_N_FOLDS = 5  # one fold is held out
+_N_DOUBLINGS = 2  # doublings that the slope is measured over
+_MIN_R2 = 0.9  # of the variance of the means, from which a power law fits
+_MAX_MARGIN = 0.1  # to either side, up to which an asymptote is reported
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy (sizes, draws) on images held out, and how many images were learnt from (sizes, draws)."""
+    """Accuracy (sizes, draws) on held-out images, and the number of training images (sizes, draws)."""
 
     n_images: np.ndarray
     accuracy: np.ndarray
 
     @property
     def sizes(self) -> np.ndarray:
-        """How many images were learnt from, the mean of the draws (sizes,)."""
+        """Number of training images, averaged over the draws (sizes,)."""
         return np.asarray(self.n_images.mean(axis=1))
 
     @property
@@ -42,7 +42,7 @@ class Curve:
 
     @property
     def slopes(self) -> np.ndarray:
-        """What the first doublings of the images gain in accuracy, each, (draws,); NaN of a curve of one size."""
+        """Gain in accuracy per doubling over the first doublings, (draws,); NaN for a curve of one size."""
         last = min(_N_DOUBLINGS, len(self.accuracy) - 1)
         if last < 1:
             return np.full(self.accuracy.shape[1], np.nan)
@@ -52,7 +52,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Asymptote:
-    """The accuracy that a curve comes to with ever more images, and how far off that may be to either side (95 %)."""
+    """The accuracy that a curve approaches with more images, and its 95 % margin of error to either side."""
 
     accuracy: float
     margin: float
@@ -67,14 +67,35 @@ def compute_learning_curve(
     hyperparameters: Mapping[str, Any],
     threads: int,
 ) -> Curve:
-    """The curve of a head with one setting on rows (n, d) with encoded labels (n, …) and group numbers (n,).
+    """Compute the learning curve of a head with fixed hyperparameters.
 
-    For each draw another fifth of the images is held out, and the head learns from 1/16, 1/8, 1/4, 1/2 and all of the
-    rest: each of these is among the next, holds the classes as the whole does, one image of each at least, and no part of a
-    group. Sizes with fewer than two images for a class are left out; where none is left the curve is empty. The head is
-    one that trains without Keras. So many are trained at a time as there are `threads`.
+    Each draw holds out another fifth of the images, and the head is trained on 1/16, 1/8, 1/4, 1/2 and all of the others.
+    These training sets are nested and stratified, have at least one image of each class, and keep groups whole. Sizes
+    with fewer than two images per class are left out; the curve is empty if none is left.
+
+    Parameters
+    ----------
+    features : FeatureMatrix
+        Rows (n, d).
+    labels : ndarray of shape (n, …)
+        Labels as encoded by `target`.
+    groups : ndarray of shape (n,)
+        Group numbers.
+    target : Target
+        The kind of labels.
+    head : str
+        A head family that trains without Keras.
+    hyperparameters : mapping
+        Its hyperparameters.
+    threads : int
+        Number of heads trained at the same time.
+
+    Returns
+    -------
+    Curve
+        The learning curve.
     """
-    import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, limited only where it is loaded by then
+    import scipy.linalg  # noqa: F401 - its BLAS is a separate library, whose threads are limited only if it is loaded by then
     from threadpoolctl import threadpool_limits
 
     fold_ids = assign_folds(target.stratify(labels), groups, _N_FOLDS, 0)
@@ -101,18 +122,18 @@ def compute_learning_curve(
         )
         return float(get_head_family(head).cross_validate(training_data, [hyperparameters], 0)[0].accuracy)
 
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as executor:  # BLAS's own threads would wait for each other
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as executor:  # threads of BLAS would wait for each other
         scores = np.array(list(executor.map(score_split, all_splits)))
     n_images = np.array([len(train_rows) for train_rows, _ in all_splits])
     return Curve(n_images.reshape(len(splits_by_draw), n_sizes).T, scores.reshape(len(splits_by_draw), n_sizes).T)
 
 
 def fit_asymptote(learning_curve: Curve) -> Asymptote | None:
-    """Where accuracy = a - b n^-c ends, a; None where that does not fit or does not tell a within 10 points.
+    """Fit accuracy = a - b n^-c and return a; None if the fit is poor, or the margin of error exceeds 10 points.
 
-    By least squares (power laws of learning: Cortes, Jackel, Solla, Vapnik, Denker, Learning curves: asymptotic values and
-    rate of convergence, NIPS 1993). Draws are first moved to their common mean, since each has its own images held out; the
-    interval of a is that of the linearised fit and that of the mean of draws, together.
+    By least squares (power laws of learning: Cortes, Jackel, Solla, Vapnik, Denker, Learning curves: asymptotic values
+    and rate of convergence, NIPS 1993). Draws are first shifted to their common mean, since each has its own held-out
+    images; the interval of a combines that of the linearized fit and that of the mean of draws.
     """
     from scipy.optimize import curve_fit
     from scipy.stats import t
@@ -131,7 +152,7 @@ def fit_asymptote(learning_curve: Curve) -> Asymptote | None:
     start = np.clip([float(accuracy.max()) + rise / 4, rise, 0.5], low + 1e-6, high - 1e-6)
     try:
         (a, b, c), covariance = curve_fit(power_law, sizes, accuracy, p0=start, bounds=(low, high), max_nfev=2000)
-    except RuntimeError:  # it did not converge
+    except RuntimeError:  # no convergence
         return None
     means = learning_curve.accuracy.mean(axis=1)
     fitted_means = power_law(sizes, a, b, c).reshape(learning_curve.n_images.shape).mean(axis=1)

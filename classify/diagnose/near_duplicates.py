@@ -1,4 +1,4 @@
-"""Test images that are, all but the same, also among the images that were learnt from."""
+"""Test images that have near-duplicates outside the test split."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from ..evaluate.confidence_intervals import proportion_ci
 from ..runs.result import NearDuplicatePair, NearDuplicateSummary
 
 MAX_COPIES = 5  # development images that may be copies of one test image
-_FALSE_ALARM_RATE = 0.05  # expected among all test images, where none has a copy
-_MAX_RATIO = 0.8  # a copy is nearer than this share of the way to what is none, in however many dimensions
-_N_CALIBRATION_ROWS = 2000  # development images
-_MIN_RATIO = 0.05  # where a copy would have to be so much nearer than what is none, few would be found
-_ROUNDING = 1e-6  # squared distances that float32 does not tell from none
-_EQUAL_TOLERANCE = 1e-4  # how far equal rows may lie apart, as a share of their distance from the middle
+_FALSE_ALARM_RATE = 0.05  # expected number of test images reported by chance, if none has a copy
+_MAX_RATIO = 0.8  # a copy must be closer than this fraction of the distance to the next other image, in any dimension
+_N_CALIBRATION_ROWS = 2000  # development images for calibration, at most
+_MIN_RATIO = 0.05  # below this ratio few copies would be found, so none are reported
+_ROUNDING = 1e-6  # squared distances that float32 cannot distinguish from zero
+_EQUAL_TOLERANCE = 1e-4  # how far apart equal rows may be, as a fraction of their distance from the mean
 _PAIRS_PER_BATCH = 256  # pairs of rows in memory at a time
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A test row and the development row it nearly equals; similarity: cosine, seen from the development rows' mean."""
+    """A test row and the development row it nearly equals.
+
+    similarity: cosine, relative to the mean of the development rows.
+    """
 
     test_row: int
     development_row: int
@@ -33,33 +36,43 @@ class Pair:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pairs, most similar first. cannot_tell: whether none but equal rows can be told from rows that are only alike."""
+    """Pairs, most similar first. cannot_tell: whether only equal rows can be told from rows that are merely similar."""
 
     pairs: tuple[Pair, ...]
     cannot_tell: bool
 
 
 def find(test: FeatureMatrix, development: FeatureMatrix) -> NearDuplicates:
-    """The test rows that nearly equal development rows, with each of those.
+    """Find the test rows that nearly equal development rows.
 
-    Images of one class are alike, and how alike depends on the class and on the network, so that no similarity means "the
-    same" everywhere. A copy is told by the gap behind it. Let d(1) <= d(2) <= ... be the distances of a test row to the
-    nearest development rows. Where rows lie as if by chance in m dimensions, the ratios d(j) / d(j + 1) are independent, and
-    below c with chance c^(m j) (Facco, d'Errico, Rodriguez, Laio, Scientific Reports 7 (2017) 12140). A test row whose
-    smallest ratio, of the first `MAX_COPIES`, is below c has its copies before that gap; c is where 0.05 such rows are
-    expected by chance in the whole test split. m is the one that puts the median of the development rows' smallest ratios,
-    each row against the others, where it is: that makes the rule careful where small tight groups are common, such as a few
-    pictures each of many faces, and blind where most images have copies, as in frames of films, which need groups. Then, and
-    where there are too few rows, it cannot tell, which does not say that there is none. Rows that equal each other are found
-    in any case, up to `MAX_COPIES` for a test row, unless all rows lie at one point.
+    Images of one class are similar to a degree that depends on the class and the network, so that no fixed similarity
+    means "the same". A copy is recognized by the gap behind it. Let d(1) <= d(2) <= ... be the distances of a test row to
+    the nearest development rows. For rows distributed at random in m dimensions, the ratios d(j) / d(j + 1) are
+    independent, and below c with probability c^(m j) (Facco, d'Errico, Rodriguez, Laio, Scientific Reports 7 (2017)
+    12140). If the smallest of the first `MAX_COPIES` ratios of a test row is below c, the rows before that gap are its
+    copies; c is such that 0.05 such rows are expected by chance in the whole test split. The dimension m is estimated
+    from the median of the development rows' smallest ratios, each row against the others. This makes the rule
+    conservative if small tight groups are common, such as a few pictures each of many faces, and blind if most images
+    have copies, as in frames of films, which need groups. In that case, and with too few rows, `cannot_tell` is set,
+    which does not mean that there are none. Rows that equal each other are always found, up to `MAX_COPIES` for a test
+    row, unless all rows coincide.
 
-    Measured on 396 photographs of ants and bees, 100 of them copied; found of 100 (JPEG quality 50 / 20; half size; 160 px;
-    cropped by up to 5 / 10 / 20 %; mirrored; brighter). MobileNetV2-0.35 out_relu:avg 100 / 98; 100; 79; 100 / 100 / 91;
-    100; 100. Its block_13_expand_relu:avg 100 / 69; 96; 31; 96 / 89 / 45; 100; 99. nano block5_out:avg 100 / 100; 100; 100;
-    97 / 78 / 23; 5; 100. No copy was taken for one of another photograph; of 5 x 80 photographs without a copy one at most
-    was. Through nano, 4 of 1,000 test images of CIFAR-10 had a copy among 5,000, all of them true, and of 389
-    handwritten digits none had one among 1,408.
-    Rows are read a block at a time.
+    Measured on 396 photographs of ants and bees, 100 of them copied; found of 100 (JPEG quality 50 / 20; half size; 160
+    px; cropped by up to 5 / 10 / 20 %; mirrored; brighter). MobileNetV2-0.35 out_relu:avg 100 / 98; 100; 79; 100 / 100 /
+    91; 100; 100. Its block_13_expand_relu:avg 100 / 69; 96; 31; 96 / 89 / 45; 100; 99. nano block5_out:avg 100 / 100;
+    100; 100; 97 / 78 / 23; 5; 100. No copy was assigned to another photograph; of 5 x 80 photographs without a copy at
+    most one was reported. With nano, 4 of 1,000 test images of CIFAR-10 had a copy among 5,000, all of them true, and of
+    389 handwritten digits none had one among 1,408. Rows are read in blocks.
+
+    Parameters
+    ----------
+    test, development : FeatureMatrix
+        Rows of the test split and of the other images.
+
+    Returns
+    -------
+    NearDuplicates
+        The pairs.
     """
     count = development.shape[0]
     rows, test_rows = np.arange(count), np.arange(test.shape[0])
@@ -84,7 +97,7 @@ def find(test: FeatureMatrix, development: FeatureMatrix) -> NearDuplicates:
 
 
 def _calibrate_max_ratio(development: FeatureMatrix, center: np.ndarray, n_test: int) -> float:
-    """The ratio that a gap has to be below, from how the development rows lie about each other."""
+    """Return the ratio below which a gap counts, calibrated on the distances between development rows."""
     count = development.shape[0]
     rows = np.arange(count)
     calibration_rows = (
@@ -95,14 +108,14 @@ def _calibrate_max_ratio(development: FeatureMatrix, center: np.ndarray, n_test:
     is_self[:, -1] |= ~is_self.any(axis=1)  # behind equal rows
     smallest_ratios, _ = _find_gaps(similarities[~is_self].reshape(len(calibration_rows), -1))
     median = float(np.median(smallest_ratios))
-    has_dimension = 0 < median < 1  # 1: as far from one as from another
+    has_dimension = 0 < median < 1  # 1: all equally far apart
     return _solve_ratio(_FALSE_ALARM_RATE / n_test, _estimate_dimension(median)) if has_dimension else 0.0
 
 
 def _find_equal(
     test: FeatureMatrix, development: FeatureMatrix, similarities: np.ndarray, neighbor_rows: np.ndarray, center: np.ndarray
 ) -> np.ndarray:
-    """Mask (n, k) of the `neighbor_rows` that equal their test row, and not in direction from the middle alone."""
+    """Return the mask (n, k) of the `neighbor_rows` that equal their test row in position, not only in direction."""
     mask = 2 - 2 * similarities.astype(np.float64) < _ROUNDING
     pairs = np.argwhere(mask)
     for start in range(0, len(pairs), _PAIRS_PER_BATCH):
@@ -123,10 +136,23 @@ def summarize(
     is_correct: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> NearDuplicateSummary:
-    """The pairs by name, whether others can be told, and the winner's accuracy on the other test images.
+    """Summarize pairs by name, with the winner's accuracy on the other test images.
 
-    test, development: names of the rows. is_correct (n,): whether the winner predicts each
-    test row correctly; groups (n,) or None: of the test rows.
+    Parameters
+    ----------
+    duplicates : NearDuplicates
+        The pairs.
+    test, development : sequence of str
+        Names of the rows.
+    is_correct : ndarray of shape (n,), bool
+        Whether the winner's prediction for each test row is correct.
+    groups : ndarray of shape (n,), optional
+        Groups of the test rows.
+
+    Returns
+    -------
+    NearDuplicateSummary
+        The summary that a run records.
     """
     is_other = np.ones(len(is_correct), bool)
     is_other[[pair.test_row for pair in duplicates.pairs]] = False
@@ -144,9 +170,10 @@ def summarize(
 
 
 def _find_gaps(similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest ratio of successive distances (n,), and how many rows lie before it; similarities (n, k), falling.
+    """Return the smallest ratio of successive distances (n,) and the number of rows before it.
 
-    Of rows that equal more development rows than are looked at, the ratio is 0, and one lies before it.
+    similarities (n, k): descending. If a row equals more development rows than were searched, the ratio is 0, with one
+    row before it.
     """
     squared = 2 - 2 * similarities.astype(np.float64)
     distances = np.sqrt(np.where(squared < _ROUNDING, 0.0, squared))
@@ -156,12 +183,12 @@ def _find_gaps(similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _compute_chance(ratio: float, dimension: float) -> float:
-    """How likely the smallest ratio is to be below `ratio` where rows lie by chance."""
+    """Return the probability that the smallest ratio is below `ratio` for rows distributed at random."""
     return float(1 - np.prod(1 - ratio ** (dimension * np.arange(1, MAX_COPIES + 1))))
 
 
 def _estimate_dimension(median: float) -> float:
-    """In how many dimensions half of the smallest ratios would be below `median`."""
+    """Return the dimension in which the median of the smallest ratios is `median`."""
     low, high = 1e-3, 1e4
     for _ in range(60):
         midpoint = (low * high) ** 0.5
@@ -170,7 +197,7 @@ def _estimate_dimension(median: float) -> float:
 
 
 def _solve_ratio(chance: float, dimension: float) -> float:
-    """The ratio that the smallest one is below with this chance."""
+    """Return the ratio that the smallest one is below with this probability."""
     low, high = 0.0, 1.0
     for _ in range(60):
         midpoint = (low + high) / 2

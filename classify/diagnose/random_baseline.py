@@ -1,4 +1,4 @@
-"""What the backbone's own weights bring: the same head on the same taps of the same network with random weights."""
+"""Gain from pretraining: the same head on the same taps of the same network with random weights."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ..heads.registry import find_head_family, get_head_family
 from ..heads.training_data import Folds
 from ..runs.advice import PretrainingGain
 
-_MAX_VALUES = 100_000_000  # numbers that are read, at most, but for the fewest images
+_MAX_VALUES = 100_000_000  # numbers read at most, except for the minimum of images
 _MAX_IMAGES, _MIN_IMAGES = 5000, 200  # images
-_MAX_OPERATIONS = 2e8  # rows times columns times classes, with which other heads take longer
+_MAX_OPERATIONS = 2e8  # rows times columns times classes, above which heads other than ridge take too long
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images that may be trained on: keys (n,), labels (n, …) as `target` encodes them, and group numbers (n,)."""
+    """Images for training: keys (n,), labels (n, …) as encoded by `target`, and group numbers (n,)."""
 
     keys: np.ndarray
     labels: np.ndarray
@@ -40,7 +40,7 @@ class LabeledImages:
 
 
 def find_random_init_twin(store: Store, spec: ExtractionSpec) -> str | None:
-    """The folder of the extraction that differs from `spec` in its weights alone, which are random; None without one."""
+    """Return the folder of the extraction that differs from `spec` only in having random weights; None if there is none."""
     ignored_fields = {*DESCRIPTIVE_FIELDS, "weights_sha256"}
     spec_fields = {name: value for name, value in spec.to_dict().items() if name not in ignored_fields}
     for extraction in store.iter_extractions():
@@ -53,30 +53,31 @@ def find_random_init_twin(store: Store, spec: ExtractionSpec) -> str | None:
 def open_twin_rows(
     store: Store, specs: Mapping[str, ExtractionSpec], taps: Sequence[TapRef], keys: np.ndarray
 ) -> list[RowReader] | None:
-    """The rows of the images `keys` (n,) at the same taps of the networks with random weights; None unless all are cached.
+    """Open the rows of the images `keys` (n,) at the same taps of the networks with random weights.
 
-    specs: of the taps' extractions, by folder.
+    specs: those of the taps' extractions, by folder. Returns None unless all rows are cached.
     """
     twins = {name: find_random_init_twin(store, specs[name]) for name in {tap.extraction for tap in taps}}
     if not all(twins.values()):
         return None
     try:
         readers = select_features.open_readers(store, [replace(tap, extraction=twins[tap.extraction] or "") for tap in taps])
-    except HumerisError:  # another process removed them
+    except HumerisError:  # another process removed the rows
         return None
     any_readers: list[Any] = list(readers)
     return None if any(reader.find_missing(keys).any() for reader in any_readers) else readers
 
 
 def is_quick(head: str) -> bool:
-    """Whether a head of this name is trained in seconds, on any tap by itself."""
+    """Return whether a head family trains in seconds on any single tap."""
     family = find_head_family(head)
     return family is not None and not family.uses_keras and not family.uses_all_taps
 
 
 def choose_quick_head(ranked_trials: Sequence[Trial], best: Trial) -> tuple[str, Mapping[str, Any]]:
-    """The head to compare with and its setting: that of `best`, the first on its taps that `is_quick`, or a plain one.
+    """Return the head to compare with and its hyperparameters.
 
+    It is that of `best` if it trains quickly, else of the first trial on its taps that does, else a default.
     ranked_trials: trials, best first.
     """
     if is_quick(best.head):
@@ -96,10 +97,28 @@ def compute_gain(
     grid: Sequence[Mapping[str, Any]],
     jobs: int,
 ) -> PretrainingGain | None:
-    """How far a head is ahead on the backbone's own rows; None where some class has too few images for that.
+    """Compute the gain from pretraining by cross-validation; None if some class has too few images.
 
-    By cross-validation, in the same folds on both; groups stay whole. So that it takes seconds, of many images, or very wide
-    rows, a sample is learnt from, and with many classes the head is ridge regression, which one decomposition solves.
+    Both sets of rows use the same folds, which keep groups whole. To take only seconds, many images or very wide rows are
+    sampled, and with many classes the head is ridge regression, which needs one decomposition.
+
+    Parameters
+    ----------
+    own_readers, random_readers : sequence of RowReader
+        Rows of the pretrained network and of its random initialization, at the same taps.
+    labeled_images : LabeledImages
+        The images.
+    head : str
+        The head family.
+    grid : sequence of mapping
+        Hyperparameters to try.
+    jobs : int
+        Number of threads.
+
+    Returns
+    -------
+    PretrainingGain or None
+        Both accuracies and their difference.
     """
     n_features = sum(reader.read(labeled_images.keys[:1]).size for reader in own_readers)
     rows = sample(
@@ -126,14 +145,14 @@ def compute_gain(
     own_trial, random_trial = scores
     is_ungrouped = len(np.unique(groups)) == len(groups)
     comparison = significance.compare_with_runner_up(scores, len(rows), None if is_ungrouped else groups)
-    assert comparison is not None  # there are two
+    assert comparison is not None  # there are two trials
     low, high = comparison.difference_95
     difference_95 = (low, high) if comparison.winner == own_trial.id else (-high, -low)
     return PretrainingGain(scores[own_trial].accuracy, scores[random_trial].accuracy, difference_95, len(rows), head)
 
 
 def _make_folds(labels: np.ndarray, groups: np.ndarray, n_classes: int) -> Folds:
-    """(fit, score) rows, up to `FOLDS` of them; () where a class would have nothing to be learnt from in one."""
+    """Return (fit, score) rows of up to `FOLDS` folds; () if a class would have no training images in one."""
     label_group_pairs = np.unique(np.stack([labels, groups]), axis=1)[0]
     n_folds = min(FOLDS, int(np.bincount(label_group_pairs, minlength=n_classes).min()))
     fold_of_row = assign_folds(labels, groups, max(1, n_folds), 0)

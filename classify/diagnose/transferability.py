@@ -1,7 +1,7 @@
-"""How well features tell the classes apart, without training: LogME, H-score, nearest neighbours and centroids.
+"""Scores of features without training: LogME, H-score, nearest neighbors and centroids.
 
-Features are (n, d) in any proportion. LogME and H-score need the features only through the singular values of (n, d) and
-the classes' coordinates along its left singular vectors, which come from the smaller of the two Gram matrices.
+Features are (n, d) with any n and d. LogME and H-score need only the singular values of (n, d) and the coordinates of
+the classes along its left singular vectors, which come from the smaller of the two Gram matrices.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..heads.neighbor_votes import vote
 from ..heads.training_data import Folds
 
 N_NEIGHBORS = 5
-_GRID_SIZE = 128  # first look at the ratio of precisions, in steps of its logarithm
-_GOLDEN_STEPS = 48  # golden sections after that: 1e-8 of a grid step
+_GRID_SIZE = 128  # coarse grid over the logarithm of the ratio of precisions
+_GOLDEN_STEPS = 48  # golden section steps after it: 1e-8 of a grid step
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Squared singular values (r,) of features that are more than rounding, and where the classes lie in their space.
+    """Squared singular values (r,) of features above rounding, and the coordinates of the classes.
 
-    class_loadings (r, k): the squared coordinates, along the left singular vectors, of the k columns that are 1 for the
-    images of a class and 0 elsewhere. eigenvectors: those of the Gram matrix as columns, (n, r) or (d, r).
+    class_loadings (r, k): squared coordinates, along the left singular vectors, of the k one-hot columns of the classes.
+    eigenvectors: those of the Gram matrix as columns, (n, r) or (d, r).
     """
 
     eigenvalues: np.ndarray
@@ -37,12 +37,11 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Moments:
-    """What the scores need of features (n, d): one matrix of min(n, d) squared numbers, whatever their size.
+    """Moments of features (n, d) that the scores need: one matrix of size min(n, d) squared.
 
-    gram: of the centred features, (n, n) where d >= n, else (d, d). norms (n,): squared lengths of the centred rows.
-    indicators (n, k): 1 for the class of each row. sums (d, k), mean (d,): class sums of the centred features, and their
-    mean, where d < n. shift (n,), squared_mean_norm: centred features times their mean, and its squared length, where d >=
-    n.
+    gram: of the centered features, (n, n) if d >= n, else (d, d). norms (n,): squared lengths of the centered rows.
+    indicators (n, k): one-hot classes. sums (d, k), mean (d,): class sums of the centered features, and the mean, if d <
+    n. shift (n,), squared_mean_norm: centered features times the mean, and its squared length, if d >= n.
     """
 
     n_features: int
@@ -56,9 +55,9 @@ class Moments:
 
     @classmethod
     def from_features(cls, features: FeatureMatrix, labels: np.ndarray) -> Moments:
-        """The moments of features (n, d) with class numbers (n,), read once or twice, a block at a time.
+        """Compute the moments of features (n, d) with class numbers (n,), read once or twice in blocks.
 
-        Sums are float64 of centred columns, so that a mean far from zero costs no digits.
+        Sums are float64 over centered columns, so that no digits are lost if the mean is far from zero.
         """
         count, n_features = features.shape
         indicators = np.eye(int(labels.max()) + 1)[labels]
@@ -86,17 +85,17 @@ class Moments:
 
     @property
     def counts(self) -> np.ndarray:
-        """Images of each class (k,)."""
+        """Number of images of each class (k,)."""
         return np.asarray(self.indicators.sum(axis=0))
 
     @cached_property
     def centered(self) -> Spectrum:
-        """The spectrum of the features with their mean taken away."""
+        """The spectrum of the centered features."""
         return self._compute_spectrum(self.gram, self.sums)
 
     @cached_property
     def uncentered(self) -> Spectrum:
-        """The spectrum of the features as they are."""
+        """The spectrum of the features without centering."""
         if self.sums is None:
             assert self.shift is not None
             return self._compute_spectrum(self.gram + self.shift[:, None] + self.shift + self.squared_mean_norm, None)
@@ -105,7 +104,7 @@ class Moments:
         return self._compute_spectrum(gram, self.sums + np.outer(self.mean, self.counts))
 
     def reduce_features(self, features: FeatureMatrix) -> FeatureMatrix:
-        """The features, or where d >= n rows (n, r) with the same angles and distances: turned into their own span."""
+        """Return the features, or for d >= n rows (n, r) with the same angles and distances: coordinates in their span."""
         return (
             features
             if self.sums is not None
@@ -123,13 +122,15 @@ class Moments:
 
 
 def log_me(moments: Moments) -> float:
-    """LogME: the largest evidence per image of a linear model of each class, averaged over classes; higher is better.
+    """Compute LogME: the largest evidence per image of a linear model of each class, averaged over classes.
 
-    For a column y of zeros and ones, evidence is log N(y; 0, F F' / alpha + I / beta) at the best alpha and beta. The best
-    scale is in closed form for each ratio alpha / beta, and the ratio is found on a grid and then by golden section: the
-    maximum that the published fixed point iterates to. The ratio is kept above rounding, where evidence would grow without
-    bound for features that fit y exactly. The features are not centred, as published.
+    Higher is better. For a one-hot column y, evidence is log N(y; 0, F F' / alpha + I / beta) at the best alpha and beta.
+    The best scale has a closed form for each ratio alpha / beta, and the ratio is found on a grid and then by golden
+    section: the maximum that the published fixed point iterates to. The ratio is kept above rounding, since evidence
+    would grow without bound for features that fit y exactly. Features are not centered, as published.
 
+    References
+    ----------
     You, Liu, Wang, Long: LogME: practical assessment of pre-trained models for transfer learning, ICML 2021,
     arXiv:2102.11005; You, Liu, Zhang, Wang, Jordan, Long: Ranking and tuning pre-trained models, JMLR 23 (2022).
     """
@@ -140,7 +141,7 @@ def log_me(moments: Moments) -> float:
     eigenvalues = eigenvalues / scale
 
     def compute_evidence(ratio: np.ndarray) -> np.ndarray:
-        """At the ratios (k,), one for each class."""
+        """Return the evidence at the ratios (k,), one for each class."""
         spread = eigenvalues[:, None] + ratio
         quadratic_form = (loadings_inside / spread).sum(axis=0) + loadings_outside / ratio
         logs = np.log(spread).sum(axis=0) + (count - len(eigenvalues)) * np.log(ratio)
@@ -159,12 +160,14 @@ def log_me(moments: Moments) -> float:
 
 
 def h_score(moments: Moments, shrinkage: float | None = None) -> float:
-    """H-score: tr(cov(features)^-1 cov(class means)); higher is better.
+    """Compute the H-score: tr(cov(features)^-1 cov(class means)); higher is better.
 
-    The covariance is shrunk towards a multiple of the identity, by Ledoit and Wolf's share unless `shrinkage` gives one:
-    with 0 the score is the original one, which is the number of classes less one for *any* features of full rank with
-    d >= n, and so ranks nothing there.
+    The covariance is shrunk towards a multiple of the identity, by the Ledoit-Wolf estimate unless `shrinkage` is given:
+    with 0 the score is the original one, which is the number of classes minus one for *any* features of full rank with
+    d >= n, and so is useless for ranking there.
 
+    References
+    ----------
     Bao, Li, Huang, Zhang, Zheng, Zamir, Guibas: An information-theoretic approach to transferability in task transfer
     learning, ICIP 2019; Ibrahim, Ponomareva, Mazumder: Newer is not always better, 2021, arXiv:2110.06893; Ledoit, Wolf:
     A well-conditioned estimator for large-dimensional covariance matrices, J. Multivariate Analysis 88 (2004).
@@ -181,8 +184,8 @@ def h_score(moments: Moments, shrinkage: float | None = None) -> float:
 
 
 def _ledoit_wolf(moments: Moments, eigenvalues: np.ndarray) -> float:
-    """The share of the identity that makes the expected squared error of the covariance least; eigenvalues (r,)."""
-    if moments.n_features == 1:  # a single variance is a multiple of the identity already
+    """Return the shrinkage that minimizes the expected squared error of the covariance; eigenvalues (r,)."""
+    if moments.n_features == 1:  # a single variance is already a multiple of the identity
         return 0.0
     count, squares = len(moments.norms), float((eigenvalues**2).sum())
     noise = (float((moments.norms**2).sum()) / count - squares) / count
@@ -191,10 +194,9 @@ def _ledoit_wolf(moments: Moments, eigenvalues: np.ndarray) -> float:
 
 
 def knn_accuracy(features: FeatureMatrix, labels: np.ndarray, folds: Folds) -> float:
-    """The mean accuracy over folds of the vote of the nearest rows by cosine similarity; a tie goes to the first class.
+    """Return the accuracy, averaged over folds, of the vote of the nearest rows by cosine; ties go to the first class.
 
-    It is scikit-learn's `KNeighborsClassifier(NEIGHBOURS, metric="cosine")`, with fewer neighbours where a fold has fewer
-    rows.
+    As scikit-learn's `KNeighborsClassifier(NEIGHBOURS, metric="cosine")`, with fewer neighbors if a fold has fewer rows.
     """
     n_classes, accuracies = int(labels.max()) + 1, []
     for train_rows, test_rows in folds:
@@ -205,7 +207,7 @@ def knn_accuracy(features: FeatureMatrix, labels: np.ndarray, folds: Folds) -> f
 
 
 def centroid_accuracy(features: FeatureMatrix, labels: np.ndarray, folds: Folds) -> float:
-    """The mean accuracy over folds of the nearest class mean by Euclidean distance: scikit-learn's `NearestCentroid`."""
+    """Return the accuracy, averaged over folds, of the nearest class mean: scikit-learn's `NearestCentroid`."""
     n_classes, accuracies = int(labels.max()) + 1, []
     for train_rows, test_rows in folds:
         counts = np.bincount(labels[train_rows], minlength=n_classes)

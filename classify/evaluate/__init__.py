@@ -1,1 +1,1 @@
-"""What a label is, how good predictions are, and how sure that is. May import `extract` and `cache`."""
+"""Kinds of labels, scores of predictions, and their uncertainty. May import `extract` and `cache`."""

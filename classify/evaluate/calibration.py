@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say."""
+"""Calibration of probabilities: reliability bins and expected calibration error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from .confidence_intervals import wilson_ci
 
 BINS = 15
-_MIN_BIN_SIZE = 10  # images, at least
-_DRAWS, _NUMBERS = 1000, 1 << 25  # how often chance is drawn, and how many numbers that may take
+_MIN_BIN_SIZE = 10  # images per bin, at least
+_DRAWS, _NUMBERS = 1000, 1 << 25  # number of simulations, and the limit of random numbers for them
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Images whose predictions are about equally certain: mean confidence, and accuracy with its 95 % interval."""
+    """Images with similar confidence: their mean confidence, and accuracy with its 95 % interval."""
 
     images: int
     confidence: float
@@ -25,13 +25,26 @@ class ReliabilityBin:
 
 
 def compute_reliability_bins(labels: np.ndarray, probabilities: np.ndarray, effect: float = 1.0) -> list[ReliabilityBin]:
-    """How often answers are right, by how sure they are: bins of about as many images each, 15 from 150 images on.
+    """Divide predictions by confidence into bins of about equal size, 15 bins from 150 images on.
 
-    Of each bin the images, their mean confidence and their accuracy with its 95 % interval. Answers that are equally sure
-    lie in one bin, so that the order of images decides nothing. Bins of equal width would leave most of them all but empty,
-    and the error of nearly empty bins is mostly noise (Nixon et al., Measuring calibration in deep learning, 2019,
-    arXiv:1904.01685); for the same reason there are ten images to a bin where there are fewer than 150. The intervals are
-    those of as many fewer images as `effect` says, `confidence_intervals.design_effect`.
+    Predictions with equal confidence are in one bin, so that the order of images does not matter. With bins of equal
+    width most would be almost empty, and the error of nearly empty bins is mostly noise (Nixon et al., Measuring
+    calibration in deep learning, 2019, arXiv:1904.01685); for the same reason bins have ten images if there are fewer
+    than 150.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Class numbers.
+    probabilities : ndarray of shape (n, classes)
+        Predicted probabilities.
+    effect : float
+        The `confidence_intervals.design_effect`, by which the number of images is divided for the intervals.
+
+    Returns
+    -------
+    list of ReliabilityBin
+        The bins, least confident first.
     """
     confidence, correct = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
     rows = []
@@ -49,15 +62,15 @@ def compute_reliability_bins(labels: np.ndarray, probabilities: np.ndarray, effe
 
 
 def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """The expected calibration error: the mean distance between confidence and accuracy (Guo et al., ICML 2017)."""
+    """Return the expected calibration error: the mean distance between confidence and accuracy (Guo et al., ICML 2017)."""
     total = sum(row.images for row in bins)
     return float(sum(row.images * abs(row.confidence - row.accuracy) for row in bins) / total)
 
 
 def calibration_error_by_chance(probabilities: np.ndarray) -> float:
-    """The calibration error that perfectly honest probabilities would show on average, for want of images.
+    """Return the calibration error that perfectly calibrated probabilities would have on average on so few images.
 
-    Seeded draws of whether each answer is right, as often as it says (Vaicenavicius et al., AISTATS 2019).
+    By seeded simulation of correct predictions from their confidence (Vaicenavicius et al., AISTATS 2019).
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     rng, draws = np.random.default_rng(0), max(20, min(_DRAWS, _NUMBERS // len(confidence)))
@@ -69,7 +82,7 @@ def calibration_error_by_chance(probabilities: np.ndarray) -> float:
 
 
 def _split_into_bins(confidence: np.ndarray) -> list[np.ndarray]:
-    """Places (m,) of the images in each bin of confidence, least sure first."""
+    """Return the positions (m,) of the images in each bin of confidence, least confident first."""
     count = max(1, min(BINS, len(confidence) // _MIN_BIN_SIZE))
     edges = np.quantile(confidence, np.arange(1, count) / count, method="higher")
     bin_ids = np.searchsorted(edges, confidence, side="right")

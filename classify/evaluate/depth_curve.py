@@ -1,4 +1,4 @@
-"""How good each head is on each tap, from the first layers of the backbones to the last."""
+"""Accuracy by depth: the best trial of each head on each tap, from the first layers of the backbones to the last."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .trial import Score, Trial, rank_trials
 class DepthPoint:
     """The best trial of one head on one tap, or on several side by side.
 
-    depth: share of the forward cost up to the tap; None of several, or where it is not known. std: of the accuracies of the
-    folds. varied: the options in which the trials of this head on these taps differ. seconds: of all of them together.
-    rank: among all points, 1 the best.
+    depth: fraction of the forward cost up to the tap; None for several taps, or if unknown. std: of the folds'
+    accuracies. varied: the options in which the trials of this head on these taps differ. seconds: total of all of them.
+    rank: among all points, 1 for the best.
     """
 
     backbone: str
@@ -43,7 +43,10 @@ class DepthPoint:
 def compute_depth_curve(
     depth_by_tap: Mapping[TapRef, float | None], scores: Mapping[Trial, Score]
 ) -> tuple[DepthPoint, ...]:
-    """The best trial of each head on each tap, in the order of `depth_by_tap`, and then on several side by side."""
+    """Return the best trial of each head on each tap, in the order of `depth_by_tap`.
+
+    The best trials on several taps side by side follow.
+    """
     order = {tap_ref: number for number, tap_ref in enumerate(depth_by_tap)}
     heads = list(dict.fromkeys(trial.head for trial in scores))
     ranked_trials = rank_trials(scores)
@@ -58,7 +61,7 @@ def compute_depth_curve(
 def _build_point(
     trials: Sequence[Trial], scores: Mapping[Trial, Score], depth_by_tap: Mapping[TapRef, float | None], rank: int
 ) -> DepthPoint:
-    """The first of the trials of one head on the same taps, best first, and what there is to say of the others."""
+    """Return the point of the first trial, given the trials of one head on the same taps, best first."""
     best, taps = trials[0], trials[0].tap_refs
     score = scores[best]
     return DepthPoint(
@@ -82,7 +85,7 @@ def _build_point(
 
 
 def _list_varied_options(hyperparameter_sets: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The options in which settings differ."""
+    """Return the options in which sets of hyperparameters differ."""
     return tuple(
         name
         for name in hyperparameter_sets[0]

@@ -1,4 +1,4 @@
-"""How good predictions are, with how sure that is."""
+"""Scores of predictions, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .confidence_intervals import design_effect, macro_average_ci, proportion_ci
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How well one class is found: `images` of it, and its precision, recall and F1."""
+    """Scores of one class: number of its `images`, precision, recall and F1."""
 
     class_name: str
     images: int
@@ -24,11 +24,11 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationScores:
-    """How good predictions are, as `classification_report` computes it.
+    """Scores of predictions, as computed by `classification_report`.
 
-    groups: how many the images are in, None where each stands for itself. Fields that end in `_95` are 95 % intervals.
-    top_5_accuracy: None with five classes or fewer. reliability: the table that the calibration error is computed from.
-    confusion: images by true class (rows) and predicted class (columns).
+    groups: number of groups of the images, None without groups. Fields that end in `_95` are 95 % intervals.
+    top_5_accuracy: None for five classes or fewer. reliability: the bins that the calibration error is computed from.
+    confusion: number of images by true class (rows) and predicted class (columns).
     """
 
     images: int
@@ -50,19 +50,19 @@ class ClassificationScores:
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean of -log p(true class), natural logarithm; probabilities (n, classes) are clipped at float32's resolution."""
+    """Return the mean of -log p(true class); probabilities (n, classes) are clipped at float32's resolution."""
     true = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(true, np.finfo(np.float32).eps, 1.0)).mean())
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean squared distance of probabilities (n, classes) from the truth, 0 to 2 (Brier, 1950)."""
+    """Return the mean squared distance of probabilities (n, classes) from the one-hot labels, 0 to 2 (Brier, 1950)."""
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * true + 1).mean())
 
 
 def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> float:
-    """The share of images whose class is among the `k` most probable; of equal ones the first classes come first."""
+    """Return the proportion of images whose class is among the `k` most probable; ties go to the first classes."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((best == labels[:, None]).any(axis=1).mean())
 
@@ -70,14 +70,26 @@ def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, k: int) -> flo
 def classification_report(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
 ) -> ClassificationScores:
-    """Scores of probabilities (n, classes) against labels (n,).
+    """Compute all scores of class probabilities.
 
-    groups (n,): where images of one number are alike, so that the intervals of accuracy, balanced accuracy and macro-F1 are
-    by groups, and those of the table of calibration wider as accuracy's is. `groups` says how many; None: each image alone.
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Class numbers.
+    probabilities : ndarray of shape (n, classes)
+        Predicted probabilities.
+    classes : sequence of str
+        Class names.
+    groups : ndarray of shape (n,), optional
+        Group numbers, if images are not independent: the intervals of accuracy, balanced accuracy and macro-F1 are by
+        groups, and those of the reliability bins are widened as that of accuracy is.
 
-    Accuracy, balanced accuracy and macro-F1 (over the classes that occur) with their 95 % intervals, log-loss, Brier score,
-    top-5 accuracy where there are more than five classes, expected calibration error with the table it is from and what
-    chance alone would show, per class precision, recall, F1 and count, and the confusion matrix (rows are true classes).
+    Returns
+    -------
+    ClassificationScores
+        Accuracy, balanced accuracy and macro-F1 (over the classes that occur) with their 95 % intervals, log-loss, Brier
+        score, top-5 accuracy for more than five classes, expected calibration error with its bins and its value by
+        chance, precision, recall, F1 and count of each class, and the confusion matrix.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 

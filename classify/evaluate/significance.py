@@ -1,4 +1,4 @@
-"""Whether the runner-up is really worse: the same images, answered by both."""
+"""Paired comparison of the winner with the runner-up, on the same images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .trial import Score, Trial, rank_trials
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two trials on the same images, each image answered by a head that had not seen it.
+    """Two trials compared on the same images, each predicted by a head not trained on it.
 
-    only_winner, only_runner_up: images that only the one, or only the other, answered rightly. difference: of the shares
-    answered rightly, winner less runner-up, with its 95 % interval. groups: how many the images come from, None where each
-    stands for itself. p_value: of McNemar's exact test, or of `sign_flip_test`, two-sided.
+    only_winner, only_runner_up: number of images for which only the one, or only the other, is correct. difference: of
+    the accuracies, winner minus runner-up, with its 95 % interval. groups: number of groups of the images, None without
+    groups. p_value: of McNemar's exact test, or of `sign_flip_test`, two-sided.
     """
 
     winner: str
@@ -32,7 +32,7 @@ class Comparison:
 
 
 def find_runner_up(scores: Mapping[Trial, Score]) -> Trial | None:
-    """The best trial that is not the winner's head on the winner's sources; None where there is no other."""
+    """Return the best trial with another head or other taps than the winner; None if there is none."""
     winner, *others = rank_trials(scores)
     return next((trial for trial in others if (trial.tap_refs, trial.head) != (winner.tap_refs, winner.head)), None)
 
@@ -40,24 +40,37 @@ def find_runner_up(scores: Mapping[Trial, Score]) -> Trial | None:
 def compare_with_runner_up(
     scores: Mapping[Trial, Score], images: int, groups: np.ndarray | None = None
 ) -> Comparison | None:
-    """The winner against the runner-up on the `images` that were scored for choosing; None where there is no runner-up.
+    """Compare the winner with the runner-up on the held-out images; None if there is no runner-up.
 
-    groups (rows,): the group number of each image that the scores have a bit of, -1 of those that were not scored. Images of
-    a group are alike, so that a group is what is counted; None where each image stands for itself.
+    The test asks for how many images the two predictions differ in correctness, and whether so lopsided a count would be
+    rare if either were equally likely to be the correct one. A large p-value is reliable: these images do not distinguish
+    the two, so take the cheaper. A small one is optimiztic, for two reasons. The winner is the best of many, selected on
+    these very images, which favors it (a fresh test split, scored once, does not). And the predictions for different
+    folds come from heads whose training images overlap, so they are less independent than the test assumes: it is about
+    these trained heads, not about the two ways of training them (Dietterich, Neural Computation 10 (1998)).
 
-    What it says: how many images the two answer differently, and whether so lopsided a count would be rare if either were
-    as likely to be the one that is right. A large p-value is the safe reading: these images do not tell the two apart, so
-    take the cheaper. A small one is optimistic, for two reasons. The winner is the best of many, chosen on these very
-    images, which favours it (a fresh test split, scored once, does not). And the answers on different folds come from heads
-    whose training images overlap, so they are less independent than the test takes them for: it is about these trained
-    heads, not about the two ways of training them (Dietterich, Neural Computation 10 (1998)).
+    The difference is that of the two accuracies, so that the winner of scores from `TrainingData.score` is never behind;
+    for scores that weigh images otherwise, a negative difference means that the runner-up did better on these images.
 
-    The difference is that of the two accuracies, so that the winner of scores as `TrainingData.score` gives them is never
-    behind; where it is, as for scores that weigh images otherwise, the runner-up did better on these images.
+    Parameters
+    ----------
+    scores : mapping of Trial to Score
+        All trials.
+    images : int
+        Number of images that trials were scored on.
+    groups : ndarray of shape (rows,), optional
+        Group number of each image in the scores, -1 for images that were not scored. Images of a group are not
+        independent, so groups are counted instead; None if images are independent.
 
-    McNemar, Psychometrika 12 (1947), in the exact binomial form, which errs on the side of no difference (Fagerland,
-    Lydersen, Laake, BMC Medical Research Methodology 13 (2013) 91); the interval is
-    `confidence_intervals.paired_difference_ci`.
+    Returns
+    -------
+    Comparison or None
+        The comparison.
+
+    References
+    ----------
+    McNemar, Psychometrika 12 (1947), in the exact binomial form, which is conservative (Fagerland, Lydersen, Laake, BMC
+    Medical Research Methodology 13 (2013) 91); the interval is `confidence_intervals.paired_difference_ci`.
     """
     other = find_runner_up(scores)
     if other is None:
@@ -76,7 +89,7 @@ def compare_predictions(
     images: int,
     groups: np.ndarray | None = None,
 ) -> Comparison:
-    """Two trials, by their ids; masks (rows,) say which of the `images` they answered rightly.
+    """Compare two trials, given by id, by masks (rows,) of the `images` that they predict correctly.
 
     See `compare_with_runner_up`.
     """
@@ -111,11 +124,11 @@ def compare_predictions(
 
 
 def sign_flip_test(sums: np.ndarray) -> float:
-    """The exact two-sided p-value of whole numbers (groups,), were each as likely to have the other sign.
+    """Return the exact two-sided p-value of integers (groups,), if each were equally likely to have the other sign.
 
-    How often their total would lie as far from 0, of all 2 ** groups ways to give them signs (Fisher, The design of
-    experiments (1935), section 21). The ways are not gone through: the total's distribution is the Fourier transform of the
-    product of cos(t s) over the groups' sums s. Where each s is 1 or -1 it is McNemar's exact test.
+    The proportion of all 2 ** groups sign assignments whose total is as far from 0 (Fisher, The design of experiments
+    (1935), section 21). They are not enumerated: the distribution of the total is the Fourier transform of the product of
+    cos(t s) over the groups' sums s. If each s is 1 or -1 this is McNemar's exact test.
     """
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if not len(sizes):
@@ -131,5 +144,5 @@ def sign_flip_test(sums: np.ndarray) -> float:
 
 
 def unpack_correct(score: Score) -> np.ndarray:
-    """Which images were answered rightly (rows, and up to seven more), as `Score.correct` has them."""
+    """Return which images were predicted correctly (rows, and up to seven more), from `Score.correct`."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(score.correct), np.uint8)).astype(bool)

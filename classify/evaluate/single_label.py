@@ -16,7 +16,7 @@ from .target import Target
 
 @dataclass(frozen=True)
 class SingleLabel(Target):
-    """Each image is of one class; predictions are class probabilities.
+    """One class per image; predictions are class probabilities.
 
     Labels are encoded as class numbers (n,), as scikit-learn's ``LabelEncoder`` does: class names are sorted.
     """
@@ -27,21 +27,21 @@ class SingleLabel(Target):
 
     @classmethod
     def matches(cls, labels: Sequence[str]) -> bool:  # noqa: ARG003 - any text is the name of a class
-        """Return True: whatever no other target takes is a class."""
+        """Return True: all labels that no other target accepts are classes."""
         return True
 
     @classmethod
     def from_labels(cls, labels: Sequence[str]) -> Self:
-        """Return the target whose classes are the different labels, sorted."""
+        """Return the target whose classes are the distinct labels, sorted."""
         return cls(tuple(sorted(set(labels))))
 
     @classmethod
     def from_n_classes(cls, n_classes: int) -> Self:
-        """Return the target of classes that are called by their numbers."""
+        """Return a target whose class names are numbers."""
         return cls(tuple(map(str, range(n_classes))))
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
-        """Return class numbers (n,); raises `DataError` for a class that the data set did not have."""
+        """Return class numbers (n,); raises `DataError` for a class that is not in the data set."""
         numbers = {name: number for number, name in enumerate(self.class_names)}
         unknown_label = next((label for label in labels if label not in numbers), None)
         if unknown_label is not None:
@@ -61,7 +61,7 @@ class SingleLabel(Target):
         return labels
 
     def decide(self, predictions: np.ndarray) -> np.ndarray:
-        """Return the most probable class (n,); of equally probable ones the first."""
+        """Return the most probable class (n,); ties go to the first."""
         return np.asarray(predictions.argmax(axis=-1))
 
     def find_correct(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class SingleLabel(Target):
         return np.asarray((self.decide(reference) != classes) & (gaps > margin))
 
     def replace_non_finite(self, predictions: np.ndarray) -> np.ndarray:
-        """Return equal probabilities for the rows that are not finite."""
+        """Return predictions with equal probabilities for rows that are not finite."""
         is_finite = np.isfinite(predictions).all(axis=-1, keepdims=True)
         return np.where(is_finite, predictions, 1 / predictions.shape[-1])
 
@@ -86,7 +86,7 @@ class SingleLabel(Target):
     def score(
         self, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray | None = None
     ) -> metrics.ClassificationScores:
-        """Return what `metrics.classification_report` computes."""
+        """Return the scores of `metrics.classification_report`."""
         return metrics.classification_report(labels, predictions, self.class_names, groups)
 
     def rank_classes(self, prediction: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:

@@ -1,4 +1,4 @@
-"""The door through which every kind of label comes: how labels become numbers, and how predictions of them are judged."""
+"""Interface of the kinds of labels: how labels are encoded, and how predictions are scored."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from .metrics import ClassificationScores
 
 @dataclass(frozen=True)
 class Target(ABC):
-    """What a label is: how labels are encoded, and how predictions are scored and turned into decisions.
+    """A kind of labels: how they are encoded, and how predictions are scored and turned into decisions.
 
-    To add one, write a subclass in a file beside this one and name it in ``target_registry.py``; from outside the package,
-    pass the class to ``register_target``. Splits, heads, parity checks, predictions and reports ask the target of their run,
-    and know nothing else about labels. A head family says with ``HeadFamily.can_predict`` which targets it serves. Targets
+    To add one, write a subclass in a file beside this one and add it to ``target_registry.py``; from outside the package,
+    pass the class to ``register_target``. Splits, heads, parity checks, predictions and reports use the target of their
+    run, and know nothing else about labels. ``HeadFamily.can_predict`` says which targets a head family supports. Targets
     are values: they can be compared and pickled.
 
-    In the methods, `labels` are encoded labels (n, …), and `predictions` are the outputs (n, n_outputs) of a head or model.
+    In the methods, `labels` are encoded labels (n, …), and `predictions` are the outputs (n, n_outputs) of a head or
+    model.
 
     Parameters
     ----------
     class_names : tuple of str
-        The names of the outputs, in the order of the columns of the predictions.
+        Names of the outputs, in the order of the columns of the predictions.
 
     Attributes
     ----------
@@ -39,7 +40,7 @@ class Target(ABC):
     loss : str
         Keras's class of the loss that networks are trained with, on ``to_matrix`` and the outputs before the activation.
     min_classes : int
-        How many class names a data set needs.
+        Minimum number of class names of a data set.
     """
 
     class_names: tuple[str, ...]
@@ -66,10 +67,10 @@ class Target(ABC):
 
     @abstractmethod
     def encode(self, labels: Sequence[str]) -> np.ndarray:
-        """Return labels as numbers (n, …); raises `DataError` for a label that the data set did not have."""
+        """Return labels as numbers (n, …); raises `DataError` for a label that is not in the data set."""
 
     def can_encode(self, label: str) -> bool:
-        """Return whether `encode` takes this label."""
+        """Return whether `encode` accepts this label."""
         try:
             self.encode([label])
         except DataError:
@@ -82,7 +83,7 @@ class Target(ABC):
 
     @abstractmethod
     def to_matrix(self, labels: np.ndarray) -> np.ndarray:
-        """Return encoded labels as `loss` takes them, (n, n_outputs) float32."""
+        """Return encoded labels in the form that `loss` takes, (n, n_outputs) float32."""
 
     def get_loss_config(self, label_smoothing: float) -> dict[str, Any]:
         """Return the arguments of Keras's `loss`; by default those of a cross-entropy on outputs before the activation."""
@@ -90,9 +91,9 @@ class Target(ABC):
 
     @abstractmethod
     def stratify(self, labels: np.ndarray) -> np.ndarray:
-        """Return the stratum (n,) of each encoded label: splits and folds have the strata in equal proportions.
+        """Return the stratum (n,) of each encoded label; splits and folds are stratified by it.
 
-        Strata are the numbers of `stratum_names`, and every training set must hold each of them.
+        Strata are numbered as in `stratum_names`, and every training set must contain each of them.
         """
 
     @property
@@ -102,7 +103,7 @@ class Target(ABC):
 
     @abstractmethod
     def decide(self, predictions: np.ndarray) -> np.ndarray:
-        """Return what is predicted, encoded as labels are."""
+        """Return the decisions, encoded as labels are."""
 
     @abstractmethod
     def find_correct(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -110,14 +111,14 @@ class Target(ABC):
 
     @abstractmethod
     def find_disagreements(self, reference: np.ndarray, predictions: np.ndarray, margin: float = -math.inf) -> np.ndarray:
-        """Return a mask (n,) of the images where predictions decide otherwise than reference predictions.
+        """Return a mask (n,) of the images for which predictions and reference predictions decide differently.
 
-        Reference outputs that differ by no more than `margin` may change places; by default every difference counts.
+        Reference outputs that differ by at most `margin` may be exchanged; by default every difference counts.
         """
 
     @abstractmethod
     def replace_non_finite(self, predictions: np.ndarray) -> np.ndarray:
-        """Return the predictions with those of a row that is not finite replaced by what is predicted without knowledge."""
+        """Return the predictions with rows that are not finite replaced by an uninformed prediction."""
 
     @abstractmethod
     def compute_loss(self, labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -125,8 +126,8 @@ class Target(ABC):
 
     @abstractmethod
     def score(self, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray | None = None) -> ClassificationScores:
-        """Return all scores; `groups` (n,) numbers images that are not independent of each other."""
+        """Return all scores; `groups` (n,) are group numbers of images that are not independent."""
 
     @abstractmethod
     def rank_classes(self, prediction: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:
-        """Return the `top` best outputs of one image's prediction (n_outputs,), with their values, best first."""
+        """Return the `top` highest outputs of one image's prediction (n_outputs,), with their class names, best first."""

@@ -1,4 +1,4 @@
-"""The kinds of labels there are, in the order in which they are asked whether a data set's labels are theirs."""
+"""The registered kinds of labels, in the order in which they are tried on a data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TARGETS: list[type[Target]] = [SingleLabel]
 
 
 def register_target(target_class: type[Target]) -> type[Target]:
-    """Make a kind of label from outside the package known, in this process; it is asked before those of the package.
+    """Register a kind of labels from outside the package, in this process; it is tried before those of the package.
 
     Parameters
     ----------
@@ -22,12 +22,12 @@ def register_target(target_class: type[Target]) -> type[Target]:
     Returns
     -------
     type of Target
-        The class, so that this can decorate it.
+        The class, so that this can be used as a decorator.
 
     Raises
     ------
     ValueError
-        Where another class has its name.
+        If another class has its name.
 
     Examples
     --------
@@ -51,29 +51,29 @@ def register_target(target_class: type[Target]) -> type[Target]:
 
 
 def list_targets() -> tuple[type[Target], ...]:
-    """Return the registered kinds of labels, in the order in which they are asked."""
+    """Return the registered kinds of labels, in the order in which they are tried."""
     return tuple(_TARGETS)
 
 
 def detect_target(labels: Sequence[str]) -> Target:
-    """Return the target of a data set's labels, of the first kind that takes them."""
+    """Return the target of a data set's labels: the first kind that matches them."""
     return next(each for each in _TARGETS if each.matches(labels)).from_labels(labels)
 
 
 def restore_target(name: str, class_names: Sequence[str]) -> Target:
-    """Return the target that a run or a model has stored.
+    """Return the target stored in a run or a model.
 
     Parameters
     ----------
     name : str
         `Target.name`.
     class_names : sequence of str
-        The names of its outputs.
+        Names of its outputs.
 
     Raises
     ------
     DataError
-        Where no registered kind has that name.
+        If no registered kind has that name.
     """
     for target_class in _TARGETS:
         if target_class.name == name:

@@ -1,4 +1,4 @@
-"""One head setting on one set of features, and how well it did."""
+"""A trial: a head with its hyperparameters on one or more taps, and its score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Trial:
 
     @cached_property
     def id(self) -> str:
-        """Eight hexadecimal digits that name the trial; the same trial has the same id in every run."""
+        """Eight hexadecimal digits that identify the trial; the same trial has the same id in every run."""
         taps = [[tap_ref.extraction, tap_ref.layer, tap_ref.pool] for tap_ref in self.tap_refs]
         text = json.dumps([taps, self.head, dict(self.hyperparameters)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -32,12 +32,12 @@ class Trial:
         return hash(self.id)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return dict(to_json(self))
 
     @classmethod
     def from_dict(cls, value: Any) -> Trial:
-        """The trial that `to_dict` wrote; raises `ValueError`."""
+        """Return the trial that `to_dict` wrote; raises `ValueError`."""
         return from_json(cls, value, "trial")
 
     def __str__(self) -> str:
@@ -47,11 +47,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Score:
-    """How a trial did on the images held out for choosing.
+    """Score of a trial on the held-out images.
 
-    accuracy, log_loss: over the images held out in all folds, each counted once. folds: accuracy of each. correct:
-    hexadecimal digits of the packed bits that say which images (in the order of the training data) were classified
-    correctly. fit_info: what the head records of its training (epochs, curves).
+    accuracy, log_loss: over the held-out images of all folds, each counted once. folds: accuracy of each fold. correct:
+    packed bits, in hexadecimal, that say which images (in the order of the training data) were classified correctly.
+    fit_info: what the head records of its training (epochs, curves).
     """
 
     accuracy: float
@@ -62,17 +62,17 @@ class Score:
     fit_info: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return dict(to_json(self))
 
     @classmethod
     def from_dict(cls, value: Any) -> Score:
-        """The score that `to_dict` wrote; raises `ValueError`."""
+        """Return the score that `to_dict` wrote; raises `ValueError`."""
         return from_json(cls, value, "score")
 
 
 class TrialScores(Mapping[Trial, Score]):
-    """The scores of trials. They do not change, so that they are ranked once."""
+    """Scores of trials; immutable, so that they are ranked only once."""
 
     def __init__(self, scores: Mapping[Trial, Score]) -> None:
         self._scores = dict(scores)
@@ -88,17 +88,17 @@ class TrialScores(Mapping[Trial, Score]):
 
     @cached_property
     def ranked(self) -> tuple[Trial, ...]:
-        """The trials, best first, as `rank_trials` orders them."""
+        """The trials, best first, as ordered by `rank_trials`."""
         return tuple(_rank(self._scores))
 
 
 def rank_trials(scores: Mapping[Trial, Score]) -> list[Trial]:
-    """The trials, best first.
+    """Return the trials, best first.
 
-    Among the settings of one head on the same taps the lowest log-loss comes first: on few images accuracy moves in steps of
-    one image, and its maximum lands on settings that are much too strong or too weak (scikit-learn's LogisticRegressionCV
-    is moving to log-loss for the same reason). Heads and taps are then ordered by the accuracy of that setting, equal
-    ones by log-loss.
+    Among the hyperparameters of one head on the same taps the lowest log-loss comes first: with few images accuracy
+    changes in steps of one image, and its maximum is often at hyperparameters that are much too strong or too weak
+    (scikit-learn's LogisticRegressionCV is moving to log-loss for the same reason). Heads and taps are then ordered by
+    the accuracy of the selected hyperparameters, ties by log-loss.
     """
     return list(scores.ranked if isinstance(scores, TrialScores) else _rank(scores))
 

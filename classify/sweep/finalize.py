@@ -1,4 +1,4 @@
-"""The end of a sweep: the winner trained once more, scored once, and everything written down."""
+"""The end of a sweep: retrain the winner, score it once on the test split, and write the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..runs.result import BestTrial, NearDuplicateSummary, RunnerUp, RunResult
 from ..runs.run import Run
 
 _FEW_TEST_IMAGES = 100  # test images, below which the 95 % interval is about 16 points wide at an accuracy of 0.8
-_FEW_GROUPS = 20  # below which variances are hardly known
+_FEW_GROUPS = 20  # below which estimates of variance are unreliable
 
 
 def finalize_sweep(
@@ -33,9 +33,9 @@ def finalize_sweep(
     advice: Advice,
     seconds: float,
 ) -> RunResult:
-    """Train the winner, score it once, and write it and the tables; what the run ends with.
+    """Retrain the winner, score it once on the test split, and write its head and the tables.
 
-    What is learnt from and what is tested on are in memory one after the other.
+    Training and test rows are in memory one after the other. Returns the result of the run.
     """
     scores, views = run.load_trials(), run.metadata.views
     best_trial = scores.ranked[0]
@@ -76,7 +76,7 @@ def finalize_sweep(
 
 
 def _compute_accuracy_cis(run: Run, scores: Mapping[Trial, Score], group_ids: np.ndarray) -> dict[str, tuple[float, float]]:
-    """The 95 % intervals of the accuracies in the table, by groups, by the trial's id."""
+    """Return the 95 % intervals, by groups, of the accuracies in the depth curve, by trial id."""
     curve_trial_ids = {point.trial for point in run.compute_depth_curve()}
     correct_by_trial = {
         trial.id: significance.unpack_correct(score)[: len(group_ids)][group_ids >= 0]
@@ -89,7 +89,7 @@ def _compute_accuracy_cis(run: Run, scores: Mapping[Trial, Score], group_ids: np
 def summarize_near_duplicates(
     images: Images, splits: Splits, row_readers: Sequence[RowReader], probabilities: np.ndarray
 ) -> NearDuplicateSummary:
-    """Test images that nearly equal others, as the winner's features show them."""
+    """Summarize the near-duplicates of test images by the winner's features."""
     rows, names = splits.development, [image.name for image in images.used]
     matches = near_duplicates.find(
         ViewRows.from_readers(row_readers, images.keys[splits.test]).features.to_streaming(),
@@ -101,7 +101,7 @@ def summarize_near_duplicates(
 
 
 def _find_runner_up(scores: Mapping[Trial, Score], comparison: significance.Comparison | None) -> RunnerUp | None:
-    """The best trial of another head or other taps, and how it compares with the winner on the same images."""
+    """Return the best trial with another head or other taps, compared with the winner on the same images."""
     if comparison is None:
         return None
     trial = next(trial for trial in scores if trial.id == comparison.runner_up)
@@ -109,39 +109,43 @@ def _find_runner_up(scores: Mapping[Trial, Score], comparison: significance.Comp
 
 
 def _note_missing_views(row_readers: Sequence[RowReader], keys: np.ndarray, count: int) -> list[str]:
-    """How many of the views that should be seen are not there, if any."""
+    """Return a note on the augmented views that are missing; none if all are there."""
     n_missing = len(keys) * (1 + count) - len(ViewRows.from_readers(row_readers, keys, count).images) if count else 0
-    note = f"{n_missing} of the {len(keys) * count} augmented views gave NaN or infinity at a tap of the winner: not used"
+    note = (
+        f"{n_missing} of the {len(keys) * count} augmented views gave NaN or infinity at a tap of the winner "
+        "and were not used"
+    )
     return [note] if n_missing else []
 
 
 def list_notes(splits: Splits, winner: Trial, score: Score, selection_rows: np.ndarray | None = None) -> list[str]:
-    """What makes the figures less sure than they look; selection_rows: rows, if others than a sweep chooses by."""
+    """Return the caveats of the results. selection_rows: rows that heads were selected on, if not those of a sweep."""
     notes = []
     if score.fit_info.get("converged") is False:
         notes.append(
-            f"the solver of {winner.head} was stopped before it had converged in every fold, and its scores are of where it "
-            "stood; try smaller values of C"
+            f"the solver of {winner.head} did not converge in every fold, so its scores are those of its "
+            "last iteration; try smaller values of C"
         )
     names = splits.target.stratum_names
     counts = np.bincount(splits.target.stratify(splits.labels[splits.test]), minlength=len(names))
     if absent_classes := [names[stratum] for stratum in np.nonzero(counts == 0)[0]]:
         notes.append(
-            f"no test image of {', '.join(absent_classes[:5])}{' …' if len(absent_classes) > 5 else ''}: nothing is known "
-            "of these"
+            f"no test images of {', '.join(absent_classes[:5])}{' …' if len(absent_classes) > 5 else ''}: "
+            "test accuracy says nothing about these classes"
         )
     if len(splits.test) < _FEW_TEST_IMAGES:
-        notes.append(f"only {len(splits.test)} test images: mind the width of the interval")
+        notes.append(f"only {len(splits.test)} test images: the 95 % interval is wide")
     for subset_name, rows in (
         ("test images", splits.test),
         (
-            "images that heads were chosen by",
+            "images that heads were selected on",
             splits.selection_rows if selection_rows is None else selection_rows,
         ),
     ):
         groups = splits.get_group_ids(rows)
         if groups is not None and (count := len(np.unique(groups))) < _FEW_GROUPS:
             notes.append(
-                f"the {subset_name} come from only {count} groups, which are what counts: mind the width of the intervals"
+                f"the {subset_name} come from only {count} groups, which count as the independent samples: "
+                "the 95 % intervals are wide"
             )
     return notes

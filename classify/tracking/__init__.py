@@ -1,1 +1,1 @@
-"""Where finished runs are logged as well, a file each. May import `classify.runs` and the rooms below it."""
+"""Trackers that complete runs are logged to, one file each. May import `classify.runs` and the rooms below it."""

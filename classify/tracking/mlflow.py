@@ -1,8 +1,8 @@
-"""MLflow: the sweep as a run of an experiment called after the data, with a run inside it for each trial.
+"""MLflow: the sweep as a run of an experiment named after the data, with a nested run for each trial.
 
-Where to is MLflow's own business: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and MLFLOW_EXPERIMENT_ID are honoured, and
-without them it is the database `mlflow.db` in the current folder. A sweep is known again by the hash of its configuration
-(the tag `humeris.config_hash`), so that it is logged once; one that was logged in part is completed. MLflow's own telemetry
+The server is configured as usual: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and MLFLOW_EXPERIMENT_ID are honored, and
+without them it is the database `mlflow.db` in the current folder. A sweep is identified by the hash of its configuration
+(the tag `humeris.config_hash`), so that it is logged once; a partially logged one is completed. MLflow's own telemetry
 stays off.
 """
 
@@ -27,22 +27,20 @@ from .tracker import Tracker, TrackingResult, build_error, mask_secrets
 
 _CONFIG_HASH_TAG, _TRIAL_TAG, _PARENT_TAG = "humeris.config_hash", "humeris.trial", "mlflow.parentRunId"
 _ARTIFACT_NAMES = ("run.json", "leaderboard.csv")
-_ENVIRONMENT = {  # whatever the environment says: nothing is sent to MLflow's makers, nothing is printed
+_ENVIRONMENT = {  # whatever the environment says: no telemetry, no printing
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-# MLflow's defaults (7 times, 120 s) keep a user waiting for minutes where no server answers.
+# With MLflow's defaults (7 times, 120 s) users wait for minutes if no server answers.
 _ENVIRONMENT_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 _DATABASE_SCHEMES = {"sqlite", "postgresql", "mysql", "mssql"}
-_MAX_CONCURRENT_TRIALS = (
-    8  # trials on their way to a server, which mostly are waited for; a database writes one after the other
-)
+_MAX_CONCURRENT_TRIALS = 8  # concurrent requests to a server, which mostly wait; a database writes one after the other
 _PAGE_SIZE = 1000
 
 
 def _list_modules() -> tuple[str, ...]:
-    """What is needed: for a database of one's own, what speaks to databases as well."""
+    """Return the required modules: for a local database, SQLAlchemy too."""
     scheme = _parse_scheme(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:")
     return ("mlflow", "sqlalchemy", "alembic") if scheme in _DATABASE_SCHEMES else ("mlflow",)
 
@@ -64,12 +62,12 @@ def _log_run(run: Run, progress: Progress | None) -> TrackingResult:
             raise build_error(run, "mlflow", address, error) from error
     destination = f"{mask_secrets(address)}, experiment {experiment_name}"
     return TrackingResult(
-        "mlflow", destination, view_command=_format_view_command(address), note="it was there already" if was_logged else ""
+        "mlflow", destination, view_command=_format_view_command(address), note="already logged" if was_logged else ""
     )
 
 
 def _format_view_command(address: str) -> str:
-    """How to look at a store."""
+    """Return the command or address to look at a store."""
     public_address = mask_secrets(address)
     if _parse_scheme(address) in {"http", "https"}:
         return public_address
@@ -77,7 +75,7 @@ def _format_view_command(address: str) -> str:
 
 
 def _list_exceptions() -> tuple[type[Exception], ...]:
-    """What MLflow raises, and a database, as far as they can be imported: SQLAlchemy is not needed for a server."""
+    """Return the exceptions raised by MLflow and databases, as far as these are installed: a server needs no SQLAlchemy."""
     exceptions: list[type[Exception]] = [OSError, ImportError, ValueError, RuntimeError]
     with contextlib.suppress(ImportError):
         from mlflow.exceptions import MlflowException
@@ -92,7 +90,7 @@ def _list_exceptions() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def _silence_mlflow() -> Iterator[None]:
-    """Keep MLflow from logging, printing, warning and calling out; the environment is as it was afterwards."""
+    """Keep MLflow from logging, printing, warning and sending telemetry; the environment is restored afterwards."""
     saved_environment, saved_level = dict(os.environ), logging.root.manager.disable
     os.environ.update(_ENVIRONMENT)
     for name, value in _ENVIRONMENT_DEFAULTS.items():
@@ -112,7 +110,7 @@ def _silence_mlflow() -> Iterator[None]:
 
 
 def _check_database(address: str) -> None:
-    """Connect once, since MLflow tries ten times, for minutes, to connect to a database that is not there."""
+    """Connect once, since MLflow tries ten times, for minutes, to connect to a missing database."""
     if _parse_scheme(address) in _DATABASE_SCHEMES:
         import sqlalchemy
         from mlflow.store.db.utils import create_sqlalchemy_engine
@@ -127,14 +125,14 @@ def _check_database(address: str) -> None:
 
 
 class _SweepLogger:
-    """A run of ours on its way to MLflow."""
+    """Logs one run to MLflow."""
 
     def __init__(self, client: Any, run: Run) -> None:
         self._client, self._run = client, run
         self._end_time = run_summary.get_end_time(run)
 
     def log(self, progress: Progress | None) -> tuple[str, bool]:
-        """The experiment's name, and whether everything was there before."""
+        """Return the experiment's name, and whether everything was logged before."""
         experiment = self._get_or_create_experiment()
         config_hash = self._run.metadata.config_hash
         mlflow_runs = self._search_runs(experiment, f"tags.`{_CONFIG_HASH_TAG}` = '{config_hash}'")
@@ -172,7 +170,7 @@ class _SweepLogger:
                 return mlflow_runs
 
     def _collect_finished_ids(self, experiment: Any, parent: Any) -> set[str]:
-        """The trials that are there in whole; what is there in part is taken away."""
+        """Return the ids of the trials that are completely logged; delete partially logged ones."""
         finished_ids = set()
         for mlflow_run in self._search_runs(experiment, f"tags.`{_PARENT_TAG}` = '{parent.info.run_id}'"):
             if mlflow_run.info.status == "FINISHED":
@@ -193,7 +191,7 @@ class _SweepLogger:
     def _log_trials(
         self, pending_trials: Mapping[Trial, Score], log_trial: Callable[[Trial, Score], None], progress: Progress | None
     ) -> None:
-        """Log every trial, several at once where a server takes them; the first that fails ends it."""
+        """Log every trial, several at once to a server; stop at the first failure."""
         is_http = _parse_scheme(self._client.tracking_uri) in {"http", "https"}
         with ThreadPoolExecutor(_MAX_CONCURRENT_TRIALS if is_http else 1) as pool:
             for count, _ in enumerate(pool.map(log_trial, pending_trials.keys(), pending_trials.values()), 1):
@@ -240,7 +238,7 @@ class _SweepLogger:
         return [Metric(name, float(value), _milliseconds(self._end_time), 0) for name, value in numbers.items()]
 
     def _build_curve_metrics(self, score: Score) -> Iterable[Any]:
-        """A metric for each curve, named as in TensorBoard, by epochs that count from 0."""
+        """Yield a metric for each curve, named as in TensorBoard, with epochs counted from 0."""
         from mlflow.entities import Metric
 
         for side, curves in run_summary.collect_curves(score).items():
@@ -263,7 +261,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _truncate(text: str, limit_name: str) -> str:
-    """`text`, no longer than MLflow's limit of that name allows."""
+    """Return `text`, shortened to MLflow's limit of that name."""
     from mlflow.utils import validation
 
     max_length: int = getattr(validation, limit_name)

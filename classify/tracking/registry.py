@@ -1,4 +1,4 @@
-"""The trackers there are."""
+"""The registered trackers."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ TRACKERS: dict[str, Tracker] = {module.TRACKER.name: module.TRACKER for module i
 
 
 def get_trackers(names: Sequence[str]) -> list[Tracker]:
-    """The trackers of these names, each once; raises `TrackingError` for one that there is not, or not installed."""
+    """Return the trackers of these names, each once; raises `TrackingError` for one that is unknown or not installed."""
     trackers = []
     for name in dict.fromkeys(names):
         if name not in TRACKERS:
-            raise TrackingError(f"--track {name!r}: expected {' or '.join(TRACKERS)}")
+            raise TrackingError(f"--track {name}: unknown tracker; use {' or '.join(TRACKERS)}")
         TRACKERS[name].check_installed()
         trackers.append(TRACKERS[name])
     return trackers
 
 
 def track(run: Run, names: Sequence[str], progress: Callable[[str], Progress] | None = None) -> list[TrackingResult]:
-    """Where a complete run was logged, by each tracker; logged again, it is there once.
+    """Log a complete run with each tracker, and return where it was logged; logging it again changes nothing.
 
-    `progress` gives the callback of a named stage. Raises `TrackingError` where a tracker does not take the run, and
-    `RunError` while another process works on it.
+    `progress` returns the progress callback of a named stage. Raises `TrackingError` if a tracker fails, and `RunError`
+    if another process is writing to the run.
     """
     trackers = get_trackers(names)
     if not trackers:

@@ -1,4 +1,4 @@
-"""What is logged of a run, whatever it is logged to."""
+"""What is logged of a run, the same for every tracker."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ..evaluate.trial import Score, Trial
 from ..runs.data_summary import DataSummary
 from ..runs.run import Run
 
-_VALIDATION_PREFIX = "val_"  # what Keras calls a curve of images held out
+_VALIDATION_PREFIX = "val_"  # Keras's prefix for curves on held-out images
 
 
 def get_data_name(data: DataSummary) -> str:
-    """What the data of a run is called, on one line: its folder, or the data set of Keras's."""
+    """Return the name of the data of a run, on one line: its folder, or the name of a Keras data set."""
     source = data.try_open()
     name = Path(data.root).name if source is None else source.title
     return to_printable(name) or "humeris"
 
 
 def get_end_time(run: Run) -> float:
-    """When the sweep ended, in seconds since 1970."""
+    """Return when the sweep ended, in seconds since 1970."""
     return (run.path / "run.json").stat().st_mtime
 
 
 def collect_hyperparameters(trial: Trial) -> dict[str, bool | float | str]:
-    """What was tried, by name: the options of the head, then the head and its features; text is on one line."""
+    """Return the hyperparameters of a trial by name: options of the head, the head and its features; text is on one line."""
     hyperparameters: dict[str, Any] = {
         **trial.hyperparameters,
         "head": trial.head,
@@ -44,7 +44,7 @@ def collect_hyperparameters(trial: Trial) -> dict[str, bool | float | str]:
 
 
 def collect_scores(score: Score) -> dict[str, float]:
-    """How a trial did on the images held out for choosing; `accuracy_std` is over the folds."""
+    """Return the scores of a trial on the held-out images; `accuracy_std` is over the folds."""
     score_values = {
         "accuracy": score.accuracy,
         "log_loss": score.log_loss,
@@ -55,7 +55,7 @@ def collect_scores(score: Score) -> dict[str, float]:
 
 
 def collect_test_scores(run: Run) -> dict[str, float]:
-    """How the winner did on the test split: every number that `run.json` has of it, with the bounds of 95 % intervals."""
+    """Return the scores of the winner on the test split: every number in `run.json`, with the bounds of 95 % intervals."""
     test_scores: dict[str, float] = {}
     for name, value in vars(run.result.test).items():
         if _is_number(value):
@@ -66,9 +66,9 @@ def collect_test_scores(run: Run) -> dict[str, float]:
 
 
 def collect_curves(score: Score) -> dict[str, dict[str, list[float]]]:
-    """The curves of a head trained by epochs, of `train` and of `validation`, by name; {} where it has none.
+    """Return the curves of a head trained by epochs, for `train` and `validation`, by name; {} if it has none.
 
-    Of an MLP `loss` is the log-loss on both; of a head that learns an embedding, on `train`, what it minimises.
+    `loss` of an MLP is the log-loss on both; that of a metric-learning head on `train` is the loss that it minimizes.
     """
     curves_by_side: dict[str, dict[str, list[float]]] = {}
     history: Mapping[str, list[float]] = score.fit_info.get("curves") or {}
@@ -79,7 +79,7 @@ def collect_curves(score: Score) -> dict[str, dict[str, list[float]]]:
 
 
 def estimate_epoch_times(end_time: float, score: Score, n_epochs: int) -> list[float]:
-    """When each of `n_epochs` epochs of a trial was over, had the trial ended at `end_time` and each taken as long."""
+    """Return when each of `n_epochs` epochs of a trial ended, if it ended at `end_time` and all took equally long."""
     return [end_time - score.seconds * (n_epochs - 1 - epoch) / n_epochs for epoch in range(n_epochs)]
 
 

@@ -1,8 +1,8 @@
-"""TensorBoard: the curves of heads trained by epochs, as Keras's TensorBoard callback names them, and their settings.
+"""TensorBoard: curves of heads trained by epochs, named as by Keras's TensorBoard callback, and their hyperparameters.
 
-RUN/tensorboard/<trial>/train        `epoch_loss` and `epoch_accuracy` on images that were learnt from
-RUN/tensorboard/<trial>/validation   the same on images held out, so that both lie in one chart
-RUN/tensorboard/<trial>              the setting and the scores of the trial, for the page HPARAMS
+RUN/tensorboard/<trial>/train        `epoch_loss` and `epoch_accuracy` on training images
+RUN/tensorboard/<trial>/validation   the same on held-out images, so that both are in one chart
+RUN/tensorboard/<trial>              hyperparameters and scores of the trial, for the HPARAMS page
 
 Written without TensorFlow: an event file is a sequence of records, each with its length and two checksums.
 """
@@ -25,7 +25,7 @@ _FILE_VERSION = "brain.Event:2"  # the first record of every event file
 
 
 def _log_run(run: Run, progress: Progress | None) -> TrackingResult:
-    """Write the event files anew, so that no event is there twice."""
+    """Write the event files; existing ones are replaced, so that no event is logged twice."""
     scores_by_trial = {trial: score for trial, score in run.load_trials().items() if run_summary.collect_curves(score)}
     if not scores_by_trial:
         return TrackingResult(
@@ -43,7 +43,7 @@ def _log_run(run: Run, progress: Progress | None) -> TrackingResult:
 
 
 def _encode_curves(score: Score, curves: dict[str, list[float]], end_time: float) -> bytes:
-    """An event file of one side's curves; epochs count from 0, as Keras's do."""
+    """Return an event file with the curves of one side; epochs count from 0, as in Keras."""
     values = [
         (time, step, {"tag": f"epoch_{name}", "simple_value": value})
         for name, curve in curves.items()
@@ -55,7 +55,7 @@ def _encode_curves(score: Score, curves: dict[str, list[float]], end_time: float
 
 
 def _encode_session(trial: Trial, score: Score, end_time: float) -> bytes:
-    """An event file of what the page HPARAMS calls a session: its setting, its scores, and that it ended well."""
+    """Return an event file of a session of the HPARAMS page: hyperparameters, scores, and the status of success."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     start_info = plugin_data_pb2.SessionStartInfo(start_time_secs=end_time - score.seconds)
@@ -76,7 +76,7 @@ def _encode_session(trial: Trial, score: Score, end_time: float) -> bytes:
 
 
 def _encode_events(start_time: float, values: list[tuple[float, int, dict[str, Any]]]) -> bytes:
-    """An event file of (seconds since 1970, step, value) in this order."""
+    """Return an event file of (seconds since 1970, step, value) in this order."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter

@@ -91,7 +91,7 @@ def test_a_class_without_test_images_is_noted(tmp_path: Path, humeris: Humeris) 
     cache = cached(root, tmp_path / "cache")
     result = humeris("sweep", root, "--cache", cache, "--head", "logreg,C=1", "-o", tmp_path / "run", "-j", 1)
     assert result.code == 0, result.err
-    assert "note: no test image of owl: nothing is known of these" in result.out
+    assert "note: no test images of owl: test accuracy says nothing about these classes" in result.out
 
 
 def test_a_class_with_one_image(tmp_path: Path, humeris: Humeris) -> None:

@@ -182,7 +182,7 @@ def test_the_description_and_the_leaderboard_are_kept_beside_a_sweep(client: Any
 
 def test_a_sweep_that_is_logged_again_is_there_once(client: Any, run: Run, tmp_path: Path) -> None:
     assert track(run, ["mlflow"])[0].note == ""
-    assert track(Run.load(run.path), ["mlflow", "mlflow"])[0].note == "it was there already"
+    assert track(Run.load(run.path), ["mlflow", "mlflow"])[0].note == "already logged"
     assert [len(each) for each in logged(client)] == [1, 2]
     track(made(tmp_path / "another", config_hash="b"), ["mlflow"])
     assert [len(each) for each in logged(client)] == [2, 4]
@@ -204,7 +204,9 @@ def test_a_sweep_that_was_logged_in_part_is_completed(client: Any, tmp_path: Pat
         whole(self, run_id, *arguments, **options)
 
     monkeypatch.setattr(MlflowClient, "set_terminated", fails)
-    with pytest.raises(TrackingError, match=r"found: the disk is full; the run in .* is complete: put that right and type"):
+    with pytest.raises(
+        TrackingError, match=r": the disk is full; the run in .* is complete: fix this and repeat the command"
+    ):
         track(run, ["mlflow"])
     _, before = logged(client)
     assert [each.info.status for each in before].count("FINISHED") == 2
@@ -337,10 +339,9 @@ def test_a_database_that_cannot_be_opened_loses_no_run(
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it is tried again and again, for minutes"))
     with pytest.raises(TrackingError) as found:
         track(run, ["mlflow"])
-    assert str(found.value).startswith(f"--track mlflow: expected sqlite:///{database} to take the run, found: ")
+    assert str(found.value).startswith(f"--track mlflow: cannot log the run to sqlite:///{database}: ")
     assert str(found.value).endswith(
-        f"the run in {run.path} is complete: put that right and type the command again, which logs it and computes nothing "
-        "again"
+        f"the run in {run.path} is complete: fix this and repeat the command, which only logs the run"
     )
     assert "\n" not in str(found.value)
     assert Run.load(run.path).load_trials() == SCORES
@@ -350,14 +351,14 @@ def test_a_database_that_cannot_be_opened_loses_no_run(
 def test_packages_that_cannot_be_imported_lose_no_run(module: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the versions that are installed do not go together."""
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(TrackingError, match=rf"to take the run, found: .*{module}.*; the run in .* is complete"):
+    with pytest.raises(TrackingError, match=rf"cannot log the run to .*: .*{module}.*; the run in .* is complete"):
         TRACKERS["mlflow"].log(run, None)
 
 
 def test_passwords_in_addresses_are_not_shown(run: Run) -> None:
     error = OSError("no answer from https://me:secret@host:5000/api\nand more")
     said = str(tracker.build_error(run, "mlflow", "postgresql://me:secret@host/db", error))
-    assert "expected postgresql://***@host/db to take the run, found: no answer from https://***@host:5000/api; " in said
+    assert "cannot log the run to postgresql://***@host/db: no answer from https://***@host:5000/api; " in said
     assert tracker.mask_secrets("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
 
 
@@ -441,14 +442,14 @@ def test_progress_counts_the_trials_of_each_tracker(client: Any, run: Run) -> No
 
 
 def test_a_tracker_that_is_unknown_or_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrackingError, match=r"^--track 'wandb': expected mlflow or tensorboard$"):
+    with pytest.raises(TrackingError, match=r"^--track wandb: unknown tracker; use mlflow or tensorboard$"):
         get_trackers(["tensorboard", "wandb"])
     there = importlib.util.find_spec
     for module in ("mlflow", "alembic", "tensorboard"):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, gone=module: None if name == gone else there(name))
         tracker_name = "mlflow" if module == "alembic" else module
         expected = (
-            f"--track {tracker_name}: expected {module}, found it not installed; pip install 'humeris[{tracker_name}]'"
+            f"--track {tracker_name}: the package {module} is not installed; run `pip install 'humeris[{tracker_name}]'`"
         )
         with pytest.raises(TrackingError) as found:
             get_trackers([tracker_name])
@@ -462,7 +463,7 @@ def test_a_tracker_that_is_unknown_or_not_installed_is_one_line(monkeypatch: pyt
 def test_a_tracker_that_is_not_there_is_said_before_anything_is_read(command: str, humeris: Callable[..., Any]) -> None:
     result = humeris(command, "no such data", "--track", "wandb")
     assert (result.code, result.out) == (2, "")
-    assert result.err == "humeris: --track 'wandb': expected mlflow or tensorboard\n"
+    assert result.err == "humeris: --track wandb: unknown tracker; use mlflow or tensorboard\n"
 
 
 @pytest.fixture
@@ -488,7 +489,7 @@ def test_a_complete_run_that_is_typed_again_is_logged(
     monkeypatch.setenv("HUMERIS_TRACK", "mlflow tensorboard")
     again = humeris("sweep", *typed)
     assert (
-        f"\nmlflow: {address}, experiment photos; it was there already; "
+        f"\nmlflow: {address}, experiment photos; already logged; "
         f"look with: mlflow ui --backend-store-uri {address}\n"
         "tensorboard: no head of this run was trained by epochs, so there are no curves to log\n"
     ) in again.out
@@ -537,9 +538,9 @@ def test_a_server_that_does_not_answer_loses_no_run(typed: Sequence[object], tmp
     done = in_a_fresh_process(code, "sweep", *typed, "--track", "mlflow", "--json", MLFLOW_TRACKING_URI=address)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("humeris: --track mlflow: expected http://***@127.0.0.1:9 to take the run, found: ")
+    assert line.startswith("humeris: --track mlflow: cannot log the run to http://***@127.0.0.1:9: ")
     assert "Connection refused" in line
-    assert f"the run in {tmp_path / 'run'} is complete: put that right and type the command again" in line
+    assert f"the run in {tmp_path / 'run'} is complete: fix this and repeat the command" in line
     assert "secret" not in line
     assert json.loads(done.stdout) == {"error": line.removeprefix("humeris: ")}
     assert Run.load(tmp_path / "run").complete
