@@ -30,7 +30,7 @@ WINNER = Trial((TapRef("nano", "nano-1", "block5_out", "avg"),), "svm", {"C": 1e
 def test_a_winner_whose_solver_was_stopped_short_has_a_note(fit_info: dict[str, bool], count: int) -> None:
     notes = notes_of(splits(), WINNER, Score(0.9, 0.3, (0.9,), fit_info=fit_info))
     assert len(notes) == count
-    assert all("svm" in note and "converged" in note for note in notes)
+    assert all("svm" in note and "did not converge" in note for note in notes)
 
 
 @pytest.mark.parametrize("val", [NONE, ROWS[100:150]])
@@ -42,7 +42,7 @@ def test_few_groups_have_a_note_wherever_they_are_and_many_have_none(val: np.nda
     assert notes_of(splits(alone, val), WINNER, score) == []
     learnt = notes_of(splits(np.where(ROWS < 150, few, alone), val), WINNER, score)
     tested = notes_of(splits(np.where(ROWS < 150, alone, few), val), WINNER, score)
-    assert [("chosen by" in note, "test images" in note) for note in (*learnt, *tested)] == [(True, False), (False, True)]
+    assert [("selected on" in note, "test images" in note) for note in (*learnt, *tested)] == [(True, False), (False, True)]
 
 
 def test_groups_are_counted_among_the_images_scored_and_only_where_images_share_one() -> None:

@@ -166,7 +166,7 @@ def test_groups_that_cannot_be_divided_leave_no_run(
 
 def test_labels_that_do_not_match_the_rows(tmp_path: Path, humeris: Humeris) -> None:
     file = feature_file(tmp_path / "rows.h5", np.zeros((60, 5), np.float32), ["a", "b"] * 20)
-    refused(humeris("sweep", file), "rows.h5", "expected 60 labels, found 40")
+    refused(humeris("sweep", file), "rows.h5", "labels has 40 values for 60 rows")
 
 
 def test_labels_that_are_a_table_of_numbers(tmp_path: Path, humeris: Humeris) -> None:
