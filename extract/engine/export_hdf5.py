@@ -21,6 +21,7 @@ from ...cache.store import Store
 from ..backbones.backbone_spec import BackboneSpec
 from ..backbones.metadata import get_or_build
 from ..backbones.tap_patterns import resolve_taps
+from ..images.feature_file import FORMAT_VERSION
 from ..images.images import Images
 
 _BLOCK = 256
@@ -47,8 +48,8 @@ def export_hdf5(
 
     The file has a data set `<layer>.<pool>` (n, ...) for each tap; `labels` (n,), class numbers or -1; `split`, `paths` and,
     if any image has one, `groups` (n,), text; `keys` (n, 32) uint8; and `classes`, the class names. The attributes hold the
-    fields of the spec, the spec as JSON (`spec`), and the description of the image source as JSON (`data`). `FeatureFile`
-    reads it.
+    format version (`format`), the fields of the spec, the spec as JSON (`spec`), and the description of the image source as
+    JSON (`data`). `FeatureFile` reads it.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ def _write(target: SafeHdf5Writer, images: Images, named_features: list[tuple[st
     class_indices = {name: class_index for class_index, name in enumerate(classes)}
     text_dtype = h5py.string_dtype("utf-8")
     with h5py.File(target, "w") as file:
-        file.attrs["humeris"] = __version__
+        file.attrs["humeris"], file.attrs["format"] = __version__, FORMAT_VERSION
         for name, value in spec.items():
             file.attrs[name] = str(value) if isinstance(value, dict | list) else value
         file.attrs["spec"] = json.dumps(spec)

@@ -19,6 +19,7 @@ from ...cache.spec import ExtractionSpec
 from .label_names import parse_class_names, to_label_names, to_text
 from .safe_hdf5_reader import get_dataset, get_numeric_dataset, iter_blocks, open_file, read_column, scan_rows
 
+FORMAT_VERSION = 2
 _METADATA_NAMES = {"labels", "split", "classes", "groups", "keys", "paths"}
 _MAX_MEMBERS = 10_000
 
@@ -186,8 +187,11 @@ class FileRowReader:
 
 def _read_metadata(file: h5py.File) -> dict[str, Any]:
     """Return the attributes that `humeris cache export` writes; {} if other software wrote the file."""
-    metadata = {name: json.loads(file.attrs[name]) for name in ("spec", "data") if name in file.attrs}
-    return metadata if "humeris" in file.attrs and "spec" in metadata else {}
+    if "humeris" not in file.attrs or "spec" not in file.attrs:
+        return {}
+    if (version := file.attrs.get("format")) != FORMAT_VERSION:
+        raise ValueError(f"format {version}, not {FORMAT_VERSION}, of another version of humeris; export it again")
+    return {name: json.loads(file.attrs[name]) for name in ("spec", "data") if name in file.attrs}
 
 
 def _compute_keys(file: h5py.File, datasets: dict[str, h5py.Dataset], count: int) -> np.ndarray:

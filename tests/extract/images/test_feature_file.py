@@ -25,7 +25,7 @@ from humeris.classify.data.feature_matrix import FeatureMatrix
 from humeris.classify.data.select_features import load_matrix as load_sources
 from humeris.classify.runs.run import Run
 from humeris.extract import memory
-from humeris.extract.images.feature_file import FeatureFile
+from humeris.extract.images.feature_file import FORMAT_VERSION, FeatureFile
 from humeris.extract.images.feature_rows import FeatureRows
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
@@ -296,11 +296,21 @@ def own(path: Path, features: np.ndarray, **spec: Any) -> Path:
     keys = np.stack([np.frombuffer(hashlib.sha256(b"%d" % row).digest(), np.uint8) for row in range(ROWS)])
     write(path, leave="features", keys=keys, **{"mid.avg": features})
     with h5py.File(path, "a") as file:
-        file.attrs["humeris"] = "1"
+        file.attrs["humeris"], file.attrs["format"] = "1", FORMAT_VERSION
         file.attrs["spec"] = json.dumps(
             {**ExtractionSpec("net", "keras", "none", "0" * 64, (8, 8), "none", "1").to_dict(), **spec}
         )
     return path
+
+
+def test_a_file_that_another_version_exported_is_refused_by_its_format(tmp_path: Path) -> None:
+    path = own(tmp_path / "f.h5", np.eye(3, 8, dtype=np.float32)[np.arange(ROWS) % 3])
+    assert FeatureFile(path).spec.backbone == "net"
+    for change, words in (("modify", "format 1, not 2"), ("remove", "format None, not 2")):
+        with h5py.File(path, "a") as file:
+            file.attrs.modify("format", 1) if change == "modify" else file.attrs.pop("format")
+        with pytest.raises(DataError, match=rf"f\.h5.*{words}, of another version of humeris; export it again"):
+            FeatureFile(path)
 
 
 def test_a_run_is_of_the_features_and_not_of_the_files_name(tmp_path: Path, humeris: Callable[..., Any]) -> None:
