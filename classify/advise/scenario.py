@@ -83,7 +83,7 @@ class Size:
 
     @property
     def reason(self) -> str:
-        """The numbers in words."""
+        """The size as evidence, in words."""
         groups = "" if self.n_groups is None else f" in {self.n_groups:,} groups (size is counted in groups)"
         return (
             f"{self.n_images:,} training images{groups}, {self.n_images / self.n_classes:,.0f} per class "

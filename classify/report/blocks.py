@@ -14,12 +14,12 @@ class Text:
     Parameters
     ----------
     text : str
-    kind : {"words", "warning", "missing"}
+    kind : {"plain", "warning", "missing"}
         Plain text, a caveat, or what could not be shown and why.
     """
 
     text: str
-    kind: str = "words"
+    kind: str = "plain"
 
 
 @dataclass(frozen=True)

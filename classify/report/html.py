@@ -81,8 +81,8 @@ def render_page(blocks: Sequence[Any], title: str, subtitle: str, omissions: Seq
     return template.render(
         blocks=blocks,
         title=title,
-        about=subtitle,
-        missing=omissions,
+        subtitle=subtitle,
+        omissions=omissions,
         version=version,
         style=style,
         script=script,
@@ -98,7 +98,7 @@ def get_environment() -> Environment:
     jinja_environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    jinja_environment.filters |= {"words": to_printable, "webp": _to_data_url}
+    jinja_environment.filters |= {"printable": to_printable, "webp": _to_data_url}
     return jinja_environment
 
 

@@ -34,8 +34,8 @@
     });
     body.append(...rows.map((each) => each.row));
   };
-  const filter = (table, words, count) => {
-    const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+  const filter = (table, query, count) => {
+    const wanted = query.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of table.tBodies[0].rows) {
       const text = row.textContent.toLowerCase();
@@ -61,12 +61,12 @@
   const tip = document.getElementById("tip");
   let current = null;
   const pictures = new WeakMap();
-  const picture = (figure, words) => {
+  const picture = (figure, label) => {
     const source = figure.querySelector("script.thumbnails");
     if (!source) return null;
     if (!pictures.has(figure)) pictures.set(figure, JSON.parse(source.textContent));
     const thumbnails = pictures.get(figure);
-    return thumbnails[words] || thumbnails[words.split("; ")[0]] || null;
+    return thumbnails[label] || thumbnails[label.split("; ")[0]] || null;
   };
   const place = (event) => {
     const room = tip.getBoundingClientRect();
@@ -84,9 +84,9 @@
     if (!mark) return tip.hidden || hide();
     if (mark !== current) {
       current = mark;
-      const words = mark.getAttribute("aria-label");
-      const shown = picture(mark.closest("figure"), words);
-      tip.replaceChildren(...(shown ? [make("img", { src: shown, alt: "" })] : []), ...words.split("; ").map((line) => make("div", {}, make("bdi", {}, line))));
+      const label = mark.getAttribute("aria-label");
+      const shown = picture(mark.closest("figure"), label);
+      tip.replaceChildren(...(shown ? [make("img", { src: shown, alt: "" })] : []), ...label.split("; ").map((line) => make("div", {}, make("bdi", {}, line))));
       tip.hidden = false;
     }
     place(event);
@@ -113,7 +113,7 @@
 
   // The current section in the navigation
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
-  const seen = new IntersectionObserver(
+  const observer = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {
         if (!entry.isIntersecting) continue;
@@ -123,7 +123,7 @@
     },
     { rootMargin: "-10% 0px -80% 0px" },
   );
-  for (const section of document.querySelectorAll("main section[id]")) seen.observe(section);
+  for (const section of document.querySelectorAll("main section[id]")) observer.observe(section);
 
   // Open all details for printing
   let opened = [];

@@ -107,7 +107,7 @@ class RunSnapshot:
 
     @property
     def target(self) -> Target:
-        """What a label is; one without classes where run.json cannot be read. Raises `DataError` for an unknown kind."""
+        """The target of the run, without classes if run.json cannot be read; raises `DataError` for an unknown kind."""
         return SingleLabel(()) if self.metadata is None else self.metadata.splits.get_target()
 
     @property
@@ -150,12 +150,12 @@ class RunSnapshot:
         return {**depths, **{tap_ref: depths.get(tap_ref) for tap_ref in tried_tap_refs}}
 
     def select_labeled(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
-        """The images whose label is one that the run's target knows."""
+        """Return the images whose label the target can encode."""
         is_known = {label: self.target.can_encode(label) for label in {record.label for record in records}}
         return [record for record in records if is_known[record.label]]
 
     def encode_labels(self, records: Sequence[ImageRecord]) -> np.ndarray:
-        """The labels (n, …) of images as the target encodes them; raises `DataError` for one that it does not know."""
+        """Encode the labels (n, …) of images; raise `DataError` for a label that the target cannot encode."""
         return self.target.encode([record.label for record in records])
 
     def select_images(self, split: str) -> tuple[ImageRecord, ...]:

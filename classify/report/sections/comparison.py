@@ -77,7 +77,7 @@ def _build_accuracy_spec(tested_runs: Sequence[_TestedRun]) -> dict[str, Any]:
             "accuracy": test.accuracy,
             "low": test.accuracy_95[0],
             "high": test.accuracy_95[1],
-            "words": f"{name}; test accuracy {wording.format_percent(test.accuracy)}; "
+            "label": f"{name}; test accuracy {wording.format_percent(test.accuracy)}; "
             f"95 % CI {wording.format_interval(test.accuracy_95)}",
         }
         for name, _, test in tested_runs
@@ -96,7 +96,7 @@ def _build_accuracy_spec(tested_runs: Sequence[_TestedRun]) -> dict[str, Any]:
             },
             {
                 "mark": {"type": "point", "color": _BLUE, "size": 110},
-                "encoding": {"x": x, "description": {"field": "words", "type": "nominal"}},
+                "encoding": {"x": x, "description": {"field": "label", "type": "nominal"}},
             },
         ],
     }

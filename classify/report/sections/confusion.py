@@ -90,7 +90,7 @@ def _build_matrix(counts: np.ndarray, class_names: Sequence[str], order: np.ndar
             "count": int(counts[row, column]),
             "share": float(counts[row, column] / row_totals[row]),
             "kind": "correct" if row == column else "error",
-            "words": (
+            "label": (
                 f"{class_names[row]} predicted as {class_names[column]}; {counts[row, column]} of {row_totals[row]} images"
             ),
         }
@@ -151,7 +151,7 @@ def _build_matrix_spec(values: Sequence[Mapping[str, Any]], names: Sequence[str]
             "scale": {"domain": [0, 1], "range": [0.12, 0.55] if has_counts else [0.45, 1.0]},
             "legend": None,
         },
-        "description": {"field": "words", "type": "nominal"},
+        "description": {"field": "label", "type": "nominal"},
     }
     side = min(640, 150 + 64 * n_classes)
     layers: list[dict[str, Any]] = [{"mark": {"type": "rect"}, "encoding": encoding}]
@@ -233,7 +233,7 @@ def _build_reliability_spec(bins: Sequence[ReliabilityBin]) -> dict[str, Any]:
             "accuracy": bin_scores.accuracy,
             "low": bin_scores.accuracy_95[0],
             "high": bin_scores.accuracy_95[1],
-            "words": f"{bin_scores.images} images; mean confidence {wording.format_percent(bin_scores.confidence)}; "
+            "label": f"{bin_scores.images} images; mean confidence {wording.format_percent(bin_scores.confidence)}; "
             f"accuracy {wording.format_percent(bin_scores.accuracy)}",
         }
         for bin_scores in bins
@@ -263,7 +263,7 @@ def _build_reliability_spec(bins: Sequence[ReliabilityBin]) -> dict[str, Any]:
             {
                 "data": {"values": values},
                 "mark": {"type": "point", "color": _CORRECT_COLOR, "size": 70},
-                "encoding": {"x": x, "y": y, "description": {"field": "words", "type": "nominal"}},
+                "encoding": {"x": x, "y": y, "description": {"field": "label", "type": "nominal"}},
             },
         ],
     }

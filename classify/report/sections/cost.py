@@ -274,7 +274,7 @@ def _build_chart(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Seque
             f"{cost_label} {cost:.4g}; {tap_cost.trial.head}; {role}"
         )
         values.append(
-            {"cost": cost, "accuracy": tap_cost.accuracy, "role": role, "words": description, "size": _MARK_STYLES[role][1]}
+            {"cost": cost, "accuracy": tap_cost.accuracy, "role": role, "label": description, "size": _MARK_STYLES[role][1]}
         )
     lowest, highest = min(prices), max(prices)
     is_log = lowest > 0 and highest / lowest > 8
@@ -301,7 +301,7 @@ def _build_chart(snapshot: RunSnapshot, tap_costs: Sequence[Cost], prices: Seque
             "color": {**field, "scale": {"domain": roles, "range": [_MARK_STYLES[role][2] for role in roles]}},
             "shape": {**field, "scale": {"domain": roles, "range": [_MARK_STYLES[role][0] for role in roles]}},
             "size": {"field": "size", "type": "quantitative", "scale": None, "legend": None},
-            "description": {"field": "words", "type": "nominal"},
+            "description": {"field": "label", "type": "nominal"},
         },
     }
     line_layer = {

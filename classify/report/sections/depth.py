@@ -67,7 +67,7 @@ def build_depth_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str |
             {"mark": {"type": "line"}, "encoding": {"y": y}},
             {
                 "mark": {"type": "point"},
-                "encoding": {"y": y, "shape": line_color, "description": {"field": "words", "type": "nominal"}},
+                "encoding": {"y": y, "shape": line_color, "description": {"field": "label", "type": "nominal"}},
             },
             *_build_chosen_layers([point for point in curve_points if point["trial"] == chosen_id], x, y),
         ],
@@ -89,11 +89,11 @@ def _build_chosen_layers(
 
 
 def _build_datum(point: Mapping[str, Any]) -> dict[str, Any]:
-    words = (
+    label = (
         f"{point['head']} on {point['tap']} of {point['backbone']}; accuracy {wording.format_percent(point['accuracy'])}; "
         f"95 % CI {wording.format_interval((point['low'], point['high']))}"
     )
-    return {"words": words, **{name: point[name] for name in ("line", "depth", "accuracy", "low", "high")}}
+    return {"label": label, **{name: point[name] for name in ("line", "depth", "accuracy", "low", "high")}}
 
 
 def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
@@ -193,7 +193,7 @@ def _build_dot_spec(curve_points: Sequence[Mapping[str, Any]], chosen_id: str | 
             },
             {
                 "mark": {"type": "point", "size": 90},
-                "encoding": {"x": x, "description": {"field": "words", "type": "nominal"}},
+                "encoding": {"x": x, "description": {"field": "label", "type": "nominal"}},
             },
         ],
     }

@@ -181,7 +181,7 @@ def _build_spec(
             "kind": kind,
             "size": _SIZES[_KINDS.index(kind)],
             "image": record.name,
-            "words": f"{record.name}; {record.label}, {kind}",
+            "label": f"{record.name}; {record.label}, {kind}",
         }
         for (x, y), record, kind in zip(positions, records, kinds, strict=True)
     ]
@@ -210,7 +210,7 @@ def _build_spec(
                 "scale": {"domain": present_kinds, "range": [shapes[kind] for kind in present_kinds]},
             },
             "size": {"field": "size", "type": "quantitative", "scale": None, "legend": None},
-            "description": {"field": "words", "type": "nominal"},
+            "description": {"field": "label", "type": "nominal"},
         },
     }
 

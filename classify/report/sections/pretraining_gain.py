@@ -255,11 +255,11 @@ def _build_chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
     for weights_name, learning_curve in curves.items():
         for size, scores in zip(learning_curve.sizes.tolist(), learning_curve.accuracy, strict=True):
             low, mean, high = float(scores.min()), float(scores.mean()), float(scores.max())
-            words = (
+            label = (
                 f"{weights_name}; {size:.0f} images: {wording.format_percent(mean)} ({wording.format_interval((low, high))})"
             )
             values.append(
-                {"images": size, "accuracy": mean, "low": low, "high": high, "weights": weights_name, "words": words}
+                {"images": size, "accuracy": mean, "low": low, "high": high, "weights": weights_name, "label": label}
             )
             cells.append([weights_name, round(size), mean, low, high])
     chance_accuracy = float(np.bincount(labels).max() / len(labels))
@@ -275,7 +275,7 @@ def _build_chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
     if len(curves) == 1:
         color["legend"] = None
     chance_datum = {
-        "words": f"majority class: {wording.format_percent(chance_accuracy)}",
+        "label": f"majority class: {wording.format_percent(chance_accuracy)}",
         "accuracy": chance_accuracy,
     }
     spec = {
@@ -292,13 +292,13 @@ def _build_chart(curves: Mapping[str, Curve], labels: np.ndarray) -> Chart:
                     "x": x,
                     "y": {"field": "accuracy", **y},
                     "color": color,
-                    "description": {"field": "words", "type": "nominal"},
+                    "description": {"field": "label", "type": "nominal"},
                 },
             },
             {
                 "data": {"values": [chance_datum]},
                 "mark": {"type": "rule", "strokeDash": [4, 4], "opacity": 0.6},
-                "encoding": {"y": {"field": "accuracy", **y}, "description": {"field": "words", "type": "nominal"}},
+                "encoding": {"y": {"field": "accuracy", **y}, "description": {"field": "label", "type": "nominal"}},
             },
         ],
     }

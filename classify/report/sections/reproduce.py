@@ -81,9 +81,9 @@ def _list_facts(metadata: RunMetadata) -> Iterator[tuple[str, Any]]:
 
 def _list_result_facts(result: RunResult) -> Iterator[tuple[str, Any]]:
     yield "elapsed (s)", result.seconds
-    for name, words in _SCORE_LABELS.items():
+    for name, label in _SCORE_LABELS.items():
         if (value := getattr(result.test, name)) is not None:
-            yield f"test {words}", f"{value:.4f}"
+            yield f"test {label}", f"{value:.4f}"
 
 
 _SCORE_LABELS = {
@@ -100,7 +100,7 @@ def _build_spec_table(specs: Mapping[str, ExtractionSpec]) -> Iterator[Table]:
     if not specs:
         return
     rows = [
-        [words, *(_format_value(getattr(spec, name)) for spec in specs.values())] for name, words in _SPEC_LABELS.items()
+        [label, *(_format_value(getattr(spec, name)) for spec in specs.values())] for name, label in _SPEC_LABELS.items()
     ]
     yield Table("Feature extraction", ["field", *specs], [row for row in rows if any(row[1:])])
 
@@ -130,12 +130,12 @@ def _build_image_parts(data: DataSummary) -> Iterator[Part]:
     formats = ", ".join(f"{count} {name}" for name, count in data.formats.items())
     if formats or data.duplicates:
         n_across = sum(duplicate.across for duplicate in data.duplicates)
-        words = (
+        duplicates_note = (
             f"{len(data.duplicates)} duplicates (identical bytes) were skipped, {n_across} of them across splits. "
             if data.duplicates
             else ""
         )
-        yield Text(f"{words}Image formats: {formats or 'unknown'}.")
+        yield Text(f"{duplicates_note}Image formats: {formats or 'unknown'}.")
     if data.refused:
         rows = [[rejection.name, rejection.reason, rejection.detail] for rejection in data.refused[:_MAX_LISTED]]
         yield Table(f"{len(data.refused)} rejected images", ["image", "reason", "detail"], rows, folded=True)

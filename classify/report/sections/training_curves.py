@@ -126,7 +126,7 @@ def _is_number(value: Any) -> bool:
 def _build_datum(snapshot: RunSnapshot, trial: Trial, name: str, best: Trial) -> dict[str, Any]:
     score = snapshot.scores[trial]
     low, high = _compute_interval(snapshot, score)
-    words = (
+    label = (
         f"{wording.format_hyperparameters(trial)}; accuracy {wording.format_percent(score.accuracy)}; log-loss "
         f"{score.log_loss:.3f}"
     )
@@ -138,7 +138,7 @@ def _build_datum(snapshot: RunSnapshot, trial: Trial, name: str, best: Trial) ->
         "low": low,
         "high": high,
         "best": trial.id == best.id,
-        "words": words,
+        "label": label,
     }
 
 
@@ -172,7 +172,7 @@ def _build_score_spec(values: Sequence[Mapping[str, Any]], name: str, field: str
         "layer": [
             *([whiskers] if field == "accuracy" and len(lines) < 3 else []),
             {"mark": "line", "encoding": {"y": y}},
-            {"mark": "point", "encoding": {"y": y, "description": {"field": "words", "type": "nominal"}}},
+            {"mark": "point", "encoding": {"y": y, "description": {"field": "label", "type": "nominal"}}},
             {
                 "transform": [{"filter": "datum.best"}],
                 "mark": ring,
@@ -297,7 +297,7 @@ def _build_epoch_spec(
     """Build the Vega-Lite chart of one metric on training and held-out images, with the kept epoch marked."""
     lines = {_TRAIN_LINE: names[0], _VALIDATION_LINE: names[1]}
     values = [
-        {"epoch": number, "value": value, "line": line, "words": f"epoch {number}, {line}; {title} {value:.3f}"}
+        {"epoch": number, "value": value, "line": line, "label": f"epoch {number}, {line}; {title} {value:.3f}"}
         for line, name in lines.items()
         for number, value in enumerate(curves.get(name, ()), start=1)
     ]
@@ -331,7 +331,7 @@ def _build_epoch_spec(
             {"mark": "line", "encoding": {"x": x, "y": y, "color": color}},
             {
                 "mark": {"type": "point", "size": 25},
-                "encoding": {"x": x, "y": y, "color": color, "description": {"field": "words", "type": "nominal"}},
+                "encoding": {"x": x, "y": y, "color": color, "description": {"field": "label", "type": "nominal"}},
             },
         ],
     }

@@ -55,7 +55,7 @@ def evidence(finished: Any, tmp_path: Path) -> RunSnapshot:
     return RunSnapshot.read(tmp_path / "run", tmp_path / "own")
 
 
-def words(section: Section, kind: str = "words") -> str:
+def words(section: Section, kind: str = "plain") -> str:
     return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
 
 
@@ -129,9 +129,9 @@ def test_the_chart_has_a_mark_for_all_taps_and_the_chosen_ones_stand_out(evidenc
     assert [value["role"] for value in values].count("selected") == 1
     assert evidence.best is not None
     (chosen,) = [value for value in values if value["role"] == "selected"]
-    assert chosen["words"].startswith(f"{evidence.best.tap_refs[0]}; ")
+    assert chosen["label"].startswith(f"{evidence.best.tap_refs[0]}; ")
     svg = draw(chart, "m").wide
-    assert all(f'aria-label="{value["words"]}"' in svg for value in values)
+    assert all(f'aria-label="{value["label"]}"' in svg for value in values)
     assert "selected</text>" in svg
     assert chart.table is not None
     assert [row[0] for row in chart.table.rows] == [str(source) for source in sorted(evidence.tap_depths, key=str)]

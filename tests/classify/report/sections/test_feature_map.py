@@ -82,7 +82,7 @@ def points(section: Section) -> list[dict[str, Any]]:
     return found
 
 
-def words(section: Section, kind: str = "words") -> str:
+def words(section: Section, kind: str = "plain") -> str:
     return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
 
 

@@ -217,7 +217,7 @@ def galleries(section: Section) -> list[Gallery]:
     return [part for part in section.parts if isinstance(part, Gallery)]
 
 
-def words(section: Section, kind: str = "words") -> str:
+def words(section: Section, kind: str = "plain") -> str:
     return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
 
 

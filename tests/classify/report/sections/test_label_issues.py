@@ -260,14 +260,14 @@ def test_labels_that_were_changed_are_suspected_on_the_page(evidence: RunSnapsho
 def test_a_run_without_a_doubtful_label_says_so(evidence: RunSnapshot) -> None:
     answers = np.eye(3, dtype=np.float32)[[evidence.class_names.index(a.label) for a in evidence.predictions]]
     assert "No potential label errors in 18 test images." in words(
-        label_issues.build_section(replace(evidence, probabilities=answers)), "words"
+        label_issues.build_section(replace(evidence, probabilities=answers)), "plain"
     )
 
 
 def test_a_sample_of_many_images_is_owned_to(evidence: RunSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_issues, "MAX_IMAGES", 12)
     monkeypatch.setattr(label_issues, "_SKETCH_WIDTH", 8)
-    assert "12 of the 24 images were checked" in words(label_issues.build_section(evidence), "words")
+    assert "12 of the 24 images were checked" in words(label_issues.build_section(evidence), "plain")
 
 
 def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
@@ -295,7 +295,7 @@ def test_near_duplicates_stand_side_by_side(evidence: RunSnapshot) -> None:
 )
 def test_what_is_known_of_near_duplicates_is_said(evidence: RunSnapshot, cannot_tell: bool, expected: str) -> None:
     changed = change_result(evidence, near_duplicates=replace(NEAR_DUPLICATES, cannot_tell=cannot_tell))
-    assert expected in words(label_issues.build_section(changed), "words")
+    assert expected in words(label_issues.build_section(changed), "plain")
 
 
 def test_of_an_unfinished_run_near_duplicates_were_not_looked_for(evidence: RunSnapshot) -> None:
@@ -310,7 +310,7 @@ def test_without_the_cache_the_command_that_fills_it_is_told(evidence: RunSnapsh
         (line,) = [part.line for part in section.parts if isinstance(part, Command)]
         assert line.startswith("humeris extract ")
         assert "Potential label errors in test images" in tables(section) or "No potential label errors in" in words(
-            section, "words"
+            section, "plain"
         )
 
 

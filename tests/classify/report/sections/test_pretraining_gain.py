@@ -202,7 +202,7 @@ def evidence(finished: Any) -> RunSnapshot:
     return RunSnapshot.read(finished.path, finished.cache)
 
 
-def words(section: Section, kind: str = "words") -> str:
+def words(section: Section, kind: str = "plain") -> str:
     return "\n".join(part.text for part in section.parts if isinstance(part, Text) and part.kind == kind)
 
 

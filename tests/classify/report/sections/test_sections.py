@@ -457,7 +457,7 @@ def test_how_well_the_winner_fits_what_it_learnt_from_is_said_beside_what_it_has
     said = (
         f"Accuracy of the winner: {100 * fitted:.1f} % on 24 training images, {100 * held_out:.1f} % on held-out images, a"
     )
-    assert said in words(training_curves.build_section(evidence), "words")
+    assert said in words(training_curves.build_section(evidence), "plain")
     worse = replace(evidence.scores[evidence.best], accuracy=fitted - 0.2)
     lower = TrialScores({**evidence.scores, evidence.best: worse})
     warned = words(training_curves.build_section(replace(evidence, scores=lower)), "warning")
