@@ -16,6 +16,17 @@ from ..cache.errors import ConfigError
 NO_EFFECT: Mapping[str, Any] = {"affects_results": False}  # a field that changes speed or location, but no result
 RESOLVED: Mapping[str, Any] = {"resolved": True}  # a field that is hashed elsewhere, in its resolved form
 
+_OPTION_NAMES = {  # of those that are not called as their field is
+    "backbones": "backbone",
+    "compression": "compress",
+    "devices": "device",
+    "from_layer": "from",
+    "heads": "head",
+    "layers": "layer",
+    "page": "out",
+    "pools": "pool",
+}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -50,6 +61,19 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return field -> value, with values that JSON and TOML can represent."""
         return {each.name: _to_plain(getattr(self, each.name)) for each in fields(self)}
+
+    def to_options(self) -> dict[str, list[str]]:
+        """Return the settings that are not the default by name, each as the words that set it on the command line."""
+        default, options = type(self)().to_dict(), {}
+        for name, value in self.to_dict().items():
+            if value == default[name]:
+                continue
+            option = format_option(name)
+            if isinstance(value, bool):
+                options[name] = [option if value else option.replace("--", "--no-", 1)]
+            else:
+                options[name] = [word for each in to_tuple(value) for word in (option, str(each))]
+        return options
 
     def get_result_settings(self) -> dict[str, Any]:
         """Return the fields that affect results, as `to_dict` does.
@@ -141,7 +165,7 @@ def check_names(location: str, names: Iterable[str], valid_names: Collection[str
 
 def format_option(name: str) -> str:
     """Return the command-line option of a field."""
-    return "--" + name.replace("_", "-")
+    return "--" + _OPTION_NAMES.get(name, name).replace("_", "-")
 
 
 def compute_hash(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pydoc
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from sklearn.linear_model import LogisticRegression
 import humeris
 from humeris.cache.spec import ExtractionSpec
 from humeris.cache.store import Store
+from humeris.classify.api.command_line import format_command
 from humeris.classify.data.splits import split
 from humeris.classify.runs.run import Run
 from humeris.extract import api
@@ -276,6 +278,38 @@ def test_a_sweep_is_that_of_the_command(command: Callable[..., Any]) -> None:
     for name in ("images.csv", "predictions.csv", "probabilities.npy"):
         assert (ours.path / name).read_bytes() == (theirs.path / name).read_bytes()
     assert command("sweep", "photos", *arguments[:-3], "runs/a", "-q").code == 0  # complete, and returned as it is
+
+
+SWEEPS: list[dict[str, Any]] = [
+    {"heads": HEADS, "jobs": 1},
+    {"heads": humeris.SweepConfig("ridge", concatenate=True), "seed": 2, "select": "cv", "limit": 8},
+    {"heads": "centroid", "layers": ["block4_out", "nano/block4_out:avg+block5_out"], "backbones": "nano"},
+    {"heads": "knn", "extract": True, "backbones": "nano,weights=random,seed=5", "layers": "stem_out", "pools": "max"},
+    {"heads": "knn", "extract": humeris.ExtractConfig("nano", layers="stem_out", precision="bfloat16", batch_size=8)},
+]
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("settings", SWEEPS, ids=str)
+def test_a_run_records_the_command_that_does_the_same(settings: dict[str, Any], command: Callable[..., Any]) -> None:
+    run = humeris.sweep(Path("photos"), cache="features", **settings)
+    recorded, folders = run.metadata.command, sorted(Path("runs").iterdir())
+    assert recorded.startswith("humeris sweep photos --")
+    assert recorded.endswith("--cache features")
+    assert command(*shlex.split(recorded)[1:], "-q").code == 0
+    assert sorted(Path("runs").iterdir()) == folders
+
+
+@pytest.mark.usefixtures("world")
+def test_configs_that_contradict_each_other_have_no_command() -> None:
+    features, heads = humeris.ExtractConfig("nano", layers="block4_out"), humeris.SweepConfig("knn", layers="block*_out")
+    with Store("features") as store:
+        assert format_command("sweep", "photos", store, heads, features) == ""
+        finetuning = humeris.FinetuneConfig("block4_out", refit=False, epochs=3, learning_rate=1e-5)
+        recorded = format_command("finetune", Path("runs/a"), store, finetuning, None, words=("--from", "block4_out"))
+    expected = "finetune runs/a --from block4_out --epochs 3 --learning-rate 1e-05 --no-refit --cache features"
+    assert recorded == f"humeris {expected}"
+    assert format_command("run", "my photos", Store(), humeris.ReportConfig(page="a.html")) == "humeris run 'my photos'"
 
 
 def drop_seconds(value: Any) -> Any:

@@ -21,6 +21,7 @@ from ..pipeline import PipelineResult
 from ..report.report_config import ReportConfig
 from ..runs.run import Run
 from ..sweep.sweep_config import SweepConfig
+from .command_line import format_command
 
 RunLike = Run | PipelineResult | FinetuneResult | Path | str
 
@@ -51,7 +52,7 @@ def sweep(
     cache : Store, Path or str, optional
         The cache or its folder; the user's by default. A `Store` must be open for writing for `extract`.
     command : str
-        What the run records as the command that repeats it.
+        The command line that the run records to be repeated; by default one that does the same.
     progress : callable, optional
         As for `humeris.extract`.
     **settings
@@ -88,6 +89,8 @@ def sweep(
     with open_store(sweep_config.cache if cache is None else cache, write=extract_config is not None) as store:
         limit = sweep_config.limit or (extract_config.limit if extract_config else None)
         images = open_images(data, store, limit, sweep_config.jobs, allow_features=True, progress=progress)
+        words = ("--extract",) if extract_config else ()
+        command = command or format_command("sweep", data, store, sweep_config, extract_config, words=words)
         _, finished_run = pipeline.extract_and_sweep(
             images, store, extract_config, sweep_config, command=command, progress=progress
         )
@@ -120,7 +123,7 @@ def run(
     cache : Store, Path or str, optional
         The cache, open for writing if it is a `Store`, or its folder; the user's by default.
     command : str
-        What the run records as the command that repeats it.
+        The command line that the run records to be repeated; by default one that does the same.
     progress : callable, optional
         As for `humeris.extract`.
     **settings
@@ -155,6 +158,8 @@ def run(
     with open_store(folder if cache is None else cache, write=True) as store:
         limit = sweep_config.limit or extract_config.limit
         images = open_images(data, store, limit, sweep_config.jobs, progress=progress)
+        words = () if model is None else ("--model", str(model))
+        configs = sweep_config, extract_config, report_config
         return pipeline.run(
             images,
             store,
@@ -162,7 +167,7 @@ def run(
             sweep_config,
             report_config,
             model=None if model is None else Path(model),
-            command=command,
+            command=command or format_command("run", data, store, *configs, words=words),
             progress=progress,
         )
 
@@ -191,7 +196,7 @@ def finetune(
     cache : Store, Path or str, optional
         The cache that the run was made with, open for writing if it is a `Store`, or its folder; the user's by default.
     command : str
-        What the run records as the command that repeats it.
+        The command line that the run records to be repeated; by default one that does the same.
     on_epoch : callable, optional
         Called with the `Epoch` after each epoch: its number, losses and accuracies.
     progress : callable, optional
@@ -228,6 +233,7 @@ def finetune(
     frozen_run = open_run(run)
     with open_store(config.cache if cache is None else cache, write=True) as store:
         setup = prepare(frozen_run, store, config, progress=progress("reading") if progress else None)
+        command = command or format_command("finetune", frozen_run.path, store, config, words=("--from", config.from_layer))
         return finetuning.finetune(setup, store, command=command, on_epoch=on_epoch or _ignore, stage=progress)
 
 

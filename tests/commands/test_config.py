@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
+from humeris.cli import app
 from humeris.commands.config import load_config_class, write_template
 from humeris.commands.settings import COMMAND_TABLES, TABLES, list_settings, read_config, read_settings
+from humeris.extract.config import format_option
 
 Humeris = Callable[..., Any]
 PLAN = """\
@@ -170,3 +173,13 @@ def test_an_unknown_command_or_option_is_refused(humeris: Humeris) -> None:
     result = humeris("config", "show", "run", "--bach", 3)
     assert result.code == 2
     assert "no such option: --bach" in result.err
+
+
+@pytest.mark.parametrize("command", COMMAND_TABLES)
+def test_errors_and_recorded_commands_name_the_options_there_are(command: str) -> None:
+    parser = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    options = {parameter.name: {*parameter.opts, *parameter.secondary_opts} for parameter in parser.params}
+    for name, setting in list_settings(command).items():
+        assert format_option(name) in options[name]
+        if setting.default is True:
+            assert format_option(name).replace("--", "--no-", 1) in options[name]
