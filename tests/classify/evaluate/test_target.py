@@ -15,7 +15,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import LabelBinarizer, LabelEncoder
 
-from humeris import Predictor, SweepConfig, load_images, sweep
+from humeris import Predictor, SweepConfig, load_images
 from humeris.cache.errors import DataError, HeadError
 from humeris.cache.store import Store
 from humeris.classify.data.splits import split
@@ -27,6 +27,7 @@ from humeris.classify.export.export import export
 from humeris.classify.heads.registry import get_head_family
 from humeris.classify.report.page import write_report
 from humeris.classify.runs.predictions import read_predictions
+from humeris.classify.sweep.sweep import sweep
 
 
 @dataclass(frozen=True)
