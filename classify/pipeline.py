@@ -129,9 +129,34 @@ def extract_and_sweep(
 ) -> tuple[list[ExtractResult], Run]:
     """Extract the rows missing from the cache, then sweep over exactly these taps.
 
-    The taps are those of `extract_config`, by default those of `sweep_config`; without `extract_config`, nothing is
-    extracted and the sweep is over cached taps. `progress` returns the callback of a named stage. Labels are checked before
-    anything is computed. Raises the errors of the two stages.
+    Labels are checked before anything is computed.
+
+    Parameters
+    ----------
+    images : Images
+        The images, with labels.
+    store : Store
+        The cache, open for writing if anything is extracted.
+    extract_config : ExtractConfig or None
+        What to extract; if it has no layers, those of `sweep_config` are. None to sweep over cached taps.
+    sweep_config : SweepConfig
+        What to train on the features.
+    command : str
+        The command line, recorded in the run.
+    progress : callable, optional
+        Returns the progress callback of a named stage.
+
+    Returns
+    -------
+    extract_results : list of ExtractResult
+        One for each backbone.
+    run : Run
+        The complete run.
+
+    Raises
+    ------
+    HumerisError
+        The errors of the two stages.
     """
     extract_results: list[ExtractResult] = []
     if extract_config is not None:

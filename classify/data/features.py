@@ -26,16 +26,16 @@ class Features:
     X : ndarray
         (n, d) float32; rows of maps are flattened in row-major order.
     y : ndarray
-        (n,) int, indices into `class_names`, -1 where the data has no labels; or (n, …), as the `Target` of the data encodes
+        (n,) int, indices into `class_names`, -1 if the data has no labels; or (n, …), as the `Target` of the data encodes
         labels.
     class_names : tuple of str
         Sorted.
     paths : tuple of str
         The images; files by their paths.
     splits : ndarray
-        (n,) str: ``train``, ``val`` or ``test``, as a sweep divides the images; "" where the data has no labels.
+        (n,) str: ``train``, ``val`` or ``test``, as in a sweep; "" if the data has no labels.
     tap : str
-        What the features are: BACKBONE/LAYER:POOL, or several of these with + between them.
+        Source of the features: BACKBONE/LAYER:POOL, or several of these with + between them.
     """
 
     X: np.ndarray
@@ -60,7 +60,7 @@ class Features:
         """
         unknown_names = set(names) - set(_SPLITS)
         if unknown_names or not names:
-            raise ValueError(f"no split {', '.join(sorted(unknown_names)) or 'given'}: choose of {', '.join(_SPLITS)}")
+            raise ValueError(f"no split {', '.join(sorted(unknown_names)) or 'given'}; choose from {', '.join(_SPLITS)}")
         mask = np.isin(self.splits, names)
         paths = tuple(path for path, is_selected in zip(self.paths, mask, strict=True) if is_selected)
         return replace(self, X=self.X[mask], y=self.y[mask], paths=paths, splits=self.splits[mask])
@@ -87,9 +87,9 @@ def load_features(images: Images, store: Store, query: FeatureQuery, select: str
     images : Images
         As `load_images` returns them.
     store : Store
-        The cache; not read if `images` are of a file of features.
+        The cache; ignored if `images` come from a feature file.
     query : FeatureQuery
-        Which tap; it must match exactly one.
+        The tap; it must match exactly one.
     select : {"val", "cv"}, optional
         As for a sweep; it decides whether there is a validation split.
 

@@ -96,10 +96,27 @@ def split_pattern(pattern: str) -> list[str]:
 
 
 def find_features(store: FeatureStore, keys: np.ndarray, query: FeatureQuery) -> FeatureSelection:
-    """Find the cached features of the images `keys` (n,) for the backbones, layers and pools of a query.
+    """Find the cached features that match a query.
 
-    Taps that hold none of the images belong to other data and are ignored. Raises `DataError` or `LayerError` if something
-    requested is not cached.
+    Parameters
+    ----------
+    store : FeatureStore
+        The cache, or a feature file.
+    keys : ndarray of shape (n,)
+        Keys of the images.
+    query : FeatureQuery
+        Backbones, taps and views.
+
+    Returns
+    -------
+    FeatureSelection
+        The taps that have rows for all images, and those left out. Taps that hold none of the images belong to other data
+        and are ignored.
+
+    Raises
+    ------
+    DataError, LayerError
+        If something requested is not cached.
     """
     cached_taps = list_cached_taps(store, query.backbone_specs, query.only_taps)
     pools = query.default_pools

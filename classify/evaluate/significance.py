@@ -89,9 +89,23 @@ def compare_predictions(
     images: int,
     groups: np.ndarray | None = None,
 ) -> Comparison:
-    """Compare two trials, given by id, by masks (rows,) of the `images` that they predict correctly.
+    """Compare two trials by which images they predict correctly; see `compare_with_runner_up`.
 
-    See `compare_with_runner_up`.
+    Parameters
+    ----------
+    winner, runner_up : str
+        Ids of the trials.
+    winner_correct, runner_up_correct : ndarray of shape (rows,), bool
+        Whether each prediction is correct.
+    images : int
+        Number of images.
+    groups : ndarray of shape (rows,), optional
+        As in `compare_with_runner_up`.
+
+    Returns
+    -------
+    Comparison
+        The comparison.
     """
     from scipy.stats import binomtest
 

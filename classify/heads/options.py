@@ -51,7 +51,7 @@ class NumberOption:
             bounds = f"between {self.minimum:g} and {self.maximum:g}{', both excluded' if self.exclusive else ''}"
         else:
             bounds = f"{'above' if self.exclusive else 'of at least'} {self.minimum:g}"
-        kind = "whole numbers" if self.kind is int else "numbers"
+        kind = "a whole number" if self.kind is int else "a number"
         return f"{' or '.join([f'{kind} {bounds}', *self.allowed_words])}, or several as a/b/c"
 
 

@@ -35,7 +35,29 @@ def finalize_sweep(
 ) -> RunResult:
     """Retrain the winner, score it once on the test split, and write its head and the tables.
 
-    Training and test rows are in memory one after the other. Returns the result of the run.
+    Training and test rows are in memory one after the other.
+
+    Parameters
+    ----------
+    run : Run
+        The run, with all trials.
+    images : Images
+        The images.
+    splits : Splits
+        Their splits.
+    row_readers : sequence of RowReader
+        Rows of the winner's taps.
+    jobs : int
+        Number of threads.
+    advice : Advice
+        Recorded in the result.
+    seconds : float
+        Elapsed time of the run, recorded in the result.
+
+    Returns
+    -------
+    RunResult
+        The result of the run.
     """
     scores, views = run.load_trials(), run.metadata.views
     best_trial = scores.ranked[0]

@@ -25,10 +25,28 @@ def get_trackers(names: Sequence[str]) -> list[Tracker]:
 
 
 def track(run: Run, names: Sequence[str], progress: Callable[[str], Progress] | None = None) -> list[TrackingResult]:
-    """Log a complete run with each tracker, and return where it was logged; logging it again changes nothing.
+    """Log a complete run with each tracker; logging it again changes nothing.
 
-    `progress` returns the progress callback of a named stage. Raises `TrackingError` if a tracker fails, and `RunError`
-    if another process is writing to the run.
+    Parameters
+    ----------
+    run : Run
+        The run.
+    names : sequence of str
+        Names of trackers.
+    progress : callable, optional
+        Returns the progress callback of a named stage.
+
+    Returns
+    -------
+    list of TrackingResult
+        Where the run was logged, for each tracker.
+
+    Raises
+    ------
+    TrackingError
+        If a tracker is unknown, not installed, or fails.
+    RunError
+        If another process is writing to the run.
     """
     trackers = get_trackers(names)
     if not trackers:

@@ -253,7 +253,7 @@ def test_a_file_of_ones_own_without_its_preprocessing(few: Path, humeris: Callab
             r"--select val needs separate train, val and test splits \(train 10, val 0, test 6\); use --select cv",
         ),
         ("--head", "forest", "head 'forest': unknown head family; use one of logreg, "),
-        ("--head", "logreg,C=0", r"invalid C '0'; give numbers between 1e-12 and 1e\+12"),
+        ("--head", "logreg,C=0", r"invalid C '0'; give a number between 1e-12 and 1e\+12"),
         ("--head", "mlp,dropout=2", "invalid dropout '2'; give a number from 0 to below 1"),
     ],
 )

@@ -199,7 +199,7 @@ def test_it_is_for_all_taps_side_by_side() -> None:
     [
         (
             {"fraction": 1},
-            "head head2toe: invalid fraction 1; give numbers between 0 and 1, both excluded, or several as a/b/c",
+            "head head2toe: invalid fraction 1; give a number between 0 and 1, both excluded, or several as a/b/c",
         ),
         ({"lambda": 1}, r"head head2toe has no option 'lambda' \(options: penalty, fraction, C\); use one of these"),
         ({"fraction": "0"}, "head head2toe: invalid fraction '0'; give "),
