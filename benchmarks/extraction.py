@@ -6,7 +6,7 @@ are ready in memory; goal: at least 0.95 of its images per second.
 forward pass as above, and reading and decoding the same files in as many processes as there are cores, which send nothing
 back; goal: at least 0.95 of it.
 
-Extraction is `humeris.extract_features` into an empty cache, on identified images: reading, checking digests, decoding,
+Extraction is `extract_features` into an empty cache, on identified images: reading, checking digests, decoding,
 computing, pooling, storing. What is spent once however many images there are (building and compiling the network, starting
 the decoders) is measured with one batch and taken off. The turns alternate; medians of the ratios within a turn are printed.
 

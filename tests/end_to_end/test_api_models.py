@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,3 +110,21 @@ def test_a_fine_tuning_is_the_same_however_it_is_asked_for(command: Callable[...
     assert find_model(result) == Path("runs/c/model.keras")
     assert command("finetune", "runs/a", "--from", "block4_out", "--epochs", 1, "-o", "runs/c", "-q").code == 0
     assert command("finetune", "runs/a", "--from", "block4_out", "--epochs", 2, "-o", "runs/c", "-q").code == 2
+
+
+def test_the_python_of_the_readme_runs(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUMERIS_CACHE", "cache")
+    shutil.copytree(world / "photos", "photos")
+    shutil.copytree("photos/blob", "folder")
+    shutil.copy("photos/noise/00.png", "new.jpg")
+    section = (Path(humeris.__file__).parent / "README.md").read_text().split("\n## Python\n")[1].split("\n## ")[0]
+    code = "\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+    stand_ins = {"mobilenet_v2,alpha=0.35": "nano", "block_13*": "block4_out", "out_relu": "block5_out"}
+    for name, stand_in in stand_ins.items():
+        assert name in code
+        code = code.replace(name, stand_in)
+    code = code.replace("hidden=64/256", "hidden=8,epochs=2")
+    exec(compile(code, "README.md", "exec"), {})  # with networks that need no download
+    assert Path("photos.keras").exists()
+    assert Run.load("runs/a").result.test.accuracy == 1.0
