@@ -211,10 +211,9 @@ def test_it_is_for_all_taps_side_by_side() -> None:
     ],
 )
 def test_an_option_that_cannot_be_is_one_line(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(HeadError, match=message) as caught:
+    with pytest.raises(HeadError, match=f"^{message}") as caught:
         head2toe.expand_grid(options)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("head head2toe")
 
 
 def test_every_combination_is_tried() -> None:

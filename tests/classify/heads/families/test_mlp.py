@@ -189,7 +189,9 @@ def test_views_of_an_image_are_averaged() -> None:
     shown = np.repeat(np.arange(120), 2)
     views = features[shown] + np.random.default_rng(0).normal(size=(240, 6), scale=0.5) * (np.arange(240) % 2)[:, None]
     fold = (np.flatnonzero(shown < 60), np.flatnonzero(shown >= 60))
-    posed = TrainingData(FeatureMatrix.from_array(views.astype(np.float32)), labels[shown], 2, (fold,), shown)
+    posed = TrainingData(
+        FeatureMatrix.from_array(views.astype(np.float32)), labels[shown], SingleLabel.from_n_classes(2), (fold,), shown
+    )
     (score,) = mlp.cross_validate(posed, [SETTING], seed=0)
     best = score.fit_info["epochs"] - 1
     assert score.log_loss == pytest.approx(score.fit_info["curves"]["val_loss"][best], abs=1e-4)
@@ -317,5 +319,5 @@ def test_a_value_that_cannot_be_is_refused_in_one_line(option: str, value: str) 
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(HeadError, match="found 'momentum'"):
+    with pytest.raises(HeadError, match=r"^head mlp has no option 'momentum' "):
         mlp.expand_grid({"momentum": "0.5"})
