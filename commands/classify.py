@@ -158,18 +158,16 @@ def rank(
 ) -> int:
     """Score every cached tap without training (LogME, H-score, kNN, centroid), and say whether training agrees."""
     from ..cache.store import Store
-    from ..classify.data.select_features import FeatureQuery
-    from ..classify.rank import rank as rank_taps
-    from ..extract.images.load import load_images
+    from ..classify.api.features import rank as rank_taps
     from .render import classify
 
     if not backbone:
         reject_options(context, _BACKBONE_OPTIONS, "-b", "without one, everything cached is ranked as it was extracted")
-    backbone_specs = options.parse_backbones(backbone or [], weights, image_size, seed, precision)
-    query = FeatureQuery(backbone_specs, layer or [], pool or [])
     with Store(cache) as store, show_progress(as_json or quiet) as stage:
-        images = load_images(data, store, limit=limit, jobs=jobs, features=True, progress=stage("reading"))
-        ranking = rank_taps(images, store, query, select=select, run=run, seed=seed, jobs=jobs, progress=stage("taps"))
+        ranking = rank_taps(
+            data, backbone or (), run=run, cache=store, progress=stage, layers=layer or (), pools=pool or (), select=select,
+            weights=weights, image_size=image_size, precision=precision, limit=limit, jobs=jobs, seed=seed,
+        )  # fmt: skip
         output = {**ranking.to_dict(), **describe_corrupt_files(store)}
     limit_arguments = ["--limit", limit] if limit else []
     return render(

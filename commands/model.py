@@ -58,17 +58,13 @@ def export(
     quiet: options.Quiet = False,
 ) -> int:
     """Stack a head on its backbone as one model, checked against the cached answers."""
-    from ..cache.store import Store
-    from ..classify.export.export import export as run_export
-    from ..classify.runs.run import Run
+    from ..classify.api.models import export as run_export
     from .render import classify
 
-    backbone_specs = options.parse_backbones(backbone or [], None, None, 0)
-    with Store(cache, write=True) as store:
-        result = run_export(
-            Run.load(run_folder), store, out, format=form, precision=precision, trial=trial,
-            backbone_specs=backbone_specs, command=get_command_line(),
-        )  # fmt: skip
+    result = run_export(
+        run_folder, out, trial=trial, format=form, precision=precision, backbones=backbone or (), cache=cache,
+        command=get_command_line(),
+    )  # fmt: skip
     return render(
         {"exported": result.to_dict()},
         as_json,

@@ -21,17 +21,11 @@ def report(
     quiet: options.Quiet = False,
 ) -> int:
     """Write what runs found as one HTML page that needs no network."""
-    from ..classify.report import page, wording
+    from ..classify.api.models import report as write_report
+    from ..classify.report import wording
     from ..classify.report.report_config import ReportConfig
 
-    config = settings.build(ReportConfig)
     with show_progress(as_json or quiet) as stage:
-        result = page.write_report(
-            run_folders,
-            config.page,
-            config.cache,
-            latency=config.latency,
-            progress=stage("latency") if config.latency else None,
-        )
+        result = write_report(run_folders, settings.build(ReportConfig), progress=stage)
     output = {"report": str(result.path), "bytes": result.n_bytes, "left_out": list(result.omissions)}
     return render(output, as_json, quiet, wording.format_report)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...cache.errors import ConfigError
 from ...extract.api import Backbones, Cache, Data, ProgressFactory, open_images, open_store
 from ...extract.config import build_config, check_names
 from ..data import features
@@ -14,6 +16,7 @@ from ..rank import rank as rank_taps
 from ..sweep.sweep_config import SweepConfig
 
 _NOT_OF_FEATURES = {"heads", "grid", "search", "trials", "views", "augment", "average_views", "out", "cache"}
+_OF_BACKBONES = ("weights", "image_size", "precision")
 _FEATURE_SETTINGS = [name for name in SweepConfig.list_settings() if name not in _NOT_OF_FEATURES]
 
 
@@ -71,6 +74,7 @@ def load_features(
     """
     check_names("humeris.load_features", settings, _FEATURE_SETTINGS)
     config = build_config(SweepConfig, None, "heads", {"backbones": backbone or (), "layers": tap or (), **settings})
+    check_backbones(config, settings)
     with open_store(cache, write=False) as store:
         images = open_images(data, store, config.limit, config.jobs, allow_features=True, progress=progress)
         return features.load_features(images, store, config.query, config.select)
@@ -131,6 +135,7 @@ def rank(
     """
     check_names("humeris.rank", settings, _FEATURE_SETTINGS)
     config = build_config(SweepConfig, backbones, "backbones", settings)
+    check_backbones(config, settings)
     with open_store(config.cache if cache is None else cache, write=False) as store:
         images = open_images(data, store, config.limit, config.jobs, allow_features=True, progress=progress)
         return rank_taps(
@@ -142,4 +147,14 @@ def rank(
             seed=config.seed,
             jobs=config.jobs,
             progress=progress("taps") if progress else None,
+        )
+
+
+def check_backbones(config: SweepConfig, settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a setting of backbones where none is named: everything cached is used as it was extracted."""
+    defaults = SweepConfig.list_settings()
+    unused_settings = [name for name in _OF_BACKBONES if settings.get(name, defaults[name]) != defaults[name]]
+    if unused_settings and not config.backbone_specs:
+        raise ConfigError(
+            f"{unused_settings[0]}: no backbone is given, so cached features are used as they were extracted; give one too"
         )

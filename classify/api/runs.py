@@ -22,6 +22,7 @@ from ..report.report_config import ReportConfig
 from ..runs.run import Run
 from ..sweep.sweep_config import SweepConfig
 from .command_line import format_command
+from .features import check_backbones
 
 RunLike = Run | PipelineResult | FinetuneResult | Path | str
 
@@ -86,6 +87,8 @@ def sweep(
     _check_settings("humeris.sweep", settings, *kinds)
     sweep_config = build_config(SweepConfig, heads, "heads", settings)
     extract_config = build_config(ExtractConfig, None, "backbones", settings) if extract is True else extract or None
+    if extract_config is None:
+        check_backbones(sweep_config, settings)
     with open_store(sweep_config.cache if cache is None else cache, write=extract_config is not None) as store:
         limit = sweep_config.limit or (extract_config.limit if extract_config else None)
         images = open_images(data, store, limit, sweep_config.jobs, allow_features=True, progress=progress)
