@@ -211,7 +211,7 @@ def _explain_depth(peak: Peak | None) -> Iterator[str]:
     if peak.gap_to_rival is not None and peak.position in {"end", "early"}:
         side = "before" if peak.position == "end" else "in"
         rival_text = f"; the best layer {side} the last quarter is worse by {_format_points(*peak.gap_to_rival)}"
-    yield f"{peak.backbone}: accuracy peaks at {peak.layer}, {peak.depth:.0%} of the forward cost{tied_text}{rival_text}"
+    yield f"accuracy of {peak.backbone} peaks at {peak.layer}, {peak.depth:.0%} of the forward cost{tied_text}{rival_text}"
 
 
 def _explain_gain(gain: PretrainingGain | None) -> Iterator[str]:
