@@ -319,7 +319,7 @@ def test_nothing_cached_names_the_command_that_fills_it(few: Path, humeris: Call
     is_one_line(humeris("sweep", few), "no features of all 16 images are cached; run `humeris extract`")
     is_one_line(
         humeris("cache", "export", few, "-b", "nano", "-o", "out.h5"),
-        "expected cached features",
+        "no tap of nano is cached for all 16 images",
         "humeris extract",
     )
 
