@@ -72,7 +72,7 @@ class BackboneBatcher:
         return self._forward.passes
 
     def find_missing(self, indices: np.ndarray) -> np.ndarray:
-        """Return the mask (n, 1 + views) of image views still to compute, after a look for rows of other processes."""
+        """Return the mask (m, 1 + views) of the views of `indices` (m,) that neither this nor another process has stored."""
         if self.tap_rows.has_new_rows:
             current_masks = self.tap_rows.find_missing(self._keys)  # of all images, as has_new_rows is then false
             for tap, mask in self._missing_masks.items():

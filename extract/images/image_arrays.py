@@ -56,14 +56,14 @@ class LazyImageArray:
 class ImageArrays(ImageSource):
     """Items called ``x_train/00017``, whose `location` is the number of the array and of its row.
 
-    Bytes are those of an uncompressed TIFF file. All arrays share the stamp of a file.
+    Each image is encoded as an uncompressed TIFF file. The stamp of every image is that of `root`.
 
     Parameters
     ----------
     data : str
-        DATA as it was given.
+        DATA as the user gave it.
     root : Path
-        The file that changes when the arrays do.
+        A file that changes when the arrays do.
     """
 
     root: Path

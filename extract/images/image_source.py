@@ -150,7 +150,7 @@ class ImageSource(ABC):
 
     @property
     def location(self) -> str:
-        """DATA as a command that runs in any working directory can be given it."""
+        """DATA in a form that works in any working directory."""
         return str(self.root)
 
     @property
@@ -193,7 +193,7 @@ class ImageSource(ABC):
         return read_file.compute_digest(data), decode.detect_format(data)
 
     def read_stamps(self, items: Sequence[Item]) -> np.ndarray:
-        """Return the stamps (n, 4) int64 of many items; a row of -1 if an item has none. Override it if that is cheaper."""
+        """Return the stamps (n, 4) int64 of many items; a row of -1 if an item has none."""
         stamps = map(self.stamp, items)
         packed = b"".join(_NO_STAMP if stamp is None else stamp.to_bytes() for stamp in stamps)
         return np.frombuffer(packed, np.int64).reshape(-1, 4)
