@@ -22,7 +22,7 @@ lint: .venv/developing
 
 types: .venv/developing
 	@mkdir -p .typecheck && ln -sfn .. .typecheck/humeris
-	MYPYPATH=.typecheck $(BIN)/mypy -p humeris.cache -p humeris.extract -p humeris.classify -p humeris.commands -m humeris.cli
+	MYPYPATH=.typecheck $(BIN)/mypy -p humeris.cache -p humeris.extract -p humeris.classify -p humeris.commands -m humeris.cli -m humeris
 
 tests: .venv/developing
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)

@@ -95,7 +95,7 @@ def test_a_wrong_example_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 ORDERS = [
-    "import humeris; humeris.extract",
+    "import humeris, sys; assert humeris.extract is sys.modules['humeris.extract']",
     "import humeris.extract",
     "import humeris.extract.images.load",
     "import humeris.classify.api.runs",
