@@ -103,7 +103,7 @@ def _build_parts(snapshot: RunSnapshot) -> Iterator[Part]:
         return
     yield Text(
         f"Accuracy {wording.format_selection(snapshot)}, with the best hyperparameters of each head at each tap. As the "
-        "best of several trials they are slightly optimistic; only the winner was scored on the test split."
+        "best of several trials they are slightly optimistic; the test split is used only for the winner."
     )
     if snapshot.best is not None and is_finetuned(snapshot.best):
         yield Text(

@@ -84,7 +84,7 @@ def build_section(snapshot: RunSnapshot) -> Section:
 def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     labeled_records = snapshot.select_labeled(snapshot.images)
     if not labeled_records or len(labeled_records) < len(snapshot.images):
-        return [Text("No map of the features: the images and their classes are unknown.", "missing")]
+        return [Text("No map of the features: the images and their classes are unknown; finish the run first.", "missing")]
     if len(labeled_records) < _MIN_IMAGES:
         return [Text(f"No map of the features: {len(labeled_records)} images are too few.", "missing")]
     try:

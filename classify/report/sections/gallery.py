@@ -57,7 +57,7 @@ def _build_parts(snapshot: RunSnapshot) -> list[Part]:
     predictions, probabilities = snapshot.predictions, snapshot.probabilities
     target = snapshot.target
     if probabilities is None or not predictions or not all(map(target.can_encode, {each.label for each in predictions})):
-        message = "Test predictions are missing, or do not match the classes: finish the run, or run `humeris sweep` again."
+        message = "No test predictions, or they do not match the classes: finish the run, or run `humeris sweep` again."
         return [Text(message, "missing")]
     labels = target.encode([prediction.label for prediction in predictions])
     wrong_rows, unsure_rows = find_errors(target, labels, probabilities), find_least_certain(probabilities)

@@ -51,7 +51,7 @@ def _build_test_parts(snapshot: RunSnapshot) -> list[Part]:
     images = _select_labeled(snapshot, ("test",))
     if snapshot.probabilities is None or images is None or len(images.records) != len(snapshot.probabilities):
         return [
-            Text("Labels of test images were not checked: test predictions are missing; finish the run first.", "missing")
+            Text("Labels of test images were not checked: there are no test predictions; finish the run first.", "missing")
         ]
     issues = find_label_issues(images.labels, snapshot.probabilities)
     return _build_issue_parts(snapshot, "test images", images, issues, [])
@@ -60,7 +60,7 @@ def _build_test_parts(snapshot: RunSnapshot) -> list[Part]:
 def _build_train_parts(snapshot: RunSnapshot) -> list[Part]:
     images = _select_labeled(snapshot, ("train", "val"))
     if images is None:
-        return [Text("Labels of training images were not checked: the splits are unknown.", "missing")]
+        return [Text("Labels of training images were not checked: the splits are unknown; finish the run first.", "missing")]
     groups = group_sampling.encode_groups([record.group for record in images.records])
     try:
         features = winner_features.load_features(snapshot, images.records)

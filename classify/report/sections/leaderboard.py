@@ -37,7 +37,7 @@ def build_section(snapshot: RunSnapshot) -> Section:
     introduction = (
         f"Scores are computed {wording.format_selection(snapshot)}, not on the test split. Trials of one head and tap are "
         "ranked by log-loss, heads and taps by the accuracy of their best trial. Only hyperparameters that vary are shown; "
-        "leaderboard.csv has all of them. To export another trial, give its ID to --trial."
+        "leaderboard.csv has all of them. Any trial can be exported with --trial ID."
     )
     parts: list[Part] = [
         Text(introduction),

@@ -30,11 +30,9 @@ _TRAIN_LINE, _VALIDATION_LINE = "training images", "held-out images"
 
 def build_section(snapshot: RunSnapshot) -> Section:
     """Build the section: the fit of the winner, scores by C, alpha, … of each head at its best tap, and training curves."""
-    return Section(
-        "curves",
-        "Training curves",
-        [*_build_training_fit(snapshot), *_build_regularization(snapshot), *_build_learning_curves(snapshot)],
-    )
+    parts = [*_build_training_fit(snapshot), *_build_regularization(snapshot), *_build_learning_curves(snapshot)]
+    reason = "no hyperparameter was tried with three or more values, and no head was trained by epochs"
+    return Section("curves", "Training curves", parts or [Text(f"No curves: {reason}.")])
 
 
 def _build_training_fit(snapshot: RunSnapshot) -> Iterator[Part]:
