@@ -1,7 +1,7 @@
 """Compute activations of images with backbones and store them in the cache. May import `cache`.
 
-The package can be called: `humeris.extract("photos")` is `api.extract`, whatever was imported before, since the import
-system makes this package the attribute `extract` of `humeris`.
+The package is callable: `humeris.extract("photos")` calls `api.extract`. It has to be, because importing any module of this
+package makes the import system set the attribute `extract` of `humeris` to the package.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class _CallablePackage(ModuleType):
-    """A package that is called like the function it is named after, which is imported when first asked for."""
+    """A package that can be called as the function of the same name, which is imported on first use."""
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
         return self.__wrapped__(*args, **settings)

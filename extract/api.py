@@ -1,4 +1,4 @@
-"""The Python face of extraction: strings, paths and keyword settings in, the typed core behind."""
+"""The Python API of extraction: takes strings, paths and keyword settings, and calls the typed functions."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def extract(
     progress: ProgressFactory | None = None,
     **settings: Any,
 ) -> list[ExtractResult]:
-    """Run frozen networks once over each image and cache the activations of the layers asked for.
+    """Run frozen networks once over each image and cache the activations of the requested layers.
 
-    Only what the cache lacks is computed. An interrupted extraction keeps what it computed; called again, it goes on.
+    Only rows that are missing in the cache are computed. An interrupted extraction keeps its rows; call it again to resume.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def extract(
         A folder of class folders or of split folders, a CSV, JSONL or Parquet list with the columns path and label, an
         ``.npz`` file, ``keras.datasets.NAME``, or what `load_images` returned.
     backbones : str, BackboneSpec, sequence of them, or ExtractConfig, optional
-        The networks, such as ``"mobilenet_v2,alpha=0.35"``, or ``"net.keras,preprocessing=tf"`` for a file; or all settings
-        in one object, of which `settings` change some. ``mobilenet_v2`` by default.
+        The networks, such as ``"mobilenet_v2,alpha=0.35"``, or ``"net.keras,preprocessing=tf"`` for a file; or a config with
+        all settings, which `settings` override. ``mobilenet_v2`` by default.
     cache : Store, Path or str, optional
-        The cache, which is left open if it is a `Store` (open for writing), or its folder; the user's by default.
+        The folder of the cache, or a `Store` that is open for writing and stays open; the user's cache by default.
     progress : callable, optional
-        Called with the name of each stage; returns a callable that is told (done, total).
+        Called with the name of each stage; returns a function of (number done, total).
     **settings
         The fields of `ExtractConfig`, such as ``layers="block_6*"``, ``pools=["avg", "max"]``, ``image_size=96`` (pixels) or
         ``limit=10`` (images of each class and split).
@@ -60,9 +60,9 @@ def extract(
     Raises
     ------
     ConfigError
-        For an unknown setting; it names the closest one.
+        For an unknown setting; the message names the closest one.
     DataError
-        If there are no images, or they are rows of features.
+        If there are no images, or `data` is a file of features.
     BackboneError, LayerError, WeightsError, DeviceError
         If a network, a layer or a device does not exist.
     CacheError
@@ -70,8 +70,8 @@ def extract(
 
     Notes
     -----
-    Where several devices are given, each gets a process of its own, started by `multiprocessing` with the method "spawn": a
-    script must then call this under ``if __name__ == "__main__":``.
+    With several devices, one worker process runs on each. They are started with the "spawn" method of `multiprocessing`, so
+    a script must call this function under ``if __name__ == "__main__":``.
 
     Examples
     --------
@@ -99,31 +99,31 @@ def load_images(
 ) -> Images:
     """List images with their labels and splits, and identify each by the SHA-256 of its bytes.
 
-    Every other verb does this by itself where it is given a path. Load images once to look at them, or to give the same ones
-    to several verbs without listing them again.
+    The other functions do this themselves if they are given a path. Load images to look at them, or to pass them to several
+    functions without listing them again.
 
     Parameters
     ----------
     data : Path or str
-        As for `extract`; or an HDF5 file of features, whose rows are the images.
+        As for `extract`; or an HDF5 file of features, whose rows then stand for images.
     cache : Store, Path or str, optional
-        The cache, which remembers what was read; the user's by default.
+        The cache, which stores the digests; the user's cache by default.
     limit : int, optional
-        Keep the first so many images of each class and split.
+        Use only the first `limit` images of each class and split.
     jobs : int, optional
-        Threads that read; one for each core by default.
+        Number of threads that read files; the number of cores by default.
     progress : callable, optional
         As for `extract`.
 
     Returns
     -------
     Images
-        The used images in order of name; every other listed path is a duplicate or rejected, with a reason.
+        The used images, sorted by name; every other listed path is a duplicate or rejected with a reason.
 
     Raises
     ------
     DataError
-        If there is nothing at `data`, or nothing that can be used.
+        If `data` does not exist, or has no images.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def load_images(
 
 @contextmanager
 def open_store(cache: Cache, *, write: bool) -> Iterator[Store]:
-    """Yield a store: the one given, which stays open, or the one in a folder, which is closed at the end."""
+    """Yield `cache` if it is a store, which stays open; else the store in that folder, which is closed afterwards."""
     if isinstance(cache, Store):
         yield cache
     else:
@@ -157,10 +157,10 @@ def open_images(
     allow_features: bool = False,
     progress: ProgressFactory | None = None,
 ) -> Images:
-    """Return the images given, or load those of a path; raises `DataError`, and `ConfigError` for a late limit."""
+    """Return `data` if it is loaded images, else load it; raises `DataError`, and `ConfigError` for images with `limit`."""
     if not isinstance(data, Images):
         stage = progress("reading") if progress else None
         return load.load_images(data, store, limit=limit, jobs=jobs, features=allow_features, progress=stage)
     if limit is not None:
-        raise ConfigError(f"limit {limit}: the images are already loaded; give it to load_images")
+        raise ConfigError(f"limit {limit}: the images are already loaded; give limit to load_images")
     return data

@@ -16,7 +16,7 @@ from ..cache.errors import ConfigError
 NO_EFFECT: Mapping[str, Any] = {"affects_results": False}  # a field that changes speed or location, but no result
 RESOLVED: Mapping[str, Any] = {"resolved": True}  # a field that is hashed elsewhere, in its resolved form
 
-_OPTION_NAMES = {  # of those that are not called as their field is
+_OPTION_NAMES = {  # field -> option, where the two names differ
     "backbones": "backbone",
     "compression": "compress",
     "devices": "device",
@@ -63,7 +63,7 @@ class Config:
         return {each.name: _to_plain(getattr(self, each.name)) for each in fields(self)}
 
     def to_options(self) -> dict[str, list[str]]:
-        """Return the settings that are not the default by name, each as the words that set it on the command line."""
+        """Return field -> command-line arguments that set it, for the fields that differ from their default."""
         default, options = type(self)().to_dict(), {}
         for name, value in self.to_dict().items():
             if value == default[name]:

@@ -179,7 +179,7 @@ def test_a_setting_that_would_change_nothing_is_refused() -> None:
     with pytest.raises(humeris.ConfigError, match="weights: the backbones of the ExtractConfig are parsed"):
         humeris.extract("photos", config, weights="random")
     images = humeris.load_images("photos", "features")
-    with pytest.raises(humeris.ConfigError, match="limit 3: the images are already loaded; give it to load_images"):
+    with pytest.raises(humeris.ConfigError, match="limit 3: the images are already loaded; give limit to load_images"):
         humeris.extract(images, config, cache="features", limit=3)
 
 

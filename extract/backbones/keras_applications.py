@@ -93,7 +93,7 @@ class KerasApplications(BackboneSource):
     def get_license(self, spec: ExtractionSpec) -> str:
         """Return the license that the authors of the network state."""
         constructor = self.describe(spec.backbone).constructor
-        text = next((text for pattern, text in _LICENSES.items() if re.match(pattern, constructor)), "not known here")
+        text = next((text for pattern, text in _LICENSES.items() if re.match(pattern, constructor)), "unknown to humeris")
         return (
             f"{text}, through keras.applications (Apache-2.0); trained on ImageNet, whose images are licensed for "
             "non-commercial research: seek legal advice before commercial use"

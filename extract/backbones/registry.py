@@ -102,8 +102,8 @@ def describe_license(spec: ExtractionSpec) -> str:
     """Return a sentence, without a full stop, on the license of the weights of an extraction."""
     if spec.has_random_weights:
         return "random numbers"
-    if Path(spec.weights).is_absolute():  # a file of the user's, in place of the source's own
-        return f"not known here: the weights are those of the file {Path(spec.weights).name}; ask whoever trained them"
+    if Path(spec.weights).is_absolute():  # the user's weights file
+        return f"unknown to humeris: the weights are from the file {Path(spec.weights).name}; ask whoever trained them"
     return find_source(spec.address).get_license(spec)
 
 

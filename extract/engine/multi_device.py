@@ -123,7 +123,7 @@ def extract_on_devices(
 
 
 def combine_results(result: ExtractResult, part: ExtractResult) -> ExtractResult:
-    """Return a result that counts what a worker did as well."""
+    """Return `result` with the counts of a worker's result added."""
     return replace(
         result,
         computed=result.computed + part.computed,

@@ -190,7 +190,7 @@ def _read_metadata(file: h5py.File) -> dict[str, Any]:
     if "humeris" not in file.attrs or "spec" not in file.attrs:
         return {}
     if (version := file.attrs.get("format")) != FORMAT_VERSION:
-        raise ValueError(f"format {version}, not {FORMAT_VERSION}, of another version of humeris; export it again")
+        raise ValueError(f"its format is {version}, not {FORMAT_VERSION}; write the file again with `humeris cache export`")
     return {name: json.loads(file.attrs[name]) for name in ("spec", "data") if name in file.attrs}
 
 

@@ -95,7 +95,9 @@ def spec_of(constructor: str) -> ExtractionSpec:
 
 
 def test_every_network_that_comes_by_name_has_a_note_on_its_licence() -> None:
-    unknown = {each.constructor for each in APPLICATIONS if "not known here" in describe_license(spec_of(each.constructor))}
+    unknown = {
+        each.constructor for each in APPLICATIONS if "unknown to humeris" in describe_license(spec_of(each.constructor))
+    }
     assert unknown == {"ResNet50V2", "ResNet101V2", "ResNet152V2"}
     assert describe_license(spec_of("ResNet50")).startswith("MIT, by Kaiming He")
     assert describe_license(spec_of("VGG16")).startswith("Creative Commons Attribution")

@@ -74,7 +74,7 @@ def test_the_license_of_a_users_weights_is_not_that_of_the_network() -> None:
 
     spec = build(BackboneSpec.parse("nano")).spec
     assert describe_license(replace(spec, weights="/home/me/own.weights.h5")).startswith(
-        "not known here: the weights are those of the file own.weights.h5"
+        "unknown to humeris: the weights are from the file own.weights.h5"
     )
     assert "not known" not in describe_license(spec)
 

@@ -306,10 +306,10 @@ def own(path: Path, features: np.ndarray, **spec: Any) -> Path:
 def test_a_file_that_another_version_exported_is_refused_by_its_format(tmp_path: Path) -> None:
     path = own(tmp_path / "f.h5", np.eye(3, 8, dtype=np.float32)[np.arange(ROWS) % 3])
     assert FeatureFile(path).spec.backbone == "net"
-    for change, words in (("modify", "format 1, not 2"), ("remove", "format None, not 2")):
+    for change, words in (("modify", "format is 1, not 2"), ("remove", "format is None, not 2")):
         with h5py.File(path, "a") as file:
             file.attrs.modify("format", 1) if change == "modify" else file.attrs.pop("format")
-        with pytest.raises(DataError, match=rf"f\.h5.*{words}, of another version of humeris; export it again"):
+        with pytest.raises(DataError, match=rf"f\.h5.*its {words}; write the file again with `humeris cache export`"):
             FeatureFile(path)
 
 
