@@ -1,4 +1,4 @@
-"""Bad input: one line that says what was expected, what was found and what to do; nothing lost, no traceback."""
+"""Bad input: one line with the fault, the evidence and the remedy; nothing is lost, and there is no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configs: what they take, their plain form and back, and what of them decides a result."""
+"""Configs: validation, conversion to plain values and back, and the fields that affect results."""
 
 from __future__ import annotations
 

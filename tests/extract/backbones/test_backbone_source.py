@@ -1,4 +1,4 @@
-"""The door for networks: what every source keeps to, and that one from outside goes through all of humeris."""
+"""Backbone sources: the conformance of every source, and a source of another package from extraction to export."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from humeris.extract.backbones.backbone_spec import BackboneSpec
 from humeris.extract.backbones.preprocessing import MODES
 from humeris.extract.backbones.registry import SOURCES, describe_license, find_source, list_sources
 
-# What somebody else writes, in a file of his own.
+# A plug-in, as another package would write it.
 PLUG_IN = '''
 """Small networks of a laboratory's own."""
 

@@ -1,4 +1,4 @@
-"""What a user asks of a backbone, as text."""
+"""Parsing of requested backbones."""
 
 from __future__ import annotations
 

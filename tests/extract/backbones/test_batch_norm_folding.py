@@ -1,4 +1,4 @@
-"""A convolution that does the normalisation after it gives what the two gave, and only where nothing else is meant."""
+"""A folded convolution equals the convolution and its batch normalization, and only suitable layers are folded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 
 def trained(model: Any) -> Any:
-    """The model with normalisations that have seen something: no mean of 0, no variance of 1."""
+    """The model with trained batch normalizations: their means are not 0, their variances not 1."""
     random = np.random.default_rng(1)
     for layer in model._flatten_layers():
         if type(layer).__name__ == "BatchNormalization":

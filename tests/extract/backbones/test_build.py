@@ -1,4 +1,4 @@
-"""A frozen network, built as asked, from a name or the user's own file; or one line that says why not."""
+"""Building of frozen networks from a name or a file, and the errors of those that cannot be built."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_weights_that_the_backbone_does_not_have_are_refused(text: str) -> None:
 
 
 def test_imagenet_weights_without_a_network_name_the_file_and_where_to_put_it(tmp_path: Path) -> None:
-    """In a process of its own, whose proxy is a closed port of this machine: nothing can be fetched."""
+    """Run in a process whose proxy is a closed local port, so that nothing can be downloaded."""
     home = tmp_path / "keras_home"
     proxy = "http://127.0.0.1:9"
     environment = {**os.environ, "KERAS_HOME": str(home), "https_proxy": proxy, "http_proxy": proxy, "HTTPS_PROXY": proxy,
@@ -325,7 +325,7 @@ def test_a_file_takes_a_weights_file(file: Path, tmp_path: Path) -> None:
     assert after.architecture == before.architecture
 
 
-# --- what is remembered
+# --- cached metadata
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where a network can be cut: what `--from` finds, and what it says where it finds nothing that will do."""
+"""Cuts of a network: the layer that `--from` finds, and the errors for layers that cannot be cut at."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_cuts_that_are_offered_are_the_ones_that_are_found() -> None:
 
 
 def test_in_mobilenet_a_residual_connection_is_passed_by_and_its_ends_are_cuts(tmp_path: Path) -> None:
-    """The layers that Keras names, written as people do; the oracle is which tensors each sum of MobileNetV2 adds."""
+    """Layers of Keras in common spellings; the oracle is which tensors each addition of MobileNetV2 adds."""
     store = Store(tmp_path / "cache", write=True)
     request = BackboneSpec.parse("mobilenet_v2,alpha=0.35", weights="random", image_size=32)
     card, backbone = get_or_build(request, store.kv_store)

@@ -1,4 +1,4 @@
-"""A network laid flat: names, costs, where it can be cut, and the layers worth a tap."""
+"""Flat graphs of networks: names, costs, cuts and default taps."""
 
 from __future__ import annotations
 

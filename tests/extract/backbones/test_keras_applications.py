@@ -1,4 +1,4 @@
-"""The networks of keras.applications: all of them, found in any common spelling."""
+"""The networks of keras.applications: the table is complete, and any common spelling finds them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_default_sizes_are_those_of_the_papers() -> None:
     ],
 )
 def test_the_preprocessing_is_the_one_of_its_keras_module(module: str, mode: str, members: str) -> None:
-    """Judged by what Keras's own `preprocess_input` does to a picture, not by what its source says."""
+    """The oracle is the output of Keras's `preprocess_input` for an image."""
     import numpy as np
 
     from humeris.extract.backbones import preprocessing

@@ -1,4 +1,4 @@
-"""Other people's networks through the whole loop, with random weights, on a few drawn images."""
+"""Networks of keras.applications from extraction to prediction, with random weights, on a few synthetic images."""
 
 from __future__ import annotations
 

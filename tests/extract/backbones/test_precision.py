@@ -1,4 +1,4 @@
-"""Computing in half precision: by choice, in the key, stored as computed, and served again from the exported model."""
+"""Half precision: how it is chosen, that it is part of the key, and that stored rows and exported models have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pixels to what a network was trained on: as Keras does it, and as layers that can be saved."""
+"""Preprocessing equals that of Keras, and consists of layers that can be saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sources that there are, and whose a name is."""
+"""The registry of backbone sources, and the source of a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patterns: a layer is found whichever way it is written, and what is not there is answered with what is."""
+"""Patterns of taps: any common spelling finds a layer, and an unknown layer is an error that lists the closest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taps: a row is what NumPy makes of Keras's own output."""
+"""Taps: rows equal the output of Keras pooled with NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One portable HDF5 file: readable with h5py alone, equal to the cache, whole or not there."""
+"""Exported HDF5 files: readable with h5py alone, equal to the cache, and written completely or not at all."""
 
 from __future__ import annotations
 

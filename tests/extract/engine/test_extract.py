@@ -1,4 +1,4 @@
-"""Stage one: the activations are Keras's own, only what is missing is computed, and every image has its outcome."""
+"""Extraction: activations equal those of Keras, only missing rows are computed, and every image has one outcome."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 def oracle(model: Any, layer: str, done: ExtractResult, mode: str) -> np.ndarray:
-    """What Keras answers at `layer`, asked plainly: its own preprocessing, its own `predict`."""
+    """The activations of `layer` from Keras alone, with its preprocessing and `predict`."""
     keras = load_keras()
     from keras.src.applications.imagenet_utils import preprocess_input
 
@@ -230,7 +230,7 @@ def test_another_size_weights_or_preprocessing_shares_nothing(data: Path) -> Non
 
 
 def test_a_row_does_not_depend_on_what_shares_its_batch(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """So that a resumed extraction equals an uninterrupted one, bit for bit: the last batch is padded."""
+    """A resumed extraction equals an uninterrupted one bit for bit, because the last batch is padded."""
     whole = rows_by_name(extract(data, "block3_out", "block5_out:map"), "block3_out", "avg")
     for number, chosen in enumerate((["a/0.png"], ["a/0.png", "b/1.png", "b/7.png"], ["b/9.png", "a/4.png"])):
         part = tmp_path / f"part{number}"
@@ -273,7 +273,7 @@ def test_a_completed_run_again_imports_no_tensorflow(data: Path) -> None:
     assert done.stdout == "0\n", done.stdout + done.stderr
 
 
-# --- images that do not make it
+# --- rejected images
 
 
 def test_an_image_that_cannot_be_decoded_is_refused_and_the_rest_is_done(data: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_mended_image_is_taken(data: Path, draw_image: Draw) -> None:
 
 
 def meddled(data: Path, meddle: Callable[[], object]) -> ExtractResult:
-    """An extraction during which `meddle` happens after the images were identified."""
+    """An extraction that calls `meddle` after the images were identified."""
     with Store(write=True) as store:
         images = load_images(data, store, jobs=2)
         meddle()
@@ -355,7 +355,7 @@ def test_activations_that_are_not_finite_are_reported_and_not_stored(data: Path,
 
 
 def test_maps_that_overflow_float16_are_kept_in_float32(data: Path, tmp_path: Path) -> None:
-    """Brightness decides which rows overflow: those stay exact, the others may be narrow."""
+    """The rows of bright images overflow and stay exact; the others are stored in float16."""
     keras = load_keras()
     image = keras.Input((16, 16, 3))
     keras.Model(image, keras.layers.Rescaling(300.0, name="wide")(image)).save(tmp_path / "wide.keras")
@@ -376,7 +376,7 @@ def test_maps_that_overflow_float16_are_kept_in_float32(data: Path, tmp_path: Pa
     np.testing.assert_array_equal(found[bright], expected[bright])
 
 
-# --- requests that cannot be met
+# --- errors
 
 
 def test_a_layer_that_is_not_there_computes_nothing(data: Path, built: list[Any]) -> None:
@@ -389,7 +389,7 @@ def test_a_layer_that_is_not_there_computes_nothing(data: Path, built: list[Any]
 def test_weights_that_changed_behind_the_memory_are_not_mixed_with_the_old(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The card says which weights made the rows; a network with others must not add to them."""
+    """The cached metadata has the digest of the weights; a network with other weights must not add rows."""
     from humeris.extract.engine import extract as module
 
     extract(data, "block4_out")
@@ -400,7 +400,7 @@ def test_weights_that_changed_behind_the_memory_are_not_mixed_with_the_old(
 
 
 def test_random_weights_of_the_command_line_are_the_same_in_every_process(data: Path) -> None:
-    """A second process finds the rows of the first one, although it never saw its network."""
+    """A second process finds the rows of the first one, although it draws the weights itself."""
     done = extract(data, "block5_out", backbone="nano,weights=random,seed=5")
     code = (
         "import sys\nfrom humeris.extract.backbones.build import build\n"

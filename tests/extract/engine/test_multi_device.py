@@ -1,4 +1,4 @@
-"""A worker process on each of several devices: the work is shared, the rows are those of one, and a death is told."""
+"""One worker per device: workers share the work, the rows equal those of one process, and a killed worker is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage does what it is given in order, lets nobody run far ahead, and does not swallow what goes wrong."""
+"""The serial executor keeps the order of calls, bounds its queue and raises the exceptions of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices of work are taken in turn, by several extractors, without anyone computing what another one has."""
+"""Several extractors share the work queue, and no image is computed twice."""
 
 from __future__ import annotations
 

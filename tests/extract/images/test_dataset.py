@@ -1,4 +1,4 @@
-"""Which images there are: folders are understood as people make them, and nothing is opened."""
+"""Listing of folders: the usual layouts are recognized, and no file is opened."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_limit_is_per_class_and_split(tmp_path: Path) -> None:
 
 
 def test_nothing_is_opened(tmp_path: Path) -> None:
-    """What is listed need not be readable, nor an image, and a FIFO would hang whoever opened it."""
+    """A listed file need not be readable or an image, and opening a FIFO would block."""
     touch(tmp_path, "cat/1.jpg")
     os.mkfifo(tmp_path / "cat" / "2.jpg")
     (tmp_path / "cat" / "1.jpg").chmod(0)

@@ -1,4 +1,4 @@
-"""HDF5 files of features as DATA: swept without a cache, opened safely, and exported only with a backbone that is known."""
+"""HDF5 files of features as DATA: swept without a cache, read safely, and exported only if the backbone is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROWS = 90
 
 
 def write(path: Path, leave: str = "", **columns: Any) -> Path:
-    """Three blobs in eight dimensions with what describes them; `columns` take the place of the usual ones."""
+    """Write three blobs in eight dimensions with labels and metadata; `columns` replace the default data sets."""
     random = np.random.default_rng(0)
     labels = np.arange(ROWS) % 3
     usual: dict[str, Any] = {"features": (np.eye(3, 8)[labels] * 4 + random.normal(0, 1, (ROWS, 8))).astype(np.float32)}
@@ -254,7 +254,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
         except DataError as error:
             said = str(error)
             assert "\n" not in said
-    assert 20 < read < 100  # a flipped bit among the rows is somebody else's number
+    assert 20 < read < 100  # a flipped bit in the rows gives a valid file with another number
 
 
 @pytest.mark.parametrize("command", ["extract", "run"])
@@ -292,7 +292,7 @@ def test_a_second_sweep_finds_its_run_and_other_features_do_not(tmp_path: Path, 
 
 
 def own(path: Path, features: np.ndarray, **spec: Any) -> Path:
-    """A file as `cache export` writes them, whose rows are identified by the keys of images."""
+    """Write a file as `cache export` does, with the keys of images."""
     keys = np.stack([np.frombuffer(hashlib.sha256(b"%d" % row).digest(), np.uint8) for row in range(ROWS)])
     write(path, leave="features", keys=keys, **{"mid.avg": features})
     with h5py.File(path, "a") as file:

@@ -1,4 +1,4 @@
-"""What is remembered about files: an unchanged file is not read again, a changed one always is."""
+"""The index of files: an unchanged file is not read again, a changed one always is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def settle(path: Path) -> None:
-    """Wait until a later change must show in the file's times (some 20 ms, unless the disk's clock is slow)."""
+    """Wait until any later change is certain to change the file's times (about 20 ms)."""
     while not FileStamp.from_path(path).is_stable(time.time_ns()):
         pass
 
@@ -44,7 +44,7 @@ def known(memo: KeyValueStore, file: Path) -> FileIndex:
 
 
 def get(known: FileIndex, name: str, path: Path) -> FileRecord | None:
-    """What is known of one file."""
+    """The record of one file."""
     found = known.look_up([Item(name, path)])
     return found.get(0) if found.has_record[0] else None
 
@@ -101,7 +101,7 @@ def test_a_file_that_is_gone_is_unknown(memo: KeyValueStore, file: Path) -> None
 
 
 def test_a_file_just_written_is_not_remembered(memo: KeyValueStore, file: Path) -> None:
-    """Within one tick of the clock a second change could leave the same times."""
+    """A second change within one tick of the clock could leave the times unchanged."""
     file.write_bytes(b"new")
     os.utime(file, ns=(time.time_ns() + 10**9, time.time_ns() + 10**9))
     assert not FileStamp.from_path(file).is_stable(FileStamp.from_path(file).ctime_ns + 1)
@@ -135,7 +135,7 @@ def test_what_is_gone_is_forgotten_and_the_rest_is_kept(memo: KeyValueStore, fil
 def test_a_file_changed_between_its_stamp_and_its_reading_is_not_remembered_by_a_late_clock(
     memo: KeyValueStore, file: Path
 ) -> None:
-    """What counts is when the stamp was taken, not when the result was written down."""
+    """The time at which the stamp was taken counts, not the time at which the record is stored."""
     first = known(memo, file)
     stamp = FileStamp.from_path(file)
     first.put("a.png", stamp, FACT, stamp.ctime_ns)

@@ -1,4 +1,4 @@
-"""What every source of images must do, and that one from outside the package goes the whole way to an exported model."""
+"""Image sources: the conformance of every source, and a source of another package from extraction to export."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZE = (16, 16)
 
 
 class Box(ImageSource):
-    """Images one after the other in a file, whose first line says in JSON what each is called, its label and its length."""
+    """Concatenated images in a file whose first line is JSON: the name, label and length of each."""
 
     kinds = ("box",)
 
@@ -79,7 +79,7 @@ def _box(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_box(photos: Path, file: Path) -> Path:
-    """The files below a folder as a box."""
+    """Write the files below a folder as a box."""
     paths = sorted(photos.rglob("*.png"))
     contents = [path.read_bytes() for path in paths]
     header = [
@@ -151,7 +151,7 @@ def write_toy(photos: Path) -> str:
 
 @dataclass(frozen=True)
 class Made:
-    """DATA as it is typed, relative to the folder that the test runs in; its source; and how many images there are."""
+    """DATA relative to the working directory of the test, its source, and its number of images."""
 
     data: str
     source: ImageSource
@@ -173,7 +173,7 @@ WRITERS: dict[str, tuple[Callable[[Path], str], int]] = {
 
 @pytest.mark.parametrize("name", WRITERS)
 class TestEverySource:
-    """The conformance of a source: items, bytes, stamps and descriptions belong together."""
+    """The conformance of a source: its items, bytes, stamps and descriptions are consistent."""
 
     @pytest.fixture
     def made(self, name: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Made:

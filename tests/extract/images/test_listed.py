@@ -1,4 +1,4 @@
-"""JSON lines, Parquet and metadata beside images: every row has one outcome, and a bad one loses no good one."""
+"""JSON Lines, Parquet and metadata files: every row has one outcome, and an invalid row does not affect the others."""
 
 from __future__ import annotations
 

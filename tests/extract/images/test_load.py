@@ -1,4 +1,4 @@
-"""Images with their identity: every listed path has exactly one outcome, and nothing straddles two splits."""
+"""Loading of images: every listed path has exactly one outcome, and no image is in two splits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def outcomes(images: Images) -> dict[str, str]:
 
 
 def settle(data: Path) -> None:
-    """Wait until a later change must show in the times of every file (some 20 ms)."""
+    """Wait until any later change is certain to change the times of a file (about 20 ms)."""
     for path in data.rglob("*"):
         while path.is_file() and not FileStamp.from_path(path).is_stable(time.time_ns()):
             pass
@@ -146,7 +146,7 @@ def test_a_group_stays_in_its_most_evaluated_split(tmp_path: Path, draw_image: D
 
 
 def messy(data: Path, draw_image: Draw) -> set[str]:
-    """A folder of everything; the names of what must have an outcome."""
+    """A folder with all kinds of files, and the names that must have an outcome."""
     for number in range(6):
         draw_image(data / f"{'ab'[number % 2]}" / f"{number}.png", number % 3, number)
     draw_image(data / "a" / "photo.jpg", 1, 50)

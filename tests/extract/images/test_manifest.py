@@ -1,4 +1,4 @@
-"""A CSV or TSV that lists images: every row is used or refused, and no path leads outside."""
+"""CSV and TSV manifests: every row is used or rejected, and no path leads outside the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in arrays: each row has one outcome, its own digest, and the same pixels as everywhere else."""
+"""Images in arrays: each row has one outcome, a digest, and the same pixels as the equal image in a file."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_an_image_is_found_again_from_what_a_run_wrote_down(tmp_path: Path, phot
 
 
 def separable(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stripes along one axis or the other, and noise."""
+    """Horizontal stripes, vertical stripes and noise."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     wave = np.sin(np.arange(48) / random.uniform(1.5, 2.5, (count, 1)) + random.uniform(0, 6, (count, 1)))
@@ -295,7 +295,7 @@ def test_an_npz_goes_all_the_way_to_a_model_that_was_checked(tmp_path: Path, hum
 
 
 def write_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Forty-five images in the four files that Keras's `fashion_mnist` reads, which it does not compare with digests."""
+    """Write 45 images in the four files that Keras's `fashion_mnist` reads, which it does not verify by digest."""
     images, labels = separable(45, 3)
     images = images[:, 10:38, 10:38]
     (folder / "datasets" / "fashion-mnist").mkdir(parents=True)
@@ -311,7 +311,7 @@ def write_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keras notes its home when it is imported; here it is the test's own."""
+    """Give Keras, which reads its home on import, a home in the test's folder."""
     load_keras()
     from keras.src.backend import config
 

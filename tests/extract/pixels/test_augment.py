@@ -1,4 +1,4 @@
-"""Views: what each operation does, and that nothing but the policy, the image and the number decides the bytes."""
+"""Views: what each operation does, and that the pixels depend only on the policy, the image and the number of the view."""
 
 from __future__ import annotations
 

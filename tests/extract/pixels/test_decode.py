@@ -1,4 +1,4 @@
-"""File bytes to pixels: everyday formats come out right, everything else is refused with a reason, nothing crashes."""
+"""Decoding: common formats are decoded correctly, everything else is rejected with a reason, and nothing crashes."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_what_is_transparent_is_white_whatever_colour_lies_under_it(mode: str, f
 
 
 def see_through(kind: str) -> Image.Image:
-    """Every way in which an image of Pillow's is transparent in part; colours and opacities at random."""
+    """Every kind of partial transparency in Pillow, with random colors and opacities."""
     random = np.random.default_rng(3)
     if kind in {"RGBA", "LA", "PA", "RGBa"}:
         image = Image.fromarray(random.integers(0, 256, (37, 53, 4), np.uint8), "RGBA")
@@ -396,7 +396,7 @@ BAD: dict[str, tuple[bytes, set[str]]] = {
 
 
 def outcome_of(data: bytes) -> str:
-    """The reason of the refusal; "" when there are pixels."""
+    """The reason of a rejection; "" if the image is decoded."""
     try:
         found = decode(data, SIZE)
     except ImageRejected as error:
@@ -515,7 +515,7 @@ def headed(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def with_sums(data: bytes, random: np.random.Generator) -> bytes:
-    """A changed PNG whose checksums are right again, so that the change reaches the decoder."""
+    """A changed PNG with corrected checksums, so that the change reaches the decoder."""
     parts, at = [data[:8]], 8
     while at + 12 <= len(data):
         length = struct.unpack(">I", data[at : at + 4])[0]

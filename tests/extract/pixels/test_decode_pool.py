@@ -1,4 +1,4 @@
-"""Decoding in processes of their own: what an image can do there, it does to itself alone."""
+"""Decoder processes: a bad image affects only itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad images among good ones, wherever they stand, and a thousand mutations: one outcome each; no crash, hang or flood."""
+"""Bad images among good ones, and a thousand mutations: each has one outcome, without a crash, a hang or much output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 2, i
 
 
 def bomb(side: int) -> bytes:
-    """A grey PNG that is all there, of `side` x `side` black pixels."""
+    """A valid gray PNG of `side` x `side` black pixels."""
     packer = zlib.compressobj(1)
     line = bytes(1 + side)
     rows = b"".join(packer.compress(line) for _ in range(side)) + packer.flush()
@@ -326,7 +326,7 @@ print(json.dumps({"found": found, "seconds": slowest, "kilobytes": most}))
 
 
 def decoded(folder: Path) -> dict[str, Any]:
-    """What became of the files of a folder in one process without a network; fails when it crashed."""
+    """The outcome of each file of a folder, decoded in one process without a network; fails if the process crashes."""
     done = subprocess.run([sys.executable, "-c", _DECODE, folder], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     result: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Reading an image file's bytes: regular files only, nothing hangs, order is kept."""
+"""Reading of image files: only regular files are read, nothing blocks, and order is kept."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_path_to_nothing_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_a_fifo_and_a_device_and_a_socket_are_refused_at_once(tmp_path: Path) -> None:
-    """In a process of its own, for a read that hung would hang the tests."""
+    """Run in a separate process, because a read that blocks would block the tests."""
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "socket"))
