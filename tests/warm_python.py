@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import os
 import runpy
@@ -77,7 +78,7 @@ class WarmPython:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # of TensorFlow's chatter on import
-                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"},
             )
 
     def __enter__(self) -> WarmPython:
@@ -121,7 +122,8 @@ def _run_child(job: Mapping[str, Any], out: int, err: int) -> None:
     for stream, descriptor in ((1, out), (2, err)):
         os.dup2(descriptor, stream)
         os.close(descriptor)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), line_buffering=True)
     code = 1
     try:
         _set_up(job)
@@ -147,7 +149,7 @@ def _set_up(job: Mapping[str, Any]) -> None:
 
     os.environ.clear()
     os.environ.update(job["env"])
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.chdir(job["cwd"])
     sys.path[0] = ""
     if "KERAS_HOME" in os.environ:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_python import WarmPython
 
 from humeris.cache.store import Store
 
@@ -46,15 +47,35 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 # One process that runs the real command on disk after disk: importing Keras for each would take longer than the rest. That
 # it ends by itself with 0 shows that nothing crashed, not even on the way out, where HDF5 does after a failed write.
 _DRIVER = """
-import hashlib, json, os, resource, subprocess, sys
+import functools, hashlib, json, os, resource, subprocess, sys
 from pathlib import Path
 import numpy as np
 from typer.testing import CliRunner
 from humeris.cache.inventory import verify
 from humeris.cache.store import Store
 from humeris.cli import app
+from humeris.extract.backbones import metadata
+from humeris.extract.engine import backbone_batcher
 from humeris.extract.engine import extract as extraction
 from humeris.extract.engine import row_writer as writer
+from typer import testing
+
+networks = {}
+
+def build_once(asked):
+    networks[repr(asked)] = networks.get(repr(asked)) or real_build(asked)
+    return networks[repr(asked)]
+
+def forward_once(graph, taps, size):
+    key = id(graph), tuple(taps), size
+    networks[key] = networks.get(key) or real_forward(graph, taps, size)
+    networks[key].passes = 0
+    return networks[key]
+
+# The network is built once for all disks, and the command line put together.
+real_build, metadata.build, extraction.build = extraction.build, build_once, build_once
+real_forward, backbone_batcher.ForwardPass = backbone_batcher.ForwardPass, forward_once
+testing._get_command = functools.cache(testing._get_command)
 
 writer._BYTES = 1  # a shard of each tap for every batch
 extraction.get_free_bytes = lambda path: 1 << 40  # asked before anything is computed; here the disk fills afterwards
@@ -192,13 +213,21 @@ def test_a_limit_on_the_size_of_a_file(tmp_path: Path, photos: Path, capfd: pyte
 _COMMAND = "import sys; sys.argv[0] = 'humeris'; from humeris.cli import main; main()"
 
 
-def command(*arguments: object, before: tuple[str, ...] = (), code: str = _COMMAND) -> subprocess.CompletedProcess[str]:
-    words = [*before, sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
+@pytest.fixture
+def command(warm_python: WarmPython) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the real command in a process of its own."""
+
+    def run(*arguments: object, before: tuple[str, ...] = (), code: str = _COMMAND) -> subprocess.CompletedProcess[str]:
+        words = [*before, sys.executable, "-c", code, *map(str, arguments)]
+        if before:
+            return subprocess.run(words, capture_output=True, text=True, check=False)
+        return warm_python.run(words)
+
+    return run
 
 
 def test_a_disk_that_is_too_small_is_found_out_before_anything_is_computed(
-    mounted: Callable[..., Path], photos: Path
+    mounted: Callable[..., Path], photos: Path, command: Callable[..., Any]
 ) -> None:
     disk = mounted("-t", "tmpfs", "-o", "size=200k", "tmpfs")
     done = command("extract", photos, "-b", "nano", "-l", "block2_out:map", "--cache", disk / "cache")
@@ -211,7 +240,7 @@ _UNASKED = "from humeris.extract.engine import export_hdf5; export_hdf5.get_free
 
 
 def test_a_portable_file_without_room_is_one_line_and_leaves_nothing(
-    finished: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    finished: Any, command: Callable[..., Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Limits from nothing to a byte too few."""
     whole = tmp_path / "whole.h5"
@@ -231,7 +260,11 @@ def test_a_portable_file_without_room_is_one_line_and_leaves_nothing(
 
 
 def test_a_portable_file_on_a_disk_that_fills_is_one_line_and_leaves_nothing(
-    mounted: Callable[..., Path], finished: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mounted: Callable[..., Path],
+    finished: Any,
+    command: Callable[..., Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Each disk is mounted with room for so many pages, and fills after the space was asked for."""
     words = ("cache", "export", finished.photos, "-b", "nano", "--cache", finished.cache, "-o")
@@ -319,7 +352,7 @@ def without_privileges() -> tuple[str, ...]:
 @pytest.mark.skipif(os.name != "posix", reason="permissions are different here")
 @pytest.mark.parametrize("what", ["shard", "folder of a tap"])
 def test_what_may_not_be_read_is_named_and_computed_again_and_never_filled(
-    what: str, photos: Path, humeris: Callable[..., Any], tmp_path: Path
+    what: str, photos: Path, humeris: Callable[..., Any], command: Callable[..., Any], tmp_path: Path
 ) -> None:
     before = without_privileges()
     words = ("extract", photos, "-b", "nano,image_size=32", "-l", "block2_out:avg", "-l", "block4_out:map", "-j", "1")

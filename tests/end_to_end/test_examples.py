@@ -67,6 +67,16 @@ def _parity_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "predict_in_subprocess", answers)
 
 
+@pytest.fixture
+def _untraced() -> Iterator[None]:
+    """Networks run operation by operation: to compile each for its one or two batches takes much longer than these do."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_command_of_every_row_is_one_that_humeris_takes(name: str, script: Callable[[str], ModuleType]) -> None:
     from humeris.cli import app
@@ -194,7 +204,7 @@ def test_a_command_is_run_once_a_row_that_fails_is_said_to_have_and_the_others_a
     assert f"X1: logreg C: 0.1 {by_c[0.1]:.3f}, 1.0 {by_c[1.0]:.3f}" in table
 
 
-@pytest.mark.usefixtures("_parity_here")
+@pytest.mark.usefixtures("_parity_here", "_untraced")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_row_runs_to_its_end_in_little(
     name: str,

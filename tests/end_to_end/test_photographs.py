@@ -7,18 +7,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm_python import WarmPython
 
 from humeris.classify.runs.run import Run
 from humeris.extract.pixels import decode
 
 pytestmark = pytest.mark.assets
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
 BACKBONE = "mobilenet_v2,alpha=0.35"
 TAPS = ["block_6_expand_relu", "block_10_depthwise_relu", "block_13_expand_relu", "block_16_depthwise_relu", "out_relu"]
 
@@ -35,19 +38,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("photographs")
 
 
-def command(place: Path, assets: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A real process, so that each claim is about what a user would see."""
-    environment = {**os.environ, "KERAS_HOME": str(assets / "keras"), "HUMERIS_CACHE": str(place / "cache")}
-    words = [sys.executable, "-m", "humeris.cli", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=place, check=False)
+@pytest.fixture(scope="module")
+def command(warm_python: WarmPython, assets: Path) -> Command:
+    """Run a real command in a process of its own, so that each claim is about what a user would see."""
+
+    def run(place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "KERAS_HOME": str(assets / "keras"), "HUMERIS_CACHE": str(place / "cache")}
+        return warm_python.run([sys.executable, "-m", "humeris.cli", *arguments], env=environment, cwd=place)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path, assets: Path) -> dict[str, Any]:
+def whole(place: Path, assets: Path, command: Command) -> dict[str, Any]:
     """`humeris run` on the ants and bees."""
     layers = [word for tap in TAPS for word in ("-l", tap)]
     data = assets / "images" / "hymenoptera"
-    done = command(place, assets, "run", data, "-b", BACKBONE, *layers, "-o", "run", "--json")
+    done = command(place, "run", data, "-b", BACKBONE, *layers, "-o", "run", "--json")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -94,9 +101,9 @@ def test_the_exported_file_answers_as_the_report_does_with_keras_alone(
     assert np.ptp(answers, axis=0).max() > 0.5
 
 
-def test_predict_gives_the_answers_of_the_report(whole: dict[str, Any], place: Path, assets: Path) -> None:
+def test_predict_gives_the_answers_of_the_report(whole: dict[str, Any], place: Path, assets: Path, command: Command) -> None:
     root = assets / "images" / "hymenoptera"
-    done = command(place, assets, "predict", whole["exported"]["model"], root / "val", "-f", "jsonl")
+    done = command(place, "predict", whole["exported"]["model"], root / "val", "-f", "jsonl")
     assert done.returncode == 0, done.stderr
     predicted = {row["path"]: row for row in map(json.loads, done.stdout.splitlines())}
     with (place / "run" / "predictions.csv").open(newline="") as file:
@@ -135,10 +142,10 @@ def some(tmp_path: Path, assets: Path) -> Path:
     return tmp_path / "some"
 
 
-def test_only_the_difference_is_computed(some: Path, assets: Path, tmp_path: Path) -> None:
+def test_only_the_difference_is_computed(some: Path, tmp_path: Path, command: Command) -> None:
     def done(*layers: str) -> dict[str, Any]:
         words = [word for layer in layers for word in ("-l", layer)]
-        result = command(tmp_path, assets, "extract", some, "-b", BACKBONE, *words, "--json")
+        result = command(tmp_path, "extract", some, "-b", BACKBONE, *words, "--json")
         assert result.returncode == 0, result.stderr
         found: dict[str, Any] = json.loads(result.stdout)["extracted"][0]
         return found
@@ -153,11 +160,11 @@ def test_only_the_difference_is_computed(some: Path, assets: Path, tmp_path: Pat
     assert done("out_relu", "block_13_expand_relu")["computed"] == 0
 
 
-def test_a_file_of_the_users_own_reaches_89_percent(place: Path, assets: Path) -> None:
+def test_a_file_of_the_users_own_reaches_89_percent(place: Path, assets: Path, command: Command) -> None:
     backbone = assets / "backbones" / "mobilenet_v1_conv_pw_12.keras"
     data = assets / "images" / "hymenoptera"
     layers = [word for number in (6, 9, 11, 12) for word in ("-l", f"conv_pw_{number}_relu")]
-    done = command(place, assets, "run", data, "-b", f"{backbone},preprocessing=tf", *layers, "-o", "own", "--json")
+    done = command(place, "run", data, "-b", f"{backbone},preprocessing=tf", *layers, "-o", "own", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["test"]["accuracy"] >= 0.89
@@ -166,9 +173,9 @@ def test_a_file_of_the_users_own_reaches_89_percent(place: Path, assets: Path) -
     assert accuracy == sorted(accuracy)
 
 
-def test_a_file_without_its_preprocessing_is_asked_for_it(place: Path, assets: Path) -> None:
+def test_a_file_without_its_preprocessing_is_asked_for_it(place: Path, assets: Path, command: Command) -> None:
     backbone = assets / "backbones" / "mobilenet_v1_conv_pw_12.keras"
-    done = command(place, assets, "extract", assets / "images" / "hymenoptera", "-b", backbone)
+    done = command(place, "extract", assets / "images" / "hymenoptera", "-b", backbone)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "preprocessing=MODE" in done.stderr

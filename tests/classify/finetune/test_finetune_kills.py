@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tuning import SweepRun, interrupt_after, make_sweep_run, read_files, tune
+from warm_python import WarmPython
 
 from humeris.cache.errors import RunError
 from humeris.classify.evaluate.single_label import SingleLabel
@@ -253,10 +253,12 @@ tune(SweepRun(Path(sys.argv[2])), Path(sys.argv[3]), on_epoch=on_epoch, epochs=2
 """
 
 
-def test_killed_between_two_epochs_it_goes_on_after_the_last(made: SweepRun, whole: Whole, tmp_path: Path) -> None:
+def test_killed_between_two_epochs_it_goes_on_after_the_last(
+    made: SweepRun, whole: Whole, tmp_path: Path, warm_python: WarmPython
+) -> None:
     out, tests = tmp_path / "new", str(Path(inspect.getfile(tune)).parent)
     command = [sys.executable, "-c", KILLED, tests, str(made.folder), str(out)]
-    killed = subprocess.run(command, capture_output=True, text=True)
+    killed = warm_python.run(command)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert killed.stdout.split("\n") == ["choose 0", "choose 1", "choose 2", ""]
     epochs: list[tuple[str, int]] = []
