@@ -90,7 +90,7 @@ SMOKE = Smoke(
     draw,
     {
         "sweep": "--weights random --image-size 64",  # the smallest whose last map has the cells of grid2
-        "finetune": "--epochs 1 --head-epochs 0 --batch-size 8",
+        "finetune": "--epochs 1 --head-epochs 0 --batch-size 8 --no-refit",
     },
     {"epochs=30": "epochs=2", "batch_norm": "epochs=2,batch_norm"},
     {

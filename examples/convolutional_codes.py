@@ -83,9 +83,16 @@ SMOKE = Smoke(
         "sweep": "--weights random --image-size 32",
         "finetune": "--epochs 1 --head-epochs 0 --batch-size 8 --no-refit",
     },
-    {"efficientnet_b4": "efficientnet_b0", "block4f_add": "block4c_add", "block5f_add": "block5c_add",
-     "block6h_add": "block6d_add", "mlp": "mlp,epochs=2"},
-    {row: {"vgg19": "nano", "block5_pool": "block5_out"} for row in ("C6", "C6-random")},
+    {"mlp": "mlp,epochs=2"},
+    {
+        **{
+            row: {"vgg19": "nano", "block5_pool": "block5_out", "block2_conv1": "block2_out"}
+            for row in ("C2", "C6", "C6-random")
+        },
+        "C7": {
+            "efficientnet_b4": "nano", "block4f_add": "block3_out", "block5f_add": "block4_out", "block6h_add": "block5_out",
+        },
+    },
 )  # fmt: skip
 
 if __name__ == "__main__":

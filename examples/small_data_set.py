@@ -100,12 +100,13 @@ SMOKE = Smoke(
         "inception_v3": "--weights random --image-size 75",  # the smallest it takes
         "run": "--weights random --image-size 32",
         "sweep": "--weights random --image-size 32",
-        "block2_pool": "--epochs 1 --batch-size 8 --no-refit",  # the head first, as in the row
+        "block2_out": "--epochs 1 --batch-size 8 --no-refit",  # the head first, as in the row
         "finetune": "--epochs 1 --head-epochs 0 --batch-size 8 --no-refit",
     },
     {"mlp": "mlp,epochs=2"},
     {
         "A1": {"vgg16": "nano", "block5_pool": "block5_out"},
+        "A2": {"vgg16": "nano", "block5_pool": "block5_out", "block2_pool": "block2_out"},
         "A4": {"resnet50": "nano", "conv5_block3_out": "block5_out"},
         "A5-all": {"inception_v3": "nano", "mixed_10": "block5_out"},
         "A7": {"inception_v3": "nano", "mixed_5": "block5_out", "mixed_4": "block3_out"},
