@@ -1,4 +1,4 @@
-"""What AutoAugment, RandAugment and AugMix choose from: each operation but one is a layer of Keras's own.
+"""The operations of AutoAugment, RandAugment and AugMix; all but one are Keras layers.
 
 Keras's `RandAugment` and `AugMix` layers choose once for a whole batch, `RandAugment` computes all eleven operations to
 keep one or two, and its one `factor` means other strengths than the paper's: at 0.9 a turn of up to 324 degrees. Here
@@ -21,7 +21,7 @@ _VALUE_RANGE = (0, 255)
 
 
 class Operations:
-    """The operations on float32 tensors (n, height, width, 3) in 0…255, on whichever back end Keras has."""
+    """The operations on float32 tensors (n, height, width, 3) in 0…255, with any Keras backend."""
 
     NAMES = (
         "identity", "autocontrast", "equalize", "rotate", "solarize", "saturation", "posterize",
@@ -33,7 +33,7 @@ class Operations:
         self._layers: dict[tuple[str, float], Callable[[Any], Any]] = {}
 
     def __call__(self, images: Any, name: str, level: float) -> Any:
-        """The images, each changed in the same way. level: -10 to 10; its sign turns, shifts or weakens the other way.
+        """Apply one operation to all images. level: -10 to 10; the sign reverses the direction.
 
         As in `extract.augment`, the greatest rotation is 30 degrees, shear 0.3 (about the corner), shift 0.453 of the
         side, enhancement 1 ± 0.9, and posterizing leaves 4 bits; solarize at 10, as `invert`, inverts everything.
@@ -47,7 +47,7 @@ class Operations:
         return self._layers[name, level](images)
 
     def apply_chains(self, images: Any, plans: Sequence[Sequence[tuple[str, float]]]) -> Any:
-        """The images after the operations planned for each of them. Those that have the same one next go together."""
+        """Apply the operations planned for each image, batching the images whose next operation is the same."""
         ops = self._keras.ops
         for depth in range(max(len(plan) for plan in plans)):
             rows_by_step: dict[tuple[str, float], list[int]] = {}
@@ -59,7 +59,7 @@ class Operations:
         return images
 
     def _build_layer(self, name: str, level: float) -> Callable[[Any], Any]:
-        """A layer whose least and greatest factors are the same, so that it has nothing left to draw."""
+        """Return a layer with equal lower and upper factors, so that it is deterministic."""
         layers, share, enhancement = self._keras.layers, level / MAX_LEVEL, 0.9 * level / MAX_LEVEL
         # Without a seed a layer would take one of Python's own generator, and so change what the caller draws next.
         geometry_options: dict[str, Any] = {"fill_mode": "constant", "fill_value": GRAY, "dtype": "float32", "seed": 0}
@@ -99,15 +99,15 @@ class Operations:
 
     @staticmethod
     def _fix_transformation(layer: Any, **transformation: float) -> Callable[[Any], Any]:
-        """A layer that is told its transformation, for what its factors cannot say."""
+        """Return a function that calls a layer with an explicit transformation, which its factors cannot express."""
         return lambda images: layer.transform_images(images, transformation)
 
     def _round_inputs(self, layer: Any) -> Callable[[Any], Any]:
-        """Of whole numbers: what interpolation adds to an even surface would else become a step, or the whole range."""
+        """Round the inputs of a layer: rounding errors of interpolation on a flat area would become visible steps."""
         return lambda images: layer(self._keras.ops.round(images))
 
     def _fix_shear(self, layer: Any, x_shear: float, y_shear: float) -> Callable[[Any], Any]:
-        """`RandomShear` draws the sign of its shear itself, so it is told."""
+        """Shear with an explicit sign, which `RandomShear` would draw itself."""
 
         def apply(images: Any) -> Any:
             factors = self._keras.ops.tile(np.array([[x_shear, y_shear]], np.float32), (images.shape[0], 1))
@@ -116,7 +116,7 @@ class Operations:
         return apply
 
     def _equalize(self, images: Any) -> Any:
-        """As views are. Keras's `Equalization` takes one histogram of all images of a batch, and 16 ms for each image."""
+        """Equalize as in views; Keras's `Equalization` takes one histogram of the whole batch, and 16 ms per image."""
         ops = self._keras.ops
         pixels = ops.convert_to_numpy(ops.round(images)).astype(np.uint8)
         return ops.convert_to_tensor(np.stack([image_ops.equalize(image) for image in pixels]), dtype="float32")

@@ -1,4 +1,4 @@
-"""What is done to images in training, by Keras's own layers: new at each epoch, while views (`extract.augment`) are cached.
+"""Augmentation of images in training, by Keras layers, drawn again in every epoch (views, `extract.augment`, are cached).
 
 Everything takes and gives float32 tensors (n, height, width, 3) in 0…255, on whichever back end Keras has, and draws for
 each image on its own. A draw comes from the NumPy generator that is handed in, and from nothing else.
@@ -24,7 +24,7 @@ _FILL = {"fill_mode": "constant", "fill_value": GRAY}
 
 
 class AugmentationLayers:
-    """Keras's layers, each made when first needed, and seeded anew for each use. For one thread at a time."""
+    """Keras augmentation layers, built on first use and reseeded for each use; not thread-safe."""
 
     def __init__(self) -> None:
         self.keras = load_keras()
@@ -32,7 +32,7 @@ class AugmentationLayers:
         self._layers: dict[tuple[str, str], Any] = {}
 
     def get_layer(self, name: str, **options: Any) -> Any:
-        """The layer of this name with these options, in float32 whatever Keras's global policy is.
+        """Return the layer of this name with these options, in float32 whatever the global dtype policy is.
 
         Without a seed it would take one of Python's own generator, and so change what the caller draws next.
         """
@@ -42,7 +42,7 @@ class AugmentationLayers:
         return self._layers[key]
 
     def apply_random(self, data: Any, random: np.random.Generator, name: str, **options: Any) -> Any:
-        """What the layer makes of `data`, with draws that are decided by the state of `random` alone."""
+        """Return the output of the layer for `data`; its random draws depend on the state of `random` alone."""
         layer = self.get_layer(name, **options)
         layer.generator.state.assign([int(random.integers(2**31)), 0])
         return layer(data, training=True)
@@ -50,21 +50,21 @@ class AugmentationLayers:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each image: operations with their strengths in thousandths, in the order in which they are done."""
+    """Operations on each image with their strengths in thousandths, in the order of application."""
 
     operations: tuple[tuple[str, tuple[int, ...]], ...]
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
-        """The augmentation written `flip,crop=0.5,randaugment=2x9`, in any order; raises `DataError`."""
+        """Parse text such as `flip,crop=0.5,randaugment=2x9`, in any order; raises `DataError`."""
         return cls(parse_operations(text, KINDS))
 
     def __str__(self) -> str:
-        """The augmentation as `parse` takes it, every strength written out."""
+        """Return the text that `parse` takes, with every strength."""
         return ",".join(format_operations(self.operations))
 
     def apply(self, images: Any, layers: AugmentationLayers, random: np.random.Generator) -> Any:
-        """The images (n, height, width, 3), float32 in 0…255, each changed by its own draws."""
+        """Return the augmented images (n, height, width, 3), float32 in 0…255; each image has its own draws."""
         for name, strength in self.operations:
             images = KINDS[name].apply(images, layers, random, *strength)
         return layers.keras.ops.clip(images, 0.0, 255.0)
@@ -72,7 +72,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class BatchMixer:
-    """MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899): the alphas of their Beta distributions; 0 is without.
+    """MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) with the alphas of their Beta distributions; 0 for none.
 
     With both, each batch gets one of them, either with the same probability. Raises `DataError` beyond Keras's bounds.
     """
@@ -84,7 +84,7 @@ class BatchMixer:
         for name in ("mixup", "cutmix"):
             alpha = getattr(self, name)
             if not 0 <= alpha <= 1:
-                raise DataError(f"--{name}: expected alpha from 0 (none) to 1, found {alpha:g}; 0.2 is a common choice")
+                raise DataError(f"--{name} {alpha:g}: out of range; give alpha from 0 (none) to 1, such as 0.2")
 
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)
@@ -99,7 +99,7 @@ class BatchMixer:
         return tuple((name, options) for name, alpha, options in mixers if alpha)
 
     def apply(self, images: Any, labels: Any, layers: AugmentationLayers, random: np.random.Generator) -> tuple[Any, Any]:
-        """Images (n, height, width, 3) mixed with others of the batch, and labels (n, classes) in the same shares.
+        """Return images (n, height, width, 3) mixed with others of the batch, and labels (n, classes) mixed alike.
 
         The share of CutMix is that of a box whose edges lie between pixels: up to a row and a column of them is rounded.
         """
@@ -120,7 +120,7 @@ def _make_flip(axis: int) -> Any:
 
 
 def _crop(images: Any, layers: AugmentationLayers, random: np.random.Generator, min_area: int) -> Any:
-    """A rectangle of each image at its full size again: the same law as of `crop` in views.
+    """Crop a random rectangle of each image and resize it, with the distribution of `crop` in views.
 
     Keras's `RandomCrop` cuts one fixed size at one place of the whole batch, and `RandomZoom` is about the centre. This is
     the bilinear operation that `RandomZoom`, `RandomTranslation` and `RandomRotation` are made of, told the rectangle.
@@ -152,7 +152,7 @@ def _translate(images: Any, layers: AugmentationLayers, random: np.random.Genera
 
 
 def _jitter_color(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_change: int) -> Any:
-    """The four layers that `RandomColorJitter` is made of, in its order; the hue moves a quarter as far, as in views.
+    """Apply the four layers of `RandomColorJitter` in its order, with a quarter of the strength for hue, as in views.
 
     In 0…1, since `RandomSaturation` lets saturations above 1 pass in 0…255. Its factor f multiplies by f / (1 - f).
     `RandomContrast` only strengthens when given one number. Brightness is added, half as much: the same for a mid-grey.
@@ -175,7 +175,7 @@ def _convert_to_gray(images: Any, layers: AugmentationLayers, random: np.random.
 
 
 def _blur(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_deviation: int) -> Any:
-    """Each image by a standard deviation of its own, 0.1 pixels to `max_deviation`.
+    """Blur each image with its own standard deviation, from 0.1 pixels to `max_deviation`.
 
     `RandomGaussianBlur` draws one for the whole batch and another for each axis, and takes all to be black outside:
     so it is told, image by image, and images are mirrored beyond their edges.
@@ -193,13 +193,13 @@ def _blur(images: Any, layers: AugmentationLayers, random: np.random.Generator, 
 
 
 def _cut_out(images: Any, layers: AugmentationLayers, random: np.random.Generator, side: int) -> Any:
-    """A rectangle of fixed sides, wholly inside, replaced by `GRAY` (in arXiv 1708.04552 parts may lie outside)."""
+    """Replace a rectangle of fixed size inside the image by `GRAY` (in arXiv 1708.04552 it may lie partly outside)."""
     area = (side / 1000) ** 2
     return layers.apply_random(images, random, "RandomErasing", factor=(1.0, 1.0), scale=(area, area), fill_value=GRAY)
 
 
 def _erase_rectangle(images: Any, layers: AugmentationLayers, random: np.random.Generator, probability: int) -> Any:
-    """A rectangle of noise, each side the root of 0.02 to 0.33 of the image's (after arXiv 1708.04896)."""
+    """Replace a rectangle by noise, each side the square root of 0.02 to 0.33 times that of the image (arXiv 1708.04896)."""
     fraction = probability / 1000
     return layers.apply_random(images, random, "RandomErasing", factor=(fraction, fraction), scale=(0.02, 0.33))
 

@@ -1,4 +1,4 @@
-"""Which operations an image gets: RandAugment, AutoAugment's policy for ImageNet, AugMix; drawn for each image."""
+"""RandAugment, the ImageNet policy of AutoAugment, and AugMix: operations drawn for each image."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _AUGMIX_NAMES = (
 
 
 def draw_randaugment(random: np.random.Generator, count: int, level: float) -> Steps:
-    """`count` operations of fourteen, each at `level` (0 to 10) with a random sign (arXiv 1909.13719)."""
+    """Draw `count` of fourteen operations, each at `level` (0 to 10) with a random sign (arXiv 1909.13719)."""
     return [_draw_sign(random, str(random.choice(Operations.NAMES)), level) for _ in range(count)]
 
 
 def draw_autoaugment(random: np.random.Generator) -> Steps:
-    """One of the 25 sub-policies learnt on ImageNet: two operations, each with its probability (arXiv 1805.09501)."""
+    """Draw one of the 25 sub-policies for ImageNet: two operations, each with a probability (arXiv 1805.09501)."""
     sub_policy = POLICY[random.integers(len(POLICY))]
     return [
         _draw_sign(random, name, MAX_LEVEL * magnitude / 9)
@@ -54,7 +54,7 @@ def draw_autoaugment(random: np.random.Generator) -> Steps:
 
 
 def apply_augmix(random: np.random.Generator, operations: Operations, images: Any, severity: float) -> Any:
-    """Each image mixed with a mix of three chains of one to three operations (arXiv 1912.02781, without its loss).
+    """Mix each image with a mixture of three chains of one to three operations (arXiv 1912.02781, without its loss).
 
     Magnitudes are one, two or three thirds of `severity` (of 10), where the paper's are continuous: images that have the
     same operation go together.

@@ -1,4 +1,4 @@
-"""How batches are made of images or of their maps."""
+"""Options of training batches."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from .augmentation import Augmentation
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What the batches of an epoch hold, and in which order; of `ImageBatches` and of `MapBatches`.
+    """Size, order and augmentation of the batches of `ImageBatches` and `MapBatches`.
 
     Parameters
     ----------
     batch_size : int
-        Images in a batch; the last one is short where they do not fill it.
+        Images per batch; the last one may be smaller.
     seed : int
-        What the order, the augmentation and the mixing of an epoch follow from.
+        Seed of the order, the augmentation and the mixing.
     training : bool
-        Whether to shuffle, augment and mix; else images come in order, as they are.
+        Whether to shuffle, augment and mix.
     augmentation : Augmentation or None
-        What is done to each image; nothing to a map.
+        Augmentation of images; maps are not augmented.
     mixup, cutmix : float
-        The parameters of the Beta distributions, 0 for neither.
+        Alpha of the Beta distributions; 0 for none.
     """
 
     batch_size: int

@@ -1,4 +1,4 @@
-"""What the trainer is fed with: batches of a prepared fine-tuning's cached maps, or of its images."""
+"""Batches of a fine-tuning: of cached maps, or of images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .prepare import FinetuneSetup
 
 
 class Batches(Protocol):
-    """Batches (maps or images, soft labels), other ones in each `epoch`; `n_readers`: how many threads may ask ahead."""
+    """Batches (maps or images, soft labels) of an `epoch`; `n_readers` threads may ask for them at once."""
 
     epoch: int
     n_readers: int
@@ -28,7 +28,7 @@ class Batches(Protocol):
 
 
 def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training: bool, decoders: DecoderPool) -> Batches:
-    """Batches of the images numbered `rows`, in training as the config says: of maps at the cut, else of pixels."""
+    """Return batches of the images `rows`: of maps at the cut, or of pixels without a cut."""
     if setup.map_tap is None:
         return make_image_batches(setup, rows, training, decoders)
     splits, views = setup.splits, setup.map_views
@@ -43,7 +43,7 @@ def make_batches(setup: FinetuneSetup, store: Store, rows: np.ndarray, training:
 
 
 def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, decoders: DecoderPool) -> ImageBatches:
-    """Batches of the pixels of the images numbered `rows`."""
+    """Return batches of the pixels of the images `rows`."""
     splits = setup.splits
     return ImageBatches(
         setup.images.source,
@@ -56,7 +56,7 @@ def make_image_batches(setup: FinetuneSetup, rows: np.ndarray, training: bool, d
 
 
 def _choose_options(setup: FinetuneSetup, training: bool) -> BatchOptions:
-    """Those of the config; nothing is mixed or augmented but in training."""
+    """Return the options of the config, without mixing and augmentation unless `training`."""
     config = setup.config
     options = BatchOptions(config.batch_size, setup.seed, training)
     if not training:

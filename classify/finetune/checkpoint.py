@@ -1,4 +1,4 @@
-"""Where a training stands after its last epoch, in one file of the run: one that is killed goes on from there."""
+"""Checkpoint after each epoch, from which an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _FILE = "checkpoint.npz"
 
 @dataclass
 class Checkpoint:
-    """What is kept: `metadata` are JSON values, `arrays` lists of arrays by name.
+    """The state of a training: `metadata` in JSON values, `arrays` as lists of arrays by name.
 
-    The file is replaced as a whole after every epoch, so that there is always one of a whole epoch, or none.
+    The file is replaced atomically after every epoch.
     """
 
     run: Run
-    start_time: float  # when the training did, were it one session, by `time.monotonic`
+    start_time: float  # by `time.monotonic`, less the seconds of earlier sessions
     metadata: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, run: Run) -> Checkpoint:
-        """The checkpoint of a run, empty where there is none; raises `RunError` where it cannot be read."""
+        """Return the checkpoint of a run, an empty one if there is none; raises `RunError` if it cannot be read."""
         path = run.path / _FILE
         if not path.exists():
             return cls(run, time.monotonic())
@@ -44,12 +44,12 @@ class Checkpoint:
                 }
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(
-                f"{path}: expected where the training stood, found: {error}; delete this file, and it begins anew"
+                f"{path}: the checkpoint cannot be read: {error}; delete this file to train from the start"
             ) from error
         return cls(run, time.monotonic() - header["seconds"], header["facts"], arrays)
 
     def write(self, metadata: Mapping[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
-        """Replace what is kept; it is on the disk when this returns."""
+        """Replace the checkpoint; it is on disk when this returns."""
         self.metadata, self.arrays = dict(metadata), {name: list(members) for name, members in arrays.items()}
         seconds = time.monotonic() - self.start_time
         header = {
@@ -67,5 +67,5 @@ class Checkpoint:
 
 
 def delete(run: Run) -> None:
-    """Take the checkpoint of a run away."""
+    """Delete the checkpoint of a run."""
     (run.path / _FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The end of a fine-tuning: the tuned network scored once on the test split, beside the frozen one, and all written down."""
+"""Complete a fine-tuning: score the network once on the test split, compare it with the frozen head, write the run."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from ..sweep.finalize import list_notes, summarize_near_duplicates
 from . import batches as feed
 from .prepare import FinetuneSetup
 
-_MAX_DIFFERENCE = 0.05  # of a probability: more than maps in half precision and folded normalisations can do
+_MAX_DIFFERENCE = 0.05  # of a probability: more than float16 maps and merged batch normalizations can cause
 
 
 @dataclass(frozen=True)
 class MapPredictions:
-    """Images numbered `rows` (n,) and what the tuned network answers their cached maps, (n, classes)."""
+    """Probabilities (n, classes) of the fine-tuned network from the cached maps of the images `rows` (n,)."""
 
     rows: np.ndarray
     probabilities: np.ndarray
@@ -42,10 +42,10 @@ class MapPredictions:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a training came to.
+    """The result of a training.
 
-    score: of the best epoch, on the images held out. initial_metrics: before the first epoch. map_predictions: of some of
-    the images held out; None where images were trained on.
+    score: of the best epoch on the held-out images. initial_metrics: before the first epoch. map_predictions: of some of the
+    held-out images; None if the input is images.
     """
 
     tuned: FinetunedWeights
@@ -62,9 +62,9 @@ def finalize(
     start_time: float,
     extract_results: Sequence[ExtractResult] = (),
 ) -> None:
-    """Answer the test images from their pixels with the network as it will be exported, and write the run.
+    """Predict the test images from pixels with the network as it will be exported, and complete the run.
 
-    Where it was trained on cached maps, it must answer images held out as it answers their maps, or `ParityError` is raised.
+    Raises `ParityError` if the network was trained on cached maps and predicts otherwise from pixels than from maps.
     """
     splits, images, trial = setup.splits, setup.images, setup.tuned_trial
     score, initial_metrics, map_predictions = outcome.score, outcome.initial_metrics, outcome.map_predictions
@@ -114,7 +114,7 @@ def finalize(
 
 
 def _predict_from_pixels(setup: FinetuneSetup, tuned: FinetunedWeights, rows: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes) of images, from their pixels, by the network that an export would write."""
+    """Return probabilities (n, classes) of images from their pixels, by the network that an export would write."""
     from .trainable_tail import predict
 
     backbone = rebuild_backbone(setup.spec, setup.backbone_specs, tuned_weights=tuned.weights)
@@ -124,20 +124,20 @@ def _predict_from_pixels(setup: FinetuneSetup, tuned: FinetunedWeights, rows: np
 
 
 def _check_parity(setup: FinetuneSetup, map_predictions: MapPredictions, pixel_probabilities: np.ndarray) -> float:
-    """How far a probability lies apart at most, from maps and from pixels; raises `ParityError` where that is too far."""
+    """Return the largest difference of a probability between maps and pixels; raises `ParityError` if it is too large."""
     largest_difference = float(np.abs(map_predictions.probabilities - pixel_probabilities).max())
     if {setup.config.precision, setup.spec.precision} == {"float32"} and not largest_difference <= _MAX_DIFFERENCE:
         raise ParityError(
-            f"{setup.run.path}: expected the tuned network to answer images as their cached maps, found probabilities "
-            f"{largest_difference:.2g} apart; check the cache with `humeris cache verify`"
+            f"{setup.run.path}: the fine-tuned network predicts otherwise from pixels than from cached maps (probabilities "
+            f"differ by {largest_difference:.2g}); check the cache with `humeris cache verify`"
         )
     return largest_difference
 
 
 def _compare_on_held_out(setup: FinetuneSetup, trial: Trial, score: Score) -> RunnerUp | None:
-    """The frozen trial beside the tuned one on the images held out, in the form of a run's runner-up.
+    """Return the comparison with the frozen trial on the held-out images, as the runner-up of the run.
 
-    None where the frozen one was scored on averages over views, and the tuned one on plain images.
+    None if the frozen trial was scored on averages over views, while the fine-tuned network sees plain images.
     """
     if setup.run.metadata.views.average:
         return None
@@ -156,14 +156,14 @@ def _compare_on_held_out(setup: FinetuneSetup, trial: Trial, score: Score) -> Ru
 
 
 def _compute_accuracy_interval(setup: FinetuneSetup, score: Score) -> tuple[float, float]:
-    """The 95 % interval of the accuracy on the images held out, which are fewer than those of the frozen trials."""
+    """Return the 95 % CI of the accuracy on the held-out images, which are fewer than those of the frozen trials."""
     splits, held_out = setup.splits, setup.fold[1]
     rows = splits.development
     return proportion_ci(significance.unpack_correct(score)[np.searchsorted(rows, held_out)], splits.get_group_ids(held_out))
 
 
 def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarray) -> FrozenBaseline | None:
-    """The frozen winner on the test split, and the two compared there; None where the run did not score that trial."""
+    """Return the frozen winner's test accuracy and the comparison with it; None if the run did not score that trial."""
     result = setup.run.result
     if result.best.id != setup.trial.id:
         return None
@@ -171,7 +171,7 @@ def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarr
         setup.trial, result.seconds, TestAccuracy.from_scores(result.single_view_test), comparison=None
     )
     if result.test_plain is not None:
-        return baseline  # what it predicted of plain images is not kept where views were averaged
+        return baseline  # with averaged views, predictions of plain images are not stored
     predicted_classes = {
         prediction.name: prediction.predicted for prediction in read_predictions(setup.run.path / "predictions.csv")
     }
@@ -190,15 +190,15 @@ def _compare_on_test(setup: FinetuneSetup, trial: Trial, probabilities: np.ndarr
 
 
 def _build_notes(score: Score, initial_metrics: Mapping[str, float], mode: str) -> list[str]:
-    """What the curves say against the tuned network."""
+    """Return caveats that follow from the training curves."""
     best = score.fit_info["epochs"] - 1
     lowest = score.fit_info["curves"]["val_loss"][best]
     if lowest < initial_metrics["val_loss"]:
         return []
-    evidence = f"on the images held out (log-loss {lowest:.3f}, before {initial_metrics['val_loss']:.3f})"
+    evidence = f"on the held-out images (log-loss {lowest:.3f}, {initial_metrics['val_loss']:.3f} before training)"
     if mode == "random":
-        return [f"no epoch was better than untrained weights {evidence}: train for longer, or at another learning rate"]
+        return [f"no epoch improved on the random weights {evidence}; train for more epochs, or with another learning rate"]
     return [
-        f"no epoch was better than the frozen network {evidence}: take the frozen one, or try a lower learning rate, a "
-        "later layer, or augmentation"
+        f"no epoch improved on the frozen network {evidence}; use the frozen run, or try a lower learning rate, a later "
+        "layer or augmentation"
     ]

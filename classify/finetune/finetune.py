@@ -1,4 +1,4 @@
-"""Fine-tuning: from a finished run to another one, whose winner is the tuned network with its head."""
+"""Fine-tune the network of a finished run; the result is a new run whose winner is the fine-tuned network."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from .trainer import Trainer
 
 
 def _ignore_epoch(_: Epoch) -> None:
-    """What is told where nobody listens."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, repr=False)
 class FinetuneResult:
-    """A finished fine-tuning: its run, the model, and the page about it."""
+    """The new run, its exported model and its report."""
 
     run: Run
     exported: ExportResult
@@ -45,13 +45,13 @@ class FinetuneResult:
 
     @property
     def summary(self) -> FinetuneSummary:
-        """What fine-tuning did."""
+        """The summary of the fine-tuning."""
         summary = self.run.result.finetune
         assert summary is not None  # as it is no run of a sweep
         return summary
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the result as JSON values."""
         return {
             "data": self.run.metadata.data.to_dict(),
             **to_json(self.run.summarize()),
@@ -69,13 +69,34 @@ def finetune(
     on_epoch: Callable[[Epoch], None] = _ignore_epoch,
     stage: Callable[[str], Progress] | None = None,
 ) -> FinetuneResult:
-    """Cache the maps, train, score once on the test split, export, report.
+    """Cache the maps, train, score once on the test split, export and report.
 
-    The head begins as the frozen one, trained on the images that are not held out. The best epoch is found on the run's
-    validation split, or on its first fold; then, unless the config says no, training is done once more for as many epochs
-    on everything but the test split. A fine-tuning that was interrupted goes on after its last epoch; one that is complete
-    is exported and reported again. `on_epoch` hears of every epoch. Raises `DataError`, `RunError` and what extraction
-    raises.
+    The head is initialized with the frozen one, refitted on the images that are not held out. The best epoch is selected on
+    the validation split of the run, or on its first fold; then, with `config.refit`, the network is trained again for as
+    many epochs on everything but the test split. An interrupted fine-tuning resumes after its last epoch; a complete one is
+    only exported and reported again.
+
+    Parameters
+    ----------
+    setup : FinetuneSetup
+        What `prepare` returned.
+    store : Store
+        The cache, open for writing.
+    command : str
+        The command line, recorded in the run.
+    on_epoch : callable
+        Called with each finished `Epoch`.
+    stage : callable, optional
+        Called with the name of each stage; returns a callable that is told (done, total).
+
+    Returns
+    -------
+    FinetuneResult
+
+    Raises
+    ------
+    DataError, RunError
+        If images are missing, or the run folder cannot be used; and what extraction and export raise.
     """
     config_hash = _compute_config_hash(setup)
     name = f"{setup.run.path.resolve().name}-{(setup.cut or setup.mode).replace('/', '-')}-{config_hash[:8]}"
@@ -115,7 +136,7 @@ def _train(
 
 
 def _score_again(run: Run, setup: FinetuneSetup, store: Store) -> None:
-    """Write the tables of a complete run for its images as they are called now."""
+    """Write the tables of a complete run again, after its images were moved or renamed."""
     trial, summary = setup.tuned_trial, run.result.finetune
     assert summary is not None  # as the run is complete
     outcome = TrainingOutcome(FinetunedWeights.load(run, trial), run.load_trials()[trial], summary.initial_metrics)
@@ -123,7 +144,7 @@ def _score_again(run: Run, setup: FinetuneSetup, store: Store) -> None:
 
 
 def _add_heartbeat(run: Run, stage: Callable[[str], Progress] | None) -> Callable[[str], Progress]:
-    """`stage` whose progress also tells other processes that this one is alive."""
+    """Return `stage` with progress callbacks that also renew the lock of the run."""
 
     def start_stage(name: str) -> Progress:
         display = stage(name) if stage else None
@@ -139,14 +160,14 @@ def _add_heartbeat(run: Run, stage: Callable[[str], Progress] | None) -> Callabl
 
 
 def _compute_config_hash(setup: FinetuneSetup) -> str:
-    """Digest of everything that decides the result: the run, and the trial, which has the whole config."""
+    """Return the digest of everything that affects the result: the frozen run, and the trial with the whole config."""
     return compute_hash(
         [setup.run.metadata.config_hash, setup.tuned_trial.to_dict(), setup.spec.digest, setup.map_views.version]
     )
 
 
 def _build_metadata(setup: FinetuneSetup, config_hash: str, command: str) -> RunMetadata:
-    """What the new run says from its beginning: as the frozen run, whose trials it holds."""
+    """Return the metadata of the new run: that of the frozen run, whose trials it includes, with the changes."""
     frozen_metadata = setup.run.metadata
     extraction_ids = {tap.extraction for tap in frozen_metadata.taps}
     new_taps = [
@@ -168,7 +189,7 @@ def _build_metadata(setup: FinetuneSetup, config_hash: str, command: str) -> Run
 
 
 def fill_cache(setup: FinetuneSetup, store: Store, stage: Callable[[str], Progress] | None = None) -> list[ExtractResult]:
-    """Compute what the cache lacks: the run's own taps, were they pruned, and the maps."""
+    """Extract what the cache lacks: taps of the frozen head that were pruned, and the maps."""
     results: list[ExtractResult] = []
     for images, config in setup.list_extractions():
         results += extract_features(images, store, config, progress=stage)

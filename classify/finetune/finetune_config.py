@@ -1,4 +1,4 @@
-"""How a network is fine-tuned: from which layer, how it is trained, on what."""
+"""Settings of fine-tuning."""
 
 from __future__ import annotations
 
@@ -28,56 +28,56 @@ class FinetuneConfig(Config):
     Parameters
     ----------
     from_layer : str
-        The layers above this one are trained, on its maps, which are cached; `input` trains the whole network on images.
+        Train the layers above this one on its cached maps; `input` trains the whole network on images.
     trial : str, optional
-        The id of the head to start from; the run's best unless given.
+        Id of the trial to start from; the winner of the run by default.
     weights : {"random"}, optional
-        Train from scratch, with `input`.
+        With `input`: train from random weights.
     epochs, head_epochs : int
-        At most, after those of the head alone (2; from scratch 0).
+        Maximum number of epochs, after `head_epochs` warm-up epochs that train the head only (2; from random weights 0).
     patience : int
-        Epochs without a lower validation loss to stop after, 0 for never.
+        Stop after so many epochs without a lower validation loss; 0 never stops early.
     batch_size : int
-        Images in a step.
+        Images per step.
     optimizer : str
         `sgd`, `adam`, `adamw`, `radam` or `ranger`.
     learning_rate, head_learning_rate : float
-        Of everything (by default 3e-4; from `input` 1e-5; from scratch 1e-3), and while the head alone is trained.
+        Initial learning rate (by default 3e-4; from `input` 1e-5; from random weights 1e-3), and that of the warm-up epochs.
     schedule : str
-        Of the learning rate: `constant`, `cosine` or `one_cycle`.
+        Schedule of the learning rate: `constant`, `cosine` or `one_cycle`.
     weight_decay : float, optional
-        Decoupled; by default 0.004 for `adamw`, as in Keras, and 0 for the others.
+        Decoupled weight decay; by default 0.004 for `adamw`, as in Keras, and 0 for the others.
     label_smoothing : float
-        Share spread over all classes, from 0 to below 1.
+        Label smoothing, from 0 to below 1.
     mixup, cutmix : float
-        Alpha of the Beta distribution, 0 for none.
+        Alpha of the Beta distribution of MixUp and CutMix; 0 for none.
     views : int
-        How many augmented views of each image have their maps cached beside the plain one; not from `input`.
+        Number of augmented views of each image whose maps are cached besides the plain one; not with `input`.
     augment : Policy, Augmentation or str, optional
-        From `input`, what is done to the images, anew each epoch; else how `views` are made.
+        With `input`, the augmentation of images in every epoch; else how `views` are made.
     train_batch_norm : bool
-        Whether batch normalisation learns and counts, too.
+        Whether batch normalization layers are trained, too.
     precision : str
-        Of the arithmetic in training.
+        Precision of the computations in training.
     refit : bool
-        Train once more on all but the test split, once the best epoch is known.
+        Whether to train again on everything but the test split, for the best number of epochs.
     compression : str
-        Of the cached maps: `none`, `gzip` or `blosc2`.
+        Compression of the cached maps: `none`, `gzip` or `blosc2`.
     backbones : sequence of BackboneSpec or str
-        Where the network is now, if its file was moved.
+        The network at its new path, if its file was moved.
     jobs : int, optional
-        Processes that decode; every core unless given.
+        Number of decoder processes; one per core by default.
     devices : sequence of str
-        What computes: one device.
+        The device to train on.
     out : Path or str, optional
-        The new run's folder; `RUN-LAYER-…` beside the old one unless given.
+        The folder of the new run; `RUN-LAYER-…` beside the old one by default.
     cache : Path or str, optional
-        The cache folder to open; not looked at where a `Store` is handed over.
+        The cache folder; ignored if a `Store` is passed.
 
     Raises
     ------
     HumerisError
-        `ConfigError`, `HeadError`, `DataError`, `BackboneError` or `CacheError`, for a setting that cannot be.
+        `ConfigError`, `HeadError`, `DataError`, `BackboneError` or `CacheError`, for an invalid setting.
     """
 
     from_layer: str = field(default=INPUT, metadata=RESOLVED)
@@ -125,17 +125,17 @@ class FinetuneConfig(Config):
 
     @property
     def mode(self) -> str:
-        """`tail` where a network is trained above a layer, `input` as a whole, `random` from scratch."""
+        """`tail` if the layers above one are trained, `input` for the whole network, `random` from random weights."""
         return (self.weights or "input") if self.from_input else "tail"
 
     @property
     def policy(self) -> Policy | None:
-        """How the views are made whose maps are cached; None without."""
+        """The augmentation policy of the views whose maps are cached; None without views."""
         return self.augment if isinstance(self.augment, Policy) else None
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """What is done to images as they stream; None where nothing is."""
+        """The augmentation of images in training; None for none."""
         return self.augment if isinstance(self.augment, Augmentation) else None
 
     @property
@@ -145,11 +145,11 @@ class FinetuneConfig(Config):
 
     @property
     def n_head_epochs(self) -> int:
-        """Epochs of the head alone, once the config is resolved."""
+        """The number of warm-up epochs; valid once the config is resolved."""
         return self.head_epochs or 0
 
     def resolve(self) -> FinetuneConfig:
-        """The config with what its mode decides filled in."""
+        """Return the config with the defaults that depend on its mode."""
         mode = self.mode
         default_decay = 0.004 if self.optimizer == "adamw" else 0.0
         return replace(
@@ -166,50 +166,46 @@ class FinetuneConfig(Config):
         return Augmentation.parse(self.augment) if self.from_input else Policy.parse(self.augment)
 
     def _check_training(self) -> None:
-        """Raise `HeadError` where a figure of the training cannot be."""
+        """Raise `HeadError` for an invalid setting of the training."""
         choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 option = f"{format_option(name)} {getattr(self, name)!r}"
-                raise HeadError(f"{option}: expected one of {', '.join(allowed)}; choose one of them")
+                raise HeadError(f"{option}: unknown; use one of {', '.join(allowed)}")
         bounds = {"epochs": 1, "head_epochs": 0, "patience": 0, "batch_size": 1}
         for name, minimum in bounds.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
-                raise HeadError(f"{format_option(name)} {getattr(self, name)}: expected at least {minimum}; give more")
+                raise HeadError(f"{format_option(name)} {value}: too few; give at least {minimum}")
         for name in ("learning_rate", "head_learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise HeadError(f"{format_option(name)} {value}: expected a number above 0, such as 1e-4; give one")
+                raise HeadError(f"{format_option(name)} {value}: not above 0; give a positive number, such as 1e-4")
         for name in ("weight_decay", "mixup", "cutmix"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
-                raise HeadError(f"{format_option(name)} {value}: expected a number of at least 0; give one")
+                raise HeadError(f"{format_option(name)} {value}: negative or not finite; give a number of at least 0")
         if not 0 <= self.label_smoothing < 1:
-            raise HeadError(f"--label-smoothing {self.label_smoothing}: expected a share from 0 to below 1; give one")
+            raise HeadError(f"--label-smoothing {self.label_smoothing}: out of range; give a number from 0 to below 1")
 
     def _check_data(self) -> None:
-        """Raise `HeadError` or `DataError` where what is trained on does not go with the layer that is trained from."""
+        """Raise `HeadError` or `DataError` for settings that do not go with the layer to train from."""
         compressing.check(self.compression)
         if self.from_input and self.compression != "none":
             raise HeadError(
-                f"--compress {self.compression}: expected --from LAYER, whose maps are cached; from input leave it out"
+                f"--compress {self.compression} has no effect with --from input, which caches no maps; leave it out"
             )
         if self.weights not in {None, "random"}:
             raise HeadError(
-                f"--weights {self.weights}: expected random, or nothing for the weights that the run's network has; leave "
-                "it out"
+                f"--weights {self.weights}: unknown; use random, or leave it out to start from the run's own weights"
             )
         if self.weights and not self.from_input:
             raise HeadError(
-                "--weights random: expected --from input, as cached maps are of trained layers; give --from input"
+                "--weights random needs --from input, since cached maps come from trained layers; give --from input"
             )
         if self.from_input and self.views:
-            raise HeadError(
-                "--views: expected --from LAYER, whose maps are cached; from input every epoch sees images anew; leave it "
-                "out"
-            )
+            raise HeadError("--views has no effect with --from input, which augments images in every epoch; leave it out")
         if not self.from_input and (self.views > 0) != (self.augment is not None):
-            raise DataError("--augment: give both --views and --augment, or neither, where maps are cached")
+            raise DataError("--augment and --views belong together when maps are cached; give both or neither")
         if self.from_input:
             BatchMixer(self.mixup, self.cutmix)

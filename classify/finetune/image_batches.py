@@ -1,4 +1,4 @@
-"""Batches of images for training through a whole network: decoded ahead, augmented, with soft labels."""
+"""Batches of images for training a whole network: decoded ahead, augmented, with soft labels."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ...extract.pixels.decode_pool import DecoderPool
 from .augmentation import AugmentationLayers, BatchMixer
 from .batch_options import BatchOptions
 
-_PREFETCH = 2  # batches that are being made while another is trained on
+_PREFETCH = 2  # batches that are prepared while another is trained on
 Batch = tuple[np.ndarray, np.ndarray]
 
 
 class ImageBatches:
-    """Batches (images, labels), each decided by the seed, the epoch and its number alone.
+    """Batches (images, labels), each of which depends on seed, epoch and number alone.
 
-    Images are (n, height, width, 3) in 0…255, uint8 as decoded or float32 when augmented or mixed; labels (n, classes)
-    float32, whose rows sum to 1. In training each epoch has an order of its own; otherwise images keep theirs, and are
-    neither augmented nor mixed. The last batch is short where the images do not fill it.
+    Images are (n, height, width, 3) in 0…255, uint8 as decoded, or float32 if augmented or mixed; labels (n, classes)
+    float32, whose rows sum to 1. In training the images are shuffled in each epoch; otherwise they keep their order, and are
+    neither augmented nor mixed. The last batch may be smaller.
 
-    `epoch` is to be set before each epoch. At most three batches are held, and as many again are being decoded. An image
-    that is gone, has changed or ends its decoder costs its own batch, for which `DataError` names it.
+    Set `epoch` before each epoch. At most three batches are in memory, and as many again are being decoded. An image that is
+    missing, has changed or crashes its decoder raises `DataError` with its name when its batch is asked for.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class ImageBatches:
         How many in a batch, in which order, and what is done to them.
     """
 
-    n_readers = 1  # threads that ask for batches: what is ahead is made here
+    n_readers = 1  # threads that ask for batches; prefetching is done here
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ImageBatches:
         options: BatchOptions,
     ) -> None:
         if len(images) != len(labels):
-            raise ValueError(f"expected as many images and labels, found {len(images)}, {len(labels)}")
+            raise ValueError(f"{len(images)} images, but {len(labels)} labels")
         self._source, self._images, self._decoders = source, images, decoders
         self._labels, self._image_size, self._options = labels, image_size, options
         self._mixer = BatchMixer(options.mixup, options.cutmix)
@@ -71,11 +71,11 @@ class ImageBatches:
         self.epoch = 0
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches per epoch."""
         return -(-len(self._images) // self._options.batch_size)
 
     def __getitem__(self, number: int) -> Batch:
-        """Batch `number` of the epoch, made by now if the one before was asked for; raises `DataError`."""
+        """Return batch `number` of the epoch, prefetched if the one before was asked for; raises `DataError`."""
         if not 0 <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
         epoch = self.epoch
@@ -86,7 +86,7 @@ class ImageBatches:
         return batch.result()
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         for pool in (self._assembler, self._decoder_threads):
             pool.shutdown(cancel_futures=True)
 
@@ -107,10 +107,10 @@ class ImageBatches:
             pixels: np.ndarray = self._decoders.decode(self._source.fetch(image.item), self._image_size, image.digest)[0]
             return pixels
         except ImageRejected as error:
-            reason = "the file is not the one the run was made from" if error.reason == "changed" else error
+            reason = "the file has changed" if error.reason == "changed" else error
             raise DataError(
-                f"{image.name}: expected the image that the run was made from, found: {reason}; put it back, "
-                "or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
+                f"{image.name}: cannot be read as the run saw it: {reason}; restore it, "
+                "or, if the images were moved, run `humeris sweep` on their new place (it trains nothing again)"
             ) from error
 
     def _assemble(self, images: list[Future[np.ndarray]], rows: np.ndarray, epoch: int, number: int) -> Batch:

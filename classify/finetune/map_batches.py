@@ -1,4 +1,4 @@
-"""Batches of whole maps from the cache, in a new order every epoch."""
+"""Batches of cached maps, shuffled in every epoch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .batch_options import BatchOptions
 
 
 class MapBatches:
-    """Batches (maps, soft labels) of the rows that one layer has of some images.
+    """Batches (maps, soft labels) of the cached maps of one layer.
 
-    Batch `number` is maps (b, height, width, channels) and labels (b, classes), both float32; the last one is short. With
-    `training` the order is drawn anew for each `epoch`, each image is seen in any one of its `views` and the plain one that
-    there are, and maps and labels are mixed as `heads.mixing` does; else they come in order, plain. What a batch holds
-    depends on seed, epoch and number alone: batches may be asked for in any order, from several threads, and again.
+    Batch `number` is maps (b, height, width, channels) and labels (b, classes), both float32; the last one may be smaller.
+    With `options.training`, the images are shuffled in each `epoch`, each is shown in one of its cached views, and maps and
+    labels are mixed; otherwise they come in order. A batch depends on seed, epoch and number alone, so batches can be asked
+    for in any order, by several threads, and again.
     """
 
-    n_readers = 2  # threads that may read ahead: decompression takes one core for itself
+    n_readers = 2  # threads that may read ahead: decompression occupies one core
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class MapBatches:
         return out
 
     def _draw_epoch(self) -> tuple[np.ndarray, np.ndarray, Sequence[mixing.Mix]]:
-        """Order (n,), the view of each image (n,), and how each batch is mixed, of this epoch."""
+        """Return the order (n,), the view of each image (n,) and the mixing of each batch in this epoch."""
         if self._epoch_draw is None or self._epoch_draw[0] != self.epoch:
             random = np.random.default_rng([self._options.seed, self.epoch])
             order = random.permutation(len(self._keys))

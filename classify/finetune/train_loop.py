@@ -1,4 +1,4 @@
-"""Training epoch by epoch: first the head, then the layers below it as well, with a checkpoint after each."""
+"""Training loop: warm-up epochs of the head, then all layers above the cut, with a checkpoint after each epoch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ METRIC_NAMES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that ended: `number` of at most `total`, of the stage `choose` or `refit`; figures as in the curves, if any.
+    """A finished epoch: `number` of at most `total`, of the stage `choose` or `refit`, with its metrics, if any.
 
-    part: what was trained, `head` or `all`; "" before anything was. seconds: of this epoch, its measurement and checkpoint
-    left out.
+    part: what was trained, `head` or `all`; "" before training. seconds: of training, without scoring and checkpoint.
     """
 
     stage: str
@@ -50,14 +49,14 @@ class EvalBatches:
     target: Target
 
     def evaluate(self, network: Network) -> tuple[dict[str, float], np.ndarray]:
-        """Loss and accuracy on both, as the network would answer (no dropout, no mixing), and the answers on the first."""
+        """Return loss and accuracy on both in inference mode, and the predictions of the held-out images."""
         probabilities = network.predict_proba(self.held_out)
         train_metrics = self._compute_metrics(network.predict_proba(self.train), self.train_labels)
         held_out_metrics = self._compute_metrics(probabilities, self.held_out_labels)
         return dict(zip(METRIC_NAMES, (*train_metrics, *held_out_metrics), strict=True)), probabilities
 
     def _compute_metrics(self, probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-        finite = self.target.replace_non_finite(probabilities)  # a network that has diverged knows nothing
+        finite = self.target.replace_non_finite(probabilities)  # of a network that diverged
         loss, is_correct = self.target.compute_loss(labels, finite), self.target.find_correct(labels, finite)
         return loss, float(is_correct.mean())
 
@@ -71,10 +70,17 @@ def find_best_epoch(
     on_epoch: Callable[[Epoch], None],
     progress: Progress | None,
 ) -> tuple[EarlyStopping, dict[str, float], Network | None]:
-    """Train until no epoch is better any more; how it went, how good the network was before, and the network.
+    """Train until the validation loss stops falling.
 
-    Where the recipe does not train again afterwards, the network is as it was after its best epoch; it is None where a
-    checkpoint says that training again has begun.
+    Returns
+    -------
+    early_stopping : EarlyStopping
+        The training curves and the best epoch.
+    initial_metrics : dict
+        The metrics before training.
+    network : Network or None
+        Without `config.refit`, the network with the weights of its best epoch; None if the checkpoint shows that refitting
+        has begun.
     """
     epochs = config.n_head_epochs + config.epochs
     early_stopping = EarlyStopping(
@@ -114,7 +120,7 @@ def find_best_epoch(
         on_epoch(Epoch("choose", epochs_done, epochs, _get_trained_part(config, epochs_done - 1), metrics, seconds))
     if not np.isfinite(early_stopping.predictions[0]).all():
         raise HeadError(
-            f"{checkpoint.run.path}: expected training to converge, found answers that are no numbers after its best epoch; "
+            f"{checkpoint.run.path}: training diverged (NaN or infinite predictions after the best epoch); "
             "lower --learning-rate, or leave --precision out"
         )
     if not config.refit:
@@ -132,7 +138,7 @@ def refit(
     on_epoch: Callable[[Epoch], None],
     progress: Progress | None,
 ) -> None:
-    """Train for as many epochs as were best, unwatched, after `find_best_epoch`."""
+    """Train for the best number of epochs without validation, after `find_best_epoch`."""
     epochs_done = checkpoint.metadata.get("done", 0)
     _resume(network, config, checkpoint, epochs_done)
     while epochs_done < epochs:
@@ -144,7 +150,7 @@ def refit(
 
 
 def _resume(network: Network, config: FinetuneConfig, checkpoint: Checkpoint, epochs_done: int) -> None:
-    """Put the network where it was after `epochs_done` epochs."""
+    """Restore the network as it was after `epochs_done` epochs."""
     network.compile(config, head_only=max(0, epochs_done - 1) < config.n_head_epochs)
     if epochs_done:
         network.restore(checkpoint.arrays["state"])
@@ -153,7 +159,7 @@ def _resume(network: Network, config: FinetuneConfig, checkpoint: Checkpoint, ep
 def _train_epoch(
     network: Network, batches: Any, config: FinetuneConfig, epochs_done: int, epochs: int, progress: Progress | None
 ) -> float:
-    """Train for one more epoch; the seconds it took."""
+    """Train for one epoch; return the seconds it took."""
     if epochs_done == config.n_head_epochs and epochs_done:
         network.compile(config, head_only=False)
     steps, epoch = len(batches), epochs_done - config.n_head_epochs

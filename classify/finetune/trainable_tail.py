@@ -1,4 +1,4 @@
-"""The part of a network that is trained, with its head, as one Keras model. Importing this loads Keras."""
+"""The trainable part of a network with its head, as one Keras model. Importing this loads Keras."""
 
 from __future__ import annotations
 
@@ -23,18 +23,30 @@ from ..heads.neural.optimizers import build_optimizer
 from .finetune_config import FinetuneConfig
 
 keras = load_keras()
-# TensorFlow warns of networks that are compiled more than once, as they are here on purpose.
+# TensorFlow warns about models that are compiled more than once, which is intended here.
 logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
-_PREFETCH = 4  # batches that are made before they are needed
+_PREFETCH = 4  # batches that are prepared ahead
 
 
 class Network:
-    """A network above a cut (or the whole of it, from images), up to its taps, and a head, which gives logits.
+    """A network from a cut (or from images) up to its taps, with a head that outputs logits.
 
-    backbone: with a graph that is not folded, whose layers this shares and changes. mean, deviation (d,): of the features
-    that the head takes; it is trained on standardised ones, which changes nothing that it answers, so that one learning rate
-    suits them all. Raises `HeadError` for a head that does not end in a softmax of weighted sums.
+    Parameters
+    ----------
+    backbone : Backbone
+        The network, without merged batch normalization; its layers are shared and changed.
+    taps : sequence of Tap
+        The inputs of the head.
+    cut : str or None
+        The layer whose maps are the input; None for images.
+    head : Head
+        The initial head; its last layer must be `Dense`.
+    target : Target
+        What a label is.
+    mean, deviation : ndarray of shape (d,), optional
+        Of the features. The head is trained on standardized features, so that one learning rate suits all of them; this
+        does not change its predictions.
     """
 
     def __init__(
@@ -59,7 +71,7 @@ class Network:
             image if cut is None else graph.outputs[cut], stack_model.apply_layers(layers, values), name="finetuned"
         )
         operation_ids = set(map(id, self.model.operations))
-        # What is also used below the cut stays as it is: the maps were made with it.
+        # Layers that are also used below the cut are not trained, since the maps were computed with them.
         ids_below_cut = set() if cut is None else set(map(id, keras.Model(graph.image, graph.outputs[cut]).operations))
         self.tail = {
             name: operation
@@ -70,7 +82,7 @@ class Network:
         self._dense_layers = [self.model.get_layer(name) for name, layer in named_layers if isinstance(layer, Dense)]
 
     def compile(self, config: FinetuneConfig, *, head_only: bool) -> None:
-        """Get ready to train the head alone, or everything; optimizers begin anew."""
+        """Compile the model to train the head only, or everything, with a new optimizer."""
         for layer in self.tail.values():
             for sublayer in layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]:
                 is_batch_norm = isinstance(sublayer, keras.layers.BatchNormalization)
@@ -79,7 +91,7 @@ class Network:
         optimizer = build_optimizer(config.optimizer, float(rate or 0), float(config.weight_decay or 0))
         if config.precision == "float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        # On a processor TensorFlow's own convolutions are up to seven times as fast as what XLA makes of them.
+        # On a CPU, TensorFlow's own convolutions are up to seven times as fast as those of XLA.
         use_xla = keras.backend.backend() != "tensorflow" or bool(device.list_gpus(keras))
         loss_config = {"class_name": self._target.loss, "config": self._target.get_loss_config(config.label_smoothing)}
         loss = keras.losses.deserialize(loss_config)
@@ -87,7 +99,7 @@ class Network:
         optimizer.build(self.model.trainable_variables)
 
     def train_epoch(self, batches: Any, rates: np.ndarray | None = None, progress: Any = None) -> None:
-        """Train on every batch once; rates (batches,): the learning rate at each, where it changes."""
+        """Train on every batch once. rates (batches,): the learning rate of each batch, if there is a schedule."""
         current_rate = None
         for number, (images, labels) in enumerate(_iterate_batches(batches)):
             if rates is not None and rates[number] != current_rate:
@@ -98,21 +110,21 @@ class Network:
                 progress(number + 1)
 
     def predict_proba(self, batches: Any) -> np.ndarray:
-        """Probabilities (n, classes) float32 of the images of all batches, in their order."""
+        """Return probabilities (n, classes) float32 of the images of all batches, in order."""
         return activate(predict(self.model, batches), self._target.activation)
 
     def get_state(self) -> list[np.ndarray]:
-        """Everything that training changes: the model's variables and the optimizer's."""
+        """Return the variables of the model and of the optimizer."""
         variables = [*self.model.variables, *self.model.optimizer.variables]
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
     def restore(self, state: Sequence[np.ndarray]) -> None:
-        """Go on from what `state` gave."""
+        """Restore the variables that `get_state` returned."""
         for variable, value in zip([*self.model.variables, *self.model.optimizer.variables], state, strict=True):
             variable.assign(value)
 
     def get_weights_and_head(self) -> tuple[dict[str, list[np.ndarray]], Head]:
-        """The weights of the layers above the cut, as `backbone.build` takes them, and the head on raw features."""
+        """Return the weights of the layers above the cut, by layer, and the head on features that are not standardized."""
         dense_layers = iter(self._dense_layers)
         layers: list[HeadLayer] = []
         for layer in self._head.layers:
@@ -126,17 +138,17 @@ class Network:
 
 
 def check_trainable(head: Head, target: Target, name: str, location: str) -> None:
-    """Raise `HeadError` unless a head can be trained further."""
+    """Raise `HeadError` unless a head can be trained by gradient descent."""
     last = head.layers[-1]
     if not isinstance(last, Dense) or last.activation != target.activation:
         raise HeadError(
-            f"{location}: expected a head that can be trained further, found {name}, which is no weighted sum of features; "
+            f"{location}: head {name} cannot be trained by gradient descent, since its last layer is not dense; "
             "give another trial of leaderboard.csv with --trial, one of logreg, svm, ridge, lda or mlp"
         )
 
 
 def reinitialize(head: Head, seed: int) -> Head:
-    """The head with weights as they are before any training (Glorot uniform, biases 0), on features of any scale."""
+    """Return the head with initial weights (Glorot uniform, biases 0), without its scaler."""
     layers: list[HeadLayer] = []
     for number, layer in enumerate(head.layers):
         if isinstance(layer, Dense):
@@ -150,7 +162,7 @@ def reinitialize(head: Head, seed: int) -> Head:
 
 
 def _make_trainable(layers: Sequence[HeadLayer], scale: tuple[np.ndarray, np.ndarray] | None) -> list[HeadLayer]:
-    """The layers with a linear end, and on standardised features where `scale` says how."""
+    """Return the layers with a linear output, on standardized features if `scale` is given."""
     first, last = layers[0], layers[-1]
     assert isinstance(last, Dense)
     changed: list[HeadLayer] = [*layers[:-1], replace(last, activation="linear")]
@@ -166,7 +178,7 @@ def _make_trainable(layers: Sequence[HeadLayer], scale: tuple[np.ndarray, np.nda
 
 
 def predict(model: Any, batches: Any) -> np.ndarray:
-    """What a model gives (n, …) float32 for the images of all batches, in their order; a short batch is filled up."""
+    """Return the outputs (n, …) float32 of a model for all batches, in order; a short batch is padded."""
     outputs, full_size = [], 0
     for images, _ in _iterate_batches(batches):
         count, full_size = len(images), max(full_size, len(images))

@@ -1,4 +1,4 @@
-"""The two trainings of a fine-tuning: one that finds the best epoch, and one on all images but the test split."""
+"""The two trainings of a fine-tuning: to find the best epoch, and on everything but the test split."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from .image_batches import ImageBatches
 from .prepare import FinetuneSetup
 from .train_loop import Epoch, EvalBatches
 
-_SAMPLE_SIZE = 64  # images whose answers from maps and from pixels are compared
-_MIN_RELATIVE_SCALE = 0.1  # of the median deviation, by which features are divided at least
-_VALUES_PER_BLOCK = 1 << 21  # values of the features in a block whose mean and deviation are measured
+_SAMPLE_SIZE = 64  # images whose predictions from maps and from pixels are compared
+_MIN_RELATIVE_SCALE = 0.1  # of the median standard deviation: the smallest divisor of a feature
+_VALUES_PER_BLOCK = 1 << 21  # feature values per block when means and standard deviations are computed
 
 
 class Trainer:
-    """The two trainings, on the images of a prepared fine-tuning."""
+    """The two trainings of a fine-tuning."""
 
     def __init__(
         self,
@@ -55,16 +55,16 @@ class Trainer:
         self._training_data = TrainingData(no_features, splits.labels[rows], splits.target, (fold,), np.arange(len(rows)))
         self._network: Any = None
         self._open_batches: list[Any] = []
-        self._decoders = DecoderPool(self._jobs)  # one for all batches: training and scoring take turns
+        self._decoders = DecoderPool(self._jobs)  # shared by all batches: training and scoring alternate
 
     def close(self) -> None:
-        """End the threads that make batches, and the processes that decode for them."""
+        """Stop the threads that make batches, and the decoder processes."""
         for image_batches in self._open_batches:
             image_batches.close()
         self._decoders.close()
 
     def find_best_epoch(self) -> tuple[EarlyStopping, dict[str, float]]:
-        """Find the best epoch."""
+        """Train until the validation loss stops falling; return the curves and the metrics before training."""
         config, labels = self._setup.config, self._setup.splits.labels
         train_rows = self._setup.splits.development[
             train_subsample(self._training_data, *self._training_data.folds[0], self._seed)
@@ -88,7 +88,7 @@ class Trainer:
         return early_stopping, initial_metrics
 
     def train_final(self, early_stopping: EarlyStopping) -> FinetunedWeights:
-        """The network that comes out."""
+        """Return the final weights: of a training on everything but the test split, or of the best epoch."""
         if self._setup.config.refit:
             rows = self._setup.splits.development
             self._network = self._build_network(rows)
@@ -105,11 +105,11 @@ class Trainer:
         return FinetunedWeights(*self._network.get_weights_and_head())
 
     def score(self, early_stopping: EarlyStopping, seconds: float) -> Score:
-        """How the best epoch did on the images held out, as a sweep scores its trials."""
+        """Return the score of the best epoch on the held-out images."""
         return self._training_data.score(early_stopping.predictions, seconds, early_stopping.to_fit_info())
 
     def predict_sample(self) -> MapPredictions | None:
-        """Some images held out, as the tuned network answers their cached maps."""
+        """Return predictions of some held-out images from their cached maps."""
         if self._setup.cut is None:
             return None
         rows = self._held_out_rows[np.unique(np.linspace(0, len(self._held_out_rows) - 1, _SAMPLE_SIZE).astype(int))]
@@ -121,7 +121,7 @@ class Trainer:
         return new_batches
 
     def _build_network(self, rows: np.ndarray) -> Any:
-        """The network with the head that is trained on `rows` while everything below it is frozen."""
+        """Return the network with the head that was trained on the frozen features of `rows`."""
         from . import trainable_tail
 
         setup = self._setup
@@ -145,7 +145,7 @@ class Trainer:
         )
 
     def _train_head(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray]:
-        """The frozen head of `rows`, and the mean and deviation (d,) of their features."""
+        """Return the head trained on the frozen features of `rows`, and the mean and standard deviation (d,) of these."""
         from sklearn.preprocessing import StandardScaler
 
         from . import trainable_tail
@@ -163,5 +163,5 @@ class Trainer:
             size=max(1, _VALUES_PER_BLOCK // training_data.features.shape[1])
         ):
             scaler.partial_fit(block)
-        # A feature that hardly varies is left small: tuned layers may wake it, and it would then outweigh all others.
+        # A nearly constant feature is not scaled up: if fine-tuning lets it vary, it would dominate all others.
         return head, scaler.mean_, np.maximum(scaler.scale_, _MIN_RELATIVE_SCALE * np.median(scaler.scale_))

@@ -384,7 +384,7 @@ def test_of_both_a_batch_gets_one(layers: AugmentationLayers) -> None:
 
 @pytest.mark.parametrize("alphas", [{"mixup": 1.5}, {"cutmix": -0.1}, {"mixup": float("nan")}])
 def test_an_alpha_beyond_the_bounds_of_keras_is_refused(alphas: dict[str, float]) -> None:
-    with pytest.raises(DataError, match=r"--(mixup|cutmix): expected alpha from 0"):
+    with pytest.raises(DataError, match=r"--(mixup|cutmix) .*: out of range; give alpha from 0"):
         BatchMixer(**alphas)
 
 

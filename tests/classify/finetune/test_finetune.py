@@ -397,9 +397,9 @@ def test_from_scratch_the_same_network_is_trained_from_random_weights(
     frozen = run.get_spec(made.run.find_trial()[0].tap_refs[0])
     assert (spec.architecture, spec.image_size) == (frozen.architecture, frozen.image_size)
     assert run.result.finetune.initial_metrics["val_loss"] == pytest.approx(np.log(3), abs=0.7)
-    notes = [note for note in run.result.notes if "no epoch was better" in note]
+    notes = [note for note in run.result.notes if "no epoch improved" in note]
     improved = score.fit_info["curves"]["val_loss"][0] < run.result.finetune.initial_metrics["val_loss"]
-    assert improved or "no epoch was better than untrained weights" in notes[0]
+    assert improved or "no epoch improved on the random weights" in notes[0]
     assert len(notes) == (not improved)
     tuned = FinetunedWeights.load(run, trial)
     body = build_nano()

@@ -90,32 +90,32 @@ def test_a_layer_that_will_not_do(finetune: Finetune, tmp_path: Path, layer: str
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--epochs", "0", "--epochs 0: expected at least 1"),
-        ("--head-epochs", "-1", "--head-epochs -1: expected at least 0"),
-        ("--patience", "-1", "--patience -1: expected at least 0"),
+        ("--epochs", "0", "--epochs 0: too few; give at least 1"),
+        ("--head-epochs", "-1", "--head-epochs -1: too few; give at least 0"),
+        ("--patience", "-1", "--patience -1: too few; give at least 0"),
         ("--batch-size", "0", "--batch-size"),
-        ("--optimizer", "lion", "--optimizer 'lion': expected one of sgd, adam, adamw, radam, ranger"),
-        ("--schedule", "step", "--schedule 'step': expected one of constant, cosine, one_cycle"),
+        ("--optimizer", "lion", "--optimizer 'lion': unknown; use one of sgd, adam, adamw, radam, ranger"),
+        ("--schedule", "step", "--schedule 'step': unknown; use one of constant, cosine, one_cycle"),
         ("--precision", "int8", "int8"),
-        ("--learning-rate", "0", "--learning-rate 0.0: expected a number above 0"),
-        ("--learning-rate", "nan", "--learning-rate nan: expected a number above 0"),
-        ("--head-learning-rate", "inf", "--head-learning-rate inf: expected a number above 0"),
-        ("--weight-decay", "-1", "--weight-decay -1.0: expected a number of at least 0"),
-        ("--weight-decay", "nan", "--weight-decay nan: expected a number of at least 0"),
-        ("--label-smoothing", "1", "--label-smoothing 1.0: expected a share from 0 to below 1"),
-        ("--mixup", "-0.1", "--mixup -0.1: expected"),
-        ("--cutmix", "nan", "--cutmix nan: expected"),
-        ("--weights", "imagenet", "--weights imagenet: expected random, or nothing"),
-        ("--weights", "random", "--weights random: expected --from input"),
-        ("--views", "2", "--augment: give both --views and --augment, or neither"),
-        ("--augment", "flip", "--augment: give both --views and --augment, or neither"),
+        ("--learning-rate", "0", "--learning-rate 0.0: not above 0; give a positive number"),
+        ("--learning-rate", "nan", "--learning-rate nan: not above 0; give a positive number"),
+        ("--head-learning-rate", "inf", "--head-learning-rate inf: not above 0; give a positive number"),
+        ("--weight-decay", "-1", "--weight-decay -1.0: negative or not finite; give a number of at least 0"),
+        ("--weight-decay", "nan", "--weight-decay nan: negative or not finite; give a number of at least 0"),
+        ("--label-smoothing", "1", "--label-smoothing 1.0: out of range; give a number from 0 to below 1"),
+        ("--mixup", "-0.1", "--mixup -0.1: negative or not finite; give a number of at least 0"),
+        ("--cutmix", "nan", "--cutmix nan: negative or not finite; give a number of at least 0"),
+        ("--weights", "imagenet", "--weights imagenet: unknown; use random, or leave it out"),
+        ("--weights", "random", "--weights random needs --from input"),
+        ("--views", "2", "--augment and --views belong together when maps are cached; give both or neither"),
+        ("--augment", "flip", "--augment and --views belong together when maps are cached; give both or neither"),
         ("--compress", "zip", "zip"),
         ("--trial", "0000", "no trials have an id that begins with '0000'; give an id listed in leaderboard.csv"),
         ("--backbone", "nano,seed=x", "nano"),
         (
             "--backbone",
             "mobilenet_v2",
-            "-b mobilenet_v2: expected to be told where nano is now, found another network",
+            "-b mobilenet_v2: not the network of the run (nano)",
         ),
     ],
 )
@@ -127,15 +127,15 @@ def test_an_option_out_of_range(finetune: Finetune, tmp_path: Path, option: str,
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--views", "2", "--views: expected --from LAYER, whose maps are cached"),
+        ("--views", "2", "--views has no effect with --from input"),
         (
             "--augment",
             "sepia",
             "augmentation 'sepia': unknown operation; use one of flip, vflip, crop, rotate, zoom, translate",
         ),
         ("--augment", "flip=2", "flip"),
-        ("--mixup", "5", "--mixup: expected alpha from 0 (none) to 1, found 5"),
-        ("--cutmix", "1.5", "--cutmix: expected alpha from 0 (none) to 1, found 1.5"),
+        ("--mixup", "5", "--mixup 5: out of range; give alpha from 0 (none) to 1"),
+        ("--cutmix", "1.5", "--cutmix 1.5: out of range; give alpha from 0 (none) to 1"),
     ],
 )
 def test_an_option_that_does_not_go_with_images(
@@ -175,7 +175,7 @@ def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead
     best = run.find_trial()[0]
     assert best.head == "knn"
     done = finetune("--from", "block3_out", "--dry-run", run=run.path)
-    words = f"expected a head that can be trained further, found knn in trial {best.id}"
+    words = f"the head of trial {best.id}, knn, cannot be trained by gradient descent"
     refused(done, words, "; give another, such as --trial ")
     named = done.err.split("--trial ")[1].split()[0]
     assert run.find_trial(named)[0].head == "logreg"
@@ -183,7 +183,11 @@ def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead
     assert done.code == 0, done.err
     assert "block3_out:map" in done.out
     assert "nothing was computed" in done.out
-    refused(finetune("--from", "block3_out", run=alone.path), "found knn in trial ", "`humeris sweep` with --head logreg")
+    refused(
+        finetune("--from", "block3_out", run=alone.path),
+        ", knn, cannot be trained by gradient descent",
+        "`humeris sweep` with --head logreg",
+    )
 
 
 def test_a_head_on_two_networks(made: SweepRun, finetune: Finetune, tmp_path: Path) -> None:
@@ -198,7 +202,10 @@ def test_a_head_on_two_networks(made: SweepRun, finetune: Finetune, tmp_path: Pa
         run = sweep(images, store, config)
     both = next(trial.id for trial in run.load_trials() if len(trial.tap_refs) == 2)
     done = finetune("--trial", both, run=run.path, cache=tmp_path / "cache2")
-    refused(done, f"expected a head on one network, found trial {both} on 2; give another trial of leaderboard.csv")
+    refused(
+        done,
+        f"trial {both} has features of 2 networks, and only one can be fine-tuned; give another trial of",
+    )
     for trial in run.load_trials():
         if len(trial.tap_refs) == 1:
             done = finetune("--trial", trial.id, "--dry-run", run=run.path, cache=tmp_path / "cache2")
@@ -212,7 +219,10 @@ def test_a_run_of_a_file_of_features(finetune: Finetune, tmp_path: Path) -> None
     with Store(tmp_path / "other", write=True) as store:
         images = load_images(tmp_path / "rows.h5", store, jobs=1, features=True)
         run = sweep(images, store, SweepConfig(["ridge"], out=tmp_path / "rows", jobs=1))
-    refused(finetune(run=run.path), "found a file that does not say: there is nothing to fine-tune; sweep over images")
+    refused(
+        finetune(run=run.path),
+        "the network of the features is unknown, since they come from a file that does not name it",
+    )
 
 
 @pytest.mark.parametrize("change", ["gone", "another label", "another content", "all gone"])
@@ -225,7 +235,7 @@ def test_images_that_are_not_as_they_were(made: SweepRun, finetune: Finetune, tm
     image = tmp_path / "photos" / "train" / "blob" / "001.png"
     if change == "all gone":
         shutil.rmtree(tmp_path / "photos")
-        refused(finetune("--from", "block3_out", run=run.path), "found nothing; check the path")
+        refused(finetune("--from", "block3_out", run=run.path), "check the path")
     else:
         if change == "gone":
             image.unlink()
@@ -234,7 +244,7 @@ def test_images_that_are_not_as_they_were(made: SweepRun, finetune: Finetune, tm
         else:
             image.write_bytes(image.read_bytes() + b"\0")
         said = finetune("--from", "block3_out", run=run.path)
-        refused(said, f"expected the 60 images that {run.path} was made from, found 1 of them gone or with another label")
+        refused(said, f"1 of the 60 images of {run.path} are missing or have another label")
     assert read_files(run.path) == before
 
 

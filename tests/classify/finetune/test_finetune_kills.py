@@ -301,8 +301,8 @@ def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path: Path, k
     with pytest.raises(RunError) as caught:
         Checkpoint.load(run)
     said = str(caught.value)
-    assert said.startswith(f"{tmp_path / 'checkpoint.npz'}: expected where the training stood, found: ")
-    assert said.endswith("; delete this file, and it begins anew")
+    assert said.startswith(f"{tmp_path / 'checkpoint.npz'}: the checkpoint cannot be read: ")
+    assert said.endswith("; delete this file to train from the start")
     assert "\n" not in said
     (tmp_path / "checkpoint.npz").unlink()
     assert Checkpoint.load(run).metadata == {}

@@ -174,7 +174,7 @@ def spoil(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     ("how", "found"),
-    [("gone", "No such file"), ("changed", "not the one the run was made from"), ("damaged", "PNG header cannot be read")],
+    [("gone", "No such file"), ("changed", "the file has changed; restore it"), ("damaged", "PNG header cannot be read")],
 )
 def test_an_image_that_is_not_what_it_was_is_named_when_its_batch_is_asked_for(images: Images, how: str, found: str) -> None:
     spoil(images.root / images.names[9], how)
@@ -184,7 +184,7 @@ def test_an_image_that_is_not_what_it_was_is_named_when_its_batch_is_asked_for(i
     assert len(batches[0][0]) == 8
     with pytest.raises(DataError, match=found) as refusal:
         batches[1]
-    assert str(refusal.value).startswith(f"{images.names[9]}: expected the image that the run was made from")
+    assert str(refusal.value).startswith(f"{images.names[9]}: cannot be read as the run saw it: ")
     assert "\n" not in str(refusal.value)
     assert len(batches[2][0]) == 8
 
@@ -198,7 +198,7 @@ def test_an_image_that_kills_its_decoder_costs_its_own_batch_alone(
     images.names[9] = str(bad)
     batches = images.batches(False)
     assert np.array_equal(batches[0][0], images.decoded(range(8)))
-    with pytest.raises(DataError, match=r"bad.png: expected the image .*two decoders crashed on it \(SIGSEGV\)"):
+    with pytest.raises(DataError, match=r"bad.png: cannot be read as .*two decoders crashed on it \(SIGSEGV\)"):
         batches[1]
     assert np.array_equal(batches[2][0], images.decoded(range(16, 24)))
 
@@ -208,7 +208,7 @@ def test_a_batch_beyond_the_last_is_an_error_of_the_program(images: Images) -> N
         images.batches()[5]
     images.names.pop()
     images.digests.pop()
-    with pytest.raises(ValueError, match="35, 36"):
+    with pytest.raises(ValueError, match="35 images, but 36 labels"):
         images.batches()
 
 
@@ -216,6 +216,6 @@ def test_a_batch_beyond_the_last_is_an_error_of_the_program(images: Images) -> N
 def test_what_an_image_did_wrong_is_told_in_one_line(images: Images, training: bool) -> None:
     images.digests[int(np.random.default_rng([5, 0]).permutation(36)[30])] = bytes(32)
     batches = images.batches(training)
-    with pytest.raises(DataError, match="not the one the run was made from") as refusal:
+    with pytest.raises(DataError, match="the file has changed") as refusal:
         [batches[number] for number in range(len(batches))]
     assert "\n" not in str(refusal.value)

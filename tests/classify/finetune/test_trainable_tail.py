@@ -319,7 +319,7 @@ def test_a_head_that_is_no_weighted_sum_is_refused_in_a_line(name: str) -> None:
     with pytest.raises(HeadError) as caught:
         networks.check_trainable(Head((UNTRAINABLE[name](),), CLASSES), SingleLabel(CLASSES), "knn", "runs/mine, trial 1234")
     said = str(caught.value)
-    assert said.startswith("runs/mine, trial 1234: expected a head that can be trained further, found knn")
+    assert said.startswith("runs/mine, trial 1234: head knn cannot be trained by gradient descent")
     assert "give another trial of leaderboard.csv with --trial" in said
     assert "\n" not in said
 
