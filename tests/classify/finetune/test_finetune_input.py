@@ -235,7 +235,7 @@ def test_images_that_are_not_as_they_were(made: SweepRun, finetune: Finetune, tm
     image = tmp_path / "photos" / "train" / "blob" / "001.png"
     if change == "all gone":
         shutil.rmtree(tmp_path / "photos")
-        refused(finetune("--from", "block3_out", run=run.path), "check the path")
+        refused(finetune("--from", "block3_out", run=run.path), "no such file or folder; check the path")
     else:
         if change == "gone":
             image.unlink()
