@@ -1,7 +1,8 @@
 """The experiments in `examples`: every command is one that humeris takes, and every row runs to its end, in little.
 
-The networks, the layers and the commands are the scripts' own; the images are drawn, the weights random, the epochs one or
-two. To be done in this process, an exported model is loaded again here and not in a fresh one, as tests/test_export.py has.
+The commands are the scripts' own, and most networks; the images are drawn, the weights random, the epochs one or
+two. To be done in this process, an exported model is loaded again here and not in a fresh one, as tests/test_export.py has;
+and networks run operation by operation, since to compile one takes longer than its one or two batches.
 """
 
 from __future__ import annotations
