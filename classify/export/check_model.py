@@ -69,6 +69,6 @@ def _explain_half_precision(model_format: Format, source: ExportSource) -> Itera
             raise
         other_formats = " or ".join(other.name for other in FORMATS.values() if not other.computes_in_float32)
         raise ParityError(
-            f"the features were computed in {half_precisions}, and {model_format.runtime} computes in float32, too "
-            f"different: {error}; or export as {other_formats}, or extract and sweep with --precision float32"
+            f"the features were computed in {half_precisions}, but {model_format.runtime} computes in float32: {error}, "
+            f"or export with -f {other_formats}, or extract and sweep again with --precision float32"
         ) from error

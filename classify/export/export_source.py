@@ -181,15 +181,15 @@ def _load_specs(run: Run, trial: Trial) -> dict[str, ExtractionSpec]:
     specs = {tap_ref.extraction: run.get_spec(tap_ref) for tap_ref in trial.tap_refs}
     if any(not spec.architecture for spec in specs.values()):
         raise ModelError(
-            f"{run.path}: expected to know the network that made the features, found a file that does not say: there is "
-            "no backbone to stack the head on; extract with humeris, or use the head's arrays in heads/"
+            f"{run.path}: no backbone to stack the head on (the feature file does not name the network that computed its "
+            "features); extract with humeris, or use the head's arrays in heads/"
         )
     sizes = {spec.image_size: spec.title for spec in specs.values()}
     if len(sizes) > 1:
         size_list = ", ".join(f"{height} x {width} ({title})" for (height, width), title in sizes.items())
         raise ModelError(
-            f"{run.path}: expected networks of one image size, as a model has one input, found {size_list}; "
-            "extract them with one --image-size, or export another trial of leaderboard.csv with --trial"
+            f"{run.path}: the backbones of trial {trial.id} have several image sizes ({size_list}), but a model has one "
+            "input; extract with one --image-size, or export another trial of leaderboard.csv with --trial"
         )
     return specs
 
@@ -199,8 +199,8 @@ def _check_backbone_specs(backbone_specs: Sequence[BackboneSpec], specs: Mapping
         is_same_backbone(backbone_spec, spec) for backbone_spec in backbone_specs for spec in specs.values()
     ):
         raise ModelError(
-            f"-b {backbone_specs[0].title}: expected to be told where {', '.join(spec.title for spec in specs.values())} is "
-            "now, found another network; leave -b out"
+            f"-b {backbone_specs[0].title}: not the backbone of this trial "
+            f"({', '.join(spec.title for spec in specs.values())}); leave -b out"
         )
 
 

@@ -13,7 +13,7 @@ from .formats.registry import choose_format
 from .formats.weight_precision import PRECISIONS, WeightPrecision
 from .model_card import is_model_card
 
-ALTERNATIVE = "another place with -o"
+ALTERNATIVE = "another path with -o"
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,11 @@ class ExportTarget:
         """
         model_format = choose_format(path, format_name)
         if precision not in PRECISIONS:
-            raise ModelError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+            raise ModelError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
         if precision not in model_format.precisions:
             raise ModelError(
-                f"format {model_format.name}: expected precision {' or '.join(model_format.precisions)}, found {precision}"
+                f"format {model_format.name} does not support precision {precision}; "
+                f"choose {' or '.join(model_format.precisions)}"
             )
         model_format.check_installed(write=True)
         target = cls(path, model_format, PRECISIONS[precision])
@@ -67,17 +68,13 @@ class ExportTarget:
     def _check_place(self) -> None:
         path = self.path
         if not path.name:
-            raise ModelError(f"{path}: expected the name of a model, found none; give {ALTERNATIVE}")
+            raise ModelError(f"{path}: not the name of a file; give {ALTERNATIVE}")
         if path.is_dir() and not (self.format.is_folder and self._is_exported_model()):
-            raise ModelError(
-                f"{path}: expected a place for the model, found a folder that is no exported model; give {ALTERNATIVE}"
-            )
+            raise ModelError(f"{path}: exists and is a folder that is not an exported model; give {ALTERNATIVE}")
         if path.exists() and not path.is_dir() and self.format.is_folder:
-            raise ModelError(f"{path}: expected a place for a folder, found a file; give {ALTERNATIVE}")
+            raise ModelError(f"{path}: exists and is a file, but a {self.format.name} model is a folder; give {ALTERNATIVE}")
         if self.card_path.exists() and not (self.card_path.is_file() and is_model_card(self.card_path.read_bytes())):
-            raise ModelError(
-                f"{self.card_path}: expected a place for the model card, found something else; give {ALTERNATIVE}"
-            )
+            raise ModelError(f"{self.card_path}: exists and is not a model card; give {ALTERNATIVE}")
 
     def _is_exported_model(self) -> bool:
         try:

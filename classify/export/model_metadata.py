@@ -98,7 +98,7 @@ class ModelMetadata:
         """
         classes, image_size = _check_classes(value["classes"]), _check_image_size(value["image_size"])
         if value.get("format") != FORMAT:
-            raise ValueError(f"expected the metadata of a model in format {FORMAT}, found {str(value.get('format'))[:80]}")
+            raise ValueError(f"metadata version {str(value.get('format'))[:80]} is not supported (supported: {FORMAT})")
         try:
             return cls(
                 classes=classes,
@@ -113,7 +113,7 @@ class ModelMetadata:
                 humeris=str(value["humeris"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"expected how it was made inside, found: {str(error)[:80]}") from error
+            raise ValueError(f"metadata cannot be parsed: {str(error)[:80]}") from error
 
 
 def encode_metadata(metadata: ModelMetadata) -> str:
@@ -140,7 +140,7 @@ def decode_metadata(text: str | bytes) -> ModelMetadata | None:
 
 def _check_classes(classes: Any) -> tuple[str, ...]:
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"expected the names of its classes inside, found {str(classes)[:80]!r}")
+        raise ValueError(f"metadata are damaged: classes {str(classes)[:80]!r} are not a list of names")
     return tuple(classes)
 
 
@@ -151,5 +151,5 @@ def _check_image_size(image_size: Any) -> tuple[int, int]:
         and all(type(side) is int and 0 < side <= MAX_IMAGE_SIDE for side in image_size)
     )
     if not is_valid:
-        raise ValueError(f"expected its image size inside, found {str(image_size)[:80]!r}")
+        raise ValueError(f"metadata are damaged: image size {str(image_size)[:80]!r} is not [height, width] in pixels")
     return image_size[0], image_size[1]

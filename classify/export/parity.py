@@ -96,8 +96,7 @@ def predict_in_subprocess(model_format: Format, model: Path, images: np.ndarray)
         if process.returncode:
             last_line = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
             raise ParityError(
-                f"{model}: expected a file that {model_format.runtime} loads and runs by itself, found: {last_line}; "
-                f"{_REMEDY}"
+                f"{model}: {model_format.runtime} cannot load or run the model in a fresh process: {last_line}; {_REMEDY}"
             )
         with np.load(outputs, allow_pickle=False) as arrays:
             return np.asarray(arrays["predictions"]), float(arrays["milliseconds"])
@@ -127,17 +126,20 @@ def compare_classes(target: Target, cached: np.ndarray, exported: np.ndarray) ->
     equal = int((~target.find_disagreements(cached, exported)).sum())
     if not np.isfinite(cached).all() or equal < MIN_AGREEMENT * len(cached):
         raise ParityError(
-            f"the exported model in int8 disagrees with the cached features: expected equal classes on {MIN_AGREEMENT:.0%} "
-            f"of {len(cached)} images, found {equal / len(cached):.1%}; nothing was written; use float16 or float32"
+            f"the exported int8 model disagrees with the cached features: it predicts the same class on "
+            f"{equal / len(cached):.1%} of {len(cached)} images (required: {MIN_AGREEMENT:.0%}); "
+            "nothing was written; use --precision float16 or float32"
         )
     return Parity(len(cached), equal, float(np.abs(cached - exported).max()))
 
 
 def _check_predictions(cached: np.ndarray, exported: np.ndarray) -> None:
     if cached.shape != exported.shape:
-        raise ParityError(f"expected answers of shape {cached.shape}, found {exported.shape}; {_REMEDY}")
+        raise ParityError(
+            f"the exported model returned probabilities of shape {exported.shape}, not {cached.shape}; {_REMEDY}"
+        )
     if not np.isfinite(exported).all() or (len(cached) > 1 and np.ptp(exported, axis=0).max() < 1e-6):
-        raise ParityError(f"the exported model gives the same answer, or none, for every image; {_REMEDY}")
+        raise ParityError(f"the exported model's probabilities are not finite, or equal for all images; {_REMEDY}")
 
 
 def compare(
@@ -177,16 +179,16 @@ def compare(
     excused = is_off & ties if ties is not None else np.zeros_like(is_off)
     if excused.all():
         raise ParityError(
-            f"the exported model differs from the cached features on all {len(cached)} images, found neighbours of several "
-            f"classes that are equally near in each, so that nothing can be compared; {_REMEDY}"
+            f"the exported model cannot be compared with the cached features: on all {len(cached)} images they differ and "
+            f"neighbors of several classes are equally near; {_REMEDY}"
         )
     is_compared = ~excused
     difference = float(differences[is_compared].max())
     if is_off[is_compared].any():
         raise ParityError(
-            f"the exported model disagrees with the cached features on {len(cached)} images: expected equal classes and "
-            f"probabilities within {tolerance:g}, found {int(is_other_class[is_compared].sum())} other classes and a "
-            f"difference of {difference:.2g}; {_REMEDY}"
+            f"the exported model disagrees with the cached features: the class differs on "
+            f"{int(is_other_class[is_compared].sum())} of {len(cached)} images, and probabilities by up to "
+            f"{difference:.2g} (tolerance {tolerance:g}); {_REMEDY}"
         )
     return Parity(
         len(cached),

@@ -95,13 +95,11 @@ class Predictor:
         self.format = detect_format(self.path)
         metadata = self.format.read_metadata(self.path)
         if metadata is None:
-            raise ModelError(
-                f"{path}: expected a {self.format.name} model that `humeris export` wrote, found another one; export it anew"
-            )
+            raise ModelError(f"{path}: not a {self.format.name} model that `humeris export` wrote; export the model again")
         if metadata.pixels != decode.get_version():
             raise ModelError(
-                f"{path}: expected pixels version {decode.get_version()!r}, found {metadata.pixels!r}; "
-                "use the versions of humeris and Pillow it was exported with, or extract, sweep and export anew"
+                f"{path}: the model was made for pixels version {metadata.pixels!r}, but this is {decode.get_version()!r}; "
+                "use the versions of humeris and Pillow it was exported with, or extract, sweep and export again"
             )
         self._target = metadata.get_target()
         self.format.check_installed()
@@ -136,13 +134,14 @@ class Predictor:
         try:
             probabilities = self._model(images)
         except Exception as error:  # each runtime has a type of its own, for models that are not what they say
+            height, width = self.image_size
             raise ModelError(
-                f"{self.path}: cannot be run on images of {self.image_size[0]} x {self.image_size[1]}: {to_one_line(error)}"
+                f"{self.path}: cannot run the model on {height} x {width} images: {to_one_line(error)}"
             ) from error
         if probabilities.shape != (len(images), len(self.classes)):
             raise ModelError(
-                f"{self.path}: expected probabilities of {len(self.classes)} classes, found answers of shape "
-                f"{probabilities.shape}; export it anew"
+                f"{self.path}: the model returned probabilities of shape {probabilities.shape}, not "
+                f"({len(images)}, {len(self.classes)}); export the model again"
             )
         return probabilities
 
@@ -168,7 +167,7 @@ class Predictor:
             One for each path, in order, as they come.
         """
         if top < 1 or batch_size < 1:
-            raise ValueError(f"expected top and batch_size of at least 1, found {top} and {batch_size}")
+            raise ValueError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
         paths = [paths] if isinstance(paths, Path | str) else paths
         jobs = jobs or read_file.count_cores()
         pending: list[tuple[str, np.ndarray | str]] = []
@@ -241,7 +240,7 @@ def list_image_files(paths: Sequence[Path]) -> list[Path]:
         elif path.exists():
             files.append(path)
         else:
-            raise DataError(f"{path}: expected an image or a folder of images, found nothing; check the path")
+            raise DataError(f"{path}: no such file or folder; check the path")
     if not files:
-        raise DataError(f"{', '.join(map(str, paths))}: expected images, found none")
+        raise DataError(f"{', '.join(map(str, paths))}: no image files; give files, or folders that hold some")
     return files

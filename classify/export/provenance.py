@@ -42,6 +42,6 @@ def check(store: Store, path: Path, model_format: Format) -> None:
     """
     if model_format.runs_code and store.kv_store.get(_NAMESPACE, compute_digest(path)) is None:
         raise ModelError(
-            f"{path}: expected a {model_format.name} model that was exported with the cache {store.path}, found one that it "
-            "does not know, and such a model can run code; give that cache with --cache, or, if you trust its maker, --trust"
+            f"{path}: the {model_format.name} model can run code and was not exported with the cache {store.path}; "
+            "give the cache it was exported with by --cache, or give --trust if you trust its source"
         )

@@ -81,6 +81,6 @@ def rebuild_backbone(
     ]
     changed_field = next(name for name in compared_fields if current[name] != expected[name])
     raise ModelError(
-        f"backbone {spec.title}: expected {changed_field} {expected[changed_field]}, as the features were made with, found "
-        f"{current[changed_field]}; put the old one back (or name it with -b), or extract, sweep and export anew"
+        f"backbone {spec.title}: {changed_field} has changed since extraction (was {expected[changed_field]}, is "
+        f"{current[changed_field]}); restore the backbone, give its path with -b, or extract, sweep and export again"
     )

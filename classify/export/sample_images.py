@@ -68,10 +68,10 @@ def load_pixels(run: Run, records: Sequence[ImageRecord], size: tuple[int, int])
             try:
                 images[row] = decoders.decode(source.fetch(source.get_item(record.name)), size, record.digest)[0]
             except ImageRejected as error:
-                reason = "the file is not the one the run was made from" if error.reason == "changed" else error
+                reason = "the file has changed since the run" if error.reason == "changed" else error
                 raise DataError(
-                    f"{source.root}/{record.name}: expected the image that the export is checked on, found: {reason}; put "
-                    "it back, or, if the images were moved, run `humeris sweep` where they are now (it trains nothing again)"
+                    f"{source.root}/{record.name}: cannot read an image that the export needs: {reason}; restore it, or, if "
+                    "the images were moved, run `humeris sweep` on their new folder (no head is trained again)"
                 ) from error
 
         for _ in read_file.map_in_order(decode_row, range(len(records)), jobs, 2 * jobs):

@@ -74,8 +74,8 @@ def _build_tap_outputs(backbones: Sequence[Backbone], selected_taps: Sequence[Ta
         if number:
             if backbone.graph.image.shape != image.shape:
                 raise ModelError(
-                    f"backbones {backbones[0].spec.title} and {backbone.spec.title}: expected one image size, since a model "
-                    f"has one input, found {tuple(image.shape[1:3])} and {tuple(backbone.graph.image.shape[1:3])}; "
+                    f"backbones {backbones[0].spec.title} and {backbone.spec.title}: image sizes differ "
+                    f"({tuple(image.shape[1:3])} and {tuple(backbone.graph.image.shape[1:3])}), but a model has one input; "
                     "extract both with the same --image-size"
                 )
             submodel = keras.Model(backbone.graph.image, tap_outputs)

@@ -207,7 +207,13 @@ def test_a_model_that_says_the_same_of_every_image_leaves_no_file(
     dead = type(head)(tuple(type(layer)(layer.weights * 0, layer.bias * 0, layer.activation) for layer in head.layers),
                       head.class_names)  # fmt: skip
     run.save_head(trial, dead)
-    refused(run, Store(finished.cache), tmp_path / "m.keras", ParityError, r"same answer, or none, for every image")
+    refused(
+        run,
+        Store(finished.cache),
+        tmp_path / "m.keras",
+        ParityError,
+        r"probabilities are not finite, or equal for all images",
+    )
 
 
 def test_an_image_that_changed_is_named(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +223,7 @@ def test_an_image_that_changed_is_named(finished: Any, tmp_path: Path, monkeypat
     run.finish(run.result, change_origin(run.metadata.data, root=str(tmp_path / "photos")))
     path = tmp_path / "photos/test/blob/09.png"
     path.write_bytes(path.read_bytes() + b"one byte more")
-    message = r"test/blob/09.png: expected the image .*: the file is not the one the run was made from; put it back"
+    message = r"test/blob/09.png: cannot read an image .*: the file has changed since the run; restore it"
     refused(Run.load(run.path), Store(finished.cache), tmp_path / "m.keras", DataError, message)
     path.unlink()
     refused(Run.load(run.path), Store(finished.cache), tmp_path / "m.keras", DataError, r"09.png: .*No such file")
@@ -240,7 +246,7 @@ def test_other_weights_than_the_features_were_made_with_are_refused(
             store,
             tmp_path / "m.keras",
             ModelError,
-            r"backbone mine: expected weights_sha256 .*extract, sweep and export",
+            r"backbone mine: weights_sha256 has changed since extraction .*extract, sweep and export",
         )
         file.unlink()
         refused(run, store, tmp_path / "m.keras", BackboneError, r"mine.keras: no such file; check the path")

@@ -38,8 +38,8 @@ def test_a_model_that_may_run_code_is_run_where_it_was_exported(
     refused = humeris("predict", model, images)
     assert refused.code == 2
     assert refused.err.count("\n") == 1
-    assert "model.tflite: expected a litert model that was exported with the cache" in refused.err
-    assert "give that cache with --cache, or, if you trust its maker, --trust" in refused.err
+    assert "model.tflite: the litert model can run code and was not exported with the cache" in refused.err
+    assert "give the cache it was exported with by --cache, or give --trust if you trust its source" in refused.err
     assert humeris("predict", model, images, "--trust").code == 0
     assert not (tmp_path / "cache").exists()
 
@@ -49,7 +49,7 @@ def test_one_changed_byte_makes_it_a_model_of_somebody_else(exported: tuple[Path
     data = bytearray(model.read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "changed.tflite").write_bytes(data)
-    with pytest.raises(ModelError, match="found one that it does not know"):
+    with pytest.raises(ModelError, match="can run code and was not exported with the cache"):
         Predictor(tmp_path / "changed.tflite", cache=cache)
     (tmp_path / "renamed.tflite").write_bytes(model.read_bytes())
     assert Predictor(tmp_path / "renamed.tflite", cache=cache).classes == ["blob", "noise", "stripes"]

@@ -31,7 +31,7 @@ def test_an_image_that_kills_its_decoder_is_named_and_the_others_are_read(
     run = Run(tmp_path / "run")
     run.begin(make_metadata(data=make_data(**ClassFolders(photos).describe())))
     with pytest.raises(
-        DataError, match=r"blob/bad.png: expected the image .*two decoders crashed on it \(SIGSEGV\)"
+        DataError, match=r"blob/bad.png: cannot read an image .*two decoders crashed on it \(SIGSEGV\)"
     ) as refusal:
         load_pixels(run, records, SIZE)
     assert "\n" not in str(refusal.value)

@@ -97,6 +97,8 @@ def test_a_run_on_two_image_sizes_names_them_at_the_export(finished: Any, tmp_pa
             extract_features(images, store, ExtractConfig(f"nano,image_size={size}", layers=["block5_out"], jobs=1))[0]
         run = sweep(images, store, SweepConfig(["logreg,C=1"], concatenate=True, out=tmp_path / "run", jobs=1))
         both = next(trial for trial in run.load_trials() if len(trial.tap_refs) == 2)
-        with pytest.raises(ModelError, match=r"expected networks of one image size, .* found (32|64) x (32|64) \(nano\)"):
+        with pytest.raises(
+            ModelError, match=r"have several image sizes \((32|64) x (32|64) \(nano\), .*\), but a model has one input"
+        ):
             export(run, store, tmp_path / "model.keras", trial=both.id)
     assert not list(tmp_path.glob("*model*"))

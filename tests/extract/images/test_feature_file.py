@@ -385,7 +385,7 @@ def test_our_own_file_gives_the_run_that_the_cache_gives_and_is_exported(
     assert humeris("sweep", "own.h5", "--head", "logreg,C=0.1/1", "-j", "1", "-o", "run").code == 0
     failed = humeris("export", "run", "-o", "model.keras")
     assert failed.code == 2
-    assert "expected the image that the export is checked on" in failed.err
+    assert "cannot read an image that the export needs" in failed.err
     assert not Path("model.keras").exists()
 
 

@@ -290,7 +290,7 @@ def test_an_npz_goes_all_the_way_to_a_model_that_was_checked(tmp_path: Path, hum
     np.savez(tmp_path / "d.npz", x_train=x_train, y_train=y_train, x_test=255 - x_test, y_test=y_test)
     failed = humeris("export", ran.json["run"], "-o", "model.keras")
     assert failed.code == 2
-    assert "expected the image that the export is checked on" in failed.err
+    assert "cannot read an image that the export needs" in failed.err
     assert not Path("model.keras").exists()
 
 

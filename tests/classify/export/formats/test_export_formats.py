@@ -129,7 +129,7 @@ def test_a_file_that_its_runtime_cannot_load_is_refused(
             (path / "saved_model.pb").write_bytes(damage)
 
     monkeypatch.setitem(FORMATS, name, _with(FORMATS[name], write=write))
-    with pytest.raises(ParityError, match="by itself, found: ") as caught:
+    with pytest.raises(ParityError, match="cannot load or run the model in a fresh process: ") as caught:
         export(finished.run, Store(cache), out / NAMES[name], format=name)
     assert "\n" not in str(caught.value)
     assert list(out.iterdir()) == []
@@ -154,7 +154,7 @@ def test_a_savedmodel_takes_the_place_of_an_older_one_and_of_nothing_else(
         assert sorted(path.name for path in done.path.iterdir()) == [turn, "assets.extra"]
     (out / "mine").mkdir()
     (out / "mine/thesis.txt").write_text("years")
-    with pytest.raises(ModelError, match=r"mine: expected a place for the model, found a folder that is no exported model"):
+    with pytest.raises(ModelError, match=r"mine: exists and is a folder that is not an exported model; give another path"):
         export(finished.run, Store(cache), out / "mine", format="savedmodel")
     assert (out / "mine/thesis.txt").read_text() == "years"
     assert detect_format(done.path).name == "savedmodel"
@@ -169,8 +169,8 @@ WRONG: dict[tuple[str, ...], str] = {
     ("-o", "m.onnx", "-f", "keras"): "m.onnx: expected a name that ends in .keras for -f keras",
     ("-o", "m.onnx", "-f", "savedmodel"): "m.onnx: expected a name that ends in no suffix of a format for -f savedmodel",
     ("-o", "m", "-f", "coreml"): "format 'coreml': expected one of keras",
-    ("-o", "m.keras", "--precision", "int8"): "format keras: expected precision float32, found int8",
-    ("-o", "m.onnx", "--precision", "int4"): "precision 'int4': expected one of float32, float16, int8",
+    ("-o", "m.keras", "--precision", "int8"): "format keras does not support precision int8; choose float32",
+    ("-o", "m.onnx", "--precision", "int4"): "unknown precision 'int4'; choose one of float32, float16, int8",
 }
 
 
@@ -193,15 +193,15 @@ def test_what_no_format_can_do_is_one_line_before_anything_is_computed(
 def test_another_network_with_b_is_refused(finished: Any, cache: Path, out: Path, humeris: Callable[..., Any]) -> None:
     result = humeris("export", finished.path, "-o", "m.keras", "-b", "resnet50", "--cache", cache)
     assert result.code == 2
-    assert "-b resnet50: expected to be told where nano is now, found another network; leave -b out" in result.err
+    assert "-b resnet50: not the backbone of this trial (nano); leave -b out" in result.err
 
 
 @pytest.mark.parametrize(
     ("name", "taken", "message"),
     [
-        ("m", "m", "expected a place for a folder, found a file"),
-        ("m", "m.md", "expected a place for the model card, found something else"),
-        ("m.onnx", "m.onnx.md", "expected a place for the model card, found something else"),
+        ("m", "m", "exists and is a file, but a savedmodel model is a folder"),
+        ("m", "m.md", "exists and is not a model card"),
+        ("m.onnx", "m.onnx.md", "exists and is not a model card"),
     ],
 )
 def test_what_is_no_model_and_no_card_of_ours_is_not_written_over(

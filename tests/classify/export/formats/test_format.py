@@ -114,7 +114,7 @@ def test_messages_name_a_format_from_outside(npz: NpzFormat, finished: Any, tmp_
     assert describe_formats().endswith("litert (NAME.tflite), npz (NAME.npz)")
     with pytest.raises(ModelError, match=r"-f with one of keras \(NAME.keras\), .*npz \(NAME.npz\)"):
         export(finished.run, Store(finished.cache), tmp_path / "m.h5")
-    with pytest.raises(ModelError, match=r"format npz: expected precision float32, found int8"):
+    with pytest.raises(ModelError, match=r"format npz does not support precision int8; choose float32"):
         export(finished.run, Store(finished.cache), tmp_path / "m.npz", precision="int8")
     with pytest.raises(ModelError, match=r"expected a model .*npz \(NAME.npz\)\), found something else"):
         detect_format(Path(__file__))
