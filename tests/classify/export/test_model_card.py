@@ -1,4 +1,4 @@
-"""The card beside a model: what the run says, nothing more, and harmless."""
+"""The model card: what the run and the export recorded, complete and safe to publish."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytest
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.classify.export.export_result import ExportResult
+from humeris.classify.export.formats.format import Format
 from humeris.classify.export.formats.keras_format import KerasFormat
-from humeris.classify.export.model_card import render_model_card
+from humeris.classify.export.formats.litert_format import LiteRtFormat
+from humeris.classify.export.model_card import is_model_card, render_model_card
 from humeris.classify.export.parity import Parity
 from humeris.classify.runs.run import Run
 from humeris.extract.backbones.keras_applications import APPLICATIONS
@@ -29,40 +31,71 @@ def test_the_card_gives_the_scores_of_the_run_with_their_intervals(finished: Any
     test = finished.run.result.test
     low, high = test.accuracy_95
     assert f"On {test.images} test images" in text
-    assert f"| accuracy | {test.accuracy:.4f} | {low:.3f} to {high:.3f} |" in text
-    assert f"| macro-F1 | {test.macro_f1:.4f} |" in text
+    assert f"| accuracy | {100 * test.accuracy:.1f} % | {100 * low:.1f}–{100 * high:.1f} |" in text
+    assert f"| macro-F1 | {100 * test.macro_f1:.1f} % | {100 * test.macro_f1_95[0]:.1f}–" in text
+    for scores in test.per_class:
+        expected = " | ".join(f"{100 * value:.1f} %" for value in (scores.precision, scores.recall, scores.f1))
+        assert f"| {scores.class_name} | {expected} |" in text
     score = finished.run.find_trial()[1]
-    assert f"accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.3f}" in text
+    assert f"accuracy {100 * score.accuracy:.1f} %, log-loss {score.log_loss:.3f}" in text
 
 
-def test_the_card_counts_what_was_learnt_from_and_what_was_tested_on(text: str) -> None:
+def test_the_card_counts_training_and_test_images_of_each_class(text: str) -> None:
     for name in ("blob", "noise", "stripes"):
         assert f"| {name} | 8 | 6 |" in text
 
 
-def test_the_card_says_what_goes_in_and_how_it_was_checked(finished: Any, text: str) -> None:
+def test_the_card_says_how_to_use_the_model_and_how_it_was_checked(finished: Any, text: str) -> None:
     assert "RGB, uint8, (batch, 64, 64, 3)" in text
-    assert "divided by 127.5, less 1" in text
-    assert "compared with the answers from the cached features on 18 images: 18 classes equal" in text
+    assert "preprocessing inside the model: pixels scaled to [-1, 1]" in text
+    assert "the probabilities of the head on cached features on 18 images: the same class on 18, largest difference" in text
+    assert "\n    humeris predict model.keras IMAGES\n" in text
+    assert '\n    for prediction in humeris.predict("model.keras", "IMAGES"):\n' in text
+    assert "trust" not in text
+    assert text.count(f"\n    humeris run {finished.photos}\n") == 1
+    assert "logistic regression on features of the frozen backbone nano," in text
     done = finished.outcome.export_result
     assert f"SHA-256 {done.sha256}" in text
-    assert re.search(r"One image takes \d+\.\d ms there", text)
+    assert re.search(r"Inference takes \d+\.\d ms per image", text)
     assert finished.run.result.best.id in text
 
 
 def test_the_card_has_no_gaps(text: str) -> None:
     assert not re.search(r"None|undefined|\{\{|\{%|\n\n\n", text)
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        r"# model.keras", "## Scores", "## Data", "## Model", "## Input and output", "## Check", "## Licence of the weights",
-        "## To make it again",
+        "# model.keras", "## Intended use", "## How to use", "## Training data", "## Evaluation", "## Parity",
+        "## Limitations", "## Model details", "## License of the backbone weights", "## Provenance",
     ]  # fmt: skip
 
 
-def carded(run: Run, trial: str | None = None) -> str:
+def test_the_card_is_recognized_as_one(text: str) -> None:
+    assert is_model_card(text.encode())
+    assert not is_model_card(b"# My notes\n")
+
+
+def test_the_card_of_a_model_that_can_run_code_asks_for_trust(finished: Any) -> None:
+    text = carded(finished.run, model_format=LiteRtFormat())
+    assert "\n    humeris predict m.keras IMAGES --trust\n" in text
+    assert '\n    for prediction in humeris.predict("m.keras", "IMAGES", trust=True):\n' in text
+    assert "Models in litert format can run code: set `trust` only if you trust the source of the file." in text
+    assert "\n\n\n" not in text
+
+
+def carded(run: Run, trial: str | None = None, model_format: Format | None = None) -> str:
     chosen, score = run.find_trial(trial)
     parity = Parity(18, 18, 1e-7)
     done = ExportResult(
-        Path("m.keras"), Path("m.keras.md"), KerasFormat(), "float32", "", chosen, parity, 2.0, 1000, "f" * 64, True
+        Path("m.keras"),
+        Path("m.keras.md"),
+        model_format or KerasFormat(),
+        "float32",
+        "",
+        chosen,
+        parity,
+        2.0,
+        1000,
+        "f" * 64,
+        True,
     )
     return render_model_card(
         done, run, score, run.load_image_records(), [run.get_spec(chosen.tap_refs[0])], "humeris export run -o m.keras"
@@ -73,8 +106,9 @@ def test_a_trial_that_was_not_chosen_has_no_test_scores(finished: Any) -> None:
     best = finished.run.find_trial()[0]
     other = next(trial for trial in finished.run.load_trials() if trial != best)
     text = carded(finished.run, other.id)
-    assert "It was not chosen, so it was never scored on the test split." in text
+    assert "This trial was not selected, so it was not scored on the test split." in text
     assert "balanced accuracy" not in text
+    assert "precision |" not in text
     assert "\n\n\n" not in text
 
 

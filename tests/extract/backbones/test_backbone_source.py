@@ -99,9 +99,9 @@ def test_a_source_from_outside_goes_from_images_to_a_model(
     assert humeris("sweep", photos, "-b", "toy", "--head", "logreg,C=1", "-j", 1, "-o", run, *cache).code == 0
     assert humeris("export", run, "-o", model, *cache).code == 0
     card = Path(f"{model}.md").read_text()
-    assert "toy (toys.Toy()), weights" in card
+    assert "backbone: toy (toys.Toy()), up to its deepest tap; SHA-256 of the weights " in card
     assert "- toy: free for everyone, by a toymaker" in card
-    assert "divided by 255" in card
+    assert "preprocessing inside the model: pixels scaled to [0, 1]\n" in card
     images = [photos / name / "00.png" for name in ("blob", "noise", "stripes")]
     predicted = humeris("predict", model, *images, "--json")
     assert predicted.code == 0, predicted.err

@@ -56,7 +56,7 @@ def test_the_command_leaves_a_model_that_answers_as_the_run_and_its_card(
     assert 0 < found["parity"]["max_difference"] <= 1e-4
     assert found["milliseconds"] > 0
     assert sorted(path.name for path in out.iterdir()) == sorted([NAMES[name], f"{NAMES[name]}.md"])
-    assert f"as one {name} model in float32" in (out / f"{NAMES[name]}.md").read_text()
+    assert f"exported in {name} format with float32 weights" in (out / f"{NAMES[name]}.md").read_text()
     predictor = Predictor(out / NAMES[name], cache=cache)
     assert predictor.classes == ["blob", "noise", "stripes"]
     assert np.abs(predictor.predict_proba(pixels_of(finished)) - finished.run.load_probabilities()).max() <= 1e-4
