@@ -1,4 +1,4 @@
-"""One model out: stacked, written, checked and asked about new images.
+"""Export of models: stack a head on its backbone, write and check the model, predict with it.
 
 May import `classify.runs` and the rooms below it.
 """

@@ -1,4 +1,4 @@
-"""The check of a model that was just written, against the cached answers of its trial."""
+"""Check an exported model against the cached predictions of its trial."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from .formats.format import Format
 from .formats.registry import FORMATS
 from .formats.weight_precision import WeightPrecision
 
-MAP_TOLERANCE = 1e-3  # whole maps are cached in float16, which alone moves a probability by some 1e-4
+MAP_TOLERANCE = 1e-3  # whole maps are cached in float16, which alone changes probabilities by about 1e-4
 
 
 def check_model(
     path: Path, model_format: Format, precision: WeightPrecision, source: ExportSource
 ) -> tuple[parity.Parity, float]:
-    """Run a model in a process of its own, and compare it with the cache.
+    """Run a model in a fresh process and compare its predictions with those from the cache.
 
     Parameters
     ----------
     path : Path
         The model.
     model_format : Format
-        Its format.
+        Format of the model.
     precision : WeightPrecision
-        Of its weights.
+        Precision of its weights.
     source : ExportSource
-        What it was made from.
+        The trial that the model was built from.
 
     Returns
     -------
     parity : Parity
-        How well the answers agree.
+        Agreement of the predictions.
     milliseconds : float
-        That one image takes, median.
+        Median inference time of one image.
 
     Raises
     ------
     ParityError
-        Where they do not agree.
+        If they do not agree, or the model cannot be run.
     """
     cached = source.load_cached_predictions(precision.n_parity_images)
     with _explain_half_precision(model_format, source):
@@ -60,7 +60,7 @@ def check_model(
 
 @contextlib.contextmanager
 def _explain_half_precision(model_format: Format, source: ExportSource) -> Iterator[None]:
-    """Say of a `ParityError` that it comes from features in half precision, where it does."""
+    """Add to a `ParityError` that the features are in half precision, if they are."""
     try:
         yield
     except ParityError as error:

@@ -1,4 +1,4 @@
-"""One model out: stacked, written, run again in a process of its own, compared, and only then published."""
+"""Export a trial as one model, which is checked in a fresh process before it is published."""
 
 from __future__ import annotations
 
@@ -35,44 +35,45 @@ def export(
     backbone_specs: Sequence[BackboneSpec] = (),
     command: str = "",
 ) -> ExportResult:
-    """Write the head of a trial, stacked on its backbone, as one model with a model card beside it.
+    """Write the head of a trial, stacked on its backbone, as one model, and a model card beside it.
 
-    The model is run in a process of its own and must answer as the cached features do, on up to 64 of the run's test images
-    (256 in ``int8``).
+    The model is run in a fresh process on up to 64 of the run's test images (256 for ``int8``); its predictions must agree
+    with those from the cached features.
 
     Parameters
     ----------
     run : Run
         A finished run.
     store : Store
-        The cache that it was made with.
+        The cache that the run was computed with.
     out : Path or str
-        A new file or folder, or an exported model, which is replaced.
+        Path of the model. An exported model that is already there is replaced.
     trial : str, optional
-        The first digits of the trial's id; the best trial by default.
+        First digits of the trial's id; the best trial by default.
     format : str, optional
-        ``keras``, ``savedmodel``, ``onnx``, ``litert`` or what was registered; by default what the suffix of `out` says.
+        ``keras``, ``savedmodel``, ``onnx``, ``litert`` or a registered format; by default, that of the suffix of `out`.
     precision : str
-        Of the weights: ``float32``, ``float16`` or ``int8``, as far as the format has them.
+        Precision of the weights: ``float32``, ``float16`` or ``int8``, if the format supports it.
     backbone_specs : sequence of BackboneSpec
-        Where backbones are now, if they were moved.
+        Backbones whose files were moved, with their new paths.
     command : str
-        The command that made the model, for the card; by default one that makes the same model.
+        Command to quote in the model card; by default, one that exports the same model.
 
     Returns
     -------
     ExportResult
+        The model, its model card and its agreement with the cache.
 
     Raises
     ------
     ParityError
-        Where the model does not answer as the cache does. Nothing is left behind then, and an older model stays.
+        If the model does not agree with the cache. Nothing is written then, and an older model is kept.
     ModelError
-        Where something else is at `out`, the format cannot hold the model, or the backbone has changed.
+        If `out` is taken by something else, the format does not support the model, or the backbone has changed.
     RunError
-        Where the trial or its features are gone.
+        If there is no such trial, or its features are no longer cached.
     DataError
-        Where an image that is needed is gone or has changed.
+        If an image that is needed is missing or has changed.
 
     Examples
     --------
@@ -118,12 +119,12 @@ def export(
 def _write_model(
     target: ExportTarget, temp_path: Path, model: Any, metadata: ModelMetadata, calibration: np.ndarray | None
 ) -> None:
-    """Write the model at `temp_path`; converters have error types of their own, also for a full disk."""
+    """Write the model to `temp_path`; converters raise errors of their own types, also if the disk is full."""
     with explain_write_errors(target.path, target.format.name), translate_write_errors(target.path, ALTERNATIVE):
         target.format.write(model, temp_path, metadata, target.precision.name, calibration)
 
 
 def _build_command(run: Run, store: Store, result: ExportResult) -> str:
-    """The command that makes the same model."""
+    """Return a command that exports the same model."""
     words = ["humeris", "export", run.path, "-o", result.path, "-f", result.format.name, "--precision", result.precision]
     return shlex.join(map(str, [*words, "--trial", result.trial.id, "--cache", store.path]))

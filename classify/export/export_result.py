@@ -18,25 +18,25 @@ class ExportResult:
     Parameters
     ----------
     path, card : Path
-        The model, and its model card.
+        The model and its model card.
     format : Format
-        Of the model.
+        Format of the model.
     precision : str
-        Of its weights.
+        Precision of its weights.
     activations : str
-        What the activations of a model in ``int8`` are computed in; "" for other models.
+        Data type that an ``int8`` model computes its activations in; "" for other models.
     trial : Trial
-        What was exported.
+        The exported trial.
     parity : Parity
-        How well it agrees with the cache.
+        Agreement of the model with the cache.
     milliseconds : float
-        That one image took in the process that checked it, median.
+        Median inference time of one image, in the process that checked the model.
     bytes : int
         Size of the file, or of all files in the folder.
     sha256 : str
-        See `provenance.compute_digest`.
+        Digest of the model, see `provenance.compute_digest`.
     trusted : bool
-        Whether `humeris predict` runs it with the same cache, without ``--trust``.
+        Whether `humeris predict` runs the model without ``--trust`` if given the same cache.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class ExportResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "model": str(self.path),
             "card": str(self.card),

@@ -1,4 +1,4 @@
-"""What is exported: a trial of a run, with its head, its backbones and its cached answers."""
+"""The source of an export: a trial of a run, with its head, its backbones and its cached predictions."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ N_CALIBRATION_IMAGES = 128
 
 @dataclass(frozen=True)
 class CachedPredictions:
-    """What a model must answer.
+    """The predictions that an exported model must reproduce.
 
     Parameters
     ----------
     records : list of ImageRecord
         The images, n of them.
     probabilities : ndarray
-        (n, classes), of the head on cached features, or of a fine-tuned network when it was scored.
+        (n, classes), predicted by the head from cached features, or by a fine-tuned network when it was scored.
     features : Any
-        The cached features (n, d); None for a fine-tuned network.
+        Cached features (n, d); None for a fine-tuned network.
     """
 
     records: list[ImageRecord]
@@ -55,26 +55,26 @@ class CachedPredictions:
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A trial of a run, with everything that a model is stacked from.
+    """A trial of a run, with everything that its model is built from.
 
     Parameters
     ----------
     run : Run
         A finished run.
     trial : Trial
-        What is exported.
+        The trial to export.
     score : Score
-        How it did on the images that it was selected on.
+        Its score on the held-out images.
     records : list of ImageRecord
-        The run's images.
+        The images of the run.
     specs : mapping of str to ExtractionSpec
-        How the features of each of its extractions were made.
+        Specs of the extractions that the trial uses, by name.
     feature_store : FeatureStore
-        Where these are.
+        The store that holds their features.
     head : Head
-        Trained on everything but the test split.
+        The head, trained on all images outside the test split.
     finetuned_weights : mapping or None
-        By layer, of the layers of the backbone that were fine-tuned.
+        Weights of the fine-tuned layers of the backbone, by layer name; None if the backbone is frozen.
     """
 
     run: Run
@@ -90,25 +90,25 @@ class ExportSource:
     def load(
         cls, run: Run, store: Store, trial_id: str | None = None, backbone_specs: Sequence[BackboneSpec] = ()
     ) -> ExportSource:
-        """The trial whose id begins with `trial_id`, by default the best one; its head is trained where it is not yet.
+        """Load a trial of a run; its head is trained first if the run did not save it.
 
         Parameters
         ----------
         run : Run
             A finished run.
         store : Store
-            The cache that the run was made with.
+            The cache that the run was computed with.
         trial_id : str or None
-            The first digits of an id in ``leaderboard.csv``.
+            First digits of an id in ``leaderboard.csv``; the best trial by default.
         backbone_specs : sequence of BackboneSpec
-            Where its backbones are now; those that are not named are where they were.
+            Backbones whose files were moved, with their new paths.
 
         Raises
         ------
         RunError
-            Where there is no such trial, or its features are gone.
+            If there is no such trial, or its features are no longer cached.
         ModelError
-            Where no model can be stacked of it, or `backbone_specs` are of other networks.
+            If no model can be built from the trial, or `backbone_specs` are of other networks.
         """
         trial, score = run.find_trial(trial_id)
         records = run.load_image_records()
@@ -123,16 +123,16 @@ class ExportSource:
 
     @property
     def target(self) -> Target:
-        """What a label is."""
+        """The kind of label that the model predicts."""
         return self.run.metadata.splits.get_target()
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the model's input, in pixels."""
+        """The size (height, width) of the model's input, in pixels."""
         return self.specs[self.trial.tap_refs[0].extraction].image_size
 
     def build_model(self, backbone_specs: Sequence[BackboneSpec] = ()) -> Any:
-        """The Keras model: the head stacked on its backbones, see `stack_model`; raises `ModelError`."""
+        """Build the Keras model of the head stacked on its backbones, see `stack_model`; raises `ModelError`."""
         backbones = {
             name: rebuild_backbone(spec, backbone_specs, tuned_weights=self.finetuned_weights)
             for name, spec in self.specs.items()
@@ -141,7 +141,7 @@ class ExportSource:
         return stack_model([backbones[tap_ref.extraction] for tap_ref in self.trial.tap_refs], taps, self.head)
 
     def build_metadata(self, precision: str) -> ModelMetadata:
-        """What is kept inside the model. Its test scores are of plain views, which is what the model sees."""
+        """Return the metadata to store in the model; its test accuracy is that of single views, as the model uses."""
         result = self.run.result
         test = TestAccuracy.from_scores(result.single_view_test) if self.trial.id == result.best.id else None
         return ModelMetadata(
@@ -156,15 +156,15 @@ class ExportSource:
         )
 
     def load_calibration_images(self) -> np.ndarray:
-        """Up to 128 images (n, height, width, 3) uint8, none of the test split, to learn ranges of activations from."""
+        """Load up to 128 images (n, height, width, 3) uint8 outside the test split, to calibrate activations with."""
         return self.load_pixels(sample_images.select_calibration_records(self.records, N_CALIBRATION_IMAGES))
 
     def load_pixels(self, records: Sequence[ImageRecord]) -> np.ndarray:
-        """Images (n, height, width, 3) uint8; raises `DataError` where one is gone or has changed."""
+        """Load images as (n, height, width, 3) uint8; raises `DataError` if one is missing or has changed."""
         return sample_images.load_pixels(self.run, records, self.image_size)
 
     def load_cached_predictions(self, max_images: int) -> CachedPredictions:
-        """What the model must answer on up to `max_images` images, of the test split as far as it has enough."""
+        """Return the predictions to reproduce on up to `max_images` images, of the test split if it has enough."""
         if self.finetuned_weights is not None:
             test_records = [record for record in self.records if record.split == "test"]
             records = sample_images.select_evenly(test_records, max_images)
@@ -205,7 +205,7 @@ def _check_backbone_specs(backbone_specs: Sequence[BackboneSpec], specs: Mapping
 
 
 def _train_head(run: Run, feature_store: FeatureStore, trial: Trial, score: Score, records: Sequence[ImageRecord]) -> Head:
-    """The head of a trial that did not win, trained as the winner was, on everything but the test split, and saved."""
+    """Train and save the head of a trial that was not selected, on all images outside the test split."""
     train_records = sorted((record for record in records if record.split != "test"), key=lambda record: record.digest)
     target = run.metadata.splits.get_target()
     keys = to_keys([record.digest for record in train_records])

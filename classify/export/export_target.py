@@ -1,4 +1,4 @@
-"""Where a model is exported to, and as what."""
+"""The target of an export: path, format and precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALTERNATIVE = "another path with -o"
 
 @dataclass(frozen=True)
 class ExportTarget:
-    """The path, the format and the precision of the weights of a model that is going to be written."""
+    """The path, format and weight precision of a model to be written."""
 
     path: Path
     format: Format
@@ -26,22 +26,22 @@ class ExportTarget:
 
     @classmethod
     def create(cls, path: Path, format_name: str | None, precision: str) -> ExportTarget:
-        """Find out what is asked for.
+        """Return the target that is asked for, after checking that it can be written.
 
         Parameters
         ----------
         path : Path
-            A new file or folder, or an exported model, which will be replaced.
+            Path of the model. An exported model that is already there will be replaced.
         format_name : str or None
-            By default the suffix of `path` says it.
+            Name of the format; None to determine it by the suffix of `path`.
         precision : str
-            Of the weights.
+            Precision of the weights.
 
         Raises
         ------
         ModelError
-            Where there is no such format or precision, a package is missing, or something else is at `path` or in the place
-            of the model card.
+            If there is no such format or precision, a package is missing, or the path of the model or of the model card is
+            taken by something else.
         """
         model_format = choose_format(path, format_name)
         if precision not in PRECISIONS:
@@ -58,11 +58,11 @@ class ExportTarget:
 
     @property
     def card_path(self) -> Path:
-        """Where the model card is written."""
+        """The path of the model card."""
         return publish.get_card_path(self.path)
 
     def make_temp_path(self) -> Path:
-        """A new path beside `path`, for the model until it is checked."""
+        """Return a new path in the same folder, for the model until it is checked."""
         return self.path.with_name(f".{self.path.stem}-{secrets.token_hex(4)}{self.format.suffix}")
 
     def _check_place(self) -> None:
@@ -79,5 +79,5 @@ class ExportTarget:
     def _is_exported_model(self) -> bool:
         try:
             return self.format.read_metadata(self.path) is not None
-        except ModelError:  # ours, but damaged or of another version
+        except ModelError:  # an exported model, but damaged or of another version
             return True

@@ -1,4 +1,4 @@
-"""What an exported model says about itself, as JSON inside its file."""
+"""The metadata of an exported model, stored in its file as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REQUIRED_KEYS = {"classes", "image_size", "pixels"}
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Everything that is needed to use an exported model, and where it comes from.
+    """Metadata needed to use an exported model, and its provenance.
 
     Parameters
     ----------
@@ -30,19 +30,19 @@ class ModelMetadata:
     image_size : tuple of int
         (height, width) of the input, in pixels.
     pixels : str
-        Version of the function from file bytes to pixels that the model was made for, see `extract.pixels.decode`.
+        Version of image decoding that the model was built for, see `extract.pixels.decode.get_version`.
     precision : str
-        Of the weights: ``float32``, ``float16`` or ``int8``.
+        Precision of the weights: ``float32``, ``float16`` or ``int8``.
     activations : str
-        What the activations of a model in ``int8`` are computed in, ``int8`` or ``float32``; "" for other models.
+        Data type that an ``int8`` model computes its activations in, ``int8`` or ``float32``; "" for other models.
     specs : mapping of str to ExtractionSpec
-        How the features that the head was trained on were made, by the name of the extraction.
+        Specs of the extractions that the head was trained on, by name.
     trial : Trial or None
-        The head and its taps.
+        The head family, its hyperparameters and its taps.
     test : mapping or None
-        Scores on the test split, on plain views; None for a trial that was not selected.
+        Accuracy on the test split, on single views; None for a trial that was not selected.
     target_name : str
-        What kind of label the model predicts, see `get_target`.
+        Name of the kind of label that the model predicts, see `get_target`.
     humeris : str
         Version of humeris that wrote the model.
     """
@@ -59,11 +59,11 @@ class ModelMetadata:
     humeris: str = __version__
 
     def get_target(self) -> Target:
-        """Return what a label is; raises `DataError` where no such kind is registered."""
+        """Return the kind of label that the model predicts; raises `DataError` if it is not registered."""
         return restore_target(self.target_name, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
+        """Return JSON values."""
         return {
             "format": FORMAT,
             "humeris": self.humeris,
@@ -80,12 +80,12 @@ class ModelMetadata:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ModelMetadata:
-        """The metadata that `to_dict` wrote.
+        """Return the metadata that `to_dict` wrote.
 
         Parameters
         ----------
         value : mapping
-            JSON values; they may come from anybody.
+            JSON values from an untrusted file.
 
         Returns
         -------
@@ -94,7 +94,7 @@ class ModelMetadata:
         Raises
         ------
         ValueError
-            Where a value is not of the kind that `to_dict` writes.
+            If `to_dict` cannot have written them, or wrote them in another version.
         """
         classes, image_size = _check_classes(value["classes"]), _check_image_size(value["image_size"])
         if value.get("format") != FORMAT:
@@ -117,17 +117,17 @@ class ModelMetadata:
 
 
 def encode_metadata(metadata: ModelMetadata) -> str:
-    """The JSON text of the metadata."""
+    """Return the metadata as JSON."""
     return json.dumps(metadata.to_dict(), indent=2)
 
 
 def decode_metadata(text: str | bytes) -> ModelMetadata | None:
-    """The metadata of a JSON text, None where the text is none of ours.
+    """Return the metadata in a JSON text, or None if they are not those of an exported model.
 
     Raises
     ------
     ValueError
-        Where it is ours but damaged or of another version, see `ModelMetadata.from_dict`.
+        If they are, but damaged or of another version, see `ModelMetadata.from_dict`.
     """
     try:
         value = json.loads(text)

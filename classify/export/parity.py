@@ -1,4 +1,4 @@
-"""Predictions of an exported model in a process of its own, and their comparison with the cached ones."""
+"""Predictions of an exported model in a fresh process, and their comparison with those from the cache."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..evaluate.target import Target
 from .formats.format import Format
 
 TOLERANCE = 1e-4
-TIE_MARGIN = 1e-4  # classes whose cached probabilities are closer than this may change places
-COSINE_TOLERANCE = 1e-2  # of the tolerance: how far the cosines of neighbors may lie from the cached ones
-MIN_AGREEMENT = 0.98  # of the classes, for weights in eight bits
+TIE_MARGIN = 1e-4  # classes whose cached probabilities are closer than this may change order
+COSINE_TOLERANCE = 1e-2  # as a factor of the tolerance: how far cosines of neighbors may differ
+MIN_AGREEMENT = 0.98  # proportion of images with the same class that int8 models must reach
 _REMEDY = "nothing was written; export another trial of leaderboard.csv with --trial ID"
 _SCRIPT = """
 import sys, time, numpy
@@ -38,19 +38,19 @@ numpy.savez(sys.argv[3], predictions=numpy.concatenate(predictions), millisecond
 
 @dataclass(frozen=True)
 class Parity:
-    """How well a model agrees with the cache.
+    """Agreement of an exported model with the cache.
 
     Parameters
     ----------
     images : int
-        How many images were compared.
+        Number of images compared.
     top1_agree : int
-        On how many of them the most probable class is the same.
+        Number of images on which the most probable class is the same.
     max_difference : float
-        The largest difference of a probability.
+        Largest absolute difference of a probability.
     ties : int
-        On how many images the model differs because neighbors of several classes are equally near to rounding, so that
-        either answer is right. They count neither in `top1_agree` nor in `max_difference`.
+        Number of images on which the model differs because neighbors of several classes are equally near up to rounding,
+        so that either prediction is valid. They count neither in `top1_agree` nor in `max_difference`.
     """
 
     images: int
@@ -59,12 +59,12 @@ class Parity:
     ties: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
 
 def predict_in_subprocess(model_format: Format, model: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Run a model in a new Python process that has the format's runtime and nothing of ours.
+    """Run a model in a fresh Python process that imports only the format's runtime, not humeris.
 
     Parameters
     ----------
@@ -80,12 +80,12 @@ def predict_in_subprocess(model_format: Format, model: Path, images: np.ndarray)
     probabilities : ndarray
         (n, classes).
     milliseconds : float
-        That one image takes: the median of repeated calls.
+        Median inference time of one image.
 
     Raises
     ------
     ParityError
-        Where the runtime cannot load or run the model.
+        If the runtime cannot load or run the model.
     """
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "images.npy"), Path(folder, "predictions.npz")
@@ -108,7 +108,7 @@ def compare_classes(target: Target, cached: np.ndarray, exported: np.ndarray) ->
     Parameters
     ----------
     target : Target
-        What a label is.
+        The kind of label.
     cached, exported : ndarray
         Probabilities (n, classes).
 
@@ -119,8 +119,8 @@ def compare_classes(target: Target, cached: np.ndarray, exported: np.ndarray) ->
     Raises
     ------
     ParityError
-        Where fewer than `MIN_AGREEMENT` of the classes are equal, however close the first two are, or the probabilities of
-        the model are not finite or do not vary.
+        If the class is the same on fewer than `MIN_AGREEMENT` of the images, however close the two most probable classes
+        are; or if the probabilities of the model are not finite or do not vary between images.
     """
     _check_predictions(cached, exported)
     equal = int((~target.find_disagreements(cached, exported)).sum())
@@ -154,13 +154,13 @@ def compare(
     Parameters
     ----------
     target : Target
-        What a label is.
+        The kind of label.
     cached, exported : ndarray
-        Probabilities (n, classes). Where two cached ones are closer than `TIE_MARGIN`, either class may come first.
+        Probabilities (n, classes). If two cached ones are closer than `TIE_MARGIN`, either class may come first.
     tolerance : float
-        How far a probability may lie from the cached one.
+        Largest allowed absolute difference of a probability.
     ties : ndarray, optional
-        Mask (n,) of the images that may differ by any amount; those that do are counted.
+        Mask (n,) of images whose predictions may differ by any amount; those that do are counted.
 
     Returns
     -------
@@ -169,8 +169,8 @@ def compare(
     Raises
     ------
     ParityError
-        Where they do not agree; where the probabilities are not finite or do not vary between images, since two broken
-        models may agree on a constant; and where all images are ties that differ, so that nothing was compared.
+        If they do not agree; if the probabilities of the model are not finite or do not vary between images, since two
+        broken models may agree on a constant; or if all images are ties that differ, so that nothing was compared.
     """
     _check_predictions(cached, exported)
     differences = np.abs(cached - exported).max(axis=1)

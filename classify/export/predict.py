@@ -28,11 +28,11 @@ class Prediction:
     Parameters
     ----------
     path : str
-        The image, as it was given.
+        Path of the image, as given.
     top : tuple of (str, float)
-        The most probable classes with their probabilities, best first.
+        The most probable classes and their probabilities, most probable first.
     rejection : str
-        Why there is no prediction, "" where there is one.
+        Reason why the image was rejected; "" if there is a prediction.
     """
 
     path: str
@@ -40,7 +40,7 @@ class Prediction:
     rejection: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         if self.rejection:
             return {"path": self.path, "refused": self.rejection}
         return {
@@ -52,19 +52,19 @@ class Prediction:
 
 
 class Predictor:
-    """An exported model in its runtime.
+    """An exported model, loaded in its runtime.
 
-    Loading it runs no foreign code: Keras's safe mode stays on, and a model in a format that can hold code must have been
-    exported with the same cache, unless `trust` is set.
+    Loading runs no code of an untrusted model: Keras's safe mode stays on, and a model in a format that can contain code
+    must have been exported with the same cache, unless `trust` is set.
 
     Parameters
     ----------
     path : Path or str
         A model that `export` wrote, in any registered format.
     cache : Path or str, optional
-        The cache that the model was exported with; the user's by default.
+        The cache that the model was exported with; the user's default cache if omitted.
     trust : bool
-        Whether to run a model of somebody else in a format that can hold code.
+        Whether to run a model in a format that can contain code even if it was not exported with this cache.
 
     Attributes
     ----------
@@ -73,12 +73,13 @@ class Predictor:
     image_size : tuple of int
         (height, width) of the input, in pixels.
     metadata : ModelMetadata
-        Everything that the model says about itself.
+        Metadata stored in the model.
 
     Raises
     ------
     ModelError
-        Where it is no model of ours, was made for other versions, is not trusted, or cannot be loaded.
+        If the file is not an exported model, was exported for another version of image decoding, is not trusted, or cannot
+        be loaded.
 
     Examples
     --------
@@ -114,12 +115,12 @@ class Predictor:
         return f"<Predictor {self.path}: {self.format.name}, {len(self.classes)} classes, images of {height} x {width}>"
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        """Predict the probabilities of images.
+        """Predict class probabilities of decoded images.
 
         Parameters
         ----------
         images : ndarray
-            (n, height, width, 3) uint8, at `image_size`.
+            (n, height, width, 3) uint8, of size `image_size`.
 
         Returns
         -------
@@ -129,11 +130,11 @@ class Predictor:
         Raises
         ------
         ModelError
-            Where the model cannot be run on them.
+            If the model cannot be run on them.
         """
         try:
             probabilities = self._model(images)
-        except Exception as error:  # each runtime has a type of its own, for models that are not what they say
+        except Exception as error:  # each runtime raises its own types on invalid models
             height, width = self.image_size
             raise ModelError(
                 f"{self.path}: cannot run the model on {height} x {width} images: {to_one_line(error)}"
@@ -148,23 +149,23 @@ class Predictor:
     def predict(
         self, paths: Iterable[Path | str] | Path | str, *, top: int = 1, batch_size: int = 32, jobs: int | None = None
     ) -> Iterator[Prediction]:
-        """Predict the classes of image files; memory does not grow with their number.
+        """Predict the classes of image files, in memory that does not grow with their number.
 
         Parameters
         ----------
-        paths : iterable of Path or str, or one of them
+        paths : Path, str, or iterable of them
             The image files.
         top : int
-            How many classes of each image.
+            Number of classes to return for each image.
         batch_size : int
-            How many images the model is given at once.
+            Number of images in a batch.
         jobs : int, optional
-            Processes that decode images; by default as many as there are cores.
+            Number of processes that decode images; by default, the number of cores.
 
         Yields
         ------
         Prediction
-            One for each path, in order, as they come.
+            The prediction for each path, in order.
         """
         if top < 1 or batch_size < 1:
             raise ValueError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
@@ -173,7 +174,7 @@ class Predictor:
         pending: list[tuple[str, np.ndarray | str]] = []
         with DecoderPool(jobs) as decoders:
             decoded_images = read_file.map_in_order(partial(self._decode, decoders), paths, jobs, 2 * batch_size + 2 * jobs)
-            with closing(decoded_images):  # before the decoders are, also when the caller has enough
+            with closing(decoded_images):  # before the decoders are closed, also if the caller stops early
                 for decoded_image in decoded_images:
                     pending.append(decoded_image)
                     if len(pending) == batch_size:
@@ -190,7 +191,7 @@ class Predictor:
     def _predict_batch(
         self, decoded_images: Sequence[tuple[str, np.ndarray | str]], top: int, batch_size: int
     ) -> Iterator[Prediction]:
-        """Predictions of up to `batch_size` images; after a whole batch, padded to it so that nothing is compiled twice."""
+        """Yield predictions of a batch; after a full one, smaller batches are padded, so that the model compiles once."""
         images = [image for _, image in decoded_images if not isinstance(image, str)]
         rows: Iterator[np.ndarray] = iter(())
         if images:
@@ -207,7 +208,7 @@ class Predictor:
 
 
 def list_image_files(paths: Sequence[Path]) -> list[Path]:
-    """List image files.
+    """List the image files at the given paths.
 
     Parameters
     ----------
@@ -217,13 +218,13 @@ def list_image_files(paths: Sequence[Path]) -> list[Path]:
     Returns
     -------
     list of Path
-        The files, and every visible file below the folders, sorted. A folder that cannot be read is in the list itself, and
-        is rejected where its images would be.
+        The files, and all files below the folders except hidden ones, sorted by folder. A folder that cannot be read is
+        itself in the list, so that it is reported as rejected.
 
     Raises
     ------
     DataError
-        Where one of them does not exist, or there is no file.
+        If a path does not exist, or there are no files.
     """
     files: list[Path] = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Remember which models were exported with a cache, since models of some formats can run code."""
+"""Record which models were exported with a cache, since models of some formats can run code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMESPACE = "exported"
 
 
 def compute_digest(path: Path) -> str:
-    """The SHA-256, in hexadecimal, of a file, or of the names and the digests of all files in a folder."""
+    """Return the hexadecimal SHA-256 of a file, or of the names and digests of all files in a folder."""
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -24,12 +24,12 @@ def compute_digest(path: Path) -> str:
 
 
 def remember(store: Store, sha256: str) -> bool:
-    """Store the digest of a model that was just written; False where the cache cannot be written."""
+    """Record the digest of an exported model in the cache; return False if the cache cannot be written."""
     return store.kv_store.put(_NAMESPACE, sha256, b"")
 
 
 def check(store: Store, path: Path, model_format: Format) -> None:
-    """Raise `ModelError` where a model may run code and was not exported with this cache.
+    """Raise `ModelError` if a model can run code and was not exported with this cache.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def check(store: Store, path: Path, model_format: Format) -> None:
     path : Path
         The model.
     model_format : Format
-        Its format.
+        Format of the model.
     """
     if model_format.runs_code and store.kv_store.get(_NAMESPACE, compute_digest(path)) is None:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Publish a model file: in one step where the system can, and in the place of an older one."""
+"""Publish a model file or folder, atomically if possible, replacing an older one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _STALE_SECONDS = 24 * 3600
 
 
 def get_card_path(out: Path) -> Path:
-    """The path of the card of the model at `out`."""
+    """Return the path of the model card of the model at `out`."""
     return out.with_name(f"{out.name}.md")
 
 
 def remove_stale_drafts(out: Path, suffix: str) -> None:
-    """Remove the unfinished files of the model at `out` that killed processes left more than a day ago."""
+    """Remove temporary files of the model at `out` that killed processes left more than a day ago."""
     for temp_path in out.absolute().parent.glob(f".{glob.escape(out.stem)}-????????{glob.escape(suffix)}"):
         with contextlib.suppress(OSError):
             if time.time() - temp_path.lstat().st_mtime > _STALE_SECONDS:
@@ -27,7 +27,7 @@ def remove_stale_drafts(out: Path, suffix: str) -> None:
 
 
 def move_into_place(temp_path: Path, out: Path) -> None:
-    """Rename `temp_path` to `out`. A folder cannot replace another one in one step: the older one is set aside meanwhile."""
+    """Rename `temp_path` to `out`. A folder cannot be replaced atomically: the older one is renamed first, then deleted."""
     if not temp_path.is_dir() or not out.exists():
         os.replace(temp_path, out)
         return
@@ -42,7 +42,7 @@ def move_into_place(temp_path: Path, out: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder, if it is there."""
+    """Delete a file, a link or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -50,6 +50,6 @@ def remove(path: Path) -> None:
 
 
 def get_size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the size of a file, or of all files in a folder, in bytes."""
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)

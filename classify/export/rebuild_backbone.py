@@ -1,4 +1,4 @@
-"""Build the backbone again that features were made with."""
+"""Rebuild the backbone that features were extracted with."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...extract.backbones.build import Backbone, build
 
 
 def is_same_backbone(backbone_spec: BackboneSpec, spec: ExtractionSpec) -> bool:
-    """Whether a backbone may be the one that features were made with, as its source has it."""
+    """Return whether a backbone may be the one that features were extracted with, according to its source."""
     return backbone_spec.source.is_same(backbone_spec, spec)
 
 
 def find_backbone_specs(spec: ExtractionSpec, backbone_specs: Sequence[BackboneSpec] = ()) -> list[BackboneSpec]:
-    """The backbones that may be the one that features were made with: those given, else where it was at that time."""
+    """Return the given backbones that may be the one features were extracted with, or else the one named in `spec`."""
     matches = [backbone_spec for backbone_spec in backbone_specs if is_same_backbone(backbone_spec, spec)] or [
         BackboneSpec.from_spec(spec)
     ]
@@ -37,20 +37,20 @@ def rebuild_backbone(
     fold_batch_norm: bool = True,
     precision: str | None = None,
 ) -> Backbone:
-    """Build the very network that features were made with.
+    """Rebuild the network that features were extracted with.
 
     Parameters
     ----------
     spec : ExtractionSpec
-        How the features were made.
+        Spec of the extraction.
     backbone_specs : sequence of BackboneSpec
-        Where backbones are now; by default where they were.
+        Backbones whose files were moved, with their new paths.
     tuned_weights : mapping, optional
-        Other weights for some of its layers, by name, as `build` takes them.
+        Fine-tuned weights of some of its layers, by layer name; see `build`.
     fold_batch_norm : bool
-        As `build` takes it.
+        Whether to merge batch normalizations into convolutions; see `build`.
     precision : str, optional
-        To compute in, where it is another one than the features were computed in.
+        Precision to compute in, if not that of the features.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def rebuild_backbone(
     Raises
     ------
     ModelError
-        Where the network there is another one by now.
+        If the network has changed since the extraction.
     """
     for backbone_spec in find_backbone_specs(spec, backbone_specs):
         backbone = build(backbone_spec, finetuned_weights=tuned_weights, fold_batch_norm=fold_batch_norm)

@@ -1,4 +1,4 @@
-"""Images of a run as its models see them: to check a model, and to learn ranges of activations from."""
+"""Images of a run as its models see them, to check a model or to calibrate its activations."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ MIN_IMAGES = 16
 
 
 def select_parity_records(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
-    """Up to `count` images to check a model on: of the test split, evenly spaced, and of the others where it has few."""
+    """Select up to `count` evenly spaced test images to check a model on, and others if there are fewer than 16."""
     test_records = [record for record in records if record.split == "test"]
     other_records = [record for record in records if record.split != "test"]
     return select_evenly(test_records, count) + select_evenly(other_records, MIN_IMAGES - len(test_records))
 
 
 def select_calibration_records(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
-    """Up to `count` images that are not of the test split, evenly spaced in the order of their digests."""
+    """Select up to `count` images outside the test split, evenly spaced in the order of their digests."""
     return select_evenly(
         sorted((record for record in records if record.split != "test"), key=lambda each: each.digest), count
     )
 
 
 def select_evenly(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
-    """Up to `count` of the records, evenly spaced from the first to the last."""
+    """Select up to `count` records, evenly spaced from the first to the last."""
     if count <= 0 or not records:
         return []
     return [records[row] for row in np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
 
 
 def load_pixels(run: Run, records: Sequence[ImageRecord], size: tuple[int, int]) -> np.ndarray:
-    """Read images of a run and decode them in processes of their own.
+    """Read images of a run and decode them in decoder processes.
 
     Parameters
     ----------
     run : Run
-        The run, which says where the images are.
+        The run, which records where the images are.
     records : sequence of ImageRecord
         The images, n of them.
     size : tuple of int
@@ -57,7 +57,7 @@ def load_pixels(run: Run, records: Sequence[ImageRecord], size: tuple[int, int])
     Raises
     ------
     DataError
-        Where an image is gone, has changed, or ends its decoder.
+        If an image is missing, has changed, or crashes its decoder.
     """
     source = run.metadata.data.open_images()
     images, jobs = np.empty((len(records), *size, 3), np.uint8), min(4, read_file.count_cores())

@@ -20,27 +20,27 @@ OUTPUT = "probabilities"
 
 
 def stack_model(backbone: Backbone | Sequence[Backbone], selected_taps: Sequence[Tap], head: Head) -> Any:
-    """Build one model of a head and its backbones; it shares the backbones' weights.
+    """Build one model of a head and its backbones, whose weights it shares.
 
     Parameters
     ----------
     backbone : Backbone or sequence of Backbone
         One for all taps, or one for each tap.
     selected_taps : sequence of Tap
-        What the head was trained on, in this order. Each network is cut above its deepest tap.
+        The taps that the head was trained on, in this order. Layers above the deepest tap of a backbone are left out.
     head : Head
         The head.
 
     Returns
     -------
     keras.Model
-        From ``image``, uint8 (batch, height, width, 3), to ``probabilities``, float32 (batch, classes), with the
-        preprocessing inside.
+        Maps ``image``, uint8 (batch, height, width, 3), to ``probabilities``, float32 (batch, classes); preprocessing
+        is part of the model.
 
     Raises
     ------
     ModelError
-        Where the backbones have several image sizes.
+        If the image sizes of the backbones differ.
     """
     keras = load_keras()
     image, values = build_features(backbone, selected_taps)
@@ -48,7 +48,7 @@ def stack_model(backbone: Backbone | Sequence[Backbone], selected_taps: Sequence
 
 
 def build_features(backbone: Backbone | Sequence[Backbone], selected_taps: Sequence[Tap]) -> tuple[Any, Any]:
-    """The symbolic image, and the symbolic features (batch, d) of its taps side by side; see `stack_model`."""
+    """Return the symbolic image and the concatenated features (batch, d) of its taps; see `stack_model`."""
     keras = load_keras()
     backbones = [backbone] * len(selected_taps) if isinstance(backbone, Backbone) else list(backbone)
     image, rows = _build_tap_outputs(backbones, selected_taps)
@@ -59,10 +59,10 @@ def build_features(backbone: Backbone | Sequence[Backbone], selected_taps: Seque
 
 
 def _build_tap_outputs(backbones: Sequence[Backbone], selected_taps: Sequence[Tap]) -> tuple[Any, list[Any]]:
-    """The symbolic image, and the rows of each tap of it.
+    """Return the symbolic image and the rows of each of its taps.
 
-    Networks after the first are run through again on the first one's image, with other names where names are taken: a Keras
-    model has one input here, and refuses two operations of one name.
+    Networks after the first are called again on the image of the first one, since the model has one input, and operations
+    whose names are taken are renamed, since Keras requires unique names.
     """
     keras = load_keras()
     image, rows, used_names = backbones[0].graph.image, [None] * len(selected_taps), set[str]()
@@ -95,12 +95,12 @@ def _build_tap_outputs(backbones: Sequence[Backbone], selected_taps: Sequence[Ta
 
 
 def apply_layers(layers: Sequence[HeadLayer], values: Any) -> Any:
-    """Apply the layers of a head, as Keras layers and operations.
+    """Apply the layers of a head as Keras layers and operations.
 
     Parameters
     ----------
     layers : sequence of HeadLayer
-        The layers; the last Keras layer is called ``probabilities``.
+        The layers; the last one is named ``probabilities``.
     values : KerasTensor
         (batch, d).
 
@@ -115,7 +115,7 @@ def apply_layers(layers: Sequence[HeadLayer], values: Any) -> Any:
 
 
 def list_layer_names(layers: Sequence[HeadLayer]) -> list[str]:
-    """The names that `apply_layers` gives to the Keras layers."""
+    """Return the names that `apply_layers` gives to the Keras layers."""
     return [OUTPUT if index == len(layers) - 1 else f"humeris_{layer.kind}{index}" for index, layer in enumerate(layers)]
 
 
@@ -138,7 +138,7 @@ def _build_keras_layer(layer: HeadLayer, values: Any, name: str) -> Any:
 
 
 def _build_vote(layer: NeighborVotes, values: Any, name: str) -> Any:
-    """The neighbours' votes (batch, classes): labels are looked up in an embedding of one-hot rows."""
+    """Return the votes (batch, classes) of the nearest neighbors; an embedding of one-hot rows looks up their labels."""
     keras = load_keras()
     n_neighbors, similarity_layer = (
         layer.n_neighbors,
