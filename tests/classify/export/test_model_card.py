@@ -112,6 +112,21 @@ def test_a_trial_that_was_not_chosen_has_no_test_scores(finished: Any) -> None:
     assert "\n\n\n" not in text
 
 
+def test_near_duplicates_and_caveats_are_limitations(finished: Any, tmp_path: Path) -> None:
+    assert "near-duplicate" not in carded(finished.run)
+    shutil.copytree(finished.path, tmp_path / "run")
+    described = json.loads((tmp_path / "run/run.json").read_text())
+    described["result"]["near_duplicates"] |= {"test_images": 2, "accuracy_without": 0.9375}
+    described["result"]["notes"] = ["few <images>"]
+    (tmp_path / "run/run.json").write_text(json.dumps(described))
+    limitations = carded(Run.load(tmp_path / "run")).split("## Limitations")[1].split("\n## ")[0]
+    assert (
+        "\n- 2 of the test images have a near-duplicate among the training images; "
+        "without them, the test accuracy is 93.8 %.\n"
+        "- Few \\<images\\>.\n"
+    ) in limitations
+
+
 def test_names_cannot_break_out_of_the_card(finished: Any, tmp_path: Path) -> None:
     shutil.copytree(finished.path, tmp_path / "run")
     described = json.loads((tmp_path / "run/run.json").read_text())
