@@ -140,7 +140,6 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, draw_image: Callable[..., P
                     TrainingData.from_arrays(features[~held_out], labels[~held_out], []),
                     SETTINGS[family],
                     detail,
-                    classes,
                     0,
                 )
                 stack_model(backbone, [Tap(TAPPED[name], pool)], head).save(folder / f"{key}.keras")
@@ -203,9 +202,7 @@ def test_several_taps_are_set_side_by_side_in_the_order_of_the_sources(finished:
     wanted = [by_layer["block5_out"], by_layer["block4_out"]]
     features = select_features.load_matrix(store, wanted, images.keys).to_array()
     labels = np.array([images.dataset.classes.index(label) for label in images.labels])
-    head = get_head_family("logreg").fit(
-        TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, images.dataset.classes, 0
-    )
+    head = get_head_family("logreg").fit(TrainingData.from_arrays(features, labels, []), {"C": 0.1}, {}, 0)
     model = stack_model(build(BackboneSpec.parse("nano")), [Tap(source.layer, source.pool) for source in wanted], head)
     pixels = np.stack([decode(Path(image.item.location).read_bytes(), (64, 64)) for image in images.used])
     assert np.abs(model.predict_on_batch(pixels) - head.predict_proba(features)).max() <= 1e-4

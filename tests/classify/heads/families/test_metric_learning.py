@@ -62,9 +62,7 @@ def setting(family: str, **changed: Any) -> dict[str, Any]:
 def fitted(family: str, classifier: str, hidden: int, seed: int = 0) -> tuple[Head, np.ndarray]:
     features, labels, _ = problem()
     chosen, detail = setting(family, classifier=classifier, hidden=hidden), {"epochs": 4, "temperature": 0.2}
-    return FAMILIES[family].fit(
-        TrainingData.from_arrays(features, labels, []), chosen, detail, ["a", "b", "c"], seed
-    ), features
+    return FAMILIES[family].fit(TrainingData.from_arrays(features, labels, []), chosen, detail, seed), features
 
 
 @pytest.mark.parametrize(
