@@ -163,10 +163,11 @@ def rank(
 
     if not backbone:
         reject_options(context, _BACKBONE_OPTIONS, "-b", "without one, everything cached is ranked as it was extracted")
+    network = {"weights": weights, "image_size": image_size, "precision": precision} if backbone else {}
     with Store(cache) as store, show_progress(as_json or quiet) as stage:
         ranking = rank_taps(
             data, backbone or (), run=run, cache=store, progress=stage, layers=layer or (), pools=pool or (), select=select,
-            weights=weights, image_size=image_size, precision=precision, limit=limit, jobs=jobs, seed=seed,
+            limit=limit, jobs=jobs, seed=seed, **network,
         )  # fmt: skip
         output = {**ranking.to_dict(), **describe_corrupt_files(store)}
     limit_arguments = ["--limit", limit] if limit else []

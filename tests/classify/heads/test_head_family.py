@@ -25,7 +25,6 @@ from humeris.classify.heads.options import NumberOption, Option
 from humeris.classify.heads.registry import find_head_family, get_head_family, list_head_families
 from humeris.classify.heads.training_data import TrainingData
 from humeris.classify.report.wording import format_head
-from humeris.classify.sweep.sweep_config import SweepConfig
 
 
 class NaiveBayes(HeadFamily):
@@ -168,10 +167,10 @@ def test_a_family_from_outside_goes_from_sweep_to_prediction(bayes: HeadFamily, 
     assert HeadGrid.parse("bayes,alpha=0.5").family is bayes
     store = Store(finished.cache, write=True)
     images = load_images(finished.photos, store, jobs=1)
-    run = sweep(images, store, SweepConfig(["logreg,C=0.1", "bayes"], layers=["block5_out"], out=tmp_path / "run", jobs=1))
+    run = sweep(images, ["logreg,C=0.1", "bayes"], cache=store, layers=["block5_out"], out=tmp_path / "run", jobs=1)
     assert sorted(trial.head for trial in run.load_trials()) == ["bayes", "bayes", "logreg"]
     trial = next(trial for trial in run.load_trials() if trial.hyperparameters == {"alpha": 0.1})
-    result = export(run, store, tmp_path / "bayes.keras", trial=trial.id)
+    result = export(run, tmp_path / "bayes.keras", trial=trial.id, cache=store)
     assert result.parity.top1_agree == result.parity.images == 18
     paths = sorted((finished.photos / "test" / "blob").iterdir())
     predictions = list(Predictor(result.path, cache=finished.cache).predict(paths, jobs=1))

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from humeris import ImageSource, Store, export, extract_features, load_images, register_image_source, sweep
+from humeris import ImageSource, Store, export, extract, load_images, register_image_source, sweep
 from humeris.cache.file_stamp import FileStamp
 from humeris.classify.report.thumbnails import make_thumbnails
-from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.images import keras_datasets, registry
 from humeris.extract.images.class_folders import ClassFolders
@@ -137,7 +136,7 @@ def write_features(photos: Path) -> str:
     items = list_images(ClassFolders("photos")).items
     keys = b"".join(read_file.compute_digest((photos / item.name).read_bytes()) for item in items)
     with h5py.File("rows.h5", "w") as file:
-        file.attrs.update({"humeris": "0", "spec": "{}", "data": json.dumps(ClassFolders("photos").describe())})
+        file.attrs.update({"humeris": "0", "format": 2, "spec": "{}", "data": json.dumps(ClassFolders("photos").describe())})
         file["conv.avg"] = np.random.default_rng(0).normal(size=(len(items), 4)).astype(np.float32)
         file["keys"] = np.frombuffer(keys, np.uint8).reshape(-1, 32)
         file["labels"], file["paths"] = [item.label for item in items], [item.name for item in items]
@@ -269,9 +268,9 @@ class TestEverySource:
     def test_what_was_seen_once_is_not_read_again(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(FileStamp, "is_stable", lambda *_: True)
         with Store(write=True) as store:
-            first = load_images(made.data, store, features=True, jobs=2)
+            first = load_images(made.data, store, jobs=2)
             monkeypatch.setattr(type(made.source), "read", lambda *_: pytest.fail("read again"))
-            again = load_images(made.data, store, features=True, jobs=2)
+            again = load_images(made.data, store, jobs=2)
         assert [(image.name, image.digest, image.format) for image in again.used] == [
             (image.name, image.digest, image.format) for image in first.used
         ]
@@ -306,10 +305,10 @@ def test_a_source_from_outside_goes_all_the_way_to_a_model_that_was_checked(phot
     with Store(write=True) as store:
         images = load_images(data, store, jobs=2)
         config = ExtractConfig("nano", layers=["block5_out"], jobs=1)
-        (result,) = extract_features(images, store, config)
-        run = sweep(result.images, store, SweepConfig(["logreg,C=1"], jobs=1))
-        exported = export(run, store, tmp_path / "model.keras")
-        (again,) = extract_features(load_images(data, store, jobs=2), store, config)
+        (result,) = extract(images, config, cache=store)
+        run = sweep(result.images, "logreg,C=1", cache=store, jobs=1)
+        exported = export(run, tmp_path / "model.keras", cache=store)
+        (again,) = extract(data, config, cache=store)
     assert (result.computed, again.computed) == (36, 0)
     assert run.path.name.startswith("photos.box-")
     assert run.metadata.data.origin["kind"] == "box"

@@ -89,7 +89,7 @@ def test_a_format_from_outside_is_exported_checked_and_asked(
     assert (result.format, result.parity.images, result.parity.top1_agree) == (npz, 18, 18)
     assert result.parity.max_difference <= 1e-4
     assert result.milliseconds > 0
-    assert "as one npz model in float32" in result.card.read_text()
+    assert "exported in npz format with float32 weights" in result.card.read_text()
     assert "Loaded again by Keras in a fresh process" in result.card.read_text()
     predictor = Predictor(tmp_path / "flowers.npz")
     assert predictor.classes == ["blob", "noise", "stripes"]
@@ -240,6 +240,7 @@ def test_what_cannot_be_loaded_is_one_line(model_format: Format, path: Path, tmp
 def test_the_metadata_are_what_was_written(tmp_path: Path) -> None:
     """Keys of the JSON are part of the file format."""
     assert json.loads(encode_metadata(METADATA)) == {
-        "format": 3, "humeris": package.__version__, "classes": CLASSES, "image_size": [16, 16], "pixels": "1",
+        "format": 3, "humeris": package.__version__, "target": "single_label",
+        "classes": CLASSES, "image_size": [16, 16], "pixels": "1",
         "precision": "as asked", "specs": {}, "trial": None, "test": None,
     }  # fmt: skip
