@@ -90,7 +90,7 @@ def test_a_format_from_outside_is_exported_checked_and_asked(
     assert result.parity.max_difference <= 1e-4
     assert result.milliseconds > 0
     assert "exported in npz format with float32 weights" in result.card.read_text()
-    assert "Loaded again by Keras in a fresh process" in result.card.read_text()
+    assert "The model was loaded by Keras in a fresh process and compared" in result.card.read_text()
     predictor = Predictor(tmp_path / "flowers.npz")
     assert predictor.classes == ["blob", "noise", "stripes"]
     assert predictor.metadata.trial == finished.run.find_trial()[0]
