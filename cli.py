@@ -52,8 +52,9 @@ app.add_typer(config.app, name="config")
 
 
 def main() -> None:
-    """The `humeris` command. Names that are not UTF-8 go out as they came in."""
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    """Run the `humeris` command; file names that are not valid UTF-8 are written unchanged."""
+    is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except KeyboardInterrupt:  # before a command began

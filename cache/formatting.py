@@ -34,6 +34,16 @@ def format_size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def format_percent(proportion: float, n_digits: int = 1) -> str:
+    """Return a proportion as a percentage, such as 91.5 %."""
+    return f"{100 * proportion:.{n_digits}f} %"
+
+
+def format_interval(bounds: Sequence[float]) -> str:
+    """Return an interval of proportions in percent, such as 86.0–95.0."""
+    return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return an aligned table; columns of numbers are right-aligned."""
     cells = [[to_printable(cell) for cell in row] for row in rows]

@@ -1,4 +1,4 @@
-"""What every command says on the terminal: its result, its errors, how far it is, what to type next."""
+"""Terminal output shared by all commands: results, errors, progress bars and the next command."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def handle_errors(function: _Command) -> _Command:
-    """A command whose errors are one line and an exit code: 2 for bad input, 130 for an interruption."""
+    """Wrap a command so that errors become one line and an exit code: 2 for bad input, 130 for an interruption."""
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> None:
         try:
             code = function(*args, **options)
-            print(end="", flush=True)  # or the interpreter does, and complains of a pipe that was closed
+            print(end="", flush=True)  # flush here: at exit, the interpreter would complain about a closed pipe
         except (HumerisError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,7 +42,7 @@ def handle_errors(function: _Command) -> _Command:
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print(
-                f"humeris: interrupted; what was done is kept. Go on with: {to_printable(get_command_line())}",
+                f"humeris: interrupted; completed work is kept. Resume with: {to_printable(get_command_line())}",
                 file=sys.stderr,
             )
             raise typer.Exit(130) from None
@@ -53,24 +53,24 @@ def handle_errors(function: _Command) -> _Command:
 
 
 def print_error(message: str, as_json: bool) -> None:
-    """Print why nothing was done: a line on standard error, with --json a document on standard output as well."""
+    """Print an error as one line on standard error and, with --json, as a document on standard output."""
     if as_json:
         print(json.dumps({"error": message}))
     print(f"humeris: {to_printable(message)}", file=sys.stderr)
 
 
 def describe_corrupt_files(store: Store) -> dict[str, Any]:
-    """What every result that was read from a cache says of damaged files."""
+    """Return the entry on corrupt files that every result read from a cache has."""
     return {"damaged": [record.to_dict() for record in store.corrupt_files]}
 
 
 def get_command_line() -> str:
-    """The command as it was typed, to type it again."""
+    """Return the command line as it was typed."""
     return shlex.join([get_program(), *sys.argv[1:]])
 
 
 def get_program() -> str:
-    """What to type for this command: its name where that is found, else the path it was started by."""
+    """Return how to call humeris: by its name if that is on the PATH, else by the path it was started with."""
     installed_path, invoked_path = shutil.which("humeris"), Path(sys.argv[0])
     if invoked_path.name != "humeris" or (
         installed_path and (not invoked_path.exists() or invoked_path.samefile(installed_path))
@@ -80,7 +80,7 @@ def get_program() -> str:
 
 
 def build_cache_options(cache: Path | str | None) -> list[object]:
-    """The option that names the cache, where the environment does not."""
+    """Return the --cache option, or nothing if the default or the environment names this cache."""
     return [] if cache is None or os.environ.get("HUMERIS_CACHE") == str(cache) else ["--cache", cache]
 
 
@@ -91,7 +91,7 @@ def render(
     show: Callable[[dict[str, Any]], str],
     next_command: Sequence[object] = (),
 ) -> int:
-    """Print the result and the command to type next; 1 when something was refused, left out or damaged."""
+    """Print a result and the next command; return 1 if something was rejected, left out or corrupt, else 0."""
     if as_json:
         print(json.dumps(output, indent=2, ensure_ascii=True))
     elif not quiet:
@@ -105,7 +105,7 @@ def render(
 
 @contextmanager
 def show_progress(silent: bool) -> Iterator[Callable[[str], Progress]]:
-    """Progress bars on a terminal's standard error, one per stage, with rate and time left."""
+    """Show progress bars on standard error if it is a terminal, one per stage, with rate and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -130,6 +130,6 @@ def show_progress(silent: bool) -> Iterator[Callable[[str], Progress]]:
 
 
 def _format_os_error(error: OSError) -> str:
-    """An error of the operating system's that nothing was known to do about."""
+    """Return the message of an operating system error that no other code handled."""
     file_name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
-    return f"{file_name}: {error.strerror or error}; put that right and run the command again: what was stored is kept"
+    return f"{file_name}: {error.strerror or error}; fix this and run the command again; completed work is kept"

@@ -1,4 +1,4 @@
-"""Results as text for people. Nothing here prints.
+"""Text output of the commands. Nothing here prints.
 
-May import what `commands` may.
+May import what `commands` may import.
 """

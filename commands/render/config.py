@@ -1,4 +1,4 @@
-"""What `humeris config` says in words."""
+"""Text output of `humeris config`. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...cache.formatting import to_printable
 
 
 def format_settings(output: dict[str, Any]) -> str:
-    """A line for each setting: its option, its value, and where that comes from."""
+    """Return a line per setting: its option, its value and where the value comes from."""
     settings = output["settings"]
     values = ["" if each["value"] in (None, []) else json.dumps(each["value"], ensure_ascii=False) for each in settings]
     option_width, value_width = (max(map(len, texts)) for texts in ([each["option"] for each in settings], values))

@@ -14,12 +14,12 @@ _MAX_LISTED = 20
 
 def format_images(summary: Mapping[str, Any]) -> str:
     """Return the outcome of the listed paths, with the rejected ones by name."""
-    formats = ", ".join(f"{count} {name}" for name, count in summary["formats"].items())
-    lines = [f"{to_printable(summary['source'])}: {summary['used']} images used{formats and f' ({formats})'}"]
+    formats = ", ".join(f"{count:,} {name}" for name, count in summary["formats"].items())
+    lines = [f"{to_printable(summary['source'])}: {summary['used']:,} images used{formats and f' ({formats})'}"]
     lines += [f"  used, rare format: {to_printable(entry['name'])} ({entry['format']})" for entry in summary["unusual"]]
     if duplicates := summary["duplicates"]:
         cross_split = [entry for entry in duplicates if entry["across"]]
-        lines.append(f"  {len(duplicates)} duplicates excluded, {len(cross_split)} of them of an image in another split")
+        lines.append(f"  {len(duplicates)} duplicates excluded, {len(cross_split)} of them duplicates across splits")
         lines += [
             f"    {to_printable(entry['name'])} duplicates {to_printable(entry['original'])}"
             for entry in cross_split[:_MAX_LISTED]
@@ -45,13 +45,13 @@ def format_extraction(result: Mapping[str, Any]) -> str:
     for extraction in result["extracted"]:
         rate = f" ({extraction['computed'] / extraction['seconds']:.0f} images/s)" if extraction["computed"] else ""
         parts.append(
-            f"{extraction['backbone']}: {_format_tap_count(extraction['taps'])} of {extraction['images']} "
-            f"images{_format_view_count(extraction['views'])}, {extraction['computed']} computed in "
+            f"{extraction['backbone']}: {_format_tap_count(extraction['taps'])} of {extraction['images']:,} "
+            f"images{_format_view_count(extraction['views'])}, {extraction['computed']:,} computed in "
             f"{extraction['seconds']:.1f} s{rate}, {format_size(extraction['bytes'])} written"
         )
-        parts += [f"  {tap}: {count} new rows" for tap, count in extraction["rows"].items() if count]
+        parts += [f"  {tap}: {count:,} new rows" for tap, count in extraction["rows"].items() if count]
         parts += [
-            f"  {tap}: {count} rows stored as float32, as they overflow float16"
+            f"  {tap}: {count:,} rows stored as float32 because they overflow float16"
             for tap, count in extraction["rows_kept_in_float32"].items()
         ]
         parts += [f"  {tap}: NaN or infinity for {count} images" for tap, count in extraction["not_finite"].items()]
@@ -71,7 +71,7 @@ def format_plans(result: Mapping[str, Any]) -> str:
     parts = [format_images(result["data"])]
     for plan in result["planned"]:
         parts.append(
-            f"{plan['backbone']}: {plan['to_compute']} of {plan['images'] * (1 + plan['views'])} "
+            f"{plan['backbone']}: {plan['to_compute']:,} of {plan['images'] * (1 + plan['views']):,} "
             f"{'images and views of them' if plan['views'] else 'images'} to compute, about "
             f"{plan['seconds_estimated']:.0f} s on this CPU; {format_size(plan['bytes'])} to write, "
             f"{format_size(plan['bytes_free'])} free{'' if plan['fits'] else ': not enough disk space'}"

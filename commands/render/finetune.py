@@ -1,11 +1,11 @@
-"""What a fine-tuning says on the terminal."""
+"""Text output of `humeris finetune`. Nothing here prints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...cache.formatting import format_size, format_table, join_paragraphs, to_printable
+from ...cache.formatting import format_interval, format_percent, format_size, format_table, join_paragraphs, to_printable
 from ...classify.evaluate.significance import Comparison
 from ...classify.finetune.train_loop import Epoch
 from ...classify.runs.result import FinetuneSummary, TestAccuracy
@@ -18,17 +18,17 @@ _SIGNIFICANCE_LEVEL = 0.05
 
 
 def format_caching(plans: Sequence[Mapping[str, Any]]) -> str:
-    """What is going to be cached, a line each; "" where everything is there."""
+    """Return a line per tap that has to be cached; "" if nothing is missing."""
     lines = []
     for plan in plans:
         if not plan["to_compute"]:
             continue
         (tap, count), *_ = [(tap, count) for tap, count in plan["rows"].items() if count]
         n_rows = plan["images"] * (1 + plan["views"])
-        lost_note = f", of which the cache has {n_rows - plan['to_compute']}" if plan["to_compute"] < n_rows else ""
-        action = "caching" if tap.endswith(":map") else "the cache has lost rows of"
+        cached_note = f" ({n_rows - plan['to_compute']:,} already cached)" if plan["to_compute"] < n_rows else ""
+        action = "caching" if tap.endswith(":map") else "recomputing missing rows of"
         lines.append(
-            f"{action} {tap}{' and others' if len(plan['rows']) > 1 else ''}: {count} rows of {n_rows}{lost_note}, "
+            f"{action} {tap}{' and others' if len(plan['rows']) > 1 else ''}: {count:,} of {n_rows:,} rows{cached_note}, "
             f"{format_size(plan['bytes'])} uncompressed, {format_size(plan['bytes_free'])} free, about "
             f"{plan['seconds_estimated']:.0f} s"
         )
@@ -36,18 +36,20 @@ def format_caching(plans: Sequence[Mapping[str, Any]]) -> str:
 
 
 def format_dry_run(result: Mapping[str, Any]) -> str:
-    """`humeris finetune --dry-run`."""
-    text = format_caching(result["planned"]) or "nothing is to be cached: all of it is there"
+    """Return the text of `humeris finetune --dry-run`."""
+    text = format_caching(result["planned"]) or "nothing to cache: all rows are cached"
     fits = all(plan["fits"] for plan in result["planned"])
-    return join_paragraphs(text, "" if fits else "it does not fit; --compress gzip may help", "nothing was computed")
+    return join_paragraphs(
+        text, "" if fits else "not enough disk space; --compress gzip may help", "dry run: nothing was computed"
+    )
 
 
 def format_epoch(epoch: Epoch) -> str:
-    """One epoch that ended, in a line."""
+    """Return one line on a completed epoch."""
     if not epoch.number:
-        return f"before: {_format_metrics(epoch.metrics)}"
-    prefix = "epoch" if epoch.stage == "choose" else "again, on all images but the test split: epoch"
-    part_note = " (the head alone)" if epoch.part == "head" else ""
+        return f"before training: {_format_metrics(epoch.metrics)}"
+    prefix = "epoch" if epoch.stage == "choose" else "refit on all images outside the test split: epoch"
+    part_note = " (head only)" if epoch.part == "head" else ""
     metrics_text = f": {_format_metrics(epoch.metrics)}" if epoch.metrics else ""
     return f"{prefix} {epoch.number}/{epoch.total}{part_note}{metrics_text}, {epoch.seconds:.1f} s"
 
@@ -60,7 +62,7 @@ def _format_metrics(metrics: Mapping[str, float]) -> str:
 
 
 def format_finetune(result: Mapping[str, Any], summary: RunSummary, finetune: FinetuneSummary) -> str:
-    """`humeris finetune`."""
+    """Return the text of `humeris finetune`."""
     hyperparameters, score = summary.best.hyperparameters, summary.best.score
     curves, best_epoch, before = score.fit_info["curves"], score.fit_info["epochs"], finetune.initial_metrics
     frozen, report = finetune.frozen, result["reported"]
@@ -73,9 +75,9 @@ def format_finetune(result: Mapping[str, Any], summary: RunSummary, finetune: Fi
     return join_paragraphs(
         format_images(result["data"]),
         f"best epoch: {best_epoch} of {len(curves['val_loss'])}, val_loss {curves['val_loss'][best_epoch - 1]:.4f} "
-        f"(before {before['val_loss']:.4f}), val_accuracy {curves['val_accuracy'][best_epoch - 1]:.4f} "
-        f"(before {before['val_accuracy']:.4f})",
-        "\n" + format_table(["network", "head", "test accuracy", "95 %", "images"], rows) + "\n",
+        f"(before training {before['val_loss']:.4f}), val_accuracy {curves['val_accuracy'][best_epoch - 1]:.4f} "
+        f"(before training {before['val_accuracy']:.4f})",
+        "\n" + format_table(["network", "head", "test accuracy", "95 % CI", "images"], rows) + "\n",
         _format_comparison(frozen.comparison) if frozen is not None and frozen.comparison is not None else "",
         *(f"note: {to_printable(note)}" for note in summary.notes),
         f"run: {to_printable(summary.run)}, in {summary.seconds:.0f} s",
@@ -86,17 +88,16 @@ def format_finetune(result: Mapping[str, Any], summary: RunSummary, finetune: Fi
 
 
 def _format_comparison(comparison: Comparison) -> str:
-    """The tuned and the frozen network on the same test images."""
+    """Compare the fine-tuned with the frozen network on the same test images."""
     low, high = comparison.difference_95
-    verdict = (
-        "more than chance would do" if comparison.p_value <= _SIGNIFICANCE_LEVEL else "these images do not tell them apart"
-    )
+    verdict = "significant" if comparison.p_value <= _SIGNIFICANCE_LEVEL else "not significant"
     return (
-        f"test images on which only the tuned network is right: {comparison.only_winner}, only the frozen one: "
-        f"{comparison.only_runner_up}; difference {comparison.difference:+.4f}\n"
-        f"  (95 % interval {low:+.3f} to {high:+.3f}, p = {comparison.p_value:.2g}), {verdict}"
+        f"fine-tuned minus frozen {100 * comparison.difference:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f}, "
+        f"p = {comparison.p_value:.2g}): the difference is {verdict}\n"
+        f"  correct only by the fine-tuned network: {comparison.only_winner:,} test images, only by the frozen one: "
+        f"{comparison.only_runner_up:,}"
     )
 
 
 def _format_cells(test: TestAccuracy) -> list[str]:
-    return [f"{test.accuracy:.4f}", "-".join(f"{bound:.3f}" for bound in test.accuracy_95), str(test.images)]
+    return [format_percent(test.accuracy), format_interval(test.accuracy_95), str(test.images)]

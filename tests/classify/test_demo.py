@@ -45,11 +45,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 
 def accuracies(text: str) -> tuple[float, float]:
-    trained = re.search(r"^nano, trained on drawings: +test accuracy ([0-9.]+) \(95 % interval", text, re.MULTILINE)
-    random = re.search(r"^nano, random weights: +test accuracy ([0-9.]+) \(95 % interval", text, re.MULTILINE)
+    trained = re.search(r"^nano, pretrained on synthetic images: +test accuracy ([0-9.]+) % \(95 % CI", text, re.MULTILINE)
+    random = re.search(r"^nano, random weights: +test accuracy ([0-9.]+) % \(95 % CI", text, re.MULTILINE)
     assert trained
     assert random
-    return float(trained[1]), float(random[1])
+    return float(trained[1]) / 100, float(random[1]) / 100
 
 
 def test_the_demo_shows_trained_nano_above_random_nano(shown: tuple[Path, Any]) -> None:

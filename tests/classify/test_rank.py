@@ -254,20 +254,21 @@ def test_the_command_prints_a_table_with_the_best_marked(finished: Any, humeris:
     assert result.err == ""
     lines = result.out.splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("backbone"))
-    assert lines[header].split() == ["backbone", "tap", "LogME", "H-score", "kNN", "centroid", "trained", "seconds"]
+    assert lines[header].split() == ["backbone", "tap", "LogME", "H-score", "kNN", "centroid", "accuracy", "seconds"]
     table = lines[header + 1 : header + 3]
     assert {line.split()[1] for line in table} == {"block4_out:avg", "block5_out:avg"}
     assert sum(line.count("<") for line in table) >= 4
     assert table[0].count("1 <") >= table[1].count("1 <")
-    assert "scored on 24 images, none of the 18 to test on" in result.out
-    assert f"agreement with training (Kendall's tau): LogME -, H-score -, kNN -, centroid -; {finished.path}" in result.out
+    assert "scored on 24 images; the 18 test images were not used; " in result.out
+    agreement = f"agreement with the accuracies of {finished.path} (Kendall's tau): LogME -, H-score -, kNN -, centroid -"
+    assert agreement in lines
     assert lines[-1].startswith(f"next: humeris sweep {finished.photos}") or "sweep" in lines[-1]
 
 
 def test_the_table_says_nothing_of_training_without_a_run(finished: Any) -> None:
     images, store = cached(finished)
     shown = classify.format_ranking(rank(images, store).to_dict())
-    assert "trained" not in shown
+    assert "accuracy" not in shown
     assert "agreement" not in shown
 
 
@@ -290,5 +291,5 @@ def test_taps_that_lack_images_are_left_out_and_listed(finished: Any, humeris: C
     assert humeris("extract", few, "-b", "nano", "-l", "block3_out", "--cache", cache).code == 0
     result = humeris("rank", finished.photos, "--cache", cache)
     assert result.code == 1
-    assert "left out: nano/block3_out:avg lacks 26 images" in result.out
+    assert "left out: nano/block3_out:avg lacks rows of 26 images" in result.out
     assert "block5_out:avg" in result.out

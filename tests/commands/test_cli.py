@@ -449,10 +449,8 @@ def test_an_interruption_says_how_to_go_on_and_exits_with_130(tmp_path: Path) ->
     done = python(INTERRUPT + MAIN, "extract", "my photos", "-b", "nano", "--cache", tmp_path / "c")
     assert done.returncode == 128 + signal.SIGINT
     assert done.stdout == ""
-    expected = (
-        f"humeris: interrupted; what was done is kept. Go on with: humeris extract 'my photos' -b nano --cache {tmp_path}/c"
-    )
-    assert done.stderr.splitlines() == [expected]
+    command = f"humeris extract 'my photos' -b nano --cache {tmp_path}/c"
+    assert done.stderr.splitlines() == [f"humeris: interrupted; completed work is kept. Resume with: {command}"]
 
 
 @pytest.mark.parametrize(("words", "named"), [((), "extract"), (("cache",), "prune")], ids=["humeris", "humeris cache"])

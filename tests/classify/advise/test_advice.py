@@ -700,7 +700,7 @@ def test_a_real_run_tells_what_it_lacks_and_every_command_it_gives_runs(
     for step in first["next"]:
         assert f"  try: {step['command']}\n" in said.out
     for line in first["caveats"]:
-        assert f"  mind: {line}\n" in said.out
+        assert f"  caveat: {line}\n" in said.out
     assert first["pretraining_gain"] is None
     (extract,) = [each["command"] for each in first["next"] if "weights=random" in each["command"]]
     page = Path("done/report.html").read_text()

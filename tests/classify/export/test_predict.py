@@ -90,7 +90,7 @@ def test_the_command_lists_what_it_refused_and_exits_with_1(humeris: Callable[..
     assert result.code == 1
     names = ["1.png", "2.txt", "3.png", "4.png", "5.png"]
     assert [line.split("  ")[0] for line in result.out.splitlines()] == [str(mixed / name) for name in names]
-    assert "2.txt  refused: not_an_image: " in result.out
+    assert "2.txt  rejected: not_an_image: " in result.out
     assert "1.png  blob 0." in result.out
 
 

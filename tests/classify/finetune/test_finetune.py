@@ -269,21 +269,21 @@ def test_the_tested_images_are_compared_with_the_frozen_network(made: SweepRun, 
 def test_what_is_said_on_the_terminal_is_what_the_run_says(made: SweepRun, tuned: Made) -> None:
     curves = tuned.run.find_trial()[1].fit_info["curves"]
     epochs = [finetune.format_epoch(each) for each in tuned.told]
-    assert epochs[0].startswith("before: loss ")
-    assert epochs[1].startswith(f"epoch 1/4 (the head alone): loss {curves['loss'][0]:.4f}, accuracy ")
+    assert epochs[0].startswith("before training: loss ")
+    assert epochs[1].startswith(f"epoch 1/4 (head only): loss {curves['loss'][0]:.4f}, accuracy ")
     assert f"val_loss {curves['val_loss'][1]:.4f}, val_accuracy {curves['val_accuracy'][1]:.4f}, " in epochs[2]
     assert epochs[2].startswith("epoch 2/4: loss ")
-    again = [line for line in epochs if line.startswith("again, on all images but the test split: epoch 1/")]
+    again = [line for line in epochs if line.startswith("refit on all images outside the test split: epoch 1/")]
     assert len(again) == 1
     assert "loss" not in again[0]
     said = finetune.format_finetune(tuned.done.to_dict(), tuned.run.summarize(), tuned.done.summary).splitlines()
     best = int(np.argmin(curves["val_loss"]))
     assert said[0] == f"{made.photos}: 60 images used (60 PNG)"
-    assert said[1].startswith(f"best epoch: {best + 1} of 4, val_loss {curves['val_loss'][best]:.4f} (before ")
+    assert said[1].startswith(f"best epoch: {best + 1} of 4, val_loss {curves['val_loss'][best]:.4f} (before training ")
     rows = [line.split() for line in said if line.startswith(("frozen ", "from block4_out "))]
     scores = [run.result.test.accuracy for run in (made.run, tuned.run)]
-    assert [row[-3] for row in rows] == [f"{score:.4f}" for score in scores]
-    assert any(line.startswith("test images on which only the tuned network is right: ") for line in said)
+    assert [row[-4:-2] for row in rows] == [[f"{100 * score:.1f}", "%"] for score in scores]
+    assert any(line.startswith("  correct only by the fine-tuned network: ") for line in said)
     assert any(line.startswith(f"model: {tuned.path / 'model.keras'} ") for line in said)
     assert said[-1].startswith(f"report: {tuned.path / 'report.html'} (")
 

@@ -182,7 +182,7 @@ def test_neighbours_cannot_be_trained_further_and_the_head_that_is_named_instead
     done = finetune("--from", "block3_out", "--dry-run", "--trial", named, run=run.path)
     assert done.code == 0, done.err
     assert "block3_out:map" in done.out
-    assert "nothing was computed" in done.out
+    assert "dry run: nothing was computed" in done.out
     refused(
         finetune("--from", "block3_out", run=alone.path),
         ", knn, cannot be trained by gradient descent",
@@ -282,10 +282,10 @@ def test_what_was_pruned_is_said_and_computed_again_the_runs_own_tap_too(
         done = finetune(run=mine.path, cache=mine.cache)
     assert done.code == 130
     lost, maps, last = done.err.splitlines()
-    assert lost.startswith("the cache has lost rows of block5_out:avg: 60 rows of 60, 36.6 kB uncompressed, ")
-    assert maps.startswith("caching block4_out:map: 42 rows of 42, 152 kB uncompressed, ")
-    assert last.startswith("humeris: interrupted; what was done is kept. Go on with: ")
-    assert planned.out.splitlines()[-1] == "nothing was computed"
+    assert lost.startswith("recomputing missing rows of block5_out:avg: 60 of 60 rows, 36.6 kB uncompressed, ")
+    assert maps.startswith("caching block4_out:map: 42 of 42 rows, 152 kB uncompressed, ")
+    assert last.startswith("humeris: interrupted; completed work is kept. Resume with: ")
+    assert planned.out.splitlines()[-1] == "dry run: nothing was computed"
     assert [line.split(",")[0] for line in planned.out.splitlines()[:-1]] == [lost.split(",")[0], maps.split(",")[0]]
 
     run = tune(mine, tmp_path / "new")
@@ -312,7 +312,7 @@ def test_too_little_disk_for_the_maps(
     }
     done = finetune("--from", "block3_out", "--dry-run", run=mine.path, cache=mine.cache)
     assert done.code == 2
-    assert "it does not fit; --compress gzip may help" in done.out
+    assert "not enough disk space; --compress gzip may help" in done.out
     done = finetune("--from", "block3_out", "--dry-run", "--compress", "gzip", run=mine.path, cache=mine.cache)
     assert done.code == 0
 

@@ -416,7 +416,7 @@ def test_taps_that_lack_images_are_left_out_and_listed(
     store.get_extraction(some_spec()).add("partial", "avg", keys, np.zeros((len(keys), 3), np.float32))
     result = humeris("sweep", tmp_path / "photos", "--cache", store.path, "-j", 1, "-o", tmp_path / "run")
     assert result.code == 1
-    assert "left out: made_up/partial:avg lacks 5 images" in result.out
+    assert "left out: made_up/partial:avg lacks rows of 5 images" in result.out
     run = Run.load(tmp_path / "run")
     assert [(each.layer, each.images_missing) for each in run.metadata.left_out] == [("partial", 5)]
     assert {trial.tap_refs[0].layer for trial in run.load_trials()} == {"whole"}
@@ -518,7 +518,7 @@ def test_the_text_ranks_what_was_tried_and_says_how_sure_that_is(
     curve = run.compute_depth_curve()
     assert [each.layer for each in sorted(curve, key=lambda each: each.rank)] == ["good", "weak", "noise"]
     lines = result.out.splitlines()
-    assert "made_up: accuracy by cross-validation, 60 images" in lines
+    assert "made_up: cross-validated accuracy, 60 images" in lines
     assert any(line.split()[:2] == ["1", "good:avg"] and line.endswith("<") for line in lines)
     runner_up = run.result.runner_up
     assert runner_up is not None
@@ -526,11 +526,11 @@ def test_the_text_ranks_what_was_tried_and_says_how_sure_that_is(
     assert f"runner-up: logreg on made_up/weak:avg (trial {runner_up.id})" in result.out
     compared = runner_up.comparison
     assert (compared.winner, compared.images) == (run.result.best.id, 60)
-    assert f"images on which only the winner is right: {compared.only_winner}, " in result.out
-    assert "more than chance would do" in result.out
-    assert "near-duplicates of test images among the others: none found" in result.out
+    assert f"correct only by the winner: {compared.only_winner} images, " in result.out
+    assert ": the difference is significant" in result.out
+    assert "near-duplicates between test and training images: none found" in result.out
     assert "note: only 40 test images" in result.out
-    assert f"of {len(run.load_trials())} trials in" in result.out
+    assert f"selected from {len(run.load_trials())} trials in" in result.out
 
 
 @pytest.mark.parametrize("select", ["cv", "val"])
@@ -557,15 +557,15 @@ def test_groups_are_what_is_counted_in_tests_and_intervals(store: Store, tmp_pat
     compared = found.runner_up.comparison
     assert (found.groups, compared.groups, found.test.groups) == (groups, groups, 20)
     assert compared.images == 6 * groups
-    assert f"by {groups} groups: sign flips, p = " in result.out
-    assert f"{6 * groups} images in {groups} groups, 95 % intervals by groups" in result.out
-    assert "120 images in 20 groups, by groups)" in result.out
+    assert f"sign-flip test on {groups} groups, p = " in result.out
+    assert f"{6 * groups} images in {groups} groups (CI by groups)" in result.out
+    assert "), 120 images in 20 groups (CI by groups)" in result.out
     for each in run.compute_depth_curve():
         low, high = found.accuracy_95[each.trial]
         by_image = np.diff(wilson_ci(round(each.accuracy * 6 * groups), 6 * groups))
         assert low < each.accuracy < high
         assert high - low > 1.4 * by_image
-        assert f"{low:.3f}-{high:.3f}" in result.out
+        assert f"{100 * low:.1f}–{100 * high:.1f}" in result.out
 
 
 def test_copies_of_training_images_in_the_test_split_are_counted_and_named(
@@ -584,7 +584,7 @@ def test_copies_of_training_images_in_the_test_split_are_counted_and_named(
     found = Run.load(tmp_path / "run").result.near_duplicates
     assert {(each.test, each.development) for each in found.pairs} == set(copied.items())
     assert (found.test_images, found.cannot_tell) == (2, False)
-    assert "near-duplicates: test images nearly the same as others that were learnt from: 2; accuracy without" in result.out
+    assert "near-duplicates between test and training images: 2 test images; test accuracy without them " in result.out
     assert "test/cat/003.png ~ train/cat/011.png" in result.out
 
 

@@ -250,8 +250,8 @@ def test_a_tap_that_lacks_a_single_view_of_an_image_is_left_out_until_it_has_it(
     result = humeris(*words)
     assert result.code == 1, result.err
     assert (
-        "left out: made_up/layer:avg lacks 1 images or views of them; `humeris extract` with -l layer:avg --views 3 "
-        "--augment flip=0.5 computes them" in result.out
+        "left out: made_up/layer:avg lacks rows of 1 image or views of them; run `humeris extract` with "
+        "-l layer:avg --views 3 --augment flip=0.5\n" in result.out
     )
     for view in (2, 3):
         one = images.keys[20:21]

@@ -1,4 +1,4 @@
-"""What people read of a result: no more sure than it is."""
+"""Text output of results claims no more than the scores support."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def runner_up(winner: int, other: int, p_value: float, groups: int | None = None
 @pytest.mark.parametrize(
     ("winner", "other", "p_value", "verdict"),
     [
-        (20, 2, 0.001, "more than chance would do"),
-        (5, 4, 0.9, "these images do not tell them apart"),
-        (2, 20, 0.001, "the runner-up did better on these images"),
-        (4, 5, 0.9, "the runner-up did better on these images"),
+        (20, 2, 0.001, "the difference is significant"),
+        (5, 4, 0.9, "the difference is not significant"),
+        (2, 20, 0.001, "the runner-up is more accurate on these images"),
+        (4, 5, 0.9, "the runner-up is more accurate on these images"),
     ],
 )
-def test_the_runner_up_is_told_of_as_the_images_have_it(winner: int, other: int, p_value: float, verdict: str) -> None:
+def test_the_verdict_on_the_runner_up_follows_the_comparison(winner: int, other: int, p_value: float, verdict: str) -> None:
     found = classify._format_runner_up(runner_up(winner, other, p_value))
-    verdicts = ("more than chance", "do not tell them apart", "did better")
+    verdicts = ("difference is significant", "not significant", "is more accurate")
     assert verdict in found
     assert sum(each in found for each in verdicts) == 1
-    assert "the winner was chosen on these same images, which favours it" in found
+    assert "biased in favor of the winner, which was selected on these images" in found
 
 
 def test_the_text_says_whether_images_or_groups_were_counted() -> None:
@@ -53,11 +53,11 @@ def test_the_text_says_whether_images_or_groups_were_counted() -> None:
     assert "McNemar p = 0.001" in classify._format_runner_up(found)
     assert "group" not in classify._format_runner_up(found)
     grouped = runner_up(20, 2, 0.001, groups=40)
-    assert "by 40 groups: sign flips, p = 0.001" in classify._format_runner_up(grouped)
+    assert "sign-flip test on 40 groups, p = 0.001" in classify._format_runner_up(grouped)
     assert "McNemar" not in classify._format_runner_up(grouped)
     test = replace(TEST_SCORES, images=100, groups=12)
-    assert "100 images in 12 groups, by groups)" in classify._format_accuracy(test)
-    assert classify._format_accuracy(replace(test, groups=None)).endswith("100 images)")
+    assert "), 100 images in 12 groups (CI by groups)" in classify._format_accuracy(test)
+    assert classify._format_accuracy(replace(test, groups=None)).endswith("), 100 images")
 
 
 def copies(pairs: int, cannot_tell: bool) -> str:
@@ -65,9 +65,9 @@ def copies(pairs: int, cannot_tell: bool) -> str:
     return classify._format_near_duplicates(NearDuplicateSummary(named, cannot_tell, pairs, 0.5, (0.25, 0.75)))
 
 
-def test_no_near_duplicates_and_no_telling_are_two_things() -> None:
+def test_no_near_duplicates_and_unknown_near_duplicates_read_differently() -> None:
     assert copies(0, cannot_tell=False).endswith("none found")
     for number in (0, 2):
         assert "none found" not in copies(number, cannot_tell=True)
-        assert "there is no telling" in copies(number, cannot_tell=True)
-    assert "no telling" not in copies(2, cannot_tell=False)
+        assert "only equal features count as near-duplicates" in copies(number, cannot_tell=True)
+    assert "only equal features" not in copies(2, cannot_tell=False)
