@@ -26,7 +26,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Frozen pretrained networks run once, light heads swept over their activations, one model out."""
+    """Train an image classifier in minutes: cache the features of frozen networks, sweep light heads, export one model."""
     if version:
         print(f"humeris {__version__}")
         raise typer.Exit

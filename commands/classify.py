@@ -1,4 +1,4 @@
-"""The commands of `classify`: heads over what is cached."""
+"""The commands `demo`, `run`, `sweep` and `rank`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _BACKBONE_OPTIONS = ("weights", "image_size", "precision")  # options that say w
 
 @handle_errors
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="Where everything is written.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The folder to write to.")] = Path(
         "humeris-demo"
     ),
     jobs: options.Jobs = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Do the main job offline: handwritten digits on nano, and on nano with random weights."""
+    """Run the whole pipeline offline: handwritten digits on the built-in backbone nano."""
     from ..classify.demo import run_demo
     from .render import classify
 
@@ -44,12 +44,12 @@ def run(
     settings: Settings,
     track: options.Track = None,
     model: Annotated[
-        Path | None, typer.Option(envvar="HUMERIS_MODEL", help="The model file.", show_default="RUN/model.keras")
+        Path | None, typer.Option(envvar="HUMERIS_MODEL", help="The exported model.", show_default="RUN/model.keras")
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Extract, sweep and export: one command, one model."""
+    """Extract features, sweep heads, export the best as one model and write a report."""
     from ..cache.store import Store
     from ..classify.pipeline import run as run_all
     from ..classify.report.report_config import ReportConfig
@@ -82,13 +82,13 @@ def sweep(
     data: options.Data,
     settings: Settings,
     fill: Annotated[
-        bool, typer.Option("--extract", envvar="HUMERIS_EXTRACT", help="Compute what is missing in the cache first.")
+        bool, typer.Option("--extract", envvar="HUMERIS_EXTRACT", help="Extract missing features first.")
     ] = False,
     track: options.Track = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Train heads over what is cached, choose one honestly, score it once; leaves a run."""
+    """Train heads on cached features, select one, score it once on the test split; creates a run."""
     from ..cache.store import Store
     from ..cache.typed_json import to_json
     from ..classify.pipeline import extract_and_sweep
@@ -146,7 +146,7 @@ def rank(
     run: Annotated[
         Path | None,
         typer.Option(
-            envvar="HUMERIS_RUN", help="A finished run to compare with.", show_default="the latest of DATA under runs"
+            envvar="HUMERIS_RUN", help="A finished run to compare with.", show_default="the latest of DATA in runs"
         ),
     ] = None,
     cache: options.CacheFolder = None,
@@ -156,7 +156,7 @@ def rank(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Score every cached tap without training (LogME, H-score, kNN, centroid), and say whether training agrees."""
+    """Rank cached taps without training heads (LogME, H-score, kNN, centroid)."""
     from ..cache.store import Store
     from ..classify.api.features import rank as rank_taps
     from .render import classify

@@ -1,4 +1,4 @@
-"""The commands `humeris config …`: where each setting has its value from, and a file to write settings in."""
+"""The commands `humeris config …`: show settings and where they come from; print a settings file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import options
 from .settings import COMMAND_TABLES, TABLES, Setting, Settings, list_settings
 from .terminal import handle_errors, render
 
-app = typer.Typer(no_args_is_help=True, help="See the settings of a command, and write them in a file.")
+app = typer.Typer(no_args_is_help=True, help="Show the settings of a command, or write a file of settings.")
 _SOURCES = {
     "COMMANDLINE": "command line",
     "ENVIRONMENT": "environment",
@@ -39,7 +39,7 @@ _SWEEP_NOTE = """\
 def config_show(
     context: typer.Context,
     command: Annotated[
-        str, typer.Argument(metavar="COMMAND", help=f"{', '.join(COMMAND_TABLES)}; followed by options of it.")
+        str, typer.Argument(metavar="COMMAND", help=f"{', '.join(COMMAND_TABLES)}; followed by its options.")
     ] = "run",
     config: Annotated[
         Path | None,
@@ -47,11 +47,11 @@ def config_show(
     ] = None,
     as_json: options.Json = False,
 ) -> int:
-    """Print each setting of a command with its value, and where that comes from."""
+    """Print the settings of a command and where each value comes from."""
     from .render import config as text
 
     if command not in COMMAND_TABLES:
-        raise ConfigError(f"config show {command}: expected one of {', '.join(COMMAND_TABLES)}; give one of them")
+        raise ConfigError(f"config show {command}: unknown command; use one of {', '.join(COMMAND_TABLES)}")
     arguments = [*(["--config", str(config)] if config else []), *context.args]
     output = {"command": command, "config": None if config is None else str(config)}
     return render({**output, "settings": trace_settings(context, command, arguments)}, as_json, False, text.format_settings)
@@ -60,13 +60,13 @@ def config_show(
 @app.command("init")
 @handle_errors
 def config_init() -> int:
-    """Print a file of settings for --config, with the defaults and what each setting is."""
+    """Print a settings file for --config, with all defaults and help texts as comments."""
     print("\n".join(write_template()))
     return 0
 
 
 def trace_settings(context: typer.Context, command: str, arguments: list[str]) -> list[dict[str, Any]]:
-    """Each setting of a command that is given these arguments: name, option, value, and where the value comes from.
+    """Return each setting of a command with these arguments: name, option, value, and where the value comes from.
 
     Raises `HumerisError` where the command would refuse them.
     """
@@ -95,7 +95,7 @@ def trace_settings(context: typer.Context, command: str, arguments: list[str]) -
 
 
 def load_config_class(table: str) -> Any:
-    """The config that a table of settings makes."""
+    """Return the config that a table of settings makes."""
     if table == "extract":
         from ..extract.engine.extract_config import ExtractConfig
 
@@ -114,7 +114,7 @@ def load_config_class(table: str) -> Any:
 
 
 def write_template() -> list[str]:
-    """The lines of a TOML file of every setting, as comments."""
+    """Return the lines of a TOML file of all settings, as comments."""
     lines = _INTRODUCTION.splitlines()
     for table, settings in TABLES.items():
         defaults = load_config_class(table).list_settings()
@@ -140,7 +140,7 @@ def _write_setting(name: str, setting: Setting, default: Any) -> list[str]:
 
 
 def _to_plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Return a value as JSON."""
     if isinstance(value, list | tuple):
         return [_to_plain(each) for each in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -17,7 +17,7 @@ def extract(
     data: options.Data,
     settings: Settings,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Estimate the cost; compute nothing.")
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Estimate time and disk space; compute nothing.")
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -76,7 +76,7 @@ def layers(
     cache: options.CacheFolder = None,
     as_json: options.Json = False,
 ) -> int:
-    """List a backbone's layers: shape, bytes per image, share of the forward cost."""
+    """List the layers of a backbone: shape, bytes per image, share of the forward cost."""
     from ..cache.store import Store
     from ..extract.backbones.list_layers import describe_layers
     from .render import extract as text

@@ -1,4 +1,4 @@
-"""The command that trains more than the head."""
+"""The command `finetune`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def finetune(
     settings: Settings,
     track: options.Track = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Say what would be cached; compute nothing.")
+        bool, typer.Option("--dry-run", envvar="HUMERIS_DRY_RUN", help="Estimate what would be cached; compute nothing.")
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Train the layers above LAYER together with the head of a run; leaves a run, its model and its report."""
+    """Fine-tune the layers above LAYER with the head of a run; creates a run, a model and a report."""
     from ..cache.store import Store
     from ..classify.finetune.finetune_config import FinetuneConfig
     from ..classify.finetune.prepare import prepare

@@ -1,4 +1,4 @@
-"""The commands about one model: how it comes out of a run, and what it says of new images."""
+"""The commands `export` and `predict`."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ def export(
             "-f",
             envvar="HUMERIS_EXPORT_FORMAT",
             help="keras, savedmodel, onnx or litert.",
-            show_default="what the suffix of -o says",
+            show_default="from the suffix of -o",
         ),
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(envvar="HUMERIS_EXPORT_PRECISION", help="Of the weights: float32, float16 or int8 (onnx, litert)."),
+        typer.Option(
+            envvar="HUMERIS_EXPORT_PRECISION", help="Precision of the weights: float32, float16 or int8 (onnx, litert)."
+        ),
     ] = "float32",
     trial: Annotated[
-        str | None, typer.Option(envvar="HUMERIS_TRIAL", help="Id in leaderboard.csv.", show_default="the best")
+        str | None, typer.Option(envvar="HUMERIS_TRIAL", help="Id of a trial in leaderboard.csv.", show_default="the winner")
     ] = None,
     backbone: Annotated[
         list[str] | None,
@@ -50,14 +52,14 @@ def export(
             "--backbone",
             "-b",
             metavar="NAME[,key=value]",
-            help="Where a backbone is now, if its file was moved. Repeatable.",
+            help="A backbone at its new path, if its file was moved. Repeatable.",
         ),
     ] = None,
     cache: options.CacheFolder = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Stack a head on its backbone as one model, checked against the cached answers."""
+    """Export a head stacked on its backbone as one model, checked against the cached features."""
     from ..classify.api.models import export as run_export
     from .render import classify
 
@@ -76,17 +78,21 @@ def export(
 
 @handle_errors
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `humeris export` wrote.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(envvar="HUMERIS_TOP", min=1, help="How many classes of each image.")] = 1,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model exported by humeris.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files or folders.")],
+    top: Annotated[int, typer.Option(envvar="HUMERIS_TOP", min=1, help="Number of classes per image.")] = 1,
     form: Annotated[
-        str | None, typer.Option("--format", "-f", envvar="HUMERIS_FORMAT", help="table (the default), csv or jsonl.")
+        str | None, typer.Option("--format", "-f", envvar="HUMERIS_FORMAT", help="table (default), csv or jsonl.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", envvar="HUMERIS_PREDICTIONS", help="A file instead of standard output.")
+        Path | None,
+        typer.Option("--out", "-o", envvar="HUMERIS_PREDICTIONS", help="Write to a file instead of standard output."),
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", envvar="HUMERIS_TRUST", help="Run a SavedModel or LiteRT model of somebody else's.")
+        bool,
+        typer.Option(
+            "--trust", envvar="HUMERIS_TRUST", help="Run a SavedModel or LiteRT model that was not exported with this cache."
+        ),
     ] = False,
     batch_size: options.BatchSize = 32,
     cache: options.CacheFolder = None,

@@ -1,4 +1,4 @@
-"""The command of the report."""
+"""The command `report`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .terminal import handle_errors, render, show_progress
 @handle_errors
 @take_settings("report")
 def report(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are put side by side.")],
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are compared.")],
     settings: Settings,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Write what runs found as one HTML page that needs no network."""
+    """Write a self-contained HTML report of one or several runs."""
     from ..classify.api.models import report as write_report
     from ..classify.report import wording
     from ..classify.report.report_config import ReportConfig

@@ -1,4 +1,4 @@
-"""The settings of the configs as options: what each command takes, and from where it has the values.
+"""The fields of the configs as command-line options, and the values of a settings file.
 
 The command line stands above the environment, that above the file of `--config`, that above the defaults.
 """
@@ -35,14 +35,14 @@ _KINDS = {
 
 
 class Setting(NamedTuple):
-    """An option that sets a field of a config: its annotation for Typer, and its default, which is the config's own."""
+    """An option that sets a field of a config: its Typer annotation and its default, which is that of the config."""
 
     annotation: Any
     default: Any = None
 
     @property
     def info(self) -> Any:
-        """What Typer knows of the option: its names, its help."""
+        """The Typer option, with its names and its help text."""
         return get_args(self.annotation)[1]
 
     @property
@@ -134,24 +134,24 @@ _NOT_TAKEN = {"run": {"page"}}  # of the tables, because the command has another
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a command, by name: those of which something was said."""
+    """The settings of a command that were given, by name."""
 
     values: Mapping[str, Any]
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Settings:
-        """Those of the options that are neither None nor, where they are repeatable, given no time."""
+        """Return the settings of the options that were given."""
         return cls({name: value for name, value in values.items() if value is not None and value not in ([], ())})
 
     def build(self, config: type[_ConfigType], **more: Any) -> _ConfigType:
-        """The config of its settings among these, and of `more`; raises `HumerisError` for one that cannot be."""
+        """Return the config with its fields among the settings, and `more`; raises `HumerisError` for an invalid setting."""
         names = config.list_settings()
         values = {name: value for name, value in self.values.items() if name in names}
         return config(**{**values, **more})
 
 
 def list_settings(command: str) -> dict[str, Setting]:
-    """The settings that a command takes, by name."""
+    """Return the settings that a command takes, by name."""
     settings: dict[str, Setting] = {}
     for table in COMMAND_TABLES[command]:
         settings = {**settings, **{name: each for name, each in TABLES[table].items() if name not in settings}}
@@ -159,7 +159,7 @@ def list_settings(command: str) -> dict[str, Setting]:
 
 
 def take_settings(command: str) -> Callable[[_Command], _Command]:
-    """Give a function that takes `settings` the options that these are made of, and `--config`, on the command line."""
+    """Decorate a function that takes `settings` with the options of a command, and `--config`."""
 
     def decorate(function: _Command) -> _Command:
         signature = inspect.signature(function, eval_str=True)
@@ -191,7 +191,7 @@ def _make_parameter(name: str, annotation: Any, default: Any = None) -> inspect.
 
 
 def _make_config_option(command: str) -> Any:
-    """The option `--config`, which makes the settings of a file the defaults of the others."""
+    """Return the option `--config`, which makes the settings of a file the defaults of the other options."""
 
     def load(context: typer.Context, file: Path | None) -> Path | None:
         if file is not None:
@@ -202,13 +202,13 @@ def _make_config_option(command: str) -> Any:
         Path | None,
         typer.Option(
             "--config", envvar="HUMERIS_CONFIG", metavar="FILE.toml", is_eager=True, callback=load, readable=False,
-            help="Settings from a file, in tables called extract, sweep, finetune and report; see `humeris config`.",
+            help="Settings file with the tables [extract], [sweep], [finetune] and [report]; see `humeris config init`.",
         ),
     ]  # fmt: skip
 
 
 def read_settings(file: Path, command: str) -> dict[str, Any]:
-    """The settings that a file has for a command, by name; raises `ConfigError` for what no command would take."""
+    """Return the settings that a file has for a command, by name; raises `ConfigError` for unknown ones."""
     tables = read_config(file)
     names = list_settings(command)
     merged: dict[str, Any] = {}
@@ -218,22 +218,22 @@ def read_settings(file: Path, command: str) -> dict[str, Any]:
 
 
 def read_config(file: Path) -> dict[str, dict[str, Any]]:
-    """The tables of a TOML file of settings, every one known and of its kind; raises `ConfigError`."""
+    """Return the tables of a settings file, with names and types checked; raises `ConfigError`."""
     from ..extract.config import check_names
 
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{file}: expected a TOML file of settings, found no file there; check the path") from error
+        raise ConfigError(f"{file}: no such settings file; check the path") from error
     except IsADirectoryError as error:
-        raise ConfigError(f"{file}: expected a TOML file of settings, found a folder; name the file in it") from error
+        raise ConfigError(f"{file}: is a folder, not a settings file; give a TOML file") from error
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{file}: expected a TOML file of settings, found: {reason}") from error
+        raise ConfigError(f"{file}: not a valid TOML file: {reason}") from error
     check_names(f"{file}", document, TABLES, "table")
     for table, settings in document.items():
         if not isinstance(settings, dict):
-            raise ConfigError(f"{file}: expected the table [{table}], found {json.dumps(settings, default=str)}")
+            raise ConfigError(f"{file}: {table} must be a table [{table}], not {json.dumps(settings, default=str)}")
         check_names(f"{file}, [{table}]", settings, TABLES[table])
     return {
         table: {name: _convert(f"{file}, [{table}]", name, value) for name, value in settings.items()}
@@ -242,7 +242,7 @@ def read_config(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _convert(location: str, name: str, value: Any) -> Any:
-    """A value of TOML as Typer takes it for the option; raises `ConfigError` where it is of another kind."""
+    """Return a TOML value as Typer takes it; raises `ConfigError` for a wrong type."""
     kind = TABLES[location.rpartition("[")[2].rstrip("]")][name].kind
     if kind is list:
         value = [value] if isinstance(value, str) else value
@@ -254,5 +254,5 @@ def _convert(location: str, name: str, value: Any) -> Any:
     else:
         is_valid = type(value) is (str if kind is Path else kind)
     if not is_valid:
-        raise ConfigError(f"{location}: expected {_KINDS[kind]} as {name}, found {json.dumps(value, default=str)}")
+        raise ConfigError(f"{location}: {name} must be {_KINDS[kind]}, not {json.dumps(value, default=str)}")
     return value

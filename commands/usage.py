@@ -1,4 +1,4 @@
-"""A command line that cannot be carried out as it was typed: one line that says so, in place of Typer's box."""
+"""Usage errors as one line, in place of Typer's box."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRUE_VALUES = {"1", "on", "t", "true", "y", "yes"}  # what Typer takes a variab
 
 
 class CommandGroup(TyperGroup):
-    """A group of commands whose errors of usage are what `handle_errors` makes of other errors, exit code included."""
+    """A group of commands whose usage errors look like those of `handle_errors`, with the same exit code."""
 
     def main(
         self,
@@ -30,7 +30,7 @@ class CommandGroup(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command and leave with its exit code; `args` are what was typed, by default `sys.argv`."""
+        """Run a command and exit with its code; `args` are the arguments, by default those of `sys.argv`."""
         run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
         if not standalone_mode:
             return run()
@@ -57,7 +57,7 @@ class CommandGroup(TyperGroup):
         sys.exit(code)
 
     def _format_help_command(self, arguments: Sequence[str]) -> str:
-        """The command that shows what could have been typed."""
+        """Return the command that shows the help."""
         names: list[str] = []
         group: Any = self
         for word in arguments:
@@ -69,7 +69,7 @@ class CommandGroup(TyperGroup):
 
 
 def reject_options(context: typer.Context, names: Sequence[str], required_option: str, reason: str) -> None:
-    """Raise `HumerisError` for an option of `names` on the command line; in the environment it is for other commands too."""
+    """Raise `HumerisError` for an option on the command line that has no effect; environment variables are allowed."""
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -80,7 +80,7 @@ def reject_options(context: typer.Context, names: Sequence[str], required_option
 
 
 def _format_usage_error(error: typer.TyperException) -> str:
-    """Typer's words, what was expected where something is missing, what was found where it is wrong, and where to look."""
+    """Return Typer's message with what is missing or wrong, and where to find help."""
     message = error.format_message().rstrip(".")
     message = message[:1].lower() + message[1:]
     if isinstance(error, typer.BadParameter):
