@@ -106,7 +106,7 @@ def predict(
     if as_json and form is not None:
         raise typer.BadParameter("give --json or --format, not both", param_hint="--format")
     if form not in {None, "table", "csv", "jsonl"}:
-        raise typer.BadParameter(f"expected table, csv or jsonl, found {form!r}", param_hint="--format")
+        raise typer.BadParameter(f"must be table, csv or jsonl, not {form!r}", param_hint="--format")
     paths = list_image_files(images)
     predictor = Predictor(model, cache=cache, trust=trust)
     predictions = predictor.predict(paths, top=top, batch_size=batch_size, jobs=jobs)

@@ -79,7 +79,7 @@ SearchKind = Annotated[
 ]  # fmt: skip
 Trials = Annotated[
     int | None,
-    typer.Option(envvar="HUMERIS_TRIALS", help="Sets of hyperparameters per head, except with --search grid.", show_default="30"),
+    typer.Option(envvar="HUMERIS_TRIALS", help="Sets of hyperparameters per head, unless --search grid.", show_default="30"),
 ]  # fmt: skip
 Concatenate = Annotated[
     bool, typer.Option("--concatenate", envvar="HUMERIS_CONCATENATE", help="Also train on all selected taps concatenated.")

@@ -86,9 +86,9 @@ def _format_usage_error(error: typer.TyperException) -> str:
     if isinstance(error, typer.BadParameter):
         option_help = getattr(error.param, "help", None)
         if option_help and not error.message:
-            message += f": expected {option_help[:1].lower()}{option_help[1:].rstrip('.')}"
+            message += f" ({option_help[:1].lower()}{option_help[1:].rstrip('.')})"
         for problem in getattr(error.__cause__, "errors", list)()[:1]:
-            message += f", found {problem['input']!r}"
+            message += f", got {problem['input']!r}"
     return f"{message} See" if message.endswith("?") else f"{message}; see"
 
 

@@ -209,9 +209,9 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(
 
 
 WRONG = {
-    ("extract",): "missing argument 'DATA': expected class or split folders, a CSV, ",
-    ("predict", "m.keras"): "missing argument 'IMAGES…': expected image files, or folders of them; ",
-    ("export", "run"): "missing option '--out' / '-o' (env var: 'HUMERIS_OUT'): expected the model file: NAME.keras, ",
+    ("extract",): "missing argument 'DATA' (folder of class or split folders; .csv, ",
+    ("predict", "m.keras"): "missing argument 'IMAGES…' (image files or folders); ",
+    ("export", "run"): "missing option '--out' / '-o' (env var: 'HUMERIS_OUT') (the model file: NAME.keras, ",
     ("fly",): "no such command 'fly'; ",
     ("extrct",): "no such command 'extrct'. Did you mean 'extract', 'export'? ",
     ("cache", "lst"): "no such command 'lst'. Did you mean 'list'? ",
@@ -221,18 +221,18 @@ WRONG = {
     ("extract", ".", "-b"): "option '-b' requires an argument; ",
     ("extract", ".", "--dry-run=3"): "option '--dry-run' does not take a value; ",
     ("cache", "list", "more"): "got unexpected extra argument(s) (more); ",
-    ("extract", ".", "--batch-size", "0"): "greater than or equal to 1, found '0'; ",
-    ("extract", ".", "--batch-size", "many"): "valid integer, unable to parse string as an integer, found 'many'; ",
-    ("extract", ".", "-j", "0"): "greater than or equal to 1, found '0'; ",
+    ("extract", ".", "--batch-size", "0"): "greater than or equal to 1, got '0'; ",
+    ("extract", ".", "--batch-size", "many"): "valid integer, unable to parse string as an integer, got 'many'; ",
+    ("extract", ".", "-j", "0"): "greater than or equal to 1, got '0'; ",
     ("extract", ".", "--limit", "0"): "invalid value for '--limit' (env var: 'HUMERIS_LIMIT'): ",
-    ("predict", "m.keras", ".", "--top", "0"): "greater than or equal to 1, found '0'; ",
+    ("predict", "m.keras", ".", "--top", "0"): "greater than or equal to 1, got '0'; ",
     (
         "predict",
         "m.keras",
         ".",
         "--format",
         "xml",
-    ): "value for --format: expected table, csv or jsonl, found 'xml'; ",
+    ): "value for --format: must be table, csv or jsonl, not 'xml'; ",
     ("cache", "prune"): "no age or size is given; give --older-than, --max-size or both; ",
     ("cache", "export", ".", "-b", "nano", "-b", "nano", "-o", "f.h5"): "2 backbones given, a file holds one; give one; ",
 }

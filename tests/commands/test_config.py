@@ -122,7 +122,7 @@ def test_a_run_and_a_sweep_do_what_a_file_says(plan: Path, photos: Path, humeris
         ('[finetune]\nlearning_rate = "x"', '[finetune]: learning_rate must be a number, not "x"'),
         ("[sweep", "plan.toml: not a valid TOML file: "),
         (None, "plan.toml: no such settings file; check the path"),
-        ("[extract]\nbatch_size = 0", "Input should be greater than or equal to 1, found 0"),
+        ("[extract]\nbatch_size = 0", "Input should be greater than or equal to 1, got 0"),
         ('[sweep]\nheads = "forest"', "head 'forest': unknown head family; use one of logreg"),
     ],
 )
@@ -169,7 +169,10 @@ def test_a_setting_out_of_reach_of_a_command_is_left_alone(plan: Path, humeris: 
 
 
 def test_an_unknown_command_or_option_is_refused(humeris: Humeris) -> None:
-    assert "expected one of run, extract, sweep, finetune, report" in humeris("config", "show", "predict").err
+    assert (
+        "config show predict: unknown command; use one of run, extract, sweep, finetune, report"
+        in humeris("config", "show", "predict").err
+    )
     result = humeris("config", "show", "run", "--bach", 3)
     assert result.code == 2
     assert "no such option: --bach" in result.err

@@ -281,4 +281,4 @@ def test_a_model_that_carries_code_is_refused(finished: Any, tmp_path: Path) -> 
 def test_an_unknown_format_is_a_usage_error(humeris: Callable[..., Any], finished: Any) -> None:
     result = humeris("predict", finished.model, finished.photos, "-f", "xml")
     assert result.code == 2
-    assert "expected table, csv or jsonl, found 'xml'" in result.err
+    assert "must be table, csv or jsonl, not 'xml'" in result.err
