@@ -1,4 +1,4 @@
-"""What the formats share that are converted from a frozen TensorFlow graph and can store weights in fewer bits."""
+"""Base class of formats that are converted from a frozen TensorFlow graph and can store weights in fewer bits."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ConvertedFormat(Format):
 
     @abstractmethod
     def build_predict_fn(self, source: Path | bytes) -> PredictFn:
-        """The function of a model in its runtime, on all cores; raises anything where the model is damaged."""
+        """Return the predict function of a model in its runtime, on all cores; raises any error for a damaged model."""
 
     def write(self, model: Any, path: Path, metadata: ModelMetadata, precision: str, calibration: np.ndarray | None) -> None:
         """See `Format.write`."""

@@ -1,4 +1,4 @@
-"""What a file format of exported models is."""
+"""The door for file formats of exported models."""
 
 from __future__ import annotations
 
@@ -129,17 +129,17 @@ class Format(ABC):
         return not self.suffix
 
     def check_installed(self, *, write: bool = False) -> None:
-        """Raise `ModelError` where a package is missing that running a model needs, or writing one; imports nothing."""
+        """Raise `ModelError` if a package needed to run (or write) a model is missing; imports nothing."""
         for module in self.modules + (self.writer_modules if write else ()):
             if importlib.util.find_spec(module) is None:
                 raise ModelError(
-                    f"format {self.name}: expected {module}, found it not installed; pip install 'humeris[{self.extra}]'"
+                    f"format {self.name}: the package {module} is not installed; run pip install 'humeris[{self.extra}]'"
                 )
 
 
 @contextlib.contextmanager
 def explain_load_errors(path: Path) -> Iterator[None]:
-    """Raise what a runtime raises on a damaged file, which is almost anything, as `ModelError`."""
+    """Convert any error of a runtime that loads a file to `ModelError`."""
     try:
         yield
     except Exception as error:
@@ -148,7 +148,7 @@ def explain_load_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explain_write_errors(path: Path, title: str) -> Iterator[None]:
-    """Raise what a converter raises, which is almost anything, as `ModelError`; `title` is what cannot be written."""
+    """Convert any error of a converter to `ModelError`; `title` is what cannot be written."""
     try:
         yield
     except HumerisError:
@@ -158,15 +158,15 @@ def explain_write_errors(path: Path, title: str) -> Iterator[None]:
 
 
 def parse_metadata(path: Path, text: str | bytes) -> ModelMetadata | None:
-    """The metadata of a JSON text that was found inside a file, None where it is none of ours; raises `ModelError`."""
+    """Return the metadata in a JSON text inside a file; None if it is not of humeris. Raises `ModelError`."""
     try:
         return decode_metadata(text)
     except ValueError as error:
-        raise ModelError(f"{path}: {to_one_line(error)}; export it anew") from error
+        raise ModelError(f"{path}: {to_one_line(error)}; export it again") from error
 
 
 def read_zip_metadata(path: Path) -> ModelMetadata | None:
-    """The metadata that are a member of a zip archive, or of one at the end of a file, as `Format.read_metadata`."""
+    """Return the metadata in a zip archive, or in one appended to a file; see `Format.read_metadata`."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo(METADATA_FILE).file_size > _MAX_METADATA_BYTES:
@@ -178,11 +178,11 @@ def read_zip_metadata(path: Path) -> ModelMetadata | None:
 
 
 def encode_labels(metadata: ModelMetadata) -> bytes:
-    """The class names, one a line, as other tools read them; what is not UTF-8 becomes a question mark."""
+    """Return the class names, one per line, as other tools read them; invalid UTF-8 becomes a question mark."""
     lines = [" ".join(name.splitlines()) for name in metadata.classes]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
 def to_one_line(text: object) -> str:
-    """A message of another library as part of one of ours: on one line, and no longer than people read."""
+    """Return the message of another library's error on one line, shortened."""
     return " ".join(str(text).split())[:300]

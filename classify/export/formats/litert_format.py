@@ -91,7 +91,7 @@ def predict(images):
 
         def predict(images: np.ndarray) -> np.ndarray:
             if images.shape[1:] != image_shape:  # the interpreter would take any
-                raise ValueError(f"expected images of {image_shape}, found {images.shape[1:]}")
+                raise ValueError(f"images must have the shape {image_shape}, not {images.shape[1:]}")
             if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
                 interpreter.resize_tensor_input(input_details["index"], images.shape)
                 with silence():

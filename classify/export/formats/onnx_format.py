@@ -108,7 +108,7 @@ def _convert(graph: Any) -> Any:
         tensors_to_rename=tensor_names,
     )
     if [graph_input.name for graph_input in proto.graph.input] != [INPUT]:
-        raise ValueError(f"expected one input, found {len(proto.graph.input)}")
+        raise ValueError(f"the graph has {len(proto.graph.input)} inputs, not one")
     for value_info in (proto.graph.input[0], proto.graph.output[0]):
         value_info.type.tensor_type.shape.dim[0].dim_param = "batch"
     return proto

@@ -13,7 +13,7 @@ _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
 def read_metadata_props(path: Path) -> dict[str, str]:
-    """Read the properties of an ONNX file; there are none where the file is no ONNX.
+    """Read the properties of an ONNX file; empty if the file is not ONNX.
 
     The weights, one field of the outermost message, are skipped. See https://protobuf.dev/programming-guides/encoding.
     """

@@ -1,4 +1,4 @@
-"""The registered formats, and which one a path has."""
+"""Registry of formats, and the format of a path."""
 
 from __future__ import annotations
 
@@ -44,20 +44,23 @@ def register_format(model_format: Format) -> None:
     humeris.cache.errors.ModelError: flowers.micro: ...
     """
     if model_format.name in FORMATS:
-        raise ValueError(f"format {model_format.name!r}: the name is taken; give it another one")
+        raise ValueError(f"format {model_format.name!r}: the name is already registered; use another one")
     same_suffix = _find_by_suffix(Path(f"model{model_format.suffix}"))
     if same_suffix is not None:
-        raise ValueError(f"format {model_format.name!r}: the suffix {model_format.suffix} is taken by {same_suffix.name}")
+        raise ValueError(
+            f"format {model_format.name!r}: suffix {model_format.suffix} belongs to {same_suffix.name}; use another one"
+        )
     unknown_precisions = set(model_format.precisions) - set(PRECISIONS)
     if unknown_precisions or not model_format.precisions:
         raise ValueError(
-            f"format {model_format.name!r}: expected precisions of {', '.join(PRECISIONS)}, found {model_format.precisions}"
+            f"format {model_format.name!r}: invalid precisions {model_format.precisions}; use some of "
+            f"{', '.join(PRECISIONS)}"
         )
     FORMATS[model_format.name] = model_format
 
 
 def describe_formats() -> str:
-    """The formats for messages: names, and what the names of their files look like."""
+    """Return the names of the formats and of their files, for messages."""
     return ", ".join(
         f"{model_format.name} ({'a folder' if model_format.is_folder else f'NAME{model_format.suffix}'})"
         for model_format in FORMATS.values()
@@ -82,15 +85,14 @@ def choose_format(path: Path, name: str | None) -> Format:
     suffix_format = _find_by_suffix(path)
     if name is None:
         if suffix_format is None:
-            raise ModelError(f"{path}: expected a name that says the format, or -f with one of {describe_formats()}")
+            raise ModelError(f"{path}: no format has this suffix; use the suffix of one, or give -f: {describe_formats()}")
         return suffix_format
     if name not in FORMATS:
-        raise ModelError(f"format {name!r}: expected one of {describe_formats()}")
+        raise ModelError(f"format {name!r}: unknown; use one of {describe_formats()}")
     named_format = FORMATS[name]
     if suffix_format is not (None if named_format.is_folder else named_format):
-        raise ModelError(
-            f"{path}: expected a name that ends in {named_format.suffix or 'no suffix of a format'} for -f {name}"
-        )
+        suffix = f"ends in {named_format.suffix}" if named_format.suffix else "has no suffix of another format"
+        raise ModelError(f"{path}: does not go with -f {name}; give a name that {suffix}")
     return named_format
 
 
@@ -108,16 +110,14 @@ def detect_format(path: Path) -> Format:
         Where nothing is there, or nothing of a registered format.
     """
     if not path.exists():
-        raise ModelError(f"{path}: expected a model that `humeris export` wrote, found no file there; check the path")
+        raise ModelError(f"{path}: no such file or folder; give a model that `humeris export` wrote")
     folder_formats = [model_format for model_format in FORMATS.values() if model_format.is_folder]
     if path.is_dir() and folder_formats:
         *others, first = reversed(folder_formats)
         return next((model_format for model_format in others if model_format.read_metadata(path) is not None), first)
     suffix_format = _find_by_suffix(path)
     if suffix_format is None:
-        raise ModelError(
-            f"{path}: expected a model that `humeris export` wrote ({describe_formats()}), found something else"
-        )
+        raise ModelError(f"{path}: not an exported model; give one that `humeris export` wrote: {describe_formats()}")
     return suffix_format
 
 

@@ -121,6 +121,6 @@ def _check_signatures(path: Path, size: tuple[int, int]) -> None:
     difference = float(np.abs(np.asarray(actual) - np.asarray(expected)).max())
     if not difference <= _MAX_SIGNATURE_DIFFERENCE:
         raise ModelError(
-            f"{path}: expected the same answers from pixels and from encoded images, found a difference of "
-            f"{difference:.2g}: TensorFlow or Pillow decodes images in another way; use the versions that humeris asks for"
+            f"{path}: probabilities from pixels and from encoded images differ by {difference:.2g}, since TensorFlow "
+            "and Pillow decode differently; install the versions that humeris requires"
         )

@@ -268,7 +268,7 @@ def test_a_name_that_is_no_keras_file_is_refused_first(finished: Any, tmp_path: 
         Store(finished.cache),
         tmp_path / "model.h5",
         ModelError,
-        r"model.h5: expected a name that says the format, or -f with one of keras",
+        r"model.h5: no format has this suffix; use the suffix of one, or give -f: keras",
     )
 
 

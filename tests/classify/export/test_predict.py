@@ -200,9 +200,11 @@ def test_a_file_that_is_not_ours_is_refused(finished: Any, tmp_path: Path) -> No
     for name in ("theirs", "text", "empty"):
         with pytest.raises(ModelError, match=r": not a keras model that `humeris export` wrote; export the model again"):
             Predictor(tmp_path / f"{name}.keras")
-    with pytest.raises(ModelError, match=r"found no file there; check the path"):
+    with pytest.raises(ModelError, match=r"no such file or folder; give a model that `humeris export` wrote"):
         Predictor(tmp_path / "nothing.keras")
-    with pytest.raises(ModelError, match=r"(expected a model|not a savedmodel model) that `humeris export` wrote"):
+    with pytest.raises(
+        ModelError, match=r"(not an exported model; give one|not a savedmodel model) that `humeris export` wrote"
+    ):
         Predictor(tmp_path)
 
 

@@ -169,7 +169,7 @@ def _reject_other(data: tf.Tensor, name: tf.Tensor) -> DecodedImage:
 
 
 def _assert_no_trouble(value: tf.Tensor, name: tf.Tensor, *troubles: tf.Tensor) -> tf.Tensor:
-    """The value, unchanged; raises what the first of the troubles says, where there is one."""
+    """Return the value unchanged; raises the first of the errors, if any."""
     first_trouble = tf.constant("")
     for trouble in troubles:
         first_trouble = tf.where(first_trouble == "", trouble, first_trouble)

@@ -164,11 +164,16 @@ WRONG: dict[tuple[str, ...], str] = {
     (
         "-o",
         "m.h5",
-    ): "m.h5: expected a name that says the format, or -f with one of keras (NAME.keras), savedmodel (a folder)",
-    ("-o", "m"): "m: expected a name that says the format, or -f",
-    ("-o", "m.onnx", "-f", "keras"): "m.onnx: expected a name that ends in .keras for -f keras",
-    ("-o", "m.onnx", "-f", "savedmodel"): "m.onnx: expected a name that ends in no suffix of a format for -f savedmodel",
-    ("-o", "m", "-f", "coreml"): "format 'coreml': expected one of keras",
+    ): "m.h5: no format has this suffix; use the suffix of one, or give -f: keras (NAME.keras), savedmodel (a folder)",
+    ("-o", "m"): "m: no format has this suffix; use the suffix of one, or give -f",
+    ("-o", "m.onnx", "-f", "keras"): "m.onnx: does not go with -f keras; give a name that ends in .keras",
+    (
+        "-o",
+        "m.onnx",
+        "-f",
+        "savedmodel",
+    ): "m.onnx: does not go with -f savedmodel; give a name that has no suffix of another format",
+    ("-o", "m", "-f", "coreml"): "format 'coreml': unknown; use one of keras",
     ("-o", "m.keras", "--precision", "int8"): "format keras does not support precision int8; choose float32",
     ("-o", "m.onnx", "--precision", "int4"): "unknown precision 'int4'; choose one of float32, float16, int8",
 }
@@ -242,7 +247,7 @@ def test_a_missing_package_names_what_to_install(
     finished: Any, cache: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FORMATS, "onnx", _with(FORMATS["onnx"], modules=("no_such_package",)))
-    message = r"format onnx: expected no_such_package, found it not installed; pip install 'humeris\[onnx\]'"
+    message = r"format onnx: the package no_such_package is not installed; run pip install 'humeris\[onnx\]'"
     with pytest.raises(ModelError, match=message):
         export(finished.run, Store(cache), out / "m.onnx")
 

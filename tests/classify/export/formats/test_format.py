@@ -112,21 +112,23 @@ def test_a_format_from_outside_that_answers_otherwise_leaves_no_file(
 
 def test_messages_name_a_format_from_outside(npz: NpzFormat, finished: Any, tmp_path: Path) -> None:
     assert describe_formats().endswith("litert (NAME.tflite), npz (NAME.npz)")
-    with pytest.raises(ModelError, match=r"-f with one of keras \(NAME.keras\), .*npz \(NAME.npz\)"):
+    with pytest.raises(ModelError, match=r"or give -f: keras \(NAME.keras\), .*npz \(NAME.npz\)"):
         export(finished.run, Store(finished.cache), tmp_path / "m.h5")
     with pytest.raises(ModelError, match=r"format npz does not support precision int8; choose float32"):
         export(finished.run, Store(finished.cache), tmp_path / "m.npz", precision="int8")
-    with pytest.raises(ModelError, match=r"expected a model .*npz \(NAME.npz\)\), found something else"):
+    with pytest.raises(
+        ModelError, match=r"not an exported model; give one that `humeris export` wrote: .*npz \(NAME.npz\)$"
+    ):
         detect_format(Path(__file__))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "onnx"}, "format 'onnx': the name is taken"),
-        ({"suffix": ".onnx"}, "the suffix .onnx is taken by onnx"),
-        ({"precisions": ("float32", "int4")}, "expected precisions of float32, float16, int8, found"),
-        ({"precisions": ()}, "expected precisions of float32, float16, int8, found"),
+        ({"name": "onnx"}, "format 'onnx': the name is already registered"),
+        ({"suffix": ".onnx"}, "suffix .onnx belongs to onnx; use another one"),
+        ({"precisions": ("float32", "int4")}, r"invalid precisions .*int4.*; use some of float32, float16, int8"),
+        ({"precisions": ()}, r"invalid precisions \(\); use some of float32, float16, int8"),
     ],
 )
 def test_a_format_that_clashes_is_not_registered(changes: dict[str, Any], message: str) -> None:
