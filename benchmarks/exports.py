@@ -63,16 +63,16 @@ FAMILIES = [
 ]
 HEADING = f"""# Exports
 
-Written by `python benchmarks/exports.py`. Each network has random weights (nano its own), images of {SIZE} × {SIZE} pixels, and \
-a head with
-random weights on its standardized last features. The predictions of each file on {N_COMPARED} photographs, made in a fresh process \
-that
-has only its runtime, are compared with those of Keras: the largest difference of a probability, and the share of images with the
-same predicted class. Latency is the median for a batch of one image, on all cores (%s).
+Written by `python benchmarks/exports.py`. Each network has random weights (nano its own), images of {SIZE} × {SIZE}
+pixels, and a head with random weights on its standardized last features. The predictions of each file on {N_COMPARED}
+photographs, made in a fresh process that has only its runtime, are compared with those of Keras: the largest
+difference of a probability, and the share of images with the same predicted class. Latency is the median for a batch
+of one image, on all cores (%s).
 
-In float16, large constants are stored in half precision. In int8, the kernels are quantized, and so are the activations (`+`) where
-the predictions on the calibration images stay the same; such a file computes in integers. `humeris export` would reject files marked
-"refused", because their predictions differ too much from those of the run.
+In float16, large constants are stored in half precision. In int8, the kernels are quantized, and so are the
+activations (`+`) where the predictions on the calibration images stay the same; such a file computes in integers.
+Files marked "refused" would be rejected by `humeris export`, because their predictions differ too much from those of
+the run.
 
 | network | format | weights | largest difference | equal classes | MB | ms | |
 |---|---|---|---:|---:|---:|---:|---|
