@@ -16,7 +16,7 @@
     ├── RunError          (ValueError)         a run folder
     ├── ModelError        (ValueError)         an exported model file
     ├── TrackingError     (RuntimeError)       a tracker that is not there, or did not take a run
-    └── ParityError       (ArithmeticError)    an export that disagrees with the cached answers
+    └── ParityError       (ArithmeticError)    an export that disagrees with the cached features
 
 The tree lies in the lowest folder because every stage raises from it.
 Each message is one line that leads with the fault, then the evidence, then the remedy.

@@ -42,7 +42,7 @@ def finetune(
     trackers.get_trackers(track or [])
     config = settings.build(FinetuneConfig)
     if len(devices.choose(config.devices)) > 1:
-        raise typer.BadParameter("expected one device to train on, found several", param_hint="--device")
+        raise typer.BadParameter("several devices given; training uses one", param_hint="--device")
 
     def print_line(line: str) -> None:
         if line and not (quiet or as_json):

@@ -1,7 +1,7 @@
 """Augmentation of images in training, by Keras layers, drawn again in every epoch (views, `extract.augment`, are cached).
 
-Everything takes and gives float32 tensors (n, height, width, 3) in 0…255, on whichever back end Keras has, and draws for
-each image on its own. A draw comes from the NumPy generator that is handed in, and from nothing else.
+All operations take and return float32 tensors (n, height, width, 3) in 0…255, with any Keras backend, and draw for each
+image separately. Random draws come from the NumPy generator that is passed, and from nothing else.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _make_flip(axis: int) -> Any:
     mode = {2: "horizontal", 1: "vertical"}[axis]
 
     def apply(images: Any, layers: AugmentationLayers, random: np.random.Generator, probability: int) -> Any:
-        # The layer knows no other probability than one half, so it is told which to flip.
+        # The layer has a fixed probability of one half, so the images to flip are selected here.
         flips = random.random((images.shape[0], 1, 1, 1)) < probability / 1000
         return layers.get_layer("RandomFlip", mode=mode).transform_images(images, {"flips": flips})
 
@@ -177,8 +177,8 @@ def _convert_to_gray(images: Any, layers: AugmentationLayers, random: np.random.
 def _blur(images: Any, layers: AugmentationLayers, random: np.random.Generator, max_deviation: int) -> Any:
     """Blur each image with its own standard deviation, from 0.1 pixels to `max_deviation`.
 
-    `RandomGaussianBlur` draws one for the whole batch and another for each axis, and takes all to be black outside:
-    so it is told, image by image, and images are mirrored beyond their edges.
+    `RandomGaussianBlur` would draw one for the whole batch and another for each axis, and pad with black: here it is called
+    for each image with fixed factors, and images are mirrored beyond their edges.
     """
     ops, blurred = layers.keras.ops, []
     for row, deviation in enumerate(random.uniform(0.1, max_deviation / 1000, images.shape[0])):

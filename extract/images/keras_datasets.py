@@ -99,7 +99,7 @@ class KerasDatasets(ImageArrays):
 
     @classmethod
     def reopen(cls, description: Mapping[str, Any]) -> KerasDatasets:
-        """Return the data set of that name, wherever Keras stores it now."""
+        """Return the data set of that name, in the current cache of Keras."""
         return cls(description["source"])
 
     @property

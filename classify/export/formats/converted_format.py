@@ -24,7 +24,7 @@ class ConvertedFormat(Format):
 
     With ``float16`` the large constants are stored so, and computed with in float32: a processor is slower in float16, and
     the error is many times as large where small constants are in it too. With ``int8`` the kernels are stored in eight
-    bits, and the activations follow where that keeps the answers, see `quantization.choose_quantization`; the metadata then
+    bits, and the activations follow if predictions stay the same, see `quantization.choose_quantization`; the metadata then
     say what the activations are computed in.
 
     Attributes

@@ -70,7 +70,7 @@ def choose_quantization(
     quantize_weights: Callable[[], bytes],
     load: Callable[[bytes], PredictFn],
 ) -> tuple[bytes, str]:
-    """Quantize a model with its activations if it still answers as before, else its weights alone.
+    """Quantize weights and activations of a model if its predictions stay the same, else the weights alone.
 
     A network of many thin layers, such as MobileNetV2, often cannot do with 256 values of an activation.
 
@@ -81,7 +81,7 @@ def choose_quantization(
     model : keras.Model
         The model in float32.
     images : ndarray
-        (n, height, width, 3) uint8 that the answers are compared on.
+        (n, height, width, 3) uint8 that predictions are compared on.
     quantize_all, quantize_weights : callable
         Return the bytes of the model with weights and activations in eight bits, and with the weights alone.
     load : callable
