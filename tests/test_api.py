@@ -293,7 +293,7 @@ SWEEPS: list[dict[str, Any]] = [
 
 
 @pytest.mark.usefixtures("world")
-@pytest.mark.parametrize("settings", SWEEPS, ids=str)
+@pytest.mark.parametrize("settings", SWEEPS, ids=["heads", "config", "taps", "extract", "extract config"])
 def test_a_run_records_the_command_that_does_the_same(settings: dict[str, Any], command: Callable[..., Any]) -> None:
     run = humeris.sweep(Path("photos"), cache="features", **settings)
     recorded, folders = run.metadata.command, sorted(Path("runs").iterdir())
