@@ -68,8 +68,8 @@ def test_the_model_is_flat_with_one_input_and_every_networks_own_weights(outcome
 
 def test_the_card_names_both_networks(outcome: pipeline.PipelineResult) -> None:
     text = outcome.export_result.card.read_text()
-    assert "nano (humeris.nano()), weights" in text
-    assert "nano,weights=random (humeris.nano()), weights" in text
+    assert "- backbone: nano (humeris.nano()), up to its deepest tap; SHA-256 of the weights " in text
+    assert "- backbone: nano,weights=random (humeris.nano()), up to its deepest tap; SHA-256 of the weights " in text
     assert "- nano,weights=random: random numbers" in text
 
 

@@ -490,7 +490,7 @@ def test_a_complete_run_that_is_typed_again_is_logged(
     again = humeris("sweep", *typed)
     assert (
         f"\nmlflow: {address}, experiment photos; already logged; "
-        f"look with: mlflow ui --backend-store-uri {address}\n"
+        f"view with: mlflow ui --backend-store-uri {address}\n"
         "tensorboard: no head of this run was trained by epochs, so there are no curves to log\n"
     ) in again.out
     assert [len(each) for each in logged(client)] == [1, 4]

@@ -106,7 +106,7 @@ def test_of_duplicates_across_splits_the_most_evaluated_is_kept(tmp_path: Path, 
         "train/b/1.png": "duplicate of val/b/y.png",
     }
     assert all(each.across for each in images.duplicates)
-    assert "3 of them of an image in another split" in describe(images.summarize())
+    assert "3 of them duplicates across splits" in describe(images.summarize())
 
 
 def test_the_same_bytes_with_two_labels_are_all_refused(photos: Path) -> None:
