@@ -48,7 +48,7 @@ def rebuild_backbone(
     tuned_weights : mapping, optional
         Fine-tuned weights of some of its layers, by layer name; see `build`.
     fold_batch_norm : bool
-        Whether to merge batch normalizations into convolutions; see `build`.
+        Whether to fold batch normalizations into convolutions; see `build`.
     precision : str, optional
         Precision to compute in, if not that of the features.
 
