@@ -15,6 +15,11 @@ def to_printable(value: object) -> str:
     )
 
 
+def format_names(names: Sequence[object], n_shown: int = 3) -> str:
+    """Return the first names of a list, such as a, b, c, …."""
+    return ", ".join([*map(to_printable, names[:n_shown]), *(["…"] if len(names) > n_shown else [])])
+
+
 def quote_argument(value: object) -> str:
     """Return `value` quoted as one word of a shell command, safe on a terminal."""
     return shlex.quote(to_printable(value))

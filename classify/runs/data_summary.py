@@ -29,7 +29,7 @@ class DataSummary:
     """Summary of the data of a run.
 
     origin: where the data is, as `ImageSource.describe` returns it. used: number of used images. refused: rejected images,
-    with reasons.
+    with reasons. ignored: paths of documents and system files. notes: what the user may have meant otherwise.
     formats: number of images by format. listing: SHA-256 of the names and digests of all images.
     """
 
@@ -37,6 +37,8 @@ class DataSummary:
     used: int
     duplicates: tuple[Duplicate, ...]
     refused: tuple[Rejection, ...]
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
     formats: Mapping[str, int]
     unusual: tuple[UnusualFormat, ...]
     listing: str
@@ -50,6 +52,8 @@ class DataSummary:
             used=len(images.used),
             duplicates=images.duplicates,
             refused=images.rejections,
+            ignored=images.dataset.ignored,
+            notes=images.dataset.notes,
             formats=summary["formats"],
             unusual=tuple(UnusualFormat(**entry) for entry in summary["unusual"]),
             listing=listing,

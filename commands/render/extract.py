@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...cache.formatting import format_size, format_table, join_paragraphs, to_printable
+from ...cache.formatting import format_names, format_size, format_table, join_paragraphs, to_printable
 from .cache import format_corrupt_files
 
 _MAX_LISTED = 20
@@ -17,6 +17,12 @@ def format_images(summary: Mapping[str, Any]) -> str:
     formats = ", ".join(f"{count:,} {name}" for name, count in summary["formats"].items())
     lines = [f"{to_printable(summary['source'])}: {summary['used']:,} images used{formats and f' ({formats})'}"]
     lines += [f"  used, rare format: {to_printable(entry['name'])} ({entry['format']})" for entry in summary["unusual"]]
+    lines += [f"  note: {to_printable(note)}" for note in summary["notes"]]
+    if ignored := summary["ignored"]:
+        lines.append(
+            f"  {len(ignored):,} document{'s' if len(ignored) > 1 else ''} or system file{'s' if len(ignored) > 1 else ''} "
+            f"ignored: {format_names(ignored)}"
+        )
     if duplicates := summary["duplicates"]:
         cross_split = [entry for entry in duplicates if entry["across"]]
         lines.append(f"  {len(duplicates)} duplicates excluded, {len(cross_split)} of them duplicates across splits")

@@ -22,11 +22,17 @@ class Dataset:
         The images.
     rejections : tuple of Rejection
         The paths that are not used.
+    ignored : tuple of str
+        The paths of documents and system files.
+    notes : tuple of str
+        What the user may have meant otherwise, a line each.
     """
 
     source: ImageSource
     items: tuple[Item, ...]
     rejections: tuple[Rejection, ...] = ()
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path | str:

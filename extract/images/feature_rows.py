@@ -13,7 +13,8 @@ from ...cache.errors import DataError
 from ..backbones.non_finite import find_faulty_images
 from .feature_file import FeatureFile
 from .image_source import ImageSource, Listing, Stamp
-from .item import SPLITS, Item, Rejection
+from .item import Item, Rejection
+from .split_names import parse_split
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -105,11 +106,11 @@ class FeatureRows(ImageSource):
                 rejections.append(Rejection(name, "not_finite", detail))
             elif not label:
                 rejections.append(Rejection(name, "no_label", f"row {row} has no label, or a class number without a name"))
-            elif split and split.lower() not in SPLITS:
+            elif split and parse_split(split) is None:
                 detail = f"row {row}: unknown split {split[:80]!r}; use train, val or test"
                 rejections.append(Rejection(name, "unknown_split", detail))
             else:
-                items.append(Item(name, row, label, SPLITS.get(split.lower()), group or None))
+                items.append(Item(name, row, label, parse_split(split), group or None))
         if not items:
             raise DataError(f"{self.root}: all {count} rows are rejected ({_format_reasons(rejections)}); correct the file")
         return Listing(tuple(items), tuple(rejections))

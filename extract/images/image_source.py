@@ -28,10 +28,16 @@ _NO_STAMP = b"\xff" * STAMP_BYTES
 
 
 class Listing(NamedTuple):
-    """The images of a source in a stable order, and the paths that it rejects; no name is in both."""
+    """The images of a source in a stable order, and the paths that it rejects; no name is in both.
+
+    `ignored` are the paths of documents and system files, which are no images; `notes` say in a line each what the user may
+    have meant otherwise.
+    """
 
     items: tuple[Item, ...]
     rejections: tuple[Rejection, ...] = ()
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Stamp(Protocol):

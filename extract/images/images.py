@@ -112,6 +112,8 @@ class Images:
             "used": len(self.used),
             "duplicates": [vars(duplicate) for duplicate in self.duplicates],
             "refused": [vars(rejection) for rejection in self.rejections],
+            "ignored": list(self.dataset.ignored),
+            "notes": list(self.dataset.notes),
             "formats": dict(formats.most_common()),
             "unusual": [{"name": image.name, "format": image.format} for image in self.used if image.format in rare_formats],
         }

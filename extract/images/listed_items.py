@@ -7,8 +7,9 @@ import stat
 from pathlib import Path
 
 from .image_source import Listing
-from .item import SPLITS, Item, Rejection
+from .item import Item, Rejection
 from .manifest_rows import read_rows
+from .split_names import parse_split
 
 
 class ItemCollector:
@@ -54,13 +55,13 @@ class ItemCollector:
                 reject(Rejection(row.path, "outside", f"{row.position}: path is outside {path.parent}"))
             elif not row.label:
                 reject(Rejection(name, "no_label", f"{row.position}: the label is empty"))
-            elif row.split and row.split.lower() not in SPLITS:
+            elif row.split and parse_split(row.split) is None:
                 detail = f"{row.position}: unknown split {row.split[:80]!r}; use train, val or test"
                 reject(Rejection(name, "unknown_split", detail))
             elif fault:
                 reject(Rejection(name, fault, f"{row.position}: no such file"))
             else:
-                item_split = SPLITS[row.split.lower()] if row.split else split
+                item_split = parse_split(row.split) if row.split else split
                 self._add_item(Item(name, location, row.label, item_split, row.group or None), row.position)
 
     def _add_item(self, item: Item, position: str) -> None:

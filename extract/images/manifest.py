@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.errors import DataError
-from .class_folders import ClassFolders, list_folder, walk_files
-from .dataset import Dataset
+from .class_folders import ClassFolders
+from .folder_walk import FolderWalk
 from .image_files import ImageFiles
 from .image_source import ImageSource, Listing
-from .item import SPLITS, Rejection
+from .item import Rejection
 from .listed_items import ItemCollector
+from .litter import LIST_SUFFIXES
 from .manifest_rows import MissingColumn
+from .split_names import parse_split, parse_split_folders
 
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -47,7 +48,7 @@ class Manifest(ImageFiles):
         path = Path(data)
         if path.is_dir():
             return bool(_list_metadata_files(path))
-        return path.suffix.lower() in _SUFFIXES and path.exists()
+        return path.suffix.lower() in LIST_SUFFIXES and path.exists()
 
     @classmethod
     def open(cls, data: str) -> ImageSource:
@@ -59,8 +60,7 @@ class Manifest(ImageFiles):
         try:
             manifest.list_items()
         except MissingColumn as error:
-            classes = Dataset(folders, *folders.list_items()).classes
-            if error.column != "label" or folders.layout == "flat" or set(classes) & set(SPLITS):
+            if error.column != "label" or folders.layout == "flat" or not _has_classes(folders):
                 raise
             return folders
         return manifest
@@ -95,17 +95,30 @@ class Manifest(ImageFiles):
         for path, (prefix, split) in metadata_files.items():
             collector.read(path, prefix, split)
         metadata_names = {f"{prefix}{path.name}" for path, (prefix, _) in metadata_files.items()}
-        rejections: list[Rejection] = []
-        for name, _ in walk_files(str(self.root), "", rejections):
-            if name not in collector.listed_names and name not in metadata_names:
-                rejections.append(Rejection(name, "not_listed", "no metadata file lists it"))
-        items, list_rejections = collector.get_listing()
-        return Listing(items, (*list_rejections, *rejections))
+        walk = FolderWalk()
+        unlisted_names = [
+            f"{folder.prefix}{name}"
+            for folder in walk.iter_folders(str(self.root))
+            for name in folder.files
+            if f"{folder.prefix}{name}" not in collector.listed_names
+        ]
+        items, list_rejections, _, notes = collector.get_listing()
+        unlisted = [Rejection(name, "not_listed", "no metadata file lists it") for name in unlisted_names]
+        ignored = tuple(name for name in walk.ignored if name not in metadata_names)
+        return Listing(items, (*list_rejections, *walk.rejections, *unlisted), ignored, notes)
+
+
+def _has_classes(folders: ClassFolders) -> bool:
+    """Return whether the folders are classes, of which none is named like a split."""
+    try:
+        return not any(parse_split(item.label or "") for item in folders.list_items().items)
+    except DataError:
+        return False
 
 
 def _list_metadata_files(root: Path) -> list[Path]:
     """Return the metadata files in a folder and in its split folders."""
-    split_folders = [root / name for name in list_folder(str(root), "", [])[0] if name.lower() in SPLITS]
+    split_folders = [root / name for name in parse_split_folders(FolderWalk().list_folder(str(root)).folders)]
     return [folder / name for folder in (root, *split_folders) for name in _METADATA_NAMES if (folder / name).is_file()]
 
 
@@ -114,9 +127,9 @@ def _find_metadata_files(root: Path) -> dict[Path, tuple[str, str | None]]:
     if root_metadata := _find_metadata_file(root):
         return {root_metadata: ("", None)}
     metadata_files: dict[Path, tuple[str, str | None]] = {}
-    for name in list_folder(str(root), "", [])[0]:
-        if name.lower() in SPLITS and (path := _find_metadata_file(root / name)) is not None:
-            metadata_files[path] = (f"{name}/", SPLITS[name.lower()])
+    for name, split in parse_split_folders(FolderWalk().list_folder(str(root)).folders).items():
+        if (path := _find_metadata_file(root / name)) is not None:
+            metadata_files[path] = (f"{name}/", split)
     return metadata_files
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from ...cache.errors import DataError
 from .image_arrays import ImageArrays, LabeledArray, LazyImageArray
 from .image_source import NOTHING_THERE
-from .item import SPLITS
 from .label_names import parse_class_names
 from .npz_archive import NpzArchive
+from .split_names import SPLITS
 
 _ARRAY_NAME_PAIRS = (("x", "y"), ("images", "labels"), ("image", "label"))
 _CLASS_NAME_KEYS = ("classes", "class_names", "label_names")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from humeris.cache.errors import DataError
-from humeris.extract.images.item import SPLITS
 from humeris.extract.images.registry import detect
+from humeris.extract.images.split_names import SPLITS
 
 
 def touch(root: Path, *names: str) -> None:
@@ -55,7 +55,8 @@ def test_split_folders_under_every_name(name: str, tmp_path: Path) -> None:
 def test_a_folder_beside_split_folders_is_refused_and_so_are_loose_files(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg", "extra/1.jpg", "train/loose.jpg", "readme.txt")
     assert len(detect(tmp_path).items) == 2
-    assert refusals(tmp_path) == {"extra": "not_a_split", "train/loose.jpg": "no_label", "readme.txt": "no_label"}
+    assert refusals(tmp_path) == {"extra": "not_a_split", "train/loose.jpg": "no_label"}
+    assert detect(tmp_path).ignored == ("readme.txt",)
 
 
 def test_a_class_called_test_is_a_class_when_nothing_lies_in_folders_below_it(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_the_order_is_by_bytes_and_does_not_depend_on_the_disk(tmp_path: Path) -
     assert [Path(name).name for name, _, _ in listed(tmp_path)] == sorted(names, key=os.fsencode)
 
 
-def test_links_to_folders_are_not_followed_and_end_no_run(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_but_not_into_loops(tmp_path: Path) -> None:
     touch(tmp_path / "data", "cat/1.jpg")
     touch(tmp_path, "outside/2.jpg")
     (tmp_path / "data" / "cat" / "loop").symlink_to(tmp_path / "data")
@@ -124,9 +125,10 @@ def test_links_to_folders_are_not_followed_and_end_no_run(tmp_path: Path) -> Non
     (tmp_path / "data" / "cat" / "self").symlink_to("self")
     (tmp_path / "data" / "cat" / "gone.jpg").symlink_to("nowhere")
     os.mkfifo(tmp_path / "data" / "cat" / "pipe.jpg")
-    assert listed(tmp_path / "data") == [("cat/1.jpg", "cat", None)]
+    (tmp_path / "data" / "ox").symlink_to(tmp_path / "outside")
+    assert listed(tmp_path / "data") == [("cat/1.jpg", "cat", None), ("dog/2.jpg", "dog", None)]
     assert refusals(tmp_path / "data") == dict.fromkeys(
-        ["cat/gone.jpg", "cat/loop", "cat/pipe.jpg", "cat/self", "dog"], "not_a_file"
+        ["cat/gone.jpg", "cat/loop", "cat/pipe.jpg", "cat/self", "ox"], "not_a_file"
     )
 
 

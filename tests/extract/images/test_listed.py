@@ -272,7 +272,9 @@ def test_metadata_without_labels_leaves_class_folders_as_they_are(tmp_path: Path
     (tmp_path / "metadata.csv").write_text("file_name,text\ncat/1.jpg,a cat\n")
     found = detect(tmp_path)
     assert found.source.describe()["kind"] == "folders"
-    assert outcomes(found) == {"cat/1.jpg": "used", "dog/1.jpg": "used", "metadata.csv": "no_label"}
+    assert outcomes(found) == {"cat/1.jpg": "used", "dog/1.jpg": "used"}
+    assert found.ignored == ("metadata.csv",)
+    assert "metadata.csv not read: labels are the names of the folders" in found.notes[0]
 
 
 def test_metadata_without_labels_beside_loose_images_is_one_line(root: Path) -> None:

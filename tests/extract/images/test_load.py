@@ -34,6 +34,7 @@ def outcomes(images: Images) -> dict[str, str]:
     found = [(image.name, "used") for image in images.used]
     found += [(each.name, f"duplicate of {each.original}") for each in images.duplicates]
     found += [(each.name, each.reason) for each in images.rejections]
+    found += [(name, "ignored") for name in images.dataset.ignored]
     assert max(Counter(name for name, _ in found).values(), default=0) <= 1, found
     return dict(found)
 
@@ -184,7 +185,7 @@ def test_every_path_of_a_messy_folder_has_exactly_one_outcome(tmp_path: Path, dr
         "a/photo.jpg": "duplicate of a/actually a jpeg.png",
         "a/empty.jpg": "empty",
         "a/page.jpg": "not_an_image",
-        "b/notes.txt": "not_an_image",
+        "b/notes.txt": "ignored",
         "a/0.png": "conflicting_labels",
         "b/other label.png": "conflicting_labels",
         "b/gone.png": "not_a_file",
