@@ -102,6 +102,8 @@ class ClassFolders(ImageFiles):
         items: list[Item] = []
         has_splits = all(_is_all_splits(entries[0]) for entries in folders.values() if _has_files(entries))
         for label, entries in folders.items():
+            if not _has_files(entries):
+                walk.ignored.append(label)
             for folder in entries:
                 inner_name = folder.prefix[len(label) + 1 :].partition("/")[0]
                 items += _list_class_items(folder, label, parse_split(inner_name) if has_splits else None)
@@ -131,7 +133,10 @@ class ClassFolders(ImageFiles):
         n_stray_files, class_folders = 0, set[str]()
         for name in root.folders:
             if name not in splits:
-                walk.rejections.append(Rejection(name, "not_a_split", "folder is not named like a split"))
+                if _has_files(list(FolderWalk().iter_folders(f"{root.location}/{name}"))):
+                    walk.rejections.append(Rejection(name, "not_a_split", "folder is not named like a split"))
+                else:
+                    walk.ignored.append(name)
                 continue
             split_folder = _list_split_folder(walk, root.location, name, splits[name])
             n_stray_files += len(split_folder.files)

@@ -54,7 +54,9 @@ def test_predictions_are_those_of_the_command_for_every_kind_of_model(command: C
         assert [each.to_dict() for each in humeris.predict(model, images, top=2)] == expected
     (alone,) = predictor.predict("photos/noise/00.png", top=2)  # in a batch of one, which may round otherwise
     assert [name for name, _ in alone.top] == [each["class"] for each in expected[-1]["top"]]
-    assert [score for _, score in alone.top] == pytest.approx([each["probability"] for each in expected[-1]["top"]], abs=2e-6)
+    assert [score for _, score in alone.top] == pytest.approx(
+        [each["probability"] for each in expected[-1]["top"]], abs=2e-6
+    )
     (by_run,) = humeris.predict("runs/b", "photos/noise/00.png")  # another head: its own model
     assert by_run.top == humeris.predict("runs/b/model.keras", "photos/noise/00.png")[0].top
     Path("broken.png").write_text("no image")

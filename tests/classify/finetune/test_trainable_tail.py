@@ -275,7 +275,7 @@ def test_in_mixed_precision_weights_stay_in_float32_and_learn_as_in_float32(comp
             [(new - old).ravel() for name in ("conv3", "head") for new, old in zip(after[name], before[name], strict=True)]
         )
     for exact, found in zip(*moved, strict=True):
-        assert 0 < np.linalg.norm(found - exact)
+        assert np.linalg.norm(found - exact) > 0
     exact, found = map(np.concatenate, moved)
     assert np.linalg.norm(found - exact) < 0.1 * np.linalg.norm(exact)
 
