@@ -12,6 +12,7 @@ import numpy as np
 
 from ...cache.errors import DataError
 from ...extract.images.images import Image, Images
+from ...extract.images.item import describe_rejections
 from ..evaluate.single_label import SingleLabel
 from ..evaluate.target import Target
 from ..evaluate.target_registry import detect_target, restore_target
@@ -221,6 +222,8 @@ def _detect_target(images: Images) -> Target:
     if len(classes) < target.min_classes:
         is_feature_file = images.source.holds_features
         finding = f"only one class, {classes[0]!r}" if classes else f"no usable {'rows' if is_feature_file else 'images'}"
+        rejected = describe_rejections(images.rejections)
+        finding += f" ({rejected})" if rejected else ""
         remedy = (
             "add rows of another class, with finite features, to the file"
             if is_feature_file

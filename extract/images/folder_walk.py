@@ -55,14 +55,15 @@ class FolderWalk:
                     self.ignored.append(f"{prefix}{name}")
                 continue
             try:
-                if entry.is_dir(follow_symlinks=False) or (
-                    entry.is_symlink() and entry.is_dir() and self._follow(entry.path, location, f"{prefix}{name}")
-                ):
-                    folders.append(name)
-                elif entry.is_file():
-                    (self.ignored if is_document(name) else files).append(f"{prefix}{name}" if is_document(name) else name)
+                if entry.is_file():
+                    if is_document(name):
+                        self.ignored.append(f"{prefix}{name}")
+                    else:
+                        files.append(name)
                 elif not entry.is_dir():
                     self._reject(f"{prefix}{name}", "not_a_file", "broken link or device")
+                elif not entry.is_symlink() or self._follow(entry.path, location, f"{prefix}{name}"):
+                    folders.append(name)
             except OSError as error:
                 self._reject(f"{prefix}{name}", "not_a_file", os.strerror(error.errno or 0))
         return FolderEntries(location, prefix, folders, files)

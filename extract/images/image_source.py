@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from ...cache.errors import DataError
 from ...cache.key_value_store import KeyValueStore
+from ..config import format_option
 from ..pixels import decode, read_file
 from .item import Item, Rejection
 
 if TYPE_CHECKING:
     from .feature_file import FeatureFile
+    from .image_list import ImageList
 
 STAMP_BYTES = 32
 NOTHING_THERE = "no such file or folder; check the path"
@@ -101,6 +104,12 @@ class ImageSource(ABC):
         DataError
             If the data cannot be used; a source may raise it only when it is listed.
         """
+
+    @classmethod
+    def open_list(cls, image_list: ImageList) -> ImageSource:
+        """Return the source of a list whose columns the user named; raises `DataError` if DATA of this kind is no list."""
+        names = [name for name, value in image_list.to_dict().items() if name != "path" and value]
+        raise DataError(f"{Path(image_list)}: is no list, so {format_option(names[0])} has no effect; leave it out")
 
     @abstractmethod
     def list_items(self) -> Listing:

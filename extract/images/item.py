@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,3 +41,22 @@ class Rejection:
     name: str
     reason: str
     detail: str
+
+
+def describe_rejections(rejections: Sequence[Rejection], n_reasons: int = 3) -> str:
+    """Return how many paths are rejected, and the first of each of the commonest reasons; "" for none.
+
+    Examples
+    --------
+    >>> describe_rejections([Rejection("a.jpg", "empty", "file is empty"), Rejection("b.jpg", "empty", "file is empty")])
+    '2 rejected (2 empty, such as a.jpg: file is empty)'
+    """
+    counts = Counter(rejection.reason for rejection in rejections)
+    if not counts:
+        return ""
+    firsts = {rejection.reason: rejection for rejection in reversed(rejections)}
+    reasons = [
+        f"{count:,} {reason}, such as {firsts[reason].name}: {firsts[reason].detail}"
+        for reason, count in counts.most_common(n_reasons)
+    ]
+    return f"{len(rejections):,} rejected ({'; '.join(reasons)})"

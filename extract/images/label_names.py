@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.errors import DataError
-from .manifest_rows import MISSING
 
 
 def to_label_names(labels: np.ndarray, classes: Sequence[str] | None, context: str) -> list[str]:
@@ -82,4 +81,4 @@ def to_text(value: str | bytes | float) -> str:
         stripped = value.decode("utf-8", "surrogateescape").strip()
     else:
         stripped = str(value).strip().encode("utf-8", "backslashreplace").decode()
-    return "" if stripped in MISSING else stripped
+    return stripped

@@ -1,132 +1,111 @@
-"""Collects the images that the rows of manifests list; each path becomes one item or is rejected."""
+"""Collects the images that the rows of manifests list; each row becomes one item or is rejected."""
 
 from __future__ import annotations
 
-import os
-import stat
+from collections import defaultdict
 from pathlib import Path
 
+from .image_list import ImageList
 from .image_source import Listing
 from .item import Item, Rejection
-from .manifest_rows import read_rows
-from .split_names import parse_split
+from .label_checks import check_labels
+from .manifest_rows import ManifestRow, get_encoding, read_rows
+from .path_resolver import PathResolver
+from .split_names import parse_split, to_nfc
+from .text_encoding import is_unicode
+
+_MISSING = {"nan", "NaN", "<NA>"}  # how pandas writes a missing value as text; as a label it may be a class
 
 
 class ItemCollector:
-    """Collects the items of manifests below one root."""
+    """Collects the items of manifests below one root; the rows that are used and those that are rejected are all rows."""
 
     def __init__(self) -> None:
         self.listed_names: set[str] = set()
-        self._items: dict[str, Item] = {}
+        self._rows: dict[str, list[tuple[Item, str]]] = defaultdict(list)  # name -> the rows that list it, with positions
         self._rejections: list[Rejection] = []
-        self._conflicts: set[str] = set()
+        self._notes: list[str] = []
+        self._path = Path()
 
-    def read(self, path: Path, prefix: str, split: str | None) -> None:
+    def read(self, image_list: ImageList, prefix: str, split: str | None) -> None:
         """Add the rows of a manifest.
 
         Parameters
         ----------
-        path : Path
+        image_list : ImageList
             The manifest.
         prefix : str
             Its folder relative to the root, with a slash at the end, or "".
         split : str or None
             The split of rows that name none.
         """
-        resolver = _PathResolver(path.parent)
-        reject = self._rejections.append
-        for row in read_rows(path):
-            if row.fault:
-                reject(
-                    Rejection(f"{prefix}{path.name}:{row.position.split()[-1]}", "bad_row", f"{row.position}: {row.fault}")
-                )
-                continue
-            if not row.path:
-                reject(
-                    Rejection(
-                        f"{prefix}{path.name}:{row.position.split()[-1]}", "no_path", f"{row.position}: the path is empty"
-                    )
-                )
-                continue
-            relative_path, location, fault = resolver.resolve(row.path)
-            name = prefix + relative_path
-            self.listed_names.add(name)
-            if fault == "outside":
-                reject(Rejection(row.path, "outside", f"{row.position}: path is outside {path.parent}"))
-            elif not row.label:
-                reject(Rejection(name, "no_label", f"{row.position}: the label is empty"))
-            elif row.split and parse_split(row.split) is None:
-                detail = f"{row.position}: unknown split {row.split[:80]!r}; use train, val or test"
-                reject(Rejection(name, "unknown_split", detail))
-            elif fault:
-                reject(Rejection(name, fault, f"{row.position}: no such file"))
-            else:
-                item_split = parse_split(row.split) if row.split else split
-                self._add_item(Item(name, location, row.label, item_split, row.group or None), row.position)
-
-    def _add_item(self, item: Item, position: str) -> None:
-        existing = self._items.setdefault(item.name, item)
-        if existing is item:
-            return
-        if (existing.label, existing.split, existing.group) == (item.label, item.split, item.group):
-            self._rejections.append(Rejection(item.name, "listed_twice", f"{position}: listed before; used once"))
-        else:
-            self._conflicts.add(item.name)
+        self._path = path = Path(image_list)
+        encoding = get_encoding(image_list)
+        root = path.parent if image_list.images is None else Path(image_list.images)
+        resolver = PathResolver(root, encoding, rebases=image_list.images is not None)
+        n_outside = 0
+        for row in read_rows(image_list, encoding):
+            rejection, item = self._resolve(row, resolver, f"{prefix}{path.name}", prefix, split)
+            if rejection is not None:
+                self._rejections.append(rejection)
+            if item is not None:
+                self._rows[item.name].append((item, row.position))
+                n_outside += item.name.startswith("/")
+        if not is_unicode(encoding):
+            self._notes.append(f"{path}: read as {encoding}, because it is not UTF-8; save it as UTF-8 if names look wrong")
+        if n_outside:
+            self._notes.append(f"{n_outside:,} rows list images outside {root} by absolute paths; they are used")
 
     def get_listing(self) -> Listing:
-        """Return the items in the order of the manifests, and the rejected paths."""
-        for name in sorted(self._conflicts):
-            del self._items[name]
-            self._rejections.append(Rejection(name, "conflicting_rows", "listed with different labels, splits or groups"))
-        return Listing(tuple(self._items.values()), tuple(self._rejections))
+        """Return the items in the order of the manifests, and the rejected rows; raises `DataError` for unusable labels."""
+        items = []
+        for rows in self._rows.values():
+            first, *others = rows
+            if any(_get_attributes(item) != _get_attributes(first[0]) for item, _ in others):
+                self._rejections += [
+                    Rejection(item.name, "conflicting_rows", f"{position}: listed with different labels, splits or groups")
+                    for item, position in rows
+                ]
+                continue
+            items.append(first[0])
+            self._rejections += [
+                Rejection(item.name, "listed_twice", f"{position}: listed before, on {first[1]}; used once")
+                for item, position in others
+            ]
+        labels = [item.label for item in items if item.label is not None]
+        return Listing(tuple(items), tuple(self._rejections), (), (*self._notes, *check_labels(labels, str(self._path))))
 
-
-class _PathResolver:
-    """Resolves listed paths and their links: each folder once, a file only if it is a link."""
-
-    def __init__(self, root: Path) -> None:
-        self._root_prefix = "" if str(root) == "." else f"{str(root).rstrip(os.sep)}{os.sep}"
-        self._real_root = os.path.realpath(root)
-        self._real_root_prefix = f"{self._real_root.rstrip(os.sep)}{os.sep}"
-        self._real_folders: dict[str, str] = {}
-        self._plain_folders: set[str] = (
-            set()
-        )  # folders whose path begins with the root as it is spelled, and whose real path is inside it
-
-    def resolve(self, path: str) -> tuple[str, str, str]:
-        """Return the name relative to the root, the location, and the fault ("", `outside` or `not_found`) of `path`."""
-        location = os.path.normpath(path if path[0] == os.sep else self._root_prefix + path)
-        folder, _, basename = location.rpartition(os.sep)
-        if folder not in self._real_folders:
-            self._real_folders[folder] = real_folder = _resolve_links(
-                folder or (os.sep if location.startswith(os.sep) else ".")
+    def _resolve(
+        self, row: ManifestRow, resolver: PathResolver, list_name: str, prefix: str, split: str | None
+    ) -> tuple[Rejection | None, Item | None]:
+        """Return why a row is rejected, or its item."""
+        row_name = f"{list_name}:{row.position.split()[-1]}"
+        if row.fault or not row.path:
+            reason, fault = ("bad_row", row.fault) if row.fault else ("no_path", "the path is empty")
+            return Rejection(row_name, reason, f"{row.position}: {fault}"), None
+        resolved = resolver.resolve(row.path)
+        name = resolved.name if resolved.name.startswith("/") else prefix + resolved.name
+        self.listed_names.add(name)
+        row_split = "" if row.split in _MISSING else row.split
+        if not row.label:
+            reason, fault = "no_label", "the label is empty"
+        elif row_split and parse_split(row_split) is None:
+            reason, fault = "unknown_split", f"unknown split {row_split[:80]!r}; use train, val or test"
+        elif resolved.fault == "outside":
+            name, reason = row.path, "outside"
+            fault = (
+                "path leads outside the folder of the list; give an absolute path, or the folder of the images with --images"
             )
-            starts_with_root = location.startswith(self._root_prefix) if self._root_prefix else not os.path.isabs(location)
-            if starts_with_root and f"{real_folder}{os.sep}".startswith(self._real_root_prefix):
-                self._plain_folders.add(folder)
-        try:
-            mode = os.lstat(location).st_mode
-        except (OSError, ValueError):
-            mode = 0
-        if folder in self._plain_folders and stat.S_ISREG(mode):
-            return location[len(self._root_prefix) :], location, ""
-        return self._check_real_path(location, f"{self._real_folders[folder]}{os.sep}{basename}", mode)
-
-    def _check_real_path(self, location: str, real_path: str, mode: int) -> tuple[str, str, str]:
-        name = location.removeprefix(self._root_prefix)
-        if not location.startswith(self._root_prefix) or os.path.isabs(name):  # the root is spelled in another way
-            name = os.path.relpath(real_path, self._real_root)
-        if stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
-            real_path = _resolve_links(location)
-        if real_path and real_path != self._real_root and not real_path.startswith(self._real_root_prefix):
-            return name, location, "outside"
-        is_file = stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(location))
-        return name, location, "" if is_file else "not_found"
+        elif resolved.fault == "ambiguous":
+            reason, fault = "not_found", f"several files have this name ({resolved.location}); add the extension"
+        elif resolved.fault:
+            reason, fault = "not_found", f"no such file: {resolved.location}"
+        else:
+            item_split = parse_split(row_split) if row_split else split
+            group = None if row.group in _MISSING else row.group
+            return None, Item(name, resolved.location, to_nfc(row.label), item_split, group or None)
+        return Rejection(name, reason, f"{row.position}: {fault}"), None
 
 
-def _resolve_links(path: str) -> str:
-    """Return `path` with links resolved; "" for one that cannot exist."""
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):
-        return ""
+def _get_attributes(item: Item) -> tuple[str | None, str | None, str | None]:
+    return item.label, item.split, item.group

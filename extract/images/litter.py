@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
+LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _LITTER = {
     "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
     "system volume information", "lost+found", "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db",
@@ -14,11 +13,11 @@ _DOCUMENT_NAMES = {
     "dockerfile", "checksums", "md5sums", "sha256sums",
 }  # fmt: skip
 _DOCUMENT_SUFFIXES = {
-    ".md", ".txt", ".rst", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".tex", ".bib", ".html", ".htm", ".xml", ".json",
-    ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".xls", ".xlsx", ".ods", ".py", ".ipynb", ".sh", ".r", ".m", ".names",
-    ".md5", ".sha256", ".url", ".data", ".cff",
+    "csv", "tsv", "jsonl", "ndjson", "parquet",
+    "md", "txt", "rst", "pdf", "doc", "docx", "odt", "rtf", "tex", "bib", "html", "htm", "xml", "json",
+    "yaml", "yml", "toml", "ini", "cfg", "log", "xls", "xlsx", "ods", "py", "ipynb", "sh", "r", "m", "names",
+    "md5", "sha256", "url", "data", "cff",
 }  # fmt: skip
-LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
 def is_litter(name: str) -> bool:
@@ -28,10 +27,10 @@ def is_litter(name: str) -> bool:
 
 def is_document(name: str) -> bool:
     """Return whether a file of this name is a document or a list, and not a damaged image."""
-    path = PurePath(name.lower())
-    return path.suffix in _DOCUMENT_SUFFIXES or path.suffix in LIST_SUFFIXES or path.stem in _DOCUMENT_NAMES
+    stem, dot, suffix = name.lower().rpartition(".")
+    return bool(dot and suffix in _DOCUMENT_SUFFIXES) or (stem if dot else suffix) in _DOCUMENT_NAMES
 
 
 def is_list(name: str) -> bool:
     """Return whether a file of this name may list images with their labels."""
-    return PurePath(name.lower()).suffix in LIST_SUFFIXES
+    return name.lower().endswith(LIST_SUFFIXES)

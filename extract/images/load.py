@@ -17,7 +17,7 @@ from .dataset import Dataset
 from .file_index import FileIndex, FileRecord
 from .image_source import ImageSource, Stamp
 from .images import Images
-from .item import Item, Rejection
+from .item import Item, Rejection, describe_rejections
 from .outcomes import resolve_outcomes
 from .registry import list_images, open_source
 
@@ -59,7 +59,7 @@ def load_images(
     Raises
     ------
     DataError
-        If the data cannot be used, or is a file of features while `features` is false.
+        If the data cannot be used, no image of it can be read, or it is a file of features while `features` is false.
     """
     source = open_source(data, store.kv_store)
     if source.holds_features and not features:
@@ -76,7 +76,10 @@ def load_source(
     progress: Progress | None = None,
 ) -> Images:
     """Load the images of a source; see `load_images` for the parameters."""
-    return identify_images(list_images(source, limit), store.kv_store, jobs or read_file.count_cores(), progress)
+    images = identify_images(list_images(source, limit), store.kv_store, jobs or read_file.count_cores(), progress)
+    if not images.used:
+        raise DataError(f"{source.data}: no usable images: {describe_rejections(images.rejections)}; correct these")
+    return images
 
 
 def identify_images(dataset: Dataset, kv_store: KeyValueStore, jobs: int, progress: Progress | None = None) -> Images:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,35 +13,39 @@ from ...cache.errors import DataError
 from .class_folders import ClassFolders
 from .folder_walk import FolderWalk
 from .image_files import ImageFiles
+from .image_list import ImageList
 from .image_source import ImageSource, Listing
 from .item import Rejection
+from .list_columns import MissingColumn
 from .listed_items import ItemCollector
 from .litter import LIST_SUFFIXES
-from .manifest_rows import MissingColumn
 from .split_names import parse_split, parse_split_folders
 
 _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 class Manifest(ImageFiles):
-    """The images that a manifest lists, by paths relative to its folder; paths outside that folder are rejected.
+    """The images that a manifest lists, by absolute paths or by paths relative to its folder.
 
     Parameters
     ----------
     data : str
         DATA as the user gave it.
     root : Path
-        The folder of the manifest, or a folder in the layout of Hugging Face's ImageFolder: `metadata.csv`, `.jsonl` or
-        `.parquet` is in it or in each of its split folders, with paths relative to the metadata file. Files that no metadata
-        file lists are rejected.
+        The folder that paths are relative to: that of the manifest, the one that the user named, or a folder in the layout
+        of Hugging Face's ImageFolder: `metadata.csv`, `.jsonl` or `.parquet` is in it or in each of its split folders, with
+        paths relative to the metadata file. Files that no metadata file lists are rejected.
     file : Path or None
         The manifest; None for metadata files.
+    image_list : ImageList, optional
+        The columns.
     """
 
     kinds = ("manifest",)
 
-    def __init__(self, data: str, root: Path, file: Path | None = None) -> None:
+    def __init__(self, data: str, root: Path, file: Path | None = None, image_list: ImageList | None = None) -> None:
         self.data, self.root, self._file = str(Path(data)), root, file
+        self._image_list = image_list or ImageList(data)
 
     @classmethod
     def matches(cls, data: str) -> bool:
@@ -55,7 +60,7 @@ class Manifest(ImageFiles):
         """Return the source of the manifest, or of the class folders if the metadata files have no column of labels."""
         path = Path(data)
         if not path.is_dir():
-            return cls(data, path.parent, path)
+            return cls.open_list(ImageList(data))
         manifest, folders = cls(data, path), ClassFolders(data)
         try:
             manifest.list_items()
@@ -65,16 +70,32 @@ class Manifest(ImageFiles):
             return folders
         return manifest
 
+    @classmethod
+    def open_list(cls, image_list: ImageList) -> Manifest:
+        """Return the source of a manifest, or of the metadata files in a folder, with the columns that the user named."""
+        path = Path(image_list)
+        if not path.is_dir():
+            return cls(str(path), path.parent if image_list.images is None else Path(image_list.images), path, image_list)
+        if image_list.images is not None:
+            raise DataError(f"{path}: --images has no effect, because metadata files are in the folder of the images")
+        return cls(str(path), path, None, image_list)
+
     def describe(self) -> dict[str, Any]:
-        """Return the path of the manifest, and its folder."""
-        return {"source": self.data, "root": os.path.abspath(self.root), "kind": "manifest"}
+        """Return the path of the manifest, the folder of the images, and the columns that the user named."""
+        description = {"source": self.data, "root": os.path.abspath(self.root), "kind": "manifest"}
+        settings = self._image_list.to_dict()
+        columns = {name: value for name, value in settings.items() if name not in {"path", "images"} and value}
+        if self._image_list.images is not None:
+            columns["path"] = os.path.abspath(self.data)
+        return {**description, "list": columns} if columns else description
 
     @classmethod
     def reopen(cls, description: Mapping[str, Any]) -> Manifest:
         """Return the manifest of that name in the folder that is described, or the metadata files there."""
-        root = Path(description["root"])
-        file = root / Path(description["source"]).name
-        return cls(description["source"], root, file if file.is_file() else None)
+        root, columns = Path(description["root"]), dict(description.get("list", {}))
+        file = Path(columns.pop("path", root / Path(description["source"]).name))
+        image_list = ImageList(file, **columns, images=None if file.parent == root else root)
+        return cls(description["source"], root, file if file.is_file() else None, image_list)
 
     @property
     def location(self) -> str:
@@ -89,11 +110,11 @@ class Manifest(ImageFiles):
     def _listing(self) -> Listing:
         collector = ItemCollector()
         if self._file is not None:
-            collector.read(self._file, "", None)
+            collector.read(replace(self._image_list, path=self._file), "", None)
             return collector.get_listing()
         metadata_files = _find_metadata_files(self.root)
         for path, (prefix, split) in metadata_files.items():
-            collector.read(path, prefix, split)
+            collector.read(replace(self._image_list, path=path), prefix, split)
         metadata_names = {f"{prefix}{path.name}" for path, (prefix, _) in metadata_files.items()}
         walk = FolderWalk()
         unlisted_names = [

@@ -11,7 +11,9 @@ from ...cache.key_value_store import KeyValueStore
 from .class_folders import ClassFolders
 from .dataset import Dataset
 from .feature_rows import FeatureRows
+from .image_list import ImageList
 from .image_source import NOTHING_THERE, ImageSource
+from .item import describe_rejections
 from .keras_datasets import KerasDatasets
 from .manifest import Manifest
 from .npz import Npz
@@ -77,14 +79,15 @@ def list_image_sources() -> list[type[ImageSource]]:
     return list(_SOURCES)
 
 
-def open_source(data: Path | str, kv_store: KeyValueStore | None = None) -> ImageSource:
+def open_source(data: ImageList | Path | str, kv_store: KeyValueStore | None = None) -> ImageSource:
     """Return the source of DATA; no image is opened.
 
     Parameters
     ----------
-    data : Path or str
+    data : ImageList, Path or str
         A folder of class folders, of split folders, or with a metadata file; a list of images; arrays in an `.npz` file; a
-        file of features; `keras.datasets.NAME`; or anything that a registered source supports.
+        file of features; `keras.datasets.NAME`; or anything that a registered source supports. An `ImageList` names the
+        columns of a list.
     kv_store : KeyValueStore or None
         Stores what is costly to compute, such as a listing.
 
@@ -100,7 +103,7 @@ def open_source(data: Path | str, kv_store: KeyValueStore | None = None) -> Imag
     """
     for source_class in _SOURCES:
         if source_class.matches(str(data)):
-            source = source_class.open(str(data))
+            source = source_class.open_list(data) if isinstance(data, ImageList) else source_class.open(str(data))
             source.kv_store = kv_store
             return source
     if not Path(data).exists():
@@ -132,19 +135,15 @@ def list_images(source: ImageSource, limit: int | None = None) -> Dataset:
         raise DataError(f"{source.root}: {NOTHING_THERE}")
     dataset = Dataset(source, *source.list_items())
     if not dataset.items:
-        first_fault = next(
-            (
-                f" ({rejection.name}: {rejection.detail})"
-                for rejection in dataset.rejections
-                if rejection.reason == "bad_row"
-            ),
-            "",
-        )
-        raise DataError(f"{source.data}: no images{first_fault}; give {_SUPPORTED}")
+        if not dataset.rejections:
+            raise DataError(f"{source.data}: no images; give {_SUPPORTED}")
+        elsewhere = {"not_found", "outside"} & {rejection.reason for rejection in dataset.rejections}
+        remedy = "; if the images are in another folder, give it with --images" if elsewhere else "; correct these"
+        raise DataError(f"{source.data}: no images: {describe_rejections(dataset.rejections)}{remedy}")
     return dataset if limit is None else dataset.limit_per_class(limit)
 
 
-def detect(data: Path | str, limit: int | None = None, kv_store: KeyValueStore | None = None) -> Dataset:
+def detect(data: ImageList | Path | str, limit: int | None = None, kv_store: KeyValueStore | None = None) -> Dataset:
     """List the images of DATA: `open_source`, then `list_images`."""
     return list_images(open_source(data, kv_store), limit)
 

@@ -1,4 +1,4 @@
-"""CSV and TSV manifests: every row is used or rejected, and no path leads outside the folder."""
+"""CSV and TSV manifests: every row is used or rejected, and no relative path leads outside the folder."""
 
 from __future__ import annotations
 
@@ -67,20 +67,23 @@ def test_tabs_a_byte_order_mark_windows_line_ends_quotes_and_blank_lines(root: P
     assert [(item.name, item.label) for item in found.items] == [("with space.jpg", 'a "cat"')]
 
 
-def test_paths_are_normalised_and_stay_inside(root: Path) -> None:
+def test_relative_paths_stay_inside_and_absolute_ones_are_used_wherever_they_lead(root: Path) -> None:
     lines = ["./a.jpg", "images/../b.jpg", f"{root}/images/c.jpg", "../outside.jpg", f"{root.parent}/outside.jpg",
              "/etc/passwd", "images/../../outside.jpg"]  # fmt: skip
     found = manifest(root, "path,label\n" + "".join(f"{line},cat\n" for line in lines))
-    assert outcomes(found) == {"a.jpg": "used", "b.jpg": "used", "images/c.jpg": "used"} | dict.fromkeys(
-        lines[3:], "outside"
-    )
+    assert outcomes(found) == {
+        **dict.fromkeys(["a.jpg", "b.jpg", "images/c.jpg", lines[4], "/etc/passwd"], "used"),
+        **dict.fromkeys([lines[3], lines[6]], "outside"),
+    }
+    assert found.notes == (f"2 rows list images outside {root} by absolute paths; they are used",)
+    assert found.source.read(found.source.get_item(lines[4])) == b""
 
 
-def test_a_link_that_leads_outside_is_refused(root: Path) -> None:
+def test_a_link_that_is_listed_is_followed_as_in_class_folders(root: Path) -> None:
     (root / "link.jpg").symlink_to(root.parent / "outside.jpg")
     (root / "images" / "up").symlink_to(root.parent)
     found = manifest(root, "path,label\na.jpg,x\nlink.jpg,x\nimages/up/outside.jpg,x\n")
-    assert outcomes(found) == {"a.jpg": "used", "link.jpg": "outside", "images/up/outside.jpg": "outside"}
+    assert outcomes(found) == dict.fromkeys(["a.jpg", "link.jpg", "images/up/outside.jpg"], "used")
 
 
 def test_every_row_has_one_outcome(root: Path) -> None:
@@ -129,8 +132,10 @@ def test_a_link_that_is_a_loop_is_refused(root: Path) -> None:
 
 
 def test_names_that_are_not_utf_8_are_found(root: Path) -> None:
-    (item,) = manifest(root, "path,label\ncaf\udce9.jpg,k\udce4se\n").items
-    assert (item.name, item.label) == ("caf\udce9.jpg", "k\udce4se")
+    found = manifest(root, "path,label\ncaf\udce9.jpg,k\udce4se\n")
+    (item,) = found.items
+    assert (item.name, item.label) == ("caf\udce9.jpg", "k\u00e4se")
+    assert found.notes[0].endswith("list.csv: read as cp1252, because it is not UTF-8; save it as UTF-8 if names look wrong")
     assert Path(item.location).exists()
 
 
@@ -141,12 +146,17 @@ def test_names_that_are_not_utf_8_are_found(root: Path) -> None:
         ("path\na.jpg\n", r"no column named label, class or target \(columns: path\)"),
         ("label\ncat\n", r"no column named path, file_name or filename \(columns: label\)"),
         ("a.jpg,cat\n", "no column named path"),
-        ("path;label\na.jpg;cat\n", "path;label"),
-        ('path,label\n"a.jpg,cat\n', "no images .*: line 2: invalid CSV"),
-        ('path,label\n"a"b.jpg,cat\n', "no images .*: line 2: invalid CSV"),
-        ("path,label\n" + "x" * 200_000 + ",cat\n", "no images .*: line 2: invalid CSV"),
+        ('path,label\n"a.jpg,cat\n', "no images: 1 rejected .1 bad_row, such as list.csv:2: line 2: invalid CSV"),
+        ('path,label\n"a"b.jpg,cat\n', "no images: 1 rejected .1 bad_row, such as list.csv:2: line 2: invalid CSV"),
+        (
+            "path,label\n" + "x" * 200_000 + ",cat\n",
+            "no images: 1 rejected .1 bad_row, such as list.csv:2: line 2: invalid CSV",
+        ),
         ("path,label\n", "no images; give"),
-        ("path,label\nnone.jpg,cat\n", "no images; give"),
+        (
+            "path,label\nnone.jpg,cat\n",
+            "no images: 1 rejected .1 not_found, .*; if the images are in another folder, give it with --i",
+        ),
     ],
 )
 def test_a_file_that_is_no_list_of_images_is_one_line(text: str, said: str, root: Path) -> None:
