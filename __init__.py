@@ -69,6 +69,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .extract.backbones.registry import register_backbone_source as register_backbone_source
     from .extract.engine.extract import ExtractResult as ExtractResult
     from .extract.engine.extract_config import ExtractConfig as ExtractConfig
+    from .extract.images.image_list import ImageList as ImageList
     from .extract.images.image_source import ImageSource as ImageSource
     from .extract.images.images import Images as Images
     from .extract.images.registry import register_image_source as register_image_source
@@ -94,6 +95,7 @@ _MODULES = {
     "HeadError": "cache.errors",
     "HeadFamily": "classify.heads.head_family",
     "HumerisError": "cache.errors",
+    "ImageList": "extract.images.image_list",
     "ImageSource": "extract.images.image_source",
     "Images": "extract.images.images",
     "LayerError": "cache.errors",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
+from .settings import Settings, take_settings
 from .terminal import handle_errors, render, show_progress
 
 app = typer.Typer(no_args_is_help=True, help="Inspect, verify, prune and export the cache of activations.")
@@ -93,8 +94,10 @@ def cache_prune(
 
 @app.command("export")
 @handle_errors
+@take_settings("cache export")
 def cache_export(
     data: options.Data,
+    settings: Settings,
     out: Annotated[Path, typer.Option("--out", "-o", envvar="HUMERIS_OUT", help="The HDF5 file to write.")],
     backbone: options.Backbones = None,
     layer: options.Layers = None,
@@ -119,6 +122,6 @@ def cache_export(
     if len(backbone_specs) > 1:
         raise typer.BadParameter(f"{len(backbone_specs)} backbones given, a file holds one; give one", param_hint="-b")
     with Store(cache) as store, show_progress(as_json or quiet) as stage:
-        images = load_images(data, store, limit=limit, jobs=jobs, progress=stage("reading"))
+        images = load_images(settings.build_data(data), store, limit=limit, jobs=jobs, progress=stage("reading"))
         result = export_hdf5(images, backbone_specs[0], layer or [], store, out, pool or [])
     return render({"data": images.summarize(), "exported": result.to_dict()}, as_json, quiet, extract.format_portable_export)

@@ -64,7 +64,9 @@ def run(
     extract_config, sweep_config = settings.build(ExtractConfig), settings.build(SweepConfig)
     devices.choose(extract_config.devices)
     with Store(sweep_config.cache, write=True) as store, show_progress(as_json or quiet) as stage:
-        images = load_images(data, store, limit=sweep_config.limit, jobs=sweep_config.jobs, progress=stage("reading"))
+        images = load_images(
+            settings.build_data(data), store, limit=sweep_config.limit, jobs=sweep_config.jobs, progress=stage("reading")
+        )
         result = run_all(
             images, store, extract_config, sweep_config, settings.build(ReportConfig),
             model=model, command=get_command_line(), progress=stage,
@@ -107,8 +109,9 @@ def sweep(
     output: dict[str, Any] = {}
     with Store(sweep_config.cache, write=fill) as store, show_progress(as_json or quiet) as stage:
         images = load_images(
-            data, store, limit=sweep_config.limit, jobs=sweep_config.jobs, features=True, progress=stage("reading")
-        )
+            settings.build_data(data), store, limit=sweep_config.limit, jobs=sweep_config.jobs, features=True,
+            progress=stage("reading"),
+        )  # fmt: skip
         extract_results, finished_run = extract_and_sweep(
             images, store, extract_config, sweep_config, command=get_command_line(), progress=stage
         )
@@ -133,9 +136,11 @@ def sweep(
 
 
 @handle_errors
+@take_settings("rank")
 def rank(
     context: typer.Context,
     data: options.Data,
+    settings: Settings,
     backbone: options.Backbones = None,
     layer: options.Layers = None,
     pool: options.Pools = None,
@@ -166,11 +171,15 @@ def rank(
     network = {"weights": weights, "image_size": image_size, "precision": precision} if backbone else {}
     with Store(cache) as store, show_progress(as_json or quiet) as stage:
         ranking = rank_taps(
-            data, backbone or (), run=run, cache=store, progress=stage, layers=layer or (), pools=pool or (), select=select,
-            limit=limit, jobs=jobs, seed=seed, **network,
+            settings.build_data(data), backbone or (), run=run, cache=store, progress=stage, layers=layer or (),
+            pools=pool or (), select=select, limit=limit, jobs=jobs, seed=seed, **network,
         )  # fmt: skip
         output = {**ranking.to_dict(), **describe_corrupt_files(store)}
     limit_arguments = ["--limit", limit] if limit else []
     return render(
-        output, as_json, quiet, classify.format_ranking, ["sweep", data, *limit_arguments, *build_cache_options(cache)]
+        output,
+        as_json,
+        quiet,
+        classify.format_ranking,
+        ["sweep", data, *settings.build_list_arguments(), *limit_arguments, *build_cache_options(cache)],
     )

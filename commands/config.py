@@ -80,7 +80,7 @@ def trace_settings(context: typer.Context, command: str, arguments: list[str]) -
     defaults: dict[str, Any] = {}
     for table in COMMAND_TABLES[command]:
         config_class = load_config_class(table)
-        settings.build(config_class)  # is refused here as it would be there
+        settings.build(config_class, **({"path": "DATA"} if table == "list" else {}))  # is refused here as it would be there
         defaults |= {name: value for name, value in config_class.list_settings().items() if not defaults.get(name)}
     options_by_name = {parameter.name: max(parameter.opts, key=len) for parameter in parser.params}
     return [
@@ -108,6 +108,10 @@ def load_config_class(table: str) -> Any:
         from ..classify.finetune.finetune_config import FinetuneConfig
 
         return FinetuneConfig
+    if table == "list":
+        from ..extract.images.image_list import ImageList
+
+        return ImageList
     from ..classify.report.report_config import ReportConfig
 
     return ReportConfig

@@ -34,7 +34,9 @@ def extract(
     config = settings.build(ExtractConfig)
     devices.choose(config.devices)
     with Store(config.cache, write=True) as store, show_progress(as_json or quiet) as stage:
-        images = load_images(data, store, limit=config.limit, jobs=config.jobs, progress=stage("reading"))
+        images = load_images(
+            settings.build_data(data), store, limit=config.limit, jobs=config.jobs, progress=stage("reading")
+        )
         if dry_run:
             summaries = [each.to_dict() for each in estimate_extraction(images, store, config)]
         else:
@@ -54,7 +56,11 @@ def extract(
         return code if all(each["fits"] for each in summaries) else 2
     limit_arguments = ["--limit", config.limit] if config.limit else []
     return render(
-        output, as_json, quiet, text.format_extraction, ["sweep", data, *limit_arguments, *build_cache_options(config.cache)]
+        output,
+        as_json,
+        quiet,
+        text.format_extraction,
+        ["sweep", data, *settings.build_list_arguments(), *limit_arguments, *build_cache_options(config.cache)],
     )
 
 

@@ -228,6 +228,38 @@ Json = Annotated[bool, typer.Option("--json", envvar="HUMERIS_JSON", help="Print
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HUMERIS_QUIET", help="Print errors only.")]
 
 
+PathColumn = Annotated[
+    str | None,
+    typer.Option(envvar="HUMERIS_PATH_COLUMN", metavar="NAME", show_default="path, file_name, image …",
+                 help="In a list of images: the column of paths."),
+]  # fmt: skip
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(envvar="HUMERIS_LABEL_COLUMN", metavar="NAME", show_default="label, class, target …",
+                 help="In a list of images: the column of labels."),
+]  # fmt: skip
+LabelColumns = Annotated[
+    list[str] | None,
+    typer.Option("--label-columns", envvar="HUMERIS_LABEL_COLUMNS", metavar="NAME,NAME…",
+                 help="In a list of images: one-hot columns, named after the classes. Repeatable."),
+]  # fmt: skip
+SplitColumn = Annotated[
+    str | None,
+    typer.Option(envvar="HUMERIS_SPLIT_COLUMN", metavar="NAME", show_default="split, subset or set",
+                 help="In a list of images: the column of splits."),
+]  # fmt: skip
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(envvar="HUMERIS_GROUP_COLUMN", metavar="NAME", show_default="group",
+                 help="In a list of images: the column of groups, such as patients."),
+]  # fmt: skip
+ImageFolder = Annotated[
+    Path | None,
+    typer.Option("--images", envvar="HUMERIS_IMAGES", metavar="DIR", show_default="the folder of the list", readable=False,
+                 help="The folder that the paths of a list are relative to."),
+]  # fmt: skip
+
+
 def parse_backbones(
     backbones: Sequence[str], weights: str | None, size: str | None, seed: int, precision: str = "float32"
 ) -> list[BackboneSpec]:

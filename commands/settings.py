@@ -21,6 +21,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..extract.config import Config
+    from ..extract.images.image_list import ImageList
 
 _ConfigType = TypeVar("_ConfigType", bound="Config")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -115,6 +116,14 @@ TABLES: dict[str, dict[str, Setting]] = {
         "devices": Setting(options.Devices),
         **_MACHINE,
     },
+    "list": {
+        "path_column": Setting(options.PathColumn),
+        "label_column": Setting(options.LabelColumn),
+        "label_columns": Setting(options.LabelColumns),
+        "split_column": Setting(options.SplitColumn),
+        "group_column": Setting(options.GroupColumn),
+        "images": Setting(options.ImageFolder),
+    },
     "report": {
         "latency": Setting(options.Latency, False),
         "page": Setting(options.Page),
@@ -123,12 +132,13 @@ TABLES: dict[str, dict[str, Setting]] = {
 }
 # The tables that a command takes settings of; where two have the same one, the earlier stands above the later.
 COMMAND_TABLES = {
-    "run": ("sweep", "extract", "report"),
-    "extract": ("extract",),
-    "sweep": ("sweep", "extract"),
+    "run": ("sweep", "extract", "list", "report"),
+    "extract": ("extract", "list"),
+    "sweep": ("sweep", "extract", "list"),
     "finetune": ("finetune",),
     "report": ("report",),
 }
+_LIST_COMMANDS = {"rank": ("list",), "cache export": ("list",)}  # they take DATA, but no settings file
 _NOT_TAKEN = {"run": {"page"}}  # of the tables, because the command has another option of this kind
 
 
@@ -149,11 +159,27 @@ class Settings:
         values = {name: value for name, value in self.values.items() if name in names}
         return config(**{**values, **more})
 
+    def build_list_arguments(self) -> list[str]:
+        """Return the command-line arguments of the settings of a list that are given."""
+        from ..extract.config import format_option, to_tuple
+
+        names = [name for name in TABLES["list"] if name in self.values]
+        pairs = ((format_option(name), str(each)) for name in names for each in to_tuple(self.values[name]))
+        return [word for pair in pairs for word in pair]
+
+    def build_data(self, data: str) -> ImageList | str:
+        """Return DATA, with the settings of a list if any is given."""
+        if not TABLES["list"].keys() & self.values.keys():
+            return data
+        from ..extract.images.image_list import ImageList
+
+        return self.build(ImageList, path=data)
+
 
 def list_settings(command: str) -> dict[str, Setting]:
     """Return the settings that a command takes, by name."""
     settings: dict[str, Setting] = {}
-    for table in COMMAND_TABLES[command]:
+    for table in (COMMAND_TABLES | _LIST_COMMANDS)[command]:
         settings = {**settings, **{name: each for name, each in TABLES[table].items() if name not in settings}}
     return {name: setting for name, setting in settings.items() if name not in _NOT_TAKEN.get(command, ())}
 
@@ -166,7 +192,7 @@ def take_settings(command: str) -> Callable[[_Command], _Command]:
         own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
         names = list_settings(command)
         added = [_make_parameter(name, setting.annotation, setting.default) for name, setting in names.items()]
-        if command != "report":
+        if command in COMMAND_TABLES and command != "report":
             added.append(_make_parameter("config", _make_config_option(command)))
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
         # Arguments stand in the order of the signature; among options those of the configs come first.
@@ -202,7 +228,7 @@ def _make_config_option(command: str) -> Any:
         Path | None,
         typer.Option(
             "--config", envvar="HUMERIS_CONFIG", metavar="FILE.toml", is_eager=True, callback=load, readable=False,
-            help="Settings file with the tables [extract], [sweep], [finetune] and [report]; see `humeris config init`.",
+            help="Settings file; `humeris config init` prints one with all tables: [extract], [sweep], [list] …",
         ),
     ]  # fmt: skip
 

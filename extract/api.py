@@ -15,11 +15,12 @@ from .engine.extract import ExtractResult
 from .engine.extract_config import ExtractConfig
 from .engine.multi_device import extract_on_devices
 from .images import load
+from .images.image_list import ImageList
 from .images.images import Images
 from .images.load import Progress
 
 Cache = Store | Path | str | None
-Data = Images | Path | str
+Data = Images | ImageList | Path | str
 Backbones = Sequence[BackboneSpec | str] | BackboneSpec | str
 ProgressFactory = Callable[[str], Progress]
 
@@ -90,7 +91,7 @@ def extract(
 
 
 def load_images(
-    data: Path | str,
+    data: ImageList | Path | str,
     cache: Cache = None,
     *,
     limit: int | None = None,

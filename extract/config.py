@@ -64,7 +64,7 @@ class Config:
 
     def to_options(self) -> dict[str, list[str]]:
         """Return field -> command-line arguments that set it, for the fields that differ from their default."""
-        default, options = type(self)().to_dict(), {}
+        default, options = self._get_default().to_dict(), {}
         for name, value in self.to_dict().items():
             if value == default[name]:
                 continue
@@ -86,6 +86,10 @@ class Config:
             for each in fields(self)
             if each.metadata.get("affects_results", True) and not each.metadata.get("resolved", False)
         }
+
+    def _get_default(self) -> Self:
+        """Return a config of which every setting has its default."""
+        return type(self)()
 
     def _set(self, name: str, value: object) -> None:
         """Set a field of the frozen instance; only for `__post_init__`."""

@@ -23,7 +23,12 @@ from ..runs.finetuned_weights import can_finetune
 from .scenario import ScenarioEvidence
 
 _MAX_MAP_BYTES = 20e9  # of the maps to cache for fine-tuning
-_SHARED_OPTIONS = {"run": ("--limit", "--select"), "sweep": ("--limit", "--select"), "extract": ("--limit",)}
+_LIST_OPTIONS = ("--path-column", "--label-column", "--label-columns", "--split-column", "--group-column", "--images")
+_SHARED_OPTIONS = {
+    "run": ("--limit", "--select", *_LIST_OPTIONS),
+    "sweep": ("--limit", "--select", *_LIST_OPTIONS),
+    "extract": ("--limit", *_LIST_OPTIONS),
+}
 
 
 @dataclass(frozen=True)

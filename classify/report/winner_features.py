@@ -76,7 +76,7 @@ def format_extract_command(snapshot: RunSnapshot, tap_refs: Sequence[TapRef], we
         parts = [
             "humeris",
             "extract",
-            source.location,
+            *source.arguments,
             "-b",
             (replace(backbone_spec, weights=weights) if weights else backbone_spec).title,
         ]

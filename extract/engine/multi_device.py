@@ -19,7 +19,8 @@ from ...cache.store import Store
 from ..backbones import device
 from ..config import to_tuple
 from ..images.images import Images
-from ..images.load import Progress, load_images
+from ..images.load import Progress, load_source
+from ..images.registry import reopen_source
 from ..pixels import read_file
 from .extract import ExtractResult, extract_features
 from .extract_config import ExtractConfig
@@ -27,9 +28,9 @@ from .extract_config import ExtractConfig
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """The job of every worker: extract the images at `data` into the cache at `cache`."""
+    """The job of every worker: extract the images of the source that is described into the cache at `cache`."""
 
-    data: Path | str
+    source: Mapping[str, Any]
     cache: Path
     config: ExtractConfig
 
@@ -114,7 +115,7 @@ def extract_on_devices(
     devices = device.choose(to_tuple(config.devices))
     worker_results: list[list[ExtractResult]] = []
     if devices:
-        extract_job = ExtractJob(images.source.data, store.path, config)
+        extract_job = ExtractJob(images.source.describe(), store.path, config)
         worker_results = run_extract_job(devices, extract_job, progress(" + ".join(devices)) if progress else None)
     results = extract_features(images, store, config, progress=progress)  # nothing is missing after workers
     for parts in worker_results:
@@ -166,7 +167,8 @@ def _run_worker(index: int, device_name: str, num_extractors: int, extract_job: 
     try:
         device.use(device_name)
         with Store(extract_job.cache, write=True) as store:
-            images = load_images(extract_job.data, store, limit=config.limit, jobs=config.jobs)
+            source = reopen_source(extract_job.source, store.kv_store)
+            images = load_source(source, store, limit=config.limit, jobs=config.jobs)
 
             def start_progress(_: str) -> Progress:
                 return lambda n_done, total: (

@@ -67,6 +67,9 @@ class ImageList(Config):
                 "or --label-column for a column of class names"
             )
 
+    def _get_default(self) -> ImageList:
+        return ImageList(self.path)
+
     def __fspath__(self) -> str:
         return str(self.path)
 

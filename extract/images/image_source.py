@@ -169,6 +169,11 @@ class ImageSource(ABC):
         return str(self.root)
 
     @property
+    def arguments(self) -> list[str]:
+        """DATA and the options that belong to it, for a command in any working directory."""
+        return [self.location]
+
+    @property
     def images(self) -> ImageSource:
         """The source of the images themselves; raises `DataError` for features whose images are unknown."""
         return self

@@ -15,6 +15,7 @@ from ...cache.store import Store
 from ..pixels import decode, read_file
 from .dataset import Dataset
 from .file_index import FileIndex, FileRecord
+from .image_list import ImageList
 from .image_source import ImageSource, Stamp
 from .images import Images
 from .item import Item, Rejection, describe_rejections
@@ -26,7 +27,7 @@ _FILES_PER_TASK = 16  # files that a thread reads per task
 
 
 def load_images(
-    data: Path | str,
+    data: ImageList | Path | str,
     store: Store,
     *,
     limit: int | None = None,
@@ -38,7 +39,7 @@ def load_images(
 
     Parameters
     ----------
-    data : Path or str
+    data : ImageList, Path or str
         The data, as for `open_source`: class folders, a list of images, arrays and so on.
     store : Store
         The cache, which stores the digests.

@@ -102,6 +102,11 @@ class Manifest(ImageFiles):
         """The path of the manifest, or the folder of the metadata files."""
         return str(self._file or self.root)
 
+    @property
+    def arguments(self) -> list[str]:
+        """The path of the manifest, and the options that name its columns and the folder of the images."""
+        return [self.location, *(word for words in self._image_list.to_options().values() for word in words)]
+
     def list_items(self) -> Listing:
         """Return the files in the order in which they are listed."""
         return self._listing

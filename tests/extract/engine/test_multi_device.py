@@ -18,6 +18,7 @@ from humeris.extract.engine import multi_device
 from humeris.extract.engine.extract import ExtractResult, extract_features
 from humeris.extract.engine.extract_config import ExtractConfig
 from humeris.extract.engine.multi_device import ExtractJob, run_extract_job
+from humeris.extract.images.class_folders import ClassFolders
 from humeris.extract.images.images import Images
 from humeris.extract.images.load import load_images
 
@@ -28,7 +29,9 @@ CONFIG = ExtractConfig("nano", layers="block4_out", batch_size=4)
 def test_two_workers_share_the_work_and_the_cache_merges_it(photos: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     apart = run_extract_job(
-        ["cpu", "cpu"], ExtractJob(photos, tmp_path / "cache", CONFIG), lambda done, total: seen.append((done, total))
+        ["cpu", "cpu"],
+        ExtractJob(ClassFolders(photos).describe(), tmp_path / "cache", CONFIG),
+        lambda done, total: seen.append((done, total)),
     )
     computed = [done.computed for (done,) in apart]
     assert sum(computed) == 36, computed
@@ -94,7 +97,7 @@ def test_what_workers_did_of_several_groups_of_backbones_is_counted_with_each(
 
 
 def test_an_error_in_a_worker_is_the_commands_own(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    order = ExtractJob(photos, tmp_path / "cache", replace(CONFIG, layers="nowhere", jobs=1))
+    order = ExtractJob(ClassFolders(photos).describe(), tmp_path / "cache", replace(CONFIG, layers="nowhere", jobs=1))
     with pytest.raises(LookupError, match="layer 'nowhere'"):
         run_extract_job(["cpu", "cpu"], order, None)
     assert "Traceback" not in capfd.readouterr().err  # of the worker that is told to end
@@ -106,6 +109,6 @@ def _die(*_: object) -> None:
 
 def test_a_worker_that_is_killed_is_told_of(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_device, "_run_worker", _die)
-    order = ExtractJob(photos, tmp_path / "cache", replace(CONFIG, jobs=1))
+    order = ExtractJob(ClassFolders(photos).describe(), tmp_path / "cache", replace(CONFIG, jobs=1))
     with pytest.raises(DeviceError, match="a worker process was killed; the rows stored so far are kept, run"):
         run_extract_job(["cpu", "cpu"], order, None)

@@ -223,3 +223,10 @@ def test_labels_that_combine_others_and_many_whole_numbers_are_doubts_that_are_s
 def test_the_settings_of_a_list_are_refused_for_data_that_is_none(photos: Path) -> None:
     with pytest.raises(DataError, match=r"is no list, so --path-column has no effect; leave it out"):
         detect(ImageList(photos, path_column="id"))
+
+
+def test_the_arguments_of_a_list_open_it_again(photos: Path) -> None:
+    path = write(photos / "list.csv", "id,cat,dog\n0,1,0\n1,0,1\n")
+    source = open_source(ImageList(path, path_column="id", label_columns=["cat", "dog"]))
+    assert source.arguments == [str(path), "--path-column", "id", "--label-columns", "cat", "--label-columns", "dog"]
+    assert open_source(photos).arguments == [str(photos)]
