@@ -102,11 +102,11 @@ def main(description: str, rows: Sequence[Row], smoke: Smoke, data: str = "") ->
     arguments = parser.parse_args()
     names = [name.strip() for name in arguments.rows.split(",") if name.strip()]
     if unknown := set(names) - {row.name for row in rows}:
-        parser.error(f"--rows: expected some of {', '.join(row.name for row in rows)}, found {', '.join(sorted(unknown))}")
+        parser.error(f"--rows {', '.join(sorted(unknown))}: no such row; use some of {', '.join(row.name for row in rows)}")
     if malformed := [text for text in arguments.replace if not all(text.partition("="))]:
-        parser.error(f"--replace: expected OLD=NEW, found {malformed[0]!r}")
+        parser.error(f"--replace {malformed[0]!r}: not OLD=NEW")
     if not (arguments.data or arguments.smoke or arguments.list):
-        parser.error("DATA: expected the folder of images, found none; or give --smoke")
+        parser.error("no DATA; give a folder of images, or --smoke")
     selected_rows = [row for row in rows if row.name in names or not names]
     replacements = dict(text.split("=", 1) for text in arguments.replace)
     out = arguments.out or Path("runs") / Path(sys.argv[0]).stem

@@ -35,7 +35,7 @@ BATCH = 3
 # A process that ends where it would have read leaves what one leaves that ends at its next change.
 CHANGES = (*faulty_files.WRITES, "unlink", "rmdir", "chmod")
 FAULTS: list[dict[str, Any]] = [
-    {"fault": "EIO"},
+    {"fault": "EIO", "only": CHANGES},
     {"fault": "ENOSPC", "only": faulty_files.WRITES},
     {"fault": "ENOSPC", "only": faulty_files.WRITES, "sticky": True},
     {"fault": "lost EIO", "only": ("write", "fsync", "rename", "mkdir", "close")},
@@ -43,11 +43,11 @@ FAULTS: list[dict[str, Any]] = [
     {"fault": "crash", "only": CHANGES},
     {"fault": "torn", "only": ("write",)},
 ]
-MANY_FAULTS: list[dict[str, Any]] = [{"fault": "EIO", "sticky": True}, {"fault": "crash"}]
+MANY_FAULTS: list[dict[str, Any]] = [{"fault": "EIO"}, {"fault": "EIO", "sticky": True}, {"fault": "crash"}]
 
 
 def called(fault: Mapping[str, Any]) -> str:
-    everywhere = " everywhere" if fault["fault"] == "crash" and "only" not in fault else ""
+    everywhere = " everywhere" if fault["fault"] in {"crash", "EIO"} and "only" not in fault else ""
     return f"{fault['fault']}{' from there on' if fault.get('sticky') else ''}{everywhere}"
 
 

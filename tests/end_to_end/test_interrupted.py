@@ -134,12 +134,13 @@ def test_what_waits_in_memory_is_stored_on_an_interrupt(photos: Path, monkeypatc
     assert extract(photos).computed == 36 - 12
 
 
+@pytest.mark.parametrize("numbers", [(1, 4, 11), pytest.param((2, 7), marks=pytest.mark.many)])
 def test_an_extraction_that_fails_at_any_write_leaves_only_sound_rows_and_completes_later(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, bytes]
+    numbers: tuple[int, ...], photos: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, bytes]
 ) -> None:
     monkeypatch.setattr(row_writer, "_BYTES", 1)
     real = os.write
-    for number in (1, 2, 4, 7, 11):
+    for number in numbers:
         left = number
 
         def write(descriptor: int, data: Any) -> int:

@@ -130,13 +130,9 @@ def assert_unbroken(tally: Tally, kills: int) -> None:
     assert tally["acknowledged"] > tally["kills"]
 
 
-def test_two_hundred_kills_lose_no_acknowledged_row_and_leave_no_wrong_one(nursery: ForkServer, tmp_path: Path) -> None:
-    assert_unbroken(kill(nursery, tmp_path, 200, seed=1), 200)
-
-
-@pytest.mark.many
-def test_a_thousand_kills_lose_no_acknowledged_row_and_leave_no_wrong_one(nursery: ForkServer, tmp_path: Path) -> None:
-    assert_unbroken(kill(nursery, tmp_path, 1000, seed=2), 1000)
+@pytest.mark.parametrize("kills", [70, *(pytest.param(kills, marks=pytest.mark.many) for kills in (200, 1000))])
+def test_kills_lose_no_acknowledged_row_and_leave_no_wrong_one(kills: int, nursery: ForkServer, tmp_path: Path) -> None:
+    assert_unbroken(kill(nursery, tmp_path, kills, seed=kills), kills)
 
 
 def test_a_cache_that_loses_or_alters_rows_would_be_noticed(nursery: ForkServer, tmp_path: Path) -> None:

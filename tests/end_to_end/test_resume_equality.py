@@ -34,7 +34,6 @@ from humeris.extract.images.load import load_images
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes by descriptor, as Linux has")
 
 SIGNALS = (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
-INTERRUPTIONS = 50
 IMAGES = 61  # a last batch that is not full
 REAL_IMAGES = 203
 
@@ -59,7 +58,8 @@ def without_ignored(errors: str) -> str:
     return before.partition('Traceback (most recent call last):\n  File "h5py/_objects.pyx"')[0] if ignored else before
 
 
-def test_fifty_interruptions_change_no_byte(nursery: ForkServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interruptions", [20, pytest.param(50, marks=pytest.mark.many)])
+def test_interruptions_change_no_byte(interruptions: int, nursery: ForkServer, tmp_path: Path) -> None:
     began = time.monotonic()
     data = write_images(tmp_path / "data", IMAGES)
     starting = time.monotonic()
@@ -69,7 +69,7 @@ def test_fifty_interruptions_change_no_byte(nursery: ForkServer, tmp_path: Path)
     assert never == compute_reference(data)
     random, ends, tally = np.random.default_rng(3), Counter[str](), Tally()
     caches = 0
-    while ends.total() < INTERRUPTIONS:
+    while ends.total() < interruptions:
         caches += 1
         cache = tmp_path / f"cache{caches}"
         acknowledged = []
@@ -77,7 +77,7 @@ def test_fifty_interruptions_change_no_byte(nursery: ForkServer, tmp_path: Path)
             extractor = nursery.extract(data, cache)
             acknowledged.append(extractor.acknowledged)
             number = SIGNALS[int(random.integers(len(SIGNALS)))]
-            if ends.total() == INTERRUPTIONS or extractor.has_ended(random.uniform(0, length)):
+            if ends.total() == interruptions or extractor.has_ended(random.uniform(0, length)):
                 assert extractor.exit_code == 0, extractor.err
                 break
             extractor.send_signal(number)
