@@ -20,10 +20,11 @@ from ..extract.images.images import Images
 from ..extract.images.load import Progress
 from .data.select_features import split_pattern
 from .data.splits import split
-from .export.export import export
 from .export.export_result import ExportResult
-from .report.page import ReportResult, write_report
+from .finish_run import finish_run
+from .report.page import ReportResult
 from .report.report_config import ReportConfig
+from .runs.failed_step import FailedStep
 from .runs.run import Run
 from .sweep.sweep import sweep
 from .sweep.sweep_config import SweepConfig
@@ -33,16 +34,22 @@ ProgressFactory = Callable[[str], Progress]
 
 @dataclass(frozen=True, repr=False)
 class PipelineResult:
-    """Images, cost of each backbone, run, model and report."""
+    """Images, cost of each backbone, run, model and report.
+
+    A step after the sweep that fails does not undo it: `export_result` or `report_result` is then None, and `failed_steps`
+    says why and what to do.
+    """
 
     images: Images
     extract_results: list[ExtractResult]
     run: Run
-    export_result: ExportResult
-    report_result: ReportResult
+    export_result: ExportResult | None
+    report_result: ReportResult | None
+    failed_steps: tuple[FailedStep, ...] = ()
 
     def __repr__(self) -> str:
-        parts = (self.images, *self.extract_results, self.run, self.export_result, self.report_result)
+        late_parts = (self.export_result, self.report_result, *self.failed_steps)
+        parts = (self.images, *self.extract_results, self.run, *(part for part in late_parts if part is not None))
         return "\n".join(["<PipelineResult>", *(f"  {part!r}" for part in parts)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,8 +58,9 @@ class PipelineResult:
             "data": self.images.summarize(),
             "extracted": [result.to_dict() for result in self.extract_results],
             **to_json(self.run.summarize()),
-            "exported": self.export_result.to_dict(),
-            "reported": self.report_result.to_dict(),
+            "exported": self.export_result and self.export_result.to_dict(),
+            "reported": self.report_result and self.report_result.to_dict(),
+            "failed": to_json(self.failed_steps),
         }
 
 
@@ -89,33 +97,23 @@ def run(
     Returns
     -------
     PipelineResult
-        The results of the stages.
+        The results of the stages; `failed_steps` has the errors of the export and the report.
 
     Raises
     ------
     HumerisError
-        The errors of the stages, and `ModelError` if heads would need backbones of several image sizes.
+        The errors of extraction and sweep, and `ModelError` if heads would need backbones of several image sizes.
     """
     _check_one_size(extract_config.backbone_specs, sweep_config)
     extract_results, finished_run = extract_and_sweep(
         images, store, extract_config, sweep_config, command=command, progress=progress
     )
-    export_result = export(
-        finished_run,
-        store,
-        model or finished_run.path / "model.keras",
-        backbone_specs=extract_config.backbone_specs,
-        command=command,
+    export_result, report_result, failed_steps = finish_run(
+        finished_run, store, model, extract_config.backbone_specs, report_config or ReportConfig(), command, progress
     )
-    report_config = report_config or ReportConfig()
-    report_result = write_report(
-        [finished_run],
-        report_config.page,
-        store.path,
-        latency=report_config.latency,
-        progress=progress("latency") if progress and report_config.latency else None,
+    return PipelineResult(
+        extract_results[-1].images, extract_results, finished_run, export_result, report_result, failed_steps
     )
-    return PipelineResult(extract_results[-1].images, extract_results, finished_run, export_result, report_result)
 
 
 def extract_and_sweep(

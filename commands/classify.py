@@ -11,6 +11,7 @@ import typer
 from . import options
 from .settings import Settings, take_settings
 from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
+from .track_run import track_run
 from .usage import reject_options
 
 _EXTRACT_OPTIONS = ("devices", "batch_size", "compression")  # options that say how features are computed
@@ -32,7 +33,7 @@ def demo(
 
     with show_progress(as_json or quiet) as stage:
         result = run_demo(out, jobs=jobs, progress=stage)
-    model, sevens = result.trained.export_result.path, out / "digits" / "7"
+    model, sevens = result.trained.run.path / "model.keras", out / "digits" / "7"
     show = partial(classify.format_demo, trained=result.trained.run.summarize(), random=result.random.run.summarize())
     return render(result.to_dict(), as_json, quiet, show, ["predict", model, sevens, "--top", 2])
 
@@ -71,10 +72,12 @@ def run(
             images, store, extract_config, sweep_config, settings.build(ReportConfig),
             model=model, command=get_command_line(), progress=stage,
         )  # fmt: skip
-        tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
+        tracking_results, failed_steps = track_run(result.run, track or [], stage)
         output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
+        output["failed"] += failed_steps
     show = partial(classify.format_run, summary=result.run.summarize())
-    return render(output, as_json, quiet, show, ["predict", result.export_result.path, "IMAGES"])
+    next_command = [] if result.export_result is None else ["predict", result.export_result.path, "IMAGES"]
+    return render(output, as_json, quiet, show, next_command)
 
 
 @handle_errors
@@ -117,13 +120,14 @@ def sweep(
         )
         if fill:
             output = {"extracted": [each.to_dict() for each in extract_results], "cache": str(store.path)}
-        tracking_results = [each.to_dict() for each in trackers.track(finished_run, track or [], stage)]
+        tracking_results, failed_steps = track_run(finished_run, track or [], stage)
         summary = finished_run.summarize()
         output = {
             "data": finished_run.metadata.data.to_dict(),
             **output,
             **to_json(summary),
             "tracked": tracking_results,
+            "failed": failed_steps,
             **describe_corrupt_files(store),
         }
     return render(

@@ -13,6 +13,7 @@ from ..cache.formatting import to_printable
 from . import options
 from .settings import Settings, take_settings
 from .terminal import build_cache_options, describe_corrupt_files, get_command_line, handle_errors, render, show_progress
+from .track_run import track_run
 
 if TYPE_CHECKING:
     from ..classify.finetune.train_loop import Epoch
@@ -62,12 +63,14 @@ def finetune(
         from ..classify.finetune.finetune import finetune as run_finetune
 
         result = run_finetune(preparation, store, command=get_command_line(), on_epoch=print_epoch, stage=stage)
-        tracking_results = [each.to_dict() for each in trackers.track(result.run, track or [], stage)]
+        tracking_results, failed_steps = track_run(result.run, track or [], stage)
         output = {**result.to_dict(), "tracked": tracking_results, "cache": str(store.path), **describe_corrupt_files(store)}
+        output["failed"] += failed_steps
+    cache_options = build_cache_options(config.cache)
     return render(
         output,
         as_json,
         quiet,
         partial(text.format_finetune, summary=result.run.summarize(), finetune=result.summary),
-        ["predict", result.exported.path, "IMAGES", *build_cache_options(config.cache)],
+        [] if result.export_result is None else ["predict", result.export_result.path, "IMAGES", *cache_options],
     )

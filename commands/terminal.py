@@ -98,7 +98,10 @@ def render(
         print(show(output))
         if next_command:
             print("next:", " ".join(quote_argument(word) for word in [get_program(), *next_command]))
+    for step in output.get("failed", []):
+        print(f"humeris: {step['step']} failed: {to_printable(step['error'])}; then: {step['command']}", file=sys.stderr)
     omissions = (output.get("data") or {}).get("refused") or output.get("left_out") or output.get("damaged")
+    omissions = omissions or output.get("failed")
     has_not_finite = any(extraction.get("not_finite") for extraction in output.get("extracted", []))
     return 1 if omissions or has_not_finite else 0
 

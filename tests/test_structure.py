@@ -71,6 +71,7 @@ ORDER = [
     "classify.report",
     "classify.sweep",
     "classify.tracking",
+    "classify.finish_run",
     "classify.pipeline",
     "classify.finetune",
     "classify.api",

@@ -211,10 +211,8 @@ def find_model(model: ExportResult | RunLike) -> Path:
     """Return the path of an exported model; raises `ModelError` for a run that has none in its folder."""
     if isinstance(model, ExportResult):
         return model.path
-    if isinstance(model, PipelineResult):
+    if isinstance(model, PipelineResult | FinetuneResult) and model.export_result is not None:
         return model.export_result.path
-    if isinstance(model, FinetuneResult):
-        return model.exported.path
     if isinstance(model, Path | str) and not Run(model).exists:
         return Path(model)
     run = to_run(model)

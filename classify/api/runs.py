@@ -135,12 +135,13 @@ def run(
     Returns
     -------
     PipelineResult
-        ``run``, ``export_result``, ``report_result``, ``extract_results`` and ``images``.
+        ``run``, ``export_result``, ``report_result``, ``extract_results`` and ``images``; where the export or the report
+        fails, ``failed_steps`` has the error and a command, and its result is None.
 
     Raises
     ------
     HumerisError
-        What `humeris.extract`, `humeris.sweep` and `humeris.export` raise.
+        What `humeris.extract` and `humeris.sweep` raise.
 
     Examples
     --------
@@ -210,7 +211,7 @@ def finetune(
     Returns
     -------
     FinetuneResult
-        ``run``, ``exported`` and ``reported``.
+        ``run``, ``export_result``, ``report_result`` and ``failed_steps``, as of `humeris.run`.
 
     Raises
     ------

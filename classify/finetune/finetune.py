@@ -13,9 +13,11 @@ from ...cache.typed_json import to_json
 from ...extract.config import compute_hash
 from ...extract.engine.extract import ExtractResult, extract_features
 from ...extract.images.load import Progress
-from ..export.export import export
 from ..export.export_result import ExportResult
-from ..report.page import ReportResult, write_report
+from ..finish_run import finish_run
+from ..report.page import ReportResult
+from ..report.report_config import ReportConfig
+from ..runs.failed_step import FailedStep
 from ..runs.finetuned_weights import FinetunedWeights
 from ..runs.metadata import FinetuneOrigin, RunMetadata, SweptTap
 from ..runs.result import FinetuneSummary
@@ -34,14 +36,16 @@ def _ignore_epoch(_: Epoch) -> None:
 
 @dataclass(frozen=True, repr=False)
 class FinetuneResult:
-    """The new run, its exported model and its report."""
+    """The new run, its exported model and its report; as in `PipelineResult`, None for one of them that failed."""
 
     run: Run
-    exported: ExportResult
-    reported: ReportResult
+    export_result: ExportResult | None
+    report_result: ReportResult | None
+    failed_steps: tuple[FailedStep, ...] = ()
 
     def __repr__(self) -> str:
-        return "\n".join(["<FinetuneResult>", *(f"  {part!r}" for part in (self.run, self.exported, self.reported))])
+        parts = (self.run, self.export_result, self.report_result, *self.failed_steps)
+        return "\n".join(["<FinetuneResult>", *(f"  {part!r}" for part in parts if part is not None)])
 
     @property
     def summary(self) -> FinetuneSummary:
@@ -56,8 +60,9 @@ class FinetuneResult:
             "data": self.run.metadata.data.to_dict(),
             **to_json(self.run.summarize()),
             "finetune": {**to_json(self.run.metadata.finetune), **to_json(self.summary)},
-            "exported": self.exported.to_dict(),
-            "reported": self.reported.to_dict(),
+            "exported": self.export_result and self.export_result.to_dict(),
+            "reported": self.report_result and self.report_result.to_dict(),
+            "failed": to_json(self.failed_steps),
         }
 
 
@@ -96,7 +101,8 @@ def finetune(
     Raises
     ------
     DataError, RunError
-        If images are missing, or the run folder cannot be used; and what extraction and export raise.
+        If images are missing, or the run folder cannot be used; and what extraction raises. Where the export or the report
+        fails, the result has its error among the `failed_steps`.
     """
     config_hash = _compute_config_hash(setup)
     name = f"{setup.run.path.resolve().name}-{(setup.cut or setup.mode).replace('/', '-')}-{config_hash[:8]}"
@@ -109,9 +115,7 @@ def finetune(
         with run.lock():
             _score_again(run, setup, store)
     checkpoint.delete(run)
-    reported = write_report([run], cache=store.path)
-    exported = export(run, store, run.path / "model.keras", backbone_specs=setup.backbone_specs, command=command)
-    return FinetuneResult(run, exported, reported)
+    return FinetuneResult(run, *finish_run(run, store, None, setup.backbone_specs, ReportConfig(), command))
 
 
 def _train(

@@ -48,11 +48,10 @@ def format_sweep(result: Mapping[str, Any], summary: RunSummary) -> str:
 def format_run(result: Mapping[str, Any], summary: RunSummary) -> str:
     """Return the text of `humeris run`."""
     data = {"data": result["data"], "extracted": result["extracted"], "cache": result["cache"]}
-    report_result = result["reported"]
     return join_paragraphs(
         format_extraction(data), _format_result(summary, result.get("tracked", [])), format_corrupt_files(result),
         format_export(result),
-        f"report: {to_printable(report_result['path'])} ({format_size(report_result['bytes'])})",
+        format_report_file(result),
         format_advice(summary.advice),
     )  # fmt: skip
 
@@ -75,13 +74,23 @@ def format_demo(result: Mapping[str, Any], trained: RunSummary, random: RunSumma
         format_run(result["trained"], trained),
         f"\nnano, pretrained on synthetic images: test accuracy {_format_accuracy(trained.test)}",
         f"nano, random weights:                 test accuracy {_format_accuracy(random.test)}",
-        f"model: {to_printable(result['trained']['exported']['model'])}",
+        format_export(result["trained"]).partition("\n")[0],
     )
 
 
+def format_report_file(result: Mapping[str, Any]) -> str:
+    """Return where the report is; "" if it could not be written."""
+    report_result = result["reported"]
+    if not report_result:
+        return ""
+    return f"report: {to_printable(report_result['path'])} ({format_size(report_result['bytes'])})"
+
+
 def format_export(result: Mapping[str, Any]) -> str:
-    """Return the text of `humeris export`."""
+    """Return the text of `humeris export`; "" if it failed."""
     export_result = result["exported"]
+    if not export_result:
+        return ""
     parity = export_result["parity"]
     return (
         f"model: {to_printable(export_result['model'])} "

@@ -11,7 +11,7 @@ from ...classify.finetune.train_loop import Epoch
 from ...classify.runs.result import FinetuneSummary, TestAccuracy
 from ...classify.runs.summary import RunSummary
 from .cache import format_corrupt_files
-from .classify import format_export
+from .classify import format_export, format_report_file
 from .extract import format_images
 
 _SIGNIFICANCE_LEVEL = 0.05
@@ -65,7 +65,7 @@ def format_finetune(result: Mapping[str, Any], summary: RunSummary, finetune: Fi
     """Return the text of `humeris finetune`."""
     hyperparameters, score = summary.best.hyperparameters, summary.best.score
     curves, best_epoch, before = score.fit_info["curves"], score.fit_info["epochs"], finetune.initial_metrics
-    frozen, report = finetune.frozen, result["reported"]
+    frozen = finetune.frozen
     rows = []
     if frozen is not None:
         rows.append(["frozen", frozen.trial.head, *_format_cells(frozen.test)])
@@ -83,7 +83,7 @@ def format_finetune(result: Mapping[str, Any], summary: RunSummary, finetune: Fi
         f"run: {to_printable(summary.run)}, in {summary.seconds:.0f} s",
         format_corrupt_files(result),
         format_export(result),
-        f"report: {to_printable(report['path'])} ({format_size(report['bytes'])})",
+        format_report_file(result),
     )
 
 

@@ -80,14 +80,17 @@ class CsvRecords:
                 yield record
 
     def _iter_raw(self, key_columns: Sequence[int] | None = None) -> Iterator[CsvRecord]:
-        while True:
+        while (line := self._take_line()) is not None:
+            if '"' not in line:  # most lines, and much faster than to begin a reader for each
+                if text := line.rstrip("\r\n"):
+                    yield CsvRecord(self._line_number, text.split(self._delimiter))
+                continue
+            self._push_back([line])
             taken: list[str] = []
             start = self._line_number + 1
             reader = csv.reader(self._take_lines(taken), delimiter=self._delimiter, strict=True)
             try:
                 fields = next(reader)
-            except StopIteration:
-                return
             except csv.Error as error:
                 self._push_back(taken[1:])
                 yield CsvRecord(start, (), f"invalid CSV: {_explain(error, taken)}")

@@ -79,8 +79,8 @@ class ItemCollector:
         self, row: ManifestRow, resolver: PathResolver, list_name: str, prefix: str, split: str | None
     ) -> tuple[Rejection | None, Item | None]:
         """Return why a row is rejected, or its item."""
-        row_name = f"{list_name}:{row.position.split()[-1]}"
         if row.fault or not row.path:
+            row_name = f"{list_name}:{row.position.split()[-1]}"
             reason, fault = ("bad_row", row.fault) if row.fault else ("no_path", "the path is empty")
             return Rejection(row_name, reason, f"{row.position}: {fault}"), None
         resolved = resolver.resolve(row.path)

@@ -214,6 +214,8 @@ def _get_only_label(position: str, labels: Sequence[Any], path: Path) -> Any:
 
 
 def _to_text(value: Any) -> str:
+    if type(value) is str and value.isascii():  # nearly all
+        return value.strip()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

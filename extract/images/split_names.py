@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 SPLITS = {
     "train": "train",
@@ -37,6 +38,7 @@ def to_nfc(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+@lru_cache(4096)
 def parse_split(name: str) -> str | None:
     """Return the split that a folder, an array or a cell is named after.
 
