@@ -35,7 +35,9 @@ def demo(
         result = run_demo(out, jobs=jobs, progress=stage)
     model, sevens = result.trained.run.path / "model.keras", out / "digits" / "7"
     show = partial(classify.format_demo, trained=result.trained.run.summarize(), random=result.random.run.summarize())
-    return render(result.to_dict(), as_json, quiet, show, ["predict", model, sevens, "--top", 2])
+    output = result.to_dict()
+    failed_steps = [*output["trained"]["failed"], *output["random"]["failed"]]
+    return render({**output, "failed": failed_steps}, as_json, quiet, show, ["predict", model, sevens, "--top", 2])
 
 
 @handle_errors

@@ -44,6 +44,8 @@ def make_data(**changes: Any) -> DataSummary:
         used=60,
         duplicates=(),
         refused=(),
+        ignored=(),
+        notes=(),
         formats={"PNG": 60},
         unusual=(),
         listing="0" * 64,

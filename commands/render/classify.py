@@ -74,7 +74,7 @@ def format_demo(result: Mapping[str, Any], trained: RunSummary, random: RunSumma
         format_run(result["trained"], trained),
         f"\nnano, pretrained on synthetic images: test accuracy {_format_accuracy(trained.test)}",
         f"nano, random weights:                 test accuracy {_format_accuracy(random.test)}",
-        format_export(result["trained"]).partition("\n")[0],
+        f"model: {to_printable(result['trained']['exported']['model'])}" if result["trained"]["exported"] else "",
     )
 
 

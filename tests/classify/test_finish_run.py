@@ -30,7 +30,7 @@ def test_an_export_that_fails_leaves_the_result_the_report_and_a_command(
     (tmp_path / "run" / "report.html").unlink(missing_ok=True)
     result = humeris("run", *typed, "--model", tmp_path / "taken.keras")
     assert result.code == 1
-    assert "test accuracy" in result.out
+    assert "Test accuracy" in result.out
     assert f"run: {tmp_path / 'run'}" in result.out
     assert "report: " in result.out
     assert (tmp_path / "run" / "report.html").exists()
@@ -55,7 +55,7 @@ def test_a_tracker_that_fails_leaves_the_result_and_exit_code_1(
     monkeypatch.setattr(trackers, "track", fail)
     result = humeris(command, *typed, "--track", "mlflow")
     assert result.code == 1
-    assert "test accuracy" in result.out
+    assert "Test accuracy" in result.out
     assert "humeris: tracking failed: mlflow: the store does not answer; then: " in result.err
 
 

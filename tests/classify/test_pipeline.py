@@ -14,7 +14,7 @@ import pytest
 
 from humeris.cache.errors import DataError
 from humeris.cache.store import Store
-from humeris.classify import pipeline
+from humeris.classify import finish_run, pipeline
 from humeris.classify.export import parity
 from humeris.classify.sweep.sweep_config import SweepConfig
 from humeris.extract.backbones.backbone_spec import BackboneSpec
@@ -143,7 +143,7 @@ def test_two_backbones_are_extracted_and_compared_in_one_run(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
-    monkeypatch.setattr(pipeline, "export", lambda run, *_, **__: built.append(run.find_trial()[0].tap_refs[0].backbone))
+    monkeypatch.setattr(finish_run, "export", lambda run, *_, **__: built.append(run.find_trial()[0].tap_refs[0].backbone))
     shutil.copytree(finished.cache, tmp_path / "cache2")
     requests = [BackboneSpec.parse("nano"), BackboneSpec.parse("nano", weights="random")]
     with Store(tmp_path / "cache2", write=True) as store:
