@@ -88,6 +88,11 @@ class Store:
                 "use the humeris version that made it, or give another folder with --cache"
             )
 
+    def check_writable(self) -> None:
+        """Raise `CacheReadOnly` if the store was opened for reading only."""
+        if not self._is_writable:
+            raise CacheReadOnly(f"{self.path}: open for reading only; open it with Store({str(self.path)!r}, write=True)")
+
     def create(self) -> None:
         """Create the folder unless it exists; raises `CacheReadOnly` or `CacheFull`."""
         if not (self.path / _MARKER).exists():

@@ -11,6 +11,7 @@ from ...cache.store import Store
 from ...extract.api import Backbones, Cache, ProgressFactory, open_store
 from ...extract.config import build_config, check_names, to_tuple
 from ...extract.engine.extract_config import narrow_backbones, parse_backbones
+from ...extract.pixels.image_like import ImageLike, iter_images
 from ..export.export import export as export_run
 from ..export.export_result import ExportResult
 from ..export.formats.registry import DEFAULT_FORMAT, FORMATS
@@ -94,7 +95,7 @@ def export(
 
 def predict(
     model: ModelLike,
-    images: Iterable[Path | str] | Path | str,
+    images: Iterable[ImageLike] | ImageLike,
     *,
     top: int = 1,
     batch_size: int = 32,
@@ -102,7 +103,7 @@ def predict(
     trust: bool = False,
     cache: Cache = None,
 ) -> list[Prediction]:
-    """Classify image files with an exported model.
+    """Classify images with an exported model.
 
     To classify with the same model again and again, load it once as a `Predictor`.
 
@@ -110,8 +111,8 @@ def predict(
     ----------
     model : Path, str, Predictor, ExportResult, Run or PipelineResult
         An exported model in any format, or a run in whose folder ``model.keras`` is.
-    images : Path, str, or iterable of them
-        Image files, and folders of them.
+    images : image, or iterable of images
+        Paths of image files, and of folders of them; or whatever `Predictor.predict` takes.
     top : int
         How many classes of each image.
     batch_size : int
@@ -126,7 +127,7 @@ def predict(
     Returns
     -------
     list of Prediction
-        One for each file, in order; those of a folder are sorted. An image that cannot be decoded has a `rejection`.
+        One for each image, in order; those of a folder are sorted. An image that cannot be decoded has a `rejection`.
 
     Raises
     ------
@@ -144,12 +145,14 @@ def predict(
     >>> len(humeris.predict("model.keras", ["photos/blob", "photos/noise/00.png"]))
     13
     """
-    paths = [images] if isinstance(images, Path | str) else images
-    files = list_image_files([Path(path) for path in paths])
+    listed = list(iter_images(images))
+    paths = [Path(image) for image in listed if isinstance(image, Path | str)]
+    if paths and len(paths) == len(listed):
+        listed = list(list_image_files(paths))
     if not isinstance(model, Predictor):
         folder = cache.path if isinstance(cache, Store) else cache
         model = Predictor(find_model(model), cache=folder, trust=trust)
-    return list(model.predict(files, top=top, batch_size=batch_size, jobs=jobs))
+    return list(model.predict(listed, top=top, batch_size=batch_size, jobs=jobs))
 
 
 def report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.errors import DataError, ModelError
+from ...cache.errors import ConfigError, DataError, ModelError
 from ...cache.store import Store
+from ...extract.images.folder_walk import FolderWalk
 from ...extract.pixels import decode, read_file
 from ...extract.pixels.decode_pool import DecoderPool
+from ...extract.pixels.image_like import ImageLike, iter_images, name_image, to_file_or_bytes
 from . import provenance
 from .formats.format import to_one_line
 from .formats.registry import detect_format
@@ -120,7 +122,7 @@ class Predictor:
         Parameters
         ----------
         images : ndarray
-            (n, height, width, 3) uint8, of size `image_size`.
+            (n, height, width, 3) uint8, of size `image_size`; for files and images of other sizes there is `predict`.
 
         Returns
         -------
@@ -129,9 +131,12 @@ class Predictor:
 
         Raises
         ------
+        DataError
+            If the images have another shape or type; it is the same for every format.
         ModelError
             If the model cannot be run on them.
         """
+        images = self._check_images(images)
         try:
             probabilities = self._model(images)
         except Exception as error:  # each runtime raises its own types on invalid models
@@ -146,15 +151,28 @@ class Predictor:
             )
         return probabilities
 
+    def _check_images(self, images: np.ndarray) -> np.ndarray:
+        """Return the images as the runtimes take them; raises `DataError`."""
+        height, width = self.image_size
+        due = f"give uint8 (n, {height}, {width}, 3), or files to `predict`, which resizes them"
+        if not isinstance(images, np.ndarray):
+            raise DataError(f"images: a {type(images).__name__}, not an array; {due}")
+        if images.ndim != 4 or images.shape[1:] != (height, width, 3) or not len(images):
+            raise DataError(f"images: an array of shape {images.shape}; {due}")
+        if images.dtype != np.uint8:
+            raise DataError(f"images: an array of {images.dtype}, not of uint8 in 0 to 255; {due}")
+        return np.ascontiguousarray(images)
+
     def predict(
-        self, paths: Iterable[Path | str] | Path | str, *, top: int = 1, batch_size: int = 32, jobs: int | None = None
+        self, images: Iterable[ImageLike] | ImageLike, *, top: int = 1, batch_size: int = 32, jobs: int | None = None
     ) -> Iterator[Prediction]:
-        """Predict the classes of image files, in memory that does not grow with their number.
+        """Predict the classes of images, in memory that does not grow with their number.
 
         Parameters
         ----------
-        paths : Path, str, or iterable of them
-            The image files.
+        images : image, or iterable of images
+            Each a path, encoded bytes, a file open for reading bytes, a Pillow image, or a uint8 array (height, width) or
+            (height, width, channels) of any size. An array (n, height, width, channels) is n images.
         top : int
             Number of classes to return for each image.
         batch_size : int
@@ -162,18 +180,30 @@ class Predictor:
         jobs : int, optional
             Number of processes that decode images; by default, the number of cores.
 
-        Yields
+        Returns
+        -------
+        iterator of Prediction
+            The prediction for each image, in order; ``path`` is its path, or ``image 3`` for the fourth if it has none.
+
+        Raises
         ------
-        Prediction
-            The prediction for each path, in order.
+        ConfigError
+            If a number is not a whole number of at least 1.
+        DataError
+            If `images` is no image and no iterable of images; for one of an iterable, when its turn comes.
         """
-        if top < 1 or batch_size < 1:
-            raise ValueError(f"top and batch_size must be at least 1, got {top} and {batch_size}")
-        paths = [paths] if isinstance(paths, Path | str) else paths
-        jobs = jobs or read_file.count_cores()
+        for name, value in (("top", top), ("batch_size", batch_size), ("jobs", 1 if jobs is None else jobs)):
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} {value!r}: must be a whole number of at least 1")
+        first_images = itertools.islice(each := iter_images(images), 1)
+        return self._predict_all(itertools.chain(list(first_images), each), top, batch_size, jobs or read_file.count_cores())
+
+    def _predict_all(self, images: Iterable[ImageLike], top: int, batch_size: int, jobs: int) -> Iterator[Prediction]:
         pending: list[tuple[str, np.ndarray | str]] = []
         with DecoderPool(jobs) as decoders:
-            decoded_images = read_file.map_in_order(partial(self._decode, decoders), paths, jobs, 2 * batch_size + 2 * jobs)
+            decoded_images = read_file.map_in_order(
+                partial(self._decode, decoders), enumerate(images), jobs, 2 * batch_size + 2 * jobs
+            )
             with closing(decoded_images):  # before the decoders are closed, also if the caller stops early
                 for decoded_image in decoded_images:
                     pending.append(decoded_image)
@@ -182,11 +212,13 @@ class Predictor:
                         pending = []
         yield from self._predict_batch(pending, top, batch_size)
 
-    def _decode(self, decoders: DecoderPool, path: Path | str) -> tuple[str, np.ndarray | str]:
+    def _decode(self, decoders: DecoderPool, numbered_image: tuple[int, ImageLike]) -> tuple[str, np.ndarray | str]:
+        number, image = numbered_image
+        name = name_image(image, number)
         try:
-            return str(path), decoders.decode(Path(path), self.image_size)[0]
+            return name, decoders.decode(to_file_or_bytes(image), self.image_size)[0]
         except decode.ImageRejected as error:
-            return str(path), f"{error.reason}: {error}"
+            return name, f"{error.reason}: {error}"
 
     def _predict_batch(
         self, decoded_images: Sequence[tuple[str, np.ndarray | str]], top: int, batch_size: int
@@ -218,8 +250,8 @@ def list_image_files(paths: Sequence[Path]) -> list[Path]:
     Returns
     -------
     list of Path
-        The files, and all files below the folders except hidden ones, sorted by folder. A folder that cannot be read is
-        itself in the list, so that it is reported as rejected.
+        The files, and all files below the folders except hidden ones, system files and documents, sorted by folder; links
+        are followed as in data sets. What cannot be read is itself in the list, so that it is reported as rejected.
 
     Raises
     ------
@@ -229,15 +261,10 @@ def list_image_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            errors: list[OSError] = []
-            folder_files = [
-                Path(folder, name)
-                for folder, _, names in os.walk(path, onerror=errors.append)
-                for name in names
-                if not name.startswith(".")
-                and not any(part.startswith(".") for part in Path(folder).relative_to(path).parts)
-            ]
-            files.extend(sorted(folder_files + [Path(error.filename) for error in errors]))
+            walk = FolderWalk()
+            names = [f"{folder.prefix}{name}" for folder in walk.iter_folders(str(path)) for name in folder.files]
+            names += [rejection.name for rejection in walk.rejections]
+            files.extend(path / name for name in sorted(names))
         elif path.exists():
             files.append(path)
         else:

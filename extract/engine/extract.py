@@ -146,6 +146,7 @@ def extract_features(
     KeyboardInterrupt
         If it is interrupted; the rows computed so far are stored first.
     """
+    store.check_writable()
     tasks = [_prepare_task(images, backbone_spec, store, config) for backbone_spec in config.backbone_specs]
     if config.compression == "none":
         _check_disk_space(tasks, store)

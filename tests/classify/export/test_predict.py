@@ -68,11 +68,11 @@ def test_what_is_not_there_or_empty_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mixed(tmp_path: Path, finished: Any) -> Path:
-    """Images with a text file, an empty file and half an image among them."""
+    """Images with a file of text, an empty file and half an image among them."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     good = (finished.photos / "test/blob/10.png").read_bytes()
-    for name, data in (("1.png", good), ("2.txt", b"hello"), ("3.png", b""), ("4.png", good[: len(good) // 2]),
+    for name, data in (("1.png", good), ("2.jpg", b"hello"), ("3.png", b""), ("4.png", good[: len(good) // 2]),
                        ("5.png", good)):  # fmt: skip
         (folder / name).write_bytes(data)
     return folder
@@ -88,9 +88,9 @@ def test_unreadable_files_are_reported_in_their_place_and_the_rest_is_done(predi
 def test_the_command_lists_what_it_refused_and_exits_with_1(humeris: Callable[..., Any], finished: Any, mixed: Path) -> None:
     result = humeris("predict", finished.model, mixed)
     assert result.code == 1
-    names = ["1.png", "2.txt", "3.png", "4.png", "5.png"]
+    names = ["1.png", "2.jpg", "3.png", "4.png", "5.png"]
     assert [line.split("  ")[0] for line in result.out.splitlines()] == [str(mixed / name) for name in names]
-    assert "2.txt  rejected: not_an_image: " in result.out
+    assert "2.jpg  rejected: not_an_image: " in result.out
     assert "1.png  blob 0." in result.out
 
 
@@ -98,7 +98,7 @@ def test_csv_has_a_row_for_each_path(humeris: Callable[..., Any], finished: Any,
     result = humeris("predict", finished.model, mixed, "-f", "csv")
     rows = list(csv.DictReader(io.StringIO(result.out)))
     assert result.code == 1
-    assert [Path(row["path"]).name for row in rows] == ["1.png", "2.txt", "3.png", "4.png", "5.png"]
+    assert [Path(row["path"]).name for row in rows] == ["1.png", "2.jpg", "3.png", "4.png", "5.png"]
     assert rows[0]["predicted"] == "blob"
     assert 1 / 3 < float(rows[0]["probability"]) <= 1
     assert rows[1]["predicted"] == rows[1]["probability"] == ""
@@ -147,7 +147,7 @@ def test_one_image_is_one_image_to_the_model(finished: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [{"top": 0}, {"batch_size": 0}])
 def test_nothing_is_predicted_for_no_classes_or_batches_of_none(finished: Any, wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="top and batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
         next(Predictor(finished.model).predict([finished.photos], **wrong))  # type: ignore[arg-type]
 
 
