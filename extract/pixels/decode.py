@@ -7,28 +7,25 @@ key of every feature.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+from . import tiff
+from .file_kinds import describe_kind, find_format
+
 MAX_PIXELS = 64_000_000
 MAX_WEBP_PIXELS = 40_000_000  # its decoder holds four copies of four bytes for each of them
 # Reasons that hold as long as the bytes do.
 PERMANENT_REASONS = {"empty", "not_an_image", "unsupported", "too_large", "damaged", "crashed", "too_slow"}
 _BACKGROUND = (255, 255, 255)
 _TILE_PIXELS = 1 << 20  # pixels
-_MAGIC = (
-    ("JPEG", b"\xff\xd8\xff", 0),
-    ("PNG", b"\x89PNG\r\n\x1a\n", 0),
-    ("GIF", b"GIF8", 0),
-    ("WEBP", b"WEBP", 8),
-    ("BMP", b"BM", 0),
-    ("TIFF", b"II*\x00", 0),
-    ("TIFF", b"MM\x00*", 0),
-)
+RANGES = ((1 << 8, 0), (1 << 10, 2), (1 << 12, 4))  # samples below the first are shifted by the second, others by 8
+_PHOTOMETRIC, _PLANAR, _BITS, _CHANNELS = 262, 284, 258, 277  # tags of TIFF
+_MAX_CHANNELS = 4
 
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,6 +44,7 @@ _DECODE_ERRORS = (
 
 # Pillow warns of odd metadata and large images; here the outcome of each file says it. `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it would print errors that are raised as well
 
 
 class ImageRejected(Exception):
@@ -64,17 +62,29 @@ def get_version() -> str:
     """Return the version of `decode` and of the decoder libraries that determine its result."""
     pillow = features.version("pil") or "?"
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    return f"1, Pillow {pillow.split('.')[0]}, libjpeg {jpeg}"
+    return f"2, Pillow {pillow.split('.')[0]}, libjpeg {jpeg}"
 
 
 def detect_format(data: bytes) -> str:
     """Return the image format by the first bytes, not by the file name; raises `ImageRejected`."""
     if not data:
         raise ImageRejected("empty", "file is empty")
-    for name, magic, offset in _MAGIC:
-        if data[offset : offset + len(magic)] == magic:
-            return name
-    raise ImageRejected("not_an_image", f"unknown format: file starts with {data[:8]!r}; supported are {', '.join(FORMATS)}")
+    name = find_format(data)
+    if name is None:
+        kind = describe_kind(data)
+        raise ImageRejected("not_an_image", f"{kind.name}; {kind.remedy}")
+    if name == "HEIF":
+        _register_heif()
+    return name
+
+
+def _register_heif() -> None:
+    """Let Pillow decode HEIC; raises `ImageRejected` if pillow-heif is not installed."""
+    try:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        raise ImageRejected("unsupported", "a HEIC image; run `pip install 'humeris[heif]'` to read it") from error
+    pillow_heif.register_heif_opener()
 
 
 def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
@@ -82,8 +92,10 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
     The whole image is resized, without keeping its aspect ratio, by antialiased bilinear interpolation (Keras's
     `image_dataset_from_directory` does the same without antialiasing). EXIF orientation is applied, transparency is
-    composited on white, 16-bit samples are reduced to their high byte, of an animation the first frame is used. A JPEG more
-    than twice as large as needed is decoded at a reduced DCT scale of at least twice the size.
+    composited on white (but not where all of an image is transparent), of an animation the first frame is used. Of gray
+    samples with more than 8 bits, 8 are used: if none of the image is 256 or more, as they are; else the upper ones of 10,
+    12 or 16 bits, whichever hold its largest sample. Of other samples with more than 8 bits the high byte is used. A JPEG
+    more than twice as large as needed is decoded at a reduced DCT scale of at least twice the size.
 
     Parameters
     ----------
@@ -112,11 +124,17 @@ def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
                     "too_large",
                     f"{image.width:,} x {image.height:,} pixels exceed the limit of {limit:,} pixels{format_note}",
                 )
+            _check_tiff(image)
             min_draft_side = 2 * max(height, width)
             image.draft("RGB", (min_draft_side, min_draft_side))
             rgb_image = _to_rgb(_apply_exif_orientation(image))
             return np.asarray(rgb_image.resize((width, height), Image.Resampling.BILINEAR))
     except UnidentifiedImageError as error:
+        channels = tiff.read_tag(data, _CHANNELS) if name == "TIFF" else None
+        if channels is not None and channels > _MAX_CHANNELS:
+            raise ImageRejected(
+                "unsupported", f"a TIFF with {channels} channels; save the three that are to be seen as an RGB image"
+            ) from error
         raise ImageRejected("damaged", f"the {name} header cannot be read") from error
     except Image.DecompressionBombError as error:
         raise ImageRejected("too_large", f"exceeds the limit of {MAX_PIXELS:,} pixels of an image") from error
@@ -149,9 +167,22 @@ def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     return image if transposition is None else image.transpose(transposition)
 
 
+def _check_tiff(image: Image.Image) -> None:
+    """Raise `ImageRejected` for a TIFF that Pillow would decode to something else."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return
+    bits: tuple[int, ...] = tags.get(_BITS, (1,)) if isinstance(tags.get(_BITS), tuple) else (1,)
+    if tags.get(_PLANAR) == 2 and len(bits) > 1 and max(bits) > 8:
+        raise ImageRejected(
+            "unsupported", f"a TIFF of {max(bits)} bits with a plane for each channel; save it with interleaved channels"
+        )
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N"}:
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+        samples = np.asarray(image).astype(np.uint16)
+        return _reduce_samples(~samples if _is_white_zero(image) else samples)
     if image.mode in {"I", "F"}:
         return _convert_32bit(image)
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
@@ -159,25 +190,55 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _is_white_zero(image: Image.Image) -> bool:
+    """Return whether samples of 0 are white; Pillow inverts those of up to 8 bits itself."""
+    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def _reduce_samples(samples: np.ndarray) -> Image.Image:
+    """Return gray samples as 8 bits."""
+    largest = int(samples.max(initial=0))
+    shift = next((shift for limit, shift in RANGES if largest < limit), 8)
+    return Image.fromarray((samples >> shift).astype(np.uint8)).convert("RGB")
+
+
 def _flatten_transparency(image: Image.Image) -> Image.Image:
-    """Composite the image on the background, in tiles: three more copies of a large image would take a gigabyte."""
+    """Composite the image on the background, in tiles: three more copies of a large image would take a gigabyte.
+
+    An image that is transparent everywhere would come out blank; its transparency is ignored.
+    """
     result = Image.new("RGB", image.size)
+    is_hidden = _is_transparent_everywhere(image)
     width = min(image.width, _TILE_PIXELS)
     height = max(1, _TILE_PIXELS // width)
     for top in range(0, image.height, height):
         for left in range(0, image.width, width):
             box = (left, top, min(left + width, image.width), min(top + height, image.height))
             tile = image.crop(box).convert("RGBA")
+            if is_hidden:
+                result.paste(tile.convert("RGB"), box)
+                continue
             canvas = Image.new("RGBA", tile.size, (*_BACKGROUND, 255))
             result.paste(Image.alpha_composite(canvas, tile).convert("RGB"), box)
     return result
 
 
+def _is_transparent_everywhere(image: Image.Image) -> bool:
+    if image.mode in {"RGBA", "LA", "PA"}:
+        return image.getchannel("A").getextrema()[1] == 0
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        opacities = image.info["transparency"]
+        counts = enumerate(image.histogram())
+        return all(index < len(opacities) and not opacities[index] for index, count in counts if count)
+    return False
+
+
 def _convert_32bit(image: Image.Image) -> Image.Image:
     """Convert 32-bit samples: integers hold 16-bit values; floating point is rejected, as it has no standard scale."""
     samples = np.asarray(image)
-    if image.mode == "F" or samples.min(initial=0) < 0 or samples.max(initial=0) > 0xFFFF:
+    if image.mode == "F" or samples.min(initial=0) < 0 or samples.max(initial=0) > 0xFFFF or _is_white_zero(image):
         raise ImageRejected(
-            "unsupported", f"unsupported samples: mode {image.mode}; only 8- and 16-bit samples are supported"
+            "unsupported",
+            f"{'floating-point' if image.mode == 'F' else '32-bit'} samples of no known range; save it with 8 or 16 bits",
         )
-    return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+    return _reduce_samples(samples)

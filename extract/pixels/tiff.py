@@ -27,3 +27,20 @@ def build_header(height: int, width: int, channels: int = 1) -> bytes:
     ][:entries]
     directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return b"II*\0" + struct.pack("<IH", 8, entries) + directory + bytes(4) + (bits if channels > 2 else b"")
+
+
+def read_tag(data: bytes, tag: int) -> int | None:
+    """Return the first value of a tag of whole numbers in the first directory of a TIFF file; None if there is none."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for number in range(count):
+            name, kind, length, _ = struct.unpack_from(f"{order}HHII", data, start + 2 + 12 * number)
+            if name == tag and length == 1 and kind in {_SHORT, _LONG}:
+                form = "H" if kind == _SHORT else "I"
+                value: int = struct.unpack_from(f"{order}{form}", data, start + 10 + 12 * number)[0]
+                return value
+    except struct.error:
+        pass
+    return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from humeris.cache.spec import ExtractionSpec
 from humeris.classify.export.export_result import ExportResult
@@ -20,6 +23,7 @@ from humeris.classify.export.parity import Parity
 from humeris.classify.runs.run import Run
 from humeris.extract.backbones.keras_applications import APPLICATIONS
 from humeris.extract.backbones.registry import describe_license
+from humeris.extract.pixels import decode
 
 
 @pytest.fixture
@@ -151,3 +155,36 @@ def test_every_network_that_comes_by_name_has_a_note_on_its_licence() -> None:
     assert describe_license(spec_of("ResNet50")).startswith("MIT, by Kaiming He")
     assert describe_license(spec_of("VGG16")).startswith("Creative Commons Attribution")
     assert "ImageNet" in describe_license(spec_of("EfficientNetV2B0"))
+
+
+@pytest.mark.parametrize("kind", ["large jpeg", "turned jpeg", "transparent png", "hidden png", "deep png"])
+def test_who_follows_the_card_alone_gets_the_pixels_that_humeris_gets(kind: str, text: str) -> None:
+    """Each step below is a sentence of the card."""
+    (side,) = set(map(int, re.findall(r"`image\.draft\(\"RGB\", \((\d+), \1\)\)`", text)))
+    width, height = map(int, re.findall(r"`image\.resize\(\((\d+), (\d+)\), Image\.Resampling\.BILINEAR\)`", text)[0])
+    for words in ("ImageOps.exif_transpose", "composite it onto white", "not if it is transparent everywhere", "16 bits"):
+        assert words in text
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    colors = np.asarray(Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).resize((900, 700)))
+    alpha = np.zeros((700, 900), np.uint8) if kind == "hidden png" else rng.integers(0, 256, (700, 900), dtype=np.uint8)
+    if kind == "deep png":
+        Image.fromarray(colors[..., 0].astype(np.uint16) * 13).save(buffer, "PNG")
+    elif kind.endswith("png"):
+        Image.fromarray(np.dstack([colors, alpha])).save(buffer, "PNG")
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = 6 if kind == "turned jpeg" else 1
+        Image.fromarray(colors).save(buffer, "JPEG", exif=exif)
+    image: Image.Image = Image.open(buffer)
+    if image.format == "JPEG":
+        image.draft("RGB", (side, side))
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema()[1]:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode == "I;16":
+        samples = np.asarray(image)
+        depth = next(bits for bits in (8, 10, 12, 16) if samples.max() < 1 << bits)
+        image = Image.fromarray((samples >> (depth - 8)).astype(np.uint8))
+    found = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(found, decode.decode(buffer.getvalue(), (height, width)))

@@ -12,7 +12,7 @@ from functools import partial
 
 import tensorflow as tf
 
-from .....extract.pixels.decode import MAX_PIXELS, MAX_WEBP_PIXELS
+from .....extract.pixels.decode import MAX_PIXELS, MAX_WEBP_PIXELS, RANGES
 from . import containers
 from .byte_ops import has_bytes_at, read_uint, slice_bytes
 from .orientation import apply_orientation, read_orientation
@@ -122,10 +122,12 @@ def _decode_png(data: tf.Tensor, name: tf.Tensor) -> DecodedImage:
         _describe_oversize(width, height),
     )
     has_alpha = (has_alpha & ~(is_gray & (depth == 16))) | (color_type == 4) | (color_type == 6)
-    samples = tf.cond(
-        has_alpha,
-        lambda: _blend_on_white(tf.io.decode_png(data, 4)),
-        lambda: tf.io.decode_png(data, 3),  # of 4 channels the opacity is wrong where samples have less than 8 bits
+    samples = tf.case(
+        [
+            (has_alpha, lambda: _blend_on_white(tf.io.decode_png(data, 4))),
+            (is_gray & (depth == 16), lambda: _reduce_samples(tf.io.decode_png(data, 1, tf.uint16))),
+        ],
+        default=lambda: tf.io.decode_png(data, 3),  # of 4 channels the opacity is wrong where samples have less than 8 bits
     )
     return samples, orientation.value
 
@@ -184,8 +186,19 @@ def _describe_oversize(height: tf.Tensor, width: tf.Tensor, limit: int = MAX_PIX
     return tf.where(height * width > limit, f"it has more than {limit:,} pixels", "")
 
 
+def _reduce_samples(samples: tf.Tensor) -> tf.Tensor:
+    """Return gray samples (h, w, 1) uint16 as RGB uint8, as `extract.pixels.decode` does."""
+    largest = tf.reduce_max(samples)
+    shift = tf.constant(8, tf.uint16)
+    for limit, smaller_shift in reversed(RANGES):
+        shift = tf.where(largest < limit, tf.constant(smaller_shift, tf.uint16), shift)
+    return tf.repeat(tf.cast(tf.bitwise.right_shift(samples, shift), tf.uint8), 3, axis=-1)
+
+
 def _blend_on_white(samples: tf.Tensor) -> tf.Tensor:
     """Blend samples (h, w, 4) on white in 16 bits, as Pillow's `alpha_composite` does (AlphaComposite.c)."""
     color, opacity = tf.cast(samples[..., :3], tf.uint16), tf.cast(samples[..., 3:], tf.uint16)
+    is_hidden = tf.reduce_max(opacity) == 0  # then it is ignored
+    opacity = tf.where(is_hidden, tf.constant(255, tf.uint16), opacity)
     blended = color * opacity + (255 - opacity) * 255 + 128
     return tf.cast(tf.bitwise.right_shift(blended + tf.bitwise.right_shift(blended, 8), 8), tf.uint8)
