@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def to_printable(value: object) -> str:
@@ -13,6 +14,15 @@ def to_printable(value: object) -> str:
         character if character.isprintable() else character.encode("unicode_escape", "replace").decode()
         for character in text
     )
+
+
+def to_utf8(value: Any) -> Any:
+    """Return JSON values whose texts are valid Unicode; bytes of file names that are not UTF-8 are escaped."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, Mapping):
+        return {to_utf8(key): to_utf8(each) for key, each in value.items()}
+    return [to_utf8(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def format_names(names: Sequence[object], n_shown: int = 3) -> str:

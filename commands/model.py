@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..cache.formatting import to_utf8
 from . import options
 from .terminal import build_cache_options, get_command_line, handle_errors, render
 
@@ -120,7 +121,7 @@ def predict(
 
     with out.open("w", encoding="utf-8", errors="surrogateescape") if out else nullcontext(sys.stdout) as file:
         if as_json:
-            print(json.dumps({"predictions": [prediction.to_dict() for prediction in count_refused()]}, indent=2), file=file)
+            print(json.dumps(to_utf8({"predictions": [each.to_dict() for each in count_refused()]}), indent=2), file=file)
         else:
             for line in classify.format_predictions(count_refused(), form or "table", min(top, len(predictor.classes))):
                 print(line, file=file)

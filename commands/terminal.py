@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from ..cache.errors import HumerisError
-from ..cache.formatting import quote_argument, to_printable
+from ..cache.formatting import quote_argument, to_printable, to_utf8
 
 if TYPE_CHECKING:
     from ..cache.store import Store
@@ -55,7 +55,7 @@ def handle_errors(function: _Command) -> _Command:
 def print_error(message: str, as_json: bool) -> None:
     """Print an error as one line on standard error and, with --json, as a document on standard output."""
     if as_json:
-        print(json.dumps({"error": message}))
+        print(json.dumps(to_utf8({"error": message})))
     print(f"humeris: {to_printable(message)}", file=sys.stderr)
 
 
@@ -71,12 +71,11 @@ def get_command_line() -> str:
 
 def get_program() -> str:
     """Return how to call humeris: by its name if that is on the PATH, else by the path it was started with."""
-    installed_path, invoked_path = shutil.which("humeris"), Path(sys.argv[0])
-    if invoked_path.name != "humeris" or (
-        installed_path and (not invoked_path.exists() or invoked_path.samefile(installed_path))
-    ):
+    invoked_path = Path(sys.argv[0])
+    if shutil.which("humeris") or invoked_path.name != "humeris":
         return "humeris"
-    return os.path.relpath(invoked_path)
+    relative_path = os.path.relpath(invoked_path)
+    return os.path.abspath(invoked_path) if relative_path.startswith("..") else relative_path
 
 
 def build_cache_options(cache: Path | str | None) -> list[object]:
@@ -93,7 +92,7 @@ def render(
 ) -> int:
     """Print a result and the next command; return 1 if something was rejected, left out or corrupt, else 0."""
     if as_json:
-        print(json.dumps(output, indent=2, ensure_ascii=True))
+        print(json.dumps(to_utf8(output), indent=2, ensure_ascii=True))
     elif not quiet:
         print(show(output))
         if next_command:

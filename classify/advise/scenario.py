@@ -40,7 +40,7 @@ class Size:
 
     Sizes are compared on a logarithmic scale from `SMALL` (0) to `LARGE` (1), as each doubling of the data helps about as
     much: the first third (up to 15,900 images) is small, the last third (from 126,000) is large. In between, data counts as
-    large if it has at least a thousand images per class, about as many as ImageNet, on which networks are trained from
+    large if it has at least a thousand images of each class, about as many as ImageNet, on which networks are trained from
     scratch; otherwise as small. Images of a group are redundant, so groups are counted instead of images.
 
     Parameters
@@ -75,7 +75,8 @@ class Size:
         """The size that decides the scenario: `small` or `large`."""
         if self.category != "between":
             return self.category
-        return "large" if self._effective_count / self.n_classes >= _MANY_PER_CLASS else "small"
+        per_class = min(self._effective_count / self.n_classes, self.min_per_class)
+        return "large" if per_class >= _MANY_PER_CLASS else "small"
 
     @property
     def _effective_count(self) -> int:
@@ -85,10 +86,10 @@ class Size:
     def reason(self) -> str:
         """The size as evidence, in words."""
         groups = "" if self.n_groups is None else f" in {self.n_groups:,} groups (size is counted in groups)"
-        return (
-            f"{self.n_images:,} training images{groups}, {self.n_images / self.n_classes:,.0f} per class "
-            f"(small: about {SMALL:,}; large: about {LARGE:,})"
-        )
+        per_class = self.n_images / self.n_classes
+        is_balanced = self.min_per_class >= 0.9 * per_class
+        count = f"{per_class:,.0f} per class" if is_balanced else f"{self.min_per_class:,} of the rarest class"
+        return f"{self.n_images:,} training images{groups}, {count} (small: about {SMALL:,}; large: about {LARGE:,})"
 
 
 @dataclass(frozen=True)

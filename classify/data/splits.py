@@ -18,6 +18,7 @@ from ..evaluate.target import Target
 from ..evaluate.target_registry import detect_target, restore_target
 
 TEST_FRACTION = 0.2
+MIN_TRAINING_IMAGES = 2  # of each class, for cross-validation
 FOLDS = 5
 
 
@@ -157,7 +158,7 @@ def split(images: Images, select: str | None = None) -> Splits:
     """Split images into train, validation and test.
 
     Splits given by the data are kept. Without a test split, the validation split is used as test; without either, a test
-    split is chosen by content hash.
+    split is chosen by content hash; of each class, where a cut over all images would leave one too few to train on.
 
     Parameters
     ----------
@@ -192,9 +193,17 @@ def split(images: Images, select: str | None = None) -> Splits:
         split_names[split_names == "val"] = "test"
         note = "no test split: the validation split is used as test, model selection is by cross-validation on train"
     else:
-        split_names[[_is_test_image(image) for image in images.used]] = "test"
+        is_test = np.array([_draw_for_test(image) < TEST_FRACTION * 2**64 for image in images.used])
         reason = "only a train split" if given_splits else "no splits"
         note = f"{reason}: {TEST_FRACTION:.0%} of the images, chosen by content hash, are the test split"
+        stratified = _cut_each_class(images, is_test)
+        if stratified is not None:
+            is_test = stratified
+            note = (
+                f"{reason}: {TEST_FRACTION:.0%} of the images of each class, chosen by content hash, are the test split "
+                "(of all images, they would leave a class too few to train on)"
+            )
+        split_names[is_test] = "test"
     roles = {role: np.nonzero(split_names == role)[0] for role in ("train", "val", "test")}
     select = select or ("val" if len(roles["val"]) else "cv")
     if select == "val" and not len(roles["val"]):
@@ -233,11 +242,30 @@ def _detect_target(images: Images) -> Target:
     return target
 
 
-def _is_test_image(image: Image) -> bool:
-    """Return whether an image is in the test split, which depends only on its own bytes (or its group)."""
+def _draw_for_test(image: Image) -> int:
+    """Return a number below 2**64 that depends only on the image's own bytes (or its group); low: test split."""
     identity = image.item.group.encode("utf-8", "surrogateescape") if image.item.group else image.digest
     draw = hashlib.sha256(b"humeris test split" + identity).digest()[:8]
-    return int.from_bytes(draw, "big") < TEST_FRACTION * 2**64
+    return int.from_bytes(draw, "big")
+
+
+def _cut_each_class(images: Images, is_test: np.ndarray) -> np.ndarray | None:
+    """Return a test split (n,) with its share of each class, where `is_test` leaves a class too few images to train on.
+
+    None where `is_test` serves, or images have groups. A class of fewer than three images has none in the test split.
+    """
+    labels = np.array(images.labels)
+    names, class_ids = np.unique(labels, return_inverse=True)
+    n_training = np.bincount(class_ids[~is_test], minlength=len(names))
+    if n_training.min(initial=MIN_TRAINING_IMAGES) >= MIN_TRAINING_IMAGES or any(image.item.group for image in images.used):
+        return None
+    draws = np.array([_draw_for_test(image) for image in images.used], np.uint64)
+    result = np.zeros(len(labels), bool)
+    for class_id in range(len(names)):
+        members = np.nonzero(class_ids == class_id)[0]
+        count = max(1, round(TEST_FRACTION * len(members))) if len(members) > MIN_TRAINING_IMAGES else 0
+        result[members[np.argsort(draws[members], kind="stable")[:count]]] = True
+    return result
 
 
 def _check_splits(splits: Splits, images: Images) -> None:

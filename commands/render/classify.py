@@ -8,7 +8,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...cache.formatting import format_interval, format_percent, format_size, format_table, join_paragraphs, to_printable
+from ...cache.formatting import (
+    format_interval,
+    format_percent,
+    format_size,
+    format_table,
+    join_paragraphs,
+    to_printable,
+    to_utf8,
+)
 from ...classify.advise.scenario import format_scenario
 from ...classify.data.views import Views
 from ...classify.evaluate.confidence_intervals import wilson_ci
@@ -160,7 +168,7 @@ def format_predictions(results: Iterable[Prediction], output_format: str, top: i
         yield _format_csv_row(["path", "predicted", "probability", "refused", *extra_columns])
     for prediction in results:
         if output_format == "jsonl":
-            yield json.dumps(prediction.to_dict())
+            yield json.dumps(to_utf8(prediction.to_dict()))
         elif output_format == "csv":
             cells = [cell for name, value in prediction.top for cell in (name, f"{value:.6f}")] + [""] * 2 * (
                 top - len(prediction.top)

@@ -191,11 +191,20 @@ def test_each_network_has_its_peak_and_the_best_head_and_pool_of_a_layer_count()
     ],
 )
 def test_sizes_lie_on_a_scale_of_logarithms(images: int, groups: int | None, classes: int, word: str, leans: str) -> None:
-    found = Size(images, groups, classes, 100)
+    found = Size(images, groups, classes, images // classes)
     assert (found.category, found.nearest_category) == (word, leans)
     assert 0 <= found.position <= 1
     assert f"{images:,} training images" in found.reason
     assert ("groups" in found.reason) == (groups is not None)
+
+
+def test_the_size_of_unbalanced_data_is_that_of_its_rarest_class() -> None:
+    assert Size(804, None, 2, 40).reason.startswith("804 training images, 40 of the rarest class (small: about ")
+    assert Size(804, None, 2, 402).reason.startswith("804 training images, 402 per class (small: about ")
+    assert (Size(50_000, None, 10, 40).nearest_category, Size(50_000, None, 10, 4_000).nearest_category) == (
+        "small",
+        "large",
+    )
 
 
 SMALL, BETWEEN, LARGE = Size(3_000, None, 10, 300), Size(50_000, None, 100, 500), Size(800_000, None, 100, 8_000)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from humeris.cache.errors import DataError
+from humeris.cache.store import Store
 from humeris.cache.typed_json import to_json
 from humeris.classify.data.splits import FOLDS, Splits, split
 from humeris.extract.images.class_folders import ClassFolders
 from humeris.extract.images.dataset import Dataset
 from humeris.extract.images.images import Image, Images
 from humeris.extract.images.item import Item
+from humeris.extract.images.load import load_images
 
 Row = tuple[str, str, str | None, str | None]  # content, label, split, group
 
@@ -252,3 +254,20 @@ def test_classes_that_all_lie_in_one_group_are_an_error_and_no_traceback() -> No
     rows += [(f"t{label}{i}", label, "test", f"test-{label}") for label in "ab" for i in range(2)]
     with pytest.raises(DataError, match="group"):
         list(split(images_of(rows)).iter_folds(0))
+
+
+def test_classes_of_five_images_without_splits_are_cut_class_by_class(tmp_path: Path) -> None:
+    for label in range(200):
+        for number in range(5):
+            path = tmp_path / "data" / f"{label:03}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"\x89PNG\r\n\x1a\n" + f"{label} {number}".encode())
+    images = load_images(tmp_path / "data", Store(tmp_path / "cache", write=True), jobs=1)
+    splits = split(images)
+    labels = np.array(images.labels)
+    assert set(np.unique(labels[splits.test], return_counts=True)[1]) == {1}
+    assert set(np.unique(labels[splits.train], return_counts=True)[1]) == {4}
+    assert "20% of the images of each class, chosen by content hash" in splits.note
+    again = split(images.sort_by_digest())
+    names = [image.name for image in images.used]
+    assert {names[row] for row in splits.test} == {images.sort_by_digest().used[row].name for row in again.test}
