@@ -91,6 +91,7 @@ def finalize_sweep(
         notes=(
             *list_notes(splits, best_trial, scores[best_trial]),
             *_note_missing_views(row_readers, development_keys, views.count),
+            *note_constant_probabilities(probabilities),
         ),
         advice=advice,
         seconds=seconds,
@@ -138,6 +139,16 @@ def _note_missing_views(row_readers: Sequence[RowReader], keys: np.ndarray, coun
         "and were not used"
     )
     return [note] if n_missing else []
+
+
+def note_constant_probabilities(probabilities: np.ndarray) -> list[str]:
+    """Return a note if all test images have the same probabilities (n, classes), as constant features give them."""
+    if len(probabilities) < 2 or (probabilities != probabilities[0]).any():
+        return []
+    return [
+        "the winner gives all test images the same probabilities: its features are constant; use another layer, and check "
+        "that the preprocessing is that of the network"
+    ]
 
 
 def list_notes(splits: Splits, winner: Trial, score: Score, selection_rows: np.ndarray | None = None) -> list[str]:

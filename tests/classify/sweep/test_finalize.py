@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from humeris.classify.data.splits import Splits
 from humeris.classify.evaluate.single_label import SingleLabel
 from humeris.classify.evaluate.trial import Score, Trial
 from humeris.classify.sweep.finalize import list_notes as notes_of
+from humeris.classify.sweep.finalize import note_constant_probabilities
 from humeris.extract.backbones.tap_ref import TapRef
 
 ROWS, NONE = np.arange(300), np.arange(0)
@@ -61,3 +64,24 @@ def test_groups_are_counted_among_the_images_scored_and_only_where_images_share_
     tested = splits(mixed).get_group_ids(ROWS[150:])
     assert tested is not None
     assert set(tested.tolist()) == {0}
+
+
+def test_constant_features_are_called_so(photos: Path, tmp_path: Path, humeris: Callable[..., Any]) -> None:
+    import keras
+
+    image = keras.Input((16, 16, 3))
+    features = keras.layers.Conv2D(4, 3, kernel_initializer="zeros", name="dead")(image)
+    keras.Model(image, features).save(tmp_path / "dead.keras")
+    result = humeris(
+        "sweep", photos, "--extract", "-b", f"{tmp_path}/dead.keras,preprocessing=none", "-l", "dead", "--head",
+        "logreg,C=1", "-j", "1",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert (
+        "note: the winner gives all test images the same probabilities: its features are constant; use another" in result.out
+    )
+
+
+def test_features_that_differ_are_not() -> None:
+    assert note_constant_probabilities(np.array([[0.4, 0.6], [0.5, 0.5]])) == []
+    assert note_constant_probabilities(np.array([[0.4, 0.6]])) == []
