@@ -81,7 +81,9 @@ class CsvRecords:
 
     def _iter_raw(self, key_columns: Sequence[int] | None = None) -> Iterator[CsvRecord]:
         while (line := self._take_line()) is not None:
-            if '"' not in line:  # most lines, and much faster than to begin a reader for each
+            if (
+                '"' not in line and len(line) < csv.field_size_limit()
+            ):  # most lines, and much faster than to begin a reader for each
                 if text := line.rstrip("\r\n"):
                     yield CsvRecord(self._line_number, text.split(self._delimiter))
                 continue

@@ -33,4 +33,4 @@ def is_document(name: str) -> bool:
 
 def is_list(name: str) -> bool:
     """Return whether a file of this name may list images with their labels."""
-    return name.lower().endswith(LIST_SUFFIXES)
+    return name.lower().endswith((*LIST_SUFFIXES, "labels.json", "annotations.json"))

@@ -27,8 +27,8 @@ class PathResolver:
     """Resolves listed paths below a folder; most cost one look at the disk.
 
     A path that does not exist as it is written is also looked for with forward slashes in place of backslashes, in the bytes
-    of the list's encoding, in another Unicode form, and with the extension of an image that has that name. Where the user
-    names the folder of the images, it is looked for there by its last parts as well.
+    of the list's encoding, in another Unicode form, in capitals or small letters, and with the extension of an image of that
+    name. Where the user names the folder of the images, it is looked for there by its last parts as well.
 
     Parameters
     ----------
@@ -100,10 +100,10 @@ class PathResolver:
         return real_location.removeprefix(prefix) if real_location.startswith(prefix) else location
 
     def _look_up_by_name(self, path: str) -> ResolvedPath | None:
-        """Return the file whose name is that of `path` in another Unicode form, or with the extension of an image."""
+        """Return the file that has the name of `path` in another Unicode form or case, or with an extension."""
         folder, slash, basename = path.rpartition("/")
         names = self._list_names(os.path.normpath(folder + slash if os.path.isabs(path) else self._root_prefix + folder))
-        matches = names.get(to_nfc(basename), [])
+        matches = names.get(to_nfc(basename)) or names.get(to_nfc(basename).casefold(), [])
         if not matches:
             return None
         if len(matches) > 1:
@@ -111,7 +111,7 @@ class PathResolver:
         return self._look_up(f"{folder}{slash}{matches[0]}")
 
     def _list_names(self, folder: str) -> dict[str, list[str]]:
-        """Return the files of a folder by their names in NFC, and those of images by their names without extension."""
+        """Return the files of a folder by their names in NFC and in small letters, images also without extension."""
         if folder not in self._names_of_folders:
             names: dict[str, list[str]] = {}
             try:
@@ -119,10 +119,11 @@ class PathResolver:
             except (OSError, ValueError):
                 entries = []
             for entry in entries:
-                stem, suffix = os.path.splitext(to_nfc(entry))
-                names.setdefault(to_nfc(entry), []).append(entry)
-                if suffix.lower() in _SUFFIXES:
-                    names.setdefault(stem, []).append(entry)
+                name = to_nfc(entry)
+                stem, suffix = os.path.splitext(name)
+                aliases = [name, name.casefold(), *([stem, stem.casefold()] if suffix.lower() in _SUFFIXES else [])]
+                for alias in dict.fromkeys(aliases):
+                    names.setdefault(alias, []).append(entry)
             self._names_of_folders[folder] = names
         return self._names_of_folders[folder]
 

@@ -17,6 +17,7 @@ from .item import describe_rejections
 from .keras_datasets import KerasDatasets
 from .manifest import Manifest
 from .npz import Npz
+from .unsupported_data import SUPPORTED, build_unsupported_error
 
 _SOURCES: list[type[ImageSource]] = [
     KerasDatasets,
@@ -25,10 +26,6 @@ _SOURCES: list[type[ImageSource]] = [
     ClassFolders,
     Npz,
 ]
-_SUPPORTED = (
-    "images in class folders (root/cat/1.jpg), in split folders (root/train/cat/1.jpg), listed with the columns path,label "
-    "in a .csv, .tsv, .jsonl or .parquet file, or as arrays in an .npz file"
-)
 
 
 def register_image_source(source_class: type[ImageSource]) -> type[ImageSource]:
@@ -108,7 +105,7 @@ def open_source(data: ImageList | Path | str, kv_store: KeyValueStore | None = N
             return source
     if not Path(data).exists():
         raise DataError(f"{Path(data)}: {NOTHING_THERE}")
-    raise DataError(f"{Path(data)}: kind of data is not supported; give {_SUPPORTED}")
+    raise build_unsupported_error(Path(data))
 
 
 def list_images(source: ImageSource, limit: int | None = None) -> Dataset:
@@ -136,7 +133,7 @@ def list_images(source: ImageSource, limit: int | None = None) -> Dataset:
     dataset = Dataset(source, *source.list_items())
     if not dataset.items:
         if not dataset.rejections:
-            raise DataError(f"{source.data}: no images; give {_SUPPORTED}")
+            raise DataError(f"{source.data}: no images; give {SUPPORTED}")
         elsewhere = {"not_found", "outside"} & {rejection.reason for rejection in dataset.rejections}
         remedy = "; if the images are in another folder, give it with --images" if elsewhere else "; correct these"
         raise DataError(f"{source.data}: no images: {describe_rejections(dataset.rejections)}{remedy}")

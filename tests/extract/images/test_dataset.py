@@ -164,7 +164,7 @@ def test_data_without_images_is_one_line_that_says_why(name: str, tmp_path: Path
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     fault = {
         "nothing": "no such file or folder; check",
-        "file.txt": "kind of data is not",
+        "file.txt": "a text file; save the list as CSV",
         "file.zip": "kind of data is not",
     }
     with pytest.raises(DataError, match=f"{name}: {fault.get(name, 'no images; give images in class folders')}") as caught:

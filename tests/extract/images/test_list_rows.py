@@ -230,3 +230,8 @@ def test_the_arguments_of_a_list_open_it_again(photos: Path) -> None:
     source = open_source(ImageList(path, path_column="id", label_columns=["cat", "dog"]))
     assert source.arguments == [str(path), "--path-column", "id", "--label-columns", "cat", "--label-columns", "dog"]
     assert open_source(photos).arguments == [str(photos)]
+
+
+def test_capitals_in_extensions_are_understood(tmp_path: Path) -> None:
+    touch(tmp_path, "0.JPG", "1.jpg")
+    assert labels(detect(write(tmp_path / "list.csv", "path,label\n0.jpg,x\n1.JPG,y\n"))) == {"0.JPG": "x", "1.jpg": "y"}
