@@ -51,8 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
 @pytest.fixture
 def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is trained is neither exported nor reported, which takes longer than to train it."""
-    monkeypatch.setattr(finetuning, "export", lambda *_, **__: None)
-    monkeypatch.setattr(finetuning, "write_report", lambda *_, **__: None)
+    monkeypatch.setattr(finetuning, "finish_run", lambda *_, **__: (None, None, ()))
 
 
 @dataclass

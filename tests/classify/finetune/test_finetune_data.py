@@ -42,8 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
 
 @pytest.fixture
 def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetuning, "export", lambda *_, **__: None)
-    monkeypatch.setattr(finetuning, "write_report", lambda *_, **__: None)
+    monkeypatch.setattr(finetuning, "finish_run", lambda *_, **__: (None, None, ()))
 
 
 def listed(made: SweepRun, folder: Path, moved: int = 0) -> Path:

@@ -184,8 +184,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
 @pytest.fixture(scope="module", autouse=True)
 def _unexported() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning, "export", lambda *_, **__: None)
-        patch.setattr(finetuning, "write_report", lambda *_, **__: None)
+        patch.setattr(finetuning, "finish_run", lambda *_, **__: (None, None, ()))
         yield
 
 
