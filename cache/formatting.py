@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_COLOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
+_FOREIGN_ADVICE = re.compile(r"safe_mode|unsafe_deserialization|custom_objects|run_eagerly|report this", re.IGNORECASE)
 
 
 def to_printable(value: object) -> str:
@@ -36,8 +41,18 @@ def quote_argument(value: object) -> str:
 
 
 def format_error(error: BaseException, max_length: int = 300) -> str:
-    """Return an exception's message on one line of at most `max_length` characters."""
-    return " ".join(str(error).split())[:max_length]
+    """Return the message of the innermost cause of an exception, on one line of at most `max_length` characters.
+
+    Colors are removed, and so is advice about options of Keras that do not exist here.
+    """
+    innermost = error
+    while (cause := innermost.__cause__ or (None if innermost.__suppress_context__ else innermost.__context__)) is not None:
+        if not str(cause).strip() or isinstance(cause, KeyError | StopIteration | AttributeError):
+            break  # how a library looked for something, and not why it failed
+        innermost = cause
+    text = " ".join(_COLOR.sub("", str(innermost)).split())
+    sentences = [sentence for sentence in _SENTENCE_END.split(text) if not _FOREIGN_ADVICE.search(sentence)]
+    return (" ".join(sentences) or text)[:max_length]
 
 
 def format_size(count: float) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...cache.errors import DeviceError
+from ...cache.errors import BackboneError, DeviceError
+from ...cache.formatting import format_error
 from . import taps
 from .graph import Graph
 from .keras_runtime import load_keras
@@ -70,7 +71,11 @@ class ForwardPass:
             results = self.model.predict_on_batch(self._batch)
         except Exception as error:  # each backend has its own type of out-of-memory error
             if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
-                raise
+                height, width = self._batch.shape[1:3]
+                raise BackboneError(
+                    f"the network fails on images of {height}x{width}: {format_error(error)}; check --image-size, and try "
+                    "the network in Keras"
+                ) from error
             raise DeviceError(
                 f"batches of {self.batch_size} images: the device is out of memory; lower --batch-size"
             ) from error

@@ -12,12 +12,27 @@ from typing import TYPE_CHECKING, Any
 from ...cache.errors import BackboneError, WeightsError
 from ...cache.formatting import format_error
 from ...cache.spec import ExtractionSpec
+from ..pixels.file_kinds import describe_kind
 from . import weights
 from .backbone_source import BackboneInfo, BackboneSource
 from .keras_runtime import load_keras
 
 if TYPE_CHECKING:
     from .backbone_spec import BackboneSpec
+
+
+_FUNCTIONAL = "load it in Keras, and save it as a functional model with model.save('net.keras')"
+_OTHER_FORMATS = {
+    ".h5": f"the .h5 format of Keras 2; {_FUNCTIONAL}",
+    ".hdf5": f"the .h5 format of Keras 2; {_FUNCTIONAL}",
+    ".pt": "a PyTorch file; give a network of Keras, or one converted to it",
+    ".pth": "a PyTorch file; give a network of Keras, or one converted to it",
+    ".safetensors": "weights without a network; build the network in Keras, load them, and save it as .keras",
+    ".onnx": "an ONNX model; give the .keras file that it was made from",
+    ".tflite": "a LiteRT model; give the .keras file that it was made from",
+    ".pb": f"a TensorFlow graph; {_FUNCTIONAL}",
+    ".ckpt": "a TensorFlow checkpoint; build the network in Keras, load the weights, and save it as .keras",
+}
 
 
 class KerasFile(BackboneSource):
@@ -31,8 +46,8 @@ class KerasFile(BackboneSource):
         return []
 
     def matches(self, text: str) -> bool:
-        """Return whether the suffix is `.keras` or `.h5`; `check` then explains that `.h5` is not supported."""
-        return text.endswith((".keras", ".h5"))
+        """Return whether this is a model file, or the folder of a SavedModel; `check` explains what is not supported."""
+        return text.endswith((".keras", *_OTHER_FORMATS)) or Path(text, "saved_model.pb").is_file()
 
     def describe(self, text: str) -> BackboneInfo:
         """Return the description of the file at a path, from its name alone."""
@@ -42,12 +57,16 @@ class KerasFile(BackboneSource):
     def check(self, spec: BackboneSpec) -> None:
         """Raise `BackboneError` or `WeightsError` if the file does not exist, or an option is not available for files."""
         file = _get_file(spec)
+        if file.is_dir():
+            raise BackboneError(f"backbone {file}: a SavedModel folder, which has no layers to tap; {_FUNCTIONAL}")
         if not file.is_file():
             raise BackboneError(f"backbone {file}: no such file; check the path")
-        if file.suffix == ".h5":
-            raise BackboneError(
-                f"backbone {file}: the .h5 format is not supported; load the file in Keras and save it as .keras"
-            )
+        if file.suffix in _OTHER_FORMATS:
+            raise BackboneError(f"backbone {file}: {_OTHER_FORMATS[file.suffix]}")
+        with file.open("rb") as opened:
+            head = opened.read(4096)
+        if head and not head.startswith(b"PK") and not (kind := describe_kind(head)).name.startswith("unknown format"):
+            raise BackboneError(f"backbone {file}: {kind.name}, not a .keras file; {kind.remedy}")
         if spec.arguments:
             raise BackboneError(
                 f"backbone {file}: a .keras file takes no constructor arguments, got {', '.join(spec.arguments)}; "

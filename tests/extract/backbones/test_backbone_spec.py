@@ -85,7 +85,7 @@ def test_a_file_takes_no_constructor_arguments_and_no_old_format(tmp_path: Path)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(BackboneError, match="no constructor arguments, got alpha"):
         BackboneSpec.parse(f"{tmp_path}/net.keras,preprocessing=tf,alpha=1")
-    with pytest.raises(BackboneError, match=r"the \.h5 format is not supported"):
+    with pytest.raises(BackboneError, match=r"the \.h5 format of Keras 2"):
         BackboneSpec.parse(f"{tmp_path}/net.h5,preprocessing=tf")
 
 
@@ -93,3 +93,30 @@ def test_a_file_takes_no_constructor_arguments_and_no_old_format(tmp_path: Path)
 def test_the_title_asks_for_the_same_again(text: str) -> None:
     request = BackboneSpec.parse(text)
     assert BackboneSpec.parse(request.title) == request
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("net.h5", b"\x89HDF\r\n\x1a\n", r"the \.h5 format of Keras 2; load it in Keras, and save it as a functional model"),
+        ("net.pt", b"PK\x03\x04", "a PyTorch file; give a network of Keras, or one converted to it"),
+        ("net.safetensors", b"\x10" + bytes(7), "weights without a network; build the network in Keras, load them"),
+        ("net.onnx", b"\x08\x07", r"an ONNX model; give the \.keras file that it was made from"),
+        ("net.pb", b"\x0a\x10", "a TensorFlow graph; load it in Keras"),
+        ("net.keras", b"version https://git-lfs.github.com/spec/v1\n", r"a Git LFS pointer, not a \.keras file; fetch the"),
+        ("net.keras", b"<!DOCTYPE html>", r"an HTML page, .*, not a \.keras file; download the file again"),
+        ("net.keras", b"\x1f\x8b\x08", r"a gzip archive, not a \.keras file; unpack it"),
+        ("net.keras", b"garbage", "cannot be read as a .keras file"),
+        ("folder/saved_model.pb", b"", "a SavedModel folder, which has no layers to tap; load it in Keras"),
+    ],
+)
+def test_what_is_no_keras_file_is_named_with_the_remedy(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    given = path.parent if name.startswith("folder") else path
+    with pytest.raises(BackboneError, match=message) as caught:
+        BackboneSpec.parse(f"{given},preprocessing=tf").source.compute_architecture(
+            BackboneSpec.parse(f"{given},preprocessing=tf")
+        )
+    assert "\n" not in str(caught.value)
