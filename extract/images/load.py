@@ -78,7 +78,7 @@ def load_source(
 ) -> Images:
     """Load the images of a source; see `load_images` for the parameters."""
     images = identify_images(list_images(source, limit), store.kv_store, jobs or read_file.count_cores(), progress)
-    if not images.used:
+    if not images.used and not source.holds_features:
         raise DataError(f"{source.data}: no usable images: {describe_rejections(images.rejections)}; correct these")
     return images
 

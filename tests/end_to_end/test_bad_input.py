@@ -62,7 +62,7 @@ def test_nothing_at_all(humeris: Callable[..., Any]) -> None:
 def test_a_file_that_is_no_csv(tmp_path: Path, humeris: Callable[..., Any]) -> None:
     (tmp_path / "data.xlsx").write_bytes(b"PK")
     is_one_line(
-        humeris("run", "data.xlsx", *NANO), "kind of data is not supported; give images in class folders .* listed with .*"
+        humeris("run", "data.xlsx", *NANO), "data.xlsx: a spreadsheet; save the list as CSV with the columns path,label"
     )
 
 
@@ -95,7 +95,10 @@ def test_all_images_refused(tmp_path: Path, humeris: Callable[..., Any]) -> None
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "1.jpg").write_text("<html>404</html>")
-    is_one_line(humeris("run", "data", *NANO), "data: no usable images; add a folder per class")
+    is_one_line(
+        humeris("run", "data", *NANO),
+        r"data: no usable images: 2 rejected \(2 not_an_image, such as cat/1.jpg: an HTML page.*; correct these",
+    )
     listed = humeris("extract", "data", *NANO, "--json")
     assert listed.code in {1, 2}
     assert "Traceback" not in listed.err
@@ -115,7 +118,7 @@ def rows_of(few: Path) -> list[str]:
 def test_a_csv_without_a_label_column(few: Path, humeris: Callable[..., Any]) -> None:
     path = listing(few, "list.csv", ["path,kind", "train/blob/0.png,blob"])
     is_one_line(humeris("run", path, *NANO), r"no column named label, class or target \(columns: path, kind\)",
-                "rename the columns")  # fmt: skip
+                "give its name with --label-column")  # fmt: skip
 
 
 def test_a_row_without_a_label_costs_that_row_alone(few: Path, humeris: Callable[..., Any]) -> None:

@@ -129,7 +129,8 @@ def test_rows_of_nan_are_listed_and_the_others_swept(tmp_path: Path, humeris: Hu
 def test_a_file_without_a_finite_row(tmp_path: Path, humeris: Humeris) -> None:
     file = feature_file(tmp_path / "rows.h5", np.full((60, 5), np.nan, np.float32), ["a", "b"] * 30)
     result = humeris("sweep", file, "--head", "ridge", "-o", tmp_path / "run")
-    refused(result, "no usable rows; add rows of another class, with finite features")
+    refused(result, "no usable rows (60 rejected")
+    refused(result, "; add rows of another class, with finite features")
     assert "folder" not in result.err
 
 
