@@ -262,7 +262,7 @@ def test_a_description_that_is_no_description_costs_no_memory(finished: Any, tmp
 def test_a_model_for_other_pixels_is_refused(finished: Any, tmp_path: Path) -> None:
     path = rewritten(finished.model, tmp_path / "old.keras", pixels="0, Pillow 1, libjpeg 6")
     with pytest.raises(
-        ModelError, match=r"made for pixels version '0, Pillow 1, libjpeg 6', but this is '1, .*'; use the versions"
+        ModelError, match=r"made for pixels version '0, Pillow 1, libjpeg 6', but this is '2, .*'; use the versions"
     ):
         Predictor(path)
 
